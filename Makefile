@@ -1,0 +1,41 @@
+# Everything runs in an environment of its own, .venv, which is made again when pyproject.toml changes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check lint format golden clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.base: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "codec needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[eval]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet -e '.[train,eval,dev]'
+	@touch $@
+
+demo: $(VENV)/.base ## compress and decompress a real recording and a real photograph
+	$(BIN)/python -m eval.demo --out demo-out
+
+test: $(VENV)/.dev ## run all tests
+	$(BIN)/python -m pytest
+
+check: lint test ## lint, types and tests: what CI runs
+
+lint: $(VENV)/.dev ## ruff and mypy
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## rewrite sources in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove the environment and what the demo wrote
+	rm -rf $(VENV) demo-out build *.egg-info

@@ -1,0 +1,45 @@
+"""codec: speech and image compression with neural networks.
+
+    import codec
+
+    codec.models()                                   # ['image-fsp', 'speech-fsp', ...]
+    data = codec.compress(open("in.wav", "rb").read(), codebook_size=1024)
+    wav = codec.decompress(data)
+    model = codec.load("speech-fsp")                 # nets on tensors: model.codec.encode(x, 1024)
+
+Everything heavy is imported on first use, so that commands that need no torch start at once.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from codec.errors import BitstreamError, CodecError, MediaError, ModelError
+
+if TYPE_CHECKING:
+    from codec.api import compress, decompress, load, models
+    from codec.model import Codec
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BitstreamError",
+    "Codec",
+    "CodecError",
+    "MediaError",
+    "ModelError",
+    "__version__",
+    "compress",
+    "decompress",
+    "load",
+    "models",
+]
+
+_HOMES = {"Codec": "codec.model"} | dict.fromkeys(("compress", "decompress", "load", "models"), "codec.api")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'codec' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

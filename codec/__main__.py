@@ -1,0 +1,26 @@
+"""python -m codec: lists the commands."""
+
+import sys
+
+from codec import __version__
+
+TEXT = f"""codec {__version__}: speech and image compression with neural networks
+
+  python -m codec.compress IN OUT      a recording or picture to a .bin; folders are mirrored
+  python -m codec.decompress IN OUT    and back
+  python -m codec.info FILE            what a .bin holds, without a model
+  python -m codec.bottlenecks          the discrete bottlenecks
+  python -m train RECIPE ...           train a model
+  python -m eval ...                   benchmark models
+
+Each takes --help.
+"""
+
+
+def main() -> int:
+    sys.stdout.write(TEXT)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

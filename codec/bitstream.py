@@ -1,0 +1,609 @@
+"""The container, format version 1: what surrounds the encoded indices in a .bin file. FORMAT.md gives every byte of it.
+
+    magic | version | H header | D data | D data | ... | E end
+                                 └ n positions of every stream, decodable on its own
+    chunk = type, varint length, payload, CRC-32
+
+A chunk whose type is a capital letter must be understood; one in lower case may be skipped. Reading and writing stream:
+memory is bounded by one chunk, nothing seeks, and nothing is allocated for a declared size before the bytes are there.
+
+    indices ──> Writer.write ... Writer.finish ──> file ──> Reader.chunks ──> indices
+                                                    └─────> scan ──> Summary (no model, no tables)
+
+Shapes: A streams of indices (one per audio channel; one for a picture), G codebooks, K entries of each, n positions.
+"""
+
+import io
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Literal, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec.entropy import MAX_CODES, decode_indices, encode_indices, max_encoded_size
+from codec.errors import BitstreamError
+
+MAGIC = b"\x8cCDC\r\n\x1a\n"
+MAJOR, MINOR = 1, 0
+FIRST_CHUNK = len(MAGIC) + 2  # offset in bytes
+
+MAX_CHUNK_POSITIONS = 1 << 16
+MAX_CHUNK_INDICES = 1 << 20  # all streams and codebooks of a chunk: 8 MiB once decoded
+MAX_CHUNK_BYTES = 1 << 22  # the longest data chunk has 3 bytes per index and 6 more per stream
+MAX_CODEBOOKS = 64
+MAX_CHANNELS = 64
+MAX_SAMPLE_RATE = 1 << 20  # Hz
+MAX_SIDE = 1 << 17  # pixels
+MAX_VARINT = (1 << 64) - 1
+
+MODEL_ID_BYTES = 16
+PIECE_BYTES = 1 << 16  # a declared length is read in pieces of this size
+POSITIONS_PER_SECOND = 1000  # more than any speech model has; turns a limit in seconds into one on positions
+DAMAGED = "the file is damaged: copy it again"
+CUT_SHORT = "it was cut short: copy it again"
+
+Medium = Literal["speech", "image"]
+Table = NDArray[np.int64]
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a decoder has to know before the first index.
+
+    Args:
+        medium: "speech" or "image".
+        model_id: 16 bytes that name the model by a hash of its contents.
+        codebook_size: The nominal K that the user asked for, such as 4096.
+        num_codes: The real K, such as 4375; indices lie in [0, num_codes).
+        num_codebooks: G, indices per position.
+        channels: Channels of the original, which decoding restores. Audio channels are coded one after another, each
+            as a stream of its own. A picture is one stream in any case: 3 for colour, 1 for greyscale.
+        sample_rate: Of the original recording in Hz; 0 for a picture.
+        height: Of the original picture in pixels; 0 for speech.
+        width: As height.
+
+    Raises:
+        ValueError: A field is out of its range.
+    """
+
+    medium: Medium
+    model_id: bytes
+    codebook_size: int
+    num_codes: int
+    num_codebooks: int = 1
+    channels: int = 1
+    sample_rate: int = 0
+    height: int = 0
+    width: int = 0
+
+    def __post_init__(self) -> None:
+        if self.medium not in ("speech", "image"):
+            raise ValueError(f"medium must be 'speech' or 'image', not {self.medium!r}")
+        if len(self.model_id) != MODEL_ID_BYTES:
+            raise ValueError(f"model_id must be {MODEL_ID_BYTES} bytes, not {len(self.model_id)}")
+        speech = self.medium == "speech"
+        sides = (0, 0) if speech else (1, MAX_SIDE)
+        ranges = {
+            "codebook_size": (1, MAX_CODES),
+            "num_codes": (1, MAX_CODES),
+            "num_codebooks": (1, MAX_CODEBOOKS),
+            "channels": (1, MAX_CHANNELS),
+            "sample_rate": (1, MAX_SAMPLE_RATE) if speech else (0, 0),
+            "height": sides,
+            "width": sides,
+        }
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name} of {self.medium} must be in {low} to {high}, not {value}")
+        if not speech and self.channels not in (1, 3):
+            raise ValueError(f"channels of image must be 1 or 3, not {self.channels}")
+
+    @property
+    def num_streams(self) -> int:
+        """A, streams of indices in every chunk: the audio channels, or 1 for a picture."""
+        return self.channels if self.medium == "speech" else 1
+
+    @property
+    def max_chunk_positions(self) -> int:
+        """The most positions that one data chunk may hold."""
+        return min(MAX_CHUNK_POSITIONS, MAX_CHUNK_INDICES // (self.num_streams * self.num_codebooks))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a reader is willing to decode; each field is the command-line option of the same name.
+
+    Args:
+        max_pixels: height * width of a picture, and its number of positions.
+        max_seconds: Duration of a recording; also bounds its positions, at `POSITIONS_PER_SECOND`.
+    """
+
+    max_pixels: int = 1 << 26
+    max_seconds: int = 24 * 3600
+
+
+DEFAULT_LIMITS = Limits()
+_NO_LIMITS = Limits(max_pixels=MAX_VARINT, max_seconds=MAX_VARINT)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What `scan` finds in a file.
+
+    Args:
+        header: The header.
+        version: Major and minor version of the format.
+        num_chunks: Data chunks.
+        num_positions: Positions per stream, all chunks together.
+        num_samples: Samples per channel of the original recording; 0 for a picture.
+        payload_bytes: Encoded indices alone.
+        file_bytes: The whole file, container included.
+    """
+
+    header: Header
+    version: tuple[int, int]
+    num_chunks: int
+    num_positions: int
+    num_samples: int
+    payload_bytes: int
+    file_bytes: int
+
+
+def _varint(value: int) -> bytes:
+    """LEB128: seven bits a byte, the lowest first, the top bit set on all bytes but the last."""
+    if not 0 <= value <= MAX_VARINT:
+        raise ValueError(f"a varint must be in 0 to 2**64 - 1, not {value}")
+    octets = bytearray()
+    while value >= 0x80:
+        octets.append(value & 0x7F | 0x80)
+        value >>= 7
+    octets.append(value)
+    return bytes(octets)
+
+
+def _checksum(indices: Indices, value: int = 0) -> int:
+    """Continues the index checksum: CRC-32 of (A, G, n) indices as big-endian u32."""
+    return zlib.crc32(indices.astype(">u4").tobytes(), value)
+
+
+def _header_payload(header: Header) -> bytes:
+    speech = header.medium == "speech"
+    fields = [header.codebook_size, header.num_codes, header.num_codebooks, header.channels]
+    fields += [header.sample_rate] if speech else [header.height, header.width]
+    return (b"S" if speech else b"I") + header.model_id + b"".join(map(_varint, fields))
+
+
+class Writer:
+    """Writes one file, chunk by chunk.
+
+    Args:
+        file: A buffered binary file open for writing; it need not seek, and stays open.
+        header: Written at once.
+        tables: (G, K) coder tables of the model, or None for fixed width only.
+
+    Attributes:
+        total_bytes: Bytes written so far.
+        payload_bytes: Those of them that are encoded indices, not container.
+    """
+
+    def __init__(self, file: BinaryIO, header: Header, tables: Table | None) -> None:
+        self.total_bytes = 0
+        self.payload_bytes = 0
+        self._file = file
+        self._header = header
+        self._tables = tables
+        self._num_positions = 0
+        self._index_checksum = 0
+        self._finished = False
+        self._put(MAGIC + bytes([MAJOR, MINOR]))
+        self._put_chunk(b"H", _header_payload(header))
+
+    def write(self, indices: Indices) -> None:
+        """Appends positions, as one chunk or as many as their number takes.
+
+        Args:
+            indices: (A, G, n) integers, each in [0, num_codes).
+
+        Raises:
+            ValueError: The shape, type or range is wrong, or the file is finished.
+        """
+        header = self._header
+        if self._finished:
+            raise ValueError("the file is finished: nothing can be added")
+        if indices.ndim != 3 or indices.shape[:2] != (header.num_streams, header.num_codebooks):
+            expected = f"({header.num_streams}, {header.num_codebooks}, n)"
+            raise ValueError(f"indices must have shape {expected}, not {indices.shape}")
+        for start in range(0, indices.shape[2], header.max_chunk_positions):
+            self._write_chunk(indices[:, :, start : start + header.max_chunk_positions])
+
+    def finish(self, num_samples: int = 0) -> None:
+        """Writes the end chunk; without it a file counts as cut short.
+
+        Args:
+            num_samples: Samples per channel of the original recording; 0 for a picture, whose size the header has.
+
+        Raises:
+            ValueError: The file is finished already, or the number is out of range.
+        """
+        if self._finished:
+            raise ValueError("the file is finished already")
+        if self._header.medium == "image" and num_samples != 0:
+            raise ValueError(f"num_samples of a picture must be 0, not {num_samples}")
+        checksum = self._index_checksum.to_bytes(4, "big")
+        self._put_chunk(b"E", _varint(num_samples) + _varint(self._num_positions) + checksum)
+        self._finished = True
+
+    def _write_chunk(self, indices: Indices) -> None:
+        encoded = [encode_indices(stream, self._header.num_codes, self._tables) for stream in indices]
+        count = indices.shape[2]
+        self._put_chunk(b"D", _varint(count) + b"".join(_varint(len(data)) + data for data in encoded))
+        self.payload_bytes += sum(map(len, encoded))
+        self._num_positions += count
+        self._index_checksum = _checksum(indices, self._index_checksum)
+
+    def _put_chunk(self, kind: bytes, payload: bytes) -> None:
+        body = kind + _varint(len(payload)) + payload
+        self._put(body + zlib.crc32(body).to_bytes(4, "big"))
+
+    def _put(self, data: bytes) -> None:
+        self._file.write(data)
+        self.total_bytes += len(data)
+
+
+class _Source:
+    """Reads exactly what is asked for, and knows its offset in the file for the error messages.
+
+    Args:
+        file: A binary file, or the payload of a chunk wrapped into one.
+        offset: Where in the file it starts.
+        name: What it is, for messages.
+        ending: What to say if it ends too early.
+    """
+
+    def __init__(self, file: BinaryIO, offset: int = 0, name: str = "file", ending: str = CUT_SHORT) -> None:
+        self.offset = offset
+        self._file = file
+        self._name = name
+        self._ending = ending
+
+    def take_up_to(self, length: int) -> bytes:
+        """Reads `length` bytes, or fewer at the end; never allocates much more than there are."""
+        data = bytearray()
+        while len(data) < length and (piece := self._file.read(min(length - len(data), PIECE_BYTES))):
+            data += piece
+        self.offset += len(data)
+        return bytes(data)
+
+    def take(self, length: int, what: str) -> bytes:
+        """Reads exactly `length` bytes; `what` names them in the error."""
+        data = self.take_up_to(length)
+        if len(data) < length:
+            raise BitstreamError(f"the {self._name} ends inside {what}; {self._ending}", self.offset)
+        return data
+
+    def varint(self, what: str) -> int:
+        """Reads a varint, the one shortest form of a number below 2**64."""
+        start, value = self.offset, 0
+        for shift in range(0, 70, 7):
+            octet = self.take(1, what)[0]
+            value |= (octet & 0x7F) << shift
+            if octet < 0x80:
+                if value > MAX_VARINT or (octet == 0 and shift > 0):
+                    break
+                return value
+        raise BitstreamError(f"{what} is not a valid varint; {DAMAGED}", start)
+
+    def expect_end(self, what: str) -> None:
+        """Refuses anything more."""
+        offset = self.offset
+        if self.take_up_to(1):
+            raise BitstreamError(f"{what}; remove them or copy the file again", offset)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    kind: int
+    offset: int  # of the type byte
+    payload: _Source
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """A data chunk before its indices are decoded: one byte string per stream, with the offset of each."""
+
+    count: int
+    streams: list[tuple[int, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    offset: int
+    num_samples: int
+    num_positions: int
+    index_checksum: int
+
+
+class Reader:
+    """Reads one file, chunk by chunk; the header at once.
+
+    Args:
+        file: A binary file open for reading; it need not seek, and stays open.
+        limits: Refuse anything larger.
+
+    Attributes:
+        header: The header.
+        version: Major and minor version of the format.
+
+    Raises:
+        BitstreamError: The file is not one of ours, is damaged, needs a newer version, or exceeds the limits.
+    """
+
+    def __init__(self, file: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._source = _Source(file)
+        self._limits = limits
+        self._end: _End | None = None
+        self._started = False
+        self.version = _read_version(self._source)
+        self.header = _parse_header(self._next_chunk(), limits)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples per channel of the original recording, 0 for a picture; known once all chunks are read."""
+        return self._known_end().num_samples
+
+    @property
+    def num_positions(self) -> int:
+        """Positions per stream in the whole file; known once all chunks are read."""
+        return self._known_end().num_positions
+
+    @property
+    def finished(self) -> bool:
+        """Whether the end chunk was read."""
+        return self._end is not None
+
+    def chunks(self, tables: Table | None) -> Iterator[Indices]:
+        """Decodes the data chunks in their order, and checks after the last that the file is complete and true.
+
+        The indices of a chunk have passed the chunk's own CRC-32 when they are handed out; that the tables are the
+        encoder's is certain only when the iterator ends without an error.
+
+        Args:
+            tables: (G, K) coder tables of the model that the header names, or None if it has none.
+
+        Yields:
+            (A, G, n) int64, each in [0, num_codes).
+
+        Raises:
+            BitstreamError: As for the class; or the header does not fit the tables, or the index checksum is wrong.
+            ValueError: The tables hold something else than frequencies, or the chunks were read before.
+        """
+        header, checksum = self.header, 0
+        if tables is not None and tables.shape != (header.num_codebooks, header.num_codes):
+            shape = (header.num_codebooks, header.num_codes)
+            raise BitstreamError(
+                f"the header's codebooks {shape} are not the model's {tables.shape}; {DAMAGED}", FIRST_CHUNK
+            )
+        for data in self._data_chunks():
+            indices = np.empty((header.num_streams, header.num_codebooks, data.count), np.int64)
+            for stream, (offset, encoded) in zip(indices, data.streams, strict=True):
+                try:
+                    stream[:] = decode_indices(encoded, header.num_codebooks, data.count, header.num_codes, tables)
+                except BitstreamError as error:
+                    raise BitstreamError(str(error), offset) from None
+            checksum = _checksum(indices, checksum)
+            yield indices
+        end = self._known_end()
+        if checksum != end.index_checksum:
+            raise BitstreamError(
+                "the index checksum does not match: chunks are out of order, or the model is not the encoder's",
+                end.offset,
+            )
+
+    def _known_end(self) -> _End:
+        if self._end is None:
+            raise ValueError("the end of the file is not read yet: exhaust chunks() first")
+        return self._end
+
+    def _data_chunks(self) -> Iterator[_Data]:
+        """Yields every data chunk undecoded; at the end all is checked but the index checksum."""
+        if self._started:
+            raise ValueError("the chunks of a reader can be read only once")
+        self._started = True
+        num_positions = 0
+        while (chunk := self._next_chunk()).kind == ord("D"):
+            data = _parse_data(chunk, self.header)
+            num_positions += data.count
+            self._check_positions(num_positions, chunk.offset)
+            yield data
+        if chunk.kind != ord("E"):
+            _refuse_order(chunk, "a data or end chunk")
+        end = _parse_end(chunk)
+        if end.num_positions != num_positions:
+            raise BitstreamError(
+                f"the file holds {num_positions} positions but should hold {end.num_positions}; {DAMAGED}", chunk.offset
+            )
+        self._check_samples(end)
+        self._source.expect_end("bytes follow the end chunk")
+        self._end = end
+
+    def _next_chunk(self) -> _Chunk:
+        """Reads the next chunk that has to be understood, its CRC-32 checked."""
+        source = self._source
+        while True:
+            offset = source.offset
+            kind = source.take(1, "the list of chunks")
+            if not (kind.isascii() and kind.isalpha()):
+                raise BitstreamError(f"{kind[0]:#04x} is not a chunk type; {DAMAGED}", offset)
+            length = source.varint("a chunk length")
+            if length > MAX_CHUNK_BYTES:
+                raise BitstreamError(
+                    f"a chunk declares {length} bytes, over the limit of {MAX_CHUNK_BYTES}; {DAMAGED}", offset
+                )
+            start = source.offset
+            payload = source.take(length, f"a chunk of type {kind.decode()}")
+            checksum = source.take(4, "the CRC-32 of a chunk")
+            if zlib.crc32(kind + _varint(length) + payload) != int.from_bytes(checksum, "big"):
+                raise BitstreamError(f"the CRC-32 of a chunk of type {kind.decode()} does not match; {DAMAGED}", offset)
+            if kind.isupper():
+                return _Chunk(kind[0], offset, _Source(io.BytesIO(payload), start, "chunk", DAMAGED))
+
+    def _check_positions(self, num_positions: int, offset: int) -> None:
+        if self.header.medium == "image":
+            if num_positions > self._limits.max_pixels:
+                raise BitstreamError(
+                    f"more than {self._limits.max_pixels} positions: raise --max-pixels if you trust the file", offset
+                )
+        elif num_positions > self._limits.max_seconds * POSITIONS_PER_SECOND:
+            raise BitstreamError(
+                f"more positions than {self._limits.max_seconds} s hold: raise --max-seconds if you trust the file",
+                offset,
+            )
+
+    def _check_samples(self, end: _End) -> None:
+        if self.header.medium == "image":
+            if end.num_samples != 0:
+                raise BitstreamError(f"a picture declares {end.num_samples} audio samples; {DAMAGED}", end.offset)
+        elif end.num_samples > self._limits.max_seconds * self.header.sample_rate:
+            seconds = end.num_samples // self.header.sample_rate
+            raise BitstreamError(
+                f"the recording lasts {seconds} s, over the limit of {self._limits.max_seconds} s: "
+                "raise --max-seconds if you trust the file",
+                end.offset,
+            )
+
+
+def _read_version(source: _Source) -> tuple[int, int]:
+    """Reads magic and version, and says what it is that was found instead."""
+    magic = source.take_up_to(len(MAGIC))
+    if not magic:
+        raise BitstreamError("the file is empty: compress again, or copy it again", 0)
+    if magic != MAGIC:
+        if MAGIC.startswith(magic):
+            raise BitstreamError(f"the file ends inside its first {len(MAGIC)} bytes; {CUT_SHORT}", len(magic))
+        if b"CDC" in magic:
+            raise BitstreamError("the file was mangled by a text-mode transfer: copy it again in binary mode", 0)
+        raise BitstreamError("this is not a file made by codec: give it a .bin that codec.compress wrote", 0)
+    major, minor = source.take(2, "the format version")
+    if major != MAJOR:
+        message = f"format version {major} was made by a newer codec (this one reads version {MAJOR}): upgrade codec"
+        raise BitstreamError(message, len(MAGIC))
+    return major, minor
+
+
+def _refuse_order(chunk: _Chunk, expected: str) -> NoReturn:
+    kind = chr(chunk.kind)
+    if kind in "HDE":
+        raise BitstreamError(f"a chunk of type {kind} stands where {expected} belongs; {DAMAGED}", chunk.offset)
+    raise BitstreamError(f"a chunk of type {kind} needs a newer version of codec: upgrade it", chunk.offset)
+
+
+def _parse_header(chunk: _Chunk, limits: Limits) -> Header:
+    if chunk.kind != ord("H"):
+        _refuse_order(chunk, "the header")
+    if chunk.offset != FIRST_CHUNK:
+        raise BitstreamError(f"a chunk stands before the header; {DAMAGED}", FIRST_CHUNK)
+    payload = chunk.payload
+    letter = payload.take(1, "the medium")
+    if letter not in (b"S", b"I"):
+        raise BitstreamError(f"medium {letter[0]:#04x} needs a newer version of codec: upgrade it", chunk.offset)
+    model_id = payload.take(MODEL_ID_BYTES, "the model id")
+    names = ["codebook_size", "num_codes", "num_codebooks", "channels"]
+    names += ["sample_rate"] if letter == b"S" else ["height", "width"]
+    fields = {name: payload.varint(name) for name in names}
+    payload.expect_end("bytes follow the header fields")
+    try:
+        header = Header("speech" if letter == b"S" else "image", model_id, **fields)
+    except ValueError as error:
+        raise BitstreamError(f"the header is invalid: {error}; {DAMAGED}", chunk.offset) from None
+    if header.height * header.width > limits.max_pixels:
+        raise BitstreamError(
+            f"the picture is {header.width} x {header.height} pixels, over the limit of {limits.max_pixels}: "
+            "raise --max-pixels if you trust the file",
+            chunk.offset,
+        )
+    return header
+
+
+def _parse_data(chunk: _Chunk, header: Header) -> _Data:
+    payload = chunk.payload
+    count = payload.varint("the number of positions")
+    if not 1 <= count <= header.max_chunk_positions:
+        raise BitstreamError(
+            f"a data chunk declares {count} positions, not 1 to {header.max_chunk_positions}; {DAMAGED}", chunk.offset
+        )
+    longest = max_encoded_size(header.num_codebooks * count, header.num_codes)
+    streams = []
+    for _ in range(header.num_streams):
+        length = payload.varint("the length of encoded indices")
+        if not 1 <= length <= longest:
+            raise BitstreamError(f"{length} bytes of encoded indices, not 1 to {longest}; {DAMAGED}", chunk.offset)
+        streams.append((payload.offset, payload.take(length, "encoded indices")))
+    payload.expect_end("bytes follow the encoded indices")
+    return _Data(count, streams)
+
+
+def _parse_end(chunk: _Chunk) -> _End:
+    payload = chunk.payload
+    num_samples = payload.varint("the number of samples")
+    num_positions = payload.varint("the number of positions")
+    index_checksum = int.from_bytes(payload.take(4, "the index checksum"), "big")
+    payload.expect_end("bytes follow the index checksum")
+    return _End(chunk.offset, num_samples, num_positions, index_checksum)
+
+
+def scan(file: BinaryIO) -> Summary:
+    """Reads a whole file without its model: every CRC-32 and count is checked, the index checksum cannot be.
+
+    Constant memory, so there are no limits on the size of what the file would decode to.
+
+    Raises:
+        BitstreamError: The file is not one of ours, is damaged, or needs a newer version.
+    """
+    reader = Reader(file, _NO_LIMITS)
+    num_chunks = payload_bytes = 0
+    for data in reader._data_chunks():
+        num_chunks += 1
+        payload_bytes += sum(len(encoded) for _, encoded in data.streams)
+    return Summary(
+        header=reader.header,
+        version=reader.version,
+        num_chunks=num_chunks,
+        num_positions=reader.num_positions,
+        num_samples=reader.num_samples,
+        payload_bytes=payload_bytes,
+        file_bytes=reader._source.offset,
+    )
+
+
+def pack(header: Header, indices: Indices, num_samples: int, tables: Table | None) -> bytes:
+    """Makes a whole file in memory; the arguments are those of `Writer`, `Writer.write` and `Writer.finish`."""
+    file = io.BytesIO()
+    writer = Writer(file, header, tables)
+    writer.write(indices)
+    writer.finish(num_samples)
+    return file.getvalue()
+
+
+def unpack(data: bytes, tables: Table | None, limits: Limits = DEFAULT_LIMITS) -> tuple[Header, Indices, int]:
+    """Reads a whole file in memory.
+
+    Args:
+        data: The file.
+        tables: (G, K) coder tables, or None.
+        limits: Refuse anything larger.
+
+    Returns:
+        The header, the indices (A, G, N) int64 of all chunks together, and the number of samples per channel.
+
+    Raises:
+        BitstreamError: As for `Reader`.
+    """
+    reader = Reader(io.BytesIO(data), limits)
+    header = reader.header
+    nothing = np.empty((header.num_streams, header.num_codebooks, 0), np.int64)
+    indices = np.concatenate([nothing, *reader.chunks(tables)], axis=2)
+    return header, indices, reader.num_samples

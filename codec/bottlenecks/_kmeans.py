@@ -1,0 +1,104 @@
+"""k-means: k-means++ seeds from a sample (Arthur and Vassilvitskii 2007), then Lloyd's iterations on everything.
+
+Deterministic under its seed on a CPU and apart from the global random state. (A GPU adds the float64 cell sums in no
+fixed order; the last bit of a centre may differ.)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from codec.bottlenecks._search import nearest, nearest_from
+
+SEEDING_ROWS = 4  # sample rows per cluster for k-means++, which costs K passes over them
+LOW_DIMENSIONS = 8  # up to here a token's next code is nearly always among its last code's neighbours
+
+
+@torch.no_grad()
+def kmeans(data: Tensor, num_clusters: int, seed: int, iterations: int = 50, tolerance: float = 1e-3) -> Tensor:
+    """Centres of `num_clusters` clusters.
+
+    Args:
+        data: (N, d) finite rows. With fewer rows than clusters the centres are the rows, then copies of them with
+            noise of 1e-3, so that a codebook always has its size.
+        num_clusters: K.
+        seed: Of every draw.
+        iterations: Lloyd iterations, at most.
+        tolerance: Stop when the centres' shift falls below this share of their spread (both Frobenius norms).
+
+    Returns:
+        (K, d) float32.
+
+    Raises:
+        ValueError: There is no data.
+    """
+    if not len(data):
+        raise ValueError("k-means needs data: got no rows")
+    data = data.float()
+    generator = torch.Generator(data.device).manual_seed(seed)
+    if len(data) < num_clusters:
+        copies = data[torch.arange(len(data), num_clusters, device=data.device) % len(data)]
+        noise = torch.randn(copies.shape, generator=generator, device=data.device)
+        return torch.cat([data, copies + 1e-3 * noise])
+    centres = seed_centres(data, num_clusters, generator)
+    cells: Tensor | None = None
+    for _ in range(iterations):
+        cells = assign(data, centres, cells)
+        moved, empty = cell_means(data, cells, num_clusters)
+        if len(empty):
+            moved[empty] = far_rows(data, moved[cells], len(empty), generator)
+        shift, spread = (moved - centres).norm(), (moved - moved.mean(0)).norm()
+        centres = moved
+        if not len(empty) and shift <= tolerance * spread:
+            break
+    return centres
+
+
+def subsample(data: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """`count` rows drawn without replacement, or all of them if there are no more."""
+    if len(data) <= count:
+        return data
+    return data[torch.randperm(len(data), generator=generator, device=data.device)[:count]]
+
+
+def seed_centres(data: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:
+    """k-means++ on a sample: each new centre is a row drawn by its squared distance to the nearest one before it."""
+    sample = subsample(data, SEEDING_ROWS * num_clusters, generator)
+    columns = sample.T.contiguous()
+    draws = torch.rand(num_clusters, generator=generator, device=data.device)
+    chosen = (draws[0] * len(sample)).long()
+    rows = [chosen]
+    closest = torch.full((len(sample),), torch.inf, device=data.device)
+    for draw in draws[1:]:
+        torch.minimum(closest, (columns - columns[:, chosen, None]).square_().sum(0), out=closest)
+        mass = closest.cumsum(0)
+        chosen = torch.searchsorted(mass, draw * mass[-1], right=True).clamp(max=len(sample) - 1)
+        rows.append(chosen)
+    return sample[torch.stack(rows)]
+
+
+def assign(data: Tensor, centres: Tensor, cells: Tensor | None) -> Tensor:
+    """(N,) the nearest centre of each row; `cells`, its last one, makes that fast in few dimensions."""
+    if cells is None or data.shape[1] > LOW_DIMENSIONS:
+        return nearest(data, centres)
+    return nearest_from(data, centres, cells)
+
+
+def cell_means(data: Tensor, cells: Tensor, num_clusters: int) -> tuple[Tensor, Tensor]:
+    """(K, d) the mean of each cell, and the numbers of the empty cells, whose means are left at zero."""
+    sums = torch.zeros(num_clusters, data.shape[1], dtype=torch.float64, device=data.device)
+    sums.index_add_(0, cells, data.double())
+    counts = torch.bincount(cells, minlength=num_clusters)
+    means = (sums / counts.clamp(min=1)[:, None]).float()
+    return means, (counts == 0).nonzero()[:, 0]
+
+
+def far_rows(data: Tensor, centres: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """(count, d) distinct rows drawn by their squared distance to their centre, new homes for the centres of empty cells.
+
+    `centres` is (N, d), one for each row. Moving a centre that no row uses can only lower the total distance.
+    """
+    squared = (data - centres).square().sum(1)
+    clock = torch.empty_like(squared).exponential_(generator=generator)  # exponential race: weighted, no replacement
+    return data[(squared / clock).topk(count).indices]

@@ -1,0 +1,186 @@
+"""FSP, finite scalar perturbation (VP-VAE, arXiv 2602.17133, section on FSP, eqs. 14-18).
+
+Each latent dimension is squashed into [0, 1] by a CDF-like activation and cut into L equal cells whose midpoints are
+the codebook: the Lloyd-Max quantiser of a uniform variable. While training, half of the tokens are quantised with a
+straight-through gradient and half are moved by uniform noise as wide as a cell, refused where it would leave [0, 1].
+
+    a (B, d, *S) ──g──> [0,1]^d ──floor(L z)──> digits ──mixed radix──> index
+                                                digits ──(l + 1/2)/L──> z_q, scaled to unit variance
+
+There are no parameters and no codebook to store, so one trained encoder and decoder serve every size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import pi, prod, sqrt
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from codec.bottleneck import Bottleneck, BottleneckOutput, Size, straight_through
+
+# The levels of every offered size have the same length d, so that one latent space serves all of them. The paper
+# ties d to K: [8,6,5] and [8,5,5,5] for its two small sizes (methods 9a gives the tables of constant d).
+LEVELS: dict[int, tuple[int, ...]] = {
+    256: (4, 4, 4, 2, 2),
+    1024: (4, 4, 4, 4, 4),
+    4096: (7, 5, 5, 5, 5),
+    16384: (8, 8, 8, 6, 5),
+}
+UNIFORM_STD = 1 / sqrt(12)  # of U(0, 1); the output is divided by it so that the decoder sees unit variance
+
+
+class Activation(NamedTuple):
+    """A CDF-like map R -> [0, 1], its inverse, and the pre-activation variance that makes its output uniform."""
+
+    forward: Callable[[Tensor], Tensor]
+    inverse: Callable[[Tensor], Tensor]
+    variance: float
+
+
+def _laplace_cdf(a: Tensor) -> Tensor:
+    tail = 0.5 * torch.exp(-a.abs())  # this form keeps a gradient at 0, where sign(a) has none
+    return torch.where(a < 0, tail, 1 - tail)
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "tanh": Activation(lambda a: (torch.tanh(a) + 1) / 2, lambda z: torch.atanh(2 * z - 1), pi**2 / 12),
+    "sigmoid": Activation(torch.sigmoid, torch.logit, pi**2 / 3),
+    "normal": Activation(torch.special.ndtr, torch.special.ndtri, 1.0),
+    "laplace": Activation(
+        _laplace_cdf,
+        lambda z: torch.where(z < 0.5, torch.log(2 * z), -torch.log(2 * (1 - z))),
+        2.0,
+    ),
+}
+
+
+class FSP(Bottleneck):
+    """Finite scalar perturbation.
+
+    Args:
+        levels: For each offered size K, the number of levels of each dimension; all of one length d.
+        activation: One of `ACTIVATIONS`; tanh and sigmoid are one family at two scales.
+        eta: Width of the noise in cells (eq. 16).
+        quantise_probability: Share of tokens that are quantised while training (eq. 18); the published code
+            defaults to 0, the paper says 1/2 at each forward pass; a mask per token has the same mean and less variance.
+        accept: "element" refuses noise for each dimension by itself (published code), "vector" all or nothing (paper).
+        output: "uniform" gives the decoder unit-variance midpoints, "inverse" maps back through the activation.
+
+    Raises:
+        ValueError: Levels of unequal length or below 1, or an unknown activation.
+    """
+
+    coupled = False
+    basis: Tensor  # (sizes, d) int64
+    levels: Tensor  # (sizes, d) float32
+
+    def __init__(
+        self,
+        levels: Mapping[int, Sequence[int]] | None = None,
+        activation: str = "tanh",
+        eta: float = 1.0,
+        quantise_probability: float = 0.5,
+        accept: Literal["element", "vector"] = "element",
+        output: Literal["uniform", "inverse"] = "uniform",
+    ) -> None:
+        table = {int(k): tuple(v) for k, v in sorted((levels or LEVELS).items())}
+        lengths = {len(v) for v in table.values()}
+        if len(lengths) != 1 or min(min(v) for v in table.values()) < 1:
+            raise ValueError(f"levels need one common length and entries >= 1, got {table}")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"unknown activation {activation!r}; choose from {sorted(ACTIVATIONS)}")
+        super().__init__(dim=lengths.pop(), codebook_sizes=tuple(table))
+        self.table = table
+        self.activation = ACTIVATIONS[activation]
+        self.eta = eta
+        self.quantise_probability = quantise_probability
+        self.accept = accept
+        self.output = output
+        basis = [[prod(row[:i]) for i in range(len(row))] for row in table.values()]  # b_i = prod of the L_m before i
+        self.register_buffer("levels", torch.tensor(list(table.values()), dtype=torch.float32), persistent=False)
+        self.register_buffer("basis", torch.tensor(basis), persistent=False)
+
+    def num_codes(self, codebook_size: int | None = None) -> int:
+        return prod(self.table[self.check_size(codebook_size)])
+
+    def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
+        with torch.autocast(z.device.type, enabled=False):
+            a = z.float()
+            if not self.training:
+                indices = self.encode(a, _one_size(codebook_size))
+                value = self.decode(indices, _one_size(codebook_size))
+                through = self._scale(self._squash(a))
+                return BottleneckOutput(straight_through(value, through), indices, self._moments(a))
+            levels = self._levels_like(a, codebook_size)
+            u = self._squash(a)
+            moved, accepted = self._perturb(u, levels)
+            token = (u.shape[0], 1, *u.shape[2:])
+            quantise = torch.rand(token, device=u.device) < self.quantise_probability
+            value = torch.where(quantise, (_digits(u, levels) + 0.5) / levels, moved)
+            z_q = self._scale(straight_through(value, u))
+            stats = {"accept_rate": accepted.float().mean()}
+            return BottleneckOutput(z_q, None, self._moments(a), stats)
+
+    def encode(self, z: Tensor, codebook_size: int | None = None) -> Tensor:
+        row = self.codebook_sizes.index(self.check_size(codebook_size))
+        with torch.autocast(z.device.type, enabled=False):
+            digits = _digits(self._squash(z.float()), _along_channels(self.levels[row], z))
+        return (digits.long() * _along_channels(self.basis[row], z)).sum(1, keepdim=True)
+
+    def decode(self, indices: Tensor, codebook_size: int | None = None) -> Tensor:
+        row = self.codebook_sizes.index(self.check_size(codebook_size))
+        levels, basis = _along_channels(self.levels[row], indices), _along_channels(self.basis[row], indices)
+        digits = (indices // basis) % levels.long()  # integers: float32 digits go wrong above 2**24
+        return self._scale((digits + 0.5) / levels)
+
+    def _squash(self, a: Tensor) -> Tensor:
+        """g(a) in [0, 1 - eps]: float32 tanh reaches 1 exactly above 9, which would be a level too many."""
+        return self.activation.forward(a).clamp(max=1 - torch.finfo(torch.float32).eps)
+
+    def _scale(self, u: Tensor) -> Tensor:
+        """[0, 1] -> what the decoder gets."""
+        if self.output == "inverse":
+            return self.activation.inverse(u)
+        return (u - 0.5) / UNIFORM_STD
+
+    def _perturb(self, u: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+        """Eqs. 16-17: uniform noise one cell wide; a Metropolis step for a uniform density refuses what leaves [0, 1]."""
+        proposal = u.detach() + (torch.rand_like(u) - 0.5) * (self.eta / levels)
+        inside = (proposal >= 0) & (proposal <= 1)
+        if self.accept == "vector":
+            inside = inside.all(1, keepdim=True).expand_as(inside)
+        return torch.where(inside, proposal, u.detach()), inside
+
+    def _moments(self, a: Tensor) -> dict[str, Tensor]:
+        """Eq. 14 on pre-activations, as means over dimensions; the target variance makes g(a) uniform."""
+        variance, mean = torch.var_mean(a, dim=[0, *range(2, a.dim())], correction=0)
+        return {"mean": mean.square().mean(), "variance": (variance - self.activation.variance).square().mean()}
+
+    def _levels_like(self, a: Tensor, codebook_size: Size) -> Tensor:
+        """The levels of each sample, (B or 1, d, 1...)."""
+        if isinstance(codebook_size, Tensor):
+            offered = torch.tensor(self.codebook_sizes, device=codebook_size.device)
+            rows = torch.searchsorted(offered, codebook_size)
+            if codebook_size.shape != a.shape[:1] or not torch.isin(codebook_size, offered).all():
+                raise ValueError(f"want one offered size per sample, from {list(self.codebook_sizes)}")
+            return self.levels[rows.to(a.device)].reshape(a.shape[0], self.dim, *[1] * (a.dim() - 2))
+        return _along_channels(self.levels[self.codebook_sizes.index(self.check_size(codebook_size))], a)
+
+
+def _digits(u: Tensor, levels: Tensor) -> Tensor:
+    """min(floor(L u), L - 1), eq. 18, as floats."""
+    return torch.minimum(torch.floor(u.detach() * levels), levels - 1)
+
+
+def _along_channels(row: Tensor, like: Tensor) -> Tensor:
+    """(d,) -> (1, d, 1, ...), to go with (B, d, *S)."""
+    return row.reshape(1, -1, *[1] * (like.dim() - 2))
+
+
+def _one_size(codebook_size: Size) -> int | None:
+    if isinstance(codebook_size, Tensor):
+        raise ValueError("a size per sample is for training; give one size")
+    return codebook_size

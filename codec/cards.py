@@ -1,0 +1,138 @@
+"""Model files and their cards: list, find, read, verify. No torch, so that `codec.info` and `--help` start at once.
+
+    NAME.json         the card: configuration, identity, licence, how it was trained, what it reaches
+    NAME.safetensors  encoder.*, decoder.* (float16), bottleneck.* (exact), tables.K (integer coder tables)
+
+The identity is a hash over the canonical configuration and every tensor; a bitstream carries it, so that a model other
+than the one that wrote a file is refused by name instead of decoding to noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from codec.errors import ModelError
+
+MODEL_ID_BYTES = 16
+PACKAGE = Path(__file__).parent
+# A wheel carries the assets inside the package; in a source tree they lie beside it.
+MODELS_FOLDER = next((p for p in (PACKAGE / "assets/models", PACKAGE.parent / "assets/models") if p.is_dir()), PACKAGE)
+# Which of a medium's models is used when none is named: the first that is there.
+PREFERENCE = ("vp", "fsp", "gmvq")
+
+Tensors = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What is known of a model without loading it.
+
+    Attributes:
+        path: The card's file; the weights lie beside it with suffix .safetensors.
+        name: <medium>-<bottleneck>, say "speech-fsp".
+        model_id: 16 bytes.
+        config: What `CodecConfig.from_dict` takes.
+        num_codes: Offered codebook size -> number of codes it really has.
+        tokens_per_unit: Tokens per second of one channel (speech) or per pixel (image).
+        data: The whole card.
+    """
+
+    path: Path
+    name: str
+    model_id: bytes
+    config: Mapping[str, Any]
+    num_codes: Mapping[int, int]
+    tokens_per_unit: float
+    data: Mapping[str, Any]
+
+    @property
+    def medium(self) -> str:
+        return str(self.config["medium"])
+
+    def read(self) -> Tensors:
+        """All tensors, verified against the card. Raises ModelError where the file is missing, damaged or another's."""
+        path = self.path.with_suffix(".safetensors")
+        try:
+            tensors: Tensors = load_file(path)
+        except (OSError, SafetensorError, ValueError) as error:
+            raise ModelError(f"{path}: cannot read the weights ({error}); install the model again") from None
+        if identity(self.config, tensors) != self.model_id:
+            raise ModelError(f"{path}: the weights are not those of the card; install the model again")
+        return tensors
+
+
+def identity(config: Mapping[str, Any], tensors: Tensors) -> bytes:
+    """16 bytes of SHA-256 over the canonical configuration and every tensor's name, type, shape and bytes."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, separators=(",", ":")).encode())
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        digest.update(f"\0{name}\0{array.dtype.name}".encode())
+        digest.update(struct.pack(f"<{array.ndim + 1}q", array.ndim, *array.shape))
+        digest.update(array.tobytes())
+    return digest.digest()[:MODEL_ID_BYTES]
+
+
+def read_card(path: Path) -> Card:
+    """One card. Raises ModelError where it is missing or is no card."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return Card(
+            path=path,
+            name=data["name"],
+            model_id=bytes.fromhex(data["model_id"]),
+            config=data["config"],
+            num_codes={int(k): int(v) for k, v in data["num_codes"].items()},
+            tokens_per_unit=float(data["tokens_per_unit"]),
+            data=data,
+        )
+    except OSError as error:
+        raise ModelError(f"{path}: cannot read this model card ({error.strerror}); see --list-models") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path}: not a model card ({type(error).__name__}: {error}); install the model again") from None
+
+
+def list_cards(folder: Path | None = None) -> list[Card]:
+    """The cards in a folder, by default those that come with the package, sorted by name."""
+    return [read_card(path) for path in sorted((folder or MODELS_FOLDER).glob("*.json"))]
+
+
+def find(name: str | None = None, medium: str | None = None, model_id: bytes | None = None) -> Card:
+    """The card of a model.
+
+    Args:
+        name: A shipped model's name, or the path of a card or weights file; None for the medium's best.
+        medium: Which medium's model is wanted.
+        model_id: The identity that a bitstream names.
+
+    Raises:
+        ModelError: There is none such; the message lists what there is.
+    """
+    if name is not None and ("/" in name or name.endswith((".json", ".safetensors"))):
+        cards = [read_card(Path(name).with_suffix(".json"))]
+    else:
+        cards = list_cards()
+    candidates = [card for card in cards if name in (None, card.name) or len(cards) == 1]
+    if model_id is not None:
+        matching = [card for card in candidates if card.model_id == model_id]
+        if not matching:
+            have = ", ".join(f"{card.name} ({card.model_id.hex()[:8]})" for card in candidates)
+            raise ModelError(f"the file needs model {model_id.hex()}; here are {have or 'none'}; give its card with --model")
+        return matching[0]
+    candidates = [card for card in candidates if medium in (None, card.medium)]
+    if not candidates:
+        have = ", ".join(card.name for card in cards)
+        raise ModelError(f"no {f'{medium} ' if medium else ''}model {name or ''}; here are {have or 'none'}".replace("  ", " "))
+    order = {bottleneck: rank for rank, bottleneck in enumerate(PREFERENCE)}
+    return min(candidates, key=lambda card: (order.get(str(card.config["bottleneck"]), len(order)), card.name))

@@ -1,0 +1,290 @@
+"""Where nets meet bytes: media in, bitstream out, and back. The only such place.
+
+Both directions stream. A signal passes through overlapping windows, a core with context on both sides that covers the
+nets' receptive field, so that memory does not grow with length and the cut is invisible: the windows lie at fixed
+positions of the signal, however it arrives in blocks.
+
+    blocks ─windows─resample─> 16 kHz ─windows─encoder─> indices ─Writer─> .bin
+    .bin ─Reader─> indices ─windows─decoder─> 16 kHz ─windows─resample─> blocks
+    picture rows ─windows─encoder─> indices ─Writer─> .bin          (and back the same way)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from codec.bitstream import Header, Limits, Reader, Writer
+from codec.cards import Card
+from codec.errors import BitstreamError, ModelError
+from codec.media import AudioReader, Pixels, Samples, resample
+from codec.model import Codec, CodecConfig, build
+from codec.nets.speech import SAMPLE_RATE
+
+log = logging.getLogger("codec")
+
+FRAMES_PER_WINDOW = 2000  # 12 s of speech
+ROWS_PER_WINDOW = 64  # latent rows of a picture, 512 pixels
+RESAMPLE_SECONDS = 10  # whole seconds hold whole numbers of samples at every rate, so windows line up
+TRANSPARENT_RATES = (SAMPLE_RATE, 8000)  # Hz; above them, bandwidth is lost
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A loaded model: nets, coder tables and card.
+
+    Attributes:
+        tables: Codebook size -> (G, num_codes) integer frequencies.
+        device: Where the nets run.
+    """
+
+    card: Card
+    codec: Codec
+    tables: dict[int, NDArray[np.int64]]
+    device: torch.device
+
+
+def load(card: Card, device: str = "cpu") -> Model:
+    """Loads a model, verified against its card, in eval mode.
+
+    Raises:
+        ModelError: Damaged, of an unknown kind, or tensors that do not fit its configuration.
+    """
+    tensors = card.read()
+    tables = {int(k.split(".")[1]): v.astype(np.int64) for k, v in tensors.items() if k.startswith("tables.")}
+    weights = {k: torch.from_numpy(v) for k, v in tensors.items() if not k.startswith("tables.")}
+    try:
+        codec = build(CodecConfig.from_dict(card.config))
+        codec.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
+        target = torch.device(device)
+        codec = codec.to(target).eval().requires_grad_(False)
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{card.path}: cannot build this model ({reason}); it may need another version of codec") from None
+    return Model(card, codec, tables, target)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written: the bitstream's bytes, those of them that are indices, and the size of what went in.
+
+    `units` is seconds of speech or pixels of a picture, all that a rate is divided by.
+    """
+
+    total_bytes: int
+    payload_bytes: int
+    units: float
+
+
+def compress_speech(
+    blocks: Iterable[Samples], sample_rate: int, channels: int, file: BinaryIO, model: Model, codebook_size: int
+) -> Written:
+    """Codes a recording, channel by channel, in constant memory.
+
+    Args:
+        blocks: (n, C) float32 samples in [-1, 1].
+        sample_rate: Of the recording, Hz; coding runs at 16 kHz.
+        channels: C.
+        file: Receives the bitstream; need not seek.
+        codebook_size: One of the model's.
+    """
+    _need(model, "speech")
+    if sample_rate not in TRANSPARENT_RATES:
+        kept = f"sounds above {SAMPLE_RATE // 2000} kHz are lost" if sample_rate > SAMPLE_RATE else "resampled to 16 kHz"
+        log.warning("recorded at %g kHz, coded at 16 kHz: %s", sample_rate / 1000, kept)
+    header = Header(
+        "speech",
+        model.card.model_id,
+        codebook_size,
+        model.codec.bottleneck.num_codes(codebook_size),
+        model.codec.bottleneck.num_codebooks,
+        channels,
+        sample_rate,
+    )
+    writer = Writer(file, header, model.tables.get(codebook_size))
+    counted = _Counter(blocks)
+    stride = model.codec.stride
+    signal = _at_rate(counted, sample_rate, SAMPLE_RATE)
+    for window, left, core in windows(signal, FRAMES_PER_WINDOW * stride, model.codec.context * stride):
+        x = torch.from_numpy(np.ascontiguousarray(window.T))[:, None].to(model.device)
+        with torch.inference_mode():
+            indices = model.codec.encode(x, codebook_size)
+        first = left // stride
+        writer.write(indices[..., first : first + -(-core // stride)].cpu().numpy())
+    writer.finish(counted.total)
+    return Written(writer.total_bytes, writer.payload_bytes, counted.total / sample_rate)
+
+
+def decompress_speech(reader: Reader, model: Model) -> Iterator[Samples]:
+    """Decodes a recording: (n, C) float32 blocks at the original rate, in constant memory.
+
+    Raises:
+        BitstreamError: Damaged, or of a length that does not fit its indices.
+    """
+    _need(model, "speech")
+    _check_header(reader.header, model)
+    header, codec = reader.header, model.codec
+    written = 0
+    for block in _at_rate(_speech_at_model_rate(reader, model), SAMPLE_RATE, header.sample_rate):
+        if reader.finished:  # the last blocks: the signal was padded to whole frames
+            block = block[: max(reader.num_samples - written, 0)]
+        written += len(block)
+        yield block
+    expected = codec.grid((-(-reader.num_samples * SAMPLE_RATE // header.sample_rate),))[0]
+    if reader.num_positions != expected or written != reader.num_samples:
+        raise BitstreamError(f"{reader.num_samples} samples do not fit {reader.num_positions} positions; the file is damaged")
+
+
+def _speech_at_model_rate(reader: Reader, model: Model) -> Iterator[Samples]:
+    codec, size = model.codec, reader.header.codebook_size
+    chunks = (chunk.transpose(2, 0, 1) for chunk in reader.chunks(model.tables.get(size)))  # positions first
+    for window, left, core in windows(chunks, FRAMES_PER_WINDOW, codec.context):
+        indices = torch.from_numpy(np.ascontiguousarray(window.transpose(1, 2, 0))).to(model.device)
+        with torch.inference_mode():
+            x = codec.decode(indices, (len(window) * codec.stride,), size)[:, 0]
+        yield np.ascontiguousarray(x[:, left * codec.stride : (left + core) * codec.stride].cpu().numpy().T)
+
+
+def compress_image(pixels: Pixels, file: BinaryIO, model: Model, codebook_size: int) -> Written:
+    """Codes a picture, (H, W, 3) uint8, a strip of rows at a time."""
+    _need(model, "image")
+    height, width = pixels.shape[:2]
+    header = Header(
+        "image",
+        model.card.model_id,
+        codebook_size,
+        model.codec.bottleneck.num_codes(codebook_size),
+        model.codec.bottleneck.num_codebooks,
+        channels=3,
+        height=height,
+        width=width,
+    )
+    writer = Writer(file, header, model.tables.get(codebook_size))
+    stride = model.codec.stride
+    for window, left, core in windows([pixels], ROWS_PER_WINDOW * stride, model.codec.context * stride):
+        x = torch.from_numpy(np.ascontiguousarray(window)).to(model.device).movedim(-1, 0)[None].float() / 255
+        with torch.inference_mode():
+            indices = model.codec.encode(x, codebook_size)
+        first = left // stride
+        writer.write(indices[:, :, first : first + -(-core // stride)].flatten(2).cpu().numpy())
+    writer.finish()
+    return Written(writer.total_bytes, writer.payload_bytes, float(height * width))
+
+
+def decompress_image(reader: Reader, model: Model) -> Pixels:
+    """Decodes a picture to (H, W, 3) uint8.
+
+    Raises:
+        BitstreamError: Damaged, or of a size that does not fit its indices.
+    """
+    _need(model, "image")
+    _check_header(reader.header, model)
+    header, codec, size = reader.header, model.codec, reader.header.codebook_size
+    rows, columns = codec.grid((header.height, header.width))
+    runs, count = [], 0
+    for chunk in reader.chunks(model.tables.get(size)):
+        count += chunk.shape[2]
+        if count > rows * columns:
+            break
+        runs.append(chunk[0].T)
+    if count != rows * columns:
+        raise BitstreamError(f"{header.width} x {header.height} pixels do not fit {count} positions; the file is damaged")
+    grid = np.concatenate(runs).reshape(rows, columns, -1)
+    pixels = np.empty((header.height, header.width, 3), np.uint8)
+    top = 0
+    for window, left, core in windows([grid], ROWS_PER_WINDOW, codec.context):
+        indices = torch.from_numpy(np.ascontiguousarray(window.transpose(2, 0, 1)))[None].to(model.device)
+        with torch.inference_mode():
+            x = codec.decode(indices, (len(window) * codec.stride, header.width), size)[0]
+        strip = x[:, left * codec.stride : (left + core) * codec.stride].movedim(0, -1)
+        strip = strip[: header.height - top].mul(255).round().clamp(0, 255).to(torch.uint8)
+        pixels[top : top + len(strip)] = strip.cpu().numpy()
+        top += len(strip)
+    return pixels
+
+
+def windows(blocks: Iterable[NDArray[Any]], core: int, context: int) -> Iterator[tuple[NDArray[Any], int, int]]:
+    """Cuts a stream, along its first axis, into cores at fixed positions, each with context on both sides.
+
+    Yields:
+        (window, left, n): the core is window[left : left + n]; n is `core` but for the last, and the context on either
+        side is as long as the stream allows, up to `context`.
+    """
+    held: list[NDArray[Any]] = []
+    length = left = 0
+    for block in blocks:
+        held.append(block)
+        length += len(block)
+        if length < left + core + context:
+            continue
+        buffer = np.concatenate(held)
+        while len(buffer) >= left + core + context:
+            yield buffer[: left + core + context], left, core
+            drop = max(left + core - context, 0)
+            buffer, left = buffer[drop:], left + core - drop
+        held, length = [buffer], len(buffer)
+    buffer = np.concatenate(held) if held else np.empty(0)
+    while len(buffer) > left:
+        yield buffer[: left + core + context], left, min(core, len(buffer) - left)
+        drop = max(left + core - context, 0)
+        buffer, left = buffer[drop:], left + core - drop
+
+
+def _at_rate(blocks: Iterable[Samples], rate: int, target: int) -> Iterator[Samples]:
+    """Resamples a stream; T samples become ceil(T * target / rate)."""
+    if rate == target:
+        yield from blocks
+        return
+    for window, left, core in windows(blocks, RESAMPLE_SECONDS * rate, rate):
+        first = left // rate * target  # the context is whole seconds
+        yield resample(window, rate, target)[first : first + -(-core * target // rate)]
+
+
+class _Counter:
+    """Passes blocks on and counts their samples."""
+
+    def __init__(self, blocks: Iterable[Samples]) -> None:
+        self._blocks = blocks
+        self.total = 0
+
+    def __iter__(self) -> Iterator[Samples]:
+        for block in self._blocks:
+            self.total += len(block)
+            yield block
+
+
+def to_mono(blocks: Iterable[Samples]) -> Iterator[Samples]:
+    """The mean of all channels, (n, 1)."""
+    for block in blocks:
+        yield block.mean(1, keepdims=True, dtype=np.float32)
+
+
+def open_speech(file: BinaryIO, mono: bool) -> tuple[Iterator[Samples], int, int]:
+    """A recording's blocks, sample rate in Hz and channels; the channels mixed into one if `mono`."""
+    reader = AudioReader(file)
+    if mono:
+        return to_mono(reader.blocks()), reader.sample_rate, 1
+    return reader.blocks(), reader.sample_rate, reader.channels
+
+
+def open_bitstream(file: BinaryIO, limits: Limits) -> Reader:
+    """A bitstream's reader, its header read and within limits."""
+    return Reader(file, limits)
+
+
+def _need(model: Model, medium: str) -> None:
+    if model.card.medium != medium:
+        raise ModelError(f"{model.card.name} codes {model.card.medium}, not {medium}; choose a {medium} model")
+
+
+def _check_header(header: Header, model: Model) -> None:
+    """The header's identity was matched to the model's; its sizes must be the model's, too."""
+    offered = model.codec.bottleneck.codebook_sizes
+    if header.codebook_size not in offered or header.num_codes != model.codec.bottleneck.num_codes(header.codebook_size):
+        raise BitstreamError(f"codebook size {header.codebook_size} is not among the model's {list(offered)}; the file is damaged")

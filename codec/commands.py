@@ -1,0 +1,480 @@
+"""The command line: codec.compress, codec.decompress, codec.info.
+
+stdout carries data or the report, stderr everything else. An error is one line and an exit code (0 done, 1 failed,
+2 usage, 3 model, 4 integrity, 130 interrupted), and leaves nothing half-written. Torch is imported only to code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import log2
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
+
+from codec import __version__, cards
+from codec.bitstream import MAGIC, Limits, Reader, scan
+from codec.errors import BitstreamError, CodecError, MediaError, ModelError
+from codec.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES, AudioWriter, detect, load_image, save_image
+
+if TYPE_CHECKING:
+    from codec.coding import Model
+
+log = logging.getLogger("codec")
+
+STDIO = "-"
+HEAD = 16  # bytes that tell a medium
+
+
+class Usage(Exception):
+    """Arguments that contradict each other: exit code 2."""
+
+
+# ---------------------------------------------------------------------------------------------------------- compress
+
+
+def compress_main(arguments: list[str] | None = None) -> int:
+    """`python -m codec.compress`; returns the exit code."""
+    parser = _parser("compress", "Compresses a recording or a picture (or a folder of them) to .bin files.")
+    _add_paths(parser, "recording, picture, folder, or - for stdin")
+    parser.add_argument("-m", "--model", metavar="NAME|PATH", help="default: the medium's best")
+    parser.add_argument("-k", "--codebook-size", type=int, metavar="K", help="256, 1024, 4096 or 16384; default 1024")
+    parser.add_argument(
+        "-b", "--bitrate", type=float, metavar="R", help="instead of K: kbit/s a channel, or bits per pixel; nearest wins"
+    )
+    parser.add_argument("--mono", action="store_true", help="mix the channels of a recording into one")
+    parser.add_argument("-t", "--test", action="store_true", help="decode what was written and verify it")
+    parser.add_argument("--list-models", action=_ListModels, nargs=0, help="list the shipped models and exit")
+    _add_common(parser)
+    return _run(parser, arguments, _compress)
+
+
+def _compress(options: argparse.Namespace) -> None:
+    if options.codebook_size is not None and options.bitrate is not None:
+        raise Usage("give --codebook-size or --bitrate, not both")
+    models = _Models(options.device)
+    for source, target in _pairs(options, lambda path: path.with_name(path.name + ".bin")):
+        with _naming(source), _input(source) as file, _output(target, options.force) as out:
+            head = file.read(HEAD)
+            file.seek(0)
+            if head.startswith(MAGIC):
+                raise MediaError("this is a .bin already; give a recording or a picture")
+            medium = detect(head)
+            card = cards.find(options.model, medium if options.model is None else None)
+            size = _choose_size(card, options)
+            report = _compress_one(file, out, medium, models.get(card), size, options)
+            if options.test:
+                _verify(out, models, Limits())
+                report["verified"] = True
+        _report(report | {"input": source, "output": target}, options, data_on_stdout=target == STDIO)
+
+
+def _compress_one(
+    file: BinaryIO, out: BinaryIO, medium: str, model: Model, size: int, options: argparse.Namespace
+) -> dict[str, Any]:
+    from codec import coding
+
+    start = time.perf_counter()
+    if medium == "image":
+        pixels = load_image(file, options.max_pixels)
+        written = coding.compress_image(pixels, out, model, size)
+        shape: dict[str, Any] = {"width": pixels.shape[1], "height": pixels.shape[0]}
+    else:
+        blocks, rate, channels = coding.open_speech(file, options.mono)
+        written = coding.compress_speech(blocks, rate, channels, out, model, size)
+        shape = {"duration_s": written.units, "sample_rate": rate, "channels": channels}
+    elapsed_s = time.perf_counter() - start
+    bytes_in = file.seek(0, os.SEEK_END)
+    return {
+        "medium": medium,
+        "model": model.card.name,
+        "codebook_size": size,
+        **shape,
+        "bytes_in": bytes_in,
+        "bytes_out": written.total_bytes,
+        "payload_bytes": written.payload_bytes,
+        "units": written.units,
+        "elapsed_s": elapsed_s,
+    }
+
+
+def _choose_size(card: cards.Card, options: argparse.Namespace) -> int:
+    """The codebook size that the options ask for; a bit rate takes the nearest."""
+    sizes = card.num_codes
+    unit, scale = ("kbit/s a channel", 1000) if card.medium == "speech" else ("bits per pixel", 1)
+    rates = {k: card.tokens_per_unit * log2(n) / scale for k, n in sizes.items()}
+    if options.bitrate is not None:
+        if options.bitrate <= 0:
+            known = ", ".join(f"{rate:.3g}" for rate in rates.values())
+            raise Usage(f"--bitrate {options.bitrate:g}: want one near {known} {unit}")
+        size = min(rates, key=lambda k: abs(rates[k] - options.bitrate))
+        log.warning("--bitrate %g: nearest is %.3g %s (K = %d)", options.bitrate, rates[size], unit, size)
+        return size
+    size = 1024 if options.codebook_size is None and 1024 in sizes else options.codebook_size or min(sizes)
+    if size not in sizes:
+        offered = ", ".join(f"{k} ({rates[k]:.3g} {unit})" for k in sizes)
+        raise Usage(f"--codebook-size {size}: {card.name} offers {offered}")
+    return size
+
+
+# -------------------------------------------------------------------------------------------------------- decompress
+
+
+def decompress_main(arguments: list[str] | None = None) -> int:
+    """`python -m codec.decompress`; returns the exit code."""
+    parser = _parser("decompress", "Decompresses .bin files (or a folder of them); the output's suffix chooses its format.")
+    _add_paths(parser, ".bin file, folder, or - for stdin")
+    parser.add_argument("-m", "--model", metavar="PATH", help="a model that did not come with the package")
+    parser.add_argument("-t", "--test", action="store_true", help="verify only: decode and write nothing (OUT is left out)")
+    parser.add_argument("--max-seconds", type=int, default=Limits().max_seconds, metavar="S", help="refuse longer ones")
+    _add_common(parser)
+    return _run(parser, arguments, _decompress)
+
+
+def _decompress(options: argparse.Namespace) -> None:
+    models = _Models(options.device)
+    limits = Limits(max_pixels=options.max_pixels, max_seconds=options.max_seconds)
+    for source, target in _pairs(options, _restored_name, "*.bin", may_be_missing=options.test):
+        with _naming(source), _input(source) as file:
+            start = time.perf_counter()
+            reader = Reader(file, limits)
+            card = cards.find(options.model, model_id=reader.header.model_id)
+            if target is None:
+                units = _decode(reader, models.get(card), None, "")
+            else:
+                with _output(target, options.force) as out:
+                    units = _decode(reader, models.get(card), out, _suffix(target, reader.header.medium))
+            report = {
+                "medium": reader.header.medium,
+                "model": card.name,
+                "codebook_size": reader.header.codebook_size,
+                "units": units,
+                "verified": target is None,
+                "elapsed_s": time.perf_counter() - start,
+            }
+        _report(report | {"input": source, "output": target}, options, data_on_stdout=target == STDIO)
+
+
+def _decode(reader: Reader, model: Model, out: BinaryIO | None, suffix: str) -> float:
+    """Decodes to a media file, or only checks if there is none; returns seconds or pixels."""
+    from codec import coding
+
+    if reader.header.medium == "image":
+        pixels = coding.decompress_image(reader, model)
+        if out is not None:
+            save_image(out, pixels, suffix)
+        return float(pixels.shape[0] * pixels.shape[1])
+    writer = AudioWriter(out, reader.header.sample_rate, reader.header.channels, suffix) if out is not None else None
+    for block in coding.decompress_speech(reader, model):
+        if writer is not None:
+            writer.write(block)
+    if writer is not None:
+        writer.close()
+    return reader.num_samples / reader.header.sample_rate
+
+
+def _verify(out: BinaryIO, models: _Models, limits: Limits) -> None:
+    """Decodes what was just written: containers, checksums and nets."""
+    out.flush()
+    out.seek(0)
+    reader = Reader(out, limits)
+    _decode(reader, models.get(cards.find(models.last, model_id=reader.header.model_id)), None, "")
+    out.seek(0, os.SEEK_END)
+
+
+def _restored_name(path: Path) -> Path:
+    """a.flac.bin -> a.flac; a name that tells no writable format gets one when the medium is known."""
+    return path.with_name(path.name.removesuffix(".bin"))
+
+
+def _suffix(target: str, medium: str) -> str:
+    known, default = (IMAGE_SUFFIXES, "png") if medium == "image" else (AUDIO_SUFFIXES, "wav")
+    suffix = Path(target).suffix.lstrip(".").lower()
+    if target == STDIO or not suffix:
+        return default
+    if suffix not in known:
+        kind = "a picture" if medium == "image" else "a recording"
+        raise MediaError(f"the file holds {kind}, which cannot be written as .{suffix}; use {', '.join(sorted(known))}")
+    return suffix
+
+
+# -------------------------------------------------------------------------------------------------------------- info
+
+
+def info_main(arguments: list[str] | None = None) -> int:
+    """`python -m codec.info`; returns the exit code."""
+    parser = _parser("info", "Describes .bin files from their bytes alone; no model is loaded.")
+    parser.add_argument("files", nargs="+", metavar="FILE", help=".bin file, or - for stdin")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    return _run(parser, arguments, _info)
+
+
+def _info(options: argparse.Namespace) -> None:
+    names = {card.model_id: card.name for card in cards.list_cards()}
+    for name in options.files:
+        with _naming(name), _input(name) as file:
+            summary = scan(file)
+        header = summary.header
+        record: dict[str, Any] = {
+            "file": name,
+            "format": f"{summary.version[0]}.{summary.version[1]}",
+            "medium": header.medium,
+            "model": names.get(header.model_id),
+            "model_id": header.model_id.hex(),
+            "codebook_size": header.codebook_size,
+            "num_codes": header.num_codes,
+            "codebooks": header.num_codebooks,
+            "channels": header.channels,
+        }
+        if header.medium == "speech":
+            record |= {"sample_rate": header.sample_rate, "duration_s": summary.num_samples / header.sample_rate}
+            units, count = record["duration_s"], summary.num_positions * header.channels
+        else:
+            record |= {"width": header.width, "height": header.height}
+            units, count = header.width * header.height, summary.num_positions
+        record |= {
+            "chunks": summary.num_chunks,
+            "tokens": count * header.num_codebooks,
+            "bytes": summary.file_bytes,
+            "payload_bytes": summary.payload_bytes,
+            "bits_per_token": 8 * summary.payload_bytes / max(count * header.num_codebooks, 1),
+            "rate": _rate(header.medium, summary.file_bytes, units),
+        }
+        if options.json:
+            print(json.dumps(record))
+        else:
+            record["model"] = record["model"] or "not among the installed models"
+            width = max(map(len, record))
+            for key, value in record.items():
+                print(f"{key.replace('_', ' '):<{width}}  {f'{value:.6g}' if isinstance(value, float) else value}")
+
+
+# ------------------------------------------------------------------------------------------------- shared by commands
+
+
+class _Models:
+    """Loads each model once."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._loaded: dict[bytes, Model] = {}
+        self.last: str | None = None  # path of the last card used, for models outside the package
+
+    def get(self, card: cards.Card) -> Model:
+        from codec import coding
+
+        self.last = str(card.path)
+        if card.model_id not in self._loaded:
+            self._loaded[card.model_id] = coding.load(card, _device(self._device))
+        return self._loaded[card.model_id]
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise Usage("--device cuda: no CUDA device here; use --device cpu")
+    return name
+
+
+class _ListModels(argparse.Action):
+    def __call__(self, *_: Any, **__: Any) -> NoReturn:
+        for card in cards.list_cards():
+            sizes = ", ".join(map(str, card.num_codes))
+            print(f"{card.name:<14} {card.medium:<7} K = {sizes}   {card.model_id.hex()}")
+        sys.exit(0)
+
+
+def _parser(command: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python -m codec.{command}", description=description)
+    parser.add_argument("--version", action="version", version=f"codec {__version__}")
+    return parser
+
+
+def _add_paths(parser: argparse.ArgumentParser, kinds: str) -> None:
+    parser.add_argument("input", metavar="IN", help=kinds)
+    parser.add_argument("output", metavar="OUT", nargs="?", help="file, folder, or - for stdout")
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-f", "--force", action="store_true", help="overwrite OUT")
+    parser.add_argument("-d", "--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--max-pixels", type=int, default=Limits().max_pixels, metavar="N", help="refuse larger pictures")
+    volume = parser.add_mutually_exclusive_group()
+    volume.add_argument("-q", "--quiet", action="store_true", help="no report and no notices")
+    volume.add_argument("-v", "--verbose", action="store_true", help="say more")
+    parser.add_argument("--json", action="store_true", help="report as one JSON object a line")
+
+
+def _run(
+    parser: argparse.ArgumentParser, arguments: list[str] | None, command: Callable[[argparse.Namespace], None]
+) -> int:
+    """Parses, runs, and turns every deliberate error into one line and its exit code."""
+    options = parser.parse_args(arguments)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    quiet, verbose = getattr(options, "quiet", False), getattr(options, "verbose", False)
+    previous_level, previous_terminate = log.level, _on_terminate(_interrupt)
+    log.addHandler(handler)
+    log.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING)
+    try:
+        command(options)
+        sys.stdout.flush()
+    except Usage as error:
+        parser.print_usage(sys.stderr)
+        return _fail(error, 2)
+    except CodecError as error:
+        return _fail(error, error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
+        return _fail("the reader of the output went away", 1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}", 1)
+    except MemoryError:
+        return _fail("not enough memory; scale the input down", 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing was written", 130)
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(previous_level)
+        _on_terminate(previous_terminate)
+    return 0
+
+
+def _fail(error: object, code: int) -> int:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+def _interrupt(*_: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _on_terminate(handler: Any) -> Any:
+    """Lets SIGTERM clean up like Ctrl-C; only the main thread may set handlers."""
+    try:
+        return signal.signal(signal.SIGTERM, handler)
+    except ValueError:
+        return None
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Puts the input's name before its errors."""
+    try:
+        yield
+    except (MediaError, BitstreamError, ModelError) as error:
+        label = "stdin" if name == STDIO else name
+        error.args = (f"{label}: {error}",)
+        raise
+
+
+@contextmanager
+def _input(name: str) -> Iterator[BinaryIO]:
+    """Opens a file for reading; stdin goes through a temporary file, since audio readers seek."""
+    if name != STDIO:
+        with Path(name).open("rb") as file:
+            yield file
+        return
+    with tempfile.TemporaryFile() as spool:
+        while block := sys.stdin.buffer.read(1 << 20):
+            spool.write(block)
+        spool.seek(0)
+        yield cast(BinaryIO, spool)
+
+
+@contextmanager
+def _output(name: str, force: bool) -> Iterator[BinaryIO]:
+    """A file that appears under its name whole, or not at all."""
+    if name == STDIO:
+        with tempfile.TemporaryFile() as spool:
+            yield cast(BinaryIO, spool)
+            spool.seek(0)
+            while block := spool.read(1 << 20):
+                sys.stdout.buffer.write(block)
+            sys.stdout.buffer.flush()
+        return
+    target = Path(name)
+    if target.is_dir():
+        raise MediaError(f"{target} is a folder; name a file in it")
+    if target.exists() and not force:
+        raise MediaError(f"{target} exists; overwrite it with --force")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial: IO[bytes] = tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False)
+    try:
+        with partial:
+            yield cast(BinaryIO, partial)
+            partial.flush()
+            os.fsync(partial.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(partial.name).chmod(0o666 & ~umask)
+        Path(partial.name).replace(target)
+    except BaseException:
+        Path(partial.name).unlink(missing_ok=True)
+        raise
+
+
+def _pairs(
+    options: argparse.Namespace, rename: Callable[[Path], Path], pattern: str = "*", may_be_missing: bool = False
+) -> Iterator[tuple[str, Any]]:
+    """Input and output names: one pair, or a folder mirrored. The output may be None, where it may be missing."""
+    if options.output is None:
+        if not may_be_missing:
+            raise Usage("the argument OUT is missing")
+        yield options.input, None
+        return
+    folder = Path(options.input)
+    if options.input == STDIO or not folder.is_dir():
+        yield options.input, options.output
+        return
+    files = sorted(path for path in folder.rglob(pattern) if path.is_file())
+    if not files:
+        raise MediaError(f"{folder}: nothing to do in this folder")
+    if options.output == STDIO or Path(options.output).is_file():
+        raise Usage("IN is a folder, so OUT must be a folder")
+    for path in files:
+        yield str(path), str(rename(Path(options.output) / path.relative_to(folder)))
+
+
+def _rate(medium: str, total_bytes: int, units: float) -> str:
+    if medium == "speech":
+        return f"{8 * total_bytes / max(units, 1e-9) / 1000:.3f} kbit/s"
+    return f"{8 * total_bytes / max(units, 1):.4f} bits per pixel"
+
+
+def _report(report: dict[str, Any], options: argparse.Namespace, data_on_stdout: bool) -> None:
+    """One line, or one JSON object, about a file that is done."""
+    if options.quiet:
+        return
+    stream = sys.stderr if data_on_stdout else sys.stdout
+    medium, units, elapsed_s = report["medium"], report.pop("units"), report["elapsed_s"]
+    speed = units / max(elapsed_s, 1e-9) / (1e6 if medium == "image" else 1)
+    pace = f"{speed:.2f} megapixel/s" if medium == "image" else f"{speed:.1f} x real time"
+    report["speed"] = pace
+    if "bytes_out" in report:
+        report["rate"] = _rate(medium, report["bytes_out"], units)
+        report["payload_rate"] = _rate(medium, report["payload_bytes"], units)
+        report["ratio"] = report["bytes_in"] / report["bytes_out"]
+        line = (
+            f"{report['bytes_in']} -> {report['bytes_out']} bytes, {report['ratio']:.1f} : 1, {report['rate']} "
+            f"({report['payload_rate']} without container), {pace}"
+        )
+    else:
+        line = f"{'verified' if report['verified'] else 'decoded'}, {pace}"
+    if options.json:
+        print(json.dumps(report), file=stream)
+    else:
+        verified = ", verified" if report.get("verified") and "bytes_out" in report else ""
+        print(f"{report['input']}: {report['model']}, K = {report['codebook_size']}: {line}{verified}", file=stream)

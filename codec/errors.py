@@ -1,0 +1,41 @@
+"""Every error that codec raises on purpose, in one family.
+
+    CodecError              catch this one to catch them all
+    ├── MediaError          an input picture or recording cannot be read, or an output cannot be written
+    ├── BitstreamError      a .bin is damaged, truncated, or not one of ours; carries the byte offset
+    └── ModelError          a model is missing, damaged, or not the one that a .bin names
+
+Each message is one line that says what is wrong, where, and what to do. Wrong arguments in Python code are plain
+ValueError: those are faults of the calling program, not of the data.
+"""
+
+
+class CodecError(Exception):
+    """Base of all deliberate errors; `exit_code` is what the commands return for it."""
+
+    exit_code = 1
+
+
+class MediaError(CodecError):
+    """An input cannot be decoded as audio or as a picture, or an output cannot be written."""
+
+
+class ModelError(CodecError):
+    """A model is missing, damaged, or does not match the bitstream."""
+
+    exit_code = 3
+
+
+class BitstreamError(CodecError):
+    """A bitstream is damaged or is not one of ours.
+
+    Args:
+        message: What is wrong and what to do.
+        offset: Where in the file, in bytes from its start, or None where no single place is at fault.
+    """
+
+    exit_code = 4
+
+    def __init__(self, message: str, offset: int | None = None) -> None:
+        super().__init__(message if offset is None else f"{message} (at byte {offset})")
+        self.offset = offset

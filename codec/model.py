@@ -1,0 +1,154 @@
+"""A codec: encoder -> bottleneck -> decoder, with padding and cropping so that any size goes in and comes back.
+
+    x (B, C, *N) ──pad, encoder──> z ──bottleneck──> indices (B, G, *S)
+    indices, size ──bottleneck, decoder told K, crop──> x_hat (B, C, *N)
+
+A configuration is plain data (it is stored in the model card), and `build` is the only way from it to nets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from codec.bottleneck import Bottleneck, BottleneckOutput, Size
+from codec.bottlenecks import BOTTLENECKS
+from codec.nets.image import DOWNSAMPLING, ImageConfig, ImageDecoder, ImageEncoder
+from codec.nets.speech import SAMPLE_RATE, SpeechConfig, SpeechDecoder, SpeechEncoder, reflect_index
+
+Medium = Literal["speech", "image"]
+
+# The presets of methods.md section 8, by medium: tiny trains on a CPU in an hour, small is what a GPU trains.
+PRESETS: dict[str, dict[str, SpeechConfig | ImageConfig]] = {
+    "speech": {
+        "tiny": SpeechConfig(),
+        "small": SpeechConfig(encoder_dim=160, encoder_depth=4, decoder_dim=256, decoder_depth=6),
+    },
+    "image": {
+        "tiny": ImageConfig(),
+        "small": ImageConfig((64, 128), (2, 4), (160, 80, 40), (6, 4, 2)),
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CodecConfig:
+    """What a codec is made of.
+
+    Attributes:
+        medium: "speech" (16 kHz, one channel) or "image" (RGB in [0, 1]).
+        nets: Sizes of encoder and decoder.
+        bottleneck: A key of `BOTTLENECKS`.
+        options: Keyword arguments of that bottleneck.
+    """
+
+    medium: Medium
+    nets: SpeechConfig | ImageConfig
+    bottleneck: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CodecConfig:
+        """The inverse of `to_dict`. Raises ValueError, TypeError or KeyError on data of another shape."""
+        sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in data["nets"].items()}
+        medium: Medium = data["medium"]
+        if medium not in PRESETS:
+            raise ValueError(f"unknown medium {medium!r}")
+        nets = SpeechConfig(**sizes) if medium == "speech" else ImageConfig(**sizes)
+        return cls(medium, nets, data["bottleneck"], dict(data.get("options", {})))
+
+
+@dataclass(frozen=True, slots=True)
+class CodecOutput:
+    """x_hat (B, C, *N), and what the bottleneck returned."""
+
+    x_hat: Tensor
+    bottleneck: BottleneckOutput
+
+
+class Codec(nn.Module):
+    """Encoder, bottleneck and decoder of one medium.
+
+    Attributes:
+        stride: Signal positions per latent position, along each axis (96 samples, or 8 pixels).
+        token_rate_hz: Latent frames per second of speech; None for pictures.
+    """
+
+    def __init__(self, config: CodecConfig, bottleneck: Bottleneck) -> None:
+        super().__init__()
+        self.config = config
+        self.bottleneck = bottleneck
+        self.encoder: nn.Module
+        self.decoder: nn.Module
+        if isinstance(config.nets, SpeechConfig):
+            self.stride, self.channels, self.axes = config.nets.hop, 1, 1
+            self.encoder = SpeechEncoder(config.nets, bottleneck.in_dim)
+            self.decoder = SpeechDecoder(config.nets, bottleneck.dim)
+        else:
+            self.stride, self.channels, self.axes = DOWNSAMPLING, 3, 2
+            self.encoder = ImageEncoder(config.nets, bottleneck.in_dim)
+            self.decoder = ImageDecoder(config.nets, bottleneck.dim)
+
+    @property
+    def context(self) -> int:
+        """Latent positions on either side that can influence one, at most: what windows must overlap by."""
+        nets = self.config.nets
+        if isinstance(nets, SpeechConfig):
+            frames = -(-nets.n_fft // (2 * nets.hop))  # STFT; each block reaches 3 further, the decoder's stem too
+            return frames + 3 * max(nets.encoder_depth, nets.decoder_depth + 1)
+        fine, coarse = nets.encoder_depths
+        low, middle, high = nets.decoder_depths
+        encoder = -(-(1 + 3 * fine) // 2) + 3 * coarse
+        decoder = 1 + 3 * low + -(-3 * middle // 2) + -(-(3 * high + 1) // 4)
+        return 1 + max(encoder, decoder)
+
+    @property
+    def token_rate_hz(self) -> float | None:
+        return SAMPLE_RATE / self.stride if self.axes == 1 else None
+
+    def forward(self, x: Tensor, codebook_size: Size = None) -> CodecOutput:
+        """(B, C, *N) -> the reconstruction at the same size."""
+        out = self.bottleneck(self.encoder(self._pad(x)), codebook_size)
+        size = self.bottleneck.default_size if codebook_size is None else codebook_size
+        return CodecOutput(self._crop(self.decoder(out.z_q, size), tuple(x.shape[2:])), out)
+
+    def encode(self, x: Tensor, codebook_size: int | None = None) -> Tensor:
+        """(B, C, *N) -> (B, G, *S) int64; S = ceil(N / stride)."""
+        return self.bottleneck.encode(self.encoder(self._pad(x)), codebook_size)
+
+    def decode(self, indices: Tensor, size: tuple[int, ...], codebook_size: int | None = None) -> Tensor:
+        """(B, G, *S) and the signal's size N -> (B, C, *N)."""
+        z_q = self.bottleneck.decode(indices, codebook_size)
+        return self._crop(self.decoder(z_q, self.bottleneck.check_size(codebook_size)), size)
+
+    def grid(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """The latent grid S of a signal of size N."""
+        return tuple(-(-n // self.stride) for n in size)
+
+    def _pad(self, x: Tensor) -> Tensor:
+        """Reflects the end of each axis up to a multiple of the stride."""
+        if x.dim() != 2 + self.axes or x.shape[1] != self.channels or 0 in x.shape:
+            raise ValueError(f"want a non-empty (B, {self.channels}, {'T' if self.axes == 1 else 'H, W'}), got {tuple(x.shape)}")
+        for axis in range(2, x.dim()):
+            length = x.shape[axis]
+            if missing := -length % self.stride:
+                x = x.index_select(axis, reflect_index(length, 0, missing, x.device))
+        return x
+
+    @staticmethod
+    def _crop(x: Tensor, size: tuple[int, ...]) -> Tensor:
+        return x[(..., *(slice(n) for n in size))]
+
+
+def build(config: CodecConfig) -> Codec:
+    """A codec with fresh weights. Raises ValueError for an unknown bottleneck, TypeError for its unknown options."""
+    if config.bottleneck not in BOTTLENECKS:
+        raise ValueError(f"unknown bottleneck {config.bottleneck!r}; choose from {sorted(BOTTLENECKS)}")
+    return Codec(config, BOTTLENECKS[config.bottleneck](**config.options))

@@ -1,0 +1,50 @@
+"""python -m train RECIPE --data PATH --out DIR: trains a codec and writes its model file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from codec.errors import CodecError
+from train import recipes
+from train.data import Store
+from train.loop import Budget, Trainer
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
+    parser.add_argument("recipe", help="a shipped recipe (speech-fsp ...) or a .toml file")
+    parser.add_argument("--data", type=Path, required=True, metavar="PATH", help="what python -m train.prepare wrote, without suffix")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for log.jsonl and checkpoint.pt")
+    budget = parser.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--minutes", type=float, help="wall-clock budget, over all resumed parts")
+    budget.add_argument("--steps", type=int, help="budget in optimiser steps")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="changes the recipe; may repeat")
+    parser.add_argument("--resume", action="store_true", help="continue from DIR/checkpoint.pt")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    try:
+        recipe = recipes.load(options.recipe, options.set)
+        store = Store(options.data, tuple(recipe.data.crop))
+        trainer = Trainer(recipe, store, Budget(options.minutes, options.steps), options.out, options.seed, options.device)
+        if options.resume:
+            trainer.resume()
+        trainer.run()
+    except (CodecError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"interrupted; go on with --resume from the last checkpoint in {options.out}", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

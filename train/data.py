@@ -1,0 +1,146 @@
+"""Training data: decoded once into one flat memory-mapped array, cropped at random on the fly.
+
+    folders, tars ──prepare──> NAME.npy (int16 samples | uint8 pixels, end to end) + NAME.json (shapes, skipped files)
+                  ──Store.batch──> (B, C, *crop) float32
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from codec.errors import CodecError, MediaError
+from codec.media import load_audio, load_image
+from codec.nets.speech import SAMPLE_RATE
+
+
+def walk(sources: list[Path]) -> Iterator[tuple[str, bytes]]:
+    """Every file below folders and inside tars, sorted by name, as (name, content)."""
+    for source in sources:
+        if source.is_dir():
+            for path in sorted(p for p in source.rglob("*") if p.is_file()):
+                yield str(path), path.read_bytes()
+        elif source.suffix == ".tar":
+            with tarfile.open(source) as archive:
+                for member in sorted((m for m in archive if m.isfile()), key=lambda m: m.name):
+                    file = archive.extractfile(member)
+                    assert file is not None  # isfile() members always have content
+                    yield f"{source}:{member.name}", file.read()
+        elif source.is_file():
+            yield str(source), source.read_bytes()
+        else:
+            raise MediaError(f"{source}: no such file or folder; give a folder, a .tar or a media file")
+
+
+def prepare(medium: str, sources: list[Path], target: Path) -> None:
+    """Decodes all media below `sources` into `target`.npy and `target`.json.
+
+    Speech becomes 16 kHz mono int16, pictures RGB uint8. A file that cannot be read is named, skipped and counted.
+
+    Raises:
+        MediaError: A source does not exist, or nothing in them could be read.
+    """
+    shapes: list[list[int]] = []
+    skipped: list[str] = []
+    partial = target.with_suffix(".npy.part")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with partial.open("wb") as raw:
+        for name, content in tqdm(walk(sources), desc=f"decode {medium}", disable=None, unit="file"):
+            try:
+                array = _decode(medium, content)
+            except MediaError as error:
+                skipped.append(f"{name}: {error}")
+                tqdm.write(f"skipped {name}: {error}")
+                continue
+            raw.write(array.tobytes())
+            shapes.append(list(array.shape))
+    if not shapes:
+        partial.unlink()
+        raise MediaError(f"nothing readable as {medium} in {', '.join(map(str, sources))}; {len(skipped)} files skipped")
+    os.replace(partial, target.with_suffix(".npy"))
+    record = {"medium": medium, "shapes": shapes, "skipped": skipped}
+    target.with_suffix(".json").write_text(json.dumps(record))
+
+
+def _decode(medium: str, content: bytes) -> np.ndarray:
+    if medium == "image":
+        return load_image(io.BytesIO(content))
+    samples, _ = load_audio(io.BytesIO(content), SAMPLE_RATE)
+    return (samples.mean(1) * 32767).round().clip(-32768, 32767).astype(np.int16)
+
+
+class Store:
+    """What `prepare` wrote, as random crops.
+
+    Args:
+        path: The target of `prepare`, without suffix.
+        crop: Crop length in samples, or height and width in pixels. Speech clips shorter than a crop are padded with
+            silence; smaller pictures are left out.
+    """
+
+    def __init__(self, path: Path, crop: tuple[int, ...]) -> None:
+        try:
+            record = json.loads(path.with_suffix(".json").read_text())
+            self.medium: str = record["medium"]
+            self.shapes = np.array(record["shapes"])
+            dtype = np.int16 if self.medium == "speech" else np.uint8
+            self.flat = np.memmap(path.with_suffix(".npy"), dtype, "r")
+        except (OSError, ValueError, KeyError) as error:
+            raise CodecError(f"{path}: no prepared data here ({error}); run python -m train.prepare first") from None
+        self.starts = np.concatenate([[0], np.cumsum(self.shapes.prod(1))])
+        self.crop = crop
+        usable = np.ones(len(self.shapes), bool)
+        if self.medium == "image":
+            usable = (self.shapes[:, :2] >= np.array(crop)).all(1)
+        if not usable.any():
+            raise CodecError(f"{path}: no item holds a crop of {crop}; make the crop smaller")
+        self.usable = np.flatnonzero(usable)
+        # Longer clips and larger pictures are drawn more often: every second and every pixel counts the same.
+        self.weights = torch.tensor(self.shapes[self.usable].prod(1), dtype=torch.float64)
+
+    def items(self) -> Iterator[np.ndarray]:
+        """Every usable item whole: (T,) int16 or (H, W, 3) uint8."""
+        for i in self.usable:
+            yield np.array(self._item(int(i)))
+
+    def _item(self, i: int) -> np.ndarray:
+        return self.flat[self.starts[i] : self.starts[i + 1]].reshape(self.shapes[i])
+
+    def batch(self, size: int) -> Tensor:
+        """`size` random crops, (B, 1, T) in [-1, 1] or (B, 3, H, W) in [0, 1]; drawn from torch's global generator."""
+        chosen = torch.multinomial(self.weights, size, replacement=True).tolist()
+        places = torch.rand(size, 2).tolist()
+        crops = [self._crop(int(self.usable[i]), place) for i, place in zip(chosen, places, strict=True)]
+        stacked = torch.from_numpy(np.stack(crops)).float()
+        if self.medium == "speech":
+            return stacked[:, None] / 32768
+        return stacked.movedim(-1, 1).contiguous() / 255
+
+    def _crop(self, i: int, place: list[float]) -> np.ndarray:
+        item = self._item(i)
+        starts = [int(p * (max(n - c, 0) + 1)) for p, n, c in zip(place, item.shape, self.crop, strict=False)]
+        piece = item[tuple(slice(s, s + c) for s, c in zip(starts, self.crop, strict=True))]
+        if self.medium == "speech" and len(piece) < self.crop[0]:
+            piece = np.pad(piece, (0, self.crop[0] - len(piece)))
+        return np.array(piece)
+
+
+def augment(medium: str, x: Tensor) -> Tensor:
+    """Speech: level -30..-14 dBFS and polarity. Pictures: mirror images."""
+    batch = x.shape[0]
+    if medium == "image":
+        mirror = torch.rand(batch, 1, 1, 1, device=x.device) < 0.5
+        return torch.where(mirror, x.flip(-1), x)
+    level = x.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-3)  # silence is not blown up
+    target = 10 ** ((torch.rand(batch, 1, 1, device=x.device) * 16 - 30) / 20)
+    sign = torch.where(torch.rand(batch, 1, 1, device=x.device) < 0.5, -1.0, 1.0)
+    return (x * sign * target / level).clamp(-1, 1)
