@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from codec.entropy import MAX_CODES, decode_indices, encode_indices, max_encoded_size
 from codec.errors import BitstreamError
 
-MAGIC = b"\x8cCDC\r\n\x1a\n"
+MAGIC = b"\x8dCDC\r\n\x1a\n"
 MAJOR, MINOR = 1, 0
 FIRST_CHUNK = len(MAGIC) + 2  # offset in bytes
 

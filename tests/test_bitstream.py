@@ -333,10 +333,10 @@ def test_optional_chunks_are_skipped_and_critical_ones_refused() -> None:
         (b"", "the file is empty"),
         (b"Once upon a time\n", "not a file made by codec"),
         (b"\x89PNG\r\n\x1a\n", "not a file made by codec"),
-        (b"\x8cCDC\n\x1a\n\1\0", "text-mode transfer"),
-        (b"\x8cCDC\r\r\n\x1a\r\n\1\0", "text-mode transfer"),
+        (b"\x8dCDC\n\x1a\n\1\0", "text-mode transfer"),
+        (b"\x8dCDC\r\r\n\x1a\r\n\1\0", "text-mode transfer"),
         (b"\x0cCDC\r\n\x1a\n\1\0", "text-mode transfer"),
-        ("\x8cCDC\r\n\x1a\n\1\0".encode(), "text-mode transfer"),
+        ("\x8dCDC\r\n\x1a\n\1\0".encode(), "text-mode transfer"),
         (bitstream.MAGIC + b"\2\0", "version 2 was made by a newer codec"),
     ],
 )

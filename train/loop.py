@@ -21,13 +21,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from codec.bottleneck import Bottleneck
 from codec.errors import CodecError
 from codec.model import Codec, build
 from train.data import Store, augment
 from train.losses import LOSSES
 from train.recipes import Recipe
 
-FIT_TOKENS = 2_000_000  # latents that a codebook is built from, at most
+FIT_TOKENS = 400_000  # latents that a codebook is built from, at most: 24 for each of 16384 entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,8 @@ class Trainer:
     def start_stage_c(self) -> None:
         """Freezes the averaged encoder, builds the codebook from its latents, and goes on with the decoder alone."""
         self.codec.load_state_dict(self.average.state_dict())
-        self.codec.bottleneck.fit(self.latents())
+        if type(self.codec.bottleneck).fit is not Bottleneck.fit:  # encoding that much takes minutes on a CPU
+            self.codec.bottleneck.fit(self.latents())
         self.average.load_state_dict(self.codec.state_dict())
         self._enter_stage_c()
 

@@ -77,6 +77,11 @@ def load(name: str, overrides: list[str] | None = None) -> Recipe:
         raise CodecError(f"{path}: not TOML ({error})") from None
 
 
+def from_dict(data: dict[str, Any]) -> Recipe:
+    """The inverse of `Recipe.to_dict`. Raises CodecError as `load` does."""
+    return _build(Path("recipe"), data)
+
+
 def _apply(data: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     section, dot, name = key.partition(".")

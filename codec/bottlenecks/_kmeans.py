@@ -11,7 +11,8 @@ from torch import Tensor
 
 from codec.bottlenecks._search import nearest, nearest_from
 
-SEEDING_ROWS = 4  # sample rows per cluster for k-means++, which costs K passes over them
+SEEDING_ROWS = 4  # sample rows per cluster for k-means++, which costs K passes over them...
+SEEDING_MINIMUM = 4096  # ...but enough that no cluster of the data is missed where K is small
 LOW_DIMENSIONS = 8  # up to here a token's next code is nearly always among its last code's neighbours
 
 
@@ -64,15 +65,18 @@ def subsample(data: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 def seed_centres(data: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:
     """k-means++ on a sample: each new centre is a row drawn by its squared distance to the nearest one before it."""
-    sample = subsample(data, SEEDING_ROWS * num_clusters, generator)
+    sample = subsample(data, max(SEEDING_ROWS * num_clusters, SEEDING_MINIMUM), generator)
     columns = sample.T.contiguous()
     draws = torch.rand(num_clusters, generator=generator, device=data.device)
     chosen = (draws[0] * len(sample)).long()
     rows = [chosen]
     closest = torch.full((len(sample),), torch.inf, device=data.device)
-    for draw in draws[1:]:
-        torch.minimum(closest, (columns - columns[:, chosen, None]).square_().sum(0), out=closest)
-        mass = closest.cumsum(0)
+    offset, squared, mass = torch.empty_like(columns), torch.empty_like(closest), torch.empty_like(closest)
+    for draw in draws[1:]:  # into the same buffers: fresh ones of this size would cost more than the arithmetic
+        torch.sub(columns, columns[:, chosen, None], out=offset)
+        torch.sum(offset.square_(), 0, out=squared)
+        torch.minimum(closest, squared, out=closest)
+        torch.cumsum(closest, 0, out=mass)
         chosen = torch.searchsorted(mass, draw * mass[-1], right=True).clamp(max=len(sample) - 1)
         rows.append(chosen)
     return sample[torch.stack(rows)]
@@ -95,7 +99,7 @@ def cell_means(data: Tensor, cells: Tensor, num_clusters: int) -> tuple[Tensor, 
 
 
 def far_rows(data: Tensor, centres: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """(count, d) distinct rows drawn by their squared distance to their centre, new homes for the centres of empty cells.
+    """(count, d) distinct rows, drawn by their squared distance to their centre: homes for the centres of empty cells.
 
     `centres` is (N, d), one for each row. Moving a centre that no row uses can only lower the total distance.
     """

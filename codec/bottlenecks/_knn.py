@@ -1,4 +1,4 @@
-"""Distances to the m-th nearest neighbour, the density estimate of VP-VAE (arXiv 2602.17133, eqs. 5-6)."""
+"""Distances to the m-th nearest neighbour, the density estimate of VP-VAE (arXiv 2602.17133)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def knn_radii(queries: Tensor, rows: Tensor, ks: tuple[int, ...]) -> Tensor:
     columns = rows.float().T.contiguous()
     picks = torch.tensor(ks, device=rows.device) - 1
     radii = []
-    for part in queries.float().split(chunk_rows(len(rows), rows.device)):
+    step = chunk_rows(len(rows), rows.device)
+    for start in range(0, len(queries), step):
+        part = queries[start : start + step].float()
         squared = torch.zeros(len(part), len(rows), device=rows.device)
         difference = torch.empty_like(squared)
         for i in range(queries.shape[1]):

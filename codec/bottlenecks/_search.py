@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,13 +22,17 @@ BLOCK = 32  # codes whose least distance is taken first: three passes over all d
 @contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
     """No autocast and no TF32 inside: half-precision products of distances around 1e-2 are noise."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    mkldnn: Any = torch.backends.mkldnn  # makes its attributes at run time, where mypy cannot see them
+    backends = (torch.backends.cuda.matmul, mkldnn.matmul)
+    precisions = [backend.fp32_precision for backend in backends]
     try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        for backend, precision in zip(backends, precisions, strict=True):
+            backend.fp32_precision = precision
 
 
 def chunk_rows(width: int, device: torch.device) -> int:
@@ -125,7 +130,7 @@ def nearest_from(tokens: Tensor, codebook: Tensor, guess: Tensor, neighbours: in
         squared = torch.zeros(options.shape, device=tokens.device)
         for i in range(tokens.shape[1]):
             squared += (part[:, i, None] - columns[i][options]).square_()
-        least, column = squared.min(1)
+        column = squared.argmin(1)
         index[start : start + step] = options.gather(1, column[:, None])[:, 0]
         # options[:, 0] is the guess itself; the margin covers rounding
         unsure.append(2 * squared[:, 0].sqrt() >= gaps[hint] * (1 - 1e-5))

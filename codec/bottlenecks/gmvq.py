@@ -1,0 +1,226 @@
+"""GM-VQ, Gaussian mixture vector quantisation (Yan, Wu, Shah, Liu), with its entropy term as GM-VQ+Entropy.
+
+Each code is the mean of a Gaussian. The encoder predicts a point z^ and positive weights w, which give a soft choice of
+codes; training draws a code from it, with straight-through gradients, and adds noise as large as the point's distance
+to that code.
+
+    z (B, 2L, *S) = z^, r        w = softplus(r)
+    train  logits -w|z^ - mu|^2/2 ──Gumbel──> code j ──> mu_j + sigma eps      pulls: the distance, KL(q_B || uniform)
+    eval   logits ──argmax──> index ──> mu
+"""
+
+from __future__ import annotations
+
+from math import log
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codec.bottleneck import Bottleneck, BottleneckOutput, Size, straight_through, to_grid, to_tokens
+from codec.bottlenecks._kmeans import kmeans, subsample
+from codec.bottlenecks._search import exact_float32, nearest
+
+LatentTerm = Literal["sampled", "posterior", "literal"]
+
+FIT_SEED = 0
+TAU_START, TAU_END = 2.0, 0.1  # of the paper, which gives no shape; exponential as usual for Gumbel-softmax
+SMALLEST_VARIANCE = 1e-12  # the gradient of a square root at 0 is infinite
+
+
+class GMVQ(Bottleneck):
+    """Gaussian mixture vector quantisation.
+
+    Losses "latent", the pull of points and codes to each other per dimension, and "kl", KL(q_B || uniform) in nats of
+    the batch's mean posterior q_B. Written with means over signal elements, the paper's objective (eqs. 13, 14, 21) is
+
+        mse + g' (latent + (beta / L) kl)        that is, recipe weights  latent = g',  kl = g' beta / L
+
+    with g' = gamma * tokens * L / elements of the signal; KL counts once per token. Begin at g' = 0.03 and beta = 1;
+    beta > 1 is GM-VQ+Entropy. The paper calls the objective a bound on the likelihood; it is one only where a
+    differential entropy, whose sign depends on the latents' scale, is not negative. Treat it as an objective.
+
+    "latent" has three readings, of which the paper's text (eq. 14) and its algorithm (eq. 18) imply different ones:
+        sampled: |z - mu_j|^2 of the drawn code and noise, as a commitment loss. The default: in a short run on CIFAR
+            (one seed) it kept 471 codes in use and reached the lower error.
+        posterior: its mean over codes and noise. Less variance, but it sharpens q(c|x) early: 127 codes in that run.
+        literal: z and c independent, as eq. 14 is written; it pulls everything to one point. For ablation only.
+
+    The scale drifts: shrinking z^ and the codes while growing w changes nothing but "latent", which falls. Weight decay
+    on the codebook resists; watch the stats "latent_std" and "weight". w is cut at `max_weight`.
+
+    Each size in `codebook_sizes` has its own codebook, a parameter; encoder and decoder are shared and the size is
+    drawn for a batch at a time.
+
+    Args:
+        dim: L (64 in the paper).
+        codebook_sizes: The sizes K (1024 in the paper).
+        two_sigma2: 2 sigma^2 of eq. 18. With "2 sigma_z^2 = beta" and beta = 1 in the paper's appendix it is 1; it
+            stays a constant of its own when beta is raised.
+        latent_term: Which reading of the distance.
+        max_weight: Upper limit of w.
+
+    Raises:
+        ValueError: The sizes are not ascending, or there is no such latent term.
+    """
+
+    fitted: Tensor  # () bool
+    tau: Tensor  # () float32, the temperature; saved so that a resumed run goes on, unused in eval
+
+    def __init__(
+        self,
+        dim: int = 64,
+        codebook_sizes: tuple[int, ...] = (1024,),
+        two_sigma2: float = 1.0,
+        latent_term: LatentTerm = "sampled",
+        max_weight: float = 1e3,
+    ) -> None:
+        super().__init__(dim, tuple(codebook_sizes), in_dim=2 * dim)
+        if latent_term not in ("sampled", "posterior", "literal"):
+            raise ValueError(f"unknown latent term {latent_term!r}; choose sampled, posterior or literal")
+        self.two_sigma2, self.latent_term, self.max_weight = two_sigma2, latent_term, max_weight
+        self.codebooks = nn.ParameterDict({str(k): nn.Parameter(torch.randn(k, dim)) for k in self.codebook_sizes})
+        self.register_buffer("fitted", torch.tensor(False))
+        self.register_buffer("tau", torch.tensor(TAU_START))
+
+    def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
+        """Draws codes and adds noise (train), or quantises (eval).
+
+        Returns:
+            z_q (B, L, *S). indices (B, 1, *S): in training the codes j that were drawn; they are real draws, good for
+            counting usage, but z_q is their rows plus noise. In training the losses "latent" and "kl", and the stats
+            "entropy" (mean H(q(c|x)), nats; the KL alone does not keep it low), "perplexity" (exp H(q_B)),
+            "latent_std", "weight" and "sigma" (means).
+
+        Raises:
+            ValueError: The size is a tensor, or not offered.
+        """
+        if isinstance(codebook_size, Tensor):
+            raise ValueError("GM-VQ trains on a real codebook: give one size for the whole batch")
+        with exact_float32(z.device):
+            z = z.float()
+            if not self.training:
+                indices = self.encode(z, codebook_size)
+                value = self.decode(indices, codebook_size)
+                return BottleneckOutput(straight_through(value, z[:, : self.dim]), indices)
+            z_hat, weights = self._split(z)
+            codebook = self.codebook(codebook_size)
+            log_pi = logits(z_hat, weights, codebook).log_softmax(1)  # eq. 17
+            drawn, choice = draw_codes(log_pi, codebook, self.tau)
+            variance = code_variance(z_hat, F.embedding(drawn, codebook), self.two_sigma2)
+            noise = torch.randn_like(z_hat)
+            sigma = variance.sqrt()
+            z_q = choice + sigma[:, None] * noise
+            log_q, kl = batch_kl(log_pi)
+            if self.latent_term == "sampled":
+                latent = (variance * noise.square().sum(1)).mean()  # |z - mu_j|^2: the drawn mean cancels
+            elif self.latent_term == "posterior":
+                latent = mean_distance(z_hat, log_pi.exp(), codebook).mean() / self.two_sigma2
+            else:
+                latent = mean_distance(z_q, log_q.exp()[None], codebook).mean()
+            with torch.no_grad():
+                stats = {
+                    "entropy": -(log_pi.exp() * log_pi).sum(1).mean(),
+                    "perplexity": len(codebook) * torch.exp(-kl),
+                    "latent_std": z_hat.std(correction=0),
+                    "weight": weights.mean(),
+                    "sigma": sigma.mean(),
+                }
+            losses = {"latent": latent / self.dim, "kl": kl}
+            return BottleneckOutput(to_grid(z_q, z), to_grid(drawn[:, None], z), losses, stats)
+
+    def encode(self, z: Tensor, codebook_size: int | None = None) -> Tensor:
+        """argmax over c of eq. 16, with the encoder's weights: not always the Euclidean nearest code."""
+        z_hat, weights = self._split(z.detach())
+        return to_grid(nearest(z_hat, self.codebook(codebook_size), weights)[:, None], z)
+
+    def decode(self, indices: Tensor, codebook_size: int | None = None) -> Tensor:
+        """Codebook rows, without noise; the weights are not needed."""
+        return F.embedding(indices[:, 0], self.codebook(codebook_size)).movedim(-1, 1).contiguous()
+
+    def codebook(self, codebook_size: int | None = None) -> Tensor:
+        """(K, L), the parameter."""
+        parameter: Tensor = self.codebooks[str(self.check_size(codebook_size))]
+        return parameter
+
+    def anneal(self, progress: float) -> None:
+        """tau = 2 (0.05)^progress, from 2 to 0.1. Raises ValueError outside [0, 1]."""
+        if not 0 <= progress <= 1:
+            raise ValueError(f"progress must be in [0, 1], got {progress}")
+        self.tau.fill_(TAU_START * (TAU_END / TAU_START) ** progress)
+
+    @torch.no_grad()
+    def fit(self, latents: Tensor) -> None:
+        """Initialises every codebook by k-means on encoder outputs: once, before training.
+
+        A fitted codebook belongs to the optimiser; a later call leaves it alone.
+
+        Args:
+            latents: (N, 2L) encoder outputs of several batches, of which max(20 K, 20000) rows are used; with fewer
+                rows than codes the rest are noisy copies.
+
+        Raises:
+            ValueError: `latents` is not (N >= 1, 2L) or not finite.
+        """
+        if latents.dim() != 2 or latents.shape[1] != self.in_dim or not len(latents) or not latents.isfinite().all():
+            raise ValueError(f"fit needs finite (N, {self.in_dim}) latents, got {tuple(latents.shape)}")
+        if self.fitted:
+            return
+        for size in self.codebook_sizes:
+            generator = torch.Generator(latents.device).manual_seed(FIT_SEED)
+            data = subsample(latents[:, : self.dim], max(20 * size, 20_000), generator)
+            self.codebook(size).copy_(kmeans(data, size, FIT_SEED, iterations=20))
+        self.fitted.fill_(True)
+
+    def _split(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 2L, *S) -> points (N, L) and weights (N, L) in (0, max_weight], eq. 15."""
+        z_hat, raw = to_tokens(z).chunk(2, dim=1)
+        return z_hat, F.softplus(raw).clamp(max=self.max_weight)
+
+
+def logits(z_hat: Tensor, weights: Tensor, codebook: Tensor) -> Tensor:
+    """Eq. 16 less its part that is the same for all codes: (N, L), (N, L), (K, L) -> (N, K).
+
+    -1/2 sum_i w_i (z_i - mu_i)^2 = (w z) mu - w mu^2 / 2 - w z^2 / 2. Both are centred on the codebook's mean first, or
+    the two products would cancel far from the origin; that changes no difference, and so no gradient.
+    """
+    centre = codebook.detach().mean(0)
+    codes = codebook - centre
+    return (weights * (z_hat - centre)) @ codes.T - 0.5 * weights @ codes.square().T
+
+
+def draw_codes(log_pi: Tensor, codebook: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
+    """Gumbel-max draws j from pi, (N,), and their straight-through codes c_q^T M, (N, L).
+
+    c_q = onehot(j) + y - sg(y) with y = softmax((log pi + g) / tau) and Gumbel noise g. The value is mu_j exactly; its
+    gradient reaches the codebook through row j only, and the logits through all of y.
+    """
+    clock = torch.empty_like(log_pi).exponential_()
+    scores = log_pi - clock.clamp_(min=torch.finfo(torch.float32).tiny).log_()  # -log Exp(1) is Gumbel(0, 1)
+    drawn = scores.argmax(1)
+    soft = (scores / tau).softmax(1)
+    return drawn, F.embedding(drawn, codebook) + (soft - soft.detach()) @ codebook.detach()
+
+
+def code_variance(z_hat: Tensor, codes: Tensor, two_sigma2: float) -> Tensor:
+    """Eq. 18, sigma_c^2 = |z^ - mu_c|^2 / (L 2 sigma^2): (N, L), (N, L) -> (N,). Gradients reach both."""
+    return (z_hat - codes).square().mean(1) / two_sigma2 + SMALLEST_VARIANCE
+
+
+def mean_distance(points: Tensor, probabilities: Tensor, codebook: Tensor) -> Tensor:
+    """sum_c p_nc |x_n - mu_c|^2: (N, L), (N or 1, K), (K, L) -> (N,), from the codes' first two moments under p."""
+    centre = codebook.detach().mean(0)
+    offsets, codes = points - centre, codebook - centre
+    mean = probabilities @ codes
+    second = probabilities @ codes.square().sum(1)
+    return offsets.square().sum(1) - 2 * (offsets * mean).sum(1) + second
+
+
+def batch_kl(log_pi: Tensor) -> tuple[Tensor, Tensor]:
+    """Eq. 12: log q_B (K,), the mean posterior over all tokens of the batch, and KL(q_B || uniform) in nats.
+
+    By logsumexp: where float32 makes some q_B exactly 0, q log q of the mean would send a gradient of -infinity.
+    """
+    log_q = log_pi.logsumexp(0) - log(len(log_pi))
+    return log_q, log(log_pi.shape[1]) + (log_q.exp() * log_q).sum()

@@ -1,0 +1,236 @@
+"""VP, vector perturbation (VP-VAE, arXiv 2602.17133): training imitates a codebook's error, the codebook comes last.
+
+While training, each latent vector is moved by a random step as long as the quantisation error that a codebook of K
+codes would make there, and the step is kept or refused by a Metropolis-Hastings test, so that the distribution of the
+latents stays what it is. Density and scale come from nearest-neighbour distances in a queue S of recent latents.
+
+    train  z ──D_M(z|S)──> radius R ──uniform in the ball──> z + u ──accept?──> z~      gradient: identity
+    fit    latents ──k-means, once for each K──> codebooks
+    eval   z ──nearest code──> index ──> code
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from codec.bottleneck import Bottleneck, BottleneckOutput, Size, per_sample, straight_through, to_grid, to_tokens
+from codec.bottlenecks._kmeans import kmeans, subsample
+from codec.bottlenecks._knn import knn_radii
+from codec.bottlenecks._search import exact_float32, nearest
+
+FIT_SEED = 0
+FIT_ROWS_PER_CODE = 200  # simulated: 64 rows a code instead of 16 lower the error by 1.5-2 %
+FIT_ROWS = 2**20  # at most, which is 64 for each of 16384 codes
+SMALLEST = 1e-6  # of the queue's standard deviation: the least distance whose logarithm is taken
+
+
+class VP(Bottleneck):
+    """Vector perturbation.
+
+    One encoder, one queue and one latent space serve every K: the queue is sized for one reference size, and other
+    radii follow the power law of a d-dimensional quantiser, R_K = R_ref (K_ref / K)^(1/d). The paper trains one model
+    for each K. In training a (B,) tensor of sizes may hold any K >= 1, offered or not, since there is no codebook yet.
+
+    Differences from the published code: the queue and its pointer are saved with the model (a resumed run goes on from
+    the same state), nothing is perturbed before the queue is full of real latents (it starts as noise), and
+    the codebook is built by a named call, never by eval().
+
+    Args:
+        dim: d. The paper uses 3 to 5 (FSQ's d for that K); neighbour distances lose their meaning above about 16.
+        codebook_sizes: The sizes K that `fit` builds codebooks for.
+        eta: Radius over neighbour distance. The code has 1; at 1.15 the accepted steps are as long as a k-means
+            codebook's errors on Gaussian latents, simulated in 3 to 5 dimensions.
+        rows_per_code: M. The queue holds M * reference_size rows, so that one cell's share of it is M rows; the code
+            has 16 d, which measures the same radius with less spread at d times the cost.
+        neighbours: k of the density estimate (8 in the code).
+        reference_size: K_ref; None for the only size offered, or 1024 where there are several.
+        refresh_steps: Training steps in which the queue is replaced once (200 to 500 work; the code's fixed
+            probability of 0.01 per token depends on the batch).
+
+    Raises:
+        ValueError: The sizes are not ascending, or the queue would hold fewer rows than the neighbours asked for.
+    """
+
+    coupled = False
+    queue: Tensor  # (Q, d)
+    queue_position: Tensor  # () int64, the row that is replaced next
+    queue_count: Tensor  # () int64, rows that hold real latents
+    fitted: Tensor  # () bool
+
+    def __init__(
+        self,
+        dim: int = 5,
+        codebook_sizes: tuple[int, ...] = (256, 1024, 4096, 16384),
+        eta: float = 1.15,
+        rows_per_code: int = 16,
+        neighbours: int = 8,
+        reference_size: int | None = None,
+        refresh_steps: int = 300,
+    ) -> None:
+        super().__init__(dim, tuple(codebook_sizes))
+        if reference_size is None:
+            reference_size = codebook_sizes[0] if len(codebook_sizes) == 1 else 1024
+        num_rows = rows_per_code * reference_size
+        if not 1 <= max(rows_per_code, neighbours) <= num_rows or min(rows_per_code, neighbours) < 1:
+            raise ValueError(f"{rows_per_code} and {neighbours} neighbours do not fit a queue of {num_rows} rows")
+        self.eta, self.reference_size, self.refresh_steps = eta, reference_size, refresh_steps
+        self.rows_per_code, self.neighbours = rows_per_code, neighbours
+        self.register_buffer("queue", torch.zeros(num_rows, dim))
+        self.register_buffer("queue_position", torch.tensor(0))
+        self.register_buffer("queue_count", torch.tensor(0))
+        self.register_buffer("fitted", torch.tensor(False))
+        for size in self.codebook_sizes:
+            self.register_buffer(f"codebook_{size}", torch.zeros(size, dim))
+
+    def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
+        """Perturbs and then updates the queue (train), or quantises (eval).
+
+        Returns:
+            z_q (B, d, *S); indices, None in training; the losses "mean" and "variance" (eq. 11), means over dimensions
+            of the squared distance of the batch's mean from 0 and its unbiased variance from 1 (published weights 0.1
+            and 0.07); in training the stats "queue_fill", and once it is 1 "accept_rate" and the mean "radius".
+
+        Raises:
+            ValueError: The size is not offered or not positive, or in eval is a tensor.
+            RuntimeError: In eval, before `fit`.
+        """
+        z = z.float()
+        tokens = to_tokens(z)
+        with exact_float32(z.device):
+            if not self.training:
+                if isinstance(codebook_size, Tensor):
+                    raise ValueError("a size for each sample is for training; give one size")
+                indices = self.encode(z, codebook_size)
+                value = self.decode(indices, codebook_size)
+                return BottleneckOutput(straight_through(value, z), indices, _moments(tokens))
+            scale = self._radius_scale(codebook_size, z)
+            step, stats = self._perturb(tokens.detach(), scale)
+            self._remember(tokens.detach())  # after the search, or each token would find itself
+            z_q = z + to_grid(step, z)  # identity gradient
+            return BottleneckOutput(z_q, None, _moments(tokens), stats)
+
+    def encode(self, z: Tensor, codebook_size: int | None = None) -> Tensor:
+        """argmin over c of |z - c|. Raises RuntimeError before `fit`."""
+        indices = nearest(to_tokens(z.detach()), self.codebook(codebook_size))
+        return to_grid(indices[:, None], z)
+
+    def decode(self, indices: Tensor, codebook_size: int | None = None) -> Tensor:
+        """Codebook rows. Raises RuntimeError before `fit`."""
+        return F.embedding(indices[:, 0], self.codebook(codebook_size)).movedim(-1, 1).contiguous()
+
+    def codebook(self, codebook_size: int | None = None) -> Tensor:
+        """(K, d) float32, of values that float16 holds exactly. Raises RuntimeError before `fit`."""
+        size = self.check_size(codebook_size)
+        if not self.fitted:
+            raise RuntimeError("VP has no codebook yet; build it with fit(latents)")
+        return self.get_buffer(f"codebook_{size}")
+
+    @torch.no_grad()
+    def fit(self, latents: Tensor) -> None:
+        """Builds the codebook of every size by k-means; the same latents give the same codebooks.
+
+        Args:
+            latents: (N, d), best of the final encoder over the whole training set. At most 200 rows per code are used;
+                with fewer rows than codes the rest are noisy copies.
+
+        Raises:
+            ValueError: `latents` is not (N >= 1, d) or not finite.
+        """
+        if latents.dim() != 2 or latents.shape[1] != self.dim or not len(latents) or not latents.isfinite().all():
+            raise ValueError(f"fit needs finite (N, {self.dim}) latents, got {tuple(latents.shape)}")
+        latents = latents.float()
+        for size in self.codebook_sizes:
+            generator = torch.Generator(latents.device).manual_seed(FIT_SEED)
+            data = subsample(latents, min(FIT_ROWS_PER_CODE * size, FIT_ROWS), generator)
+            centres = kmeans(data, size, FIT_SEED)
+            self.get_buffer(f"codebook_{size}").copy_(centres.half())  # rounded here, so that all use what is stored
+        self.fitted.fill_(True)
+
+    def _radius_scale(self, codebook_size: Size, z: Tensor) -> float | Tensor:
+        """(K_ref / K)^(1/d): a number, or one for each token."""
+        if isinstance(codebook_size, Tensor):
+            if (codebook_size < 1).any():
+                raise ValueError("codebook sizes must be at least 1")
+            scale: Tensor = (self.reference_size / per_sample(codebook_size, z)) ** (1 / self.dim)
+            return scale
+        return float((self.reference_size / self.check_size(codebook_size)) ** (1 / self.dim))
+
+    @torch.no_grad()
+    def _perturb(self, z: Tensor, scale: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eqs. 5-9 on (N, d) tokens: their steps, zero where refused or while the queue still fills."""
+        fill = self.queue_count / len(self.queue)
+        if fill < 1:
+            return torch.zeros_like(z), {"queue_fill": fill}
+        log_pi, log_radius, radius = self._density(z, scale)
+        step = sample_ball(radius, self.dim)
+        # The new radius uses z's K also for z': a token keeps its codebook size when it moves.
+        log_pi_new, log_radius_new, radius_new = self._density(z + step, scale)
+        backward_possible = step.norm(dim=1) <= radius_new  # eq. 7: else z' could never have come back to z
+        accepted = accept(log_pi, log_pi_new, log_radius, log_radius_new, backward_possible, self.dim)
+        stats = {"queue_fill": fill, "accept_rate": accepted.float().mean(), "radius": radius.mean()}
+        return torch.where(accepted[:, None], step, 0.0), stats
+
+    def _density(self, z: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """log pi(z) but for a constant, log R(z), R(z); each (N,)."""
+        density, cell = knn_radii(z, self.queue, (self.neighbours, self.rows_per_code))
+        smallest = SMALLEST * self.queue.std()  # identical latents, as of digital silence, have distance 0
+        log_pi = -self.dim * density.clamp(min=smallest).log()  # pi ~ D_k^-d
+        radius = self.eta * scale * cell  # R = eta D_M
+        return log_pi, (self.eta * scale * cell.clamp(min=smallest)).log(), radius
+
+    @torch.no_grad()
+    def _remember(self, tokens: Tensor) -> None:
+        """Writes a random part of the tokens over the oldest rows: all of them while the queue fills, then Q / 300."""
+        num_rows = len(self.queue)
+        filling = int(self.queue_count) < num_rows
+        count = min(len(tokens), num_rows if filling else ceil(num_rows / self.refresh_steps))
+        chosen = tokens[torch.randperm(len(tokens), device=tokens.device)[:count]]
+        rows = (self.queue_position + torch.arange(count, device=tokens.device)) % num_rows
+        usable = chosen.isfinite().all(1, keepdim=True)  # one bad batch must not poison the next 300 steps
+        self.queue[rows] = torch.where(usable, chosen, self.queue[rows])
+        self.queue_position.copy_((self.queue_position + count) % num_rows)
+        self.queue_count.add_(count).clamp_(max=num_rows)
+
+
+def sample_ball(radius: Tensor, dim: int) -> Tensor:
+    """Uniform in a ball, the proposal: (N,) radii -> (N, dim) steps, |u| = R rho^(1/d) with rho ~ U(0, 1)."""
+    direction = F.normalize(torch.randn(len(radius), dim, device=radius.device), dim=1)
+    share = torch.rand_like(radius) ** (1 / dim)
+    return direction * (radius * share)[:, None]
+
+
+def accept(
+    log_pi: Tensor,
+    log_pi_new: Tensor,
+    log_radius: Tensor,
+    log_radius_new: Tensor,
+    backward_possible: Tensor,
+    dim: int,
+) -> Tensor:
+    """The Metropolis-Hastings test for steps uniform in a ball whose radius depends on where it stands.
+
+    The proposal density is 1 / (c R^d) inside the ball and 0 outside, so that
+
+        a = pi(z') g(z|z') / (pi(z) g(z'|z)) = pi(z') / pi(z) * (R(z) / R(z'))^d    where |z - z'| <= R(z'), else 0.
+
+    Args:
+        log_pi: (N,) log density at z, up to a constant; `log_pi_new` at z'.
+        log_radius: (N,) log R(z); `log_radius_new` log R(z').
+        backward_possible: (N,) bool, |z - z'| <= R(z').
+        dim: d.
+
+    Returns:
+        (N,) bool, true with probability min(1, a); a NaN is a refusal.
+    """
+    log_ratio = log_pi_new - log_pi + dim * (log_radius - log_radius_new)
+    return (torch.rand_like(log_ratio).log() < log_ratio) & backward_possible
+
+
+def _moments(tokens: Tensor) -> dict[str, Tensor]:
+    """Eq. 11 as published, with means instead of sums over dimensions; a single token has variance 0."""
+    variance, mean = torch.var_mean(tokens, 0, correction=min(1, len(tokens) - 1))
+    return {"mean": mean.square().mean(), "variance": (variance - 1).square().mean()}

@@ -1,0 +1,115 @@
+"""k-means: Lloyd's invariants, seeds, and the data that a codec can really meet."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from codec.bottlenecks._kmeans import assign, cell_means, far_rows, kmeans, seed_centres, subsample
+from codec.bottlenecks._search import nearest
+
+
+def clusters(count: int = 20, per: int = 100, dim: int = 3) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    middles = 10 * torch.randn(count, 1, dim, generator=generator)
+    return (middles + 0.01 * torch.randn(count, per, dim, generator=generator)).flatten(0, 1)
+
+
+def inertia(data: Tensor, centres: Tensor) -> float:
+    return float((data - centres[nearest(data, centres)]).double().square().sum())
+
+
+def is_fixed_point(data: Tensor, centres: Tensor) -> bool:
+    """No empty cell, and every centre the mean of its cell."""
+    means, empty = cell_means(data, nearest(data, centres), len(centres))
+    return len(empty) == 0 and torch.allclose(means, centres, atol=1e-5)
+
+
+@pytest.mark.parametrize("dim", [2, 5, 12])
+def test_converges_to_a_fixed_point(dim: int) -> None:
+    data = torch.randn(3000, dim, generator=torch.Generator().manual_seed(dim))
+    centres = kmeans(data, 100, seed=0, iterations=300, tolerance=0.0)
+    assert is_fixed_point(data, centres)
+    assert not is_fixed_point(data, data[:100])
+    assert not is_fixed_point(data, torch.cat([centres[:99], torch.full((1, dim), 99.0)]))
+
+
+def test_inertia_never_increases() -> None:
+    data = torch.randn(4000, 4, generator=torch.Generator().manual_seed(1))
+    centres = seed_centres(data, 200, torch.Generator().manual_seed(1))
+    cells, history = None, [inertia(data, centres)]
+    for _ in range(15):
+        cells = assign(data, centres, cells)
+        assert torch.equal(cells, nearest(data, centres))
+        centres, empty = cell_means(data, cells, 200)
+        assert len(empty) == 0
+        history.append(inertia(data, centres))
+    assert all(after <= before * (1 + 1e-6) for before, after in pairwise(history))
+    assert history[-1] < 0.9 * history[0]
+
+
+def finds_all_clusters(data: Tensor, seeds: Tensor) -> bool:
+    return len(set((nearest(data, seeds)[::100]).tolist())) == 20
+
+
+def test_plus_plus_seeds_spread_out() -> None:
+    data = clusters()
+    seeded = [finds_all_clusters(data, seed_centres(data, 20, torch.Generator().manual_seed(s))) for s in range(10)]
+    uniform = [finds_all_clusters(data, subsample(data, 20, torch.Generator().manual_seed(s))) for s in range(10)]
+    assert sum(seeded) >= 8
+    assert sum(uniform) <= 2
+
+
+def test_empty_cells_find_new_homes() -> None:
+    data = clusters()
+    far = far_rows(data, torch.zeros_like(data).where(torch.arange(2000)[:, None] < 5, data), 5, torch.Generator())
+    assert {tuple(row) for row in far.tolist()} == {tuple(row) for row in data[:5].tolist()}  # the only distant ones
+
+
+def test_deterministic_and_apart_from_the_global_state() -> None:
+    data = torch.randn(2000, 3)
+    before = torch.get_rng_state()
+    first = kmeans(data, 50, seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(99)
+    assert torch.equal(kmeans(data, 50, seed=3), first)
+    assert not torch.equal(kmeans(data, 50, seed=4), first)
+
+
+def test_beats_random_codes_by_the_known_margin() -> None:
+    """Uniform on an interval: K equal cells, error 1 / (12 K^2)."""
+    data = torch.rand(20000, 1, generator=torch.Generator().manual_seed(0))
+    error = inertia(data, kmeans(data, 8, seed=0, iterations=500, tolerance=0.0)) / len(data)
+    assert error == pytest.approx(1 / (12 * 64), rel=0.03)
+
+
+def test_fewer_rows_than_clusters() -> None:
+    data = torch.randn(10, 4)
+    centres = kmeans(data, 64, seed=0)
+    assert torch.equal(centres[:10], data)
+    assert len(centres.unique(dim=0)) == 64
+    assert float((centres - data[torch.arange(64) % 10]).abs().max()) < 1e-2
+    assert kmeans(data[:1], 3, seed=0).isfinite().all()
+
+
+@pytest.mark.parametrize("num_clusters", [1, 10, 100])
+def test_digital_silence(num_clusters: int) -> None:
+    data = torch.cat([torch.zeros(990, 5), torch.randn(10, 5)])
+    centres = kmeans(data, num_clusters, seed=0)
+    assert centres.shape == (num_clusters, 5)
+    assert centres.isfinite().all()
+
+
+def test_no_data() -> None:
+    with pytest.raises(ValueError, match="no rows"):
+        kmeans(torch.zeros(0, 3), 4, seed=0)
+
+
+def test_subsample() -> None:
+    data = torch.arange(100.0)[:, None]
+    assert subsample(data, 100, torch.Generator()) is data
+    some = subsample(data, 30, torch.Generator().manual_seed(0))
+    assert len(some.unique()) == 30

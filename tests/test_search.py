@@ -1,0 +1,158 @@
+"""Nearest codes and neighbour radii against float64 brute force, near ties and all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from codec.bottlenecks._knn import knn_radii
+from codec.bottlenecks._search import exact_float32, nearest, nearest_from
+
+Search = Callable[[Tensor, Tensor], Tensor]
+
+
+def brute(tokens: Tensor, codebook: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The lowest index among exact float64 minima, summed in a fixed order."""
+    total = torch.zeros(len(tokens), len(codebook), dtype=torch.float64)
+    for i in range(tokens.shape[1]):
+        difference = tokens[:, None, i].double() - codebook[None, :, i].double()
+        total += difference * difference * (1.0 if weights is None else weights[:, i, None].double())
+    return (total == total.amin(1, keepdim=True)).int().argmax(1)
+
+
+def near_ties(dim: int, offset: float) -> tuple[Tensor, Tensor]:
+    """Tokens at the midpoints of codes, one float apart from a tie, and duplicate codes."""
+    generator = torch.Generator().manual_seed(dim)
+    codebook = torch.randn(100, dim, generator=generator) + offset
+    codebook[50:60] = codebook[:10]
+    middle = (codebook[:40] + codebook[40:80]) / 2
+    tokens = torch.cat([middle, torch.nextafter(middle, torch.tensor(torch.inf)), codebook])
+    return tokens, codebook
+
+
+def agrees_everywhere(search: Search) -> bool:
+    cases = [near_ties(dim, offset) for dim in (1, 5, 64) for offset in (0.0, 30.0)]
+    return all(torch.equal(search(*case), brute(*case)) for case in cases)
+
+
+def matmul_search(tokens: Tensor, codebook: Tensor) -> Tensor:
+    return (codebook.square().sum(1) - 2 * tokens @ codebook.T).argmin(1)
+
+
+def test_nearest_is_exact_even_at_near_ties() -> None:
+    assert agrees_everywhere(nearest)
+    assert not agrees_everywhere(matmul_search)
+
+
+@pytest.mark.parametrize("num_codes", [1, 2, 31, 32, 33, 1000])
+def test_any_number_of_codes(num_codes: int) -> None:
+    tokens, codebook = torch.randn(50, 3), torch.randn(num_codes, 3)
+    assert torch.equal(nearest(tokens, codebook), brute(tokens, codebook))
+
+
+@pytest.mark.parametrize("dim", [3, 64])
+def test_weighted_nearest(dim: int) -> None:
+    tokens, codebook, weights = torch.randn(200, dim), torch.randn(77, dim), torch.rand(200, dim) * 5 + 0.01
+    found = nearest(tokens, codebook, weights)
+    assert torch.equal(found, brute(tokens, codebook, weights))
+    assert not torch.equal(found, brute(tokens, codebook))
+
+
+def test_ties_go_to_the_lowest_index() -> None:
+    codebook = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]])
+    assert nearest(torch.tensor([[0.0], [2.0], [-2.0]]), codebook).tolist() == [0, 0, 1]
+    assert nearest(torch.randn(9, 4), torch.ones(70, 4)).tolist() == [0] * 9
+
+
+def test_chunks_and_batches_change_nothing() -> None:
+    tokens, codebook = near_ties(5, 3.0)
+    whole = nearest(tokens, codebook)
+    for chunk in (1, 7, 8, 64):
+        assert torch.equal(nearest(tokens, codebook, chunk=chunk), whole)
+    assert torch.equal(torch.cat([nearest(row[None], codebook) for row in tokens]), whole)
+
+
+def test_no_tokens_and_bad_tokens() -> None:
+    codebook = torch.randn(8, 2)
+    assert nearest(torch.zeros(0, 2), codebook).shape == (0,)
+    for bad in (torch.nan, torch.inf):
+        with pytest.raises(ValueError, match="finite"):
+            nearest(torch.tensor([[0.0, 0.0], [bad, 0.0]]), codebook)
+
+
+def test_autocast_changes_nothing() -> None:
+    tokens, codebook = near_ties(5, 1.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(nearest(tokens, codebook), brute(tokens, codebook))
+        with exact_float32(tokens.device):
+            assert (tokens @ codebook.T).dtype == torch.float32
+        assert (tokens @ codebook.T).dtype == torch.bfloat16
+
+
+def test_matmul_precision_changes_nothing_and_is_restored() -> None:
+    """By the old and the new switch, which PyTorch refuses to see mixed in some orders."""
+    matmuls = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    before = [matmul.fp32_precision for matmul in matmuls]
+    tokens, codebook = near_ties(5, 1.0)
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert torch.equal(nearest(tokens, codebook), brute(tokens, codebook))
+        assert [matmul.fp32_precision for matmul in matmuls] == ["tf32", "bf16"]
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        with exact_float32(tokens.device):
+            assert [matmul.fp32_precision for matmul in matmuls] == ["ieee", "ieee"]
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    finally:
+        for matmul, precision in zip(matmuls, before, strict=True):
+            matmul.fp32_precision = precision
+
+
+@pytest.mark.parametrize("dim", [2, 5])
+@pytest.mark.parametrize("quality", ["good", "random"])
+def test_nearest_from_a_guess(dim: int, quality: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    tokens, codebook = torch.randn(3000, dim, generator=generator), torch.randn(300, dim, generator=generator)
+    truth = nearest(tokens, codebook)
+    shifted = codebook + 0.02 * torch.randn(codebook.shape, generator=generator)
+    guess = nearest(tokens, shifted) if quality == "good" else torch.randint(300, (3000,), generator=generator)
+    assert not torch.equal(guess, truth)
+    assert torch.equal(nearest_from(tokens, codebook, guess, neighbours=16), truth)
+
+
+def test_nearest_from_with_duplicate_codes() -> None:
+    codebook = torch.randn(40, 3).repeat(3, 1)
+    tokens = torch.randn(500, 3)
+    found = nearest_from(tokens, codebook, torch.randint(120, (500,)), neighbours=8)
+    assert torch.equal(found % 40, nearest(tokens, codebook))
+
+
+def radii_are_exact(radii: Callable[[Tensor, Tensor], Tensor]) -> bool:
+    """Against float64, to a relative 1e-5, on a cloud with a far offset and tight clusters."""
+    generator = torch.Generator().manual_seed(2)
+    rows = torch.randn(500, 4, generator=generator) + 20
+    rows[:50] = rows[:1] + 1e-4 * torch.randn(50, 4, generator=generator)
+    queries = torch.cat([rows[:100], torch.randn(60, 4, generator=generator) + 20])
+    truth = torch.cdist(queries.double(), rows.double()).sort(1).values[:, [0, 7, 15]].T
+    found = radii(queries, rows).double()
+    return bool(((found - truth).abs() <= 1e-5 * truth + 1e-12).all())
+
+
+def test_neighbour_radii() -> None:
+    assert radii_are_exact(lambda queries, rows: knn_radii(queries, rows, (1, 8, 16)))
+
+    def expanded(queries: Tensor, rows: Tensor) -> Tensor:
+        return torch.cdist(queries, rows, compute_mode="use_mm_for_euclid_dist").sort(1).values[:, [0, 7, 15]].T
+
+    assert not radii_are_exact(expanded)
+
+
+def test_neighbours_that_do_not_exist() -> None:
+    rows = torch.randn(5, 2)
+    assert knn_radii(torch.zeros(3, 2), rows, (5,)).shape == (1, 3)
+    for ks in ((6,), (0, 1)):
+        with pytest.raises(ValueError, match="do not exist"):
+            knn_radii(torch.zeros(3, 2), rows, ks)

@@ -1,0 +1,121 @@
+"""python -m train.export RUN --data PATH --out DIR: turns a finished run into a model file and its card.
+
+The averaged weights are rounded to float16 first; the coder tables are counted with exactly the nets that ship.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from codec.cards import identity
+from codec.entropy import quantise_counts
+from codec.errors import CodecError
+from codec.model import Codec
+from train import recipes
+from train.data import Store
+from train.loop import Budget, Trainer
+
+LICENCE = "Apache-2.0"
+
+
+def load_run(folder: Path, store_path: Path) -> Trainer:
+    """A run's last checkpoint, with the recipe that it holds."""
+    path = folder / "checkpoint.pt"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CodecError(f"{path}: cannot read the checkpoint ({error.strerror}); train first") from None
+    recipe = recipes.from_dict(json.loads(state["recipe"]))
+    trainer = Trainer(recipe, Store(store_path, tuple(recipe.data.crop)), Budget(steps=1), folder, state["clock"][3], "cpu")
+    trainer.resume()
+    return trainer
+
+
+def export(trainer: Trainer, name: str, folder: Path, notes: dict[str, Any]) -> Path:
+    """Writes NAME.safetensors and NAME.json into `folder`; returns the card's path."""
+    if trainer.stage == "A":
+        trainer.start_stage_c()
+    codec = trainer.average.eval()
+    for module in (codec.encoder, codec.decoder):
+        module.half().float()
+    tensors = {key: _stored(key, value) for key, value in codec.state_dict().items() if ".queue" not in key}
+    tensors |= count_tables(codec, trainer.latents())
+    config = json.loads(json.dumps(codec.config.to_dict()))
+    medium = codec.config.medium
+    card = {
+        "name": name,
+        "model_id": identity(config, tensors).hex(),
+        "config": config,
+        "num_codes": {str(k): codec.bottleneck.num_codes(k) for k in codec.bottleneck.codebook_sizes},
+        "tokens_per_unit": codec.bottleneck.num_codebooks * (codec.token_rate_hz or 1 / codec.stride**2),
+        "parameters": sum(p.numel() for p in codec.parameters()),
+        "licence": LICENCE,
+        "training": {
+            "recipe": trainer.recipe.to_dict(),
+            "seed": trainer.seed,
+            "steps": trainer.step,
+            "minutes": round(trainer.elapsed_s / 60, 1),
+            "items": len(trainer.store.usable),
+            "last_log": _last_log(trainer.folder),
+        }
+        | notes,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / f"{name}.safetensors")
+    target = folder / f"{name}.json"
+    target.write_text(json.dumps(card, indent=1) + "\n")
+    print(f"{target}: {medium}, {card['parameters'] / 1e6:.2f} M parameters, id {card['model_id']}")
+    return target
+
+
+def _stored(key: str, value: Tensor) -> np.ndarray:
+    """Nets as float16, what decides indices exactly as it is."""
+    exact = key.startswith("bottleneck.") or not value.is_floating_point()
+    return (value if exact else value.half()).contiguous().numpy()
+
+
+@torch.no_grad()
+def count_tables(codec: Codec, latents: Tensor) -> dict[str, np.ndarray]:
+    """Coder tables "tables.K" (G, num_codes) int32 from (N, D_in) latents of the training data."""
+    tables = {}
+    for size in codec.bottleneck.codebook_sizes:
+        indices = codec.bottleneck.encode(latents.T[None], size)[0]  # (G, N)
+        number = codec.bottleneck.num_codes(size)
+        counts = torch.stack([row.bincount(minlength=number) for row in indices])
+        tables[f"tables.{size}"] = quantise_counts(counts.numpy()).astype(np.int32)
+    return tables
+
+
+def _last_log(folder: Path) -> dict[str, Any]:
+    path = folder / "log.jsonl"
+    return dict(json.loads(path.read_text().splitlines()[-1])) if path.is_file() else {}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m train.export", description=__doc__)
+    parser.add_argument("run", type=Path, help="folder that python -m train wrote")
+    parser.add_argument("--data", type=Path, required=True, metavar="PATH", help="what python -m train.prepare wrote")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="receives NAME.json and NAME.safetensors")
+    parser.add_argument("--name", help="default: the folder's name")
+    parser.add_argument("--note", action="append", default=[], metavar="KEY=TEXT", help="goes into the card; may repeat")
+    options = parser.parse_args(arguments)
+    try:
+        notes = dict(note.split("=", 1) for note in options.note)
+        export(load_run(options.run, options.data), options.name or options.run.name, options.out, notes)
+    except (CodecError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
