@@ -47,11 +47,13 @@ class Bottleneck(nn.Module, ABC):
         in_dim: D_in, channels of z. Equal to `dim` but for GM-VQ, whose encoder also predicts D weights.
         codebook_sizes: The sizes K it can be used at, ascending; one for a coupled codebook.
         num_codebooks: G, indices per position.
+        training_state: Buffers that only training needs; model files leave them out.
         coupled: Whether training uses a codebook, so that a batch has one size; perturbing methods take one per sample.
     """
 
     num_codebooks: int = 1
     coupled: bool = True
+    training_state: tuple[str, ...] = ()
 
     def __init__(self, dim: int, codebook_sizes: tuple[int, ...], in_dim: int | None = None) -> None:
         super().__init__()
@@ -66,8 +68,10 @@ class Bottleneck(nn.Module, ABC):
         """The size used when none is named: 1024 where it is offered, else the smallest."""
         return 1024 if 1024 in self.codebook_sizes else self.codebook_sizes[0]
 
-    def check_size(self, codebook_size: int | None) -> int:
-        """The size to use: the default for None. Raises ValueError for a size that is not offered."""
+    def check_size(self, codebook_size: Size) -> int:
+        """The size to use: the default for None. Raises ValueError for one that is not offered, and for a tensor."""
+        if isinstance(codebook_size, Tensor):
+            raise ValueError("a codebook size for each sample is for training without a codebook; give one size")
         size = self.default_size if codebook_size is None else int(codebook_size)
         if size not in self.codebook_sizes:
             raise ValueError(f"codebook size {size} is not offered; choose from {list(self.codebook_sizes)}")

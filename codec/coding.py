@@ -61,7 +61,8 @@ def load(card: Card, device: str = "cpu") -> Model:
     weights = {k: torch.from_numpy(v) for k, v in tensors.items() if not k.startswith("tables.")}
     try:
         codec = build(CodecConfig.from_dict(card.config))
-        codec.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
+        unused = {f"bottleneck.{k}": v for k, v in codec.bottleneck.named_buffers() if k in codec.bottleneck.training_state}
+        codec.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()} | unused)
         target = torch.device(device)
         codec = codec.to(target).eval().requires_grad_(False)
     except (ValueError, TypeError, KeyError, RuntimeError) as error:

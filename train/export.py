@@ -47,7 +47,8 @@ def export(trainer: Trainer, name: str, folder: Path, notes: dict[str, Any]) -> 
     codec = trainer.average.eval()
     for module in (codec.encoder, codec.decoder):
         module.half().float()
-    tensors = {key: _stored(key, value) for key, value in codec.state_dict().items() if ".queue" not in key}
+    unused = {f"bottleneck.{name}" for name in codec.bottleneck.training_state}
+    tensors = {key: _stored(key, value) for key, value in codec.state_dict().items() if key not in unused}
     tensors |= count_tables(codec, trainer.latents())
     config = json.loads(json.dumps(codec.config.to_dict()))
     medium = codec.config.medium

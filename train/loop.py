@@ -87,6 +87,8 @@ class Trainer:
         last_save = tick = time.monotonic()
         bar = tqdm(total=100, desc=self.folder.name, disable=None, unit="%", bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}")
         logged: dict[str, float] = {}
+        if self.step == 0 and self.codec.bottleneck.coupled:
+            self.codec.bottleneck.fit(self.latents())  # k-means beats any fixed start (methods.md section 0)
         while self.progress < 1:
             if self.stage == "A" and self.progress >= self.recipe.stages["A"]:
                 self.start_stage_c()
@@ -155,7 +157,7 @@ class Trainer:
         decay = min(self.recipe.optimiser.ema, (1 + self.step) / (10 + self.step))  # short memory at the start
         current = self.codec.state_dict()
         for name, value in self.average.state_dict().items():
-            if value.is_floating_point() and not name.startswith("bottleneck.queue"):
+            if value.is_floating_point() and name.removeprefix("bottleneck.") not in self.codec.bottleneck.training_state:
                 value.lerp_(current[name], 1 - decay)
             else:
                 value.copy_(current[name])

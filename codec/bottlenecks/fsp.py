@@ -41,7 +41,7 @@ class Activation(NamedTuple):
 
 
 def _laplace_cdf(a: Tensor) -> Tensor:
-    tail = 0.5 * torch.exp(-a.abs())  # this form keeps a gradient at 0, where sign(a) has none
+    tail = 0.5 * torch.exp(-torch.where(a < 0, -a, a))  # abs(a) has no gradient at 0
     return torch.where(a < 0, tail, 1 - tail)
 
 
@@ -110,8 +110,9 @@ class FSP(Bottleneck):
         with torch.autocast(z.device.type, enabled=False):
             a = z.float()
             if not self.training:
-                indices = self.encode(a, _one_size(codebook_size))
-                value = self.decode(indices, _one_size(codebook_size))
+                size = self.check_size(codebook_size)
+                indices = self.encode(a, size)
+                value = self.decode(indices, size)
                 through = self._scale(self._squash(a))
                 return BottleneckOutput(straight_through(value, through), indices, self._moments(a))
             levels = self._levels_like(a, codebook_size)
@@ -178,9 +179,3 @@ def _digits(u: Tensor, levels: Tensor) -> Tensor:
 def _along_channels(row: Tensor, like: Tensor) -> Tensor:
     """(d,) -> (1, d, 1, ...), to go with (B, d, *S)."""
     return row.reshape(1, -1, *[1] * (like.dim() - 2))
-
-
-def _one_size(codebook_size: Size) -> int | None:
-    if isinstance(codebook_size, Tensor):
-        raise ValueError("a size per sample is for training; give one size")
-    return codebook_size

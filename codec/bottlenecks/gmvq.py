@@ -96,16 +96,15 @@ class GMVQ(Bottleneck):
         Raises:
             ValueError: The size is a tensor, or not offered.
         """
-        if isinstance(codebook_size, Tensor):
-            raise ValueError("GM-VQ trains on a real codebook: give one size for the whole batch")
+        size = self.check_size(codebook_size)
         with exact_float32(z.device):
             z = z.float()
             if not self.training:
-                indices = self.encode(z, codebook_size)
-                value = self.decode(indices, codebook_size)
+                indices = self.encode(z, size)
+                value = self.decode(indices, size)
                 return BottleneckOutput(straight_through(value, z[:, : self.dim]), indices)
             z_hat, weights = self._split(z)
-            codebook = self.codebook(codebook_size)
+            codebook = self.codebook(size)
             log_pi = logits(z_hat, weights, codebook).log_softmax(1)  # eq. 17
             drawn, choice = draw_codes(log_pi, codebook, self.tau)
             variance = code_variance(z_hat, F.embedding(drawn, codebook), self.two_sigma2)

@@ -56,6 +56,7 @@ class VP(Bottleneck):
     """
 
     coupled = False
+    training_state = ("queue", "queue_position", "queue_count")
     queue: Tensor  # (Q, d)
     queue_position: Tensor  # () int64, the row that is replaced next
     queue_count: Tensor  # () int64, rows that hold real latents
@@ -102,10 +103,9 @@ class VP(Bottleneck):
         tokens = to_tokens(z)
         with exact_float32(z.device):
             if not self.training:
-                if isinstance(codebook_size, Tensor):
-                    raise ValueError("a size for each sample is for training; give one size")
-                indices = self.encode(z, codebook_size)
-                value = self.decode(indices, codebook_size)
+                size = self.check_size(codebook_size)
+                indices = self.encode(z, size)
+                value = self.decode(indices, size)
                 return BottleneckOutput(straight_through(value, z), indices, _moments(tokens))
             scale = self._radius_scale(codebook_size, z)
             step, stats = self._perturb(tokens.detach(), scale)

@@ -1,0 +1,171 @@
+"""The contract of codec.bottleneck, for every method on a 1-D and a 2-D grid. A new method adds one line to METHODS."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from codec.bottleneck import Bottleneck, BottleneckOutput, straight_through
+from codec.bottlenecks import BOTTLENECKS, FSP, GMVQ, VP
+
+SIZES = (16, 64)
+METHODS: dict[str, Callable[[], Bottleneck]] = {
+    "fsp": lambda: FSP({16: (4, 2, 2), 64: (4, 4, 4)}),
+    "fsp-inverse": lambda: FSP({16: (4, 2, 2), 64: (4, 4, 4)}, activation="laplace", accept="vector", output="inverse"),
+    "gmvq": lambda: GMVQ(dim=8, codebook_sizes=SIZES),
+    "gmvq-posterior": lambda: GMVQ(dim=8, codebook_sizes=SIZES, latent_term="posterior"),
+    "gmvq-literal": lambda: GMVQ(dim=8, codebook_sizes=SIZES, latent_term="literal"),
+    "vp": lambda: VP(dim=3, codebook_sizes=SIZES, reference_size=64, rows_per_code=4, neighbours=2),
+}
+GRIDS = {"1-D": (37,), "2-D": (5, 7)}
+
+
+@pytest.fixture(params=sorted(METHODS))
+def bottleneck(request: pytest.FixtureRequest) -> Bottleneck:
+    torch.manual_seed(0)
+    method = METHODS[request.param]()
+    method.fit(torch.randn(2000, method.in_dim))
+    return method.eval()
+
+
+@pytest.fixture(params=sorted(GRIDS))
+def z(request: pytest.FixtureRequest, bottleneck: Bottleneck) -> Tensor:
+    return torch.randn(3, bottleneck.in_dim, *GRIDS[request.param], generator=torch.Generator().manual_seed(1))
+
+
+def test_every_registered_method_is_tested() -> None:
+    assert {name.split("-")[0] for name in METHODS} == set(BOTTLENECKS)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_law(bottleneck: Bottleneck, z: Tensor, size: int) -> None:
+    out = bottleneck(z, size)
+    indices = bottleneck.encode(z, size)
+    assert torch.equal(out.indices, indices)
+    assert torch.equal(out.z_q, bottleneck.decode(indices, size))
+
+
+def test_the_law_refuses_a_rounded_straight_through() -> None:
+    """Negative control: the usual z + (z_q - z) is not bit for bit the decoded value."""
+    z, value = torch.randn(2, 1000, generator=torch.Generator().manual_seed(0))
+    assert not torch.equal(z + (value - z), value)
+    assert torch.equal(straight_through(value, z), value)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_indices_and_latents_have_their_shapes_and_ranges(bottleneck: Bottleneck, z: Tensor, size: int) -> None:
+    indices = bottleneck.encode(z, size)
+    assert indices.dtype == torch.int64
+    assert indices.shape == (z.shape[0], bottleneck.num_codebooks, *z.shape[2:])
+    assert 0 <= int(indices.min())
+    assert int(indices.max()) < bottleneck.num_codes(size)
+    z_q = bottleneck.decode(indices, size)
+    assert z_q.shape == (z.shape[0], bottleneck.dim, *z.shape[2:])
+    assert z_q.dtype == torch.float32
+    assert len(indices.unique()) > 4  # not collapsed, or most of this file tests nothing
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_gradient_reaches_z(bottleneck: Bottleneck, z: Tensor, training: bool) -> None:
+    z.requires_grad_(True)
+    out = bottleneck.train(training)(z, 64)
+    (gradient,) = torch.autograd.grad((out.z_q * torch.randn_like(out.z_q)).sum(), z)
+    reached = gradient.flatten(2).abs().sum(2)[:, : bottleneck.dim]
+    assert torch.isfinite(gradient).all()
+    assert (reached > 0).all()
+
+
+def test_losses_are_finite_named_scalars_that_the_graph_reaches(bottleneck: Bottleneck, z: Tensor) -> None:
+    z.requires_grad_(True)
+    out = bottleneck.train()(z, 64)
+    assert out.losses
+    for name, value in out.losses.items():
+        assert value.shape == (), name
+        assert torch.isfinite(value), name
+        (gradient,) = torch.autograd.grad(value, z, retain_graph=True)
+        assert gradient.abs().sum() > 0, name
+    assert not any(value.requires_grad for value in out.stats.values())
+
+
+def test_modes_leave_state_alone(bottleneck: Bottleneck, z: Tensor) -> None:
+    before = copy.deepcopy(bottleneck.state_dict())
+    for _ in range(2):
+        bottleneck.train().eval()
+        bottleneck(z, 64)
+        bottleneck.encode(z, 64)
+    after = bottleneck.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_saved_and_loaded_keeps_indices(bottleneck: Bottleneck, z: Tensor, request: pytest.FixtureRequest) -> None:
+    fresh = METHODS[request.node.callspec.params["bottleneck"]]().eval()
+    fresh.load_state_dict(bottleneck.state_dict())
+    for size in SIZES:
+        assert torch.equal(fresh.encode(z, size), bottleneck.encode(z, size))
+
+
+def test_eval_is_deterministic_and_draws_nothing(bottleneck: Bottleneck, z: Tensor) -> None:
+    state = torch.get_rng_state()
+    first = bottleneck(z, 64)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(99)
+    assert torch.equal(bottleneck(z, 64).z_q, first.z_q)
+
+
+def test_encode_and_decode_do_not_depend_on_the_mode(bottleneck: Bottleneck, z: Tensor) -> None:
+    indices = bottleneck.eval().encode(z, 64)
+    assert torch.equal(bottleneck.train().encode(z, 64), indices)
+    assert torch.equal(bottleneck.train().decode(indices, 64), bottleneck.eval().decode(indices, 64))
+
+
+def test_a_sample_does_not_depend_on_its_batch(bottleneck: Bottleneck, z: Tensor) -> None:
+    many = torch.cat([z, z.flip(0), z])
+    whole = bottleneck.encode(many, 64)
+    assert torch.equal(torch.cat([bottleneck.encode(row[None], 64) for row in many]), whole)
+
+
+def test_half_precision_is_taken_and_computed_in_float32(bottleneck: Bottleneck, z: Tensor) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        out = bottleneck(z.bfloat16(), 64)
+    assert out.z_q.dtype == torch.float32
+    assert torch.equal(out.indices, bottleneck.encode(z.bfloat16().float(), 64))
+
+
+def test_fit_is_idempotent(bottleneck: Bottleneck) -> None:
+    latents = torch.randn(2000, bottleneck.in_dim, generator=torch.Generator().manual_seed(5))
+    bottleneck.fit(latents)
+    once = copy.deepcopy(bottleneck.state_dict())
+    bottleneck.fit(latents)
+    assert all(torch.equal(once[key], value) for key, value in bottleneck.state_dict().items())
+
+
+def test_unknown_sizes_are_refused_and_none_means_the_default(bottleneck: Bottleneck, z: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"17.*\[16, 64\]"):
+        bottleneck.encode(z, 17)
+    assert torch.equal(bottleneck.encode(z), bottleneck.encode(z, bottleneck.default_size))
+
+
+def test_a_size_for_each_sample_is_for_training_without_a_codebook(bottleneck: Bottleneck, z: Tensor) -> None:
+    sizes = torch.tensor([16, 64, 16])
+    with pytest.raises(ValueError):
+        bottleneck.eval()(z, sizes)
+    if bottleneck.coupled:
+        with pytest.raises(ValueError):
+            bottleneck.train()(z, sizes)
+    else:
+        out: BottleneckOutput = bottleneck.train()(z, sizes)
+        assert out.indices is None  # never an invented value
+        assert out.z_q.shape == (z.shape[0], bottleneck.dim, *z.shape[2:])
+
+
+def test_the_shared_state_of_a_codec_survives_a_step(bottleneck: Bottleneck, z: Tensor) -> None:
+    """anneal takes the whole range, and a training step right after it is finite."""
+    for progress in (0.0, 0.5, 1.0):
+        bottleneck.anneal(progress)
+        out = bottleneck.train()(z, 64)
+        assert torch.isfinite(out.z_q).all()
