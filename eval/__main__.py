@@ -20,9 +20,9 @@ import codec
 from codec import cards, coding
 from codec.bitstream import DEFAULT_LIMITS, Reader, unpack
 from codec.errors import CodecError, MediaError
+from codec.files import walk
 from codec.media import detect, load_audio, load_image
 from eval.metrics import METRICS, SAMPLE_RATE, score
-from train.data import walk
 
 Record = dict[str, Any]
 

@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         torch.set_num_threads(options.threads)
     try:
         recipe = recipes.load(options.recipe, options.set)
-        store = Store(options.data, tuple(recipe.data.crop))
+        store = Store(options.data, recipe.codec.medium, tuple(recipe.data.crop))
         trainer = Trainer(recipe, store, Budget(options.minutes, options.steps), options.out, options.seed, options.device)
         if options.resume:
             trainer.resume()

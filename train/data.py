@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import tarfile
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,26 +18,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from codec.errors import CodecError, MediaError
+from codec.files import walk
 from codec.media import load_audio, load_image
 from codec.nets.speech import SAMPLE_RATE
-
-
-def walk(sources: list[Path]) -> Iterator[tuple[str, bytes]]:
-    """Every file below folders and inside tars, sorted by name, as (name, content)."""
-    for source in sources:
-        if source.is_dir():
-            for path in sorted(p for p in source.rglob("*") if p.is_file()):
-                yield str(path), path.read_bytes()
-        elif source.suffix == ".tar":
-            with tarfile.open(source) as archive:
-                for member in sorted((m for m in archive if m.isfile()), key=lambda m: m.name):
-                    file = archive.extractfile(member)
-                    assert file is not None  # isfile() members always have content
-                    yield f"{source}:{member.name}", file.read()
-        elif source.is_file():
-            yield str(source), source.read_bytes()
-        else:
-            raise MediaError(f"{source}: no such file or folder; give a folder, a .tar or a media file")
 
 
 def prepare(medium: str, sources: list[Path], target: Path) -> None:
@@ -53,22 +35,26 @@ def prepare(medium: str, sources: list[Path], target: Path) -> None:
     skipped: list[str] = []
     partial = target.with_suffix(".npy.part")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with partial.open("wb") as raw:
-        for name, content in tqdm(walk(sources), desc=f"decode {medium}", disable=None, unit="file"):
-            try:
-                array = _decode(medium, content)
-            except MediaError as error:
-                skipped.append(f"{name}: {error}")
-                tqdm.write(f"skipped {name}: {error}")
-                continue
-            raw.write(array.tobytes())
-            shapes.append(list(array.shape))
-    if not shapes:
-        partial.unlink()
-        raise MediaError(f"nothing readable as {medium} in {', '.join(map(str, sources))}; {len(skipped)} files skipped")
-    os.replace(partial, target.with_suffix(".npy"))
-    record = {"medium": medium, "shapes": shapes, "skipped": skipped}
-    target.with_suffix(".json").write_text(json.dumps(record))
+    try:
+        with partial.open("wb") as raw:
+            for name, content in tqdm(walk(sources), desc=f"decode {medium}", disable=None, unit="file"):
+                try:
+                    array = _decode(medium, content)
+                except MediaError as error:
+                    skipped.append(f"{name}: {error}")
+                    tqdm.write(f"skipped {name}: {error}", file=sys.stderr)
+                    continue
+                raw.write(array.tobytes())
+                shapes.append(list(array.shape))
+        if not shapes:
+            where = ", ".join(map(str, sources))
+            raise MediaError(f"nothing readable as {medium} in {where}; {len(skipped)} files skipped")
+        record = {"medium": medium, "shapes": shapes, "skipped": skipped}
+        target.with_suffix(".json").write_text(json.dumps(record))
+        partial.replace(target.with_suffix(".npy"))
+    except BaseException:  # a full disk or Ctrl-C, too, must leave nothing half-written
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _decode(medium: str, content: bytes) -> np.ndarray:
@@ -83,11 +69,15 @@ class Store:
 
     Args:
         path: The target of `prepare`, without suffix.
+        medium: What the data must be.
         crop: Crop length in samples, or height and width in pixels. Speech clips shorter than a crop are padded with
             silence; smaller pictures are left out.
+
+    Raises:
+        CodecError: No prepared data there, of another medium, or no item holds a crop.
     """
 
-    def __init__(self, path: Path, crop: tuple[int, ...]) -> None:
+    def __init__(self, path: Path, medium: str, crop: tuple[int, ...]) -> None:
         try:
             record = json.loads(path.with_suffix(".json").read_text())
             self.medium: str = record["medium"]
@@ -96,6 +86,8 @@ class Store:
             self.flat = np.memmap(path.with_suffix(".npy"), dtype, "r")
         except (OSError, ValueError, KeyError) as error:
             raise CodecError(f"{path}: no prepared data here ({error}); run python -m train.prepare first") from None
+        if self.medium != medium:
+            raise CodecError(f"{path}: this data is {self.medium}, the recipe is for {medium}; give matching data")
         self.starts = np.concatenate([[0], np.cumsum(self.shapes.prod(1))])
         self.crop = crop
         usable = np.ones(len(self.shapes), bool)

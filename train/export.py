@@ -35,7 +35,8 @@ def load_run(folder: Path, store_path: Path) -> Trainer:
     except OSError as error:
         raise CodecError(f"{path}: cannot read the checkpoint ({error.strerror}); train first") from None
     recipe = recipes.from_dict(json.loads(state["recipe"]))
-    trainer = Trainer(recipe, Store(store_path, tuple(recipe.data.crop)), Budget(steps=1), folder, state["clock"][3], "cpu")
+    store = Store(store_path, recipe.codec.medium, tuple(recipe.data.crop))
+    trainer = Trainer(recipe, store, Budget(steps=1), folder, state["clock"][3], "cpu")
     trainer.resume()
     return trainer
 

@@ -57,8 +57,6 @@ class Trainer:
     """
 
     def __init__(self, recipe: Recipe, store: Store, budget: Budget, folder: Path, seed: int, device: str) -> None:
-        if store.medium != recipe.codec.medium:
-            raise CodecError(f"the data is {store.medium}, the recipe {recipe.codec.medium}; give matching data")
         self.recipe, self.store, self.budget, self.folder, self.device = recipe, store, budget, folder, device
         torch.manual_seed(seed)
         self.codec = build(recipe.config()).to(device)

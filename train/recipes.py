@@ -1,4 +1,7 @@
-"""Recipes: TOML data that says what to train and how; every key is known, and a misspelt one is an error."""
+"""Recipes: TOML data that says what to train and how; every key is known, and a misspelt one is an error.
+
+A recipe may name another as its `base` and give only what differs.
+"""
 
 from __future__ import annotations
 
@@ -64,17 +67,33 @@ def load(name: str, overrides: list[str] | None = None) -> Recipe:
     Raises:
         CodecError: No such recipe, or it does not fit; the message names the key.
     """
+    path = _path(name)
+    data = _read(path)
+    for override in overrides or []:
+        _apply(data, override)
+    return _build(path, data)
+
+
+def _path(name: str) -> Path:
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not path.is_file():
         shipped = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
         raise CodecError(f"{name}: no such recipe; give a .toml file or one of {shipped}")
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A recipe's tables, laid over those of the shipped recipe that it names as its base."""
     try:
         data = tomllib.loads(path.read_text())
-        for override in overrides or []:
-            _apply(data, override)
-        return _build(path, data)
     except tomllib.TOMLDecodeError as error:
         raise CodecError(f"{path}: not TOML ({error})") from None
+    if "base" not in data:
+        return data
+    merged = _read(_path(data.pop("base")))
+    for section, values in data.items():
+        merged[section] = merged.get(section, {}) | values
+    return merged
 
 
 def from_dict(data: dict[str, Any]) -> Recipe:

@@ -1,0 +1,77 @@
+"""The arrows of the plan: which part may import which, read from the sources without running them."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# What each package may import of the others. Down only: app > eval > codec, train > codec.
+ALLOWED = {"codec": set(), "train": {"codec"}, "eval": {"codec"}, "app": {"codec", "eval"}}
+# Heavy packages and the files of codec that may import them at the top.
+TORCH_FREE = ["errors", "cards", "media", "bitstream", "commands", "files", "entropy/__init__", "entropy/fixed", "entropy/range_coder"]
+COMMAND_FILES = {"codec.compress", "codec.decompress", "codec.info"}
+
+
+def sources(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path, top_only: bool = False) -> set[str]:
+    """The dotted names that a file imports; at the top of the module only, if asked."""
+    tree = ast.parse(path.read_text())
+    found: set[str] = set()
+    for node in tree.body if top_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def violations(package: str, path: Path) -> set[str]:
+    return {name for name in imports(path) if name.split(".")[0] in ALLOWED.keys() - ALLOWED[package] - {package}}
+
+
+@pytest.mark.parametrize("package", sorted(ALLOWED))
+def test_arrows_point_down(package: str) -> None:
+    for path in sources(package):
+        assert not violations(package, path), path
+
+
+def test_the_walk_sees_an_arrow_that_points_up(tmp_path: Path) -> None:
+    """Negative control, with an import hidden in a function."""
+    path = tmp_path / "bad.py"
+    path.write_text("def f():\n    from train.loop import Trainer\n")
+    assert violations("codec", path) == {"train.loop", "train.loop.Trainer"}
+    assert not violations("train", path)
+
+
+@pytest.mark.parametrize("name", TORCH_FREE)
+def test_what_starts_at_once_imports_no_torch(name: str) -> None:
+    heavy = {"torch", "torchaudio", "torchvision", "codec.coding", "codec.model", "codec.api", "codec.bottleneck"}
+    assert not imports(ROOT / "codec" / f"{name}.py", top_only=True) & heavy
+
+
+def test_nothing_imports_a_command_file() -> None:
+    """`import codec.compress` would replace the function of that name, and make python -m warn."""
+    for package in ALLOWED:
+        for path in sources(package):
+            assert not imports(path) & COMMAND_FILES, path
+
+
+def test_bottlenecks_and_nets_do_not_know_each_other() -> None:
+    for path in sources("codec/nets"):
+        assert not any("bottleneck" in name for name in imports(path)), path
+    for path in sources("codec/bottlenecks"):
+        assert not any(name.startswith(("codec.nets", "codec.model")) for name in imports(path)), path
+
+
+def test_codec_needs_only_what_a_bare_install_brings() -> None:
+    bare = {"codec", "numpy", "PIL", "safetensors", "soundfile", "torch", "torchaudio"}
+    for path in sources("codec"):
+        tops = {name.split(".")[0] for name in imports(path)}
+        standard = tops & set(__import__("sys").stdlib_module_names)
+        assert tops - standard <= bare, path

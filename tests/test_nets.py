@@ -1,0 +1,111 @@
+"""Nets and the codec around them: exact transforms, any size in and out, the condition, the presets' limits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from codec.model import PRESETS, Codec, CodecConfig, build
+from codec.nets.blocks import SizeEmbedding
+from codec.nets.image import ImageConfig
+from codec.nets.speech import STFT, SpeechConfig, reflect_index
+
+TINY = {
+    "speech": SpeechConfig(encoder_dim=16, encoder_depth=1, decoder_dim=16, decoder_depth=1),
+    "image": ImageConfig((8, 8), (1, 1), (8, 8, 8), (1, 1, 1)),
+}
+
+
+def tiny(medium: str) -> Codec:
+    torch.manual_seed(0)
+    return build(CodecConfig(medium, TINY[medium], "fsp")).eval()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("n_fft", "hop"), [(384, 96), (640, 160), (64, 32)])
+def test_the_stft_gives_the_signal_back_to_its_very_edges(n_fft: int, hop: int) -> None:
+    if n_fft % (2 * hop):
+        with pytest.raises(ValueError, match="multiple"):
+            STFT(n_fft, hop)
+        return
+    stft = STFT(n_fft, hop)
+    x = torch.randn(2, 10 * hop, generator=torch.Generator().manual_seed(0))
+    spectrum = stft.analyse(x)
+    assert spectrum.shape == (2, 10, n_fft // 2 + 1)
+    assert torch.allclose(stft.synthesise(spectrum), x, atol=1e-4)
+    stft.margin -= 1  # negative control: a trim that is one sample off
+    assert not torch.allclose(stft.synthesise(spectrum), x, atol=1e-4)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 50])
+def test_reflection_of_any_length(length: int) -> None:
+    index = reflect_index(length, 7, 9, torch.device("cpu"))
+    walk = list(range(length)) + list(range(length - 2, 0, -1))  # 0 1 2 1 0 1 2 ...
+    expected = [walk[i % len(walk)] for i in range(-7, length + 9)]
+    assert index.tolist() == expected
+
+
+@pytest.mark.parametrize("samples", [1, 95, 96, 97, 1000])
+def test_any_length_of_speech(samples: int) -> None:
+    codec, x = tiny("speech"), torch.randn(2, 1, samples)
+    indices = codec.encode(x, 1024)
+    assert indices.shape == (2, 1, -(-samples // 96))
+    x_hat = codec.decode(indices, (samples,), 1024)
+    assert x_hat.shape == x.shape
+    assert torch.equal(x_hat, codec(x, 1024).x_hat)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (8, 8), (17, 31)])
+def test_any_size_of_picture(size: tuple[int, int]) -> None:
+    codec, x = tiny("image"), torch.rand(2, 3, *size)
+    indices = codec.encode(x, 256)
+    assert indices.shape == (2, 1, -(-size[0] // 8), -(-size[1] // 8))
+    x_hat = codec.decode(indices, size, 256)
+    assert x_hat.shape == x.shape
+    assert torch.equal(x_hat, codec(x, 256).x_hat)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 100), (1, 1, 0), (1, 100)])
+def test_wrong_shapes_are_named(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"B, 1, T"):
+        tiny("speech").encode(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("medium", ["speech", "image"])
+def test_a_new_decoder_ignores_the_condition_and_a_trained_one_does_not(medium: str) -> None:
+    codec = tiny(medium)
+    z_q = torch.randn(1, 5, *((6,) if medium == "speech" else (2, 3)))
+    assert torch.equal(codec.decoder(z_q, 256), codec.decoder(z_q, 16384))
+    for name, parameter in codec.decoder.named_parameters():
+        if "film" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    assert not torch.equal(codec.decoder(z_q, 256), codec.decoder(z_q, 16384))
+    mixed = codec.decoder(z_q.repeat(2, *[1] * (z_q.dim() - 1)), torch.tensor([256, 16384]))
+    assert torch.allclose(mixed[:1], codec.decoder(z_q, 256), atol=1e-5)
+    assert torch.allclose(mixed[1:], codec.decoder(z_q, 16384), atol=1e-5)
+
+
+def test_the_condition_spans_about_one_unit_to_either_side() -> None:
+    embedding = SizeEmbedding()
+    embedding.layer.weight.data.fill_(1.0)
+    embedding.layer.bias.data.fill_(10.0)  # far up, gelu is the identity
+    kappa = embedding(torch.tensor([256, 2048, 16384]), 3)[:, 0] - 10
+    assert torch.allclose(kappa, torch.tensor([-1.0, 0.0, 1.0]), atol=1e-4)
+
+
+@pytest.mark.parametrize(("medium", "preset", "millions"), [("speech", "small", 3.5), ("image", "small", 2.5)])
+def test_presets_stay_within_their_size(medium: str, preset: str, millions: float) -> None:
+    codec = build(CodecConfig(medium, PRESETS[medium][preset], "vp"))  # type: ignore[arg-type]
+    assert sum(p.numel() for p in codec.parameters()) <= millions * 1e6
+    assert codec.token_rate_hz == (pytest.approx(166.67, abs=0.01) if medium == "speech" else None)
+
+
+@pytest.mark.parametrize("medium", ["speech", "image"])
+def test_a_configuration_survives_json(medium: str) -> None:
+    import json
+
+    config = CodecConfig(medium, PRESETS[medium]["tiny"], "fsp", {"levels": {16: (4, 4)}})  # type: ignore[arg-type]
+    back = CodecConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert build(back).bottleneck.codebook_sizes == (16,)
+    assert back.nets == config.nets
+    with pytest.raises(ValueError, match="unknown bottleneck"):
+        build(CodecConfig(medium, PRESETS[medium]["tiny"], "nothing"))  # type: ignore[arg-type]

@@ -1,0 +1,204 @@
+"""Training end to end on a few real-sized but random items: resume, stages, recipes, data, export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+from codec import cards, coding
+from codec.errors import CodecError
+from train import recipes
+from train.__main__ import main
+from train.data import Store, prepare
+from train.export import export, load_run
+from train.loop import Budget, Trainer
+from train.prepare import main as prepare_main
+
+SMALL = ["data.batch=4", "optimiser.warmup_steps=2"]
+CROPS = {"speech": "data.crop=[1920]", "image": "data.crop=[32, 32]"}
+
+
+@pytest.fixture(params=["speech", "image"])
+def medium(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def media(tmp_path: Path, medium: str) -> Path:
+    """A folder of four readable files, tones or plain colours that nets learn at once, and a broken one."""
+    folder = tmp_path / "media"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        if medium == "speech":
+            tone = 0.1 * np.sin(np.arange(6000 + i) * rng.uniform(0.05, 0.2))
+            soundfile.write(folder / f"{i}.wav", tone + rng.normal(0, 0.001, len(tone)), 16_000)
+        else:
+            Image.new("RGB", (48, 40), tuple(rng.integers(0, 255, 3))).save(folder / f"{i}.png")
+    (folder / "broken.wav").write_text("hello")
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path: Path, medium: str, media: Path) -> Path:
+    prepare(medium, [media], tmp_path / "data")
+    return tmp_path / "data"
+
+
+def trainer(
+    medium: str, data: Path, out: Path, steps: int, bottleneck: str = "fsp", extra: tuple[str, ...] = ()
+) -> Trainer:
+    recipe = recipes.load(f"{medium}-{bottleneck}", [*SMALL, CROPS[medium], *extra])
+    store = Store(data, medium, tuple(recipe.data.crop))
+    return Trainer(recipe, store, Budget(steps=steps), out, seed=3, device="cpu")
+
+
+def test_prepare_names_and_counts_what_it_skips(
+    tmp_path: Path, medium: str, media: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "d"
+    assert prepare_main([medium, str(media), "--out", str(data)]) == 0
+    record = json.loads(data.with_suffix(".json").read_text())
+    assert len(record["shapes"]) == 4
+    assert len(record["skipped"]) == 1
+    assert "broken.wav" in record["skipped"][0]
+    assert "broken.wav" in capsys.readouterr().err
+
+
+def test_prepare_refuses_a_folder_with_nothing_readable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert prepare_main(["speech", str(tmp_path / "empty"), "--out", str(tmp_path / "x")]) == 1
+    assert "nothing readable as speech" in capsys.readouterr().err
+    assert prepare_main(["speech", str(tmp_path / "nowhere"), "--out", str(tmp_path / "x")]) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty"]
+
+
+def test_a_store_gives_back_what_was_prepared(data: Path, media: Path, medium: str) -> None:
+    store = Store(data, medium, (1920,) if medium == "speech" else (32, 32))
+    first = next(store.items())
+    if medium == "speech":
+        original, _ = soundfile.read(media / "0.wav", dtype="int16")
+        assert np.abs(first.astype(int) - original).max() <= 1
+    else:
+        assert np.array_equal(first, np.asarray(Image.open(media / "0.png")))
+    batch = store.batch(5)
+    assert batch.shape == ((5, 1, 1920) if medium == "speech" else (5, 3, 32, 32))
+    assert float(batch.abs().max()) <= 1
+    with pytest.raises(CodecError, match="run python -m train.prepare first"):
+        Store(data.parent / "nothing", medium, (1,))
+
+
+@pytest.mark.parametrize("bottleneck", ["fsp", "vp", "gmvq"])
+def test_a_resumed_run_takes_the_same_steps(tmp_path: Path, medium: str, data: Path, bottleneck: str) -> None:
+    """Bit for bit, across a save and a load into fresh objects, VP's queue and the random state included."""
+    extra = ("codec.options={dim=5, codebook_sizes=[16, 64], rows_per_code=4, neighbours=2, reference_size=16}",)
+    extra = extra if bottleneck == "vp" else ()
+    whole = trainer(medium, data, tmp_path / "whole", 100, bottleneck, extra)
+    for _ in range(6):
+        whole.train_step()
+    first = trainer(medium, data, tmp_path / "parts", 100, bottleneck, extra)
+    for _ in range(3):
+        first.train_step()
+    first.save()
+    torch.manual_seed(12345)  # whatever happens between
+    second = trainer(medium, data, tmp_path / "parts", 100, bottleneck, extra)
+    second.resume()
+    for _ in range(3):
+        record = second.train_step()
+    assert second.step == whole.step == 6
+    for name, value in whole.codec.state_dict().items():
+        assert torch.equal(value, second.codec.state_dict()[name]), name
+    for name, value in whole.average.state_dict().items():
+        assert torch.equal(value, second.average.state_dict()[name]), name
+    assert record["skipped"] == 0
+    # Negative control: without the random state, the next step is another one.
+    third = trainer(medium, data, tmp_path / "parts", 100, bottleneck, extra)
+    third.resume()
+    torch.manual_seed(12345)
+    for _ in range(3):
+        third.train_step()
+    assert not all(torch.equal(v, third.codec.state_dict()[n]) for n, v in whole.codec.state_dict().items())
+
+
+@pytest.mark.parametrize("bottleneck", ["fsp", "vp"])
+def test_stage_c_adapts_the_decoder_alone_and_the_export_codes(
+    tmp_path: Path, medium: str, data: Path, bottleneck: str
+) -> None:
+    run = trainer(medium, data, tmp_path / "run", 10, bottleneck)
+    run.run()
+    assert run.stage == "C"
+    encoder = {k: v.clone() for k, v in run.codec.encoder.state_dict().items()}
+    decoder = {k: v.clone() for k, v in run.codec.decoder.state_dict().items()}
+    run.train_step()
+    assert all(torch.equal(v, run.codec.encoder.state_dict()[k]) for k, v in encoder.items())
+    assert not all(torch.equal(v, run.codec.decoder.state_dict()[k]) for k, v in decoder.items())
+
+    path = export(load_run(tmp_path / "run", data), f"{medium}-{bottleneck}", tmp_path / "models", {"note": "a test"})
+    model = coding.load(cards.read_card(path))
+    x = run.store.batch(1)
+    for size in model.codec.bottleneck.codebook_sizes:
+        indices = model.codec.encode(x, size)
+        assert int(indices.max()) < model.card.num_codes[size]
+        assert torch.isfinite(model.codec.decode(indices, tuple(x.shape[2:]), size)).all()
+        assert model.tables[size].shape == (1, model.card.num_codes[size])
+    assert model.card.data["training"]["note"] == "a test"
+
+
+def test_training_lowers_the_loss(tmp_path: Path, medium: str, data: Path) -> None:
+    run = trainer(medium, data, tmp_path / "run", 40)
+    first = np.mean([run.train_step()["loss"] for _ in range(5)])
+    for _ in range(25):
+        run.train_step()
+    assert np.mean([run.train_step()["loss"] for _ in range(5)]) < 0.9 * first
+
+
+def test_each_size_has_the_same_say(tmp_path: Path, medium: str, data: Path) -> None:
+    run = trainer(medium, data, tmp_path / "run", 10)
+    drawn = torch.tensor([0, 1, 2, 3])
+    distortion = torch.tensor([4.0, 2.0, 1.0, 1.0])
+    for _ in range(400):
+        weighted = distortion * run._size_weights(drawn, distortion)
+    assert weighted.tolist() == pytest.approx([2.0] * 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "no such recipe"),
+        (["image-fsp", "--set", "data.bach=4"], "unknown key data.bach"),
+        (["image-fsp", "--set", "bach=4"], "want section.key=value"),
+        (["image-fsp", "--set", "codec.preset=huge"], "choose from tiny, small"),
+        (["image-fsp", "--set", "stages.A=0.5"], "add up to 1"),
+        (["image-fsp"], "run python -m train.prepare first"),
+        (["image-fsp", "--resume"], "run python -m train.prepare first"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert main([*arguments, "--data", str(tmp_path / "none"), "--out", str(out), "--steps", "1"]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_data_of_the_other_medium_is_refused(tmp_path: Path, medium: str, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = {"speech": "image", "image": "speech"}[medium]
+    arguments = [f"{other}-fsp", "--set", CROPS[other], "--data", str(data), "--out", str(tmp_path / "o"), "--steps", "1"]
+    assert main(arguments) == 1
+    assert f"this data is {medium}, the recipe is for {other}" in capsys.readouterr().err
+
+
+def test_every_shipped_recipe_is_whole() -> None:
+    names = sorted(p.stem for p in recipes.FOLDER.glob("*.toml"))
+    assert {f"{m}-{b}" for m in ("speech", "image") for b in ("fsp", "vp", "gmvq")} <= set(names)
+    for name in names:
+        recipe = recipes.load(name)
+        assert recipe.config().medium == name.split("-")[0]
+        assert recipes.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
