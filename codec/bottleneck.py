@@ -3,8 +3,9 @@
     z (B, D_in, *S) ──encode──> indices (B, G, *S) ──decode──> z_q (B, D, *S)
 
 Shapes, throughout the project:
-    B batch · C signal channels · N signal positions (samples | H, W) · D latent channels · S latent grid (frames | h, w)
-    G codebooks per position (groups or residual stages; 1 for the plain case) · K entries of a codebook
+    B batch · C signal channels · N signal positions (samples | H, W) · D latent channels
+    S latent grid (frames | h, w) · G codebooks per position (groups or residual stages; 1 for the plain case)
+    K entries of a codebook
     *N and *S stand for one axis (speech) or two (pictures).
 
 The law: in eval mode `forward(z, K).z_q` IS `decode(encode(z, K), K)`, bit for bit. Two more rules hold everywhere:
@@ -128,6 +129,8 @@ def to_grid(tokens: Tensor, like: Tensor) -> Tensor:
 def per_sample(codebook_size: Tensor, z: Tensor) -> Tensor:
     """A (B,) tensor of sizes -> (N,), one for each token of z (B, D, *S), float32."""
     if codebook_size.shape != z.shape[:1]:
-        raise ValueError(f"one codebook size per sample: want shape {tuple(z.shape[:1])}, got {tuple(codebook_size.shape)}")
+        raise ValueError(
+            f"one codebook size per sample: want shape {tuple(z.shape[:1])}, got {tuple(codebook_size.shape)}"
+        )
     repeats = int(torch.tensor(z.shape[2:]).prod())
     return codebook_size.to(z.device, torch.float32).repeat_interleave(repeats)

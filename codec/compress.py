@@ -1,4 +1,7 @@
-"""python -m codec.compress: see `codec.commands`. Nothing imports this file: `codec.compress` is a function, too."""
+"""python -m codec.compress; the command is in codec.commands.
+
+Nothing imports this file, or a module would take the place of the function of that name.
+"""
 
 import sys
 

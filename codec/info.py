@@ -1,4 +1,4 @@
-"""python -m codec.info: see `codec.commands`. Nothing imports this file: `codec.info` is a function, too."""
+"""python -m codec.info; the command is in codec.commands."""
 
 import sys
 

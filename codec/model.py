@@ -57,7 +57,7 @@ class CodecConfig:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CodecConfig:
         """The inverse of `to_dict`. Raises ValueError, TypeError or KeyError on data of another shape."""
-        sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in data["nets"].items()}
+        sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["nets"].items()}
         medium: Medium = data["medium"]
         if medium not in PRESETS:
             raise ValueError(f"unknown medium {medium!r}")
@@ -135,7 +135,9 @@ class Codec(nn.Module):
     def _pad(self, x: Tensor) -> Tensor:
         """Reflects the end of each axis up to a multiple of the stride."""
         if x.dim() != 2 + self.axes or x.shape[1] != self.channels or 0 in x.shape:
-            raise ValueError(f"want a non-empty (B, {self.channels}, {'T' if self.axes == 1 else 'H, W'}), got {tuple(x.shape)}")
+            raise ValueError(
+                f"want a non-empty (B, {self.channels}, {'T' if self.axes == 1 else 'H, W'}), got {tuple(x.shape)}"
+            )
         for axis in range(2, x.dim()):
             length = x.shape[axis]
             if missing := -length % self.stride:
@@ -144,7 +146,9 @@ class Codec(nn.Module):
 
     @staticmethod
     def _crop(x: Tensor, size: tuple[int, ...]) -> Tensor:
-        return x[(..., *(slice(n) for n in size))]
+        for axis, length in enumerate(size, 2):
+            x = x.narrow(axis, 0, min(length, x.shape[axis]))
+        return x
 
 
 def build(config: CodecConfig) -> Codec:

@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     results = []
     try:
-        items = [item for item in walk(options.data)][: options.first]
+        items = list(walk(options.data))[: options.first]
         for name in options.models:
             model = coding.load(cards.find(name))
             chosen = options.codebook_size

@@ -47,7 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
             x, x_hat = (load_audio(path.open("rb"), SAMPLE_RATE)[0].mean(1) for path in (source, restored))
         else:
             x, x_hat = (load_image(path.open("rb")) for path in (source, restored))
-        quality = ", ".join(f"{name} {value:.3f}" for name, value in score(medium, x, x_hat).items() if value is not None)
+        quality = ", ".join(
+            f"{name} {value:.3f}" for name, value in score(medium, x, x_hat).items() if value is not None
+        )
         print(f"{quality}\n{source} -> {compressed} -> {restored}\n")
     return 0
 

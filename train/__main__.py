@@ -17,12 +17,16 @@ from train.loop import Budget, Trainer
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
     parser.add_argument("recipe", help="a shipped recipe (speech-fsp ...) or a .toml file")
-    parser.add_argument("--data", type=Path, required=True, metavar="PATH", help="what python -m train.prepare wrote, without suffix")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="PATH", help="what python -m train.prepare wrote, without suffix"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for log.jsonl and checkpoint.pt")
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--minutes", type=float, help="wall-clock budget, over all resumed parts")
     budget.add_argument("--steps", type=int, help="budget in optimiser steps")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="changes the recipe; may repeat")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="changes the recipe; may repeat"
+    )
     parser.add_argument("--resume", action="store_true", help="continue from DIR/checkpoint.pt")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="CPU threads")
@@ -33,7 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         recipe = recipes.load(options.recipe, options.set)
         store = Store(options.data, recipe.codec.medium, tuple(recipe.data.crop))
-        trainer = Trainer(recipe, store, Budget(options.minutes, options.steps), options.out, options.seed, options.device)
+        trainer = Trainer(
+            recipe, store, Budget(options.minutes, options.steps), options.out, options.seed, options.device
+        )
         if options.resume:
             trainer.resume()
         trainer.run()

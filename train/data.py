@@ -1,7 +1,7 @@
 """Training data: decoded once into one flat memory-mapped array, cropped at random on the fly.
 
-    folders, tars ──prepare──> NAME.npy (int16 samples | uint8 pixels, end to end) + NAME.json (shapes, skipped files)
-                  ──Store.batch──> (B, C, *crop) float32
+folders, tars ──prepare──> NAME.npy (int16 samples | uint8 pixels, end to end) + NAME.json (shapes, skipped files)
+              ──Store.batch──> (B, C, *crop) float32
 """
 
 from __future__ import annotations

@@ -106,9 +106,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train.export", description=__doc__)
     parser.add_argument("run", type=Path, help="folder that python -m train wrote")
     parser.add_argument("--data", type=Path, required=True, metavar="PATH", help="what python -m train.prepare wrote")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="receives NAME.json and NAME.safetensors")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="receives NAME.json and NAME.safetensors"
+    )
     parser.add_argument("--name", help="default: the folder's name")
-    parser.add_argument("--note", action="append", default=[], metavar="KEY=TEXT", help="goes into the card; may repeat")
+    parser.add_argument(
+        "--note", action="append", default=[], metavar="KEY=TEXT", help="goes into the card; may repeat"
+    )
     options = parser.parse_args(arguments)
     try:
         notes = dict(note.split("=", 1) for note in options.note)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from tqdm import tqdm
 
 from codec.bottleneck import Bottleneck
 from codec.errors import CodecError
-from codec.model import Codec, build
+from codec.model import build
 from train.data import Store, augment
 from train.losses import LOSSES
 from train.recipes import Recipe
@@ -83,7 +82,13 @@ class Trainer:
     def run(self, checkpoint_minutes: float = 2.0, log_steps: int = 50) -> None:
         """Trains to the end of the budget; afterwards `average` is the model to export."""
         last_save = tick = time.monotonic()
-        bar = tqdm(total=100, desc=self.folder.name, disable=None, unit="%", bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}")
+        bar = tqdm(
+            total=100,
+            desc=self.folder.name,
+            disable=None,
+            unit="%",
+            bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}",
+        )
         logged: dict[str, float] = {}
         if self.step == 0 and self.codec.bottleneck.coupled:
             self.codec.bottleneck.fit(self.latents())  # k-means beats any fixed start (methods.md section 0)
@@ -139,7 +144,11 @@ class Trainer:
         self.step += 1
         scalars = {name: value.mean() for name, value in terms.items()} | out.bottleneck.losses | out.bottleneck.stats
         record = {name: float(value.detach()) for name, value in scalars.items()}
-        return record | {"loss": float(loss.detach()), "grad_norm": float(norm), "skipped": float(not torch.isfinite(norm))}
+        return record | {
+            "loss": float(loss.detach()),
+            "grad_norm": float(norm),
+            "skipped": float(not torch.isfinite(norm)),
+        }
 
     def _size_weights(self, drawn: Tensor, distortion: Tensor) -> Tensor:
         """Weights that give each codebook size the same say, or the coarse ones would dominate (methods 9a)."""
@@ -155,7 +164,10 @@ class Trainer:
         decay = min(self.recipe.optimiser.ema, (1 + self.step) / (10 + self.step))  # short memory at the start
         current = self.codec.state_dict()
         for name, value in self.average.state_dict().items():
-            if value.is_floating_point() and name.removeprefix("bottleneck.") not in self.codec.bottleneck.training_state:
+            if (
+                value.is_floating_point()
+                and name.removeprefix("bottleneck.") not in self.codec.bottleneck.training_state
+            ):
                 value.lerp_(current[name], 1 - decay)
             else:
                 value.copy_(current[name])
@@ -177,7 +189,7 @@ class Trainer:
 
     @torch.no_grad()
     def latents(self) -> Tensor:
-        """Latents of the averaged encoder over random crops of the training data, (N, D_in) float32, N <= FIT_TOKENS."""
+        """Latents of the averaged encoder over random crops of the training data, (N <= FIT_TOKENS, D_in) float32."""
         rows: list[Tensor] = []
         count = 0
         total = min(FIT_TOKENS, int(self.store.weights.sum() / self.codec.stride**self.codec.axes))
@@ -206,7 +218,7 @@ class Trainer:
         }
         partial = self.folder / "checkpoint.pt.part"
         torch.save(state, partial)
-        os.replace(partial, self.folder / "checkpoint.pt")
+        partial.replace(self.folder / "checkpoint.pt")
 
     def resume(self) -> None:
         """Continues from checkpoint.pt. Raises CodecError where there is none or it is of another recipe."""

@@ -64,8 +64,8 @@ class FSP(Bottleneck):
         levels: For each offered size K, the number of levels of each dimension; all of one length d.
         activation: One of `ACTIVATIONS`; tanh and sigmoid are one family at two scales.
         eta: Width of the noise in cells (eq. 16).
-        quantise_probability: Share of tokens that are quantised while training (eq. 18); the published code
-            defaults to 0, the paper says 1/2 at each forward pass; a mask per token has the same mean and less variance.
+        quantise_probability: Share of tokens that are quantised while training (eq. 18). The published code's default
+            is 0, the paper's 1/2 at each forward pass; a mask per token has the same mean and less variance.
         accept: "element" refuses noise for each dimension by itself (published code), "vector" all or nothing (paper).
         output: "uniform" gives the decoder unit-variance midpoints, "inverse" maps back through the activation.
 
@@ -148,7 +148,7 @@ class FSP(Bottleneck):
         return (u - 0.5) / UNIFORM_STD
 
     def _perturb(self, u: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
-        """Eqs. 16-17: uniform noise one cell wide; a Metropolis step for a uniform density refuses what leaves [0, 1]."""
+        """Eqs. 16-17: noise one cell wide; a Metropolis step for a uniform density refuses what leaves [0, 1]."""
         proposal = u.detach() + (torch.rand_like(u) - 0.5) * (self.eta / levels)
         inside = (proposal >= 0) & (proposal <= 1)
         if self.accept == "vector":

@@ -47,7 +47,8 @@ class ConvNeXt(nn.Module):
         if self.film is not None and condition is not None:
             gain, shift = self.film(condition)[:, None, None].chunk(2, -1)
             h = h * (1 + gain) + shift
-        return x + self.layer_scale * self.contract(F.gelu(self.expand(h)))
+        out: Tensor = x + self.layer_scale * self.contract(F.gelu(self.expand(h)))
+        return out
 
 
 class Stack(nn.Module):

@@ -1,12 +1,13 @@
 """Image encoder and decoder: pixel-(un)shuffle and ConvNeXt blocks, downsampling 8.
 
-    x (B, 3, H, W) ─unshuffle 4─> (H/4, W/4) ─blocks─stride 2─blocks─> z (B, D, H/8, W/8)
-    z_q ─blocks, told K─shuffle 2─blocks─shuffle 2─blocks─shuffle 2─> x_hat (B, 3, H, W)
+x (B, 3, H, W) ─unshuffle 4─> (H/4, W/4) ─blocks─stride 2─blocks─> z (B, D, H/8, W/8)
+z_q ─blocks, told K─shuffle 2─blocks─shuffle 2─blocks─shuffle 2─> x_hat (B, 3, H, W)
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +61,7 @@ class ImageDecoder(nn.Module):
         self.stacks = nn.ModuleList(
             Stack(dim, depth, KERNEL, conditioned=True) for dim, depth in zip(dims, config.decoder_depths, strict=True)
         )
-        self.ups = nn.ModuleList(nn.Conv2d(a, 4 * b, 1) for a, b in zip(dims[:-1], dims[1:], strict=True))
+        self.ups = nn.ModuleList(nn.Conv2d(a, 4 * b, 1) for a, b in pairwise(dims))
         self.head = nn.Conv2d(dims[-1], 12, 3, padding=1)
 
     def forward(self, z_q: Tensor, codebook_size: int | Tensor) -> Tensor:

@@ -51,7 +51,8 @@ class STFT(nn.Module):
     def analyse(self, x: Tensor) -> Tensor:
         """(B, T) with T a multiple of the hop -> (B, F, n_fft / 2 + 1) complex64."""
         padded = x[:, reflect_index(x.shape[1], self.margin, self.margin, x.device)]
-        return torch.fft.rfft(padded.unfold(1, self.n_fft, self.hop) * self.window)
+        spectrum: Tensor = torch.fft.rfft(padded.unfold(1, self.n_fft, self.hop) * self.window)
+        return spectrum
 
     def synthesise(self, spectrum: Tensor) -> Tensor:
         """(B, F, n_fft / 2 + 1) complex64 -> (B, F * hop)."""
