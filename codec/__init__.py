@@ -3,7 +3,7 @@
     import codec
 
     codec.models()                                   # ['image-fsp', 'speech-fsp', ...]
-    data = codec.compress(open("in.wav", "rb").read(), codebook_size=1024)
+    data = codec.compress(Path("in.wav").read_bytes(), codebook_size=1024)
     wav = codec.decompress(data)
     model = codec.load("speech-fsp")                 # nets on tensors: model.codec.encode(x, 1024)
 

@@ -1,6 +1,7 @@
 """python -m eval MODEL... --data PATH: compresses to real bitstreams, decompresses them, measures.
 
-PATH is a folder, a .tar or a media file. Prints a table; --out keeps one record per item and size as JSON.
+PATH is a folder, a .tar or a media file. Prints a line for each size; --out keeps one record per item and size as JSON,
+--card the means in the model's card, where `eval.report` and the choice of the default model find them.
 """
 
 from __future__ import annotations
@@ -86,9 +87,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, nargs="+", required=True, metavar="PATH")
     parser.add_argument("-k", "--codebook-size", metavar="K,...", help="default: all that a model offers")
     parser.add_argument("--out", type=Path, metavar="FILE", help="writes all records as JSON")
+    parser.add_argument("--card", metavar="NAME", help="keep the means in the model's card, as results on NAME")
     parser.add_argument("--first", type=int, metavar="N", help="only the first N items")
     options = parser.parse_args(arguments)
-    results = []
+    results: list[Record] = []
     try:
         items = list(walk(options.data))[: options.first]
         for name in options.models:
@@ -96,12 +98,26 @@ def main(arguments: list[str] | None = None) -> int:
             chosen = options.codebook_size
             for size in map(int, chosen.split(",")) if chosen else model.codec.bottleneck.codebook_sizes:
                 results.append(_evaluate_all(items, model, model.codec.bottleneck.check_size(size)))
+                if options.card:
+                    _keep(model.card.path, options.card, results[-1])
     except (CodecError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if options.out:
         options.out.write_text(json.dumps(results, indent=1) + "\n")
     return 0
+
+
+def _keep(path: Path, name: str, result: Record) -> None:
+    """Writes a summary into a card, which the model's identity does not cover."""
+    card = json.loads(path.read_text(encoding="utf-8"))
+    summary = {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in result["summary"].items()}
+    timing = ("encode_speed", "decode_speed")  # of this machine, not of the model
+    kept = {key: value for key, value in summary.items() if key not in timing}
+    card.setdefault("results", {}).setdefault(name, {})[str(result["codebook_size"])] = kept
+    partial = path.with_suffix(".json.part")
+    partial.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def _evaluate_all(items: list[tuple[str, bytes]], model: coding.Model, size: int) -> Record:

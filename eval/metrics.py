@@ -47,7 +47,9 @@ def pesq_wb(x: Signal, x_hat: Signal) -> float | None:
 
 
 def stoi(x: Signal, x_hat: Signal) -> float | None:
-    """Short-time objective intelligibility, 0 to 1; None where fewer than 30 frames hold speech."""
+    """Short-time objective intelligibility, 0 to 1; None for silence and where fewer than 30 frames hold speech."""
+    if not np.any(x) or not np.any(x_hat):
+        return None
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # pystoi warns and returns 1e-5 where it cannot score
         try:

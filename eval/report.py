@@ -1,0 +1,52 @@
+"""python -m eval.report: the shipped models and what they reach, as Markdown, from their cards.
+
+The figures come from `python -m eval MODEL --data PATH --card NAME`; a test holds the README to this output.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from codec.cards import Card, list_cards
+
+COLUMNS = {
+    "speech": ("kbit/s", ("STOI", "PESQ")),
+    "image": ("bits per pixel", ("PSNR", "SSIM")),
+}
+
+
+def table(medium: str, cards: list[Card]) -> str:
+    """One row for each model, test set and codebook size."""
+    rate, metrics = COLUMNS[medium]
+    head = ["model", "test set", "K", rate, *metrics, "coded bits/token", "H0", "CVU"]
+    rows = [head, ["---"] * len(head)]
+    for card in cards:
+        for name, sizes in card.data.get("results", {}).items():
+            for size, result in sorted(sizes.items(), key=lambda item: int(item[0])):
+                quality = ["-" if result[m] is None else f"{result[m]:.3g}" for m in metrics]
+                if medium == "image":
+                    quality = [f"{result['PSNR']:.2f}", f"{result['SSIM']:.3f}"]
+                use = [f"{result['bits_per_token']:.2f}", f"{result['H0']:.2f}", f"{result['CVU']:.2f}"]
+                rows.append([card.name, f"{name} ({result['items']})", size, f"{result['rate']:.3f}", *quality, *use])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def report() -> str:
+    """Both media, with how each model was trained."""
+    parts = []
+    for medium, title in (("speech", "Speech"), ("image", "Pictures")):
+        cards = [card for card in list_cards() if card.medium == medium and card.data.get("results")]
+        notes = [_trained(card) for card in cards]
+        parts.append(f"### {title}\n\n" + "\n".join(notes) + "\n\n" + table(medium, cards))
+    return "\n\n".join(parts) + "\n"
+
+
+def _trained(card: Card) -> str:
+    how = card.data["training"]
+    hardware = how.get("hardware", "an unnamed machine")
+    size = f"{card.data['parameters'] / 1e6:.2f} M parameters"
+    return f"`{card.name}`: {size}, {how['minutes']:.0f} minutes on {hardware}, seed {how['seed']}."
+
+
+if __name__ == "__main__":
+    sys.stdout.write(report())
