@@ -13,11 +13,11 @@ $(VENV)/.base: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "codec needs Python 3.11 or newer; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e '.[app]'
+	$(BIN)/python -m pip install -qq -e '.[app]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(BIN)/python -m pip install --quiet -e '.[train,app,dev]'
+	$(BIN)/python -m pip install -qq -e '.[train,app,dev]'
 	@touch $@
 
 demo: $(VENV)/.base ## compress and decompress a real recording and a real photograph

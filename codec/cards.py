@@ -65,7 +65,7 @@ class Card:
         path = self.path.with_suffix(".safetensors")
         try:
             tensors: Tensors = load_file(path)
-        except (OSError, SafetensorError, ValueError) as error:
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{path}: cannot read the weights ({error}); install the model again") from None
         if identity(self.config, tensors) != self.model_id:
             raise ModelError(f"{path}: the weights are not those of the card; install the model again")
@@ -88,6 +88,8 @@ def read_card(path: Path) -> Card:
     """One card. Raises ModelError where it is missing or is no card."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
+        if not {"medium", "bottleneck"} <= data["config"].keys():
+            raise ValueError("a configuration without medium or bottleneck")
         return Card(
             path=path,
             name=data["name"],
@@ -100,7 +102,9 @@ def read_card(path: Path) -> Card:
     except OSError as error:
         raise ModelError(f"{path}: cannot read this model card ({error.strerror}); see --list-models") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path}: not a model card ({type(error).__name__}: {error}); install the model again") from None
+        raise ModelError(
+            f"{path}: not a model card ({type(error).__name__}: {error}); install the model again"
+        ) from None
 
 
 def list_cards(folder: Path | None = None) -> list[Card]:
@@ -120,19 +124,24 @@ def find(name: str | None = None, medium: str | None = None, model_id: bytes | N
         ModelError: There is none such; the message lists what there is.
     """
     if name is not None and ("/" in name or name.endswith((".json", ".safetensors"))):
-        cards = [read_card(Path(name).with_suffix(".json"))]
+        cards = [read_card(Path(name.removesuffix(".safetensors").removesuffix(".json") + ".json"))]
+        name = cards[0].name
     else:
         cards = list_cards()
-    candidates = [card for card in cards if name in (None, card.name) or len(cards) == 1]
-    if model_id is not None:
+    candidates = [card for card in cards if name in (None, card.name)]
+    if model_id is not None and candidates:
         matching = [card for card in candidates if card.model_id == model_id]
         if not matching:
             have = ", ".join(f"{card.name} ({card.model_id.hex()[:8]})" for card in candidates)
-            raise ModelError(f"the file needs model {model_id.hex()}; here are {have or 'none'}; give its card with --model")
+            raise ModelError(
+                f"the file needs model {model_id.hex()}; here are {have or 'none'}; give its card with --model"
+            )
         return matching[0]
     candidates = [card for card in candidates if medium in (None, card.medium)]
     if not candidates:
         have = ", ".join(card.name for card in cards)
-        raise ModelError(f"no {f'{medium} ' if medium else ''}model {name or ''}; here are {have or 'none'}".replace("  ", " "))
+        raise ModelError(
+            f"no {f'{medium} ' if medium else ''}model {name or ''}; here are {have or 'none'}".replace("  ", " ")
+        )
     order = {bottleneck: rank for rank, bottleneck in enumerate(PREFERENCE)}
     return min(candidates, key=lambda card: (order.get(str(card.config["bottleneck"]), len(order)), card.name))

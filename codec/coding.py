@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from codec.bitstream import Header, Limits, Reader, Writer
+from codec.bitstream import Header, Reader, Writer
 from codec.cards import Card
-from codec.errors import BitstreamError, ModelError
+from codec.errors import BitstreamError, MediaError, ModelError
 from codec.media import AudioReader, Pixels, Samples, resample
-from codec.model import Codec, CodecConfig, build
+from codec.model import Codec, CodecConfig, Medium, build
 from codec.nets.speech import SAMPLE_RATE
 
 log = logging.getLogger("codec")
@@ -32,7 +32,6 @@ log = logging.getLogger("codec")
 FRAMES_PER_WINDOW = 2000  # 12 s of speech
 ROWS_PER_WINDOW = 64  # latent rows of a picture, 512 pixels
 RESAMPLE_SECONDS = 10  # whole seconds hold whole numbers of samples at every rate, so windows line up
-TRANSPARENT_RATES = (SAMPLE_RATE, 8000)  # Hz; above them, bandwidth is lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +60,20 @@ def load(card: Card, device: str = "cpu") -> Model:
     weights = {k: torch.from_numpy(v) for k, v in tensors.items() if not k.startswith("tables.")}
     try:
         codec = build(CodecConfig.from_dict(card.config))
-        unused = {f"bottleneck.{k}": v for k, v in codec.bottleneck.named_buffers() if k in codec.bottleneck.training_state}
+        unused = {
+            f"bottleneck.{k}": v for k, v in codec.bottleneck.named_buffers() if k in codec.bottleneck.training_state
+        }
         codec.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()} | unused)
         target = torch.device(device)
         codec = codec.to(target).eval().requires_grad_(False)
+        bottleneck = codec.bottleneck
+        if dict(card.num_codes) != {size: bottleneck.num_codes(size) for size in bottleneck.codebook_sizes}:
+            raise ValueError("its card lists other codebook sizes")
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{card.path}: cannot build this model ({reason}); it may need another version of codec") from None
+        raise ModelError(
+            f"{card.path}: cannot build this model ({reason}); it may need another version of codec"
+        ) from None
     return Model(card, codec, tables, target)
 
 
@@ -96,18 +102,9 @@ def compress_speech(
         codebook_size: One of the model's.
     """
     _need(model, "speech")
-    if sample_rate not in TRANSPARENT_RATES:
-        kept = f"sounds above {SAMPLE_RATE // 2000} kHz are lost" if sample_rate > SAMPLE_RATE else "resampled to 16 kHz"
-        log.warning("recorded at %g kHz, coded at 16 kHz: %s", sample_rate / 1000, kept)
-    header = Header(
-        "speech",
-        model.card.model_id,
-        codebook_size,
-        model.codec.bottleneck.num_codes(codebook_size),
-        model.codec.bottleneck.num_codebooks,
-        channels,
-        sample_rate,
-    )
+    if sample_rate > SAMPLE_RATE:
+        log.warning("recorded at %g kHz, coded at 16 kHz: sounds above 8 kHz are lost", sample_rate / 1000)
+    header = _header(model, codebook_size, channels=channels, sample_rate=sample_rate)
     writer = Writer(file, header, model.tables.get(codebook_size))
     counted = _Counter(blocks)
     stride = model.codec.stride
@@ -139,7 +136,9 @@ def decompress_speech(reader: Reader, model: Model) -> Iterator[Samples]:
         yield block
     expected = codec.grid((-(-reader.num_samples * SAMPLE_RATE // header.sample_rate),))[0]
     if reader.num_positions != expected or written != reader.num_samples:
-        raise BitstreamError(f"{reader.num_samples} samples do not fit {reader.num_positions} positions; the file is damaged")
+        raise BitstreamError(
+            f"{reader.num_samples} samples do not fit {reader.num_positions} positions; the file is damaged"
+        )
 
 
 def _speech_at_model_rate(reader: Reader, model: Model) -> Iterator[Samples]:
@@ -156,16 +155,7 @@ def compress_image(pixels: Pixels, file: BinaryIO, model: Model, codebook_size: 
     """Codes a picture, (H, W, 3) uint8, a strip of rows at a time."""
     _need(model, "image")
     height, width = pixels.shape[:2]
-    header = Header(
-        "image",
-        model.card.model_id,
-        codebook_size,
-        model.codec.bottleneck.num_codes(codebook_size),
-        model.codec.bottleneck.num_codebooks,
-        channels=3,
-        height=height,
-        width=width,
-    )
+    header = _header(model, codebook_size, channels=3, height=height, width=width)
     writer = Writer(file, header, model.tables.get(codebook_size))
     stride = model.codec.stride
     for window, left, core in windows([pixels], ROWS_PER_WINDOW * stride, model.codec.context * stride):
@@ -195,7 +185,9 @@ def decompress_image(reader: Reader, model: Model) -> Pixels:
             break
         runs.append(chunk[0].T)
     if count != rows * columns:
-        raise BitstreamError(f"{header.width} x {header.height} pixels do not fit {count} positions; the file is damaged")
+        raise BitstreamError(
+            f"{header.width} x {header.height} pixels do not fit {count} positions; the file is damaged"
+        )
     grid = np.concatenate(runs).reshape(rows, columns, -1)
     pixels = np.empty((header.height, header.width, 3), np.uint8)
     top = 0
@@ -274,9 +266,15 @@ def open_speech(file: BinaryIO, mono: bool) -> tuple[Iterator[Samples], int, int
     return reader.blocks(), reader.sample_rate, reader.channels
 
 
-def open_bitstream(file: BinaryIO, limits: Limits) -> Reader:
-    """A bitstream's reader, its header read and within limits."""
-    return Reader(file, limits)
+def _header(model: Model, codebook_size: int, **shape: int) -> Header:
+    """The header of what a model codes. Raises MediaError for a shape that the format cannot hold."""
+    bottleneck = model.codec.bottleneck
+    num_codes = bottleneck.num_codes(codebook_size)
+    medium: Medium = model.codec.config.medium
+    try:
+        return Header(medium, model.card.model_id, codebook_size, num_codes, bottleneck.num_codebooks, **shape)
+    except ValueError as error:
+        raise MediaError(f"the format has no room for this: {error}") from None
 
 
 def _need(model: Model, medium: str) -> None:
@@ -287,5 +285,9 @@ def _need(model: Model, medium: str) -> None:
 def _check_header(header: Header, model: Model) -> None:
     """The header's identity was matched to the model's; its sizes must be the model's, too."""
     offered = model.codec.bottleneck.codebook_sizes
-    if header.codebook_size not in offered or header.num_codes != model.codec.bottleneck.num_codes(header.codebook_size):
-        raise BitstreamError(f"codebook size {header.codebook_size} is not among the model's {list(offered)}; the file is damaged")
+    if header.codebook_size not in offered or header.num_codes != model.codec.bottleneck.num_codes(
+        header.codebook_size
+    ):
+        raise BitstreamError(
+            f"codebook size {header.codebook_size} is not among the model's {list(offered)}; the file is damaged"
+        )

@@ -10,19 +10,20 @@ import argparse
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from math import log2
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from math import inf, log2
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TextIO, cast
 
 from codec import __version__, cards
 from codec.bitstream import MAGIC, Limits, Reader, scan
-from codec.errors import BitstreamError, CodecError, MediaError, ModelError
+from codec.errors import CodecError, MediaError, ModelError
 from codec.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES, AudioWriter, detect, load_image, save_image
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ STDIO = "-"
 HEAD = 16  # bytes that tell a medium
 
 
-class Usage(Exception):
+class UsageError(Exception):
     """Arguments that contradict each other: exit code 2."""
 
 
@@ -48,7 +49,11 @@ def compress_main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-m", "--model", metavar="NAME|PATH", help="default: the medium's best")
     parser.add_argument("-k", "--codebook-size", type=int, metavar="K", help="256, 1024, 4096 or 16384; default 1024")
     parser.add_argument(
-        "-b", "--bitrate", type=float, metavar="R", help="instead of K: kbit/s a channel, or bits per pixel; nearest wins"
+        "-b",
+        "--bitrate",
+        type=float,
+        metavar="R",
+        help="instead of K: kbit/s a channel, or bits per pixel; nearest wins",
     )
     parser.add_argument("--mono", action="store_true", help="mix the channels of a recording into one")
     parser.add_argument("-t", "--test", action="store_true", help="decode what was written and verify it")
@@ -59,22 +64,25 @@ def compress_main(arguments: list[str] | None = None) -> int:
 
 def _compress(options: argparse.Namespace) -> None:
     if options.codebook_size is not None and options.bitrate is not None:
-        raise Usage("give --codebook-size or --bitrate, not both")
+        raise UsageError("give --codebook-size or --bitrate, not both")
     models = _Models(options.device)
-    for source, target in _pairs(options, lambda path: path.with_name(path.name + ".bin")):
-        with _naming(source), _input(source) as file, _output(target, options.force) as out:
-            head = file.read(HEAD)
-            file.seek(0)
-            if head.startswith(MAGIC):
-                raise MediaError("this is a .bin already; give a recording or a picture")
-            medium = detect(head)
-            card = cards.find(options.model, medium if options.model is None else None)
-            size = _choose_size(card, options)
-            report = _compress_one(file, out, medium, models.get(card), size, options)
-            if options.test:
-                _verify(out, models, Limits())
-                report["verified"] = True
-        _report(report | {"input": source, "output": target}, options, data_on_stdout=target == STDIO)
+    _each(_jobs(options), lambda source, target: _compress_file(source, target, options, models))
+
+
+def _compress_file(source: str, target: str, options: argparse.Namespace, models: _Models) -> None:
+    with _input(source) as file, _output(target, options.force) as out:
+        head = file.read(HEAD)
+        file.seek(0)
+        if head.startswith(MAGIC):
+            raise MediaError("this is a .bin already; give a recording or a picture")
+        medium = detect(head)
+        card = cards.find(options.model, medium if options.model is None else None)
+        size = _choose_size(card, options)
+        report = _compress_one(file, out, medium, models.get(card), size, options)
+        if options.test:
+            _verify(out, models)
+            report["verified"] = True
+    _report(report | {"input": source, "output": target}, options, data_on_stdout=target == STDIO)
 
 
 def _compress_one(
@@ -112,16 +120,17 @@ def _choose_size(card: cards.Card, options: argparse.Namespace) -> int:
     unit, scale = ("kbit/s a channel", 1000) if card.medium == "speech" else ("bits per pixel", 1)
     rates = {k: card.tokens_per_unit * log2(n) / scale for k, n in sizes.items()}
     if options.bitrate is not None:
-        if options.bitrate <= 0:
+        if not 0 < options.bitrate < inf:
             known = ", ".join(f"{rate:.3g}" for rate in rates.values())
-            raise Usage(f"--bitrate {options.bitrate:g}: want one near {known} {unit}")
+            raise UsageError(f"--bitrate {options.bitrate:g}: want one near {known} {unit}")
         size = min(rates, key=lambda k: abs(rates[k] - options.bitrate))
         log.warning("--bitrate %g: nearest is %.3g %s (K = %d)", options.bitrate, rates[size], unit, size)
         return size
-    size = 1024 if options.codebook_size is None and 1024 in sizes else options.codebook_size or min(sizes)
+    default = 1024 if 1024 in sizes else min(sizes)
+    size = default if options.codebook_size is None else int(options.codebook_size)
     if size not in sizes:
         offered = ", ".join(f"{k} ({rates[k]:.3g} {unit})" for k in sizes)
-        raise Usage(f"--codebook-size {size}: {card.name} offers {offered}")
+        raise UsageError(f"--codebook-size {size}: {card.name} offers {offered}")
     return size
 
 
@@ -130,10 +139,14 @@ def _choose_size(card: cards.Card, options: argparse.Namespace) -> int:
 
 def decompress_main(arguments: list[str] | None = None) -> int:
     """`python -m codec.decompress`; returns the exit code."""
-    parser = _parser("decompress", "Decompresses .bin files (or a folder of them); the output's suffix chooses its format.")
+    parser = _parser(
+        "decompress", "Decompresses .bin files (or a folder of them); the output's suffix chooses its format."
+    )
     _add_paths(parser, ".bin file, folder, or - for stdin")
     parser.add_argument("-m", "--model", metavar="PATH", help="a model that did not come with the package")
-    parser.add_argument("-t", "--test", action="store_true", help="verify only: decode and write nothing (OUT is left out)")
+    parser.add_argument(
+        "-t", "--test", action="store_true", help="verify only: decode and write nothing (OUT is left out)"
+    )
     parser.add_argument("--max-seconds", type=int, default=Limits().max_seconds, metavar="S", help="refuse longer ones")
     _add_common(parser)
     return _run(parser, arguments, _decompress)
@@ -142,25 +155,32 @@ def decompress_main(arguments: list[str] | None = None) -> int:
 def _decompress(options: argparse.Namespace) -> None:
     models = _Models(options.device)
     limits = Limits(max_pixels=options.max_pixels, max_seconds=options.max_seconds)
-    for source, target in _pairs(options, _restored_name, "*.bin", may_be_missing=options.test):
-        with _naming(source), _input(source) as file:
-            start = time.perf_counter()
-            reader = Reader(file, limits)
-            card = cards.find(options.model, model_id=reader.header.model_id)
-            if target is None:
-                units = _decode(reader, models.get(card), None, "")
-            else:
-                with _output(target, options.force) as out:
-                    units = _decode(reader, models.get(card), out, _suffix(target, reader.header.medium))
-            report = {
-                "medium": reader.header.medium,
-                "model": card.name,
-                "codebook_size": reader.header.codebook_size,
-                "units": units,
-                "verified": target is None,
-                "elapsed_s": time.perf_counter() - start,
-            }
-        _report(report | {"input": source, "output": target}, options, data_on_stdout=target == STDIO)
+    _each(_jobs(options, unpack=True), lambda source, target: _decompress_file(source, target, options, models, limits))
+
+
+def _decompress_file(
+    source: str, target: str | None, options: argparse.Namespace, models: _Models, limits: Limits
+) -> None:
+    with _input(source) as file:
+        reader = Reader(file, limits)
+        card = cards.find(options.model, model_id=reader.header.model_id)
+        if target is None:
+            model, start = models.get(card), time.perf_counter()
+            units = _decode(reader, model, None, "")
+        else:
+            target, suffix = _suffix(target, reader.header.medium, chosen=not Path(options.input).is_dir())
+            with _output(target, options.force) as out:
+                model, start = models.get(card), time.perf_counter()
+                units = _decode(reader, model, out, suffix)
+        report = {
+            "medium": reader.header.medium,
+            "model": card.name,
+            "codebook_size": reader.header.codebook_size,
+            "units": units,
+            "verified": target is None,
+            "elapsed_s": time.perf_counter() - start,
+        }
+    _report(report | {"input": source, "output": target}, options, data_on_stdout=target == STDIO)
 
 
 def _decode(reader: Reader, model: Model, out: BinaryIO | None, suffix: str) -> float:
@@ -181,29 +201,27 @@ def _decode(reader: Reader, model: Model, out: BinaryIO | None, suffix: str) -> 
     return reader.num_samples / reader.header.sample_rate
 
 
-def _verify(out: BinaryIO, models: _Models, limits: Limits) -> None:
+def _verify(out: BinaryIO, models: _Models) -> None:
     """Decodes what was just written: containers, checksums and nets."""
     out.flush()
     out.seek(0)
-    reader = Reader(out, limits)
+    reader = Reader(out, Limits(max_pixels=sys.maxsize, max_seconds=sys.maxsize))
     _decode(reader, models.get(cards.find(models.last, model_id=reader.header.model_id)), None, "")
     out.seek(0, os.SEEK_END)
 
 
-def _restored_name(path: Path) -> Path:
-    """a.flac.bin -> a.flac; a name that tells no writable format gets one when the medium is known."""
-    return path.with_name(path.name.removesuffix(".bin"))
-
-
-def _suffix(target: str, medium: str) -> str:
+def _suffix(target: str, medium: str, chosen: bool) -> tuple[str, str]:
+    """The output's name and format. A name that was not `chosen` but restored, say a.avif, may become a.avif.png."""
     known, default = (IMAGE_SUFFIXES, "png") if medium == "image" else (AUDIO_SUFFIXES, "wav")
     suffix = Path(target).suffix.lstrip(".").lower()
-    if target == STDIO or not suffix:
-        return default
-    if suffix not in known:
+    if suffix in known and target != STDIO:
+        return target, suffix
+    if not chosen:
+        return f"{target}.{default}", default
+    if suffix and target != STDIO:
         kind = "a picture" if medium == "image" else "a recording"
         raise MediaError(f"the file holds {kind}, which cannot be written as .{suffix}; use {', '.join(sorted(known))}")
-    return suffix
+    return target, default
 
 
 # -------------------------------------------------------------------------------------------------------------- info
@@ -218,9 +236,12 @@ def info_main(arguments: list[str] | None = None) -> int:
 
 
 def _info(options: argparse.Namespace) -> None:
-    names = {card.model_id: card.name for card in cards.list_cards()}
-    for name in options.files:
-        with _naming(name), _input(name) as file:
+    names: dict[bytes, str] = {}
+    with suppress(ModelError):  # a damaged model is no reason not to describe a file
+        names = {card.model_id: card.name for card in cards.list_cards()}
+
+    def describe(name: str, _: None) -> None:
+        with _input(name) as file:
             summary = scan(file)
         header = summary.header
         record: dict[str, Any] = {
@@ -254,7 +275,10 @@ def _info(options: argparse.Namespace) -> None:
             record["model"] = record["model"] or "not among the installed models"
             width = max(map(len, record))
             for key, value in record.items():
-                print(f"{key.replace('_', ' '):<{width}}  {f'{value:.6g}' if isinstance(value, float) else value}")
+                shown = f"{value:.6g}" if isinstance(value, float) else value
+                _print(f"{key.replace('_', ' '):<{width}}  {shown}", sys.stdout)
+
+    _each([(name, None) for name in options.files], describe)
 
 
 # ------------------------------------------------------------------------------------------------- shared by commands
@@ -283,16 +307,19 @@ def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise Usage("--device cuda: no CUDA device here; use --device cpu")
+        raise UsageError("--device cuda: no CUDA device here; use --device cpu")
     return name
 
 
 class _ListModels(argparse.Action):
-    def __call__(self, *_: Any, **__: Any) -> NoReturn:
-        for card in cards.list_cards():
-            sizes = ", ".join(map(str, card.num_codes))
-            print(f"{card.name:<14} {card.medium:<7} K = {sizes}   {card.model_id.hex()}")
-        sys.exit(0)
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
+        try:
+            for card in cards.list_cards():
+                sizes = ", ".join(map(str, card.num_codes))
+                print(f"{card.name:<14} {card.medium:<7} K = {sizes}   {card.model_id.hex()}")
+        except ModelError as error:
+            parser.exit(_fail(error, error.exit_code))
+        parser.exit(0)
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
@@ -309,7 +336,9 @@ def _add_paths(parser: argparse.ArgumentParser, kinds: str) -> None:
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "--force", action="store_true", help="overwrite OUT")
     parser.add_argument("-d", "--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--max-pixels", type=int, default=Limits().max_pixels, metavar="N", help="refuse larger pictures")
+    parser.add_argument(
+        "--max-pixels", type=int, default=Limits().max_pixels, metavar="N", help="refuse larger pictures"
+    )
     volume = parser.add_mutually_exclusive_group()
     volume.add_argument("-q", "--quiet", action="store_true", help="no report and no notices")
     volume.add_argument("-v", "--verbose", action="store_true", help="say more")
@@ -330,7 +359,7 @@ def _run(
     try:
         command(options)
         sys.stdout.flush()
-    except Usage as error:
+    except UsageError as error:
         parser.print_usage(sys.stderr)
         return _fail(error, 2)
     except CodecError as error:
@@ -339,12 +368,13 @@ def _run(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
         return _fail("the reader of the output went away", 1)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}", 1)
-    except MemoryError:
+        return _fail(error, 1)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch says so with a RuntimeError
+            raise
         return _fail("not enough memory; scale the input down", 1)
     except KeyboardInterrupt:
-        return _fail("interrupted; nothing was written", 130)
+        return _fail("interrupted; no unfinished file is left", 130)
     finally:
         log.removeHandler(handler)
         log.setLevel(previous_level)
@@ -353,6 +383,9 @@ def _run(
 
 
 def _fail(error: object, code: int) -> int:
+    """Prints one line."""
+    if isinstance(error, OSError) and error.strerror:
+        error = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return code
 
@@ -369,12 +402,31 @@ def _on_terminate(handler: Any) -> Any:
         return None
 
 
+def _each(jobs: Sequence[tuple[str, Any]], work: Callable[[str, Any], None]) -> None:
+    """Does every job, (input, output). Of several, those that fail are named, and the others are still done.
+
+    Raises:
+        CodecError, OSError: The only job failed; or, once all is done, some of several did.
+    """
+    failed = 0
+    for source, target in jobs:
+        try:
+            with _naming(source):
+                work(source, target)
+        except (CodecError, OSError) as error:
+            if len(jobs) == 1 or isinstance(error, BrokenPipeError):
+                raise
+            failed += bool(_fail(error, 1))
+    if failed:
+        raise CodecError(f"{failed} of {len(jobs)} files failed")
+
+
 @contextmanager
 def _naming(name: str) -> Iterator[None]:
     """Puts the input's name before its errors."""
     try:
         yield
-    except (MediaError, BitstreamError, ModelError) as error:
+    except CodecError as error:
         label = "stdin" if name == STDIO else name
         error.args = (f"{label}: {error}",)
         raise
@@ -382,70 +434,82 @@ def _naming(name: str) -> Iterator[None]:
 
 @contextmanager
 def _input(name: str) -> Iterator[BinaryIO]:
-    """Opens a file for reading; stdin goes through a temporary file, since audio readers seek."""
-    if name != STDIO:
-        with Path(name).open("rb") as file:
-            yield file
-        return
-    with tempfile.TemporaryFile() as spool:
-        while block := sys.stdin.buffer.read(1 << 20):
-            spool.write(block)
-        spool.seek(0)
-        yield cast(BinaryIO, spool)
+    """Opens a file for reading; a pipe goes through a temporary file, since audio readers seek."""
+    with nullcontext(sys.stdin.buffer) if name == STDIO else Path(name).open("rb") as file:
+        if name != STDIO and file.seekable():
+            yield cast(BinaryIO, file)
+            return
+        with tempfile.TemporaryFile() as spool:
+            shutil.copyfileobj(file, spool)
+            spool.seek(0)
+            yield cast(BinaryIO, spool)
 
 
 @contextmanager
 def _output(name: str, force: bool) -> Iterator[BinaryIO]:
     """A file that appears under its name whole, or not at all."""
-    if name == STDIO:
+    target = Path(name)
+    if name == STDIO or target.is_char_device() or target.is_fifo():
         with tempfile.TemporaryFile() as spool:
             yield cast(BinaryIO, spool)
             spool.seek(0)
-            while block := spool.read(1 << 20):
-                sys.stdout.buffer.write(block)
-            sys.stdout.buffer.flush()
+            with nullcontext(sys.stdout.buffer) if name == STDIO else target.open("wb") as pipe:
+                shutil.copyfileobj(spool, pipe)
+                pipe.flush()
         return
-    target = Path(name)
     if target.is_dir():
         raise MediaError(f"{target} is a folder; name a file in it")
     if target.exists() and not force:
         raise MediaError(f"{target} exists; overwrite it with --force")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial: IO[bytes] = tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False)
+    target = Path(os.path.realpath(target))  # a link stays a link
+    if target.parent.is_file():
+        raise MediaError(f"{target.parent} is a file, not a folder")
+    new_folders = [folder for folder in target.parents if not folder.exists()]
+    partial = None
     try:
-        with partial:
-            yield cast(BinaryIO, partial)
-            partial.flush()
-            os.fsync(partial.fileno())
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, partial = tempfile.mkstemp(dir=target.parent, prefix=".codec-", suffix=".part")
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(descriptor)
         umask = os.umask(0)
         os.umask(umask)
-        Path(partial.name).chmod(0o666 & ~umask)
-        Path(partial.name).replace(target)
-    except BaseException:
-        Path(partial.name).unlink(missing_ok=True)
+        Path(partial).chmod(0o666 & ~umask)
+        Path(partial).replace(target)
+    except BaseException as error:
+        if partial is not None:
+            Path(partial).unlink(missing_ok=True)
+        for folder in new_folders:
+            with suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, OSError):
+            error.filename = name  # rather than the temporary file's
         raise
 
 
-def _pairs(
-    options: argparse.Namespace, rename: Callable[[Path], Path], pattern: str = "*", may_be_missing: bool = False
-) -> Iterator[tuple[str, Any]]:
-    """Input and output names: one pair, or a folder mirrored. The output may be None, where it may be missing."""
-    if options.output is None:
-        if not may_be_missing:
-            raise Usage("the argument OUT is missing")
-        yield options.input, None
-        return
-    folder = Path(options.input)
+def _jobs(options: argparse.Namespace, unpack: bool = False) -> list[tuple[str, Any]]:
+    """Input and output names: one pair, or a folder mirrored, without its hidden files.
+
+    Where `unpack` is set, an output may be None, to only verify.
+    """
+    if options.output is None and not (unpack and options.test):
+        raise UsageError("the argument OUT is missing")
+    if options.output is not None and unpack and options.test:
+        raise UsageError("--test writes nothing; leave OUT out")
+    folder, out = Path(options.input), options.output
     if options.input == STDIO or not folder.is_dir():
-        yield options.input, options.output
-        return
-    files = sorted(path for path in folder.rglob(pattern) if path.is_file())
-    if not files:
+        if out is not None and STDIO not in (options.input, out) and Path(out).is_file() and folder.samefile(out):
+            raise UsageError("IN and OUT are the same file")
+        return [(options.input, out)]
+    if out is not None and (out == STDIO or Path(out).is_file()):
+        raise UsageError("IN is a folder, so OUT must be a folder")
+    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    names = [name for name in names if unpack == (name.suffix == ".bin") and "/." not in f"/{name.as_posix()}"]
+    if not names:
         raise MediaError(f"{folder}: nothing to do in this folder")
-    if options.output == STDIO or Path(options.output).is_file():
-        raise Usage("IN is a folder, so OUT must be a folder")
-    for path in files:
-        yield str(path), str(rename(Path(options.output) / path.relative_to(folder)))
+    renamed = [name.with_suffix("") if unpack else name.with_name(f"{name.name}.bin") for name in names]
+    return [(str(folder / name), out and str(Path(out, new))) for name, new in zip(names, renamed, strict=True)]
 
 
 def _rate(medium: str, total_bytes: int, units: float) -> str:
@@ -477,4 +541,10 @@ def _report(report: dict[str, Any], options: argparse.Namespace, data_on_stdout:
         print(json.dumps(report), file=stream)
     else:
         verified = ", verified" if report.get("verified") and "bytes_out" in report else ""
-        print(f"{report['input']}: {report['model']}, K = {report['codebook_size']}: {line}{verified}", file=stream)
+        _print(f"{report['input']}: {report['model']}, K = {report['codebook_size']}: {line}{verified}", stream)
+
+
+def _print(line: str, stream: TextIO) -> None:
+    """Prints a line with a file's name, which need not be text that the stream can take."""
+    encoding = stream.encoding or "utf-8"
+    print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream)

@@ -8,8 +8,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
-from typing import BinaryIO
+import os
+import re
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import soundfile
@@ -19,28 +25,55 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from codec.errors import MediaError
 
 log = logging.getLogger("codec")
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it says of damaged files is in the errors, too
 
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "JPEG2000", "TIFF", "BMP", "GIF", "PPM")
-MAX_PIXELS = 64 * 10**6
-MAX_KERNEL = 40 * 10**6  # entries of a resampling filter bank
+MAX_PIXELS = 1 << 26  # as many as a bitstream's reader takes
+MAX_KERNEL = 10**6  # phases times step of a resampling filter bank; 11025 Hz has the largest common one, 282240
 MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000
 BLOCK = 1 << 16  # samples per channel read at a time
-AUDIO_SUFFIXES = {"wav": "WAV", "flac": "FLAC", "ogg": "OGG", "opus": "OGG", "mp3": "MP3", "aiff": "AIFF", "aif": "AIFF"}
-IMAGE_SUFFIXES = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP", "bmp": "BMP", "tif": "TIFF", "tiff": "TIFF"}
+STREAMED = 0x7FFF0000  # bytes; programs that write to a pipe declare a length from here on, knowing none
+AUDIO_SUFFIXES = {
+    "wav": "WAV",
+    "flac": "FLAC",
+    "ogg": "OGG",
+    "opus": "OGG",
+    "mp3": "MP3",
+    "aiff": "AIFF",
+    "aif": "AIFF",
+}
+IMAGE_SUFFIXES = {
+    "png": "PNG",
+    "jpg": "JPEG",
+    "jpeg": "JPEG",
+    "webp": "WEBP",
+    "bmp": "BMP",
+    "tif": "TIFF",
+    "tiff": "TIFF",
+}
 
 Samples = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
 
 def detect(head: bytes) -> str:
-    """"image" or "speech" from the first bytes of a file; what is no known picture is left to the audio reader.
+    """Tells "image" from "speech" by the first bytes of a file; what is no known picture is left to the audio reader.
 
     Raises:
         MediaError: The file is empty.
     """
     if not head:
         raise MediaError("the file is empty; give a recording or a picture")
-    signatures = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
+    signatures = (
+        b"\x89PNG",
+        b"\xff\xd8\xff",
+        b"BM",
+        b"GIF8",
+        b"II*\0",
+        b"MM\0*",
+        b"\0\0\0\x0cjP  ",
+        b"\xff\x4f\xff\x51",
+    )
     is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
     is_avif = head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", b"mif1")
     is_ppm = head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace()
@@ -54,32 +87,35 @@ def load_image(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Pixels:
         MediaError: Not a picture of a known format, damaged, or above `max_pixels`.
     """
     try:
-        with Image.open(file, formats=IMAGE_FORMATS) as image:
+        # The warnings are of odd metadata, which nothing here needs.
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=IMAGE_FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise MediaError(
                     f"picture of {image.width}x{image.height} pixels is above the limit of {max_pixels}; "
                     "raise --max-pixels or scale it down"
                 )
-            return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
-    except MediaError:
+            if image.format != "MPO" and getattr(image, "is_animated", False):  # MPO: a photograph and its previews
+                log.warning("several pictures in one file: only the first is coded")
+            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+    except (MediaError, MemoryError):
         raise
     except UnidentifiedImageError:
         raise MediaError(f"not a picture in a known format ({', '.join(IMAGE_FORMATS)})") from None
     except Image.DecompressionBombError as error:
         raise MediaError(f"{error}; scale the picture down") from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:  # what Pillow's readers raise on damaged files
+    except Exception as error:  # Pillow's readers raise anything on damaged files
         raise MediaError(f"damaged picture ({error}); save it again") from None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        log.warning("16-bit picture: coded with 8 bits a channel")
-        values = np.asarray(image, np.float64)
-        scale = 255 / 65535 if values.max(initial=0) > 255 else 1
-        return Image.fromarray((values * scale).round().clip(0, 255).astype(np.uint8)).convert("RGB")
+        log.warning("picture of more than 8 bits: coded with 8 bits a channel")
+        values = np.nan_to_num(np.asarray(image, np.float64))
+        white = 65535.0 if image.mode != "F" else next((w for w in (1.0, 255.0) if values.max() <= w), 65535.0)
+        return Image.fromarray((values * (255 / white)).round().clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        if rgba.getextrema()[3] != (255, 255):
+        if rgba.getchannel("A").getextrema() != (255, 255):
             log.warning("transparent picture: laid on white")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
@@ -105,22 +141,26 @@ class AudioReader:
     """
 
     def __init__(self, file: BinaryIO) -> None:
+        descriptor = _descriptor(file)
         try:
-            self._file = soundfile.SoundFile(file)
-        except (soundfile.LibsndfileError, TypeError, OSError) as error:
+            self._file = soundfile.SoundFile(descriptor)
+        except (soundfile.LibsndfileError, TypeError) as error:
             raise MediaError(f"not a recording or picture in a known format ({_reason(error)})") from None
         self.sample_rate: int = self._file.samplerate
         self.channels: int = self._file.channels
         if not MIN_RATE_HZ <= self.sample_rate <= MAX_RATE_HZ:
             raise MediaError(f"sample rate of {self.sample_rate} Hz; want {MIN_RATE_HZ}..{MAX_RATE_HZ}")
+        declared = re.search(r"(?:data|SSND) : (\d+) \(should be", self._file.extra_info)
+        if declared and int(declared[1]) < STREAMED:
+            log.warning("the recording is cut short: coded as far as it goes")
 
     def blocks(self) -> Iterator[Samples]:
-        """(n, C) float32 blocks, n > 0, at most `BLOCK`.
+        """(n, C) float32 blocks in [-1, 1], n > 0, at most `BLOCK`.
 
         Raises:
             MediaError: NaN or infinite samples, or the file breaks off.
         """
-        position = 0
+        position, clipped = 0, False
         while True:
             try:
                 block = self._file.read(BLOCK, dtype="float32", always_2d=True)
@@ -132,6 +172,10 @@ class AudioReader:
                 where = position + int(np.argwhere(~np.isfinite(block))[0][0])
                 raise MediaError(f"sample {where} is not a number or infinite; repair the recording first")
             position += len(block)
+            if np.abs(block).max() > 1:  # floats only; 16 bits could not hold them on the way out
+                if not clipped:
+                    log.warning("samples beyond full scale: clipped")
+                block, clipped = block.clip(-1, 1), True
             yield block
         if position == 0:
             raise MediaError("the recording has no samples")
@@ -142,6 +186,7 @@ class AudioWriter:
 
     Raises:
         MediaError: A suffix, sample rate or channel count that cannot be written.
+        OSError: The file cannot be written to; so do all methods.
     """
 
     def __init__(self, file: BinaryIO, sample_rate: int, channels: int, suffix: str = "wav") -> None:
@@ -151,17 +196,57 @@ class AudioWriter:
         subtype = {"WAV": "PCM_16", "FLAC": "PCM_16", "AIFF": "PCM_16"}.get(name)
         if suffix.lower() == "opus":
             subtype = "OPUS"
-        try:
-            self._file = soundfile.SoundFile(file, "w", sample_rate, channels, subtype, format=name)
-        except (soundfile.LibsndfileError, TypeError, ValueError) as error:
-            raise MediaError(f".{suffix} cannot hold {channels} channels at {sample_rate} Hz ({_reason(error)})") from None
+        self._target = _Target(file)
+        with self._target.checked(f".{suffix} cannot hold {channels} channels at {sample_rate} Hz"):
+            self._file = soundfile.SoundFile(self._target, "w", sample_rate, channels, subtype, format=name)
 
     def write(self, block: Samples) -> None:
-        """Appends (n, C) float32 samples, clipped to [-1, 1] and rounded to 16 bits."""
-        self._file.write((np.clip(block, -1, 1) * 32767).round().astype(np.int16))
+        """Appends (n, C) float32 samples, rounded and clipped to 16 bits."""
+        values = (block * 32768).round().clip(-32768, 32767).astype(np.int16)  # the inverse of reading, bit for bit
+        with self._target.checked("cannot write the recording"):
+            self._file.write(values)
 
     def close(self) -> None:
-        self._file.close()
+        """Completes the file."""
+        with self._target.checked("cannot complete the recording"):
+            self._file.close()
+
+
+class _Target:
+    """The file that libsndfile writes to. Its callbacks swallow every exception, a full disk or Ctrl-C: kept here."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._error: BaseException | None = None
+
+    def write(self, data: bytes) -> int:
+        return self._keep(self._file.write, data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._keep(self._file.seek, offset, whence)
+
+    def tell(self) -> int:
+        return self._keep(self._file.tell)
+
+    def _keep(self, method: Callable[..., int], *arguments: Any) -> int:
+        try:
+            return method(*arguments)
+        except BaseException as error:
+            self._error = self._error or error
+            return 0
+
+    @contextmanager
+    def checked(self, failure: str) -> Iterator[None]:
+        """Raises what the file raised; or, in libsndfile's own errors, a MediaError of `failure` and the reason."""
+        reason: Exception | None = None
+        try:
+            yield
+        except (soundfile.LibsndfileError, AssertionError, TypeError, ValueError) as error:  # soundfile asserts, too
+            reason = error
+        if self._error is not None:
+            raise self._error
+        if reason is not None:
+            raise MediaError(f"{failure} ({_reason(reason)})")
 
 
 def load_audio(file: BinaryIO, sample_rate: int | None = None) -> tuple[Samples, int]:
@@ -191,6 +276,20 @@ def resample(samples: Samples, rate: int, target: int) -> Samples:
         length = -(-len(samples) * target // rate)
         out = torch.fft.irfft(spectrum, seconds * target)[:, :length] * (target / rate)
     return np.ascontiguousarray(out.numpy().T)
+
+
+def _descriptor(file: BinaryIO) -> int:
+    """What libsndfile reads: a descriptor of its own, since its callbacks to a Python file swallow every exception."""
+    try:
+        descriptor = file.fileno()
+    except OSError:  # in memory
+        with tempfile.TemporaryFile() as copy:
+            shutil.copyfileobj(file, copy)
+            copy.seek(0)
+            return _descriptor(cast(BinaryIO, copy))
+    file.flush()
+    os.lseek(descriptor, file.tell(), os.SEEK_SET)
+    return os.dup(descriptor)
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,108 @@
+"""The public functions on bytes: what they return is what the commands write."""
+
+from __future__ import annotations
+
+import io
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import export, gradient, picture, tiny_codec, tones, wav
+from PIL import Image
+
+import codec
+from codec import commands
+from codec.bitstream import Limits, scan
+from codec.coding import Model
+from codec.errors import BitstreamError, CodecError, MediaError, ModelError
+
+pytestmark = pytest.mark.usefixtures("models")
+
+
+@pytest.mark.parametrize("suffix", [None, "flac", "wav"])
+def test_a_recording_there_and_back(suffix: str | None) -> None:
+    data = codec.compress(wav(tones(5000, 44100, 2), 44100))
+    info = soundfile.info(io.BytesIO(codec.decompress(data, suffix=suffix)))
+    assert (info.samplerate, info.channels, info.frames) == (44100, 2, 5000)
+    assert info.format == (suffix or "wav").upper()
+
+
+@pytest.mark.parametrize("suffix", [None, "jpg"])
+def test_a_picture_there_and_back(suffix: str | None) -> None:
+    data = codec.compress(picture(gradient(13, 40), "WEBP"), 256)
+    assert scan(io.BytesIO(data)).header.codebook_size == 256
+    with Image.open(io.BytesIO(codec.decompress(data, suffix=suffix))) as image:
+        assert (image.size, image.format) == ((40, 13), "JPEG" if suffix else "PNG")
+
+
+@pytest.mark.parametrize("make", [lambda: wav(tones(3000, 22050), 22050), lambda: picture(gradient(20, 20))])
+def test_functions_and_commands_write_the_same_bytes(make: types.FunctionType, tmp_path: Path) -> None:
+    source, packed, back = tmp_path / "in", tmp_path / "in.bin", tmp_path / "back"
+    source.write_bytes(make())
+    assert commands.compress_main([str(source), str(packed), "-q"]) == 0
+    assert commands.decompress_main([str(packed), str(back), "-q"]) == 0
+    assert codec.compress(make()) == packed.read_bytes()
+    assert codec.decompress(packed.read_bytes()) == back.read_bytes()
+
+
+def test_models_and_load() -> None:
+    assert codec.models() == ["image-fsp", "speech-fsp"]
+    assert codec.load("image-fsp").card.medium == "image"
+    assert codec.load(medium="speech").card.name == "speech-fsp"
+    with pytest.raises(ModelError, match="here are image-fsp, speech-fsp"):
+        codec.load("nonesuch")
+
+
+def test_mono() -> None:
+    data = codec.compress(wav(tones(500, channels=2)), mono=True)
+    assert soundfile.info(io.BytesIO(codec.decompress(data))).channels == 1
+
+
+def test_a_model_of_ones_own(tmp_path: Path) -> None:
+    mine = codec.load(str(export(tmp_path, "mine", tiny_codec("speech", seed=7))))
+    data = codec.compress(wav(tones(500)), model=mine)
+    assert codec.decompress(data, mine)
+    with pytest.raises(ModelError, match=mine.card.model_id.hex()):
+        codec.decompress(data)
+    with pytest.raises(ModelError, match=r"here are mine"):
+        codec.decompress(codec.compress(wav(tones(500))), mine)
+
+
+def test_wrong_arguments(speech_model: Model) -> None:
+    with pytest.raises(ModelError, match="codes speech, not image"):
+        codec.compress(picture(gradient(4, 4)), model=speech_model)
+    with pytest.raises(ValueError, match="choose from"):
+        codec.compress(wav(tones(10)), 300)
+    with pytest.raises(MediaError, match="xyz"):
+        codec.decompress(codec.compress(wav(tones(10))), suffix="xyz")
+
+
+def test_limits() -> None:
+    speech, image = codec.compress(wav(tones(17000))), codec.compress(picture(gradient(20, 20)))
+    with pytest.raises(BitstreamError, match="--max-seconds"):
+        codec.decompress(speech, limits=Limits(max_seconds=1))
+    with pytest.raises(BitstreamError, match="--max-pixels"):
+        codec.decompress(image, limits=Limits(max_pixels=399))
+
+
+@pytest.mark.parametrize("data", [b"", b"nonsense" * 10, b"\x89PNG\r\n\x1a\n"])
+def test_every_deliberate_error_is_a_codec_error(data: bytes) -> None:
+    for function in (codec.compress, codec.decompress):
+        with pytest.raises(CodecError) as error:
+            function(data)
+        assert "\n" not in str(error.value)
+
+
+def test_compress_stays_a_function() -> None:
+    """`codec.compress` is also a command's file; importing that would hide the function."""
+    for name in ("compress", "decompress", "load", "models"):
+        assert isinstance(getattr(codec, name), types.FunctionType)
+    with pytest.raises(AttributeError, match="nonesuch"):
+        _ = codec.nonesuch
+
+
+def test_silence_stays_finite() -> None:
+    decoded, _ = soundfile.read(io.BytesIO(codec.decompress(codec.compress(wav(np.zeros((700, 1), np.float32))))))
+    assert decoded.shape == (700,)

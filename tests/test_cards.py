@@ -1,0 +1,194 @@
+"""codec.cards: a model is found by name, path or identity, and never used if it is not what its card says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import export, tiny_codec
+
+from codec import cards, coding
+from codec.errors import ModelError
+
+pytestmark = pytest.mark.usefixtures("models")
+CONFIG = {"medium": "speech", "nets": {"hop": 96, "n_fft": 384}, "bottleneck": "fsp", "options": {}}
+TENSORS = {"a": np.arange(6, dtype=np.float16).reshape(2, 3), "b": np.ones(4, np.int32)}
+
+
+@pytest.fixture
+def copied(model_folder: Path, tmp_path: Path) -> Path:
+    """A folder of models that may be spoilt."""
+    return Path(shutil.copytree(model_folder, tmp_path / "models"))
+
+
+def test_the_identity_knows_no_order() -> None:
+    turned = {key: CONFIG[key] for key in reversed(CONFIG)}
+    assert cards.identity(turned, dict(reversed(TENSORS.items()))) == cards.identity(CONFIG, TENSORS)
+    assert cards.identity(CONFIG, {**TENSORS, "a": np.asfortranarray(TENSORS["a"])}) == cards.identity(CONFIG, TENSORS)
+    assert cards.identity(CONFIG, {**TENSORS, "b": TENSORS["b"].astype(">i4")}) == cards.identity(CONFIG, TENSORS)
+
+
+@pytest.mark.parametrize(
+    ("config", "tensors"),
+    [
+        ({**CONFIG, "bottleneck": "vp"}, TENSORS),
+        ({**CONFIG, "nets": {"hop": 96, "n_fft": 768}}, TENSORS),
+        ({**CONFIG, "options": {"eta": 0.5}}, TENSORS),
+        (CONFIG, {**TENSORS, "a": TENSORS["a"] + 1}),
+        (CONFIG, {**TENSORS, "a": TENSORS["a"].reshape(3, 2)}),
+        (CONFIG, {**TENSORS, "a": TENSORS["a"].view(np.int16)}),
+        (CONFIG, {"a": TENSORS["a"], "c": TENSORS["b"]}),
+        (CONFIG, {"a": TENSORS["a"]}),
+        (CONFIG, {**TENSORS, "c": np.empty(0)}),
+    ],
+)
+def test_the_identity_changes_with_anything(config: dict[str, Any], tensors: cards.Tensors) -> None:
+    assert cards.identity(config, tensors) != cards.identity(CONFIG, TENSORS)
+
+
+def test_every_tensor_of_a_model_counts() -> None:
+    card = cards.find("speech-fsp")
+    tensors = card.read()
+    for name, tensor in tensors.items():
+        changed = {**tensors, name: np.where(np.arange(tensor.size).reshape(tensor.shape) == 0, tensor + 1, tensor)}
+        assert cards.identity(card.config, changed) != card.model_id, name
+
+
+def test_models_are_listed_by_name(models: Path) -> None:
+    assert [card.name for card in cards.list_cards()] == ["image-fsp", "speech-fsp"]
+    assert cards.list_cards(models / "nowhere") == []
+
+
+def test_a_model_is_found_by_name_medium_path_and_identity(models: Path) -> None:
+    card = cards.find("speech-fsp")
+    assert cards.find(medium="speech") == card
+    assert cards.find(model_id=card.model_id) == card
+    for name in ("speech-fsp.json", "speech-fsp.safetensors", "speech-fsp"):
+        assert cards.find(str(models / name)) == card
+        assert cards.find(str(models / name), model_id=card.model_id) == card
+
+
+def test_a_path_may_have_dots_and_another_name_than_the_card(models: Path, tmp_path: Path) -> None:
+    for suffix in ("json", "safetensors"):
+        shutil.copy(models / f"speech-fsp.{suffix}", tmp_path / f"my best.v1.{suffix}")
+    card = cards.find(str(tmp_path / "my best.v1"))
+    assert card.name == "speech-fsp"
+    assert card.read()
+
+
+def test_the_preferred_bottleneck_wins(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cards, "MODELS_FOLDER", copied)
+    data = json.loads((copied / "speech-fsp.json").read_text())
+    for bottleneck in ("gmvq", "vp", "aaa"):
+        data["name"], data["config"]["bottleneck"] = f"speech-{bottleneck}", bottleneck
+        (copied / f"speech-{bottleneck}.json").write_text(json.dumps(data))
+    assert cards.find(medium="speech").name == "speech-vp"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "speech-xyz"}, r"no model speech-xyz; here are image-fsp, speech-fsp"),
+        ({"name": "speech-xyz", "model_id": bytes(16)}, r"no model speech-xyz; here are image-fsp, speech-fsp"),
+        ({"name": "image-fsp", "medium": "speech"}, r"no speech model image-fsp; here are"),
+        ({"model_id": bytes(16)}, r"needs model 0{32}; here are image-fsp \(\w{8}\), speech-fsp"),
+        ({"name": "/no/where.json"}, r"/no/where.json: cannot read .*No such file"),
+    ],
+)
+def test_what_is_not_there_is_said_with_what_there_is(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        cards.find(**arguments)
+
+
+def test_a_single_model_is_not_taken_for_another(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (copied / "image-fsp.json").unlink()
+    monkeypatch.setattr(cards, "MODELS_FOLDER", copied)
+    with pytest.raises(ModelError, match="no model speech-xyz"):
+        cards.find("speech-xyz")
+
+
+def spoil_card(key: str, value: Any) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        path = folder / "speech-fsp.json"
+        data = json.loads(path.read_text())
+        data[key] = value
+        path.write_text(json.dumps(data))
+
+    return spoil
+
+
+def flip_byte(folder: Path) -> None:
+    path = folder / "speech-fsp.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no weights": (lambda folder: (folder / "speech-fsp.safetensors").unlink(), "cannot read the weights"),
+    "empty weights": (lambda folder: (folder / "speech-fsp.safetensors").write_bytes(b""), "cannot read the weights"),
+    "cut weights": (
+        lambda folder: (folder / "speech-fsp.safetensors").write_bytes(
+            (folder / "speech-fsp.safetensors").read_bytes()[:5000]
+        ),
+        "cannot read the weights",
+    ),
+    "a flipped bit": (flip_byte, "not those of the card"),
+    "another's weights": (
+        lambda folder: (folder / "speech-fsp.safetensors").write_bytes((folder / "image-fsp.safetensors").read_bytes()),
+        "not those of the card",
+    ),
+    "no JSON": (lambda folder: (folder / "speech-fsp.json").write_text("hello"), "not a model card"),
+    "no text": (lambda folder: (folder / "speech-fsp.json").write_bytes(b"\xff\xfe"), "not a model card"),
+    "a list": (lambda folder: (folder / "speech-fsp.json").write_text("[]"), "not a model card"),
+    "no hex": (spoil_card("model_id", "xyz"), "not a model card"),
+    "no sizes": (spoil_card("num_codes", 5), "not a model card"),
+    "no configuration": (spoil_card("config", "xyz"), "not a model card"),
+    "an empty configuration": (spoil_card("config", {}), "not a model card"),
+    "other sizes": (spoil_card("num_codes", {"512": 512}), "other codebook sizes"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(DAMAGE))
+def test_a_damaged_model_is_refused_by_its_path(copied: Path, name: str) -> None:
+    spoil, message = DAMAGE[name]
+    spoil(copied)
+    with pytest.raises(ModelError, match=message) as error:
+        coding.load(cards.find(str(copied / "speech-fsp.json")))
+    assert str(error.value).startswith(str(copied / "speech-fsp"))
+
+
+@pytest.mark.parametrize("change", [{"bottleneck": "nonesuch"}, {"options": {"nonesuch": 1}}, {"medium": "video"}])
+def test_a_model_of_a_later_version_is_refused(copied: Path, change: dict[str, Any]) -> None:
+    """A true card, whose identity fits, that this version cannot build."""
+    path = copied / "speech-fsp.json"
+    data = json.loads(path.read_text())
+    data["config"] |= change
+    data["model_id"] = cards.identity(data["config"], cards.find(str(path)).read()).hex()
+    path.write_text(json.dumps(data))
+    with pytest.raises(ModelError, match="may need another version of codec"):
+        coding.load(cards.find(str(path)))
+
+
+def test_loading_gives_the_nets_that_were_exported(tmp_path: Path) -> None:
+    codec = tiny_codec("image", seed=3)
+    model = coding.load(cards.read_card(export(tmp_path, "image-fsp", codec)))
+    state = model.codec.state_dict()
+    assert not model.codec.training
+    assert sorted(model.tables) == [256, 1024, 4096, 16384]
+    for name, value in codec.state_dict().items():
+        assert state[name].equal(value.half().float()), name
+
+
+def test_the_shipped_models_are_whole(root: Path) -> None:
+    found = cards.list_cards(root / "assets/models")
+    if not found:
+        pytest.skip("no models are shipped yet")
+    for card in found:
+        assert card.path.stem == card.name
+        assert card.read()

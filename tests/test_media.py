@@ -1,0 +1,291 @@
+"""codec.media: what users hand in becomes plain arrays or one clear error, and comes out as it went in."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import random
+import struct
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import gradient, picture, tones, wav
+from PIL import Image
+
+from codec.errors import MediaError
+from codec.media import AUDIO_SUFFIXES, AudioReader, AudioWriter, detect, load_audio, load_image, resample, save_image
+
+GREY = Image.new("L", (5, 4), 100)
+RED = Image.new("RGB", (5, 4), (200, 30, 40))
+
+
+def sixteen_bit(value: int) -> Image.Image:
+    return Image.fromarray(np.full((4, 5), value, np.uint16))
+
+
+def palette(transparent: bool) -> bytes:
+    image = RED.quantize(4)
+    return picture(image, transparency=image.getpixel((0, 0))) if transparent else picture(image)
+
+
+# A picture's bytes, and the colour that all of it must have.
+PICTURES: dict[str, tuple[Callable[[], bytes], tuple[int, int, int]]] = {
+    "rgb": (lambda: picture(RED), (200, 30, 40)),
+    "grey": (lambda: picture(GREY), (100, 100, 100)),
+    "1-bit": (lambda: picture(Image.new("1", (5, 4), 1)), (255, 255, 255)),
+    "16-bit": (lambda: picture(sixteen_bit(40000)), (156, 156, 156)),
+    "16-bit-dark": (lambda: picture(sixteen_bit(200)), (1, 1, 1)),
+    "16-bit-pgm": (lambda: picture(sixteen_bit(40000), "PPM"), (156, 156, 156)),
+    "float-tiff": (lambda: picture(Image.new("F", (5, 4), 0.5), "TIFF"), (128, 128, 128)),
+    "float-nan": (lambda: picture(Image.new("F", (5, 4), float("nan")), "TIFF"), (0, 0, 0)),
+    "palette": (lambda: palette(False), (200, 30, 40)),
+    "palette-transparent": (lambda: palette(True), (255, 255, 255)),
+    "rgba": (lambda: picture(Image.new("RGBA", (5, 4), (0, 0, 0, 51))), (204, 204, 204)),
+    "rgba-opaque": (lambda: picture(Image.new("RGBA", (5, 4), (9, 8, 7, 255))), (9, 8, 7)),
+    "la": (lambda: picture(Image.new("LA", (5, 4), (0, 51))), (204, 204, 204)),
+    "cmyk": (lambda: picture(Image.new("CMYK", (5, 4), (0, 255, 255, 0)), "JPEG", quality=100), (254, 0, 0)),
+    "webp": (lambda: picture(RED, "WEBP", lossless=True), (200, 30, 40)),
+    "bmp": (lambda: picture(RED, "BMP"), (200, 30, 40)),
+    "gif": (lambda: picture(RED, "GIF", save_all=True, append_images=[GREY]), (200, 30, 40)),
+    "webp-animated": (
+        lambda: picture(RED, "WEBP", save_all=True, append_images=[GREY], lossless=True),
+        (200, 30, 40),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(PICTURES))
+def test_every_kind_of_picture_becomes_rgb(name: str) -> None:
+    make, colour = PICTURES[name]
+    data = make()
+    pixels = load_image(io.BytesIO(data))
+    assert detect(data[:16]) == "image"
+    assert pixels.shape == (4, 5, 3)
+    assert pixels.dtype == np.uint8
+    assert np.abs(pixels.astype(int) - colour).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "notice"),
+    [
+        ("16-bit", "8 bits a channel"),
+        ("rgba", "laid on white"),
+        ("rgba-opaque", None),
+        ("gif", "only the first"),
+        ("palette", None),
+    ],
+)
+def test_what_is_lost_is_said_and_nothing_else(name: str, notice: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    load_image(io.BytesIO(PICTURES[name][0]()))
+    assert [notice in message for message in caplog.messages] == ([True] if notice else [])
+
+
+def test_a_rotated_photograph_is_upright() -> None:
+    """EXIF orientation 6: the camera was held on its side."""
+    pixels = np.zeros((8, 16, 3), np.uint8)
+    pixels[:, :8] = 255
+    exif = Image.Exif()
+    exif[0x112] = 6
+    upright = load_image(io.BytesIO(picture(pixels, "PNG", exif=exif)))
+    assert upright.shape == (16, 8, 3)
+    assert upright[0, 0, 0] == 255
+    assert upright[-1, -1, 0] == 0
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "PPM", "JPEG2000"])
+def test_damaged_pictures_raise_nothing_but_media_errors(kind: str) -> None:
+    """Cut and flipped bytes; readers of damaged files raise RuntimeError, ValueError, SyntaxError and more."""
+    whole = picture(gradient(24, 20), kind)
+    assert load_image(io.BytesIO(whole)).shape == (24, 20, 3)
+    chance = random.Random(kind)
+    refused = 0
+    for _ in range(60):
+        data = bytearray(whole)
+        for _ in range(chance.choice((1, 2, 8))):
+            data[chance.randrange(min(len(data), 400))] = chance.randrange(256)
+        if chance.random() < 0.3:
+            del data[chance.randrange(len(data)) :]
+        try:
+            load_image(io.BytesIO(bytes(data)), max_pixels=10**5)
+        except MediaError:
+            refused += 1
+    assert refused > 5
+
+
+def test_a_picture_above_the_limit_is_refused_before_it_is_decoded() -> None:
+    data = picture(np.zeros((100, 100, 3), np.uint8))
+    assert load_image(io.BytesIO(data), 10**4).shape == (100, 100, 3)
+    with pytest.raises(MediaError, match=r"100x100 .* --max-pixels"):
+        load_image(io.BytesIO(data[:60]), 10**4 - 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype", "steps"),
+    [
+        ("WAV", "PCM_16", 2**15),
+        ("WAV", "PCM_U8", 2**7),
+        ("WAV", "PCM_24", 2**23),
+        ("WAV", "FLOAT", None),
+        ("WAV", "DOUBLE", None),
+        ("WAV", "ULAW", 30),
+        ("FLAC", "PCM_16", 2**15),
+        ("AIFF", "PCM_16", 2**15),
+        ("OGG", "VORBIS", 4),
+        ("OGG", "OPUS", 4),
+        ("MP3", "MPEG_LAYER_III", 10),
+    ],
+)
+def test_every_kind_of_recording_is_read(kind: str, subtype: str, steps: int | None) -> None:
+    samples = tones(9000, channels=2)
+    data = wav(samples, kind=kind, subtype=subtype)
+    assert detect(data[:16]) == "speech"
+    read, rate = load_audio(io.BytesIO(data))
+    assert (rate, read.dtype, read.shape[1]) == (16000, np.float32, 2)
+    assert len(read) == 9000 or kind == "MP3"
+    if kind != "MP3":
+        assert np.abs(read - samples).max() <= (1 / steps if steps else 1e-6)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3", "AIFF"])
+def test_damaged_recordings_raise_nothing_but_media_errors(kind: str) -> None:
+    whole = wav(tones(8000), kind=kind, subtype=None)
+    chance = random.Random(kind)
+    for _ in range(40):
+        data = bytearray(whole)
+        data[chance.randrange(min(len(data), 200))] ^= 1 << chance.randrange(8)
+        with contextlib.suppress(MediaError):
+            load_audio(io.BytesIO(bytes(data)))
+
+
+def test_a_recording_cut_short_is_coded_as_far_as_it_goes_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    data = wav(tones(4000))
+    assert len(load_audio(io.BytesIO(data[:-4000]))[0]) == 2000
+    assert caplog.messages == ["the recording is cut short: coded as far as it goes"]
+
+
+def test_a_recording_from_a_pipe_knows_no_length_and_is_whole(caplog: pytest.LogCaptureFixture) -> None:
+    """What ffmpeg and sox write to a pipe declares 2**32 - 1 bytes."""
+    data = bytearray(wav(tones(4000)))
+    data[4:8] = data[40:44] = struct.pack("<I", 2**32 - 1)
+    assert len(load_audio(io.BytesIO(bytes(data)))[0]) == 4000
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_refused_and_located(value: float) -> None:
+    samples = tones(70000)
+    samples[66000] = value
+    with pytest.raises(MediaError, match="sample 66000 is not a number"):
+        load_audio(io.BytesIO(wav(samples, subtype="FLOAT")))
+
+
+def test_samples_beyond_full_scale_are_clipped_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    samples = tones(200000) * 1e30
+    read, _ = load_audio(io.BytesIO(wav(samples, subtype="FLOAT")))
+    assert np.abs(read).max() == 1
+    assert caplog.messages == ["samples beyond full scale: clipped"]
+
+
+@pytest.mark.parametrize("rate", [500, 800_000])
+def test_an_absurd_sample_rate_is_refused(rate: int) -> None:
+    with pytest.raises(MediaError, match="sample rate"):
+        AudioReader(io.BytesIO(wav(tones(100), rate)))
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "aiff"])
+def test_16_bit_samples_come_back_bit_for_bit(suffix: str) -> None:
+    """No hidden gain: reading divides by 32768, so writing must multiply by it."""
+    values = np.arange(-32768, 32768, dtype=np.int16)[:, None]
+    file = io.BytesIO()
+    writer = AudioWriter(file, 16000, 1, suffix)
+    writer.write(values.astype(np.float32) / 32768)
+    writer.close()
+    read, _ = soundfile.read(io.BytesIO(file.getvalue()), dtype="int16", always_2d=True)
+    assert np.array_equal(read, values)
+
+
+@pytest.mark.parametrize("suffix", sorted(AUDIO_SUFFIXES))
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_what_goes_wrong_in_the_file_comes_out(suffix: str, error: BaseException) -> None:
+    """libsndfile's callbacks would swallow it, print a traceback, and leave a file that ends too early."""
+
+    class Full(io.BytesIO):
+        def write(self, data: object) -> int:
+            if self.tell() > 5000:
+                raise error
+            return super().write(data)  # type: ignore[arg-type]
+
+    def write() -> None:
+        writer = AudioWriter(Full(), 48000, 1, suffix)
+        for _ in range(4):
+            writer.write(tones(48000, 48000))
+        writer.close()
+
+    with pytest.raises(type(error)) as raised:
+        write()
+    assert raised.value is error
+
+
+def test_loud_samples_clip_and_do_not_wrap() -> None:
+    file = io.BytesIO()
+    writer = AudioWriter(file, 16000, 1)
+    writer.write(np.array([[1.0], [1.5], [-1.5]], np.float32))
+    writer.close()
+    assert soundfile.read(io.BytesIO(file.getvalue()), dtype="int16")[0].tolist() == [32767, 32767, -32768]
+
+
+@pytest.mark.parametrize("suffix", sorted(AUDIO_SUFFIXES))
+def test_every_audio_suffix_is_written_and_read(suffix: str) -> None:
+    file = io.BytesIO()
+    writer = AudioWriter(file, 48000, 2, suffix)
+    writer.write(tones(200_000, 48000, 2))
+    writer.close()
+    read, rate = load_audio(io.BytesIO(file.getvalue()))
+    assert rate == 48000
+    assert len(read) == pytest.approx(200_000, abs=5000 if suffix == "mp3" else 0)
+
+
+@pytest.mark.parametrize(("rate", "channels", "suffix"), [(44100, 1, "opus"), (16000, 9, "flac"), (16000, 1, "xyz")])
+def test_what_a_format_cannot_hold_is_a_media_error(rate: int, channels: int, suffix: str) -> None:
+    with pytest.raises(MediaError, match=suffix):
+        AudioWriter(io.BytesIO(), rate, channels, suffix)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tiff", "tif"])
+def test_pictures_are_written_without_loss(suffix: str) -> None:
+    file = io.BytesIO()
+    save_image(file, gradient(9, 7), suffix)
+    assert np.array_equal(load_image(file), gradient(9, 7))
+
+
+def test_an_unknown_picture_suffix_lists_the_known() -> None:
+    with pytest.raises(MediaError, match="jpeg, jpg, png"):
+        save_image(io.BytesIO(), gradient(2, 2), "xyz")
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 96000, 44101, 44110])
+def test_resampling_keeps_level_and_pitch(rate: int) -> None:
+    """There and back is the same sound. 44101 and 44110 Hz share little with 16 kHz and go through the spectrum."""
+    time = np.arange(rate) / rate
+    tone = (0.5 * np.sin(2 * np.pi * 440 * time)).astype(np.float32)[:, None]
+    at_16k = resample(tone, rate, 16000)
+    assert at_16k.shape == (16000, 1)
+    expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
+    middle = slice(4000, 12000)
+    assert np.abs(at_16k[middle, 0] - expected[middle]).max() < 2e-3
+    back = resample(at_16k, 16000, rate)
+    assert back.shape == tone.shape
+    assert np.abs(back - tone)[rate // 4 : -rate // 4].max() < 4e-3
+
+
+def test_an_empty_file_says_so() -> None:
+    with pytest.raises(MediaError, match="empty"):
+        detect(b"")
+
+
+def test_logging_of_pillow_is_silent() -> None:
+    """It would print a second line under an error."""
+    assert any(isinstance(handler, logging.NullHandler) for handler in logging.getLogger("PIL").handlers)
