@@ -28,8 +28,9 @@ MODEL_ID_BYTES = 16
 PACKAGE = Path(__file__).parent
 # A wheel carries the assets inside the package; in a source tree they lie beside it.
 MODELS_FOLDER = next((p for p in (PACKAGE / "assets/models", PACKAGE.parent / "assets/models") if p.is_dir()), PACKAGE)
-# Which of a medium's models is used when none is named: the first that is there.
-PREFERENCE = ("vp", "fsp", "gmvq")
+# A medium's best model is the one with the highest mean of this figure at this codebook size, over its test sets.
+QUALITY = {"speech": "STOI", "image": "SSIM"}
+QUALITY_SIZE = "1024"
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -59,6 +60,13 @@ class Card:
     @property
     def medium(self) -> str:
         return str(self.config["medium"])
+
+    @property
+    def quality(self) -> float:
+        """What `python -m eval --card` measured, higher is better; 0 for a model that was not measured."""
+        results = [sizes[QUALITY_SIZE] for sizes in self.data.get("results", {}).values() if QUALITY_SIZE in sizes]
+        figures = [float(result[QUALITY[self.medium]]) for result in results if result[QUALITY[self.medium]] is not None]
+        return sum(figures) / len(figures) if figures else 0.0
 
     def read(self) -> Tensors:
         """All tensors, verified against the card. Raises ModelError where the file is missing, damaged or another's."""
@@ -143,5 +151,4 @@ def find(name: str | None = None, medium: str | None = None, model_id: bytes | N
         raise ModelError(
             f"no {f'{medium} ' if medium else ''}model {name or ''}; here are {have or 'none'}".replace("  ", " ")
         )
-    order = {bottleneck: rank for rank, bottleneck in enumerate(PREFERENCE)}
-    return min(candidates, key=lambda card: (order.get(str(card.config["bottleneck"]), len(order)), card.name))
+    return max(candidates, key=lambda card: (card.quality, card.name))

@@ -1,7 +1,6 @@
 """The command line: codec.compress, codec.decompress, codec.info.
 
-stdout carries data or the report, stderr everything else. An error is one line and an exit code (0 done, 1 failed,
-2 usage, 3 model, 4 integrity, 130 interrupted), and leaves nothing half-written. Torch is imported only to code.
+stdout carries data or the report, stderr everything else. Torch is imported only to code.
 """
 
 from __future__ import annotations
@@ -10,33 +9,26 @@ import argparse
 import json
 import logging
 import os
-import shutil
-import signal
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import suppress
 from math import inf, log2
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TextIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from codec import __version__, cards
 from codec.bitstream import MAGIC, Limits, Reader, scan
-from codec.errors import CodecError, MediaError, ModelError
+from codec.errors import MediaError, ModelError
+from codec.files import STDIO, reading, writing
 from codec.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES, AudioWriter, detect, load_image, save_image
+from codec.terminal import UsageError, each, fail, print_line, run
 
 if TYPE_CHECKING:
     from codec.coding import Model
 
 log = logging.getLogger("codec")
 
-STDIO = "-"
 HEAD = 16  # bytes that tell a medium
-
-
-class UsageError(Exception):
-    """Arguments that contradict each other: exit code 2."""
 
 
 # ---------------------------------------------------------------------------------------------------------- compress
@@ -59,18 +51,18 @@ def compress_main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-t", "--test", action="store_true", help="decode what was written and verify it")
     parser.add_argument("--list-models", action=_ListModels, nargs=0, help="list the shipped models and exit")
     _add_common(parser)
-    return _run(parser, arguments, _compress)
+    return run(parser, arguments, _compress)
 
 
 def _compress(options: argparse.Namespace) -> None:
     if options.codebook_size is not None and options.bitrate is not None:
         raise UsageError("give --codebook-size or --bitrate, not both")
     models = _Models(options.device)
-    _each(_jobs(options), lambda source, target: _compress_file(source, target, options, models))
+    each(_jobs(options), lambda source, target: _compress_file(source, target, options, models))
 
 
 def _compress_file(source: str, target: str, options: argparse.Namespace, models: _Models) -> None:
-    with _input(source) as file, _output(target, options.force) as out:
+    with reading(source) as file, writing(target, options.force) as out:
         head = file.read(HEAD)
         file.seek(0)
         if head.startswith(MAGIC):
@@ -149,19 +141,19 @@ def decompress_main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--max-seconds", type=int, default=Limits().max_seconds, metavar="S", help="refuse longer ones")
     _add_common(parser)
-    return _run(parser, arguments, _decompress)
+    return run(parser, arguments, _decompress)
 
 
 def _decompress(options: argparse.Namespace) -> None:
     models = _Models(options.device)
     limits = Limits(max_pixels=options.max_pixels, max_seconds=options.max_seconds)
-    _each(_jobs(options, unpack=True), lambda source, target: _decompress_file(source, target, options, models, limits))
+    each(_jobs(options, unpack=True), lambda source, target: _decompress_file(source, target, options, models, limits))
 
 
 def _decompress_file(
     source: str, target: str | None, options: argparse.Namespace, models: _Models, limits: Limits
 ) -> None:
-    with _input(source) as file:
+    with reading(source) as file:
         reader = Reader(file, limits)
         card = cards.find(options.model, model_id=reader.header.model_id)
         if target is None:
@@ -169,7 +161,7 @@ def _decompress_file(
             units = _decode(reader, model, None, "")
         else:
             target, suffix = _suffix(target, reader.header.medium, chosen=not Path(options.input).is_dir())
-            with _output(target, options.force) as out:
+            with writing(target, options.force) as out:
                 model, start = models.get(card), time.perf_counter()
                 units = _decode(reader, model, out, suffix)
         report = {
@@ -232,7 +224,7 @@ def info_main(arguments: list[str] | None = None) -> int:
     parser = _parser("info", "Describes .bin files from their bytes alone; no model is loaded.")
     parser.add_argument("files", nargs="+", metavar="FILE", help=".bin file, or - for stdin")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    return _run(parser, arguments, _info)
+    return run(parser, arguments, _info)
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -241,7 +233,7 @@ def _info(options: argparse.Namespace) -> None:
         names = {card.model_id: card.name for card in cards.list_cards()}
 
     def describe(name: str, _: None) -> None:
-        with _input(name) as file:
+        with reading(name) as file:
             summary = scan(file)
         header = summary.header
         record: dict[str, Any] = {
@@ -276,9 +268,9 @@ def _info(options: argparse.Namespace) -> None:
             width = max(map(len, record))
             for key, value in record.items():
                 shown = f"{value:.6g}" if isinstance(value, float) else value
-                _print(f"{key.replace('_', ' '):<{width}}  {shown}", sys.stdout)
+                print_line(f"{key.replace('_', ' '):<{width}}  {shown}", sys.stdout)
 
-    _each([(name, None) for name in options.files], describe)
+    each([(name, None) for name in options.files], describe)
 
 
 # ------------------------------------------------------------------------------------------------- shared by commands
@@ -318,7 +310,7 @@ class _ListModels(argparse.Action):
                 sizes = ", ".join(map(str, card.num_codes))
                 print(f"{card.name:<14} {card.medium:<7} K = {sizes}   {card.model_id.hex()}")
         except ModelError as error:
-            parser.exit(_fail(error, error.exit_code))
+            parser.exit(fail(error, error.exit_code))
         parser.exit(0)
 
 
@@ -343,149 +335,6 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     volume.add_argument("-q", "--quiet", action="store_true", help="no report and no notices")
     volume.add_argument("-v", "--verbose", action="store_true", help="say more")
     parser.add_argument("--json", action="store_true", help="report as one JSON object a line")
-
-
-def _run(
-    parser: argparse.ArgumentParser, arguments: list[str] | None, command: Callable[[argparse.Namespace], None]
-) -> int:
-    """Parses, runs, and turns every deliberate error into one line and its exit code."""
-    options = parser.parse_args(arguments)
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    quiet, verbose = getattr(options, "quiet", False), getattr(options, "verbose", False)
-    previous_level, previous_terminate = log.level, _on_terminate(_interrupt)
-    log.addHandler(handler)
-    log.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING)
-    try:
-        command(options)
-        sys.stdout.flush()
-    except UsageError as error:
-        parser.print_usage(sys.stderr)
-        return _fail(error, 2)
-    except CodecError as error:
-        return _fail(error, error.exit_code)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
-        return _fail("the reader of the output went away", 1)
-    except OSError as error:
-        return _fail(error, 1)
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch says so with a RuntimeError
-            raise
-        return _fail("not enough memory; scale the input down", 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted; no unfinished file is left", 130)
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(previous_level)
-        _on_terminate(previous_terminate)
-    return 0
-
-
-def _fail(error: object, code: int) -> int:
-    """Prints one line."""
-    if isinstance(error, OSError) and error.strerror:
-        error = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    return code
-
-
-def _interrupt(*_: Any) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def _on_terminate(handler: Any) -> Any:
-    """Lets SIGTERM clean up like Ctrl-C; only the main thread may set handlers."""
-    try:
-        return signal.signal(signal.SIGTERM, handler)
-    except ValueError:
-        return None
-
-
-def _each(jobs: Sequence[tuple[str, Any]], work: Callable[[str, Any], None]) -> None:
-    """Does every job, (input, output). Of several, those that fail are named, and the others are still done.
-
-    Raises:
-        CodecError, OSError: The only job failed; or, once all is done, some of several did.
-    """
-    failed = 0
-    for source, target in jobs:
-        try:
-            with _naming(source):
-                work(source, target)
-        except (CodecError, OSError) as error:
-            if len(jobs) == 1 or isinstance(error, BrokenPipeError):
-                raise
-            failed += bool(_fail(error, 1))
-    if failed:
-        raise CodecError(f"{failed} of {len(jobs)} files failed")
-
-
-@contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Puts the input's name before its errors."""
-    try:
-        yield
-    except CodecError as error:
-        label = "stdin" if name == STDIO else name
-        error.args = (f"{label}: {error}",)
-        raise
-
-
-@contextmanager
-def _input(name: str) -> Iterator[BinaryIO]:
-    """Opens a file for reading; a pipe goes through a temporary file, since audio readers seek."""
-    with nullcontext(sys.stdin.buffer) if name == STDIO else Path(name).open("rb") as file:
-        if name != STDIO and file.seekable():
-            yield cast(BinaryIO, file)
-            return
-        with tempfile.TemporaryFile() as spool:
-            shutil.copyfileobj(file, spool)
-            spool.seek(0)
-            yield cast(BinaryIO, spool)
-
-
-@contextmanager
-def _output(name: str, force: bool) -> Iterator[BinaryIO]:
-    """A file that appears under its name whole, or not at all."""
-    target = Path(name)
-    if name == STDIO or target.is_char_device() or target.is_fifo():
-        with tempfile.TemporaryFile() as spool:
-            yield cast(BinaryIO, spool)
-            spool.seek(0)
-            with nullcontext(sys.stdout.buffer) if name == STDIO else target.open("wb") as pipe:
-                shutil.copyfileobj(spool, pipe)
-                pipe.flush()
-        return
-    if target.is_dir():
-        raise MediaError(f"{target} is a folder; name a file in it")
-    if target.exists() and not force:
-        raise MediaError(f"{target} exists; overwrite it with --force")
-    target = Path(os.path.realpath(target))  # a link stays a link
-    if target.parent.is_file():
-        raise MediaError(f"{target.parent} is a file, not a folder")
-    new_folders = [folder for folder in target.parents if not folder.exists()]
-    partial = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(dir=target.parent, prefix=".codec-", suffix=".part")
-        with os.fdopen(descriptor, "w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(descriptor)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(partial).chmod(0o666 & ~umask)
-        Path(partial).replace(target)
-    except BaseException as error:
-        if partial is not None:
-            Path(partial).unlink(missing_ok=True)
-        for folder in new_folders:
-            with suppress(OSError):
-                folder.rmdir()
-        if isinstance(error, OSError):
-            error.filename = name  # rather than the temporary file's
-        raise
 
 
 def _jobs(options: argparse.Namespace, unpack: bool = False) -> list[tuple[str, Any]]:
@@ -541,10 +390,4 @@ def _report(report: dict[str, Any], options: argparse.Namespace, data_on_stdout:
         print(json.dumps(report), file=stream)
     else:
         verified = ", verified" if report.get("verified") and "bytes_out" in report else ""
-        _print(f"{report['input']}: {report['model']}, K = {report['codebook_size']}: {line}{verified}", stream)
-
-
-def _print(line: str, stream: TextIO) -> None:
-    """Prints a line with a file's name, which need not be text that the stream can take."""
-    encoding = stream.encoding or "utf-8"
-    print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+        print_line(f"{report['input']}: {report['model']}, K = {report['codebook_size']}: {line}{verified}", stream)

@@ -1,12 +1,20 @@
-"""Many files from folders and tars, as (name, content)."""
+"""Files: reading and writing them so that nothing half-written is left, and walking folders and tars."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from codec.errors import MediaError
+
+STDIO = "-"  # the name of stdin and stdout
 
 
 def walk(sources: list[Path]) -> Iterator[tuple[str, bytes]]:
@@ -36,3 +44,63 @@ def _walk_tar(source: Path) -> Iterator[tuple[str, bytes]]:
                     yield f"{source}:{member.name}", file.read()
     except tarfile.TarError as error:
         raise MediaError(f"{source}: damaged tar ({error}); copy it again") from None
+
+
+@contextmanager
+def reading(name: str) -> Iterator[BinaryIO]:
+    """Opens a file for reading; a pipe goes through a temporary file, since audio readers seek."""
+    with nullcontext(sys.stdin.buffer) if name == STDIO else Path(name).open("rb") as file:
+        if name != STDIO and file.seekable():
+            yield cast(BinaryIO, file)
+            return
+        with tempfile.TemporaryFile() as spool:
+            shutil.copyfileobj(file, spool)
+            spool.seek(0)
+            yield cast(BinaryIO, spool)
+
+
+@contextmanager
+def writing(name: str, force: bool) -> Iterator[BinaryIO]:
+    """A file that appears under its name whole, or not at all.
+
+    Raises:
+        MediaError: The name is a folder, lies below a file, or is there already and not to be replaced (`force`).
+    """
+    target = Path(name)
+    if name == STDIO or target.is_char_device() or target.is_fifo():
+        with tempfile.TemporaryFile() as spool:
+            yield cast(BinaryIO, spool)
+            spool.seek(0)
+            with nullcontext(sys.stdout.buffer) if name == STDIO else target.open("wb") as pipe:
+                shutil.copyfileobj(spool, pipe)
+                pipe.flush()
+        return
+    if target.is_dir():
+        raise MediaError(f"{target} is a folder; name a file in it")
+    if target.exists() and not force:
+        raise MediaError(f"{target} exists; overwrite it with --force")
+    target = Path(os.path.realpath(target))  # a link stays a link
+    if target.parent.is_file():
+        raise MediaError(f"{target.parent} is a file, not a folder")
+    new_folders = [folder for folder in target.parents if not folder.exists()]
+    partial = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, partial = tempfile.mkstemp(dir=target.parent, prefix=".codec-", suffix=".part")
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(partial).chmod(0o666 & ~umask)
+        Path(partial).replace(target)
+    except BaseException as error:
+        if partial is not None:
+            Path(partial).unlink(missing_ok=True)
+        for folder in new_folders:
+            with suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, OSError):
+            error.filename = name  # rather than the temporary file's
+        raise

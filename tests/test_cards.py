@@ -192,3 +192,15 @@ def test_the_shipped_models_are_whole(root: Path) -> None:
     for card in found:
         assert card.path.stem == card.name
         assert card.read()
+
+
+def test_the_best_model_is_the_one_that_measured_best(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A figure at K = 1024 decides, and a missing one counts as nothing."""
+    monkeypatch.setattr(cards, "MODELS_FOLDER", copied)
+    data = json.loads((copied / "image-fsp.json").read_text())
+    for name, ssim in (("image-aa", 0.7), ("image-bb", 0.6), ("image-zz", None)):
+        results = {"set": {"1024": {"SSIM": ssim, "PSNR": 20.0}, "256": {"SSIM": 0.99}}}
+        (copied / f"{name}.json").write_text(json.dumps(data | {"name": name, "results": results}))
+    measured = {card.name: card.quality for card in cards.list_cards()}
+    assert (measured["image-aa"], measured["image-bb"], measured["image-zz"]) == (0.7, 0.6, 0.0)
+    assert cards.find(medium="image").name == "image-aa"

@@ -23,7 +23,7 @@ import soundfile
 from conftest import export, gradient, picture, tiny_codec, tones, wav
 from PIL import Image
 
-from codec import cards, coding, commands
+from codec import cards, coding, commands, files
 from codec.bitstream import FIRST_CHUNK
 
 pytestmark = pytest.mark.usefixtures("models")
@@ -253,7 +253,7 @@ def test_an_unwritable_folder_is_named(
     def refuse(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(commands.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(files.tempfile, "mkstemp", refuse)
     result = run("compress", speech, tmp_path / "new/out.bin")
     assert (result.code, result.err) == (1, f"error: {tmp_path / 'new/out.bin'}: {error.strerror}\n")
     assert not (tmp_path / "new").exists()

@@ -1,0 +1,114 @@
+"""How a command behaves in a terminal: one line for an error, exit codes, clean interruption, notices on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn, TextIO
+
+from codec.errors import CodecError
+from codec.files import STDIO
+
+log = logging.getLogger("codec")
+
+
+class UsageError(Exception):
+    """Arguments that contradict each other: exit code 2."""
+
+
+def run(
+    parser: argparse.ArgumentParser, arguments: list[str] | None, command: Callable[[argparse.Namespace], None]
+) -> int:
+    """Parses, runs, and turns every deliberate error into one line and its exit code."""
+    options = parser.parse_args(arguments)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    quiet, verbose = getattr(options, "quiet", False), getattr(options, "verbose", False)
+    previous_level, previous_terminate = log.level, _on_terminate(_interrupt)
+    log.addHandler(handler)
+    log.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING)
+    try:
+        command(options)
+        sys.stdout.flush()
+    except UsageError as error:
+        parser.print_usage(sys.stderr)
+        return fail(error, 2)
+    except CodecError as error:
+        return fail(error, error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
+        return fail("the reader of the output went away", 1)
+    except OSError as error:
+        return fail(error, 1)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch says so with a RuntimeError
+            raise
+        return fail("not enough memory; scale the input down", 1)
+    except KeyboardInterrupt:
+        return fail("interrupted; no unfinished file is left", 130)
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(previous_level)
+        _on_terminate(previous_terminate)
+    return 0
+
+
+def fail(error: object, code: int) -> int:
+    """Prints one line."""
+    if isinstance(error, OSError) and error.strerror:
+        error = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+def _interrupt(*_: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _on_terminate(handler: Any) -> Any:
+    """Lets SIGTERM clean up like Ctrl-C; only the main thread may set handlers."""
+    try:
+        return signal.signal(signal.SIGTERM, handler)
+    except ValueError:
+        return None
+
+
+def each(jobs: Sequence[tuple[str, Any]], work: Callable[[str, Any], None]) -> None:
+    """Does every job, (input, output). Of several, those that fail are named, and the others are still done.
+
+    Raises:
+        CodecError, OSError: The only job failed; or, once all is done, some of several did.
+    """
+    failed = 0
+    for source, target in jobs:
+        try:
+            with _naming(source):
+                work(source, target)
+        except (CodecError, OSError) as error:
+            if len(jobs) == 1 or isinstance(error, BrokenPipeError):
+                raise
+            failed += bool(fail(error, 1))
+    if failed:
+        raise CodecError(f"{failed} of {len(jobs)} files failed")
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Puts the input's name before its errors."""
+    try:
+        yield
+    except CodecError as error:
+        label = "stdin" if name == STDIO else name
+        error.args = (f"{label}: {error}",)
+        raise
+
+
+def print_line(line: str, stream: TextIO) -> None:
+    """Prints a line with a file's name, which need not be text that the stream can take."""
+    encoding = stream.encoding or "utf-8"
+    print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream)
