@@ -65,7 +65,8 @@ class Card:
     def quality(self) -> float:
         """What `python -m eval --card` measured, higher is better; 0 for a model that was not measured."""
         results = [sizes[QUALITY_SIZE] for sizes in self.data.get("results", {}).values() if QUALITY_SIZE in sizes]
-        figures = [float(result[QUALITY[self.medium]]) for result in results if result[QUALITY[self.medium]] is not None]
+        measured = [result[QUALITY[self.medium]] for result in results]
+        figures = [float(figure) for figure in measured if figure is not None]
         return sum(figures) / len(figures) if figures else 0.0
 
     def read(self) -> Tensors:
