@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check lint format golden clean
+.PHONY: help demo test check lint format clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets

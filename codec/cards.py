@@ -64,9 +64,12 @@ class Card:
     @property
     def quality(self) -> float:
         """What `python -m eval --card` measured, higher is better; 0 for a model that was not measured."""
-        results = [sizes[QUALITY_SIZE] for sizes in self.data.get("results", {}).values() if QUALITY_SIZE in sizes]
-        measured = [result[QUALITY[self.medium]] for result in results]
-        figures = [float(figure) for figure in measured if figure is not None]
+        try:
+            results = [sizes.get(QUALITY_SIZE, {}) for sizes in self.data.get("results", {}).values()]
+            measured = [result.get(QUALITY[self.medium]) for result in results]
+            figures = [float(figure) for figure in measured if figure is not None]
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ModelError(f"{self.path}: the card's results are not readable ({error}); measure again") from None
         return sum(figures) / len(figures) if figures else 0.0
 
     def read(self) -> Tensors:

@@ -21,7 +21,7 @@ from codec.bitstream import MAGIC, Limits, Reader, scan
 from codec.errors import MediaError, ModelError
 from codec.files import STDIO, reading, writing
 from codec.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES, AudioWriter, detect, load_image, save_image
-from codec.terminal import UsageError, each, fail, print_line, run
+from codec.terminal import UsageError, each, fail, print_line, progress, run
 
 if TYPE_CHECKING:
     from codec.coding import Model
@@ -89,7 +89,7 @@ def _compress_one(
         shape: dict[str, Any] = {"width": pixels.shape[1], "height": pixels.shape[0]}
     else:
         blocks, rate, channels = coding.open_speech(file, options.mono)
-        written = coding.compress_speech(blocks, rate, channels, out, model, size)
+        written = coding.compress_speech(progress(blocks, rate, options.quiet), rate, channels, out, model, size)
         shape = {"duration_s": written.units, "sample_rate": rate, "channels": channels}
     elapsed_s = time.perf_counter() - start
     bytes_in = file.seek(0, os.SEEK_END)
@@ -158,12 +158,15 @@ def _decompress_file(
         card = cards.find(options.model, model_id=reader.header.model_id)
         if target is None:
             model, start = models.get(card), time.perf_counter()
-            units = _decode(reader, model, None, "")
+            units = _decode(reader, model, None, "", quiet=True)
         else:
             target, suffix = _suffix(target, reader.header.medium, chosen=not Path(options.input).is_dir())
+            if target in models.written:
+                raise MediaError(f"{target} was written for another file of this run; rename one of them")
+            models.written.add(target)
             with writing(target, options.force) as out:
                 model, start = models.get(card), time.perf_counter()
-                units = _decode(reader, model, out, suffix)
+                units = _decode(reader, model, out, suffix, options.quiet)
         report = {
             "medium": reader.header.medium,
             "model": card.name,
@@ -175,7 +178,7 @@ def _decompress_file(
     _report(report | {"input": source, "output": target}, options, data_on_stdout=target == STDIO)
 
 
-def _decode(reader: Reader, model: Model, out: BinaryIO | None, suffix: str) -> float:
+def _decode(reader: Reader, model: Model, out: BinaryIO | None, suffix: str, quiet: bool) -> float:
     """Decodes to a media file, or only checks if there is none; returns seconds or pixels."""
     from codec import coding
 
@@ -185,7 +188,7 @@ def _decode(reader: Reader, model: Model, out: BinaryIO | None, suffix: str) -> 
             save_image(out, pixels, suffix)
         return float(pixels.shape[0] * pixels.shape[1])
     writer = AudioWriter(out, reader.header.sample_rate, reader.header.channels, suffix) if out is not None else None
-    for block in coding.decompress_speech(reader, model):
+    for block in progress(coding.decompress_speech(reader, model), reader.header.sample_rate, quiet):
         if writer is not None:
             writer.write(block)
     if writer is not None:
@@ -198,7 +201,7 @@ def _verify(out: BinaryIO, models: _Models) -> None:
     out.flush()
     out.seek(0)
     reader = Reader(out, Limits(max_pixels=sys.maxsize, max_seconds=sys.maxsize))
-    _decode(reader, models.get(cards.find(models.last, model_id=reader.header.model_id)), None, "")
+    _decode(reader, models.get(cards.find(models.last, model_id=reader.header.model_id)), None, "", quiet=True)
     out.seek(0, os.SEEK_END)
 
 
@@ -277,11 +280,12 @@ def _info(options: argparse.Namespace) -> None:
 
 
 class _Models:
-    """Loads each model once."""
+    """What a run keeps from file to file: loads each model once, and knows which outputs it has written."""
 
     def __init__(self, device: str) -> None:
         self._device = device
         self._loaded: dict[bytes, Model] = {}
+        self.written: set[str] = set()  # a.bin and a.png.bin both decode to a.png
         self.last: str | None = None  # path of the last card used, for models outside the package
 
     def get(self, card: cards.Card) -> Model:
@@ -289,7 +293,9 @@ class _Models:
 
         self.last = str(card.path)
         if card.model_id not in self._loaded:
-            self._loaded[card.model_id] = coding.load(card, _device(self._device))
+            device = _device(self._device)
+            self._loaded[card.model_id] = coding.load(card, device)
+            log.info("model %s (%s) on %s", card.name, card.model_id.hex(), device)
         return self._loaded[card.model_id]
 
 

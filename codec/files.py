@@ -101,6 +101,6 @@ def writing(name: str, force: bool) -> Iterator[BinaryIO]:
         for folder in new_folders:
             with suppress(OSError):
                 folder.rmdir()
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.filename in (None, partial):
             error.filename = name  # rather than the temporary file's
         raise

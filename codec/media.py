@@ -29,6 +29,8 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it says of da
 
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "JPEG2000", "TIFF", "BMP", "GIF", "PPM")
 MAX_PIXELS = 1 << 26  # as many as a bitstream's reader takes
+DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+MAX_RIFF_BYTES = 2**32 - 2**16  # a WAV or AIFF says its size in 32 bits
 MAX_KERNEL = 10**6  # phases times step of a resampling filter bank; 11025 Hz has the largest common one, 282240
 MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000
 BLOCK = 1 << 16  # samples per channel read at a time
@@ -96,6 +98,9 @@ def load_image(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Pixels:
                 )
             if image.format != "MPO" and getattr(image, "is_animated", False):  # MPO: a photograph and its previews
                 log.warning("several pictures in one file: only the first is coded")
+            # Pillow cuts colour pictures of 16 bits to 8 as it reads: only the raw mode of their tiles tells.
+            if image.mode in DEEP_MODES or any(";16" in str(tile.args) for tile in image.tile):
+                log.warning("picture of more than 8 bits: coded with 8 bits a channel")
             return np.array(_to_rgb(ImageOps.exif_transpose(image)))
     except (MediaError, MemoryError):
         raise
@@ -108,8 +113,7 @@ def load_image(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Pixels:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        log.warning("picture of more than 8 bits: coded with 8 bits a channel")
+    if image.mode in DEEP_MODES:
         values = np.nan_to_num(np.asarray(image, np.float64))
         white = 65535.0 if image.mode != "F" else next((w for w in (1.0, 255.0) if values.max() <= w), 65535.0)
         return Image.fromarray((values * (255 / white)).round().clip(0, 255).astype(np.uint8)).convert("RGB")
@@ -196,13 +200,22 @@ class AudioWriter:
         subtype = {"WAV": "PCM_16", "FLAC": "PCM_16", "AIFF": "PCM_16"}.get(name)
         if suffix.lower() == "opus":
             subtype = "OPUS"
+        self._room = MAX_RIFF_BYTES if name in ("WAV", "AIFF") else None
         self._target = _Target(file)
         with self._target.checked(f".{suffix} cannot hold {channels} channels at {sample_rate} Hz"):
             self._file = soundfile.SoundFile(self._target, "w", sample_rate, channels, subtype, format=name)
 
     def write(self, block: Samples) -> None:
-        """Appends (n, C) float32 samples, rounded and clipped to 16 bits."""
+        """Appends (n, C) float32 samples, rounded and clipped to 16 bits.
+
+        Raises:
+            MediaError: The recording outgrows the format.
+        """
         values = (block * 32768).round().clip(-32768, 32767).astype(np.int16)  # the inverse of reading, bit for bit
+        if self._room is not None:
+            self._room -= values.nbytes
+            if self._room < 0:
+                raise MediaError("the recording is above the 4 GiB of this format; write a .flac")
         with self._target.checked("cannot write the recording"):
             self._file.write(values)
 

@@ -7,12 +7,15 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn, TextIO
 
+from tqdm import tqdm
+
 from codec.errors import CodecError
 from codec.files import STDIO
+from codec.media import Samples
 
 log = logging.getLogger("codec")
 
@@ -31,7 +34,7 @@ def run(
     quiet, verbose = getattr(options, "quiet", False), getattr(options, "verbose", False)
     previous_level, previous_terminate = log.level, _on_terminate(_interrupt)
     log.addHandler(handler)
-    log.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING)
+    log.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
     try:
         command(options)
         sys.stdout.flush()
@@ -84,7 +87,7 @@ def each(jobs: Sequence[tuple[str, Any]], work: Callable[[str, Any], None]) -> N
     Raises:
         CodecError, OSError: The only job failed; or, once all is done, some of several did.
     """
-    failed = 0
+    failed, code = 0, 0
     for source, target in jobs:
         try:
             with _naming(source):
@@ -92,9 +95,11 @@ def each(jobs: Sequence[tuple[str, Any]], work: Callable[[str, Any], None]) -> N
         except (CodecError, OSError) as error:
             if len(jobs) == 1 or isinstance(error, BrokenPipeError):
                 raise
-            failed += bool(fail(error, 1))
+            failed, code = failed + 1, max(code, fail(error, getattr(error, "exit_code", 1)))
     if failed:
-        raise CodecError(f"{failed} of {len(jobs)} files failed")
+        summary = CodecError(f"{failed} of {len(jobs)} files failed")
+        summary.exit_code = code  # the gravest: a damaged file is not hidden by a missing one
+        raise summary
 
 
 @contextmanager
@@ -106,6 +111,14 @@ def _naming(name: str) -> Iterator[None]:
         label = "stdin" if name == STDIO else name
         error.args = (f"{label}: {error}",)
         raise
+
+
+def progress(blocks: Iterable[Samples], sample_rate: int, quiet: bool) -> Iterator[Samples]:
+    """Passes blocks of (n, C) samples on and counts seconds on stderr, where that is a terminal."""
+    with tqdm(unit=" s", unit_scale=True, leave=False, delay=1, disable=quiet or None) as bar:
+        for block in blocks:
+            yield block
+            bar.update(len(block) / sample_rate)
 
 
 def print_line(line: str, stream: TextIO) -> None:

@@ -11,13 +11,13 @@ import io
 import json
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-import codec
 from codec import cards, coding
 from codec.bitstream import DEFAULT_LIMITS, Reader, unpack
 from codec.errors import CodecError, MediaError
@@ -83,7 +83,7 @@ def summarise(medium: str, records: list[Record], indices: np.ndarray, num_codes
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval", description=__doc__)
-    parser.add_argument("models", nargs="+", metavar="MODEL", help=f"of {', '.join(codec.models())}, or a card's path")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="a shipped model, or the path of a card")
     parser.add_argument("--data", type=Path, nargs="+", required=True, metavar="PATH")
     parser.add_argument("-k", "--codebook-size", metavar="K,...", help="default: all that a model offers")
     parser.add_argument("--out", type=Path, metavar="FILE", help="writes all records as JSON")
@@ -92,19 +92,20 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     results: list[Record] = []
     try:
-        items = list(walk(options.data))[: options.first]
+        items = list(islice(walk(options.data), options.first))
         for name in options.models:
             model = coding.load(cards.find(name))
             chosen = options.codebook_size
             for size in map(int, chosen.split(",")) if chosen else model.codec.bottleneck.codebook_sizes:
                 results.append(_evaluate_all(items, model, model.codec.bottleneck.check_size(size)))
+                if options.out:  # after each, so that nothing measured is lost
+                    options.out.parent.mkdir(parents=True, exist_ok=True)
+                    options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
                 if options.card:
                     _keep(model.card.path, options.card, results[-1])
     except (CodecError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if options.out:
-        options.out.write_text(json.dumps(results, indent=1) + "\n")
     return 0
 
 

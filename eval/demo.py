@@ -34,12 +34,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-k", "--codebook-size", default="1024")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        _there_and_back(options.out, options.codebook_size)
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _there_and_back(out: Path, codebook_size: str) -> None:
     for medium, suffix in (("speech", "wav"), ("image", "png")):
         source = sample(medium)
-        compressed = options.out / f"{source.stem}.bin"
-        restored = options.out / f"{source.stem}.{suffix}"
+        compressed = out / f"{source.stem}.bin"
+        restored = out / f"{source.stem}.{suffix}"
         for command, start, end in (("compress", source, compressed), ("decompress", compressed, restored)):
-            extra = ["-k", options.codebook_size] if command == "compress" else []
+            extra = ["-k", codebook_size] if command == "compress" else []
             subprocess.run(
                 [sys.executable, "-m", f"codec.{command}", str(start), str(end), "--force", *extra], check=True
             )
@@ -51,7 +60,6 @@ def main(arguments: list[str] | None = None) -> int:
             f"{name} {value:.3f}" for name, value in score(medium, x, x_hat).items() if value is not None
         )
         print(f"{quality}\n{source} -> {compressed} -> {restored}\n")
-    return 0
 
 
 if __name__ == "__main__":

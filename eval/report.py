@@ -9,9 +9,9 @@ import sys
 
 from codec.cards import Card, list_cards
 
-COLUMNS = {
-    "speech": ("kbit/s", ("STOI", "PESQ")),
-    "image": ("bits per pixel", ("PSNR", "SSIM")),
+COLUMNS: dict[str, tuple[str, dict[str, int]]] = {  # unit of the rate; metrics and their decimals
+    "speech": ("kbit/s", {"STOI": 3, "PESQ": 2}),
+    "image": ("bits per pixel", {"PSNR": 2, "SSIM": 3}),
 }
 
 
@@ -23,9 +23,7 @@ def table(medium: str, cards: list[Card]) -> str:
     for card in cards:
         for name, sizes in card.data.get("results", {}).items():
             for size, result in sorted(sizes.items(), key=lambda item: int(item[0])):
-                quality = ["-" if result[m] is None else f"{result[m]:.3g}" for m in metrics]
-                if medium == "image":
-                    quality = [f"{result['PSNR']:.2f}", f"{result['SSIM']:.3f}"]
+                quality = ["-" if result[m] is None else f"{result[m]:.{digits}f}" for m, digits in metrics.items()]
                 use = [f"{result['bits_per_token']:.2f}", f"{result['H0']:.2f}", f"{result['CVU']:.2f}"]
                 rows.append([card.name, f"{name} ({result['items']})", size, f"{result['rate']:.3f}", *quality, *use])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

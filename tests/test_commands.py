@@ -7,6 +7,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -433,10 +434,22 @@ def test_a_broken_file_in_a_folder_is_named_and_the_others_are_done(run: Run, tm
     assert [line.split(":")[1] for line in result.err.splitlines()] == [f" {source}/b.wav", " 1 of 3 files failed"]
     (tmp_path / "out/b.wav.bin").write_text("nonsense")
     result = run("decompress", tmp_path / "out", tmp_path / "back")
-    assert result.code == 1
+    assert result.code == 4  # the gravest of all files' codes
     assert sorted(path.name for path in (tmp_path / "back").iterdir()) == ["a.wav", "c.wav"]
     result = run("info", *sorted((tmp_path / "out").iterdir()))
-    assert (result.code, result.out.count("codebook size")) == (1, 2)
+    assert (result.code, result.out.count("codebook size")) == (4, 2)
+
+
+def test_two_files_that_would_become_one_are_refused(run: Run, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "a.png").write_bytes(picture(gradient(9, 9)))
+    assert run("compress", source, tmp_path / "bins").code == 0
+    shutil.copy(tmp_path / "bins/a.png.bin", tmp_path / "bins/a.bin")
+    result = run("decompress", tmp_path / "bins", tmp_path / "back", "--force")
+    assert result.code == 1
+    assert "was written for another file" in result.err
+    assert [path.name for path in (tmp_path / "back").iterdir()] == ["a.png"]
 
 
 def test_folders_and_files_do_not_mix(run: Run, speech: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from codec.bottlenecks.fsp import ACTIVATIONS, LEVELS, UNIFORM_STD, FSP
+from codec.bottlenecks.fsp import ACTIVATIONS, FSP, LEVELS, UNIFORM_STD
 
 N = 200_000
 
@@ -123,7 +123,7 @@ def test_the_gradient_is_the_identity_in_u_scaled_to_unit_variance(quantise: flo
     (gradient,) = torch.autograd.grad(fsp(a).z_q.sum(), a)
     (slope,) = torch.autograd.grad(((torch.tanh(a) + 1) / 2).sum(), a)
     assert torch.allclose(gradient, slope / UNIFORM_STD, rtol=1e-5)
-    assert UNIFORM_STD == pytest.approx(0.288675, abs=1e-6)
+    assert pytest.approx(0.288675, abs=1e-6) == UNIFORM_STD
 
 
 def test_quantisation_is_monotone() -> None:
@@ -197,3 +197,15 @@ def test_against_vector_quantize_pytorch(levels: tuple[int, ...]) -> None:
     theirs = oracle(z.movedim(1, -1))
     assert torch.equal(ours.encode(z)[0, 0], theirs[1].reshape(-1).long())
     assert torch.allclose(ours(z).z_q.movedim(1, -1), theirs[0], atol=1e-6)
+
+
+def test_levels_come_from_json_with_keys_that_are_text() -> None:
+    fsp = FSP({"256": (4, 4, 4, 4), "1024": (4, 8, 8, 4), "64": (2, 2, 4, 4)})  # type: ignore[dict-item]
+    assert fsp.codebook_sizes == (64, 256, 1024)
+
+
+def test_the_inverse_output_is_finite_where_the_activation_saturates() -> None:
+    fsp = FSP({64: (4, 4, 4)}, output="inverse").eval()
+    z = torch.tensor([-50.0, 0.0, 50.0])[None, :, None]
+    assert torch.equal(fsp(z).z_q, fsp.decode(fsp.encode(z)))
+    assert torch.isfinite(fsp.train()(z).z_q).all()

@@ -7,6 +7,7 @@ import io
 import logging
 import random
 import struct
+import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -26,6 +27,18 @@ def sixteen_bit(value: int) -> Image.Image:
     return Image.fromarray(np.full((4, 5), value, np.uint16))
 
 
+def sixteen_bit_rgb(value: int) -> bytes:
+    """A PNG of 4 x 5 pixels that Pillow can read and not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + struct.pack(">3H", value, value, value) * 5 for _ in range(4))
+    header = struct.pack(">IIBBBBB", 5, 4, 16, 2, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
 def palette(transparent: bool) -> bytes:
     image = RED.quantize(4)
     return picture(image, transparency=image.getpixel((0, 0))) if transparent else picture(image)
@@ -37,6 +50,7 @@ PICTURES: dict[str, tuple[Callable[[], bytes], tuple[int, int, int]]] = {
     "grey": (lambda: picture(GREY), (100, 100, 100)),
     "1-bit": (lambda: picture(Image.new("1", (5, 4), 1)), (255, 255, 255)),
     "16-bit": (lambda: picture(sixteen_bit(40000)), (156, 156, 156)),
+    "16-bit-rgb": (lambda: sixteen_bit_rgb(40000), (156, 156, 156)),
     "16-bit-dark": (lambda: picture(sixteen_bit(200)), (1, 1, 1)),
     "16-bit-pgm": (lambda: picture(sixteen_bit(40000), "PPM"), (156, 156, 156)),
     "float-tiff": (lambda: picture(Image.new("F", (5, 4), 0.5), "TIFF"), (128, 128, 128)),
@@ -72,6 +86,7 @@ def test_every_kind_of_picture_becomes_rgb(name: str) -> None:
     ("name", "notice"),
     [
         ("16-bit", "8 bits a channel"),
+        ("16-bit-rgb", "8 bits a channel"),
         ("rgba", "laid on white"),
         ("rgba-opaque", None),
         ("gif", "only the first"),

@@ -81,7 +81,7 @@ def test_prepare_refuses_a_folder_with_nothing_readable(tmp_path: Path, capsys: 
 
 def test_a_store_gives_back_what_was_prepared(data: Path, media: Path, medium: str) -> None:
     store = Store(data, medium, (1920,) if medium == "speech" else (32, 32))
-    first = next(store.items())
+    first = store._item(0)
     if medium == "speech":
         original, _ = soundfile.read(media / "0.wav", dtype="int16")
         assert np.abs(first.astype(int) - original).max() <= 1
@@ -90,7 +90,7 @@ def test_a_store_gives_back_what_was_prepared(data: Path, media: Path, medium: s
     batch = store.batch(5)
     assert batch.shape == ((5, 1, 1920) if medium == "speech" else (5, 3, 32, 32))
     assert float(batch.abs().max()) <= 1
-    with pytest.raises(CodecError, match="run python -m train.prepare first"):
+    with pytest.raises(CodecError, match=r"run python -m train\.prepare first"):
         Store(data.parent / "nothing", medium, (1,))
 
 
@@ -175,11 +175,18 @@ def test_each_size_has_the_same_say(tmp_path: Path, medium: str, data: Path) -> 
         (["image-fsp", "--set", "bach=4"], "want section.key=value"),
         (["image-fsp", "--set", "codec.preset=huge"], "choose from tiny, small"),
         (["image-fsp", "--set", "stages.A=0.5"], "add up to 1"),
+        (["image-fsp", "--set", "codec.options={foo=1}"], "unexpected keyword"),
+        (["image-fsp", "--set", "optimiser.learning_rate=fast"], "want float"),
+        (["image-fsp", "--set", "data.crop=[128]"], "want 2 numbers"),
+        (["speech-fsp", "--set", "data.crop=[800]"], "at least 1056"),
+        (["image-fsp", "--set", "losses.l1=much"], "are numbers"),
         (["image-fsp"], "run python -m train.prepare first"),
         (["image-fsp", "--resume"], "run python -m train.prepare first"),
     ],
 )
-def test_mistakes_are_one_line(tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_one_line(
+    tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     assert main([*arguments, "--data", str(tmp_path / "none"), "--out", str(out), "--steps", "1"]) == 1
     error = capsys.readouterr().err
@@ -188,9 +195,21 @@ def test_mistakes_are_one_line(tmp_path: Path, arguments: list[str], message: st
     assert not out.exists()
 
 
-def test_data_of_the_other_medium_is_refused(tmp_path: Path, medium: str, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_of_the_other_medium_is_refused(
+    tmp_path: Path, medium: str, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     other = {"speech": "image", "image": "speech"}[medium]
-    arguments = [f"{other}-fsp", "--set", CROPS[other], "--data", str(data), "--out", str(tmp_path / "o"), "--steps", "1"]
+    arguments = [
+        f"{other}-fsp",
+        "--set",
+        CROPS[other],
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path / "o"),
+        "--steps",
+        "1",
+    ]
     assert main(arguments) == 1
     assert f"this data is {medium}, the recipe is for {other}" in capsys.readouterr().err
 
@@ -202,3 +221,50 @@ def test_every_shipped_recipe_is_whole() -> None:
         recipe = recipes.load(name)
         assert recipe.config().medium == name.split("-")[0]
         assert recipes.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+def test_one_bad_batch_does_not_spoil_the_run(tmp_path: Path, medium: str, data: Path) -> None:
+    run = trainer(medium, data, tmp_path / "run", 10)
+    run.train_step()
+    weight = next(run.codec.decoder.parameters())
+    saved = weight.detach().clone()
+    weight.data.fill_(float("nan"))
+    assert run.train_step()["skipped"] == 1
+    weight.data.copy_(saved)
+    assert [run.train_step()["skipped"] for _ in range(4)] == [0] * 4
+    assert torch.isfinite(run.size_losses).all()
+
+
+def test_a_misspelt_loss_is_an_error(tmp_path: Path, medium: str, data: Path) -> None:
+    with pytest.raises(CodecError, match="unknown loss mell"):
+        trainer(medium, data, tmp_path / "run", 10, extra=("losses.mell=1.0",)).train_step()
+
+
+def test_a_run_is_not_overwritten_and_resumes_to_its_end(tmp_path: Path, medium: str, data: Path, capsys) -> None:
+    arguments = [f"{medium}-fsp", "--data", str(data), "--out", str(tmp_path / "run"), "--set", CROPS[medium]]
+    arguments += ["--set", "data.batch=2", "--steps"]
+    assert main([*arguments, "3"]) == 0
+    assert main([*arguments, "3"]) == 1
+    assert "holds a run; continue it with --resume" in capsys.readouterr().err
+    (tmp_path / "run/log.jsonl").write_text('{"step": 2}\n{"step": 9}\n')
+    assert main([*arguments, "5", "--resume"]) == 0
+    assert (tmp_path / "run/log.jsonl").read_text() == '{"step": 2}\n'  # step 9 was never saved
+    with pytest.raises(SystemExit):
+        main([*arguments, "-1"])
+    (tmp_path / "run/checkpoint.pt").write_bytes(b"PK hello")
+    assert main([*arguments, "5", "--resume"]) == 1
+    assert "cannot read this checkpoint" in capsys.readouterr().err
+
+
+def test_a_recipe_that_is_its_own_base_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "loop.toml"
+    path.write_text(f'base = "{path}"')
+    with pytest.raises(CodecError, match="at most 8 bases"):
+        recipes.load(str(path))
+
+
+def test_data_that_is_not_its_records_is_refused(data: Path, medium: str) -> None:
+    raw = data.with_name("data.raw")
+    raw.write_bytes(raw.read_bytes()[:-2])
+    with pytest.raises(CodecError, match=r"run python -m train\.prepare again"):
+        Store(data, medium, (1920,) if medium == "speech" else (32, 32))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,6 +15,15 @@ from train.data import Store
 from train.loop import Budget, Trainer
 
 
+def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        if not kind(text) > 0:
+            raise argparse.ArgumentTypeError("must be above 0")
+        return kind(text)
+
+    return number
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
     parser.add_argument("recipe", help="a shipped recipe (speech-fsp ...) or a .toml file")
@@ -22,16 +32,19 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for log.jsonl and checkpoint.pt")
     budget = parser.add_mutually_exclusive_group(required=True)
-    budget.add_argument("--minutes", type=float, help="wall-clock budget, over all resumed parts")
-    budget.add_argument("--steps", type=int, help="budget in optimiser steps")
+    budget.add_argument("--minutes", type=_positive(float), help="wall-clock budget, over all resumed parts")
+    budget.add_argument("--steps", type=_positive(int), help="budget in optimiser steps")
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="changes the recipe; may repeat"
     )
     parser.add_argument("--resume", action="store_true", help="continue from DIR/checkpoint.pt")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="CPU threads")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=default)
     options = parser.parse_args(arguments)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: no CUDA device here")
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
@@ -42,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
         )
         if options.resume:
             trainer.resume()
+        elif (options.out / "checkpoint.pt").exists():
+            raise CodecError(f"{options.out} holds a run; continue it with --resume or choose another --out")
         trainer.run()
     except (CodecError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """Training data: decoded once into one flat memory-mapped array, cropped at random on the fly.
 
-folders, tars ──prepare──> NAME.npy (int16 samples | uint8 pixels, end to end) + NAME.json (shapes, skipped files)
+folders, tars ──prepare──> NAME.raw (int16 samples | uint8 pixels, end to end) + NAME.json (shapes, skipped files)
               ──Store.batch──> (B, C, *crop) float32
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ from codec.nets.speech import SAMPLE_RATE
 
 
 def prepare(medium: str, sources: list[Path], target: Path) -> None:
-    """Decodes all media below `sources` into `target`.npy and `target`.json.
+    """Decodes all media below `sources` into `target`.raw and `target`.json.
 
     Speech becomes 16 kHz mono int16, pictures RGB uint8. A file that cannot be read is named, skipped and counted.
 
@@ -33,7 +32,8 @@ def prepare(medium: str, sources: list[Path], target: Path) -> None:
     """
     shapes: list[list[int]] = []
     skipped: list[str] = []
-    partial = target.with_suffix(".npy.part")
+    raw_path, record_path = _paths(target)
+    partial = raw_path.with_name(raw_path.name + ".part")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with partial.open("wb") as raw:
@@ -50,11 +50,16 @@ def prepare(medium: str, sources: list[Path], target: Path) -> None:
             where = ", ".join(map(str, sources))
             raise MediaError(f"nothing readable as {medium} in {where}; {len(skipped)} files skipped")
         record = {"medium": medium, "shapes": shapes, "skipped": skipped}
-        target.with_suffix(".json").write_text(json.dumps(record))
-        partial.replace(target.with_suffix(".npy"))
+        record_path.unlink(missing_ok=True)  # never an old record beside new data
+        partial.replace(raw_path)
+        record_path.write_text(json.dumps(record))
     except BaseException:  # a full disk or Ctrl-C, too, must leave nothing half-written
         partial.unlink(missing_ok=True)
         raise
+
+
+def _paths(target: Path) -> tuple[Path, Path]:
+    return target.with_name(target.name + ".raw"), target.with_name(target.name + ".json")
 
 
 def _decode(medium: str, content: bytes) -> np.ndarray:
@@ -79,16 +84,19 @@ class Store:
 
     def __init__(self, path: Path, medium: str, crop: tuple[int, ...]) -> None:
         try:
-            record = json.loads(path.with_suffix(".json").read_text())
+            raw_path, record_path = _paths(path)
+            record = json.loads(record_path.read_text())
             self.medium: str = record["medium"]
             self.shapes = np.array(record["shapes"])
             dtype = np.int16 if self.medium == "speech" else np.uint8
-            self.flat = np.memmap(path.with_suffix(".npy"), dtype, "r")
+            self.flat = np.memmap(raw_path, dtype, "r")
         except (OSError, ValueError, KeyError) as error:
             raise CodecError(f"{path}: no prepared data here ({error}); run python -m train.prepare first") from None
         if self.medium != medium:
             raise CodecError(f"{path}: this data is {self.medium}, the recipe is for {medium}; give matching data")
         self.starts = np.concatenate([[0], np.cumsum(self.shapes.prod(1))])
+        if self.starts[-1] != len(self.flat):
+            raise CodecError(f"{raw_path}: not the data of {record_path.name}; run python -m train.prepare again")
         self.crop = crop
         usable = np.ones(len(self.shapes), bool)
         if self.medium == "image":
@@ -99,12 +107,8 @@ class Store:
         # Longer clips and larger pictures are drawn more often: every second and every pixel counts the same.
         self.weights = torch.tensor(self.shapes[self.usable].prod(1), dtype=torch.float64)
 
-    def items(self) -> Iterator[np.ndarray]:
-        """Every usable item whole: (T,) int16 or (H, W, 3) uint8."""
-        for i in self.usable:
-            yield np.array(self._item(int(i)))
-
     def _item(self, i: int) -> np.ndarray:
+        """One item whole: (T,) int16 or (H, W, 3) uint8."""
         return self.flat[self.starts[i] : self.starts[i + 1]].reshape(self.shapes[i])
 
     def batch(self, size: int) -> Tensor:

@@ -22,7 +22,7 @@ from codec.errors import CodecError
 from codec.model import Codec
 from train import recipes
 from train.data import Store
-from train.loop import Budget, Trainer
+from train.loop import Budget, Trainer, read_checkpoint
 
 LICENCE = "Apache-2.0"
 
@@ -30,10 +30,7 @@ LICENCE = "Apache-2.0"
 def load_run(folder: Path, store_path: Path) -> Trainer:
     """A run's last checkpoint, with the recipe that it holds."""
     path = folder / "checkpoint.pt"
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CodecError(f"{path}: cannot read the checkpoint ({error.strerror}); train first") from None
+    state = read_checkpoint(path)
     recipe = recipes.from_dict(json.loads(state["recipe"]))
     store = Store(store_path, recipe.codec.medium, tuple(recipe.data.crop))
     trainer = Trainer(recipe, store, Budget(steps=1), folder, state["clock"][3], "cpu")
@@ -41,13 +38,14 @@ def load_run(folder: Path, store_path: Path) -> Trainer:
     return trainer
 
 
+@torch.no_grad()
 def export(trainer: Trainer, name: str, folder: Path, notes: dict[str, Any]) -> Path:
     """Writes NAME.safetensors and NAME.json into `folder`; returns the card's path."""
     if trainer.stage == "A":
         trainer.start_stage_c()
     codec = trainer.average.eval()
-    for module in (codec.encoder, codec.decoder):
-        module.half().float()
+    for parameter in [*codec.encoder.parameters(), *codec.decoder.parameters()]:
+        parameter.copy_(parameter.half())
     unused = {f"bottleneck.{name}" for name in codec.bottleneck.training_state}
     tensors = {key: _stored(key, value) for key, value in codec.state_dict().items() if key not in unused}
     tensors |= count_tables(codec, trainer.latents())
@@ -67,7 +65,7 @@ def export(trainer: Trainer, name: str, folder: Path, notes: dict[str, Any]) -> 
             "steps": trainer.step,
             "minutes": round(trainer.elapsed_s / 60, 1),
             "items": len(trainer.store.usable),
-            "last_log": _last_log(trainer.folder),
+            "last_log": _last_log(trainer),
         }
         | notes,
     }
@@ -97,9 +95,10 @@ def count_tables(codec: Codec, latents: Tensor) -> dict[str, np.ndarray]:
     return tables
 
 
-def _last_log(folder: Path) -> dict[str, Any]:
-    path = folder / "log.jsonl"
-    return dict(json.loads(path.read_text().splitlines()[-1])) if path.is_file() else {}
+def _last_log(trainer: Trainer) -> dict[str, Any]:
+    path = trainer.folder / "log.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return max((line for line in lines if line["step"] <= trainer.step), key=lambda line: line["step"], default={})
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -115,6 +114,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
+        if wrong := [note for note in options.note if "=" not in note]:
+            raise CodecError(f"--note {wrong[0]}: want KEY=TEXT")
         notes = dict(note.split("=", 1) for note in options.note)
         export(load_run(options.run, options.data), options.name or options.run.name, options.out, notes)
     except (CodecError, OSError, ValueError) as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import pickle
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +40,13 @@ class Budget:
 
     def progress(self, elapsed_s: float, step: int) -> float:
         """The elapsed share, in [0, 1]."""
-        share = step / self.steps if self.steps else elapsed_s / 60 / (self.minutes or 1e-9)
+        share = step / self.steps if self.steps is not None else elapsed_s / 60 / (self.minutes or 1e-9)
         return min(share, 1.0)
+
+    def __post_init__(self) -> None:
+        given = [value for value in (self.minutes, self.steps) if value is not None]
+        if len(given) != 1 or not given[0] > 0:
+            raise ValueError(f"want minutes or steps, above 0; got {self.minutes} and {self.steps}")
 
 
 class Trainer:
@@ -89,7 +95,7 @@ class Trainer:
             unit="%",
             bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}",
         )
-        logged: dict[str, float] = {}
+        logged: dict[str, list[float]] = {}
         if self.step == 0 and self.codec.bottleneck.coupled:
             self.codec.bottleneck.fit(self.latents())  # k-means beats any fixed start (methods.md section 0)
         while self.progress < 1:
@@ -99,10 +105,11 @@ class Trainer:
             now = time.monotonic()
             self.elapsed_s, tick = self.elapsed_s + now - tick, now
             for key, value in record.items():
-                logged[key] = logged.get(key, 0.0) + value / log_steps
+                logged.setdefault(key, []).append(value)
             if self.step % log_steps == 0:
-                self._log(logged)
-                bar.set_postfix(step=self.step, loss=f"{logged['loss']:.4g}")
+                means = {key: sum(values) / len(values) for key, values in logged.items()}
+                self._log(means)
+                bar.set_postfix(step=self.step, loss=f"{means['loss']:.4g}")
                 logged = {}
             bar.update(100 * self.progress - bar.n)
             if now - last_save > checkpoint_minutes * 60:
@@ -131,6 +138,9 @@ class Trainer:
             out = self.codec(x, size)
         terms = self.loss(x, out.x_hat)
         weights = self.recipe.losses
+        if misspelt := set(weights) - set(terms) - set(out.bottleneck.losses):
+            known = ", ".join([*terms, *out.bottleneck.losses])
+            raise CodecError(f"unknown loss {', '.join(sorted(misspelt))} in the recipe; known are {known}")
         distortion = torch.stack([weights[name] * value for name, value in terms.items()]).sum(0)
         loss = (distortion * self._size_weights(drawn, distortion)).mean()
         loss = loss + sum(weights[name] * value for name, value in out.bottleneck.losses.items())
@@ -154,10 +164,13 @@ class Trainer:
         """Weights that give each codebook size the same say, or the coarse ones would dominate (methods 9a)."""
         for i in drawn.unique().tolist():
             mean = distortion.detach()[drawn.to(distortion.device) == i].mean().cpu()
+            if not torch.isfinite(mean):
+                continue  # one bad batch must not spoil the weights of all that follow
             old = self.size_losses[i]
             self.size_losses[i] = mean if old == 0 else old + 0.02 * (mean - old)
-        known = self.size_losses[self.size_losses > 0]
-        return (known.mean() / self.size_losses[drawn]).to(distortion.device)
+        known = self.size_losses > 0
+        weights = torch.where(known, self.size_losses[known].mean() / self.size_losses, torch.tensor(1.0))
+        return weights[drawn].to(distortion.device)
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -175,7 +188,8 @@ class Trainer:
     def start_stage_c(self) -> None:
         """Freezes the averaged encoder, builds the codebook from its latents, and goes on with the decoder alone."""
         self.codec.load_state_dict(self.average.state_dict())
-        if type(self.codec.bottleneck).fit is not Bottleneck.fit:  # encoding that much takes minutes on a CPU
+        fit = type(self.codec.bottleneck).fit
+        if fit is not Bottleneck.fit and not self.codec.bottleneck.coupled:  # encoding that much takes minutes on a CPU
             self.codec.bottleneck.fit(self.latents())
         self.average.load_state_dict(self.codec.state_dict())
         self._enter_stage_c()
@@ -214,7 +228,7 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "size_losses": self.size_losses,
             "clock": [self.step, self.elapsed_s, self.stage, self.seed],
-            "random": torch.get_rng_state(),
+            "random": [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if self.device == "cuda" else [])],
         }
         partial = self.folder / "checkpoint.pt.part"
         torch.save(state, partial)
@@ -225,7 +239,7 @@ class Trainer:
         path = self.folder / "checkpoint.pt"
         if not path.is_file():
             raise CodecError(f"{path}: no checkpoint to resume; leave --resume out")
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        state = read_checkpoint(path)
         if json.loads(state["recipe"])["codec"] != json.loads(json.dumps(self.recipe.to_dict()))["codec"]:
             raise CodecError(f"{path}: the checkpoint is of another codec; give the same recipe or another --out")
         self.codec.load_state_dict(state["codec"])
@@ -235,4 +249,25 @@ class Trainer:
             self._enter_stage_c()
         self.optimiser.load_state_dict(state["optimiser"])
         self.size_losses = state["size_losses"].cpu()
-        torch.set_rng_state(state["random"].cpu())
+        host, *devices = state["random"] if isinstance(state["random"], list) else [state["random"]]
+        torch.set_rng_state(host)
+        if self.device == "cuda" and devices:
+            torch.cuda.set_rng_state_all(devices)
+        self._cut_log()
+
+    def _cut_log(self) -> None:
+        """Drops the lines of steps after the checkpoint: they are taken again."""
+        path = self.folder / "log.jsonl"
+        if path.is_file():
+            lines = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= self.step]
+            path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What `Trainer.save` wrote, on the CPU. Raises CodecError for a file that is not a whole checkpoint."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CodecError(f"{path}: cannot read this checkpoint ({reason}); train again") from None
+    return state

@@ -42,7 +42,7 @@ class SpeechLoss(nn.Module):
         return {"mel": mel, "stft": stft, "wave": _per_sample_l1(x, x_hat)}
 
     def _features(self, x: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
-        """(B, 1, T) -> log10 mel magnitudes (B, frames, bands); at `complex_size`, also |X|^.3 e^{i phase}, (..., 2)."""
+        """(B, 1, T) -> log10 mel magnitudes (B, frames, bands); at `complex_size`, |X|^.3 e^{i phase} too, (..., 2)."""
         frames = F.pad(x, (size // 2, size // 2), mode="reflect")[:, 0].unfold(1, size, size // 4)
         spectrum = torch.view_as_real(torch.fft.rfft(frames * self.get_buffer(f"window_{size}")))
         power = spectrum.square().sum(-1) + 1e-6  # bounds the gradients of both roots at silence

@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train.prepare", description=__doc__)
     parser.add_argument("medium", choices=("speech", "image"))
     parser.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="folders, .tar files or media files")
-    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="writes PATH.npy and PATH.json")
+    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="writes PATH.raw and PATH.json")
     options = parser.parse_args(arguments)
     try:
         prepare(options.medium, options.sources, options.out)

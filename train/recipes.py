@@ -13,8 +13,11 @@ from typing import Any
 
 from codec.bottlenecks import BOTTLENECKS
 from codec.errors import CodecError
-from codec.model import PRESETS, CodecConfig
+from codec.model import PRESETS, CodecConfig, build
 
+MAX_BASES = 8
+PLAIN_TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "list": list, "dict": dict}
+SHORTEST_CROP = {"speech": 1056, "image": 16}  # what the largest window of the losses needs: samples, pixels
 FOLDER = Path(__file__).parent / "recipes"
 
 
@@ -82,17 +85,19 @@ def _path(name: str) -> Path:
     return path
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A recipe's tables, laid over those of the shipped recipe that it names as its base."""
+def _read(path: Path, depth: int = 0) -> dict[str, Any]:
+    """A recipe's tables, laid over those of the recipe that it names as its base; losses replace the base's."""
     try:
-        data = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise CodecError(f"{path}: not TOML ({error})") from None
+    if depth > MAX_BASES or not all(isinstance(v, dict) for k, v in data.items() if k != "base"):
+        raise CodecError(f"{path}: a recipe is tables of keys, with at most {MAX_BASES} bases one after another")
     if "base" not in data:
         return data
-    merged = _read(_path(data.pop("base")))
+    merged = _read(_path(data.pop("base")), depth + 1)
     for section, values in data.items():
-        merged[section] = merged.get(section, {}) | values
+        merged[section] = values if section == "losses" else merged.get(section, {}) | values
     return merged
 
 
@@ -121,6 +126,10 @@ def _build(path: Path, data: dict[str, Any]) -> Recipe:
         fields = {f.name: f for f in dataclasses.fields(kind)}
         if unknown := set(data[name]) - set(fields):
             raise CodecError(f"{path}: unknown key {name}.{sorted(unknown)[0]}; known are {', '.join(fields)}")
+        for key, value in data[name].items():
+            wanted = str(fields[key].type)
+            if not isinstance(value, PLAIN_TYPES[wanted.split("[")[0]]):
+                raise CodecError(f"{path}: {name}.{key} = {value!r}; want {wanted}")
         try:
             built[name] = kind(**data[name])
         except TypeError as error:
@@ -130,6 +139,16 @@ def _build(path: Path, data: dict[str, Any]) -> Recipe:
     for key, choices in known.items():
         if getattr(recipe.codec, key) not in choices:
             raise CodecError(f"{path}: codec.{key} = {getattr(recipe.codec, key)!r}; choose from {', '.join(choices)}")
-    if set(recipe.stages) - {"A", "C"} or not 0.99 < sum(recipe.stages.values()) < 1.01:
+    shares = [*recipe.stages.values(), *recipe.losses.values()]
+    if not all(isinstance(share, int | float) for share in shares):
+        raise CodecError(f"{path}: stages and losses are numbers, got {recipe.stages} and {recipe.losses}")
+    if set(recipe.stages) - {"A", "C"} or not 0.99 < sum(recipe.stages.values()) < 1.01 or not recipe.stages.get("A"):
         raise CodecError(f"{path}: stages are shares of A and C that add up to 1, got {recipe.stages}")
+    shortest, axes = SHORTEST_CROP[recipe.codec.medium], 1 if recipe.codec.medium == "speech" else 2
+    if len(recipe.data.crop) != axes or min(recipe.data.crop) < shortest:
+        raise CodecError(f"{path}: data.crop = {recipe.data.crop}; want {axes} numbers of at least {shortest}")
+    try:
+        build(recipe.config())
+    except (TypeError, ValueError) as error:
+        raise CodecError(f"{path}: codec.options = {recipe.codec.options}: {error}") from None
     return recipe

@@ -29,6 +29,7 @@ LEVELS: dict[int, tuple[int, ...]] = {
     4096: (7, 5, 5, 5, 5),
     16384: (8, 8, 8, 6, 5),
 }
+EPS = torch.finfo(torch.float32).eps
 UNIFORM_STD = 1 / sqrt(12)  # of U(0, 1); the output is divided by it so that the decoder sees unit variance
 
 
@@ -86,7 +87,7 @@ class FSP(Bottleneck):
         accept: Literal["element", "vector"] = "element",
         output: Literal["uniform", "inverse"] = "uniform",
     ) -> None:
-        table = {int(k): tuple(v) for k, v in sorted((levels or LEVELS).items())}
+        table = dict(sorted((int(k), tuple(v)) for k, v in (levels or LEVELS).items()))
         lengths = {len(v) for v in table.values()}
         if len(lengths) != 1 or min(min(v) for v in table.values()) < 1:
             raise ValueError(f"levels need one common length and entries >= 1, got {table}")
@@ -139,12 +140,12 @@ class FSP(Bottleneck):
 
     def _squash(self, a: Tensor) -> Tensor:
         """g(a) in [0, 1 - eps]: float32 tanh reaches 1 exactly above 9, which would be a level too many."""
-        return self.activation.forward(a).clamp(max=1 - torch.finfo(torch.float32).eps)
+        return self.activation.forward(a).clamp(max=1 - EPS)
 
     def _scale(self, u: Tensor) -> Tensor:
         """[0, 1] -> what the decoder gets."""
         if self.output == "inverse":
-            return self.activation.inverse(u)
+            return self.activation.inverse(u.clamp(EPS, 1 - EPS))  # which is infinite at 0 and 1
         return (u - 0.5) / UNIFORM_STD
 
     def _perturb(self, u: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
