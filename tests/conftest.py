@@ -28,6 +28,9 @@ NETS = {
     "image": ImageConfig((8, 8), (1, 1), (8, 8, 8), (1, 1, 1)),
 }
 
+# Tiny nets are slower on two threads than on one, and on a loaded machine much slower.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(scope="session")
 def root() -> Path:

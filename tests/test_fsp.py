@@ -184,7 +184,7 @@ def test_bad_levels_are_refused(levels: dict[int, tuple[int, ...]]) -> None:
         with pytest.raises(ValueError, match="levels"):
             FSP(levels)
     else:
-        assert FSP(levels).table == LEVELS
+        assert FSP(levels).codebook_sizes == tuple(LEVELS)
 
 
 @pytest.mark.parametrize("levels", [(8, 8, 8, 6, 5), (4, 4, 4, 4, 4), (7, 5, 5, 5, 5)])

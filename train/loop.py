@@ -97,7 +97,7 @@ class Trainer:
         )
         logged: dict[str, list[float]] = {}
         if self.step == 0 and self.codec.bottleneck.coupled:
-            self.codec.bottleneck.fit(self.latents())  # k-means beats any fixed start (methods.md section 0)
+            self._fit()  # k-means beats any fixed start of a codebook (methods.md section 0)
         while self.progress < 1:
             if self.stage == "A" and self.progress >= self.recipe.stages["A"]:
                 self.start_stage_c()
@@ -188,11 +188,14 @@ class Trainer:
     def start_stage_c(self) -> None:
         """Freezes the averaged encoder, builds the codebook from its latents, and goes on with the decoder alone."""
         self.codec.load_state_dict(self.average.state_dict())
-        fit = type(self.codec.bottleneck).fit
-        if fit is not Bottleneck.fit and not self.codec.bottleneck.coupled:  # encoding that much takes minutes on a CPU
-            self.codec.bottleneck.fit(self.latents())
+        if not self.codec.bottleneck.coupled:
+            self._fit()
         self.average.load_state_dict(self.codec.state_dict())
         self._enter_stage_c()
+
+    def _fit(self) -> None:
+        if type(self.codec.bottleneck).fit is not Bottleneck.fit:  # or encoding all those latents were for nothing
+            self.codec.bottleneck.fit(self.latents())
 
     def _enter_stage_c(self) -> None:
         self.stage = "C"

@@ -1,10 +1,74 @@
-"""Discrete bottlenecks, one file per method; usable on their own, without codecs."""
+"""Discrete bottlenecks, one file per method; usable on their own, without codecs.
+
+`python -m codec.bottlenecks` prints what there is.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from codec.bottleneck import Bottleneck, BottleneckOutput
 from codec.bottlenecks.fsp import FSP
+from codec.bottlenecks.fsq import FSQ, NoiseFSQ
 from codec.bottlenecks.gmvq import GMVQ
+from codec.bottlenecks.grouped import Grouped
+from codec.bottlenecks.gumbelvq import GumbelVQ
+from codec.bottlenecks.residual import Residual
+from codec.bottlenecks.simvq import SimVQ
+from codec.bottlenecks.sqvae import SQVAE
+from codec.bottlenecks.tokenbridge import TokenBridge
 from codec.bottlenecks.vp import VP
+from codec.bottlenecks.vq import VQ, Affine, Alternating, ByAverage, Restart, unit
 
-BOTTLENECKS: dict[str, type[Bottleneck]] = {"fsp": FSP, "gmvq": GMVQ, "vp": VP}
 
-__all__ = ["BOTTLENECKS", "FSP", "GMVQ", "VP", "Bottleneck", "BottleneckOutput"]
+def grouped(method: str = "vq", num_groups: int = 2, **options: Any) -> Grouped:
+    """Product quantisation (Jégou et al. 2011): `num_groups` times one registered method; `options` are each one's."""
+    return Grouped([BOTTLENECKS[method](**options) for _ in range(num_groups)])
+
+
+def residual(
+    method: str = "vq", num_stages: int = 2, codebook_sizes: tuple[int, ...] = (1024,), **options: Any
+) -> Residual:
+    """Residual quantisation (Zeghidour et al. 2021): `num_stages` times a registered method that has a codebook."""
+    return Residual(lambda k: BOTTLENECKS[method](codebook_sizes=(k,), **options), tuple(codebook_sizes), num_stages)
+
+
+BOTTLENECKS: dict[str, Callable[..., Bottleneck]] = {
+    "fsp": FSP,
+    "gmvq": GMVQ,
+    "vp": VP,
+    "vq": VQ,
+    "vq-ema": partial(VQ, update=ByAverage),
+    "vq-l2": partial(VQ, dim=32, geometry=unit),  # the geometry is for few dimensions
+    "vq-replace": partial(VQ, restart=Restart),
+    "vq-l2-replace": partial(VQ, dim=32, geometry=unit, restart=Restart),
+    "vq-affine": partial(VQ, affine=Affine),
+    "vq-opt": partial(VQ, update=Alternating),
+    "vq-affine-opt": partial(VQ, update=Alternating, affine=Affine),
+    "sqvae": SQVAE,
+    "gumbelvq": GumbelVQ,
+    "simvq": SimVQ,
+    "fsq": FSQ,
+    "fsq-noise": NoiseFSQ,
+    "tokenbridge": TokenBridge,
+    "grouped": grouped,
+    "residual": residual,
+}
+
+__all__ = [
+    "BOTTLENECKS",
+    "FSP",
+    "FSQ",
+    "GMVQ",
+    "SQVAE",
+    "VP",
+    "VQ",
+    "Bottleneck",
+    "BottleneckOutput",
+    "Grouped",
+    "GumbelVQ",
+    "NoiseFSQ",
+    "Residual",
+    "SimVQ",
+    "TokenBridge",
+]

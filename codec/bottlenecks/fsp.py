@@ -13,13 +13,14 @@ There are no parameters and no codebook to store, so one trained encoder and dec
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import pi, prod, sqrt
+from math import pi, sqrt
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from codec.bottleneck import Bottleneck, BottleneckOutput, Size, straight_through
+from codec.bottleneck import BottleneckOutput, Size, straight_through
+from codec.bottlenecks._grid import LevelGrid, along_channels
 
 # The levels of every offered size have the same length d, so that one latent space serves all of them. The paper
 # ties d to K: [8,6,5] and [8,5,5,5] for its two small sizes (methods 9a gives the tables of constant d).
@@ -58,7 +59,7 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-class FSP(Bottleneck):
+class FSP(LevelGrid):
     """Finite scalar perturbation.
 
     Args:
@@ -74,10 +75,6 @@ class FSP(Bottleneck):
         ValueError: Levels of unequal length or below 1, or an unknown activation.
     """
 
-    coupled = False
-    basis: Tensor  # (sizes, d) int64
-    levels: Tensor  # (sizes, d) float32
-
     def __init__(
         self,
         levels: Mapping[int, Sequence[int]] | None = None,
@@ -87,25 +84,14 @@ class FSP(Bottleneck):
         accept: Literal["element", "vector"] = "element",
         output: Literal["uniform", "inverse"] = "uniform",
     ) -> None:
-        table = dict(sorted((int(k), tuple(v)) for k, v in (levels or LEVELS).items()))
-        lengths = {len(v) for v in table.values()}
-        if len(lengths) != 1 or min(min(v) for v in table.values()) < 1:
-            raise ValueError(f"levels need one common length and entries >= 1, got {table}")
         if activation not in ACTIVATIONS:
             raise ValueError(f"unknown activation {activation!r}; choose from {sorted(ACTIVATIONS)}")
-        super().__init__(dim=lengths.pop(), codebook_sizes=tuple(table))
-        self.table = table
+        super().__init__(levels or LEVELS, fewest=1)
         self.activation = ACTIVATIONS[activation]
         self.eta = eta
         self.quantise_probability = quantise_probability
         self.accept = accept
         self.output = output
-        basis = [[prod(row[:i]) for i in range(len(row))] for row in table.values()]  # b_i = prod of the L_m before i
-        self.register_buffer("levels", torch.tensor(list(table.values()), dtype=torch.float32), persistent=False)
-        self.register_buffer("basis", torch.tensor(basis), persistent=False)
-
-    def num_codes(self, codebook_size: int | None = None) -> int:
-        return prod(self.table[self.check_size(codebook_size)])
 
     def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
         with torch.autocast(z.device.type, enabled=False):
@@ -121,22 +107,16 @@ class FSP(Bottleneck):
             moved, accepted = self._perturb(u, levels)
             token = (u.shape[0], 1, *u.shape[2:])
             quantise = torch.rand(token, device=u.device) < self.quantise_probability
-            value = torch.where(quantise, (_digits(u, levels) + 0.5) / levels, moved)
+            value = torch.where(quantise, (_cells(u, levels) + 0.5) / levels, moved)
             z_q = self._scale(straight_through(value, u))
             stats = {"accept_rate": accepted.float().mean()}
             return BottleneckOutput(z_q, None, self._moments(a), stats)
 
-    def encode(self, z: Tensor, codebook_size: int | None = None) -> Tensor:
-        row = self.codebook_sizes.index(self.check_size(codebook_size))
-        with torch.autocast(z.device.type, enabled=False):
-            digits = _digits(self._squash(z.float()), _along_channels(self.levels[row], z))
-        return (digits.long() * _along_channels(self.basis[row], z)).sum(1, keepdim=True)
+    def _digits(self, z: Tensor, row: int) -> Tensor:
+        return _cells(self._squash(z), along_channels(self.levels[row], z)).long()
 
-    def decode(self, indices: Tensor, codebook_size: int | None = None) -> Tensor:
-        row = self.codebook_sizes.index(self.check_size(codebook_size))
-        levels, basis = _along_channels(self.levels[row], indices), _along_channels(self.basis[row], indices)
-        digits = (indices // basis) % levels.long()  # integers: float32 digits go wrong above 2**24
-        return self._scale((digits + 0.5) / levels)
+    def _values(self, digits: Tensor, row: int) -> Tensor:
+        return self._scale((digits + 0.5) / along_channels(self.levels[row], digits))
 
     def _squash(self, a: Tensor) -> Tensor:
         """g(a) in [0, 1 - eps]: float32 tanh reaches 1 exactly above 9, which would be a level too many."""
@@ -161,22 +141,7 @@ class FSP(Bottleneck):
         variance, mean = torch.var_mean(a, dim=[0, *range(2, a.dim())], correction=0)
         return {"mean": mean.square().mean(), "variance": (variance - self.activation.variance).square().mean()}
 
-    def _levels_like(self, a: Tensor, codebook_size: Size) -> Tensor:
-        """The levels of each sample, (B or 1, d, 1...)."""
-        if isinstance(codebook_size, Tensor):
-            offered = torch.tensor(self.codebook_sizes, device=codebook_size.device)
-            rows = torch.searchsorted(offered, codebook_size)
-            if codebook_size.shape != a.shape[:1] or not torch.isin(codebook_size, offered).all():
-                raise ValueError(f"want one offered size per sample, from {list(self.codebook_sizes)}")
-            return self.levels[rows.to(a.device)].reshape(a.shape[0], self.dim, *[1] * (a.dim() - 2))
-        return _along_channels(self.levels[self.codebook_sizes.index(self.check_size(codebook_size))], a)
 
-
-def _digits(u: Tensor, levels: Tensor) -> Tensor:
+def _cells(u: Tensor, levels: Tensor) -> Tensor:
     """min(floor(L u), L - 1), eq. 18, as floats."""
     return torch.minimum(torch.floor(u.detach() * levels), levels - 1)
-
-
-def _along_channels(row: Tensor, like: Tensor) -> Tensor:
-    """(d,) -> (1, d, 1, ...), to go with (B, d, *S)."""
-    return row.reshape(1, -1, *[1] * (like.dim() - 2))

@@ -19,12 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.bottleneck import Bottleneck, BottleneckOutput, Size, straight_through, to_grid, to_tokens
-from codec.bottlenecks._kmeans import kmeans, subsample
 from codec.bottlenecks._search import exact_float32, nearest
+from codec.bottlenecks._start import check_latents, kmeans_start
 
 LatentTerm = Literal["sampled", "posterior", "literal"]
 
-FIT_SEED = 0
 TAU_START, TAU_END = 2.0, 0.1  # of the paper, which gives no shape; exponential as usual for Gumbel-softmax
 SMALLEST_VARIANCE = 1e-12  # the gradient of a square root at 0 is infinite
 
@@ -162,14 +161,11 @@ class GMVQ(Bottleneck):
         Raises:
             ValueError: `latents` is not (N >= 1, 2L) or not finite.
         """
-        if latents.dim() != 2 or latents.shape[1] != self.in_dim or not len(latents) or not latents.isfinite().all():
-            raise ValueError(f"fit needs finite (N, {self.in_dim}) latents, got {tuple(latents.shape)}")
+        points = check_latents(latents, self.in_dim)[:, : self.dim]
         if self.fitted:
             return
         for size in self.codebook_sizes:
-            generator = torch.Generator(latents.device).manual_seed(FIT_SEED)
-            data = subsample(latents[:, : self.dim], max(20 * size, 20_000), generator)
-            self.codebook(size).copy_(kmeans(data, size, FIT_SEED, iterations=20))
+            self.codebook(size).copy_(kmeans_start(points, size))
         self.fitted.fill_(True)
 
     def _split(self, z: Tensor) -> tuple[Tensor, Tensor]:

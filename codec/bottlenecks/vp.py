@@ -21,6 +21,7 @@ from codec.bottleneck import Bottleneck, BottleneckOutput, Size, per_sample, str
 from codec.bottlenecks._kmeans import kmeans, subsample
 from codec.bottlenecks._knn import knn_radii
 from codec.bottlenecks._search import exact_float32, nearest
+from codec.bottlenecks._start import check_latents
 
 FIT_SEED = 0
 FIT_ROWS_PER_CODE = 200  # simulated: 64 rows a code instead of 16 lower the error by 1.5-2 %
@@ -140,9 +141,7 @@ class VP(Bottleneck):
         Raises:
             ValueError: `latents` is not (N >= 1, d) or not finite.
         """
-        if latents.dim() != 2 or latents.shape[1] != self.dim or not len(latents) or not latents.isfinite().all():
-            raise ValueError(f"fit needs finite (N, {self.dim}) latents, got {tuple(latents.shape)}")
-        latents = latents.float()
+        latents = check_latents(latents, self.in_dim)
         for size in self.codebook_sizes:
             generator = torch.Generator(latents.device).manual_seed(FIT_SEED)
             data = subsample(latents, min(FIT_ROWS_PER_CODE * size, FIT_ROWS), generator)

@@ -1,0 +1,85 @@
+"""What scalar quantisers share: each dimension has its own levels, and an index is their digits in mixed radix.
+
+z ──_digits──> (l_1 ... l_d) ──sum of l_i b_i──> index ──> digits ──_values──> z_q
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+
+from codec.bottleneck import Bottleneck, Size
+
+
+class LevelGrid(Bottleneck):
+    """A bottleneck whose codes are the points of a grid; no parameters, and one latent space for every size.
+
+    Args:
+        levels: For each offered size K, the number of levels of each dimension; all of one length d.
+        fewest: Levels that a dimension must have.
+        inputs: Input channels for each dimension.
+
+    Raises:
+        ValueError: Levels of unequal length, or too few.
+    """
+
+    coupled = False
+    levels: Tensor  # (sizes, d) int64
+    basis: Tensor  # (sizes, d) int64, b_i = product of the levels before i
+
+    def __init__(self, levels: Mapping[int, Sequence[int]], fewest: int, inputs: int = 1) -> None:
+        table = {int(k): tuple(v) for k, v in sorted(levels.items(), key=lambda item: int(item[0]))}  # JSON keys: text
+        lengths = {len(row) for row in table.values()}
+        if len(lengths) != 1 or min(min(row, default=0) for row in table.values()) < fewest:
+            raise ValueError(f"levels need one common length and entries >= {fewest}, got {table}")
+        dim = lengths.pop()
+        super().__init__(dim, tuple(table), in_dim=inputs * dim)
+        basis = [[prod(row[:i]) for i in range(dim)] for row in table.values()]
+        self.register_buffer("levels", torch.tensor(list(table.values())), persistent=False)
+        self.register_buffer("basis", torch.tensor(basis), persistent=False)
+
+    @abstractmethod
+    def _digits(self, z: Tensor, row: int) -> Tensor:
+        """(B, D_in, *S) float32 -> (B, d, *S) int64 in [0, levels)."""
+
+    @abstractmethod
+    def _values(self, digits: Tensor, row: int) -> Tensor:
+        """(B, d, *S) int64 -> (B, d, *S) float32."""
+
+    def num_codes(self, codebook_size: int | None = None) -> int:
+        return int(self.levels[self._row(codebook_size)].prod())
+
+    @torch.no_grad()
+    def encode(self, z: Tensor, codebook_size: int | None = None) -> Tensor:
+        row = self._row(codebook_size)
+        with torch.autocast(z.device.type, enabled=False):
+            digits = self._digits(z.float(), row)
+        return (digits * along_channels(self.basis[row], z)).sum(1, keepdim=True)
+
+    @torch.no_grad()
+    def decode(self, indices: Tensor, codebook_size: int | None = None) -> Tensor:
+        row = self._row(codebook_size)
+        levels, basis = along_channels(self.levels[row], indices), along_channels(self.basis[row], indices)
+        return self._values(indices // basis % levels, row)  # integers: float32 digits go wrong above 2**24
+
+    def _row(self, codebook_size: Size) -> int:
+        return self.codebook_sizes.index(self.check_size(codebook_size))
+
+    def _levels_like(self, z: Tensor, codebook_size: Size) -> Tensor:
+        """The levels of each sample, (B or 1, d, 1, ...) int64. Raises ValueError for a size that is not offered."""
+        if not isinstance(codebook_size, Tensor):
+            return along_channels(self.levels[self._row(codebook_size)], z)
+        offered = torch.tensor(self.codebook_sizes, device=codebook_size.device)
+        if codebook_size.shape != z.shape[:1] or not torch.isin(codebook_size, offered).all():
+            raise ValueError(f"want one offered size per sample, from {list(self.codebook_sizes)}")
+        rows = torch.searchsorted(offered, codebook_size).to(z.device)
+        return self.levels[rows].reshape(z.shape[0], self.dim, *[1] * (z.dim() - 2))
+
+
+def along_channels(row: Tensor, like: Tensor) -> Tensor:
+    """(d,) -> (1, d, 1, ...), to go with (B, d, *S)."""
+    return row.reshape(1, -1, *[1] * (like.dim() - 2))

@@ -1,0 +1,128 @@
+"""FSQ, finite scalar quantisation (Mentzer et al. 2023), and its symmetric form with noise (Parker et al. 2024).
+
+Each dimension is squashed by tanh and rounded to one of L levels; there is no codebook to learn and no loss of its own.
+
+    FSQ       z ──tanh, shifted if L is even──> [-L/2, L/2] ──round──> digits ──/ (L // 2)──> z_q in [-1, 1]
+    NoiseFSQ  z ──(tanh + 1) / 2──> t in [0, 1] ──round to L levels, or in training noise as wide──> 2 t - 1
+
+The outermost levels of both are half as wide as the others where the latents are uniform; FSP's are equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from codec.bottleneck import BottleneckOutput, Size, straight_through
+from codec.bottlenecks._grid import LevelGrid, along_channels
+from codec.bottlenecks.fsp import LEVELS
+
+SQUEEZE = 1e-3  # the published eps: keeps tanh's limits inside the outermost cells
+
+
+class FSQ(LevelGrid):
+    """Finite scalar quantisation (Mentzer et al. 2023, appendix).
+
+    The published shift is tan(1/2 / half); the inverse of the tanh that follows would be atanh. From L = 4 on they
+    differ by less than 4e-4; at L = 2 atanh does not exist, so the published one is kept.
+
+    Trained with one size for each sample, the indices of a batch have no common range and are None.
+
+    Args:
+        levels: For each offered size K, the levels L >= 2 of each dimension (5 or more, the paper advises); all of
+            one length d. FSP's table if None.
+
+    Raises:
+        ValueError: Levels of unequal length, or below 2.
+    """
+
+    def __init__(self, levels: Mapping[int, Sequence[int]] | None = None) -> None:
+        super().__init__(levels or LEVELS, fewest=2)
+
+    def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
+        """Quantises, in training as in eval.
+
+        Returns:
+            z_q (B, d, *S) in [-1, 1]; indices (B, 1, *S), None where each sample has its own size.
+
+        Raises:
+            ValueError: A size is not offered, or in eval is a tensor.
+        """
+        with torch.autocast(z.device.type, enabled=False):
+            z = z.float()
+            if self.training:
+                levels = self._levels_like(z, codebook_size)
+                through = bound(z, levels)
+                value = through.round() / (levels // 2)
+                indices = None if isinstance(codebook_size, Tensor) else self.encode(z, codebook_size)
+            else:
+                size = self.check_size(codebook_size)
+                levels = self._levels_like(z, size)
+                through, indices = bound(z, levels), self.encode(z, size)
+                value = self.decode(indices, size)
+            return BottleneckOutput(straight_through(value, through / (levels // 2)), indices)
+
+    def _digits(self, z: Tensor, row: int) -> Tensor:
+        levels = along_channels(self.levels[row], z)
+        return bound(z, levels).round().long() + levels // 2  # half to even, as published
+
+    def _values(self, digits: Tensor, row: int) -> Tensor:
+        half = along_channels(self.levels[row], digits) // 2
+        return (digits - half).float() / half
+
+
+class NoiseFSQ(LevelGrid):
+    """Symmetric finite scalar quantisation with noise (Parker et al. 2024, as VP-VAE's baseline).
+
+    While training, half of the tokens are quantised with a straight-through gradient and half get uniform noise one
+    level step wide; that noise may leave [-1, 1] by half a step. A mask per token, as in FSP; L3AC's code draws one
+    per element, and divides by L instead of L - 1.
+
+    Args:
+        levels: For each offered size K, the levels L >= 2 of each dimension; all of one length d. FSP's table if None.
+        quantise_probability: Share of tokens that are quantised while training.
+
+    Raises:
+        ValueError: Levels of unequal length, or below 2.
+    """
+
+    def __init__(self, levels: Mapping[int, Sequence[int]] | None = None, quantise_probability: float = 0.5) -> None:
+        super().__init__(levels or LEVELS, fewest=2)
+        self.quantise_probability = quantise_probability
+
+    def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
+        """Quantises half and perturbs half (train), or quantises (eval).
+
+        Returns:
+            z_q (B, d, *S), in eval in [-1, 1]; indices (B, 1, *S), None in training.
+
+        Raises:
+            ValueError: A size is not offered, or in eval is a tensor.
+        """
+        with torch.autocast(z.device.type, enabled=False):
+            t = (torch.tanh(z.float()) + 1) / 2
+            if not self.training:
+                size = self.check_size(codebook_size)
+                indices = self.encode(z, size)
+                return BottleneckOutput(straight_through(self.decode(indices, size), 2 * t - 1), indices)
+            steps = self._levels_like(z, codebook_size) - 1
+            quantise = torch.rand((t.shape[0], 1, *t.shape[2:]), device=t.device) < self.quantise_probability
+            moved = t + (torch.rand_like(t) - 0.5) / steps
+            value = torch.where(quantise, torch.floor(steps * t + 0.5) / steps, moved)
+            return BottleneckOutput(straight_through(2 * value - 1, 2 * t - 1), None)
+
+    def _digits(self, z: Tensor, row: int) -> Tensor:
+        steps = along_channels(self.levels[row], z) - 1
+        return torch.floor(steps * (torch.tanh(z) + 1) / 2 + 0.5).long()
+
+    def _values(self, digits: Tensor, row: int) -> Tensor:
+        return 2 * digits / (along_channels(self.levels[row], digits) - 1) - 1
+
+
+def bound(z: Tensor, levels: Tensor) -> Tensor:
+    """(B, d, *S) -> inside the L levels that rounding gives, {-(L // 2) ... (L - 1) // 2}; z = 0 stays (nearly) 0."""
+    half = (levels - 1) * (1 - SQUEEZE) / 2
+    offset = 0.5 * (1 - levels % 2)  # 0.5 where L is even
+    return torch.tanh(z + torch.tan(offset / half)) * half - offset

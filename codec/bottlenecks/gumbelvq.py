@@ -1,0 +1,129 @@
+"""GumbelVQ, codes by classification (Gumbel-softmax: Jang et al. 2017; as a VQ-VAE: Karpathy, Esser et al. 2021).
+
+The encoder's output is projected to K logits, one for each code; no distance is involved, and the codebook is free.
+
+    train  logits ──Gumbel, softmax──> weights ──> mixture of codes (or the drawn code, straight-through)
+    eval   logits ──argmax──> index ──> code
+"""
+
+from __future__ import annotations
+
+from math import cos, log, pi
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codec.bottleneck import Bottleneck, BottleneckOutput, Size, straight_through, to_grid, to_tokens
+from codec.bottlenecks._search import exact_float32, nearest
+from codec.bottlenecks._soft import gumbel_softmax, perplexity
+
+TAU_START, TAU_END = 1.0, 1 / 16
+
+
+class GumbelVQ(Bottleneck):
+    """Codes by classification (Jang et al. 2017; Karpathy's deep-vector-quantization; Esser et al. 2021).
+
+    Loss "kl": KL(q(c|x) || uniform) in nats, mean over tokens; 5e-4 is the usual weight. (The published 1e-10 inside
+    its logarithm is not needed: log q comes from log_softmax.)
+
+    The published eval draws Gumbel noise too; here it takes the most likely code and no random number.
+
+    Each size has its own projection and codebook. There is nothing to fit: no code stands near its latents.
+
+    Args:
+        dim: L (64 in the papers).
+        codebook_sizes: The sizes K.
+        in_dim: Channels of z, those that are projected to logits; `dim` if None.
+        hard: Decode the drawn code, with the gradient of the mixture (Esser et al.), instead of the mixture (Karpathy).
+
+    Raises:
+        ValueError: The sizes are not ascending.
+    """
+
+    tau: Tensor  # () float32; saved so that a resumed run goes on, unused in eval
+
+    def __init__(
+        self,
+        dim: int = 64,
+        codebook_sizes: tuple[int, ...] = (1024,),
+        in_dim: int | None = None,
+        hard: bool = False,
+    ) -> None:
+        super().__init__(dim, tuple(codebook_sizes), in_dim)
+        self.hard = hard
+        self.codebooks = nn.ParameterDict({str(k): nn.Parameter(torch.randn(k, dim)) for k in self.codebook_sizes})
+        self.projections = nn.ModuleDict({str(k): nn.Linear(self.in_dim, k) for k in self.codebook_sizes})  # 1x1 conv
+        self.register_buffer("tau", torch.tensor(TAU_START))
+
+    def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
+        """Draws or mixes codes (train), or quantises (eval).
+
+        Returns:
+            z_q (B, L, *S); in eval its gradient is that of the softmax mixture. indices (B, 1, *S): in training the
+            drawn codes if `hard`, else None. The loss "kl", and in training the stat "perplexity" (of the batch's
+            mean posterior).
+
+        Raises:
+            ValueError: The size is a tensor, or not offered.
+        """
+        size = self.check_size(codebook_size)
+        with exact_float32(z.device):
+            codebook = self.codebook(size)
+            logits = self._projection(size)(to_tokens(z))
+            log_q = logits.log_softmax(1)
+            losses = {"kl": uniform_kl(log_q)}
+            if not self.training:
+                indices = self.encode(z, size)
+                through = to_grid(log_q.exp() @ codebook, z)
+                return BottleneckOutput(straight_through(self.decode(indices, size), through), indices, losses)
+            weights = gumbel_softmax(logits, self.tau)
+            drawn = None
+            if self.hard:
+                drawn = weights.argmax(1)
+                # onehot + y - sg(y): the gradient reaches the drawn row, and the logits through all rows
+                mixed = F.embedding(drawn, codebook) + (weights - weights.detach()) @ codebook.detach()
+                drawn = to_grid(drawn[:, None], z)
+            else:
+                mixed = weights @ codebook
+            stats = {"perplexity": perplexity(log_q.detach().exp().mean(0))}
+            return BottleneckOutput(to_grid(mixed, z), drawn, losses, stats)
+
+    @torch.no_grad()
+    def encode(self, z: Tensor, codebook_size: int | None = None) -> Tensor:
+        """argmax over c of w_c x + b_c.
+
+        Searched as the nearest of the rows (w_c, a_c) to (x, 0) with a_c^2 = C - |w_c|^2 - 2 b_c: their squared
+        distance is |x|^2 + C - 2 (w_c x + b_c), and the search gives one answer whatever the batch.
+        """
+        projection = self._projection(self.check_size(codebook_size))
+        weight, bias = projection.weight.double(), projection.bias.double()
+        norm = weight.square().sum(1) + 2 * bias
+        rows = torch.cat([weight, (norm.max() - norm).sqrt()[:, None]], 1).float()
+        tokens = F.pad(to_tokens(z), (0, 1))
+        return to_grid(nearest(tokens, rows)[:, None], z)
+
+    def decode(self, indices: Tensor, codebook_size: int | None = None) -> Tensor:
+        """Codebook rows."""
+        return F.embedding(indices[:, 0], self.codebook(codebook_size)).movedim(-1, 1).contiguous()
+
+    def codebook(self, codebook_size: int | None = None) -> Tensor:
+        """(K, L), the parameter."""
+        parameter: Tensor = self.codebooks[str(self.check_size(codebook_size))]
+        return parameter
+
+    def anneal(self, progress: float) -> None:
+        """tau from 1 to 1/16 along a cosine (Karpathy). Raises ValueError outside [0, 1]."""
+        if not 0 <= progress <= 1:
+            raise ValueError(f"progress must be in [0, 1], got {progress}")
+        self.tau.fill_(TAU_END + (TAU_START - TAU_END) * (1 + cos(pi * progress)) / 2)
+
+    def _projection(self, size: int) -> nn.Linear:
+        layer = self.projections[str(size)]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+
+def uniform_kl(log_q: Tensor) -> Tensor:
+    """() mean over tokens of KL(q || uniform) = log K + sum_c q log q, nats; (N, K) log probabilities."""
+    return log(log_q.shape[1]) + (log_q.exp() * log_q).sum(1).mean()

@@ -1,0 +1,127 @@
+"""Residual: stages that quantise what the stages before left over (residual VQ; SoundStream, Zeghidour et al. 2021).
+
+z ──stage 1──> code_1        z - code_1 ──stage 2──> code_2        ...        z_q = code_1 + code_2 + ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from codec.bottleneck import Bottleneck, BottleneckOutput, Size
+from codec.bottlenecks.grouped import check_alike, join_indices, numbered_stats
+
+
+class Residual(Bottleneck):
+    """Bottlenecks in sequence, each on the residual of those before (SoundStream, Zeghidour et al. 2021).
+
+    For methods whose codes lie in the space of z and have a scale of their own: the VQ family, SimVQ, SQ-VAE, VP. (A
+    residual of FSQ or FSP keeps the contract, but their outputs are squashed and no later stage is finer than the
+    first.) With VP, stage 2 perturbs what stage 1's perturbation left, so that z_q = z + the last stage's step, whose
+    length is that of the residual codebooks' error.
+
+    Gradient. Each stage sees z with 1/S of its gradient: straight-through stages then give z_q the identity, others the
+    mean of theirs, while every codebook gets its full gradient. (Summing S straight-through stages multiplies the
+    encoder's gradient by S: encodec's issue 25.) What earlier stages subtract carries no gradient.
+
+    Losses are sums over the stages: each codebook its own, and z the mean of the pulls. Stats are numbered by stage,
+    "name.stage". A batch has one size, whatever the method, and each size has stages of its own, since what is left
+    over depends on the size.
+
+    Args:
+        build: Makes one stage that offers exactly the given size.
+        codebook_sizes: The sizes K of each stage, ascending.
+        num_stages: S, 1 or more; the rate is S log2 K.
+
+    Raises:
+        ValueError: The sizes are not ascending, there is no stage, or a stage offers other sizes or takes other
+            channels than it gives.
+    """
+
+    coupled = True
+
+    def __init__(
+        self, build: Callable[[int], Bottleneck], codebook_sizes: tuple[int, ...] = (1024,), num_stages: int = 2
+    ) -> None:
+        if num_stages < 1 or not codebook_sizes:
+            raise ValueError(f"need a stage and a codebook size, got {num_stages} stages of sizes {codebook_sizes}")
+        chains = {size: [build(size) for _ in range(num_stages)] for size in codebook_sizes}
+        first = chains[codebook_sizes[0]][0]
+        super().__init__(first.dim, tuple(codebook_sizes))
+        for size, chain in chains.items():
+            check_alike(chain)
+            if any(s.codebook_sizes != (size,) or not s.dim == s.in_dim == first.dim for s in chain):
+                raise ValueError(f"a stage must offer the one size {size} and give the {first.dim} channels it takes")
+        self.chains = nn.ModuleDict({str(size): nn.ModuleList(chain) for size, chain in chains.items()})
+        self.num_codebooks = sum(stage.num_codebooks for stage in chains[codebook_sizes[0]])
+        self.training_state = tuple(
+            f"chains.{size}.{i}.{name}"
+            for size, chain in chains.items()
+            for i, stage in enumerate(chain)
+            for name in stage.training_state
+        )
+
+    def num_codes(self, codebook_size: int | None = None) -> int:
+        """Of each stage."""
+        return self._chain(codebook_size)[0].num_codes()
+
+    def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
+        """All stages in turn.
+
+        Returns:
+            z_q (B, D, *S), the sum of the stages'; indices (B, G, *S), None while any stage's are; losses and stats
+            of the stages.
+
+        Raises:
+            ValueError: The size is a tensor, or not offered.
+        """
+        chain = self._chain(codebook_size)
+        z = z.float()
+        share = z.detach() + (z - z.detach()) / len(chain)  # z, with 1/S of its gradient
+        outputs: list[BottleneckOutput] = []
+        total = torch.zeros_like(z)
+        for stage in chain:
+            outputs.append(stage(share - total.detach()))
+            total = total + outputs[-1].z_q
+        names = {name: None for out in outputs for name in out.losses}  # in order
+        losses = {name: torch.stack([o.losses[name] for o in outputs if name in o.losses]).sum() for name in names}
+        return BottleneckOutput(total, join_indices(outputs), losses, numbered_stats(outputs))
+
+    def encode(self, z: Tensor, codebook_size: int | None = None) -> Tensor:
+        rows = []
+        z, total = z.detach().float(), torch.zeros_like(z, dtype=torch.float32)
+        for stage in self._chain(codebook_size):
+            rows.append(stage.encode(z - total))
+            total = total + stage.decode(rows[-1]).detach()
+        return torch.cat(rows, 1)
+
+    def decode(self, indices: Tensor, codebook_size: int | None = None) -> Tensor:
+        """The sum of the stages' codes, in their order."""
+        chain = self._chain(codebook_size)
+        rows = torch.split(indices, [stage.num_codebooks for stage in chain], 1)
+        total = torch.zeros(indices.shape[0], self.dim, *indices.shape[2:], device=indices.device)
+        for stage, row in zip(chain, rows, strict=True):
+            total = total + stage.decode(row)
+        return total
+
+    def anneal(self, progress: float) -> None:
+        for size in self.codebook_sizes:
+            for stage in self._chain(size):
+                stage.anneal(progress)
+
+    @torch.no_grad()
+    def fit(self, latents: Tensor) -> None:
+        """Each stage fits what those before leave of (N, D) latents."""
+        for size in self.codebook_sizes:
+            residual = latents.float()
+            for stage in self._chain(size):
+                stage.fit(residual)
+                grid = residual.T[None]
+                residual = residual - stage.decode(stage.encode(grid))[0].T
+
+    def _chain(self, codebook_size: Size) -> list[Bottleneck]:
+        chain = self.chains[str(self.check_size(codebook_size))]
+        assert isinstance(chain, nn.ModuleList)
+        return [stage for stage in chain if isinstance(stage, Bottleneck)]

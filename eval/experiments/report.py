@@ -1,0 +1,58 @@
+"""Markdown tables and plain pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from eval.experiments.runs import write
+
+STYLE: dict[str, Any] = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+}
+
+
+def cell(value: tuple[float, float | None] | None, digits: int = 2, scale: float = 1.0) -> str:
+    """ "mean ± deviation", "mean" of a single run, "-" of none."""
+    if value is None:
+        return "-"
+    mean, deviation = value
+    text = f"{mean * scale:.{digits}f}"
+    return text if deviation is None else f"{text} ± {deviation * scale:.{digits}f}"
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows]) + "\n"
+
+
+def save_report(path: Path, title: str, notes: list[str], tables: list[str]) -> None:
+    """Writes PATH.md: a title, how it was made, the tables; prints it, too."""
+    text = "\n\n".join([f"# {title}", "\n".join(f"- {note}" for note in notes), *(t.strip() for t in tables)]) + "\n"
+    write(path.with_suffix(".md"), text)
+    print(text, flush=True)
+
+
+@contextmanager
+def picture(
+    path: Path, columns: int = 1, rows: int = 1, size: tuple[float, float] = (4.2, 3.4)
+) -> Iterator[list[Axes]]:
+    """Axes to draw on, row by row; afterwards PATH.png is written. Without pyplot: no global state, no display."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
+        FigureCanvasAgg(figure)
+        yield list(figure.subplots(rows, columns, squeeze=False).flat)
+        figure.savefig(path.with_suffix(".png"), dpi=150)

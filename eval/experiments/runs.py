@@ -1,0 +1,116 @@
+"""Resumable runs: each writes one JSON when it is finished, and is never repeated while that file is there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from codec.errors import CodecError
+from train.loop import Budget
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asks for; None where the experiment has its own default.
+
+    Attributes:
+        out: Folder for runs, tables and pictures.
+        data: Folders that hold the packs, or data in torchvision's layout.
+        seeds: How many seeds, counted from 0.
+        epochs, minutes, steps: At most one of them: the budget of each run.
+        small: Reduced size, for a CPU.
+        methods, datasets: Only these.
+        learning_rate: Replaces the paper's.
+        device: "cpu" or "cuda".
+    """
+
+    out: Path
+    data: tuple[Path, ...] = ()
+    seeds: int | None = None
+    epochs: float | None = None
+    minutes: float | None = None
+    steps: int | None = None
+    small: bool = False
+    methods: tuple[str, ...] | None = None
+    datasets: tuple[str, ...] | None = None
+    learning_rate: float | None = None
+    device: str = "cpu"
+
+    def budget(self, steps_per_epoch: int, epochs: float) -> Budget:
+        """The budget of one run: as asked, or `epochs` epochs."""
+        if self.minutes is not None or self.steps is not None:
+            return Budget(self.minutes, self.steps)
+        return Budget(steps=max(1, round((self.epochs or epochs) * steps_per_epoch)))
+
+    def choose(self, kind: str, known: Iterable[str]) -> list[str]:
+        """Those of the known "methods" or "datasets" that are asked for: all, if none are named.
+
+        Raises:
+            CodecError: One that is asked for is not known.
+        """
+        known = list(known)
+        asked = getattr(self, kind) or known
+        if unknown := [name for name in asked if name not in known]:
+            raise CodecError(f"no {kind} {', '.join(unknown)} to run; choose from {', '.join(known)}")
+        return [name for name in known if name in asked]
+
+
+def run_once(folder: Path, label: str, settings: Record, work: Callable[[Path], Record]) -> Record:
+    """The result of `work(scratch)`, or of the finished run with the same settings.
+
+    The file's name holds a hash of the settings, so that runs at several budgets live side by side; it appears only
+    when the run is complete. A run that diverges, a ValueError of the search among codes that are not finite, is
+    complete, too: its result says "failed" and why, and the table goes on without it.
+
+    Args:
+        folder: Where the files of runs are.
+        label: Begins the file's name; for people.
+        settings: Everything that decides the run's result; plain JSON data.
+        work: Does the run and returns plain JSON data; gets a path of its own, not yet there, for a folder to work in.
+    """
+    text = json.dumps(settings, sort_keys=True)
+    path = folder / f"{label}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
+    if path.is_file():
+        print(f"{label}: finished before, {path.name}", flush=True)
+        return dict(json.loads(path.read_text())["result"])
+    print(f"{label}: running", flush=True)
+    start = time.monotonic()
+    try:
+        result = work(path.with_suffix(""))
+    except ValueError as error:
+        print(f"{label}: failed, {error}", flush=True)
+        result = {"failed": 1, "reason": str(error)}
+    record = {"label": label, "settings": settings, "minutes": (time.monotonic() - start) / 60, "result": result}
+    write(path, json.dumps(record, indent=1) + "\n")
+    return result
+
+
+def write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def mean_std(values: Iterable[float | None]) -> tuple[float, float | None] | None:
+    """Mean and sample standard deviation (n - 1) of what is known; no deviation of one value, nothing of none."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return fmean(known), stdev(known) if len(known) > 1 else None
+
+
+def aggregate(records: list[Record]) -> dict[str, tuple[float, float | None]]:
+    """`mean_std` over runs of every number that some run has."""
+    names = dict.fromkeys(k for r in records for k, v in r.items() if isinstance(v, int | float))
+    summary = {name: mean_std(r.get(name) for r in records) for name in names}
+    return {name: value for name, value in summary.items() if value is not None}

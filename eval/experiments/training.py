@@ -1,0 +1,168 @@
+"""Training and measuring one row of the GM-VQ paper's table: its schedule, its losses in mean form, its metrics.
+
+    x ──SQVAENet──> x_hat, losses        mse + sum of weight * loss ──AdamW, warm-up, cosine──> net ──> test figures
+
+The project's own loop (train.loop) is for codecs of any size; this one keeps to the paper: no averaged weights, no
+mixed precision, no second stage.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from codec.bottlenecks import BOTTLENECKS, Bottleneck, BottleneckOutput
+from eval.experiments.images import ImageSet
+from eval.experiments.nets import WIDTH, SQVAENet
+from eval.experiments.rows import Row
+from eval.experiments.runs import Record
+from eval.experiments.usage import hard_usage
+from train.loop import Budget
+
+WARMUP, FIRST = 0.1, 0.2  # share of the budget, and of the learning rate at its start (paper)
+START_ROWS = 20  # latents for each code that the first codebook is made of
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a dataset decides; the paper's values but where methods.md section 6 says otherwise.
+
+    Attributes:
+        stages, blocks: Of `SQVAENet`.
+        learning_rate: The highest.
+        clip: Limit of the gradient's norm.
+        weight_decay: The same for net and codebook (paper, without the value).
+    """
+
+    stages: int
+    blocks: int
+    learning_rate: float
+    size: int = 1024
+    batch: int = 256
+    clip: float = 1.0
+    weight_decay: float = 1e-4
+
+
+def schedule(progress: float) -> float:
+    """Share of the highest learning rate: linear from 0.2 to 1 in the first tenth, then a cosine to 0."""
+    if progress < WARMUP:
+        return FIRST + (1 - FIRST) * progress / WARMUP
+    return (1 + math.cos(math.pi * (progress - WARMUP) / (1 - WARMUP))) / 2
+
+
+def objective(row: Row, x: Tensor, x_hat: Tensor, out: BottleneckOutput) -> Tensor:
+    """The squared error plus the row's weighted losses; a loss without a weight is a KeyError."""
+    error = F.mse_loss(x_hat, x)
+    losses = torch.stack(
+        [error.new_zeros(()), *(row.weights[name] * value for name, value in out.losses.items())]
+    ).sum()
+    if row.self_weighted:
+        losses = losses * 2 * error.detach() * out.z_q.numel() / x.numel()
+    return error + losses
+
+
+def build(row: Row, settings: Settings) -> SQVAENet:
+    kind: Any = BOTTLENECKS[row.bottleneck]
+    bottleneck = kind(dim=WIDTH, codebook_sizes=(settings.size,), **row.options)
+    return SQVAENet(bottleneck, settings.stages, settings.blocks)
+
+
+def train(row: Row, images: ImageSet, settings: Settings, budget: Budget, seed: int, device: str) -> Record:
+    """One run: trains from scratch, then `measure`s. Fully decided by its arguments, up to the device's rounding."""
+    torch.manual_seed(seed)
+    net = build(row, settings).to(device)
+    optimiser = torch.optim.AdamW(net.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+    batches = endless(images.train, settings.batch, device)
+    net.bottleneck.fit(first_latents(net, batches, START_ROWS * settings.size))
+    step, skipped, start = 0, 0, time.monotonic()
+    with tqdm(total=100, desc=f"{row.name} seed {seed}", unit="%", disable=None, leave=False) as bar:
+        while (progress := budget.progress(time.monotonic() - start, step)) < 1:
+            for group in optimiser.param_groups:
+                group["lr"] = settings.learning_rate * schedule(progress)
+            net.bottleneck.anneal(progress)
+            x = next(batches)
+            x_hat, out = net(x)
+            loss = objective(row, x, x_hat, out)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(net.parameters(), settings.clip)
+            if torch.isfinite(norm):
+                optimiser.step()
+            else:
+                skipped += 1  # one bad batch must not end a run, but is reported
+            step += 1
+            bar.update(100 * progress - bar.n)
+    seconds = time.monotonic() - start
+    record = {"steps": step, "skipped": skipped, "seconds_per_step": seconds / max(step, 1)}
+    record["parameters"] = sum(p.numel() for p in net.parameters())
+    return record | measure(net, images.test, settings.batch, row.posterior, device)
+
+
+def endless(images: Tensor, size: int, device: str) -> Iterator[Tensor]:
+    """Batches (size, 3, H, W) in [0, 1], each epoch in a new order, without the incomplete last batch."""
+    size = min(size, len(images))
+    while True:
+        order = torch.randperm(len(images))
+        for start in range(0, len(images) - size + 1, size):
+            yield images[order[start : start + size]].to(device).float() / 255
+
+
+@torch.no_grad()
+def first_latents(net: SQVAENet, batches: Iterator[Tensor], count: int) -> Tensor:
+    """(N >= count, in_dim) outputs of the fresh encoder, from several batches."""
+    rows: list[Tensor] = []
+    while sum(map(len, rows)) < count:
+        rows.append(net.latents(next(batches)).movedim(1, -1).flatten(0, 2))
+    return torch.cat(rows)
+
+
+@torch.no_grad()
+def measure(net: SQVAENet, images: Tensor, batch: int, posterior: bool, device: str) -> Record:
+    """Figures of a test set, decoded from indices.
+
+    Returns:
+        "mse" over pixels in [0, 1]; those of `hard_usage`; for a method with a posterior also the training forward's
+        figures at the test latents, "perplexity_soft_batch", "entropy" (mean H(q(c|x)), nats) and, for GM-VQ,
+        "latent_std", "log_latent_std" and "weight"; "batches", "mse", "perplexity" and "entropy" of each full batch.
+    """
+    net.eval()
+    errors, indices, soft = [], [], []
+    for start in range(0, len(images), batch):
+        x = images[start : start + batch].to(device).float() / 255
+        z = net.latents(x)
+        index = net.bottleneck.encode(z)
+        x_hat = net.decoder(net.bottleneck.decode(index))
+        errors.append((x_hat - x).square().mean((1, 2, 3)).cpu())
+        indices.append(index.cpu())
+        if posterior:
+            soft.append(posterior_figures(net.bottleneck, z))
+    record: Record = {"mse": float(torch.cat(errors).mean())}
+    record |= hard_usage(indices, net.bottleneck.num_codes())
+    full = sum(len(error) == len(errors[0]) for error in errors)
+    batches = {"mse": [float(error.mean()) for error in errors[:full]]}
+    if soft:
+        batches |= {name: [figures[name] for figures in soft[:full]] for name in soft[0]}
+        record |= {name: sum(values) / full for name, values in batches.items() if name != "mse"}
+        record["perplexity_soft_batch"] = record.pop("perplexity")
+        if "latent_std" in record:
+            record["log_latent_std"] = math.log(record["latent_std"])
+    return record | {"batches": batches}
+
+
+def posterior_figures(bottleneck: Bottleneck, z: Tensor) -> dict[str, float]:
+    """The stats of a training forward at z, on a copy and apart from the random state, so that nothing changes."""
+    with torch.random.fork_rng(devices=[z.device] if z.is_cuda else []):
+        out = copy.deepcopy(bottleneck).train()(z)
+    stats = {name: float(value) for name, value in out.stats.items()}
+    if "entropy" not in stats:  # GumbelVQ's KL is of each q(c|x): log K - H
+        stats["entropy"] = math.log(bottleneck.num_codes()) - float(out.losses["kl"])
+    return stats

@@ -1,0 +1,450 @@
+"""The papers' experiments, end to end at toy size on synthetic data, and the formulas and figures inside them."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+from codec.bottlenecks import BOTTLENECKS, GMVQ, VP, VQ, Bottleneck
+from codec.errors import MediaError
+from codec.nets.image import ImageConfig
+from codec.nets.speech import SpeechConfig
+from eval.experiments import bias, gmvq, images, report, rows, training, usage, vpvae
+from eval.experiments.__main__ import EXPERIMENTS, main
+from eval.experiments.nets import SQVAENet
+from eval.experiments.runs import aggregate, mean_std, run_once
+from train import loop, recipes
+
+TOY_NETS = {
+    "speech": SpeechConfig(encoder_dim=8, encoder_depth=1, decoder_dim=8, decoder_depth=1),
+    "image": ImageConfig((8, 8), (1, 1), (8, 8, 8), (1, 1, 1)),
+}
+
+
+# --- runs, tables
+
+
+def test_a_finished_run_is_not_repeated_and_a_killed_one_is(tmp_path: Path) -> None:
+    calls: list[Path] = []
+
+    def work(scratch: Path) -> dict[str, float]:
+        calls.append(scratch)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return {"value": float(len(calls))}
+
+    with pytest.raises(KeyboardInterrupt):
+        run_once(tmp_path, "a", {"seed": 0}, work)
+    assert not list(tmp_path.iterdir())
+    assert run_once(tmp_path, "a", {"seed": 0}, work) == {"value": 2.0}
+    assert run_once(tmp_path, "a", {"seed": 0}, work) == {"value": 2.0}
+    assert len(calls) == 2
+    assert run_once(tmp_path, "a", {"seed": 1}, work) == {"value": 3.0}  # other settings are another run
+    assert calls[0] == calls[1] != calls[2]
+    assert len(list(tmp_path.glob("*.json"))) == 2
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_run_that_diverges_is_reported_and_not_repeated(tmp_path: Path) -> None:
+    def diverge(_: Path) -> dict[str, float]:
+        raise ValueError("no nearest code")
+
+    failed = run_once(tmp_path, "a", {}, diverge)
+    assert failed == {"failed": 1, "reason": "no nearest code"} == run_once(tmp_path, "a", {}, diverge)
+    runs = {"vq": [failed, {"mse": 0.004, "failed": 0}], "gmvq": [failed]}
+    lines = gmvq.table(runs, {}).splitlines()
+    assert "| vq | 4.00 |" in lines[2]
+    assert "| gmvq | - |" in lines[3]
+    assert "| - |" in vpvae.table("image", "in", {("vp", 256): [failed]})
+
+
+def test_means_and_deviations_over_seeds() -> None:
+    assert mean_std([1.0, 2.0, 3.0, 4.0]) == pytest.approx((2.5, math.sqrt(5 / 3)))  # n - 1, not n
+    assert mean_std([7.0]) == (7.0, None)
+    assert mean_std([None, None]) is None
+    records = [{"a": 1, "b": None, "c": "text", "d": [1]}, {"a": 3, "b": 5.0}]
+    assert aggregate(records) == {"a": (2.0, pytest.approx(math.sqrt(2))), "b": (5.0, None)}
+    assert report.cell((0.003114, 0.00002), 2, 1e3) == "3.11 ± 0.02"
+    assert report.cell((1.0, None)) == "1.00"
+    assert report.cell(None) == "-"
+    assert report.markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |\n"
+
+
+# --- figures of codebook use
+
+
+def test_perplexities_against_numbers_by_hand() -> None:
+    assert usage.perplexity(torch.tensor([1, 1, 1, 1])) == pytest.approx(4)
+    assert usage.perplexity(torch.tensor([5, 0, 0])) == pytest.approx(1)
+    # 2^H with H = 1/2 * 1 + 2 * 1/4 * 2 = 1.5 bits
+    assert usage.perplexity(torch.tensor([2, 1, 1, 0])) == pytest.approx(2**1.5)
+    sharp = torch.eye(4)  # each token sure of another code
+    assert usage.soft_perplexity(sharp) == pytest.approx(4)
+    posteriors = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.5, 0.5]])
+    assert usage.soft_perplexity(posteriors) == pytest.approx(2**1.5)
+    # Negative control: the mean of each token's own perplexity is something else.
+    assert np.mean([usage.perplexity(p) for p in posteriors]) == pytest.approx(1.5)
+
+
+def test_batch_and_global_perplexity_differ() -> None:
+    """Two batches of one code each: 1 in each batch, 2 over the whole set."""
+    figures = usage.hard_usage([torch.zeros(8, dtype=torch.long), torch.ones(8, dtype=torch.long)], num_codes=8)
+    assert figures["perplexity_hard_batch"] == pytest.approx(1)
+    assert figures["perplexity_hard_global"] == pytest.approx(2)
+    assert figures["h0"] == pytest.approx(1)
+    assert figures["cvu"] == pytest.approx(2 / 8)
+    assert figures["used"] == pytest.approx(2 / 8)
+
+
+def test_a_short_last_batch_counts_globally_only() -> None:
+    full, rest = torch.arange(4), torch.tensor([7])
+    figures = usage.hard_usage([full, rest], num_codes=8)
+    assert figures["perplexity_hard_batch"] == pytest.approx(4)
+    assert figures["perplexity_hard_global"] == pytest.approx(5)
+
+
+# --- figure 3
+
+
+def test_the_exact_gradient_is_autograds() -> None:
+    values, _ = bias.action_values(bias.make_function(0))
+    logits = torch.randn(bias.NUM_ACTIONS, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad((logits.softmax(0) * values).sum(), logits)
+    exact = bias.exact_gradient(logits.detach(), values)
+    assert torch.allclose(exact, gradient, rtol=1e-12, atol=1e-15)
+    # Negative control: without the mean value as baseline it is another vector.
+    assert not torch.allclose(logits.detach().softmax(0) * values, gradient, rtol=1e-3)
+
+
+def test_the_estimate_is_the_straight_through_gradient() -> None:
+    """Against autograd through onehot + y - sg(y), noise for noise; and it differs from the exact gradient."""
+    function, tau = bias.make_function(1), 0.7
+    values, slopes = bias.action_values(function)
+    logits = torch.randn(bias.NUM_ACTIONS, dtype=torch.float64, requires_grad=True)
+    gumbel = -torch.empty(6, bias.NUM_ACTIONS, dtype=torch.float64).exponential_().log()
+    y = ((logits + gumbel) / tau).softmax(1)
+    c = torch.nn.functional.one_hot(y.argmax(1), bias.NUM_ACTIONS) + y - y.detach()
+    (expected,) = torch.autograd.grad(function(c).mean(), logits)
+    estimate = bias.estimated_gradient(logits.detach(), slopes, gumbel, tau)
+    assert torch.allclose(estimate, expected, rtol=1e-10, atol=1e-14)
+    assert not torch.allclose(estimate, bias.exact_gradient(logits.detach(), values), rtol=1e-2)
+    assert not torch.allclose(bias.estimated_gradient(logits.detach(), slopes, gumbel, 1.0), expected, rtol=1e-2)
+
+
+def test_more_draws_measure_less_noise() -> None:
+    """The bias of 5000 draws is smoother and not larger than that of 50, which holds Monte Carlo error, too."""
+    few, many = bias.measure(0, 50), bias.measure(0, 2000)
+    assert np.mean(many["bias"]) < np.mean(few["bias"])
+    assert few["entropy"] == many["entropy"]
+    assert max(few["entropy"]) <= math.log(bias.NUM_ACTIONS)
+
+
+# --- nets and training of the GM-VQ table
+
+
+def test_the_net_is_sqvaes() -> None:
+    net = SQVAENet(VQ(dim=64, codebook_sizes=(16,)))
+    count = sum(p.numel() for part in (net.encoder, net.decoder) for p in part.parameters())
+    assert 0.30e6 < count < 0.32e6
+    x = torch.rand(2, 3, 32, 32)
+    assert net.latents(x).shape == (2, 64, 8, 8)
+    assert net(x)[0].shape == x.shape
+    deep = SQVAENet(GMVQ(dim=64, codebook_sizes=(16,)), stages=3, blocks=1)
+    assert deep.latents(torch.rand(2, 3, 64, 64)).shape == (2, 128, 8, 8)
+    assert deep(torch.rand(2, 3, 64, 64))[0].shape == (2, 3, 64, 64)
+    weights = torch.nn.functional.softplus(deep.head(torch.zeros(1, 64, 1, 1)))  # type: ignore[misc]
+    assert torch.allclose(weights, torch.tensor(math.log(2)))  # r = 0 where the features are
+    with pytest.raises(ValueError, match="64 wide"):
+        SQVAENet(VQ(dim=8, codebook_sizes=(16,)))
+
+
+def test_the_schedule_is_the_papers() -> None:
+    shares = [training.schedule(p) for p in (0.0, 0.05, 0.1, 0.55, 1.0)]
+    assert shares == pytest.approx([0.2, 0.6, 1.0, 0.5, 0.0])
+
+
+def test_sqvaes_weights_are_those_of_its_likelihood() -> None:
+    """The gradient of mse + 2 (TL/D) mse sg * losses is that of 1/2 log mse + (TL/D) losses, times 2 mse."""
+    row = next(row for row in rows.ROWS if row.name == "sqvae")
+    x, x_hat = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8, requires_grad=True)
+    z_q = torch.zeros(2, 64, 2, 2)
+    latent = x_hat.square().mean()
+    out = training.BottleneckOutput(z_q, None, {"latent": latent, "kl": latent * 3})
+    (ours,) = torch.autograd.grad(training.objective(row, x, x_hat, out), x_hat, retain_graph=True)
+    mse = (x_hat - x).square().mean()
+    likelihood = 0.5 * mse.log() + z_q.numel() / x.numel() * (latent + 3 * latent / 64)
+    (theirs,) = torch.autograd.grad(likelihood, x_hat, retain_graph=True)
+    assert torch.allclose(ours, theirs * 2 * mse.detach(), rtol=1e-4)
+    constant = replace(row, self_weighted=False)
+    (wrong,) = torch.autograd.grad(training.objective(constant, x, x_hat, out), x_hat)
+    assert not torch.allclose(ours, wrong, rtol=1e-2)
+
+
+def test_a_loss_without_a_weight_is_an_error() -> None:
+    out = training.BottleneckOutput(torch.zeros(1), None, {"surprise": torch.zeros(())})
+    with pytest.raises(KeyError, match="surprise"):
+        training.objective(rows.gmvq("gmvq", 1.0), torch.zeros(1), torch.zeros(1), out)
+
+
+def test_measuring_changes_nothing_and_agrees_with_the_posterior() -> None:
+    torch.manual_seed(0)
+    net = SQVAENet(GMVQ(dim=64, codebook_sizes=(16,)))
+    pictures = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    state = torch.get_rng_state()
+    record = training.measure(net, pictures, 4, True, "cpu")
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    x = pictures[:4].float() / 255
+    with torch.no_grad():
+        x_hat, _ = net.eval()(x)
+        z_hat, weights = net.bottleneck._split(net.latents(x))  # type: ignore[attr-defined,operator]
+        square = (weights[:, None] * (z_hat[:, None] - net.bottleneck.codebook()) ** 2).sum(2)  # type: ignore[operator]
+        posterior = (-0.5 * square).softmax(1)
+    assert record["batches"]["mse"] == [pytest.approx(float((x_hat - x).square().mean()))]
+    assert record["perplexity_soft_batch"] == pytest.approx(usage.soft_perplexity(posterior), rel=1e-4)
+    entropy = -torch.xlogy(posterior, posterior).sum(1).mean()
+    assert record["entropy"] == pytest.approx(float(entropy), rel=1e-3)
+    assert record["log_latent_std"] == pytest.approx(math.log(float(z_hat.std(correction=0))), abs=1e-4)
+
+
+# --- data
+
+
+@pytest.fixture(scope="module")
+def packs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with toy packs of every kind, by the names of the real ones."""
+    folder = tmp_path_factory.mktemp("packs")
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 40), ("test", 20)):
+        tiles = rng.integers(0, 255, (count, 4, 4, 3)).repeat(8, 1).repeat(8, 2).astype(np.uint8)
+        canvas = np.zeros((2 * 32, 32 * 32, 3), np.uint8)
+        for i, tile in enumerate(tiles):
+            top, left = 32 * (i // 32), 32 * (i % 32)
+            canvas[top : top + 32, left : left + 32] = tile
+        Image.fromarray(canvas).save(folder / f"cifar10-lossless-{part}{count}.webp", lossless=True)
+        np.save(folder / f"{part}.npy", tiles)
+    smooth = [rng.integers(0, 255, 3).astype(np.uint8) * np.ones((32, 32, 1), np.uint8) for _ in range(8)]
+    _jpegs(folder / "cifar10-jpeg.npz", {"train": smooth, "test": smooth[:1]})
+    faces = [rng.integers(0, 255, 3).astype(np.uint8) * np.ones((109, 89, 1), np.uint8) for _ in range(10)]
+    _jpegs(folder / "celeba.npz", {"train": faces, "test": faces[:4]})
+    for name in ("speech-train-00", "speech-test", "speech-ood"):
+        _tar(folder / f"{name}.tar", "wav", [_wav(rng) for _ in range(2)])
+    for name in ("image-train-00", "image-test-coco", "image-test-imagenet"):
+        _tar(folder / f"{name}.tar", "png", [_png(rng) for _ in range(2)])
+    return folder
+
+
+def _jpegs(path: Path, parts: dict[str, list[np.ndarray]]) -> None:
+    arrays: dict[str, np.ndarray] = {}
+    for name, pictures in parts.items():
+        files = []
+        for pixels in pictures:
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, "JPEG", quality=95)
+            files.append(file.getvalue())
+        arrays[f"{name}_jpeg"] = np.frombuffer(b"".join(files), np.uint8)
+        arrays[f"{name}_off"] = np.cumsum([0, *map(len, files)])
+    np.savez(path, **arrays)
+
+
+def _tar(path: Path, suffix: str, contents: list[bytes]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for i, content in enumerate(contents):
+            info = tarfile.TarInfo(f"{i}.{suffix}")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
+def _wav(rng: np.random.Generator) -> bytes:
+    file = io.BytesIO()
+    time = np.arange(12_000) / 16_000
+    signal = 0.3 * np.sin(2 * np.pi * rng.uniform(100, 300) * time) * np.sin(2 * np.pi * 3 * time)
+    soundfile.write(file, signal + rng.normal(0, 0.01, len(time)), 16_000, format="WAV")
+    return file.getvalue()
+
+
+def _png(rng: np.random.Generator) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(rng.integers(0, 255, (10, 12, 3)).repeat(4, 0).repeat(4, 1).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_cifar_comes_out_of_its_mosaics_in_order(packs: Path) -> None:
+    data = images.cifar10([packs.parent / "nowhere", packs])
+    assert data.train.shape == (48, 3, 32, 32)
+    for part, name in ((data.train[:40], "train"), (data.test, "test")):
+        assert np.array_equal(part.movedim(1, -1).numpy(), np.load(packs / f"{name}.npy"))
+    assert "40 exact pictures and 8 JPEG copies" in data.source
+
+
+def test_faces_are_cut_square_and_said_to_be_small(packs: Path) -> None:
+    data = images.celeba([packs], 64)
+    assert data.train.shape == (10, 3, 64, 64)
+    assert data.test.shape == (4, 3, 64, 64)
+    assert "89x109" in data.source
+    with pytest.raises(MediaError, match="no CelebA"):
+        images.celeba([packs.parent], 64)
+
+
+def test_true_celeba_is_split_by_its_list(tmp_path: Path) -> None:
+    folder = tmp_path / "celeba" / "img_align_celeba"
+    folder.mkdir(parents=True)
+    for i, shade in enumerate((10, 100, 200)):
+        pixels = np.full((218, 178, 3), shade, np.uint8)
+        pixels[:20] = 255  # above the middle square
+        Image.fromarray(pixels).save(folder / f"{i}.jpg", quality=100)
+    (tmp_path / "celeba" / "list_eval_partition.txt").write_text("0.jpg 0\n1.jpg 1\n2.jpg 2\n")
+    data = images.celeba([tmp_path], 32)
+    assert data.train.shape == data.test.shape == (1, 3, 32, 32)
+    assert data.train.float().mean() == pytest.approx(10, abs=1)
+    assert data.test.float().mean() == pytest.approx(200, abs=1)
+
+
+# --- every experiment, end to end
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small nets, codebooks and k-means, so that a run takes a fraction of a second."""
+    for key, dataset in gmvq.DATASETS.items():
+        small = replace(dataset.small, size=16, batch=8, blocks=1)
+        monkeypatch.setitem(gmvq.DATASETS, key, replace(dataset, small=small))
+    crop = {"speech": [1920], "image": [32, 32]}
+    monkeypatch.setattr(vpvae, "SMALL", vpvae.Scale("tiny", (256,), 4, crop, epochs=1))
+    monkeypatch.setattr(vpvae, "ABLATION_SIZE", 256)
+    for medium, nets in TOY_NETS.items():
+        monkeypatch.setitem(recipes.PRESETS[medium], "tiny", nets)
+    monkeypatch.setattr(loop, "FIT_TOKENS", 600)
+    monkeypatch.setattr(bias, "TEMPERATURES", torch.logspace(-1, 1, 5, dtype=torch.float64))
+
+
+def command(name: str, out: Path, packs: Path, *extra: str) -> int:
+    return main([name, "--out", str(out), "--data", str(packs), "--device", "cpu", *extra])
+
+
+ARGUMENTS = {
+    "gmvq-table1": ("--seeds", "1", "--steps", "1"),
+    "gmvq-fig3": ("--seeds", "3"),
+    "gmvq-fig4": ("--seeds", "2", "--steps", "1", "--methods", "beta=1,beta=4,R2,R3"),
+    "vpvae-table1": ("--seeds", "1", "--steps", "1"),
+    "vpvae-table2": ("--seeds", "1", "--steps", "1", "--methods", "vp,fsp", "--datasets", "image"),
+    "vpvae-ablation": ("--seeds", "1", "--steps", "1", "--datasets", "image"),
+}
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiment(name: str, tmp_path: Path, packs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Writes JSON, Markdown and a picture; a second call repeats no run and comes to the same table."""
+    assert command(name, tmp_path, packs, *ARGUMENTS[name]) == 0
+    assert "finished before" not in capsys.readouterr().out
+    table = (tmp_path / f"{name}.md").read_text()
+    assert not any("failed" in json.loads(path.read_text())["result"] for path in tmp_path.glob("runs-*/*.json"))
+    assert json.loads((tmp_path / f"{name}.json").read_text())
+    with Image.open(tmp_path / f"{name}.png") as picture:
+        assert picture.width > 400
+    runs = sorted(tmp_path.glob("runs-*/*.json"))
+    times = [path.stat().st_mtime_ns for path in runs]
+    assert runs
+    assert command(name, tmp_path, packs, *ARGUMENTS[name]) == 0
+    output = capsys.readouterr().out
+    assert output.count("finished before") == len(runs)
+    assert ": running" not in output
+    assert [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("runs-*/*.json"))] == times
+    assert (tmp_path / f"{name}.md").read_text() == table
+    if name != "gmvq-fig3":
+        assert "REDUCED SIZE" in table
+    if name in ("gmvq-fig3", "vpvae-table2"):  # a run that is gone is done again, alone
+        runs[0].unlink()
+        assert command(name, tmp_path, packs, *ARGUMENTS[name]) == 0
+        assert capsys.readouterr().out.count(": running") == 1
+    if name == "gmvq-table1":
+        assert all(f"| {row.name} |" in table for row in rows.ROWS)
+
+
+@pytest.mark.usefixtures("toy")
+def test_tables_one_and_two_share_their_runs(tmp_path: Path, packs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("--seeds", "1", "--steps", "1", "--methods", "fsp", "--datasets", "image")
+    assert command("vpvae-table1", tmp_path, packs, *arguments) == 0
+    capsys.readouterr()
+    assert command("vpvae-table2", tmp_path, packs, *arguments) == 0
+    assert ": running" not in capsys.readouterr().out
+    record = json.loads(next(tmp_path.glob("runs-vpvae/*.json")).read_text())
+    assert 0 < record["result"]["in bits"] < 9
+    assert record["result"]["num_codes"] == 240
+    assert not list(tmp_path.rglob("checkpoint.pt"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("gmvq-table1", "--methods", "vq,nothing"), "no methods nothing to run; choose from vq, vq-l2"),
+        (("gmvq-table1", "--datasets", "nothing"), "no datasets nothing to run; choose from cifar10, celeba"),
+        (("vpvae-table1", "--methods", "nothing"), "no methods nothing to run"),
+    ],
+)
+def test_mistakes_are_one_line(
+    tmp_path: Path, packs: Path, arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(arguments[0], tmp_path, packs, *arguments[1:]) == 1
+    assert message in capsys.readouterr().err
+    assert command(arguments[0], tmp_path, tmp_path) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: no ")
+    assert error.count("\n") == 1
+
+
+def test_a_method_that_is_missing_is_skipped_with_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(BOTTLENECKS, "vq")
+    assert "vq" not in [row.name for row in rows.present(rows.ROWS)]
+    assert capsys.readouterr().out == "vq: skipped, there is no bottleneck 'vq' yet\n"
+
+
+# --- the tables' data against the methods
+
+
+@pytest.mark.parametrize("row", rows.ROWS, ids=lambda row: row.name)
+def test_rows_weigh_exactly_the_losses_that_there_are(row: rows.Row) -> None:
+    settings = training.Settings(2, 1, 1e-3, size=16)
+    net = training.build(row, settings)
+    out = net.bottleneck.train()(torch.randn(2, net.bottleneck.in_dim, 4, 4))
+    assert set(row.weights) == set(out.losses)
+    assert row.posterior == (row.bottleneck in ("gmvq", "sqvae", "gumbelvq"))
+
+
+@pytest.mark.parametrize("variant", [*vpvae.METHODS, *vpvae.ABLATION], ids=lambda variant: variant.name)
+def test_variants_weigh_exactly_the_losses_that_there_are(variant: vpvae.Variant) -> None:
+    for size in vpvae.FULL.sizes:
+        recipe = vpvae.recipe_of(variant, "image", size, vpvae.SMALL)
+        options = recipe.codec.options
+        kind = BOTTLENECKS[variant.bottleneck]
+        bottleneck: Bottleneck = kind(**options)
+        assert 0.9 * size <= bottleneck.num_codes(size) <= 1.1 * size
+        if size == 256:
+            out = bottleneck.train()(torch.randn(2, bottleneck.in_dim, 4, 4))
+            assert set(variant.weights) == set(out.losses)
+
+
+def test_without_accept_every_step_is_taken() -> None:
+    torch.manual_seed(0)
+    options = {"dim": 3, "codebook_sizes": (16,)}
+    plain, bare = VP(**options).train(), vpvae.VPWithoutAccept(**options).train()
+    z = torch.randn(1, 3, 256)
+    for bottleneck in (plain, bare):
+        bottleneck(z)  # fills the queue
+    refused = [float((bottleneck(z).z_q == z).all(1).double().mean()) for bottleneck in (plain, bare)]
+    assert refused[0] > 0.05
+    assert refused[1] == 0
