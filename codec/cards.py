@@ -28,7 +28,7 @@ MODEL_ID_BYTES = 16
 PACKAGE = Path(__file__).parent
 # A wheel carries the assets inside the package; in a source tree they lie beside it.
 MODELS_FOLDER = next((p for p in (PACKAGE / "assets/models", PACKAGE.parent / "assets/models") if p.is_dir()), PACKAGE)
-# A medium's best model is the one with the highest mean of this figure at this codebook size, over its test sets.
+# A medium's best model is the one with the highest mean of this figure at this codebook size, on the same test sets.
 QUALITY = {"speech": "STOI", "image": "SSIM"}
 QUALITY_SIZE = "1024"
 
@@ -62,15 +62,14 @@ class Card:
         return str(self.config["medium"])
 
     @property
-    def quality(self) -> float:
-        """What `python -m eval --card` measured, higher is better; 0 for a model that was not measured."""
+    def quality(self) -> dict[str, float]:
+        """Test set -> what `python -m eval --card` measured there, higher is better; empty where nothing was."""
         try:
-            results = [sizes.get(QUALITY_SIZE, {}) for sizes in self.data.get("results", {}).values()]
-            measured = [result.get(QUALITY[self.medium]) for result in results]
-            figures = [float(figure) for figure in measured if figure is not None]
+            results = {name: sizes.get(QUALITY_SIZE, {}) for name, sizes in self.data.get("results", {}).items()}
+            measured = {name: result.get(QUALITY[self.medium]) for name, result in results.items()}
+            return {name: float(figure) for name, figure in measured.items() if figure is not None}
         except (AttributeError, TypeError, ValueError) as error:
             raise ModelError(f"{self.path}: the card's results are not readable ({error}); measure again") from None
-        return sum(figures) / len(figures) if figures else 0.0
 
     def read(self) -> Tensors:
         """All tensors, verified against the card. Raises ModelError where the file is missing, damaged or another's."""
@@ -155,4 +154,11 @@ def find(name: str | None = None, medium: str | None = None, model_id: bytes | N
         raise ModelError(
             f"no {f'{medium} ' if medium else ''}model {name or ''}; here are {have or 'none'}".replace("  ", " ")
         )
-    return max(candidates, key=lambda card: (card.quality, card.name))
+    return _best(candidates)
+
+
+def _best(cards: list[Card]) -> Card:
+    """The highest mean quality over the test sets that all measured cards share; among equals, the last by name."""
+    measured = [card.quality for card in cards if card.quality]
+    shared = set.intersection(*map(set, measured)) if measured else set()
+    return max(cards, key=lambda card: (sum(card.quality.get(name, 0.0) for name in shared), card.name))

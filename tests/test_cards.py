@@ -200,7 +200,8 @@ def test_the_best_model_is_the_one_that_measured_best(copied: Path, monkeypatch:
     data = json.loads((copied / "image-fsp.json").read_text())
     for name, ssim in (("image-aa", 0.7), ("image-bb", 0.6), ("image-zz", None)):
         results = {"set": {"1024": {"SSIM": ssim, "PSNR": 20.0}, "256": {"SSIM": 0.99}}}
+        if name == "image-bb":
+            results["an easier set that only this one saw"] = {"1024": {"SSIM": 0.95}}
         (copied / f"{name}.json").write_text(json.dumps(data | {"name": name, "results": results}))
-    measured = {card.name: card.quality for card in cards.list_cards()}
-    assert (measured["image-aa"], measured["image-bb"], measured["image-zz"]) == (0.7, 0.6, 0.0)
+    assert {card.name: card.quality for card in cards.list_cards()}["image-zz"] == {}
     assert cards.find(medium="image").name == "image-aa"
