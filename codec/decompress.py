@@ -5,7 +5,10 @@ Nothing imports this file, or a module would take the place of the function of t
 
 import sys
 
-from codec.commands import decompress_main
+try:
+    from codec.commands import decompress_main
+except KeyboardInterrupt:  # Ctrl-C while the imports run
+    sys.exit(130)
 
 if __name__ == "__main__":
     sys.exit(decompress_main())
