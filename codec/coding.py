@@ -30,7 +30,9 @@ from codec.nets.speech import SAMPLE_RATE
 log = logging.getLogger("codec")
 
 FRAMES_PER_WINDOW = 2000  # 12 s of speech
-ROWS_PER_WINDOW = 64  # latent rows of a picture, 512 pixels
+ROWS_PER_WINDOW = 64  # latent rows of a picture, 512 pixels; fewer where they are long
+FEWEST_ROWS = 8
+POSITIONS_PER_WINDOW = 1 << 15  # 2 megapixels
 RESAMPLE_SECONDS = 10  # whole seconds hold whole numbers of samples at every rate, so windows line up
 
 
@@ -158,7 +160,7 @@ def compress_image(pixels: Pixels, file: BinaryIO, model: Model, codebook_size: 
     header = _header(model, codebook_size, channels=3, height=height, width=width)
     writer = Writer(file, header, model.tables.get(codebook_size))
     stride = model.codec.stride
-    for window, left, core in windows([pixels], ROWS_PER_WINDOW * stride, model.codec.context * stride):
+    for window, left, core in windows([pixels], _rows(width, stride) * stride, model.codec.context * stride):
         x = torch.from_numpy(np.ascontiguousarray(window)).to(model.device).movedim(-1, 0)[None].float() / 255
         with torch.inference_mode():
             indices = model.codec.encode(x, codebook_size)
@@ -191,7 +193,7 @@ def decompress_image(reader: Reader, model: Model) -> Pixels:
     grid = np.concatenate(runs).reshape(rows, columns, -1)
     pixels = np.empty((header.height, header.width, 3), np.uint8)
     top = 0
-    for window, left, core in windows([grid], ROWS_PER_WINDOW, codec.context):
+    for window, left, core in windows([grid], _rows(header.width, codec.stride), codec.context):
         indices = torch.from_numpy(np.ascontiguousarray(window.transpose(2, 0, 1)))[None].to(model.device)
         with torch.inference_mode():
             x = codec.decode(indices, (len(window) * codec.stride, header.width), size)[0]
@@ -200,6 +202,11 @@ def decompress_image(reader: Reader, model: Model) -> Pixels:
         pixels[top : top + len(strip)] = strip.cpu().numpy()
         top += len(strip)
     return pixels
+
+
+def _rows(width: int, stride: int) -> int:
+    """Latent rows of a window of a picture this many pixels wide: what bounds its memory."""
+    return max(FEWEST_ROWS, min(ROWS_PER_WINDOW, POSITIONS_PER_WINDOW * stride // width))
 
 
 def windows(blocks: Iterable[NDArray[Any]], core: int, context: int) -> Iterator[tuple[NDArray[Any], int, int]]:

@@ -25,7 +25,7 @@ from codec.media import load_audio, load_image, resample
 from codec.model import PRESETS, Codec, CodecConfig, build
 
 SIZE = 1024
-FRAMES, ROWS = 40, 3  # shrunken windows
+FRAMES, ROWS = 40, 8  # shrunken windows
 
 
 @pytest.fixture
@@ -300,7 +300,7 @@ def test_real_speech_in_windows_is_the_whole_and_keeps_its_level(
     data = encode_speech(samples, model)
     assert np.array_equal(unpack(data, model.tables[SIZE])[1], whole_indices(samples, model))
     decoded = decode_speech(data, model)
-    assert abs(20 * np.log10(decoded.std() / samples.std())) < 8, "dB; small nets are a little timid"
+    assert abs(20 * np.log10(decoded.std() / samples.std())) < 3, "dB; small nets are a little timid"
 
 
 def test_a_real_photograph_in_strips_is_the_whole(
@@ -360,3 +360,8 @@ def test_blocks_are_asked_for_one_at_a_time(speech_model: Model) -> None:
     coding.compress_speech(blocks(), 16000, 1, file, speech_model, SIZE)
     assert sizes[5] > sizes[0]
     assert sizes[-1] > 0.9 * file.tell()
+
+
+@pytest.mark.parametrize(("width", "rows"), [(1, 64), (4096, 64), (8192, 32), (16384, 16), (131072, 8)])
+def test_windows_of_wide_pictures_have_fewer_rows(width: int, rows: int) -> None:
+    assert coding._rows(width, 8) == rows
