@@ -23,7 +23,11 @@ from codec.bitstream import DEFAULT_LIMITS, Reader, unpack
 from codec.errors import CodecError, MediaError
 from codec.files import walk
 from codec.media import detect, load_audio, load_image
-from eval.metrics import METRICS, SAMPLE_RATE, score
+
+try:
+    from eval.metrics import METRICS, SAMPLE_RATE, score
+except ModuleNotFoundError as missing:
+    sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval]'")
 
 Record = dict[str, Any]
 

@@ -13,7 +13,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from codec.media import load_audio, load_image
-from eval.metrics import SAMPLE_RATE, score
+
+try:
+    from eval.metrics import SAMPLE_RATE, score
+except ModuleNotFoundError as missing:
+    sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval]'")
 
 SAMPLES = {"speech": ("gradio", "media_assets/audio/cate_blanch.mp3"), "image": ("skimage", "data/astronaut.png")}
 

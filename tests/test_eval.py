@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +89,15 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (tmp_path / "a.txt").write_text("hello")
     assert main(["image-fsp", "--data", str(tmp_path), "-k", "1024"]) == 1
     assert "nothing to evaluate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["eval", "eval.demo", "eval.experiments"])
+def test_without_the_extra_one_line_says_so(module: str, tmp_path: Path) -> None:
+    """A bare install has no pesq; a module of that name that is not found stands for it."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['pesq'] = None\n")
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parent.parent)])
+    result = subprocess.run(
+        [sys.executable, "-m", module, "--help"], env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True
+    )
+    assert result.returncode == 1
+    assert result.stderr == "error: pesq is not installed; pip install 'codec[eval]'\n"

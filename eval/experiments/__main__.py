@@ -14,8 +14,12 @@ from pathlib import Path
 import torch
 
 from codec.errors import CodecError
-from eval.experiments import bias, gmvq, vpvae
-from eval.experiments.runs import Request
+
+try:
+    from eval.experiments import bias, gmvq, vpvae
+    from eval.experiments.runs import Request
+except ModuleNotFoundError as missing:
+    sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval]'")
 
 EXPERIMENTS: dict[str, Callable[[Request], None]] = {
     "gmvq-table1": gmvq.table1,
