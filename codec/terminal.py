@@ -32,7 +32,7 @@ def run(
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     quiet, verbose = getattr(options, "quiet", False), getattr(options, "verbose", False)
-    # Threads that spin while they wait are a sixth faster on an idle machine and 2 to 10 times slower on a busy one.
+    # Two threads that spin while they wait were a sixth faster on an idle machine, and half as fast beside a busy loop.
     # OpenMP reads this when torch is first imported, later than here.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     previous_level, previous_terminate = log.level, _on_terminate(_interrupt)

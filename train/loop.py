@@ -252,7 +252,7 @@ class Trainer:
             self._enter_stage_c()
         self.optimiser.load_state_dict(state["optimiser"])
         self.size_losses = state["size_losses"].cpu()
-        host, *devices = state["random"] if isinstance(state["random"], list) else [state["random"]]
+        host, *devices = state["random"]
         torch.set_rng_state(host)
         if self.device == "cuda" and devices:
             torch.cuda.set_rng_state_all(devices)

@@ -1,9 +1,54 @@
-"""Soft choices among K codes, and how many of them a batch uses."""
+"""Soft choices among K codes: what the methods that draw or mix codes share, and how many of them a batch uses."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codec.bottleneck import Bottleneck
+
+
+class SoftCodebooks(Bottleneck):
+    """A bottleneck whose training draws or mixes codes at a temperature, with one codebook, a parameter, for each size.
+
+    Args:
+        dim: L.
+        codebook_sizes: The sizes K.
+        in_dim: Channels of z; `dim` if None.
+
+    Raises:
+        ValueError: The sizes are not ascending.
+    """
+
+    tau: Tensor  # () float32, the temperature; saved so that a resumed run goes on, unused in eval
+
+    def __init__(self, dim: int, codebook_sizes: tuple[int, ...], in_dim: int | None = None) -> None:
+        super().__init__(dim, tuple(codebook_sizes), in_dim)
+        self.codebooks = nn.ParameterDict({str(k): nn.Parameter(torch.randn(k, dim)) for k in self.codebook_sizes})
+        self.register_buffer("tau", torch.tensor(self.temperature(0.0)))
+
+    @staticmethod
+    @abstractmethod
+    def temperature(progress: float) -> float:
+        """tau at `progress` in [0, 1] of the training."""
+
+    def decode(self, indices: Tensor, codebook_size: int | None = None) -> Tensor:
+        """Codebook rows, without noise."""
+        return F.embedding(indices[:, 0], self.codebook(codebook_size)).movedim(-1, 1).contiguous()
+
+    def codebook(self, codebook_size: int | None = None) -> Tensor:
+        """(K, L), the parameter."""
+        parameter: Tensor = self.codebooks[str(self.check_size(codebook_size))]
+        return parameter
+
+    def anneal(self, progress: float) -> None:
+        """Sets tau to its `temperature`. Raises ValueError outside [0, 1]."""
+        if not 0 <= progress <= 1:
+            raise ValueError(f"progress must be in [0, 1], got {progress}")
+        self.tau.fill_(self.temperature(progress))
 
 
 def gumbel_softmax(logits: Tensor, tau: Tensor) -> Tensor:

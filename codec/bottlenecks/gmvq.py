@@ -16,10 +16,11 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from codec.bottleneck import Bottleneck, BottleneckOutput, Size, straight_through, to_grid, to_tokens
+from codec.bottleneck import BottleneckOutput, Size, straight_through, to_grid, to_tokens
 from codec.bottlenecks._search import exact_float32, nearest
+from codec.bottlenecks._soft import SoftCodebooks
 from codec.bottlenecks._start import check_latents, kmeans_start
 
 LatentTerm = Literal["sampled", "posterior", "literal"]
@@ -28,7 +29,7 @@ TAU_START, TAU_END = 2.0, 0.1  # of the paper, which gives no shape; exponential
 SMALLEST_VARIANCE = 1e-12  # the gradient of a square root at 0 is infinite
 
 
-class GMVQ(Bottleneck):
+class GMVQ(SoftCodebooks):
     """Gaussian mixture vector quantisation.
 
     Losses "latent", the pull of points and codes to each other per dimension, and "kl", KL(q_B || uniform) in nats of
@@ -65,7 +66,6 @@ class GMVQ(Bottleneck):
     """
 
     fitted: Tensor  # () bool
-    tau: Tensor  # () float32, the temperature; saved so that a resumed run goes on, unused in eval
 
     def __init__(
         self,
@@ -75,13 +75,11 @@ class GMVQ(Bottleneck):
         latent_term: LatentTerm = "sampled",
         max_weight: float = 1e3,
     ) -> None:
-        super().__init__(dim, tuple(codebook_sizes), in_dim=2 * dim)
+        super().__init__(dim, codebook_sizes, in_dim=2 * dim)
         if latent_term not in ("sampled", "posterior", "literal"):
             raise ValueError(f"unknown latent term {latent_term!r}; choose sampled, posterior or literal")
         self.two_sigma2, self.latent_term, self.max_weight = two_sigma2, latent_term, max_weight
-        self.codebooks = nn.ParameterDict({str(k): nn.Parameter(torch.randn(k, dim)) for k in self.codebook_sizes})
         self.register_buffer("fitted", torch.tensor(False))
-        self.register_buffer("tau", torch.tensor(TAU_START))
 
     def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
         """Draws codes and adds noise (train), or quantises (eval).
@@ -133,20 +131,10 @@ class GMVQ(Bottleneck):
         z_hat, weights = self._split(z.detach())
         return to_grid(nearest(z_hat, self.codebook(codebook_size), weights)[:, None], z)
 
-    def decode(self, indices: Tensor, codebook_size: int | None = None) -> Tensor:
-        """Codebook rows, without noise; the weights are not needed."""
-        return F.embedding(indices[:, 0], self.codebook(codebook_size)).movedim(-1, 1).contiguous()
-
-    def codebook(self, codebook_size: int | None = None) -> Tensor:
-        """(K, L), the parameter."""
-        parameter: Tensor = self.codebooks[str(self.check_size(codebook_size))]
-        return parameter
-
-    def anneal(self, progress: float) -> None:
-        """tau = 2 (0.05)^progress, from 2 to 0.1. Raises ValueError outside [0, 1]."""
-        if not 0 <= progress <= 1:
-            raise ValueError(f"progress must be in [0, 1], got {progress}")
-        self.tau.fill_(TAU_START * (TAU_END / TAU_START) ** progress)
+    @staticmethod
+    def temperature(progress: float) -> float:
+        """tau = 2 (0.05)^progress, from 2 to 0.1."""
+        return float(TAU_START * (TAU_END / TAU_START) ** progress)
 
     @torch.no_grad()
     def fit(self, latents: Tensor) -> None:

@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.bottleneck import Bottleneck, BottleneckOutput, Size, straight_through, to_grid, to_tokens
+from codec.bottleneck import BottleneckOutput, Size, straight_through, to_grid, to_tokens
 from codec.bottlenecks._search import exact_float32, nearest
-from codec.bottlenecks._soft import gumbel_softmax, perplexity
+from codec.bottlenecks._soft import SoftCodebooks, gumbel_softmax, perplexity
 
 TAU_START, TAU_END = 1.0, 1 / 16
 
 
-class GumbelVQ(Bottleneck):
+class GumbelVQ(SoftCodebooks):
     """Codes by classification (Jang et al. 2017; Karpathy's deep-vector-quantization; Esser et al. 2021).
 
     Loss "kl": KL(q(c|x) || uniform) in nats, mean over tokens; 5e-4 is the usual weight. (The published 1e-10 inside
@@ -41,8 +41,6 @@ class GumbelVQ(Bottleneck):
         ValueError: The sizes are not ascending.
     """
 
-    tau: Tensor  # () float32; saved so that a resumed run goes on, unused in eval
-
     def __init__(
         self,
         dim: int = 64,
@@ -50,11 +48,9 @@ class GumbelVQ(Bottleneck):
         in_dim: int | None = None,
         hard: bool = False,
     ) -> None:
-        super().__init__(dim, tuple(codebook_sizes), in_dim)
+        super().__init__(dim, codebook_sizes, in_dim)
         self.hard = hard
-        self.codebooks = nn.ParameterDict({str(k): nn.Parameter(torch.randn(k, dim)) for k in self.codebook_sizes})
         self.projections = nn.ModuleDict({str(k): nn.Linear(self.in_dim, k) for k in self.codebook_sizes})  # 1x1 conv
-        self.register_buffer("tau", torch.tensor(TAU_START))
 
     def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
         """Draws or mixes codes (train), or quantises (eval).
@@ -103,20 +99,10 @@ class GumbelVQ(Bottleneck):
         tokens = F.pad(to_tokens(z), (0, 1))
         return to_grid(nearest(tokens, rows)[:, None], z)
 
-    def decode(self, indices: Tensor, codebook_size: int | None = None) -> Tensor:
-        """Codebook rows."""
-        return F.embedding(indices[:, 0], self.codebook(codebook_size)).movedim(-1, 1).contiguous()
-
-    def codebook(self, codebook_size: int | None = None) -> Tensor:
-        """(K, L), the parameter."""
-        parameter: Tensor = self.codebooks[str(self.check_size(codebook_size))]
-        return parameter
-
-    def anneal(self, progress: float) -> None:
-        """tau from 1 to 1/16 along a cosine (Karpathy). Raises ValueError outside [0, 1]."""
-        if not 0 <= progress <= 1:
-            raise ValueError(f"progress must be in [0, 1], got {progress}")
-        self.tau.fill_(TAU_END + (TAU_START - TAU_END) * (1 + cos(pi * progress)) / 2)
+    @staticmethod
+    def temperature(progress: float) -> float:
+        """tau from 1 to 1/16 along a cosine (Karpathy)."""
+        return TAU_END + (TAU_START - TAU_END) * (1 + cos(pi * progress)) / 2
 
     def _projection(self, size: int) -> nn.Linear:
         layer = self.projections[str(size)]

@@ -9,22 +9,21 @@ codes; as reconstruction improves the variance falls, and the mixture hardens by
 
 from __future__ import annotations
 
-from math import log
+from math import exp, log
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.bottleneck import Bottleneck, BottleneckOutput, Size, straight_through, to_grid, to_tokens
+from codec.bottleneck import BottleneckOutput, Size, straight_through, to_grid, to_tokens
 from codec.bottlenecks._search import exact_float32, nearest
-from codec.bottlenecks._soft import gumbel_softmax, perplexity
+from codec.bottlenecks._soft import SoftCodebooks, gumbel_softmax, perplexity
 from codec.bottlenecks._start import check_latents, kmeans_start
 
 VARIANCE_START, VARIANCE_FLOOR = 20.0, 1.0  # of the code: its posterior's own log variance stays 0, which adds 1
 TAU_RATE = 1.25  # tau = exp(-1e-5 step) over the published 125 000 steps of CIFAR (100 epochs of 40 000, batch 32)
 
 
-class SQVAE(Bottleneck):
+class SQVAE(SoftCodebooks):
     """Stochastically quantised VAE, form Gaussian-I (Takida et al. 2022).
 
     Losses: "latent", |z - z_q|^2 / (2 var) per dimension, and "kl", log K - H(q(c|x)) in nats per token. With means
@@ -47,15 +46,12 @@ class SQVAE(Bottleneck):
     """
 
     fitted: Tensor  # () bool
-    tau: Tensor  # () float32; saved so that a resumed run goes on, unused in eval
 
     def __init__(self, dim: int = 64, codebook_sizes: tuple[int, ...] = (1024,)) -> None:
-        super().__init__(dim, tuple(codebook_sizes))
-        self.codebooks = nn.ParameterDict({str(k): nn.Parameter(torch.randn(k, dim)) for k in self.codebook_sizes})
+        super().__init__(dim, codebook_sizes)
         start = log(VARIANCE_START)
         self.log_variances = nn.ParameterDict({str(k): nn.Parameter(torch.tensor(start)) for k in self.codebook_sizes})
         self.register_buffer("fitted", torch.tensor(False))
-        self.register_buffer("tau", torch.tensor(1.0))
 
     def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
         """Mixes codes (train), or quantises (eval).
@@ -90,25 +86,15 @@ class SQVAE(Bottleneck):
         """argmax over c of the logits, which is the Euclidean nearest code."""
         return to_grid(nearest(to_tokens(z.detach()), self.codebook(codebook_size))[:, None], z)
 
-    def decode(self, indices: Tensor, codebook_size: int | None = None) -> Tensor:
-        """Codebook rows."""
-        return F.embedding(indices[:, 0], self.codebook(codebook_size)).movedim(-1, 1).contiguous()
-
-    def codebook(self, codebook_size: int | None = None) -> Tensor:
-        """(K, L), the parameter."""
-        parameter: Tensor = self.codebooks[str(self.check_size(codebook_size))]
-        return parameter
-
     def variance(self, codebook_size: int | None = None) -> Tensor:
         """() var = 1 + exp(rho), 21 at the start."""
         rho: Tensor = self.log_variances[str(self.check_size(codebook_size))]
         return VARIANCE_FLOOR + rho.exp()
 
-    def anneal(self, progress: float) -> None:
-        """tau = exp(-1.25 progress), from 1 to 0.29 as in the published run. Raises ValueError outside [0, 1]."""
-        if not 0 <= progress <= 1:
-            raise ValueError(f"progress must be in [0, 1], got {progress}")
-        self.tau.fill_(1.0).mul_(-TAU_RATE * progress).exp_()
+    @staticmethod
+    def temperature(progress: float) -> float:
+        """tau = exp(-1.25 progress), from 1 to 0.29 as in the published run."""
+        return exp(-TAU_RATE * progress)
 
     @torch.no_grad()
     def fit(self, latents: Tensor) -> None:
