@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--small", action="store_true", help="reduced size; always so on a CPU")
     parser.add_argument("--methods", type=_names, metavar="A,B", help="only these rows")
     parser.add_argument("--datasets", type=_names, metavar="A,B", help="only these: cifar10, celeba; speech, image")
+    parser.add_argument("-k", "--codebook-size", type=_sizes, dest="sizes", metavar="K,...", help="vpvae: only these")
     parser.add_argument("--learning-rate", type=float, metavar="LR", help="gmvq: 3e-3 where the paper's 1e-2 diverges")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -68,6 +69,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    return tuple(int(size) for size in _names(text))
 
 
 if __name__ == "__main__":

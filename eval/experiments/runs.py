@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, TypeVar
 
 from codec.errors import CodecError
 from train.loop import Budget
 
 Record = dict[str, Any]
+T = TypeVar("T", str, int)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Request:
         epochs, minutes, steps: At most one of them: the budget of each run.
         small: Reduced size, for a CPU.
         methods, datasets: Only these.
+        sizes: Only these codebook sizes K.
         learning_rate: Replaces the paper's.
         device: "cpu" or "cuda".
     """
@@ -41,6 +43,7 @@ class Request:
     small: bool = False
     methods: tuple[str, ...] | None = None
     datasets: tuple[str, ...] | None = None
+    sizes: tuple[int, ...] | None = None
     learning_rate: float | None = None
     device: str = "cpu"
 
@@ -50,8 +53,8 @@ class Request:
             return Budget(self.minutes, self.steps)
         return Budget(steps=max(1, round((self.epochs or epochs) * steps_per_epoch)))
 
-    def choose(self, kind: str, known: Iterable[str]) -> list[str]:
-        """Those of the known "methods" or "datasets" that are asked for: all, if none are named.
+    def choose(self, kind: str, known: Iterable[T]) -> list[T]:
+        """Those of the known "methods", "datasets" or "sizes" that are asked for: all, if none are named.
 
         Raises:
             CodecError: One that is asked for is not known.
@@ -59,7 +62,9 @@ class Request:
         known = list(known)
         asked = getattr(self, kind) or known
         if unknown := [name for name in asked if name not in known]:
-            raise CodecError(f"no {kind} {', '.join(unknown)} to run; choose from {', '.join(known)}")
+            raise CodecError(
+                f"no {kind} {', '.join(map(str, unknown))} to run; choose from {', '.join(map(str, known))}"
+            )
         return [name for name in known if name in asked]
 
 

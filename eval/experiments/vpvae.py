@@ -75,7 +75,7 @@ class Scale:
 
 
 FULL = Scale("small", (256, 1024, 4096, 16384), 64, {"speech": [24000], "image": [128, 128]}, epochs=50)
-SMALL = Scale("tiny", (256, 1024), 16, {"speech": [16000], "image": [128, 128]}, epochs=0.5)
+SMALL = Scale("tiny", (256, 1024, 4096, 16384), 16, {"speech": [16000], "image": [128, 128]}, epochs=0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +269,7 @@ def collect(request: Request, variants: tuple[Variant, ...], sizes: tuple[int, .
             store = _store(request, medium, scale.crop[medium])
             found = {d: _packs(request, name) for d, name in zip(DOMAINS, TESTS[medium], strict=True)}
             tests = {domain: paths[0] for domain, paths in found.items() if paths}
-            for size in sizes:
+            for size in request.choose("sizes", sizes):
                 for variant in chosen:
                     recipe = recipe_of(variant, medium, size, scale)
                     asked = {k: getattr(request, k) for k in ("epochs", "minutes", "steps")}
@@ -321,7 +321,7 @@ def _finish(request: Request, name: str, title: str, domain: str, results: Resul
         items = records[0].get(f"{domain} items", 0)
         notes.append(f"{medium}: {span} steps a run, tested on {items} items of {pack}; mean ± deviation over seeds")
     if request.small:
-        notes.append(f"REDUCED SIZE for a CPU: {scale.preset} nets, batch {scale.batch}, few steps, fewer K")
+        notes.append(f"REDUCED SIZE for a CPU: {scale.preset} nets, batch {scale.batch}, few steps")
     tables = [f"## {medium}\n\n{table(medium, domain, runs)}" for medium, runs in results.items()]
     report.save_report(path, title, notes, tables)
     with report.picture(path, columns=2, rows=len(results), size=(4.8, 3.6)) as axes:
