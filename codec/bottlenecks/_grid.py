@@ -57,14 +57,17 @@ class LevelGrid(Bottleneck):
     def encode(self, z: Tensor, codebook_size: int | None = None) -> Tensor:
         row = self._row(codebook_size)
         with torch.autocast(z.device.type, enabled=False):
-            digits = self._digits(z.float(), row)
-        return (digits * along_channels(self.basis[row], z)).sum(1, keepdim=True)
+            return self._fold(self._digits(z.float(), row), row)
 
     @torch.no_grad()
     def decode(self, indices: Tensor, codebook_size: int | None = None) -> Tensor:
         row = self._row(codebook_size)
         levels, basis = along_channels(self.levels[row], indices), along_channels(self.basis[row], indices)
         return self._values(indices // basis % levels, row)  # integers: float32 digits go wrong above 2**24
+
+    def _fold(self, digits: Tensor, row: int) -> Tensor:
+        """(B, d, *S) int64 digits -> (B, 1, *S) indices."""
+        return (digits * along_channels(self.basis[row], digits)).sum(1, keepdim=True)
 
     def _row(self, codebook_size: Size) -> int:
         return self.codebook_sizes.index(self.check_size(codebook_size))

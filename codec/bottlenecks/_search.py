@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+NOT_FINITE = "no nearest code: a latent or the codebook is not finite"
 BLOCK = 32  # codes whose least distance is taken first: three passes over all distances become one
 
 
@@ -64,16 +65,17 @@ def nearest(tokens: Tensor, codebook: Tensor, weights: Tensor | None = None, chu
     padding = codebook[-1:].expand(num_blocks * BLOCK - num_codes, dim)  # copies of the last code change no answer
     centre = codebook.mean(0)  # far from the origin the products would cancel; distances do not change
     codes = torch.cat([codebook, padding]) - centre
-    table = torch.cat([codes.square(), codes], 1).T.contiguous()
+    squares = codes.square() if weights is not None else codes.double().square().sum(1, keepdim=True).float()
+    table = torch.cat([squares, codes], 1).T.contiguous()
     reach = table.abs().amax(1)
-    # A sum of 2D products, each within a few roundings of exact, errs by less than (D + 4) eps times the sum of their
-    # moduli; two such errors separate the best from its rivals.
+    # A sum of up to 2D products, each within a few roundings of exact, errs by less than (D + 4) eps times the sum of
+    # their moduli; two such errors separate the best from its rivals.
     slack = 2 * (dim + 4) * torch.finfo(torch.float32).eps
     found = []
     with exact_float32(tokens.device):
         for start in range(0, len(tokens), chunk):
             part = tokens[start : start + chunk]
-            scale = torch.ones_like(part) if weights is None else weights[start : start + chunk].float()
+            scale = part.new_ones(len(part), 1) if weights is None else weights[start : start + chunk].float()
             features = torch.cat([scale, -2 * scale * (part - centre)], 1)
             # less sum_i w x^2, the same for all codes; code m * num_blocks + b is member m of block b
             distances = (features @ table).view(len(part), BLOCK, num_blocks)
@@ -82,21 +84,29 @@ def nearest(tokens: Tensor, codebook: Tensor, weights: Tensor | None = None, chu
             rows, blocks = (least <= limit[:, None]).nonzero(as_tuple=True)
             pairs, members = (distances[rows, :, blocks] <= limit[rows, None]).nonzero(as_tuple=True)
             rivals = (members * num_blocks + blocks[pairs]).clamp(max=num_codes - 1)
-            found.append(_settle(part, codebook, scale, rows[pairs], rivals))
+            found.append(_settle(part, codebook, scale.expand_as(part), rows[pairs], rivals))
     return torch.cat(found) if found else torch.zeros(0, dtype=torch.int64, device=tokens.device)
 
 
 def _settle(tokens: Tensor, codebook: Tensor, weights: Tensor, rows: Tensor, rivals: Tensor) -> Tensor:
     """The nearest of each row's rivals by float64 differences; (P,) pairs of token row and code -> (N,) codes."""
+    counts = rows.bincount(minlength=len(tokens))
+    if (counts == 0).any():
+        raise ValueError(NOT_FINITE)
+    index = rows.new_empty(len(tokens))
+    index[rows] = rivals  # final where there is one rival
+    close = counts[rows] > 1
+    rows, rivals = rows[close], rivals[close]
     squared = torch.zeros(len(rows), dtype=torch.float64, device=tokens.device)
-    for i in range(tokens.shape[1]):  # a fixed order of plain sums: a reduction or a fused multiply could vary
+    for i in range(tokens.shape[1] if len(rows) else 0):  # a fixed order of plain sums: a reduction could vary
         difference = tokens[rows, i].double() - codebook[rivals, i].double()
         squared += difference * difference * weights[rows, i].double()
     least = squared.new_full((len(tokens),), torch.inf).scatter_reduce(0, rows, squared, "amin")
     tied = squared == least[rows]
-    index = rows.new_full((len(tokens),), len(codebook)).scatter_reduce(0, rows[tied], rivals[tied], "amin")
+    index[rows] = len(codebook)
+    index.scatter_reduce_(0, rows[tied], rivals[tied], "amin")
     if (index == len(codebook)).any():
-        raise ValueError("no nearest code: a latent or the codebook is not finite")
+        raise ValueError(NOT_FINITE)
     return index
 
 

@@ -55,8 +55,10 @@ class FSQ(LevelGrid):
             if self.training:
                 levels = self._levels_like(z, codebook_size)
                 through = bound(z, levels)
-                value = through.round() / (levels // 2)
-                indices = None if isinstance(codebook_size, Tensor) else self.encode(z, codebook_size)
+                rounded, half = through.detach().round(), levels // 2
+                value, indices = rounded / half, None
+                if not isinstance(codebook_size, Tensor):
+                    indices = self._fold(rounded.long() + half, self._row(codebook_size))
             else:
                 size = self.check_size(codebook_size)
                 levels = self._levels_like(z, size)
