@@ -12,7 +12,7 @@ to that code.
 from __future__ import annotations
 
 from math import log
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from codec.bottleneck import BottleneckOutput, Size, straight_through, to_grid, to_tokens
 from codec.bottlenecks._search import exact_float32, nearest
-from codec.bottlenecks._soft import SoftCodebooks
+from codec.bottlenecks._soft import SoftCodebooks, gumbel
 from codec.bottlenecks._start import check_latents, kmeans_start
 
 LatentTerm = Literal["sampled", "posterior", "literal"]
@@ -179,11 +179,24 @@ def draw_codes(log_pi: Tensor, codebook: Tensor, tau: Tensor) -> tuple[Tensor, T
     c_q = onehot(j) + y - sg(y) with y = softmax((log pi + g) / tau) and Gumbel noise g. The value is mu_j exactly; its
     gradient reaches the codebook through row j only, and the logits through all of y.
     """
-    clock = torch.empty_like(log_pi).exponential_()
-    scores = log_pi - clock.clamp_(min=torch.finfo(torch.float32).tiny).log_()  # -log Exp(1) is Gumbel(0, 1)
+    scores = log_pi + gumbel(log_pi)
     drawn = scores.argmax(1)
     soft = (scores / tau).softmax(1)
-    return drawn, F.embedding(drawn, codebook) + (soft - soft.detach()) @ codebook.detach()
+    return drawn, F.embedding(drawn, codebook) + _OnlyGradient.apply(soft, codebook.detach())  # type: ignore[no-untyped-call]
+
+
+class _OnlyGradient(torch.autograd.Function):
+    """(y - sg(y)) M: zeros (N, L), with the gradient of y M to y (N, K); M (K, L) is a constant."""
+
+    @staticmethod
+    def forward(ctx: Any, soft: Tensor, codebook: Tensor) -> Tensor:
+        ctx.save_for_backward(codebook)
+        return soft.new_zeros(len(soft), codebook.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (codebook,) = ctx.saved_tensors
+        return gradient @ codebook.T, None
 
 
 def code_variance(z_hat: Tensor, codes: Tensor, two_sigma2: float) -> Tensor:
