@@ -14,7 +14,7 @@ from codec.errors import CodecError
 
 LATENT = 64  # L, of the paper
 GAMMA = 0.03  # g' = gamma * tokens * L / elements: there the KL's full range costs as much as the error itself
-BETA = 4.0  # of GM-VQ+Entropy; the paper says above 1, without a value
+BETA = 16.0  # of GM-VQ+Entropy; the paper says above 1, without a value
 CIFAR_VARIANCE = 0.0633  # of pixels in [0, 1]; the first VQ-VAE code divides the squared error by it
 
 
