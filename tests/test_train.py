@@ -16,11 +16,13 @@ from codec.errors import CodecError
 from train import recipes
 from train.__main__ import main
 from train.data import Store, prepare
+from train.draws import Draws
 from train.export import export, load_run
 from train.loop import Budget, Trainer
 from train.prepare import main as prepare_main
 
 SMALL = ["data.batch=4", "optimiser.warmup_steps=2"]
+BROKEN = {"speech": "broken.wav", "image": "broken.png"}
 CROPS = {"speech": "data.crop=[1920]", "image": "data.crop=[32, 32]"}
 
 
@@ -41,7 +43,8 @@ def media(tmp_path: Path, medium: str) -> Path:
             soundfile.write(folder / f"{i}.wav", tone + rng.normal(0, 0.001, len(tone)), 16_000)
         else:
             Image.new("RGB", (48, 40), tuple(rng.integers(0, 255, 3))).save(folder / f"{i}.png")
-    (folder / "broken.wav").write_text("hello")
+    (folder / BROKEN[medium]).write_text("hello")
+    (folder / "notes.txt").write_text("neither broken nor media")
     return folder
 
 
@@ -67,8 +70,8 @@ def test_prepare_names_and_counts_what_it_skips(
     record = json.loads(data.with_suffix(".json").read_text())
     assert len(record["shapes"]) == 4
     assert len(record["skipped"]) == 1
-    assert "broken.wav" in record["skipped"][0]
-    assert "broken.wav" in capsys.readouterr().err
+    assert BROKEN[medium] in record["skipped"][0]
+    assert BROKEN[medium] in capsys.readouterr().err
 
 
 def test_prepare_refuses_a_folder_with_nothing_readable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,13 +84,13 @@ def test_prepare_refuses_a_folder_with_nothing_readable(tmp_path: Path, capsys: 
 
 def test_a_store_gives_back_what_was_prepared(data: Path, media: Path, medium: str) -> None:
     store = Store(data, medium, (1920,) if medium == "speech" else (32, 32))
-    first = store._item(0)
+    first = store.flat[: int(np.prod(store.shapes[0][:2]))].numpy().reshape(store.shapes[0])
     if medium == "speech":
         original, _ = soundfile.read(media / "0.wav", dtype="int16")
         assert np.abs(first.astype(int) - original).max() <= 1
     else:
         assert np.array_equal(first, np.asarray(Image.open(media / "0.png")))
-    batch = store.batch(5)
+    batch = store.batch(5, Draws(0))
     assert batch.shape == ((5, 1, 1920) if medium == "speech" else (5, 3, 32, 32))
     assert float(batch.abs().max()) <= 1
     with pytest.raises(CodecError, match=r"run python -m train\.prepare first"):
@@ -141,7 +144,7 @@ def test_stage_c_adapts_the_decoder_alone_and_the_export_codes(
 
     path = export(load_run(tmp_path / "run", data), f"{medium}-{bottleneck}", tmp_path / "models", {"note": "a test"})
     model = coding.load(cards.read_card(path))
-    x = run.store.batch(1)
+    x = run.store.batch(1, Draws(0))
     for size in model.codec.bottleneck.codebook_sizes:
         indices = model.codec.encode(x, size)
         assert int(indices.max()) < model.card.num_codes[size]
@@ -152,10 +155,10 @@ def test_stage_c_adapts_the_decoder_alone_and_the_export_codes(
 
 def test_training_lowers_the_loss(tmp_path: Path, medium: str, data: Path) -> None:
     run = trainer(medium, data, tmp_path / "run", 40)
-    first = np.mean([run.train_step()["loss"] for _ in range(5)])
+    first = np.mean([float(run.train_step()["loss"]) for _ in range(5)])
     for _ in range(25):
         run.train_step()
-    assert np.mean([run.train_step()["loss"] for _ in range(5)]) < 0.9 * first
+    assert np.mean([float(run.train_step()["loss"]) for _ in range(5)]) < 0.9 * first
 
 
 def test_each_size_has_the_same_say(tmp_path: Path, medium: str, data: Path) -> None:
@@ -164,7 +167,7 @@ def test_each_size_has_the_same_say(tmp_path: Path, medium: str, data: Path) -> 
     distortion = torch.tensor([4.0, 2.0, 1.0, 1.0])
     for _ in range(400):
         weighted = distortion * run._size_weights(drawn, distortion)
-    assert weighted.tolist() == pytest.approx([2.0] * 4)
+    assert weighted.tolist() == pytest.approx([2.0] * 4, rel=1e-3)
 
 
 @pytest.mark.parametrize(

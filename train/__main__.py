@@ -1,4 +1,7 @@
-"""python -m train RECIPE --data PATH --out DIR: trains a codec and writes its model file."""
+"""python -m train RECIPE --data PATH --out DIR: trains a codec; python -m train.export makes a model file of the run.
+
+Several GPUs: torchrun --nproc-per-node N -m train RECIPE ...
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ import torch
 from codec.errors import CodecError
 from train import recipes
 from train.data import Store
-from train.loop import Budget, Trainer
+from train.loop import CHECKPOINT_NAME, Budget, Trainer
+from train.parallel import processes
 
 
 def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
@@ -38,6 +42,13 @@ def main(arguments: list[str] | None = None) -> int:
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="changes the recipe; may repeat"
     )
     parser.add_argument("--resume", action="store_true", help="continue from DIR/checkpoint.pt")
+    parser.add_argument("--stop-minutes", type=_positive(float), help="ends this part then, with a checkpoint")
+    parser.add_argument(
+        "--checkpoint-minutes", type=float, default=2.0, metavar="MINUTES", help="between checkpoints; 0: every step"
+    )
+    parser.add_argument("--log-steps", type=_positive(int), default=50, help="steps between lines of the log")
+    parser.add_argument("--compile", action="store_true", help="torch.compile: faster steps after a slow first one")
+    parser.add_argument("--tensorboard", action="store_true", help="writes DIR/tensorboard, too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="CPU threads")
     default = "cuda" if torch.cuda.is_available() else "cpu"
@@ -47,23 +58,30 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--device cuda: no CUDA device here")
     if options.threads:
         torch.set_num_threads(options.threads)
+    torch.backends.cudnn.benchmark = True  # all batches have one shape
     try:
-        recipe = recipes.load(options.recipe, options.set)
-        store = Store(options.data, recipe.codec.medium, tuple(recipe.data.crop))
-        trainer = Trainer(
-            recipe, store, Budget(options.minutes, options.steps), options.out, options.seed, options.device
-        )
-        if options.resume:
-            trainer.resume()
-        elif (options.out / "checkpoint.pt").exists():
-            raise CodecError(f"{options.out} holds a run; continue it with --resume or choose another --out")
-        trainer.run()
+        with processes(options.device) as device:
+            return _train(options, device)
     except (CodecError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"interrupted; go on with --resume from the last checkpoint in {options.out}", file=sys.stderr)
         return 130
+
+
+def _train(options: argparse.Namespace, device: str) -> int:
+    recipe = recipes.load(options.recipe, options.set)
+    store = Store(options.data, recipe.codec.medium, tuple(recipe.data.crop), recipe.data.zoom).to(device)
+    budget = Budget(options.minutes, options.steps)
+    trainer = Trainer(recipe, store, budget, options.out, options.seed, device, options.compile)
+    if options.resume:
+        trainer.resume()
+    elif (options.out / CHECKPOINT_NAME).exists():
+        raise CodecError(f"{options.out} holds a run; continue it with --resume or choose another --out")
+    finished = trainer.run(options.checkpoint_minutes, options.log_steps, options.stop_minutes, options.tensorboard)
+    if not finished:
+        print(f"stopped at {100 * trainer.progress:.0f} % of the budget; go on with --resume", file=sys.stderr)
     return 0
 
 

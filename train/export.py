@@ -22,17 +22,18 @@ from codec.errors import CodecError
 from codec.model import Codec
 from train import recipes
 from train.data import Store
-from train.loop import Budget, Trainer, read_checkpoint
+from train.log import LOG_NAME, read
+from train.loop import CHECKPOINT_NAME, Budget, Trainer, read_checkpoint
 
 LICENCE = "Apache-2.0"
 
 
 def load_run(folder: Path, store_path: Path) -> Trainer:
     """A run's last checkpoint, with the recipe that it holds."""
-    path = folder / "checkpoint.pt"
+    path = folder / CHECKPOINT_NAME
     state = read_checkpoint(path)
     recipe = recipes.from_dict(json.loads(state["recipe"]))
-    store = Store(store_path, recipe.codec.medium, tuple(recipe.data.crop))
+    store = Store(store_path, recipe.codec.medium, tuple(recipe.data.crop), recipe.data.zoom)
     trainer = Trainer(recipe, store, Budget(steps=1), folder, state["clock"][3], "cpu")
     trainer.resume()
     return trainer
@@ -41,7 +42,7 @@ def load_run(folder: Path, store_path: Path) -> Trainer:
 @torch.no_grad()
 def export(trainer: Trainer, name: str, folder: Path, notes: dict[str, Any]) -> Path:
     """Writes NAME.safetensors and NAME.json into `folder`; returns the card's path."""
-    if trainer.stage == "A":
+    if trainer.stage != "C":
         trainer.start_stage_c()
     codec = trainer.average.eval()
     for parameter in [*codec.encoder.parameters(), *codec.decoder.parameters()]:
@@ -96,9 +97,8 @@ def count_tables(codec: Codec, latents: Tensor) -> dict[str, np.ndarray]:
 
 
 def _last_log(trainer: Trainer) -> dict[str, Any]:
-    path = trainer.folder / "log.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    return max((line for line in lines if line["step"] <= trainer.step), key=lambda line: line["step"], default={})
+    lines = [line for line in read(trainer.folder / LOG_NAME) if line["step"] <= trainer.step]
+    return max(lines, key=lambda line: line["step"], default={})
 
 
 def main(arguments: list[str] | None = None) -> int:
