@@ -97,16 +97,28 @@ def test_a_store_gives_back_what_was_prepared(data: Path, media: Path, medium: s
         Store(data.parent / "nothing", medium, (1,))
 
 
-@pytest.mark.parametrize("bottleneck", ["fsp", "vp", "gmvq"])
-def test_a_resumed_run_takes_the_same_steps(tmp_path: Path, medium: str, data: Path, bottleneck: str) -> None:
-    """Bit for bit, across a save and a load into fresh objects, VP's queue and the random state included."""
-    extra = ("codec.options={dim=5, codebook_sizes=[16, 64], rows_per_code=4, neighbours=2, reference_size=16}",)
-    extra = extra if bottleneck == "vp" else ()
+SMALL_VP = "codec.options={dim=5, codebook_sizes=[16, 64], rows_per_code=4, neighbours=2, reference_size=16}"
+SMALL_GMVQ = "codec.options={dim=4, codebook_sizes=[16, 64]}"
+RESUMED = {
+    "fsp": ("fsp", ()),
+    "vp": ("vp", (SMALL_VP,)),
+    "gmvq": ("gmvq", (SMALL_GMVQ,)),
+    "fsp, stage B": ("fsp", ("stages={A=0.001, B=0.999}", "adversary.width=2", "adversary.warmup_steps=2")),
+    "vp, all augmentations": ("vp", (SMALL_VP, "data.augment=full", "data.zoom=1.1")),
+}
+
+
+@pytest.mark.parametrize("case", RESUMED)
+def test_a_resumed_run_takes_the_same_steps(tmp_path: Path, medium: str, data: Path, case: str) -> None:
+    """Bit for bit, across a save and a load into fresh objects: VP's queue, random streams, discriminator and all."""
+    bottleneck, extra = RESUMED[case]
     whole = trainer(medium, data, tmp_path / "whole", 100, bottleneck, extra)
     for _ in range(6):
+        whole._enter(whole._due())
         whole.train_step()
     first = trainer(medium, data, tmp_path / "parts", 100, bottleneck, extra)
     for _ in range(3):
+        first._enter(first._due())
         first.train_step()
     first.save()
     torch.manual_seed(12345)  # whatever happens between
@@ -120,10 +132,15 @@ def test_a_resumed_run_takes_the_same_steps(tmp_path: Path, medium: str, data: P
     for name, value in whole.average.state_dict().items():
         assert torch.equal(value, second.average.state_dict()[name]), name
     assert record["skipped"] == 0
-    # Negative control: without the random state, the next step is another one.
+    assert (whole.adversary is None) == ("stage B" not in case)
+    if whole.adversary is not None and second.adversary is not None:
+        assert whole.adversary.steps == second.adversary.steps == 5
+        for name, value in whole.adversary.nets.state_dict().items():
+            assert torch.equal(value, second.adversary.nets.state_dict()[name]), name
+    # Negative control: without the random streams, the next step is another one.
     third = trainer(medium, data, tmp_path / "parts", 100, bottleneck, extra)
     third.resume()
-    torch.manual_seed(12345)
+    third.draws = Draws(12345)
     for _ in range(3):
         third.train_step()
     assert not all(torch.equal(v, third.codec.state_dict()[n]) for n, v in whole.codec.state_dict().items())

@@ -220,21 +220,24 @@ class Trainer:
         warm = min(1.0, (self.step + 1) / settings.warmup_steps)
         for group in self.optimiser.param_groups:
             group["lr"] = settings.learning_rate * warm * schedule
-        learnt = self.recipe.share("A") + self.recipe.share("B")
-        self.codec.bottleneck.anneal(min(self.progress / learnt, 1.0))
+        if self.stage != "C":
+            learnt = self.recipe.share("A") + self.recipe.share("B")
+            self.codec.bottleneck.anneal(min(self.progress / learnt, 1.0))
 
         x = self._batch()
         drawn = self._draw_sizes(len(x))
         with torch.autocast(self.kind, torch.bfloat16):
             out = self.replica(x, self.sizes[drawn] if len(drawn.unique()) > 1 else int(self.sizes[drawn[0]]))
         terms = self.loss(x, out.x_hat)
-        if misspelt := set(weights) - set(terms) - set(out.bottleneck.losses):
-            known = ", ".join([*terms, *out.bottleneck.losses])
+        pulls = {} if self.stage == "C" else out.bottleneck.losses  # a frozen encoder and codebook feel none
+        misspelt = set(weights) - set(terms) - set(pulls)
+        if misspelt and self.stage != "C":
+            known = ", ".join([*terms, *pulls])
             raise CodecError(f"unknown loss {', '.join(sorted(misspelt))} in the recipe; known are {known}")
         distortion = torch.stack([weights[name] * value for name, value in terms.items()]).sum(0)
         loss = (distortion * self._size_weights(drawn, distortion)).mean()
-        loss = loss + sum(weights[name] * value for name, value in out.bottleneck.losses.items())
-        scalars = {name: value.mean() for name, value in terms.items()} | out.bottleneck.losses | out.bottleneck.stats
+        loss = loss + sum(weights[name] * value for name, value in pulls.items())
+        scalars = {name: value.mean() for name, value in terms.items()} | pulls | out.bottleneck.stats
         if self.adversary is not None:
             scalars |= self.adversary.learn(x, out.x_hat, schedule)
             judged = self.adversary.judge(x, out.x_hat)
