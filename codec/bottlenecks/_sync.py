@@ -37,6 +37,30 @@ def from_first(value: Tensor) -> Tensor:
     return value
 
 
+@torch.no_grad()
+def sum_of_all(value: Tensor) -> Tensor:
+    """The sum over processes; no gradient."""
+    return _mean(value) * dist.get_world_size() if parallel() else value
+
+
+def var_mean_of_all(rows: Tensor, unbiased: bool) -> tuple[Tensor, Tensor]:
+    """Variance (of one row 0) and mean over all processes' rows, (N, D) -> (D,), (D,), differentiable."""
+    if not parallel():
+        variance, mean = torch.var_mean(rows, 0, correction=min(int(unbiased), len(rows) - 1))
+        return variance, mean
+    mean = mean_of_all(rows.mean(0))
+    count = len(rows) * dist.get_world_size()
+    return mean_of_all((rows - mean).square().mean(0)) * (count / (count - int(unbiased))), mean
+
+
+def log_mean_of_all(logs: Tensor) -> Tensor:
+    """The logarithm of the mean over processes of exp(logs), differentiable."""
+    if not parallel():
+        return logs
+    highest = gather_rows(logs[None]).amax(0)
+    return highest + mean_of_all((logs - highest).exp()).log()
+
+
 def mean_of_all(value: Tensor) -> Tensor:
     """The mean over processes, differentiable: DistributedDataParallel's mean of gradients is then that of the mean."""
     if not parallel():

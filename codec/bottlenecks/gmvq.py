@@ -22,6 +22,7 @@ from codec.bottleneck import BottleneckOutput, Size, straight_through, to_grid, 
 from codec.bottlenecks._search import exact_float32, nearest
 from codec.bottlenecks._soft import SoftCodebooks
 from codec.bottlenecks._start import check_latents, kmeans_start
+from codec.bottlenecks._sync import log_mean_of_all
 
 LatentTerm = Literal["sampled", "posterior", "literal"]
 
@@ -205,5 +206,5 @@ def batch_kl(log_pi: Tensor) -> tuple[Tensor, Tensor]:
 
     By logsumexp: where float32 makes some q_B exactly 0, q log q of the mean would send a gradient of -infinity.
     """
-    log_q = log_pi.logsumexp(0) - log(len(log_pi))
+    log_q = log_mean_of_all(log_pi.logsumexp(0) - log(len(log_pi)))
     return log_q, log(log_pi.shape[1]) + (log_q.exp() * log_q).sum()
