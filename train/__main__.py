@@ -49,6 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--log-steps", type=_positive(int), default=50, help="steps between lines of the log")
     parser.add_argument("--compile", action="store_true", help="torch.compile: faster steps after a slow first one")
     parser.add_argument("--tensorboard", action="store_true", help="writes DIR/tensorboard, too")
+    parser.add_argument(
+        "--init", type=Path, metavar="CARD", help="begins with the weights of this exported model (its .json)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="CPU threads")
     default = "cuda" if torch.cuda.is_available() else "cpu"
@@ -64,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
             return _train(options, device)
     except (CodecError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return error.exit_code if isinstance(error, CodecError) else 1
     except KeyboardInterrupt:
         print(f"interrupted; go on with --resume from the last checkpoint in {options.out}", file=sys.stderr)
         return 130
@@ -79,6 +82,8 @@ def _train(options: argparse.Namespace, device: str) -> int:
         trainer.resume()
     elif (options.out / CHECKPOINT_NAME).exists():
         raise CodecError(f"{options.out} holds a run; continue it with --resume or choose another --out")
+    elif options.init:
+        trainer.begin_from(options.init)
     finished = trainer.run(options.checkpoint_minutes, options.log_steps, options.stop_minutes, options.tensorboard)
     if not finished:
         print(f"stopped at {100 * trainer.progress:.0f} % of the budget; go on with --resume", file=sys.stderr)

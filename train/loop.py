@@ -21,11 +21,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from codec.bottleneck import Bottleneck
 from codec.bottlenecks._sync import gather_rows
+from codec.cards import read_card
 from codec.errors import CodecError
 from codec.files import writing
 from codec.model import build
@@ -42,6 +45,7 @@ from train.recipes import Recipe
 FIT_TOKENS = 400_000  # latents that a codebook is built from, at most: 24 for each of 16384 entries
 SIZE_LOSS_RATE = 0.02  # of the running means
 CHECKPOINT_NAME = "checkpoint.pt"
+ADVERSARY_SUFFIX = ".adversary.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,8 @@ class Trainer:
         self.sizes = torch.tensor(self.codec.bottleneck.codebook_sizes)
         self.size_losses = torch.zeros(len(self.sizes), device=device)  # running mean loss at each size
         self.step, self.elapsed_s, self.stage, self.seed = 0, 0.0, "A", seed
+        self.hardware = hardware(device)
+        self.origin: Path | None = None
         self._prepare(self.codec)
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -284,12 +290,33 @@ class Trainer:
         for name in theirs.keys() - set(moving):
             theirs[name].copy_(ours[name])
 
+    def begin_from(self, card: Path) -> None:
+        """Begins with the weights of an exported model instead of random ones, and with its discriminator if kept.
+
+        Raises:
+            CodecError: The model is of another configuration.
+        """
+        model = read_card(card)
+        if model.config != json.loads(json.dumps(self.codec.config.to_dict())):
+            raise CodecError(f"{card}: this model is of another configuration than the recipe; change one of them")
+        tensors = {name: torch.tensor(value) for name, value in model.read().items() if not name.startswith("tables.")}
+        for codec in (self.codec, self.average):
+            codec.load_state_dict(tensors, strict=False)  # without what only training needs: that starts anew
+        self.origin = card
+
     def _enter_stage_b(self) -> None:
         self.stage = "B"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)  # the same on all processes, and apart from the noise
             medium, settings = self.recipe.codec.medium, self.recipe.adversary
             self.adversary = Adversary(medium, settings, self.device, self.compiled)
+        kept = self.origin and self.origin.with_name(self.origin.stem + ADVERSARY_SUFFIX)
+        if kept and kept.is_file():
+            try:
+                self.adversary.nets.load_state_dict({name: value.float() for name, value in load_file(kept).items()})
+            except (OSError, SafetensorError, RuntimeError) as error:
+                reason = str(error).strip().splitlines()[0]
+                raise CodecError(f"{kept}: not the discriminator of this recipe ({reason}); remove it") from None
 
     def start_stage_c(self) -> None:
         """Freezes the averaged encoder, builds the codebook from its latents, and goes on with the decoder alone."""
@@ -336,6 +363,8 @@ class Trainer:
             "clock": [self.step, self.elapsed_s, self.stage, self.seed],
             "draws": self.draws.state_dict(),
             "noise": parallel.all_of(noise),
+            "hardware": self.hardware,
+            "origin": str(self.origin) if self.origin else None,
         }
         if parallel.rank() == 0:
             memory = io.BytesIO()  # torch.save into a file tells a full disk as a RuntimeError without a name
@@ -354,6 +383,7 @@ class Trainer:
         self.codec.load_state_dict(state["codec"])
         self.average.load_state_dict(state["average"])
         self.step, self.elapsed_s, stage, self.seed = state["clock"]
+        self.origin = Path(state["origin"]) if state.get("origin") else None
         if state.get("adversary"):
             self._enter_stage_b()
             assert self.adversary is not None
@@ -362,6 +392,8 @@ class Trainer:
             self._enter_stage_c()
         self.optimiser.load_state_dict(state["optimiser"])
         self.size_losses = state["size_losses"].to(self.device)
+        if (before := state.get("hardware")) and before not in self.hardware:
+            self.hardware = f"{before}, then {self.hardware}"
         if "draws" in state:  # in runs of version 0.1.0 one stream served everything; they go on with new draws
             self.draws.load_state_dict(state["draws"])
             if parallel.rank() < len(state["noise"]):
@@ -371,6 +403,15 @@ class Trainer:
                     torch.cuda.set_rng_state(devices[0], self.device)
         if parallel.rank() == 0:
             cut(self.folder / LOG_NAME, self.step)
+
+
+def hardware(device: str) -> str:
+    """What a run trains on, for its card."""
+    if torch.device(device).type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"CPU, {torch.get_num_threads()} threads"
+    return name if parallel.world() == 1 else f"{parallel.world()} x {name}"
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
