@@ -88,6 +88,7 @@ class Trainer:
         self.codec = build(recipe.config()).to(device)
         self.average = copy.deepcopy(self.codec).requires_grad_(False)
         if compiled:
+            torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
             for stack in self.codec.modules():
                 if isinstance(stack, Stack):
                     stack.compile()
