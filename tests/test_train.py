@@ -276,6 +276,39 @@ def test_a_run_is_not_overwritten_and_resumes_to_its_end(tmp_path: Path, medium:
     assert "cannot read this checkpoint" in capsys.readouterr().err
 
 
+def test_media_are_prepared_on_the_way_and_what_is_broken_is_said(
+    tmp_path: Path, medium: str, media: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`python -m train` on a folder with one broken file, and on an empty one."""
+    arguments = [f"{medium}-fsp", "--out", str(tmp_path / "run"), "--set", CROPS[medium], "--set", "data.batch=2"]
+    arguments += ["--device", "cpu", "--data"]
+    assert main([*arguments, str(media), "--steps", "2"]) == 0
+    assert f"skipped {media / BROKEN[medium]}" in capsys.readouterr().err
+    before = (tmp_path / "run/data.raw").stat().st_mtime_ns
+    assert main([*arguments, str(media), "--steps", "3", "--resume"]) == 0
+    assert (tmp_path / "run/data.raw").stat().st_mtime_ns == before
+    (tmp_path / "empty").mkdir()
+    arguments[2] = str(tmp_path / "other")
+    assert main([*arguments, str(tmp_path / "empty"), "--steps", "2"]) == 1
+    error = capsys.readouterr().err
+    assert error == f"error: nothing readable as {medium} in {tmp_path / 'empty'}; 0 files skipped\n"
+    assert not (tmp_path / "other").exists()
+
+
+def test_tensorboard_gets_curves_media_and_use_of_codes(tmp_path: Path, medium: str, data: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the extra [tensorboard] is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = trainer(medium, data, tmp_path / "run", 2)
+    run.run(log_steps=1, tensorboard=True)
+    events = EventAccumulator(str(tmp_path / "run/tensorboard"))
+    events.Reload()
+    tags = events.Tags()
+    assert {"loss", "tokens_per_s"} <= set(tags["scalars"])
+    assert {"indices", "latents"} <= set(tags["histograms"])
+    assert {"0/original", "0/decoded"} <= set(tags["audio" if medium == "speech" else "images"])
+
+
 def test_a_recipe_that_is_its_own_base_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "loop.toml"
     path.write_text(f'base = "{path}"')

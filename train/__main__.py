@@ -6,6 +6,7 @@ Several GPUs: torchrun --nproc-per-node N -m train RECIPE ...
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,8 @@ from pathlib import Path
 import torch
 
 from codec.errors import CodecError
-from train import recipes
-from train.data import Store
+from train import parallel, recipes
+from train.data import Store, is_prepared, prepare
 from train.loop import CHECKPOINT_NAME, Budget, Trainer
 from train.parallel import processes
 
@@ -32,7 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
     parser.add_argument("recipe", help="a shipped recipe (speech-fsp ...) or a .toml file")
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="PATH", help="what python -m train.prepare wrote, without suffix"
+        "--data",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="what python -m train.prepare wrote, without suffix; or media for it, which it then puts into --out",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for log.jsonl and checkpoint.pt")
     budget = parser.add_mutually_exclusive_group(required=True)
@@ -75,7 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _train(options: argparse.Namespace, device: str) -> int:
     recipe = recipes.load(options.recipe, options.set)
-    store = Store(options.data, recipe.codec.medium, tuple(recipe.data.crop), recipe.data.zoom).to(device)
+    data = parallel.first(_prepared(recipe.codec.medium, options) if parallel.rank() == 0 else None)
+    store = Store(data, recipe.codec.medium, tuple(recipe.data.crop), recipe.data.zoom).to(device)
     budget = Budget(options.minutes, options.steps)
     trainer = Trainer(recipe, store, budget, options.out, options.seed, device, options.compile)
     if options.resume:
@@ -88,6 +95,17 @@ def _train(options: argparse.Namespace, device: str) -> int:
     if not finished:
         print(f"stopped at {100 * trainer.progress:.0f} % of the budget; go on with --resume", file=sys.stderr)
     return 0
+
+
+def _prepared(medium: str, options: argparse.Namespace) -> Path:
+    """The prepared data: what was named, or what is made of it, once, in the folder of the run."""
+    sources: list[Path] = options.data
+    if len(sources) == 1 and (is_prepared(sources[0]) or not sources[0].exists()):
+        return sources[0]
+    target: Path = options.out / "data"
+    if not (options.resume and is_prepared(target)):
+        prepare(medium, sources, target, workers=os.cpu_count() or 1)
+    return target
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ class Adversary:
         if compiled:
             for judge in self.nets.modules():
                 if isinstance(judge, Judge):
-                    judge.compile()
+                    judge.compile(dynamic=False)
         self.replica = replicate(self.nets)
         betas = (settings.betas[0], settings.betas[1])
         self.optimiser = torch.optim.AdamW(

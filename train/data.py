@@ -11,6 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def prepare(medium: str, sources: list[Path], target: Path, short_side: int | No
     skipped: list[str] = []
     raw_path, record_path = _paths(target)
     parts = [path.with_name(path.name + ".part") for path in (raw_path, record_path)]
+    new_folders = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with parts[0].open("wb") as raw, ThreadPoolExecutor(workers) as pool:
@@ -74,9 +76,17 @@ def prepare(medium: str, sources: list[Path], target: Path, short_side: int | No
     except BaseException as error:  # a full disk or Ctrl-C, too, must leave nothing half-written
         for part in parts:
             part.unlink(missing_ok=True)
+        for folder in new_folders:
+            with suppress(OSError):
+                folder.rmdir()
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(raw_path)  # a full disk does not say which
         raise
+
+
+def is_prepared(path: Path) -> bool:
+    """Whether `prepare` wrote to this target."""
+    return all(part.is_file() for part in _paths(path))
 
 
 def _ahead(jobs: Iterable[tuple[str, Any]], count: int) -> Iterator[tuple[str, MediaError | Future[np.ndarray]]]:

@@ -89,9 +89,10 @@ class Trainer:
         self.average = copy.deepcopy(self.codec).requires_grad_(False)
         if compiled:
             torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
+            torch._dynamo.config.recompile_limit = 64  # the stacks share one forward, each with shapes of its own
             for stack in self.codec.modules():
                 if isinstance(stack, Stack):
-                    stack.compile()
+                    stack.compile(dynamic=False)
         parallel.copy_first(self.codec)
         torch.manual_seed(seed + parallel.rank())  # the noise of bottlenecks; all else is in `draws`
         self.draws = Draws(seed, device, parallel.rank(), parallel.world())
