@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -321,3 +322,35 @@ def test_data_that_is_not_its_records_is_refused(data: Path, medium: str) -> Non
     raw.write_bytes(raw.read_bytes()[:-2])
     with pytest.raises(CodecError, match=r"run python -m train\.prepare again"):
         Store(data, medium, (1920,) if medium == "speech" else (32, 32))
+
+
+@pytest.mark.filterwarnings("ignore")  # of dynamo's own
+def test_compiled_nets_take_the_same_steps(
+    tmp_path: Path, medium: str, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stacks and judges are traced whole, as torch.compile does (its code generation takes minutes on a CPU)."""
+    traced: list[torch.nn.Module] = []
+
+    def trace(module: torch.nn.Module, **settings: object) -> None:
+        traced.append(module)
+        compiled = torch.compile(module._call_impl, backend="aot_eager", fullgraph=True, **settings)
+        monkeypatch.setattr(module, "_compiled_call_impl", compiled, raising=False)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", trace)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    stages = ("stages={A=0.5, B=0.5}", "adversary.width=1", "adversary.warmup_steps=1")
+    runs = [trainer(medium, data, tmp_path / name, 4, "fsp", stages) for name in ("eager", "compiled")]
+    recipe, store = runs[1].recipe, runs[1].store
+    runs[1] = Trainer(recipe, store, Budget(steps=4), tmp_path / "compiled", 3, "cpu", compiled=True)
+    assert len(traced) == {"speech": 2, "image": 5}[medium]
+    for run in runs:
+        torch.manual_seed(0)
+        for _ in range(4):
+            run._enter(run._due())
+            record = run.train_step()
+        assert record["skipped"] == 0
+    assert len(traced) == {"speech": 2 + 8, "image": 5 + 1}[medium]
+    weights = [torch.cat([p.detach().flatten() for p in run.codec.parameters()]) for run in runs]
+    assert float((weights[0] - weights[1]).norm() / weights[0].norm()) < 1e-4
+    names = [set(run.codec.state_dict()) for run in runs]
+    assert names[0] == names[1]

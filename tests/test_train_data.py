@@ -347,3 +347,13 @@ def test_levels_lie_where_they_should() -> None:
     level = 20 * augment("speech", x, Draws(0)).square().mean((1, 2)).sqrt().log10()
     assert float(level.min()) > -30.1
     assert float(level.max()) < -13.9
+
+
+def test_training_needs_no_library_of_media() -> None:
+    """Machines that only train have prepared data; what decodes media is imported by `prepare` alone, when it runs."""
+    from test_architecture import imports, sources
+
+    for path in sources("train"):
+        if path.name != "sources.py":
+            assert not imports(path, top_only=True) & {"PIL", "soundfile", "codec.media", "train.sources"}, path
+    assert "PIL" in imports(ROOT / "train/sources.py", top_only=True)  # the check can fail
