@@ -324,6 +324,8 @@ def test_data_that_is_not_its_records_is_refused(data: Path, medium: str) -> Non
         Store(data, medium, (1920,) if medium == "speech" else (32, 32))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("medium", ["image"], indirect=True)
 @pytest.mark.filterwarnings("ignore")  # of dynamo's own
 def test_compiled_nets_take_the_same_steps(
     tmp_path: Path, medium: str, data: Path, monkeypatch: pytest.MonkeyPatch
@@ -333,23 +335,23 @@ def test_compiled_nets_take_the_same_steps(
 
     def trace(module: torch.nn.Module, **settings: object) -> None:
         traced.append(module)
-        compiled = torch.compile(module._call_impl, backend="aot_eager", fullgraph=True, **settings)
+        compiled = torch.compile(module._call_impl, backend="eager", fullgraph=True, **settings)
         monkeypatch.setattr(module, "_compiled_call_impl", compiled, raising=False)
 
     monkeypatch.setattr(torch.nn.Module, "compile", trace)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     stages = ("stages={A=0.5, B=0.5}", "adversary.width=1", "adversary.warmup_steps=1")
-    runs = [trainer(medium, data, tmp_path / name, 4, "fsp", stages) for name in ("eager", "compiled")]
-    recipe, store = runs[1].recipe, runs[1].store
-    runs[1] = Trainer(recipe, store, Budget(steps=4), tmp_path / "compiled", 3, "cpu", compiled=True)
-    assert len(traced) == {"speech": 2, "image": 5}[medium]
+    eager = trainer(medium, data, tmp_path / "eager", 2, "fsp", stages)
+    compiled = Trainer(eager.recipe, eager.store, Budget(steps=2), tmp_path / "compiled", 3, "cpu", compiled=True)
+    runs = [eager, compiled]
+    assert len(traced) == 5  # stacks
     for run in runs:
         torch.manual_seed(0)
-        for _ in range(4):
+        for _ in range(2):
             run._enter(run._due())
             record = run.train_step()
         assert record["skipped"] == 0
-    assert len(traced) == {"speech": 2 + 8, "image": 5 + 1}[medium]
+    assert len(traced) == 5 + 1  # and a judge
     weights = [torch.cat([p.detach().flatten() for p in run.codec.parameters()]) for run in runs]
     assert float((weights[0] - weights[1]).norm() / weights[0].norm()) < 1e-4
     names = [set(run.codec.state_dict()) for run in runs]

@@ -37,6 +37,7 @@ def test_a_dedicated_model_offers_its_size_alone() -> None:
         assert offered == ((256, 1024, 4096, 16384) if size == "all" else (int(size),))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("medium", ["image"], indirect=True)
 def test_a_fleet_trains_stops_goes_on_and_packs_models(
     tmp_path: Path,

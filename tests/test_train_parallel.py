@@ -221,6 +221,7 @@ def test_without_synchronisation_the_loss_is_another(case: str, data: Path, both
     assert difference(alone, one, "gradient.") > 100 * TOLERANCE
 
 
+@pytest.mark.slow
 def test_the_command_runs_under_torchrun_and_resumes(data: Path, tmp_path: Path) -> None:
     root = Path(__file__).parent.parent
     command = [sys.executable, "-W", "error::UserWarning", "-m", "torch.distributed.run", "--standalone"]

@@ -30,6 +30,7 @@ def command(medium: str, data: Path, out: Path) -> list[str]:  # noqa: F811
     return [sys.executable, *arguments, *(part for change in changes for part in ("--set", change))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("medium", ["image"], indirect=True)
 def test_killed_at_random_moments_a_run_ends_with_the_same_weights(
     tmp_path: Path,

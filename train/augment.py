@@ -49,7 +49,7 @@ def _filter(x: Tensor, draws: Draws) -> Tensor:
 
 
 def _mix(x: Tensor, draws: Draws) -> Tensor:
-    """Adds the batch's next sample, 0 to 15 dB below, to 5 % of the samples."""
+    """Adds the sample before it in the batch (of this process), 0 to 15 dB below, to 5 % of the samples."""
     other = x.roll(1, 0)
     share = 10 ** (-15 / 20 * draws.uniform(len(x), 1, 1)) * _level(x) / _level(other)
     return torch.where(draws.uniform(len(x), 1, 1) < MIXED, x + share * other, x)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -129,7 +130,7 @@ class Store:
             self.medium: str = record["medium"]
             self.shapes = np.array(record["shapes"])
             dtype = np.int16 if self.medium == "speech" else np.uint8
-            flat = np.memmap(raw_path, dtype, "c")  # never written; torch warns of arrays that cannot be
+            flat = np.memmap(raw_path, dtype, "r")
         except (OSError, ValueError, KeyError) as error:
             raise CodecError(f"{path}: no prepared data here ({error}); run python -m train.prepare first") from None
         if self.medium != medium:
@@ -145,7 +146,8 @@ class Store:
             needed = f"a crop of {crop}" + (f" at zoom {zoom}" if zoom > 1 else "")
             raise CodecError(f"{path}: no item holds {needed}; make the crop smaller")
         self.usable = np.flatnonzero(usable)
-        self.flat = torch.from_numpy(flat)
+        with warnings.catch_warnings(action="ignore"):  # that the array cannot be written; nobody does
+            self.flat = torch.from_numpy(flat)
         if self.medium == "image":
             self.flat = self.flat.view(-1, 3)
             starts = starts // 3

@@ -103,6 +103,7 @@ class Trainer:
         self.step, self.elapsed_s, self.stage, self.seed = 0, 0.0, "A", seed
         self.hardware = hardware(device)
         self.origin: Path | None = None
+        self._averaged: tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]] | None = None
         self._prepare(self.codec)
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -285,12 +286,18 @@ class Trainer:
     @torch.no_grad()
     def _update_average(self) -> None:
         decay = min(self.recipe.optimiser.ema, (1 + self.step) / (10 + self.step))  # short memory at the start
+        moving, copied = self._averaged = self._averaged or self._pairs()
+        get_ema_multi_avg_fn(decay)([a for a, _ in moving], [b for _, b in moving], torch.tensor(0))
+        for mean, value in copied:
+            mean.copy_(value)
+
+    def _pairs(self) -> tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]:
+        """Tensors of `average` and those that they follow: such as are averaged, and such as are copied."""
         ours, theirs = self.codec.state_dict(), self.average.state_dict()
         unused = {f"bottleneck.{name}" for name in self.codec.bottleneck.training_state}
-        moving = [name for name, value in theirs.items() if value.is_floating_point() and name not in unused]
-        get_ema_multi_avg_fn(decay)([theirs[n] for n in moving], [ours[n] for n in moving], torch.tensor(0))
-        for name in theirs.keys() - set(moving):
-            theirs[name].copy_(ours[name])
+        moving = {name for name, value in theirs.items() if value.is_floating_point() and name not in unused}
+        pairs = {name: (theirs[name], ours[name]) for name in theirs}
+        return [pairs[n] for n in pairs if n in moving], [pairs[n] for n in pairs if n not in moving]
 
     def begin_from(self, card: Path) -> None:
         """Begins with the weights of an exported model instead of random ones, and with its discriminator if kept.
