@@ -61,6 +61,9 @@ class GMVQ(SoftCodebooks):
             stays a constant of its own when beta is raised.
         latent_term: Which reading of the distance.
         max_weight: Upper limit of w.
+        weight_offset: Added to r. With 0 w begins at 0.69, as in the paper, whose logits then spread by about w L / 2; for
+            fewer dimensions 0.69 * 64 / L keeps that spread. (L = 8, pictures, 160 steps, one seed: mse 0.022 at 5.5
+            instead of 0.033 at 0, and the posterior's entropy 4.4 nats instead of 5.7.)
 
     Raises:
         ValueError: The sizes are not ascending, or there is no such latent term.
@@ -75,11 +78,13 @@ class GMVQ(SoftCodebooks):
         two_sigma2: float = 1.0,
         latent_term: LatentTerm = "sampled",
         max_weight: float = 1e3,
+        weight_offset: float = 0.0,
     ) -> None:
         super().__init__(dim, codebook_sizes, in_dim=2 * dim)
         if latent_term not in ("sampled", "posterior", "literal"):
             raise ValueError(f"unknown latent term {latent_term!r}; choose sampled, posterior or literal")
         self.two_sigma2, self.latent_term, self.max_weight = two_sigma2, latent_term, max_weight
+        self.weight_offset = weight_offset
         self.register_buffer("fitted", torch.tensor(False))
 
     def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
@@ -160,7 +165,7 @@ class GMVQ(SoftCodebooks):
     def _split(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 2L, *S) -> points (N, L) and weights (N, L) in (0, max_weight], eq. 15."""
         z_hat, raw = to_tokens(z).chunk(2, dim=1)
-        return z_hat, F.softplus(raw).clamp(max=self.max_weight)
+        return z_hat, F.softplus(raw + self.weight_offset).clamp(max=self.max_weight)
 
 
 def logits(z_hat: Tensor, weights: Tensor, codebook: Tensor) -> Tensor:
