@@ -61,7 +61,7 @@ class GMVQ(SoftCodebooks):
             stays a constant of its own when beta is raised.
         latent_term: Which reading of the distance.
         max_weight: Upper limit of w.
-        weight_offset: Added to r. With 0, as in the paper, w begins at 0.69 and the logits spread by about w L / 2; with
+        weight_offset: Added to r. With 0, as in the paper, w begins at 0.69 and logits spread by about w L / 2; with
             fewer dimensions 0.69 * 64 / L keeps that spread. (L = 8, pictures, 240 steps, one seed: mse 0.017 at 5.5
             and 0.026 at 0; the posterior's entropy was 3.7 nats and 4.8.)
 
