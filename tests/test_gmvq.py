@@ -401,3 +401,11 @@ def test_wrong_arguments() -> None:
         method.decode(torch.full((1, 1, 4), 8), 8)
     with pytest.raises(ValueError, match="latent term"):
         GMVQ(2, (4,), latent_term="other")  # type: ignore[arg-type]
+
+
+def test_the_offset_moves_the_first_weight_alone() -> None:
+    z = torch.zeros(1, 8, 5)
+    assert float(GMVQ(4, (16,))._split(z)[1].mean()) == pytest.approx(log(2))
+    moved = GMVQ(4, (16,), weight_offset=5.5)._split(z)
+    assert float(moved[1].mean()) == pytest.approx(5.5, abs=0.01)
+    assert torch.equal(moved[0], GMVQ(4, (16,))._split(z)[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,13 @@ from codec.errors import CodecError
 from train import recipes
 from train.__main__ import main
 from train.data import Store, prepare
+from train.draws import Draws
 from train.export import export, load_run
 from train.loop import Budget, Trainer
 from train.prepare import main as prepare_main
 
 SMALL = ["data.batch=4", "optimiser.warmup_steps=2"]
+BROKEN = {"speech": "broken.wav", "image": "broken.png"}
 CROPS = {"speech": "data.crop=[1920]", "image": "data.crop=[32, 32]"}
 
 
@@ -41,7 +44,8 @@ def media(tmp_path: Path, medium: str) -> Path:
             soundfile.write(folder / f"{i}.wav", tone + rng.normal(0, 0.001, len(tone)), 16_000)
         else:
             Image.new("RGB", (48, 40), tuple(rng.integers(0, 255, 3))).save(folder / f"{i}.png")
-    (folder / "broken.wav").write_text("hello")
+    (folder / BROKEN[medium]).write_text("hello")
+    (folder / "notes.txt").write_text("neither broken nor media")
     return folder
 
 
@@ -67,8 +71,8 @@ def test_prepare_names_and_counts_what_it_skips(
     record = json.loads(data.with_suffix(".json").read_text())
     assert len(record["shapes"]) == 4
     assert len(record["skipped"]) == 1
-    assert "broken.wav" in record["skipped"][0]
-    assert "broken.wav" in capsys.readouterr().err
+    assert BROKEN[medium] in record["skipped"][0]
+    assert BROKEN[medium] in capsys.readouterr().err
 
 
 def test_prepare_refuses_a_folder_with_nothing_readable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,29 +85,41 @@ def test_prepare_refuses_a_folder_with_nothing_readable(tmp_path: Path, capsys: 
 
 def test_a_store_gives_back_what_was_prepared(data: Path, media: Path, medium: str) -> None:
     store = Store(data, medium, (1920,) if medium == "speech" else (32, 32))
-    first = store._item(0)
+    first = store.flat[: int(np.prod(store.shapes[0][:2]))].numpy().reshape(store.shapes[0])
     if medium == "speech":
         original, _ = soundfile.read(media / "0.wav", dtype="int16")
         assert np.abs(first.astype(int) - original).max() <= 1
     else:
         assert np.array_equal(first, np.asarray(Image.open(media / "0.png")))
-    batch = store.batch(5)
+    batch = store.batch(5, Draws(0))
     assert batch.shape == ((5, 1, 1920) if medium == "speech" else (5, 3, 32, 32))
     assert float(batch.abs().max()) <= 1
     with pytest.raises(CodecError, match=r"run python -m train\.prepare first"):
         Store(data.parent / "nothing", medium, (1,))
 
 
-@pytest.mark.parametrize("bottleneck", ["fsp", "vp", "gmvq"])
-def test_a_resumed_run_takes_the_same_steps(tmp_path: Path, medium: str, data: Path, bottleneck: str) -> None:
-    """Bit for bit, across a save and a load into fresh objects, VP's queue and the random state included."""
-    extra = ("codec.options={dim=5, codebook_sizes=[16, 64], rows_per_code=4, neighbours=2, reference_size=16}",)
-    extra = extra if bottleneck == "vp" else ()
+SMALL_VP = "codec.options={dim=5, codebook_sizes=[16, 64], rows_per_code=4, neighbours=2, reference_size=16}"
+SMALL_GMVQ = "codec.options={dim=4, codebook_sizes=[16, 64]}"
+RESUMED = {
+    "fsp": ("fsp", ()),
+    "vp": ("vp", (SMALL_VP,)),
+    "gmvq": ("gmvq", (SMALL_GMVQ,)),
+    "fsp, stage B": ("fsp", ("stages={A=0.001, B=0.999}", "adversary.width=2", "adversary.warmup_steps=2")),
+    "vp, all augmentations": ("vp", (SMALL_VP, "data.augment=full", "data.zoom=1.1")),
+}
+
+
+@pytest.mark.parametrize("case", RESUMED)
+def test_a_resumed_run_takes_the_same_steps(tmp_path: Path, medium: str, data: Path, case: str) -> None:
+    """Bit for bit, across a save and a load into fresh objects: VP's queue, random streams, discriminator and all."""
+    bottleneck, extra = RESUMED[case]
     whole = trainer(medium, data, tmp_path / "whole", 100, bottleneck, extra)
     for _ in range(6):
+        whole._enter(whole._due())
         whole.train_step()
     first = trainer(medium, data, tmp_path / "parts", 100, bottleneck, extra)
     for _ in range(3):
+        first._enter(first._due())
         first.train_step()
     first.save()
     torch.manual_seed(12345)  # whatever happens between
@@ -117,10 +133,15 @@ def test_a_resumed_run_takes_the_same_steps(tmp_path: Path, medium: str, data: P
     for name, value in whole.average.state_dict().items():
         assert torch.equal(value, second.average.state_dict()[name]), name
     assert record["skipped"] == 0
-    # Negative control: without the random state, the next step is another one.
+    assert (whole.adversary is None) == ("stage B" not in case)
+    if whole.adversary is not None and second.adversary is not None:
+        assert whole.adversary.steps == second.adversary.steps == 5
+        for name, value in whole.adversary.nets.state_dict().items():
+            assert torch.equal(value, second.adversary.nets.state_dict()[name]), name
+    # Negative control: without the random streams, the next step is another one.
     third = trainer(medium, data, tmp_path / "parts", 100, bottleneck, extra)
     third.resume()
-    torch.manual_seed(12345)
+    third.draws = Draws(12345)
     for _ in range(3):
         third.train_step()
     assert not all(torch.equal(v, third.codec.state_dict()[n]) for n, v in whole.codec.state_dict().items())
@@ -141,7 +162,7 @@ def test_stage_c_adapts_the_decoder_alone_and_the_export_codes(
 
     path = export(load_run(tmp_path / "run", data), f"{medium}-{bottleneck}", tmp_path / "models", {"note": "a test"})
     model = coding.load(cards.read_card(path))
-    x = run.store.batch(1)
+    x = run.store.batch(1, Draws(0))
     for size in model.codec.bottleneck.codebook_sizes:
         indices = model.codec.encode(x, size)
         assert int(indices.max()) < model.card.num_codes[size]
@@ -152,10 +173,10 @@ def test_stage_c_adapts_the_decoder_alone_and_the_export_codes(
 
 def test_training_lowers_the_loss(tmp_path: Path, medium: str, data: Path) -> None:
     run = trainer(medium, data, tmp_path / "run", 40)
-    first = np.mean([run.train_step()["loss"] for _ in range(5)])
+    first = np.mean([float(run.train_step()["loss"]) for _ in range(5)])
     for _ in range(25):
         run.train_step()
-    assert np.mean([run.train_step()["loss"] for _ in range(5)]) < 0.9 * first
+    assert np.mean([float(run.train_step()["loss"]) for _ in range(5)]) < 0.9 * first
 
 
 def test_each_size_has_the_same_say(tmp_path: Path, medium: str, data: Path) -> None:
@@ -164,7 +185,7 @@ def test_each_size_has_the_same_say(tmp_path: Path, medium: str, data: Path) -> 
     distortion = torch.tensor([4.0, 2.0, 1.0, 1.0])
     for _ in range(400):
         weighted = distortion * run._size_weights(drawn, distortion)
-    assert weighted.tolist() == pytest.approx([2.0] * 4)
+    assert weighted.tolist() == pytest.approx([2.0] * 4, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -215,8 +236,9 @@ def test_data_of_the_other_medium_is_refused(
 
 
 def test_every_shipped_recipe_is_whole() -> None:
-    names = sorted(p.stem for p in recipes.FOLDER.glob("*.toml"))
-    assert {f"{m}-{b}" for m in ("speech", "image") for b in ("fsp", "vp", "gmvq")} <= set(names)
+    names = recipes.shipped()
+    kinds = {f"{m}-{b}" for m in ("speech", "image") for b in ("fsp", "vp", "gmvq")}
+    assert kinds | {f"{kind}-small" for kind in kinds} == set(names)
     for name in names:
         recipe = recipes.load(name)
         assert recipe.config().medium == name.split("-")[0]
@@ -256,6 +278,39 @@ def test_a_run_is_not_overwritten_and_resumes_to_its_end(tmp_path: Path, medium:
     assert "cannot read this checkpoint" in capsys.readouterr().err
 
 
+def test_media_are_prepared_on_the_way_and_what_is_broken_is_said(
+    tmp_path: Path, medium: str, media: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`python -m train` on a folder with one broken file, and on an empty one."""
+    arguments = [f"{medium}-fsp", "--out", str(tmp_path / "run"), "--set", CROPS[medium], "--set", "data.batch=2"]
+    arguments += ["--device", "cpu", "--data"]
+    assert main([*arguments, str(media), "--steps", "2"]) == 0
+    assert f"skipped {media / BROKEN[medium]}" in capsys.readouterr().err
+    before = (tmp_path / "run/data.raw").stat().st_mtime_ns
+    assert main([*arguments, str(media), "--steps", "3", "--resume"]) == 0
+    assert (tmp_path / "run/data.raw").stat().st_mtime_ns == before
+    (tmp_path / "empty").mkdir()
+    arguments[2] = str(tmp_path / "other")
+    assert main([*arguments, str(tmp_path / "empty"), "--steps", "2"]) == 1
+    error = capsys.readouterr().err
+    assert error == f"error: nothing readable as {medium} in {tmp_path / 'empty'}; 0 files skipped\n"
+    assert not (tmp_path / "other").exists()
+
+
+def test_tensorboard_gets_curves_media_and_use_of_codes(tmp_path: Path, medium: str, data: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the extra [tensorboard] is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = trainer(medium, data, tmp_path / "run", 2)
+    run.run(log_steps=1, tensorboard=True)
+    events = EventAccumulator(str(tmp_path / "run/tensorboard"))
+    events.Reload()
+    tags = events.Tags()
+    assert {"loss", "tokens_per_s"} <= set(tags["scalars"])
+    assert {"indices", "latents"} <= set(tags["histograms"])
+    assert {"0/original", "0/decoded"} <= set(tags["audio" if medium == "speech" else "images"])
+
+
 def test_a_recipe_that_is_its_own_base_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "loop.toml"
     path.write_text(f'base = "{path}"')
@@ -268,3 +323,37 @@ def test_data_that_is_not_its_records_is_refused(data: Path, medium: str) -> Non
     raw.write_bytes(raw.read_bytes()[:-2])
     with pytest.raises(CodecError, match=r"run python -m train\.prepare again"):
         Store(data, medium, (1920,) if medium == "speech" else (32, 32))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("medium", ["image"], indirect=True)
+@pytest.mark.filterwarnings("ignore")  # of dynamo's own
+def test_compiled_nets_take_the_same_steps(
+    tmp_path: Path, medium: str, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stacks and judges are traced whole, as torch.compile does (its code generation takes minutes on a CPU)."""
+    traced: list[torch.nn.Module] = []
+
+    def trace(module: torch.nn.Module, **settings: object) -> None:
+        traced.append(module)
+        compiled = torch.compile(module._call_impl, backend="eager", fullgraph=True, **settings)
+        monkeypatch.setattr(module, "_compiled_call_impl", compiled, raising=False)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", trace)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    stages = ("stages={A=0.5, B=0.5}", "adversary.width=1", "adversary.warmup_steps=1")
+    eager = trainer(medium, data, tmp_path / "eager", 2, "fsp", stages)
+    compiled = Trainer(eager.recipe, eager.store, Budget(steps=2), tmp_path / "compiled", 3, "cpu", compiled=True)
+    runs = [eager, compiled]
+    assert len(traced) == 5  # stacks
+    for run in runs:
+        torch.manual_seed(0)
+        for _ in range(2):
+            run._enter(run._due())
+            record = run.train_step()
+        assert record["skipped"] == 0
+    assert len(traced) == 5 + 1  # and a judge
+    weights = [torch.cat([p.detach().flatten() for p in run.codec.parameters()]) for run in runs]
+    assert float((weights[0] - weights[1]).norm() / weights[0].norm()) < 1e-4
+    names = [set(run.codec.state_dict()) for run in runs]
+    assert names[0] == names[1]

@@ -1,8 +1,12 @@
-"""python -m train RECIPE --data PATH --out DIR: trains a codec and writes its model file."""
+"""python -m train RECIPE --data PATH --out DIR: trains a codec; python -m train.export makes a model file of the run.
+
+Several GPUs: torchrun --nproc-per-node N -m train RECIPE ...
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +14,10 @@ from pathlib import Path
 import torch
 
 from codec.errors import CodecError
-from train import recipes
-from train.data import Store
-from train.loop import Budget, Trainer
+from train import parallel, recipes
+from train.data import Store, is_prepared, prepare
+from train.loop import CHECKPOINT_NAME, Budget, Trainer
+from train.parallel import processes
 
 
 def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
@@ -28,7 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
     parser.add_argument("recipe", help="a shipped recipe (speech-fsp ...) or a .toml file")
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="PATH", help="what python -m train.prepare wrote, without suffix"
+        "--data",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="what python -m train.prepare wrote, without suffix; or media for it, which it then puts into --out",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for log.jsonl and checkpoint.pt")
     budget = parser.add_mutually_exclusive_group(required=True)
@@ -38,6 +48,16 @@ def main(arguments: list[str] | None = None) -> int:
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="changes the recipe; may repeat"
     )
     parser.add_argument("--resume", action="store_true", help="continue from DIR/checkpoint.pt")
+    parser.add_argument("--stop-minutes", type=_positive(float), help="ends this part then, with a checkpoint")
+    parser.add_argument(
+        "--checkpoint-minutes", type=float, default=2.0, metavar="MINUTES", help="between checkpoints; 0: every step"
+    )
+    parser.add_argument("--log-steps", type=_positive(int), default=50, help="steps between lines of the log")
+    parser.add_argument("--compile", action="store_true", help="torch.compile: faster steps after a slow first one")
+    parser.add_argument("--tensorboard", action="store_true", help="writes DIR/tensorboard, too")
+    parser.add_argument(
+        "--init", type=Path, metavar="CARD", help="begins with the weights of this exported model (its .json)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="CPU threads")
     default = "cuda" if torch.cuda.is_available() else "cpu"
@@ -47,24 +67,45 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--device cuda: no CUDA device here")
     if options.threads:
         torch.set_num_threads(options.threads)
+    torch.backends.cudnn.benchmark = True  # all batches have one shape
     try:
-        recipe = recipes.load(options.recipe, options.set)
-        store = Store(options.data, recipe.codec.medium, tuple(recipe.data.crop))
-        trainer = Trainer(
-            recipe, store, Budget(options.minutes, options.steps), options.out, options.seed, options.device
-        )
-        if options.resume:
-            trainer.resume()
-        elif (options.out / "checkpoint.pt").exists():
-            raise CodecError(f"{options.out} holds a run; continue it with --resume or choose another --out")
-        trainer.run()
+        with processes(options.device) as device:
+            return _train(options, device)
     except (CodecError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return error.exit_code if isinstance(error, CodecError) else 1
     except KeyboardInterrupt:
         print(f"interrupted; go on with --resume from the last checkpoint in {options.out}", file=sys.stderr)
         return 130
+
+
+def _train(options: argparse.Namespace, device: str) -> int:
+    recipe = recipes.load(options.recipe, options.set)
+    data = parallel.first(_prepared(recipe.codec.medium, options) if parallel.rank() == 0 else None)
+    store = Store(data, recipe.codec.medium, tuple(recipe.data.crop), recipe.data.zoom).to(device)
+    budget = Budget(options.minutes, options.steps)
+    trainer = Trainer(recipe, store, budget, options.out, options.seed, device, options.compile)
+    if options.resume:
+        trainer.resume()
+    elif (options.out / CHECKPOINT_NAME).exists():
+        raise CodecError(f"{options.out} holds a run; continue it with --resume or choose another --out")
+    elif options.init:
+        trainer.begin_from(options.init)
+    finished = trainer.run(options.checkpoint_minutes, options.log_steps, options.stop_minutes, options.tensorboard)
+    if not finished:
+        print(f"stopped at {100 * trainer.progress:.0f} % of the budget; go on with --resume", file=sys.stderr)
     return 0
+
+
+def _prepared(medium: str, options: argparse.Namespace) -> Path:
+    """The prepared data: what was named, or what is made of it, once, in the folder of the run."""
+    sources: list[Path] = options.data
+    if len(sources) == 1 and (is_prepared(sources[0]) or not sources[0].exists()):
+        return sources[0]
+    target: Path = options.out / "data"
+    if not (options.resume and is_prepared(target)):
+        prepare(medium, sources, target, workers=os.cpu_count() or 1)
+    return target
 
 
 if __name__ == "__main__":

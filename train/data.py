@@ -1,72 +1,107 @@
-"""Training data: decoded once into one flat memory-mapped array, cropped at random on the fly.
+"""Training data: decoded once into one flat array, cropped at random, a batch at a time, where the array lies.
 
-folders, tars ──prepare──> NAME.raw (int16 samples | uint8 pixels, end to end) + NAME.json (shapes, skipped files)
-              ──Store.batch──> (B, C, *crop) float32
+folders, tars, zips ──prepare──> NAME.raw (int16 samples | uint8 pixels, end to end) + NAME.json (shapes, skipped)
+NAME.raw ──memory-mapped, or whole on the GPU──Store.batch──> (B, C, *crop) float32
 """
 
 from __future__ import annotations
 
-import io
 import json
 import sys
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torchaudio.functional import resample
 from tqdm import tqdm
 
 from codec.errors import CodecError, MediaError
-from codec.files import walk
-from codec.media import load_audio, load_image
-from codec.nets.speech import SAMPLE_RATE
+from train.draws import Draws
+
+SPEED_STEPS = 40  # speeds are multiples of 1 / 40, which keeps the resampling filters short
 
 
-def prepare(medium: str, sources: list[Path], target: Path) -> None:
-    """Decodes all media below `sources` into `target`.raw and `target`.json.
+def prepare(medium: str, sources: list[Path], target: Path, short_side: int | None = None, workers: int = 1) -> None:
+    """Decodes all media of `sources` into `target`.raw and `target`.json.
 
     Speech becomes 16 kHz mono int16, pictures RGB uint8. A file that cannot be read is named, skipped and counted.
+
+    Args:
+        medium: "speech" or "image".
+        sources: Folders, tars, zips or media files, as `train.sources` reads them.
+        target: Where to, without suffix.
+        short_side: Pictures whose shorter side is longer are scaled down to it.
+        workers: Threads that decode.
 
     Raises:
         MediaError: A source does not exist, or nothing in them could be read.
     """
+    from train.sources import decode, media  # audio and picture libraries, which training itself does without
+
     shapes: list[list[int]] = []
     skipped: list[str] = []
     raw_path, record_path = _paths(target)
-    partial = raw_path.with_name(raw_path.name + ".part")
+    parts = [path.with_name(path.name + ".part") for path in (raw_path, record_path)]
+    new_folders = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with partial.open("wb") as raw:
-            for name, content in tqdm(walk(sources), desc=f"decode {medium}", disable=None, unit="file"):
-                try:
-                    array = _decode(medium, content)
-                except MediaError as error:
+        with parts[0].open("wb") as raw, ThreadPoolExecutor(workers) as pool:
+            jobs = (
+                (item.name, item.error or pool.submit(decode, medium, item.content, short_side))
+                for item in tqdm(media(medium, sources), desc=f"decode {medium}", disable=None, unit="file")
+            )
+            for name, job in _ahead(jobs, 2 * workers):
+                error = job if isinstance(job, MediaError) else job.exception()
+                if isinstance(error, MediaError):
                     skipped.append(f"{name}: {error}")
                     tqdm.write(f"skipped {name}: {error}", file=sys.stderr)
                     continue
+                array = job.result()
                 raw.write(array.tobytes())
                 shapes.append(list(array.shape))
         if not shapes:
             where = ", ".join(map(str, sources))
             raise MediaError(f"nothing readable as {medium} in {where}; {len(skipped)} files skipped")
-        record = {"medium": medium, "shapes": shapes, "skipped": skipped}
+        parts[1].write_text(json.dumps({"medium": medium, "shapes": shapes, "skipped": skipped}))
         record_path.unlink(missing_ok=True)  # never an old record beside new data
-        partial.replace(raw_path)
-        record_path.write_text(json.dumps(record))
-    except BaseException:  # a full disk or Ctrl-C, too, must leave nothing half-written
-        partial.unlink(missing_ok=True)
+        parts[0].replace(raw_path)
+        parts[1].replace(record_path)
+    except BaseException as error:  # a full disk or Ctrl-C, too, must leave nothing half-written
+        for part in parts:
+            part.unlink(missing_ok=True)
+        for folder in new_folders:
+            with suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(raw_path)  # a full disk does not say which
         raise
+
+
+def is_prepared(path: Path) -> bool:
+    """Whether `prepare` wrote to this target."""
+    return all(part.is_file() for part in _paths(path))
+
+
+def _ahead(jobs: Iterable[tuple[str, Any]], count: int) -> Iterator[tuple[str, MediaError | Future[np.ndarray]]]:
+    """The jobs in order, with `count` later ones begun: no more, or all files would be in memory at once."""
+    waiting: deque[tuple[str, Any]] = deque()
+    for job in jobs:
+        waiting.append(job)
+        if len(waiting) > count:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def _paths(target: Path) -> tuple[Path, Path]:
     return target.with_name(target.name + ".raw"), target.with_name(target.name + ".json")
-
-
-def _decode(medium: str, content: bytes) -> np.ndarray:
-    if medium == "image":
-        return load_image(io.BytesIO(content))
-    samples, _ = load_audio(io.BytesIO(content), SAMPLE_RATE)
-    return (samples.mean(1) * 32767).round().clip(-32768, 32767).astype(np.int16)
 
 
 class Store:
@@ -77,66 +112,97 @@ class Store:
         medium: What the data must be.
         crop: Crop length in samples, or height and width in pixels. Speech clips shorter than a crop are padded with
             silence; smaller pictures are left out.
+        zoom: Crops are of windows up to this much larger (pictures, scaled down to the crop), or of speech played at
+            1 / zoom to zoom of its speed. One factor for a batch.
+
+    Attributes:
+        usable: (I,) numbers of the items that hold a crop.
+        weights: (I,) their seconds or pixels, which is how often they are drawn.
 
     Raises:
         CodecError: No prepared data there, of another medium, or no item holds a crop.
     """
 
-    def __init__(self, path: Path, medium: str, crop: tuple[int, ...]) -> None:
+    def __init__(self, path: Path, medium: str, crop: tuple[int, ...], zoom: float = 1.0) -> None:
         try:
             raw_path, record_path = _paths(path)
             record = json.loads(record_path.read_text())
             self.medium: str = record["medium"]
             self.shapes = np.array(record["shapes"])
             dtype = np.int16 if self.medium == "speech" else np.uint8
-            self.flat = np.memmap(raw_path, dtype, "r")
+            flat = np.memmap(raw_path, dtype, "r")
         except (OSError, ValueError, KeyError) as error:
             raise CodecError(f"{path}: no prepared data here ({error}); run python -m train.prepare first") from None
         if self.medium != medium:
             raise CodecError(f"{path}: this data is {self.medium}, the recipe is for {medium}; give matching data")
-        self.starts = np.concatenate([[0], np.cumsum(self.shapes.prod(1))])
-        if self.starts[-1] != len(self.flat):
+        starts = np.concatenate([[0], np.cumsum(self.shapes.prod(1))])
+        if starts[-1] != len(flat):
             raise CodecError(f"{raw_path}: not the data of {record_path.name}; run python -m train.prepare again")
-        self.crop = crop
+        self.crop, self.zoom = crop, zoom
         usable = np.ones(len(self.shapes), bool)
         if self.medium == "image":
-            usable = (self.shapes[:, :2] >= np.array(crop)).all(1)
+            usable = (self.shapes[:, :2] >= np.array([self._window(c, zoom) for c in crop])).all(1)
         if not usable.any():
-            raise CodecError(f"{path}: no item holds a crop of {crop}; make the crop smaller")
+            needed = f"a crop of {crop}" + (f" at zoom {zoom}" if zoom > 1 else "")
+            raise CodecError(f"{path}: no item holds {needed}; make the crop smaller")
         self.usable = np.flatnonzero(usable)
+        with warnings.catch_warnings(action="ignore"):  # that the array cannot be written; nobody does
+            self.flat = torch.from_numpy(flat)
+        if self.medium == "image":
+            self.flat = self.flat.view(-1, 3)
+            starts = starts // 3
         # Longer clips and larger pictures are drawn more often: every second and every pixel counts the same.
         self.weights = torch.tensor(self.shapes[self.usable].prod(1), dtype=torch.float64)
+        self._cumulative = self.weights.cumsum(0)
+        self._starts = torch.tensor(starts[:-1][self.usable])
+        self._sides = torch.tensor(self.shapes[self.usable][:, :2])  # (I, 1) samples | (I, 2) height, width
 
-    def _item(self, i: int) -> np.ndarray:
-        """One item whole: (T,) int16 or (H, W, 3) uint8."""
-        return self.flat[self.starts[i] : self.starts[i + 1]].reshape(self.shapes[i])
+    def to(self, device: str) -> Store:
+        """Moves the whole array to a device, where there is room for twice as much; else crops are cut on the host."""
+        if device != "cpu" and 2 * self.flat.nbytes < torch.cuda.mem_get_info(device)[0]:
+            for name in ("flat", "_cumulative", "_starts", "_sides"):
+                setattr(self, name, getattr(self, name).to(device))
+        return self
 
-    def batch(self, size: int) -> Tensor:
-        """`size` random crops, (B, 1, T) in [-1, 1] or (B, 3, H, W) in [0, 1]; drawn from torch's global generator."""
-        chosen = torch.multinomial(self.weights, size, replacement=True).tolist()
-        places = torch.rand(size, 2).tolist()
-        crops = [self._crop(int(self.usable[i]), place) for i, place in zip(chosen, places, strict=True)]
-        stacked = torch.from_numpy(np.stack(crops)).float()
-        if self.medium == "speech":
-            return stacked[:, None] / 32768
-        return stacked.movedim(-1, 1).contiguous() / 255
+    def batch(self, size: int, draws: Draws) -> Tensor:
+        """`size` random crops, (B, 1, T) in [-1, 1] or (B, 3, H, W) in [0, 1], on the device of `draws`."""
+        device, axes = self.flat.device, len(self.crop)
+        which = draws.uniform(size, double=True).to(device) * self._cumulative[-1]
+        item = torch.searchsorted(self._cumulative, which, right=True).clamp(max=len(self.usable) - 1)
+        places = draws.uniform(size, axes, double=True).to(device)
+        step = self._draw_step(draws)
+        window = [self._window(c, step / SPEED_STEPS) for c in self.crop]
+        x = self._cut(self._starts[item], self._sides[item], places, window).to(draws.device).float()
+        if self.medium == "image":
+            x = x.movedim(-1, 1).contiguous() / 255
+            if list(window) != list(self.crop):
+                x = F.interpolate(x, self.crop, mode="bilinear", antialias=True).clamp(0, 1)
+            return x
+        x = x[:, None] / 32768
+        if step != SPEED_STEPS:
+            x = resample(x, step, SPEED_STEPS)[..., : self.crop[0]]
+        return x
 
-    def _crop(self, i: int, place: list[float]) -> np.ndarray:
-        item = self._item(i)
-        starts = [int(p * (max(n - c, 0) + 1)) for p, n, c in zip(place, item.shape, self.crop, strict=False)]
-        piece = item[tuple(slice(s, s + c) for s, c in zip(starts, self.crop, strict=True))]
-        if self.medium == "speech" and len(piece) < self.crop[0]:
-            piece = np.pad(piece, (0, self.crop[0] - len(piece)))
-        return np.array(piece)
+    def _cut(self, starts: Tensor, sides: Tensor, places: Tensor, window: list[int]) -> Tensor:
+        """(B,), (B, axes), (B, axes) in [0, 1) -> (B, *window) samples or (B, *window, 3) pixels."""
+        space = (sides - sides.new_tensor(window)).clamp(min=0) + 1
+        corner = (places * space).long()
+        offsets = [torch.arange(w, device=starts.device) for w in window]
+        if self.medium == "image":
+            rows = (corner[:, :1] + offsets[0]) * sides[:, 1:]
+            columns = corner[:, 1:] + offsets[1]
+            return self.flat[starts[:, None, None] + rows[:, :, None] + columns[:, None]]
+        inside = offsets[0] < sides
+        index = (starts + corner[:, 0])[:, None] + torch.where(inside, offsets[0], 0)
+        return torch.where(inside, self.flat[index], 0)
 
+    def _draw_step(self, draws: Draws) -> int:
+        """The zoom or speed of a batch, in steps of 1 / 40."""
+        highest = int(SPEED_STEPS * self.zoom)
+        lowest = SPEED_STEPS if self.medium == "image" else -(-(SPEED_STEPS**2) // highest)
+        return lowest + draws.integer(highest - lowest + 1) if self.zoom > 1 else SPEED_STEPS
 
-def augment(medium: str, x: Tensor) -> Tensor:
-    """Speech: level -30..-14 dBFS and polarity. Pictures: mirror images."""
-    batch = x.shape[0]
-    if medium == "image":
-        mirror = torch.rand(batch, 1, 1, 1, device=x.device) < 0.5
-        return torch.where(mirror, x.flip(-1), x)
-    level = x.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-3)  # silence is not blown up
-    target = 10 ** ((torch.rand(batch, 1, 1, device=x.device) * 16 - 30) / 20)
-    sign = torch.where(torch.rand(batch, 1, 1, device=x.device) < 0.5, -1.0, 1.0)
-    return (x * sign * target / level).clamp(-1, 1)
+    @staticmethod
+    def _window(crop: int, zoom: float) -> int:
+        """Samples or pixels along one axis that become `crop`."""
+        return -(-round(crop * zoom * SPEED_STEPS) // SPEED_STEPS)

@@ -13,42 +13,49 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from torch import Tensor
 
 from codec.cards import identity
 from codec.entropy import quantise_counts
 from codec.errors import CodecError
+from codec.files import writing
 from codec.model import Codec
 from train import recipes
 from train.data import Store
-from train.loop import Budget, Trainer, read_checkpoint
+from train.log import LOG_NAME, read
+from train.loop import ADVERSARY_SUFFIX, CHECKPOINT_NAME, Budget, Trainer, read_checkpoint
 
 LICENCE = "Apache-2.0"
 
 
-def load_run(folder: Path, store_path: Path) -> Trainer:
+def load_run(folder: Path, store_path: Path, device: str = "cpu") -> Trainer:
     """A run's last checkpoint, with the recipe that it holds."""
-    path = folder / "checkpoint.pt"
+    path = folder / CHECKPOINT_NAME
     state = read_checkpoint(path)
     recipe = recipes.from_dict(json.loads(state["recipe"]))
-    store = Store(store_path, recipe.codec.medium, tuple(recipe.data.crop))
-    trainer = Trainer(recipe, store, Budget(steps=1), folder, state["clock"][3], "cpu")
+    store = Store(store_path, recipe.codec.medium, tuple(recipe.data.crop), recipe.data.zoom)
+    trainer = Trainer(recipe, store.to(device), Budget(steps=1), folder, state["clock"][3], device)
     trainer.resume()
     return trainer
 
 
 @torch.no_grad()
 def export(trainer: Trainer, name: str, folder: Path, notes: dict[str, Any]) -> Path:
-    """Writes NAME.safetensors and NAME.json into `folder`; returns the card's path."""
-    if trainer.stage == "A":
+    """Writes NAME.safetensors and NAME.json into `folder`; returns the card's path.
+
+    Where there was a discriminator, NAME.adversary.safetensors keeps it, for a training that goes on from this model.
+    """
+    if trainer.stage != "C":
         trainer.start_stage_c()
     codec = trainer.average.eval()
     for parameter in [*codec.encoder.parameters(), *codec.decoder.parameters()]:
         parameter.copy_(parameter.half())
     unused = {f"bottleneck.{name}" for name in codec.bottleneck.training_state}
+    latents = trainer.latents().cpu()
+    codec = codec.cpu()
     tensors = {key: _stored(key, value) for key, value in codec.state_dict().items() if key not in unused}
-    tensors |= count_tables(codec, trainer.latents())
+    tensors |= count_tables(codec, latents)
     config = json.loads(json.dumps(codec.config.to_dict()))
     medium = codec.config.medium
     card = {
@@ -64,17 +71,25 @@ def export(trainer: Trainer, name: str, folder: Path, notes: dict[str, Any]) -> 
             "seed": trainer.seed,
             "steps": trainer.step,
             "minutes": round(trainer.elapsed_s / 60, 1),
+            "hardware": trainer.hardware,
             "items": len(trainer.store.usable),
             "last_log": _last_log(trainer),
         }
         | notes,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / f"{name}.safetensors")
     target = folder / f"{name}.json"
-    target.write_text(json.dumps(card, indent=1) + "\n")
+    _write(folder / f"{name}.safetensors", save(tensors))
+    if trainer.adversary is not None:
+        nets = {key: _stored(key, value.cpu()) for key, value in trainer.adversary.nets.state_dict().items()}
+        _write(folder / f"{name}{ADVERSARY_SUFFIX}", save(nets))
+    _write(target, (json.dumps(card, indent=1) + "\n").encode())
     print(f"{target}: {medium}, {card['parameters'] / 1e6:.2f} M parameters, id {card['model_id']}")
     return target
+
+
+def _write(path: Path, content: bytes) -> None:
+    with writing(str(path), force=True) as file:
+        file.write(content)
 
 
 def _stored(key: str, value: Tensor) -> np.ndarray:
@@ -96,9 +111,8 @@ def count_tables(codec: Codec, latents: Tensor) -> dict[str, np.ndarray]:
 
 
 def _last_log(trainer: Trainer) -> dict[str, Any]:
-    path = trainer.folder / "log.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    return max((line for line in lines if line["step"] <= trainer.step), key=lambda line: line["step"], default={})
+    lines = [line for line in read(trainer.folder / LOG_NAME) if line["step"] <= trainer.step]
+    return max(lines, key=lambda line: line["step"], default={})
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -112,12 +126,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--note", action="append", default=[], metavar="KEY=TEXT", help="goes into the card; may repeat"
     )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to encode the training data")
     options = parser.parse_args(arguments)
     try:
         if wrong := [note for note in options.note if "=" not in note]:
             raise CodecError(f"--note {wrong[0]}: want KEY=TEXT")
         notes = dict(note.split("=", 1) for note in options.note)
-        export(load_run(options.run, options.data), options.name or options.run.name, options.out, notes)
+        run = load_run(options.run, options.data, options.device)
+        export(run, options.name or options.run.name, options.out, notes)
     except (CodecError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

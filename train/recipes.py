@@ -1,6 +1,7 @@
 """Recipes: TOML data that says what to train and how; every key is known, and a misspelt one is an error.
 
-A recipe may name another as its `base` and give only what differs.
+A recipe may name another as its `base`, or a list of them, later ones laid over earlier, and give only what differs.
+Files that begin with an underscore are parts, for others to name.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ from typing import Any
 from codec.bottlenecks import BOTTLENECKS
 from codec.errors import CodecError
 from codec.model import PRESETS, CodecConfig, build
+from train.augment import STRENGTHS
 
 MAX_BASES = 8
+STAGES = ("A", "B", "C")
 PLAIN_TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "list": list, "dict": dict}
 SHORTEST_CROP = {"speech": 1056, "image": 16}  # what the largest window of the losses needs: samples, pixels
+SHORTEST_JUDGED = 32  # pixels that a discriminator's layers need
+MAX_ZOOM = 4.0
 FOLDER = Path(__file__).parent / "recipes"
 
 
@@ -32,7 +37,9 @@ class CodecSection:
 @dataclass(frozen=True)
 class DataSection:
     crop: list[int]  # samples | height, width
-    batch: int
+    batch: int  # of each process
+    zoom: float = 1.0  # crops are of windows up to so much larger; speech is played at 1 / zoom to zoom of its speed
+    augment: str = "light"
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,19 @@ class OptimiserSection:
 
 
 @dataclass(frozen=True)
+class AdversarySection:
+    """The discriminator of stage B, and of stage C after it; its two losses have weights of their own."""
+
+    adversarial: float = 1.0
+    features: float = 2.0
+    width: int = 16  # of its narrowest layers
+    learning_rate: float = 2e-4
+    betas: list[float] = dataclasses.field(default_factory=lambda: [0.8, 0.99])
+    clip: float = 10.0
+    warmup_steps: int = 500  # in which the weights rise from zero
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides a training but the data folder, the budget and the seed."""
 
@@ -55,6 +75,11 @@ class Recipe:
     optimiser: OptimiserSection
     stages: dict[str, float]
     losses: dict[str, float]
+    adversary: AdversarySection = dataclasses.field(default_factory=AdversarySection)
+
+    def share(self, stage: str) -> float:
+        """A stage's share of the budget; 0 for one that is left out."""
+        return float(self.stages.get(stage, 0.0))
 
     def config(self) -> CodecConfig:
         nets = PRESETS[self.codec.medium][self.codec.preset]
@@ -80,13 +105,17 @@ def load(name: str, overrides: list[str] | None = None) -> Recipe:
 def _path(name: str) -> Path:
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
-        raise CodecError(f"{name}: no such recipe; give a .toml file or one of {shipped}")
+        raise CodecError(f"{name}: no such recipe; give a .toml file or one of {', '.join(shipped())}")
     return path
 
 
+def shipped() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in FOLDER.glob("[!_]*.toml"))
+
+
 def _read(path: Path, depth: int = 0) -> dict[str, Any]:
-    """A recipe's tables, laid over those of the recipe that it names as its base; losses replace the base's."""
+    """A recipe's tables, laid over those of the recipes that it names as its base; losses replace the base's."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -95,9 +124,11 @@ def _read(path: Path, depth: int = 0) -> dict[str, Any]:
         raise CodecError(f"{path}: a recipe is tables of keys, with at most {MAX_BASES} bases one after another")
     if "base" not in data:
         return data
-    merged = _read(_path(data.pop("base")), depth + 1)
-    for section, values in data.items():
-        merged[section] = values if section == "losses" else merged.get(section, {}) | values
+    bases = data.pop("base")
+    merged: dict[str, Any] = {}
+    for tables in [*(_read(_path(base), depth + 1) for base in ([bases] if isinstance(bases, str) else bases)), data]:
+        for section, values in tables.items():
+            merged[section] = values if section in ("losses", "stages") else merged.get(section, {}) | values
     return merged
 
 
@@ -107,48 +138,79 @@ def from_dict(data: dict[str, Any]) -> Recipe:
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    section, dot, name = key.partition(".")
-    if not equals or not dot or not isinstance(data.get(section), dict):
-        raise CodecError(f"--set {override}: want section.key=value with one of the sections {', '.join(data)}")
+    """Sets one key, "data.batch=4" or "codec.options.dim=8", or a whole section, "stages={A=1.0}"."""
+    path, equals, text = override.partition("=")
+    keys = path.split(".")
+    sections = [field.name for field in dataclasses.fields(Recipe)]
     try:
-        data[section][name] = tomllib.loads(f"v = {value}")["v"]
+        value = tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
-        data[section][name] = value  # a bare word is a string
+        value = text  # a bare word is a string
+    if not equals or keys[0] not in sections or (len(keys) == 1 and not isinstance(value, dict)):
+        raise CodecError(f"--set {override}: want section.key=value with one of the sections {', '.join(sections)}")
+    for key in keys[:-1]:
+        data = data.setdefault(key, {})
+        if not isinstance(data, dict):
+            raise CodecError(f"--set {override}: {key} is one value and holds no keys")
+    data[keys[-1]] = value
 
 
 def _build(path: Path, data: dict[str, Any]) -> Recipe:
-    sections = {"codec": CodecSection, "data": DataSection, "optimiser": OptimiserSection}
+    kinds = {"codec": CodecSection, "data": DataSection, "optimiser": OptimiserSection, "adversary": AdversarySection}
+    data = {"adversary": {}} | data
     if problem := set(data) ^ {f.name for f in dataclasses.fields(Recipe)}:
         raise CodecError(f"{path}: unknown or missing section: {', '.join(sorted(problem))}")
-    built: dict[str, Any] = {}
-    for name, kind in sections.items():
-        fields = {f.name: f for f in dataclasses.fields(kind)}
-        if unknown := set(data[name]) - set(fields):
-            raise CodecError(f"{path}: unknown key {name}.{sorted(unknown)[0]}; known are {', '.join(fields)}")
-        for key, value in data[name].items():
-            wanted = str(fields[key].type)
-            if not isinstance(value, PLAIN_TYPES[wanted.split("[")[0]]):
-                raise CodecError(f"{path}: {name}.{key} = {value!r}; want {wanted}")
-        try:
-            built[name] = kind(**data[name])
-        except TypeError as error:
-            raise CodecError(f"{path}: section {name}: {error}") from None
+    built: dict[str, Any] = {name: _section(path, name, kind, data[name]) for name, kind in kinds.items()}
     recipe = Recipe(**built, stages=data["stages"], losses=data["losses"])
     known = {"medium": PRESETS, "preset": PRESETS.get(recipe.codec.medium, {}), "bottleneck": BOTTLENECKS}
     for key, choices in known.items():
         if getattr(recipe.codec, key) not in choices:
             raise CodecError(f"{path}: codec.{key} = {getattr(recipe.codec, key)!r}; choose from {', '.join(choices)}")
-    shares = [*recipe.stages.values(), *recipe.losses.values()]
-    if not all(isinstance(share, int | float) for share in shares):
-        raise CodecError(f"{path}: stages and losses are numbers, got {recipe.stages} and {recipe.losses}")
-    if set(recipe.stages) - {"A", "C"} or not 0.99 < sum(recipe.stages.values()) < 1.01 or not recipe.stages.get("A"):
-        raise CodecError(f"{path}: stages are shares of A and C that add up to 1, got {recipe.stages}")
-    shortest, axes = SHORTEST_CROP[recipe.codec.medium], 1 if recipe.codec.medium == "speech" else 2
-    if len(recipe.data.crop) != axes or min(recipe.data.crop) < shortest:
-        raise CodecError(f"{path}: data.crop = {recipe.data.crop}; want {axes} numbers of at least {shortest}")
+    _check_data(path, recipe)
+    _check_numbers(path, recipe)
     try:
         build(recipe.config())
     except (TypeError, ValueError) as error:
         raise CodecError(f"{path}: codec.options = {recipe.codec.options}: {error}") from None
     return recipe
+
+
+def _section(path: Path, name: str, kind: type, values: dict[str, Any]) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    if unknown := set(values) - set(fields):
+        raise CodecError(f"{path}: unknown key {name}.{sorted(unknown)[0]}; known are {', '.join(fields)}")
+    for key, value in values.items():
+        wanted = str(fields[key].type)
+        if not isinstance(value, PLAIN_TYPES[wanted.split("[")[0]]) or isinstance(value, bool):
+            raise CodecError(f"{path}: {name}.{key} = {value!r}; want {wanted}")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise CodecError(f"{path}: section {name}: {error}") from None
+
+
+def _check_data(path: Path, recipe: Recipe) -> None:
+    medium, data = recipe.codec.medium, recipe.data
+    shortest, axes = SHORTEST_CROP[medium], 1 if medium == "speech" else 2
+    if len(data.crop) != axes or not all(isinstance(c, int) and c >= shortest for c in data.crop):
+        raise CodecError(f"{path}: data.crop = {data.crop}; want {axes} numbers of at least {shortest}")
+    if data.batch < 1 or not 1 <= data.zoom <= MAX_ZOOM:
+        raise CodecError(
+            f"{path}: data.batch = {data.batch}, data.zoom = {data.zoom}; want at least 1, and 1 to {MAX_ZOOM}"
+        )
+    if data.augment not in STRENGTHS:
+        raise CodecError(f"{path}: data.augment = {data.augment!r}; choose from {', '.join(STRENGTHS)}")
+
+
+def _check_numbers(path: Path, recipe: Recipe) -> None:
+    shares, weights = recipe.stages, recipe.losses
+    if not all(isinstance(value, int | float) for value in [*shares.values(), *weights.values()]):
+        raise CodecError(f"{path}: stages and losses are numbers, got {shares} and {weights}")
+    whole = 0.99 < sum(shares.values()) < 1.01 and min(shares.values()) >= 0 and recipe.share("A") > 0
+    if set(shares) - set(STAGES) or not whole:
+        raise CodecError(f"{path}: stages are shares of {', '.join(STAGES)} that add up to 1, got {shares}")
+    if recipe.share("B") and min(recipe.data.crop) < SHORTEST_JUDGED:
+        raise CodecError(f"{path}: data.crop = {recipe.data.crop}; stage B judges crops of at least {SHORTEST_JUDGED}")
+    for name, section in (("optimiser", recipe.optimiser), ("adversary", recipe.adversary)):
+        if len(section.betas) != 2 or min(section.warmup_steps, section.learning_rate, section.clip) <= 0:
+            raise CodecError(f"{path}: {name} needs two betas, and warmup_steps, learning_rate and clip above 0")

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.bottleneck import Bottleneck
+from codec.bottlenecks._sync import sum_of_all
 
 
 class SoftCodebooks(Bottleneck):
@@ -74,5 +75,5 @@ def perplexity(probabilities: Tensor) -> Tensor:
 
 def batch_perplexity(indices: Tensor, size: int) -> Tensor:
     """Perplexity of the indices of a batch, any shape, int64 in [0, size)."""
-    counts = torch.bincount(indices.flatten(), minlength=size)
+    counts = sum_of_all(torch.bincount(indices.flatten(), minlength=size).float())
     return perplexity(counts / counts.sum())

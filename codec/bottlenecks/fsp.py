@@ -19,8 +19,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from codec.bottleneck import BottleneckOutput, Size, straight_through
+from codec.bottleneck import BottleneckOutput, Size, straight_through, to_tokens
 from codec.bottlenecks._grid import LevelGrid, along_channels
+from codec.bottlenecks._sync import var_mean_of_all
 
 # The levels of every offered size have the same length d, so that one latent space serves all of them. The paper
 # ties d to K: [8,6,5] and [8,5,5,5] for its two small sizes (methods 9a gives the tables of constant d).
@@ -138,7 +139,7 @@ class FSP(LevelGrid):
 
     def _moments(self, a: Tensor) -> dict[str, Tensor]:
         """Eq. 14 on pre-activations, as means over dimensions; the target variance makes g(a) uniform."""
-        variance, mean = torch.var_mean(a, dim=[0, *range(2, a.dim())], correction=0)
+        variance, mean = var_mean_of_all(to_tokens(a), unbiased=False)
         return {"mean": mean.square().mean(), "variance": (variance - self.activation.variance).square().mean()}
 
 

@@ -22,6 +22,7 @@ from codec.bottleneck import BottleneckOutput, Size, straight_through, to_grid, 
 from codec.bottlenecks._search import exact_float32, nearest
 from codec.bottlenecks._soft import SoftCodebooks, gumbel
 from codec.bottlenecks._start import check_latents, kmeans_start
+from codec.bottlenecks._sync import log_mean_of_all
 
 LatentTerm = Literal["sampled", "posterior", "literal"]
 
@@ -60,6 +61,9 @@ class GMVQ(SoftCodebooks):
             stays a constant of its own when beta is raised.
         latent_term: Which reading of the distance.
         max_weight: Upper limit of w.
+        weight_offset: Added to r. With 0, as in the paper, w begins at 0.69 and logits spread by about w L / 2; with
+            fewer dimensions 0.69 * 64 / L keeps that spread. (L = 8, pictures, 240 steps, one seed: mse 0.017 at 5.5
+            and 0.026 at 0; the posterior's entropy was 3.7 nats and 4.8.)
 
     Raises:
         ValueError: The sizes are not ascending, or there is no such latent term.
@@ -74,11 +78,13 @@ class GMVQ(SoftCodebooks):
         two_sigma2: float = 1.0,
         latent_term: LatentTerm = "sampled",
         max_weight: float = 1e3,
+        weight_offset: float = 0.0,
     ) -> None:
         super().__init__(dim, codebook_sizes, in_dim=2 * dim)
         if latent_term not in ("sampled", "posterior", "literal"):
             raise ValueError(f"unknown latent term {latent_term!r}; choose sampled, posterior or literal")
         self.two_sigma2, self.latent_term, self.max_weight = two_sigma2, latent_term, max_weight
+        self.weight_offset = weight_offset
         self.register_buffer("fitted", torch.tensor(False))
 
     def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
@@ -159,7 +165,7 @@ class GMVQ(SoftCodebooks):
     def _split(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 2L, *S) -> points (N, L) and weights (N, L) in (0, max_weight], eq. 15."""
         z_hat, raw = to_tokens(z).chunk(2, dim=1)
-        return z_hat, F.softplus(raw).clamp(max=self.max_weight)
+        return z_hat, F.softplus(raw + self.weight_offset).clamp(max=self.max_weight)
 
 
 def logits(z_hat: Tensor, weights: Tensor, codebook: Tensor) -> Tensor:
@@ -218,5 +224,5 @@ def batch_kl(log_pi: Tensor) -> tuple[Tensor, Tensor]:
 
     By logsumexp: where float32 makes some q_B exactly 0, q log q of the mean would send a gradient of -infinity.
     """
-    log_q = log_pi.logsumexp(0) - log(len(log_pi))
+    log_q = log_mean_of_all(log_pi.logsumexp(0) - log(len(log_pi)))
     return log_q, log(log_pi.shape[1]) + (log_q.exp() * log_q).sum()

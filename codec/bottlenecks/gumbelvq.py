@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from codec.bottleneck import BottleneckOutput, Size, straight_through, to_grid, to_tokens
 from codec.bottlenecks._search import exact_float32, nearest
 from codec.bottlenecks._soft import SoftCodebooks, gumbel_softmax, perplexity
+from codec.bottlenecks._sync import mean_of_all
 
 TAU_START, TAU_END = 1.0, 1 / 16
 
@@ -82,7 +83,7 @@ class GumbelVQ(SoftCodebooks):
                 drawn = to_grid(drawn[:, None], z)
             else:
                 mixed = weights @ codebook
-            stats = {"perplexity": perplexity(log_q.detach().exp().mean(0))}
+            stats = {"perplexity": perplexity(mean_of_all(log_q.detach().exp().mean(0)))}
             return BottleneckOutput(to_grid(mixed, z), drawn, losses, stats)
 
     @torch.no_grad()

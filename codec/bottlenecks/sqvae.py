@@ -18,6 +18,7 @@ from codec.bottleneck import BottleneckOutput, Size, straight_through, to_grid, 
 from codec.bottlenecks._search import exact_float32, nearest
 from codec.bottlenecks._soft import SoftCodebooks, gumbel_softmax, perplexity
 from codec.bottlenecks._start import check_latents, kmeans_start
+from codec.bottlenecks._sync import mean_of_all
 
 VARIANCE_START, VARIANCE_FLOOR = 20.0, 1.0  # of the code: its posterior's own log variance stays 0, which adds 1
 TAU_RATE = 1.25  # tau = exp(-1e-5 step) over the published 125 000 steps of CIFAR (100 epochs of 40 000, batch 32)
@@ -76,7 +77,7 @@ class SQVAE(SoftCodebooks):
             entropy = -(log_p.exp() * log_p).sum(1).mean()
             latent = (points - mixed).square().mean() / (2 * variance)
             stats = {
-                "perplexity": perplexity(log_p.detach().exp().mean(0)),
+                "perplexity": perplexity(mean_of_all(log_p.detach().exp().mean(0))),
                 "entropy": entropy.detach(),
                 "variance": variance.detach(),
             }

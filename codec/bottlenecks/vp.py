@@ -22,6 +22,7 @@ from codec.bottlenecks._kmeans import kmeans, subsample
 from codec.bottlenecks._knn import knn_radii
 from codec.bottlenecks._search import exact_float32, nearest
 from codec.bottlenecks._start import check_latents
+from codec.bottlenecks._sync import from_first, gather_rows, var_mean_of_all
 
 FIT_SEED = 0
 FIT_ROWS_PER_CODE = 200  # simulated: 64 rows a code instead of 16 lower the error by 1.5-2 %
@@ -184,10 +185,11 @@ class VP(Bottleneck):
     @torch.no_grad()
     def _remember(self, tokens: Tensor) -> None:
         """Writes a random part of the tokens over the oldest rows: all of them while the queue fills, then Q / 300."""
+        tokens = gather_rows(tokens)  # of all processes: one queue
         num_rows = len(self.queue)
         filling = int(self.queue_count) < num_rows
         count = min(len(tokens), num_rows if filling else ceil(num_rows / self.refresh_steps))
-        chosen = tokens[torch.randperm(len(tokens), device=tokens.device)[:count]]
+        chosen = tokens[from_first(torch.randperm(len(tokens), device=tokens.device))[:count]]
         rows = (self.queue_position + torch.arange(count, device=tokens.device)) % num_rows
         usable = chosen.isfinite().all(1, keepdim=True)  # one bad batch must not poison the next 300 steps
         self.queue[rows] = torch.where(usable, chosen, self.queue[rows])
@@ -231,5 +233,5 @@ def accept(
 
 def _moments(tokens: Tensor) -> dict[str, Tensor]:
     """Eq. 11 as published, with means instead of sums over dimensions; a single token has variance 0."""
-    variance, mean = torch.var_mean(tokens, 0, correction=min(1, len(tokens) - 1))
+    variance, mean = var_mean_of_all(tokens, unbiased=True)
     return {"mean": mean.square().mean(), "variance": (variance - 1).square().mean()}

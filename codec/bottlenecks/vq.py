@@ -24,6 +24,7 @@ from codec.bottleneck import Bottleneck, BottleneckOutput, Size, straight_throug
 from codec.bottlenecks._search import exact_float32, nearest
 from codec.bottlenecks._soft import batch_perplexity
 from codec.bottlenecks._start import check_latents, kmeans_start
+from codec.bottlenecks._sync import from_first, gather_rows
 
 SMALLEST_NORM = 1e-6
 RATE_PER_DIMENSION = 50 / 64  # vqtorch's inner learning rate of 50 is for means over N tokens of 64 dimensions
@@ -223,12 +224,14 @@ class Restart(nn.Module):
 
     def step(self, book: Codebook, points: Tensor, indices: Tensor) -> Tensor:
         """Replaces what is due; () the number of codes replaced."""
+        points, indices = gather_rows(points), gather_rows(indices)
         self.idle.add_(1)
         self.idle[indices] = 0
         rows = (self.idle >= self.patience).nonzero()[:, 0]
-        order = torch.randperm(max(len(points), len(rows)), device=points.device)[: len(rows)]
+        order = from_first(torch.randperm(max(len(points), len(rows)), device=points.device))[: len(rows)]
         drawn = points[order % len(points)]  # distinct points, while there are enough
-        book.place(rows, drawn + self.noise * drawn.norm(dim=1, keepdim=True) * torch.randn_like(drawn))
+        noise = from_first(torch.randn_like(drawn))
+        book.place(rows, drawn + self.noise * drawn.norm(dim=1, keepdim=True) * noise)
         self.idle[rows] = 0
         return torch.tensor(float(len(rows)))
 
@@ -404,4 +407,5 @@ class VQ(Bottleneck):
     @staticmethod
     @torch.no_grad()
     def _learn(book: Codebook, points: Tensor, indices: Tensor) -> None:
-        book.update.step(book, points, indices)
+        if not book.update.by_gradient:
+            book.update.step(book, gather_rows(points), gather_rows(indices))

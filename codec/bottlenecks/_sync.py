@@ -1,0 +1,85 @@
+"""One batch on several processes: what a bottleneck learns from must be the whole batch, or its replicas drift apart.
+
+Outside torch.distributed, and on one process, every function here returns what it was given. In training all processes
+must call them in the same order, with rows of equal number.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def parallel() -> bool:
+    """Whether this is one of several processes."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+@torch.no_grad()
+def gather_rows(rows: Tensor) -> Tensor:
+    """(N, ...) of each process -> (W N, ...), in order of rank; no gradient."""
+    if not parallel():
+        return rows
+    parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def from_first(value: Tensor) -> Tensor:
+    """What process 0 has: random draws that all must share."""
+    if parallel():
+        value = value.contiguous()
+        dist.broadcast(value, 0)
+    return value
+
+
+@torch.no_grad()
+def sum_of_all(value: Tensor) -> Tensor:
+    """The sum over processes; no gradient."""
+    return _mean(value) * dist.get_world_size() if parallel() else value
+
+
+def var_mean_of_all(rows: Tensor, unbiased: bool) -> tuple[Tensor, Tensor]:
+    """Variance (of one row 0) and mean over all processes' rows, (N, D) -> (D,), (D,), differentiable."""
+    if not parallel():
+        variance, mean = torch.var_mean(rows, 0, correction=min(int(unbiased), len(rows) - 1))
+        return variance, mean
+    mean = mean_of_all(rows.mean(0))
+    count = len(rows) * dist.get_world_size()
+    return mean_of_all((rows - mean).square().mean(0)) * (count / (count - int(unbiased))), mean
+
+
+def log_mean_of_all(logs: Tensor) -> Tensor:
+    """The logarithm of the mean over processes of exp(logs), differentiable."""
+    if not parallel():
+        return logs
+    highest = gather_rows(logs[None]).amax(0)
+    return highest + mean_of_all((logs - highest).exp()).log()
+
+
+def mean_of_all(value: Tensor) -> Tensor:
+    """The mean over processes, differentiable: DistributedDataParallel's mean of gradients is then that of the mean."""
+    if not parallel():
+        return value
+    result: Tensor = _Mean.apply(value)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Mean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:  # noqa: ARG004
+        return _mean(value)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ARG004
+        return _mean(gradients[0])
+
+
+def _mean(value: Tensor) -> Tensor:
+    total = value.detach().clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total / dist.get_world_size()

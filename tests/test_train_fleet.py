@@ -1,0 +1,198 @@
+"""Several trainings side by side, their packs, going on from them; and looking at curves."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+from test_train import data, media, medium  # noqa: F401  fixtures
+
+from codec import cards, coding
+from codec.errors import CodecError
+from codec.model import build
+from train import fleet, recipes, watch
+from train.data import Store
+from train.loop import Budget, Trainer
+
+CHANGES = ["data.batch=2", "data.zoom=1.0", "adversary.width=1", "codec.preset=tiny", "data.crop=[32, 32]"]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in fleet.FOLDER.glob("*.toml")))
+def test_shipped_plans_are_whole(name: str) -> None:
+    runs = fleet.load_plan(name)
+    assert len({run.name for run in runs}) == len(runs)
+    if name == "six":
+        kinds = {f"{m}-{b}" for m in ("speech", "image") for b in ("fsp", "vp", "gmvq")}
+        assert {run.name for run in runs} == kinds
+        assert all(run.recipe == f"{run.name}-small" for run in runs)
+
+
+def test_a_dedicated_model_offers_its_size_alone() -> None:
+    for run in fleet.load_plan("dedicated"):
+        size = run.name.rpartition("-")[2]
+        offered = build(recipes.load(run.recipe, run.set).config()).bottleneck.codebook_sizes
+        assert offered == ((256, 1024, 4096, 16384) if size == "all" else (int(size),))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("medium", ["image"], indirect=True)
+def test_a_fleet_trains_stops_goes_on_and_packs_models(
+    tmp_path: Path,
+    data: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text(
+        '[one]\nrecipe = "image-fsp-small"\n\n[two]\nrecipe = "image-gmvq-small"\nseed = 3\n'
+        'set = ["codec.options={dim=4, codebook_sizes=[16, 64]}"]\n'
+    )
+    arguments = [str(plan), "--data", f"image={data}", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+    arguments += ["--steps", "8", "--threads", "1", "--jobs", "1", "--log-steps", "1", "--device", "cpu"]
+    for change in CHANGES:
+        arguments += ["--set", change]
+    assert fleet.main([*arguments, "--stop-minutes", "0.02", "--only", "one"]) == 0
+    stopped = [json.loads(line)["step"] for line in (tmp_path / "work/one/log.jsonl").read_text().splitlines()]
+    assert 0 < stopped[-1] <= 8
+    assert fleet.main(arguments) == 0
+    for name in ("one", "two"):
+        steps = [json.loads(line)["step"] for line in (tmp_path / f"work/{name}/log.jsonl").read_text().splitlines()]
+        assert steps == list(range(1, 9))
+        with tarfile.open(tmp_path / f"out/{name}.tar") as archive:
+            archive.extractall(tmp_path / "models", filter="data")
+        model = coding.load(cards.read_card(tmp_path / f"models/{name}.json"))
+        assert model.card.data["training"]["steps"] == 8
+        assert "CPU, 1 threads" in model.card.data["training"]["hardware"]
+        assert (tmp_path / f"models/{name}.adversary.safetensors").is_file()
+    assert "one: step 8" in capsys.readouterr().out
+
+    # A new training begins with that model and, in stage B, with its discriminator.
+    recipe = recipes.load("image-fsp-small", CHANGES)
+    run = Trainer(recipe, Store(data, "image", (32, 32)), Budget(steps=4), tmp_path / "next", 7, "cpu")
+    fresh = {name: value.clone() for name, value in run.codec.state_dict().items()}
+    run.begin_from(tmp_path / "models/one.json")
+    tensors = cards.read_card(tmp_path / "models/one.json").read()
+    for name, value in run.codec.encoder.state_dict().items():
+        assert torch.equal(value, torch.tensor(tensors[f"encoder.{name}"]).float())
+        assert torch.equal(value, run.average.encoder.state_dict()[name])
+    assert not all(torch.equal(value, run.codec.state_dict()[name]) for name, value in fresh.items())
+    run._enter_stage_b()
+    weight = "judge.layers.0.bias"
+    from safetensors.torch import load_file
+
+    kept = load_file(tmp_path / "models/one.adversary.safetensors")
+    assert torch.equal(run.adversary.nets.state_dict()[weight], kept[weight].float())
+    with pytest.raises(CodecError, match="another configuration"):
+        run.begin_from(tmp_path / "models/two.json")
+
+
+@pytest.mark.parametrize("medium", ["image"], indirect=True)
+def test_a_run_that_fails_is_named_and_the_others_go_on(
+    tmp_path: Path,
+    data: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text('[good]\nrecipe = "image-fsp"\n\n[bad]\nrecipe = "image-fsp"\nset = ["data.crop=[4096, 4096]"]\n')
+    arguments = [str(plan), "--data", f"image={data}", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+    arguments += ["--steps", "1", "--threads", "1", "--device", "cpu", "--set", "data.batch=1"]
+    plan.write_text(plan.read_text().replace('"image-fsp"\n\n', '"image-fsp"\nset = ["data.crop=[32, 32]"]\n\n'))
+    assert fleet.main(arguments) == 1
+    output = capsys.readouterr()
+    assert "bad: failed: error:" in output.err
+    assert "no item holds a crop" in output.err
+    assert (tmp_path / "out/good.tar").is_file()
+    assert not (tmp_path / "out/bad.tar").exists()
+
+
+@pytest.mark.parametrize(
+    ("plan", "arguments", "message"),
+    [
+        ("nothing", [], "no such plan; give a .toml file or one of dedicated, six, stages"),
+        ("six", ["--only", "speech-fsp,imagefsp"], "--only imagefsp: not in the plan"),
+        ("six", ["--only", "speech-fsp"], "the plan trains on speech; add --data speech=PATH"),
+        ("six", ["--data", "speech"], "want speech=PATH or image=PATH"),
+        ("wrong.toml", [], "want a table for each run with recipe, set, seed"),
+        ("misspelt.toml", [], "unknown key data.bach"),
+    ],
+)
+def test_mistakes_are_one_line(
+    tmp_path: Path, plan: str, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "wrong.toml").write_text('[a]\nrecipes = "image-fsp"\n')
+    (tmp_path / "misspelt.toml").write_text('[a]\nrecipe = "image-fsp"\nset = ["data.bach=4"]\n')
+    plan = str(tmp_path / plan) if plan.endswith(".toml") else plan
+    command = [plan, "--data", "image=x", "--work", str(tmp_path / "w"), "--out", str(tmp_path / "o"), "--steps", "1"]
+    assert fleet.main([*command, *arguments]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_pack_keeps_to_its_limit(tmp_path: Path) -> None:
+    models, run = tmp_path / "models", tmp_path / "run"
+    models.mkdir()
+    run.mkdir()
+    (run / "log.jsonl").write_text("".join(f'{{"step": {i}}}\n' for i in range(10_000)))
+    for suffix, size in ((".json", 100), (".safetensors", 600_000), (".adversary.safetensors", 600_000)):
+        (models / f"m{suffix}").write_bytes(bytes(size))
+    assert fleet.pack(models, "m", run, tmp_path / "out", 2)[-1] == "m.adversary.safetensors"
+    assert (tmp_path / "out/m.tar").stat().st_size <= 2 * 2**20
+    assert fleet.pack(models, "m", run, tmp_path / "out", 1) == ["m.json", "m.safetensors", "m.log.jsonl"]
+    assert (tmp_path / "out/m.tar").stat().st_size <= 2**20
+    with pytest.raises(CodecError, match="raise it"):
+        fleet.pack(models, "m", run, tmp_path / "out", 0.5)
+
+
+# --- curves
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    lines = [{"step": i, "minutes": i / 10, "stage": "A", "loss": 1 / (i + 1), "nan": float("nan")} for i in range(200)]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines) + '{"step": 200, "min')
+    return tmp_path / "a"
+
+
+def test_curves_fall_as_the_log_does(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert watch.main([str(run)]) == 0
+    text = capsys.readouterr().out
+    assert "stage A, step 199, minutes 19.9" in text
+    assert "loss: 0.005" in text
+    rows = watch.draw(watch.curves(run, ["loss"])["loss"], width=20, height=4)
+    heights = [sum(watch.BARS.index(row[12 + column]) for row in rows[:4]) for column in range(20)]
+    assert heights == sorted(heights, reverse=True)
+    assert heights[0] == 32
+    assert heights[-1] == 1
+    flat = ([0.0, 1.0], [2.0, 2.0])
+    assert len(watch.draw(flat)) == watch.HEIGHT + 2
+
+
+def test_a_plot_file_is_written(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert watch.main([str(run), str(run), "--keys", "loss,step", "--plot", str(tmp_path / "x.png")]) == 0
+    assert (tmp_path / "x.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "no log here"),
+        (["a", "--keys", "lass"], "nothing logged as lass; there is loss, nan, step"),
+        (["a", "--keys", "nan"], "nothing logged as nan"),
+        (["a", "--plot", "x.docx"], "cannot write this kind of picture"),
+    ],
+)
+def test_watching_what_is_not_there_is_one_line(
+    run: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    paths = [str(run.parent / part) if part in ("nowhere", "a", "x.docx") else part for part in arguments]
+    assert watch.main(paths) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

@@ -1,0 +1,167 @@
+"""What each stage of a training may change, the averaged weights, and codebook sizes drawn per sample or per batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_train import SMALL_GMVQ, SMALL_VP, data, media, medium, trainer  # noqa: F401  fixtures
+
+from codec import cards, coding
+from train.data import Store
+from train.draws import Draws
+from train.export import export, load_run
+from train.loop import Trainer
+
+STAGE_B = ("adversary.width=2", "adversary.warmup_steps=2")
+OPTIONS = {"fsp": (), "vp": (SMALL_VP,), "gmvq": (SMALL_GMVQ,)}
+
+
+def copied(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def same(before: dict[str, torch.Tensor], module: torch.nn.Module) -> bool:
+    return all(torch.equal(value, module.state_dict()[name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize("bottleneck", ["fsp", "vp", "gmvq"])
+def test_stages_follow_one_another_and_c_adapts_the_decoder_alone(
+    tmp_path: Path,
+    medium: str,  # noqa: F811
+    data: Path,  # noqa: F811
+    bottleneck: str,
+) -> None:
+    extra = (*OPTIONS[bottleneck], "stages={A=0.5, B=0.25, C=0.25}", *STAGE_B)
+    run = trainer(medium, data, tmp_path / "run", 8, bottleneck, extra)
+    stages = []
+    while run.progress < 0.75:
+        run._enter(run._due())
+        stages.append(run.stage)
+        before = copied(run.codec)
+        run.train_step()
+        assert not same(before, run.codec)
+    assert stages == ["A"] * 4 + ["B"] * 2
+    run._enter(run._due())
+    assert run.stage == "C"
+    frozen = [run.codec.encoder, run.codec.bottleneck, run.average.encoder, run.average.bottleneck]
+    kept, decoder, average = [copied(m) for m in frozen], copied(run.codec.decoder), copied(run.average.decoder)
+    judge = copied(run.adversary.nets)
+    for _ in range(2):
+        run.train_step()
+    assert all(same(before, module) for before, module in zip(kept, frozen, strict=True))
+    assert same(copied(run.codec.encoder), run.average.encoder)  # the frozen encoder is the averaged one
+    assert not same(decoder, run.codec.decoder)
+    assert not same(average, run.average.decoder)
+    assert not same(judge, run.adversary.nets)  # after a stage B the discriminator goes on
+    assert run.progress == 1
+
+
+def test_c_lowers_the_loss_on_true_indices(tmp_path: Path, medium: str, data: Path) -> None:  # noqa: F811
+    """The point of stage C, on one batch: the decoder that saw perturbed latents learns real codes."""
+    run = trainer(medium, data, tmp_path / "run", 60, "vp", (SMALL_VP,))
+    for _ in range(20):
+        run.train_step()
+    run.start_stage_c()
+    x = run._batch()
+
+    def error() -> float:
+        with torch.no_grad():
+            x_hat = run.average.decode(run.average.encode(x, 16), tuple(x.shape[2:]), 16)
+            return float(sum(run.recipe.losses[name] * value.mean() for name, value in run.loss(x, x_hat).items()))
+
+    before = error()
+    for _ in range(40):
+        run.train_step()
+    assert error() < before
+
+
+def test_without_stages_b_and_c_there_is_neither(tmp_path: Path, medium: str, data: Path) -> None:  # noqa: F811
+    run = trainer(medium, data, tmp_path / "run", 3, "vp", (SMALL_VP, "stages={A=1.0}"))
+    run.run()
+    assert run.adversary is None
+    assert run.stage == "C"  # the codebook is built at the end, with no step after it
+    assert run.codec.bottleneck.fitted
+    assert same(copied(run.codec.decoder), run.average.decoder)
+
+
+def test_the_average_is_the_moving_average(tmp_path: Path, medium: str, data: Path) -> None:  # noqa: F811
+    run = trainer(medium, data, tmp_path / "run", 100, extra=("optimiser.ema=0.5",))
+    name, value = next(iter(run.codec.named_parameters()))
+    expected = value.detach().clone()
+    for step in range(4):
+        run.train_step()
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * value.detach()
+    assert torch.allclose(run.average.state_dict()[name], expected, atol=1e-7)
+    assert not torch.allclose(value.detach(), expected, atol=1e-7)  # negative control: not the last weights
+
+
+def seen_sizes(run: Trainer, monkeypatch: pytest.MonkeyPatch, steps: int) -> list[object]:
+    seen: list[object] = []
+    forward = type(run.codec).forward
+
+    def spy(self, x, size=None):
+        seen.append(size.tolist() if isinstance(size, torch.Tensor) else size)
+        return forward(self, x, size)
+
+    monkeypatch.setattr(type(run.codec), "forward", spy)
+    for _ in range(steps):
+        run.train_step()
+    return seen
+
+
+def test_perturbing_methods_draw_a_size_for_each_sample(
+    tmp_path: Path,
+    medium: str,  # noqa: F811
+    data: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = trainer(medium, data, tmp_path / "run", 100)
+    seen = [s if isinstance(s, list) else [s] * 4 for s in seen_sizes(run, monkeypatch, 16)]
+    counts = np.unique([size for batch in seen for size in batch], return_counts=True)
+    assert counts[0].tolist() == [256, 1024, 4096, 16384]
+    assert min(counts[1]) >= 6  # of 16 expected
+    assert any(len(set(batch)) > 1 for batch in seen)
+
+
+def test_coupled_methods_and_stage_c_draw_one_size_for_the_batch(
+    tmp_path: Path,
+    medium: str,  # noqa: F811
+    data: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = trainer(medium, data, tmp_path / "run", 100, "gmvq", (SMALL_GMVQ,))
+    before = {k: v.detach().clone() for k, v in run.codec.bottleneck.codebooks.items()}
+    assert set(seen_sizes(run, monkeypatch, 8)) == {16, 64}
+    assert all(not torch.equal(before[k], run.codec.bottleneck.codebooks[k]) for k in before)
+    run.start_stage_c()
+    assert set(seen_sizes(run, monkeypatch, 8)) == {16, 64}
+
+
+@pytest.mark.parametrize("name", ["fsp", "vp", "gmvq"])
+def test_the_small_recipes_go_end_to_end(tmp_path: Path, medium: str, data: Path, name: str) -> None:  # noqa: F811
+    """Stages A, B, C, a stop and a resume, and the exported model codes; with batches that a test can afford."""
+    from train import recipes
+    from train.loop import Budget
+
+    crop = {"speech": "data.crop=[1920]", "image": "data.crop=[32, 32]"}[medium]
+    changes = [crop, "data.batch=2", "data.zoom=1.1", "adversary.width=1", *OPTIONS[name], "codec.preset=tiny"]
+    recipe = recipes.load(f"{medium}-{name}-small", changes)
+    assert recipe.share("B") > 0
+    store = Store(data, medium, tuple(recipe.data.crop), recipe.data.zoom)
+    run = Trainer(recipe, store, Budget(steps=6), tmp_path / "run", 0, "cpu")
+    assert not run.run(stop_minutes=1e-9)  # after one step
+    assert run.step == 1
+    while not run.run(stop_minutes=1e-9):
+        run = Trainer(recipe, store, Budget(steps=6), tmp_path / "run", 0, "cpu")
+        run.resume()
+    assert run.step == 6
+    assert run.stage == "C"
+    path = export(load_run(tmp_path / "run", data), f"{medium}-{name}", tmp_path / "models", {})
+    model = coding.load(cards.read_card(path))
+    x = store.batch(1, Draws(0))
+    for size in model.codec.bottleneck.codebook_sizes:
+        assert torch.isfinite(model.codec.decode(model.codec.encode(x, size), tuple(x.shape[2:]), size)).all()

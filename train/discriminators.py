@@ -1,0 +1,163 @@
+"""Discriminators of stage B: nets that tell originals from reconstructions, and what they judge by.
+
+    speech   spectra of several window lengths (EnCodec)  and  the wave folded at prime periods (HiFi-GAN)
+    image    overlapping patches (pix2pix)
+
+Each discriminator is a list of judges; a judge returns its scores and the features of its layers on the way.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+Judgement = list[tuple[Tensor, list[Tensor]]]  # of each judge: scores (B, ...), and features of its hidden layers
+
+FFT_SIZES = (2048, 512, 128)  # EnCodec has five; these three span them
+PERIODS = (2, 3, 5, 7, 11)
+PERIOD_WIDTHS = (1, 4, 16, 32, 32)
+PATCH_WIDTHS = (4, 8, 16, 32)
+
+
+class Judge(nn.Module):
+    """A stack of convolutions, each but the last with LeakyReLU.
+
+    Args:
+        layers: The convolutions.
+        slope: Of the LeakyReLU below zero.
+    """
+
+    def __init__(self, layers: list[nn.Conv2d], slope: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(weight_norm(layer) for layer in layers)
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, C, H, W) -> scores (B, 1, h, w), features."""
+        features = []
+        for layer in self.layers[:-1]:
+            x = F.leaky_relu(layer(x), self.slope)
+            features.append(x)
+        return self.layers[-1](x), features
+
+
+class SpectrumJudge(nn.Module):
+    """Judges the complex spectrum at one window length (MS-STFT discriminator, Défossez et al. 2022)."""
+
+    window: Tensor
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.size = size
+        self.register_buffer("window", torch.hann_window(size), persistent=False)
+        wide = [
+            nn.Conv2d(width, width, (3, 9), (1, 2), (dilation, 4), (dilation, 1))  # time, frequency
+            for dilation in (1, 2, 4)
+        ]
+        layers = [
+            nn.Conv2d(2, width, (3, 9), padding=(1, 4)),
+            *wide,
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.Conv2d(width, 1, 3, padding=1),
+        ]
+        self.judge = Judge(layers, 0.2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, 1, T), T > size / 2."""
+        with torch.autocast(x.device.type, enabled=False):
+            padded = F.pad(x.float(), (self.size // 2, self.size // 2), mode="reflect")[:, 0]
+            frames = padded.unfold(1, self.size, self.size // 4) * self.window
+            spectrum = torch.view_as_real(torch.fft.rfft(frames, norm="ortho"))  # of the wave's own scale
+        judged: tuple[Tensor, list[Tensor]] = self.judge(spectrum.permute(0, 3, 1, 2))
+        return judged
+
+
+class PeriodJudge(nn.Module):
+    """Judges the wave folded into columns of one period (multi-period discriminator, Kong et al. 2020)."""
+
+    def __init__(self, period: int, width: int) -> None:
+        super().__init__()
+        self.period = period
+        widths = [1, *(width * w for w in PERIOD_WIDTHS)]
+        layers = [
+            nn.Conv2d(a, b, (5, 1), (3 if i < len(PERIOD_WIDTHS) - 1 else 1, 1), (2, 0))
+            for i, (a, b) in enumerate(pairwise(widths))
+        ]
+        self.judge = Judge([*layers, nn.Conv2d(widths[-1], 1, (3, 1), padding=(1, 0))], 0.1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, 1, T)."""
+        missing = -x.shape[-1] % self.period
+        folded = F.pad(x, (0, missing), mode="reflect").unflatten(-1, (-1, self.period))
+        judged: tuple[Tensor, list[Tensor]] = self.judge(folded)
+        return judged
+
+
+class SpeechDiscriminator(nn.Module):
+    """All spectrum and period judges.
+
+    Args:
+        width: Channels of the narrowest layers; 16 is methods.md's size for a small budget.
+    """
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.judges = nn.ModuleList(
+            [*(SpectrumJudge(size, width) for size in FFT_SIZES), *(PeriodJudge(period, width) for period in PERIODS)]
+        )
+
+    def forward(self, x: Tensor) -> Judgement:
+        """(B, 1, T)."""
+        return [judge(x) for judge in self.judges]
+
+
+class ImageDiscriminator(nn.Module):
+    """PatchGAN (Isola et al. 2017): each score sees 70 x 70 pixels.
+
+    Weight norm in the place of batch norm: a score depends on its own picture alone, in any batch, on any process.
+
+    Args:
+        width: A quarter of the first layer's channels; 16 gives the usual 64.
+    """
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        widths = [3, *(width * w for w in PATCH_WIDTHS)]
+        layers = [
+            nn.Conv2d(a, b, 4, 2 if i < len(PATCH_WIDTHS) - 1 else 1, 1) for i, (a, b) in enumerate(pairwise(widths))
+        ]
+        self.judge = Judge([*layers, nn.Conv2d(widths[-1], 1, 4, 1, 1)], 0.2)
+
+    def forward(self, x: Tensor) -> Judgement:
+        """(B, 3, H, W) in [0, 1], at least 32 x 32."""
+        return [self.judge(x * 2 - 1)]
+
+
+DISCRIMINATORS: dict[str, type[nn.Module]] = {"speech": SpeechDiscriminator, "image": ImageDiscriminator}
+
+
+def critic_loss(real: Judgement, fake: Judgement) -> Tensor:
+    """Hinge: mean over judges of mean relu(1 - D(x)) + mean relu(1 + D(x_hat)). 2 where it cannot tell, 0 at best."""
+    terms = [
+        F.relu(1 - r.float()).mean() + F.relu(1 + f.float()).mean() for (r, _), (f, _) in zip(real, fake, strict=True)
+    ]
+    return torch.stack(terms).mean()
+
+
+def fooling_loss(fake: Judgement) -> Tensor:
+    """Mean over judges of mean relu(1 - D(x_hat))."""
+    return torch.stack([F.relu(1 - score.float()).mean() for score, _ in fake]).mean()
+
+
+def feature_loss(real: Judgement, fake: Judgement) -> Tensor:
+    """Mean over all layers of mean |f - f_hat|; the originals' features carry no gradient."""
+    terms = [
+        (r.detach().float() - f.float()).abs().mean()
+        for (_, originals), (_, features) in zip(real, fake, strict=True)
+        for r, f in zip(originals, features, strict=True)
+    ]
+    return torch.stack(terms).mean()

@@ -1,0 +1,60 @@
+"""Random numbers that decide what is trained on: which crops, how augmented, at which codebook size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Draws:
+    """One stream of random numbers, the same on every process, of which each takes the rows of its own samples.
+
+    So two processes see what one would see with the batch of both, and a stream saved is a stream that goes on. (Noise
+    inside a bottleneck is not drawn here: it comes from torch's global generators, a different seed for each process.)
+
+    Args:
+        seed: Of the stream.
+        device: Where the numbers come to lie.
+        rank: Which process this is...
+        world: ...of how many.
+    """
+
+    def __init__(self, seed: int, device: str = "cpu", rank: int = 0, world: int = 1) -> None:
+        self.rank, self.world, self.device = rank, world, device
+        self.host = torch.Generator().manual_seed(seed)  # for what the host must know: sizes of tensors
+        self.generators = {"cpu": self.host}
+        if device != "cpu":
+            self.generators[device] = torch.Generator(device).manual_seed(seed + 1)
+
+    def uniform(self, rows: int, *shape: int, double: bool = False) -> Tensor:
+        """(rows, *shape) in [0, 1), on the device; this process's part of what all draw."""
+        kind = torch.float64 if double else torch.float32
+        full = (rows * self.world, *shape)
+        return self._own(torch.rand(full, generator=self.generators[self.device], device=self.device, dtype=kind), rows)
+
+    def normal(self, rows: int, *shape: int) -> Tensor:
+        """(rows, *shape) standard normal, on the device."""
+        full = (rows * self.world, *shape)
+        return self._own(torch.randn(full, generator=self.generators[self.device], device=self.device), rows)
+
+    def integers(self, rows: int, limit: int) -> Tensor:
+        """(rows,) int64 in [0, limit), on the host."""
+        return self._own(torch.randint(limit, (rows * self.world,), generator=self.host), rows)
+
+    def integer(self, limit: int) -> int:
+        """In [0, limit), the same on every process."""
+        return int(torch.randint(limit, (1,), generator=self.host))
+
+    def _own(self, rows: Tensor, count: int) -> Tensor:
+        return rows[self.rank * count : (self.rank + 1) * count]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {device: generator.get_state() for device, generator in self.generators.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a saved stream; one of another device keeps only what both have."""
+        for device, generator in self.generators.items():
+            if device in state:
+                generator.set_state(state[device].cpu())

@@ -1,0 +1,278 @@
+"""python -m train.fleet PLAN --data speech=PATH --data image=PATH --work DIR --out DIR: several trainings side by side.
+
+A plan is a TOML file, or one of those shipped (six, dedicated, stages): for each run its recipe and what differs.
+
+    plan ──one process each, python -m train──> WORK/NAME ──python -m train.export──> OUT/NAME.tar
+
+Begun again with the same --work it goes on from the last checkpoints, so a lease may end at any moment. Each NAME.tar
+holds the model, its card, its log, and the discriminator where all fits; unpacked into one folder, --init FOLDER makes
+another fleet begin from these models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import time
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from codec.errors import CodecError
+from codec.files import writing
+from train import recipes
+from train.log import LOG_NAME, read
+from train.loop import ADVERSARY_SUFFIX, CHECKPOINT_NAME
+
+FOLDER = Path(__file__).parent / "plans"
+CONSOLE = "console.txt"
+PACKED_LOG_LINES = 300  # of each log in a pack, spread evenly
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One entry of a plan: a recipe, "section.key=value" changes, and a seed."""
+
+    name: str
+    recipe: str
+    set: list[str] = field(default_factory=list)
+    seed: int = 0
+
+    @property
+    def medium(self) -> str:
+        return recipes.load(self.recipe, self.set).codec.medium
+
+
+def load_plan(name: str) -> list[Run]:
+    """A shipped plan by name, or a .toml file. Raises CodecError for one that does not fit."""
+    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if not path.is_file():
+        shipped = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
+        raise CodecError(f"{name}: no such plan; give a .toml file or one of {shipped}")
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        runs = [Run(name=key, **table) for key, table in tables.items()]
+    except (ValueError, TypeError) as error:
+        raise CodecError(f"{path}: not a plan ({error}); want a table for each run with recipe, set, seed") from None
+    if not runs or any("/" in run.name for run in runs):
+        raise CodecError(f"{path}: a plan needs runs, whose names are no paths")
+    for run in runs:
+        recipes.load(run.recipe, run.set)  # a mistake shows before anything starts
+    return runs
+
+
+class Fleet:
+    """The runs of a plan at work.
+
+    Args:
+        runs: What to train.
+        data: Medium -> prepared data.
+        work: Folder of the runs, kept between calls.
+        options: Of the command line.
+    """
+
+    def __init__(self, runs: list[Run], data: dict[str, Path], work: Path, options: argparse.Namespace) -> None:
+        self.runs, self.data, self.work, self.options = runs, data, work, options
+        self.begun = time.monotonic()
+        self.threads = options.threads or max(1, (os.cpu_count() or 1) // min(options.jobs or len(runs), len(runs)))
+
+    def train(self) -> list[str]:
+        """Trains all, `jobs` at a time, until they are done or the time is up; names of those that failed."""
+        waiting, active, failed = list(self.runs), {}, []
+        report = time.monotonic()
+        try:
+            while waiting or active:
+                while waiting and len(active) < (self.options.jobs or len(self.runs)) and not self._late():
+                    run = waiting.pop(0)
+                    active[run.name] = self._start(self._training(run), run)
+                for name, process in list(active.items()):
+                    if process.poll() is not None:
+                        del active[name]
+                        if process.returncode:
+                            failed.append(name)
+                            print(f"{name}: failed: {self._last_line(name)}", file=sys.stderr, flush=True)
+                if self._late() and not active:
+                    break
+                if time.monotonic() - report >= self.options.report_seconds:
+                    report = time.monotonic()
+                    self.report()
+                time.sleep(0.2)
+        finally:
+            for process in active.values():  # an interrupted fleet leaves no process behind
+                process.terminate()
+        self.report()
+        return failed
+
+    def export(self, out: Path) -> list[str]:
+        """Exports and packs every run that has a checkpoint; names of those that failed."""
+        started = {
+            run.name: (run, self._start(self._exporting(run), run))
+            for run in self.runs
+            if (self.work / run.name / CHECKPOINT_NAME).is_file()
+        }
+        failed = [run.name for run in self.runs if run.name not in started]
+        for name, (run, process) in started.items():
+            if process.wait():
+                failed.append(name)
+                print(f"{name}: export failed: {self._last_line(name)}", file=sys.stderr, flush=True)
+                continue
+            kept = pack(self.work / "models", run.name, self.work / run.name, out, self.options.pack_mib)
+            print(f"{out / run.name}.tar: {', '.join(kept)}", flush=True)
+        return failed
+
+    def report(self) -> None:
+        """One line for each run, and one for the GPU."""
+        lines = []
+        for run in self.runs:
+            last = (read(self.work / run.name / LOG_NAME) or [{}])[-1]
+            values = {key: last[key] for key in ("step", "minutes", "stage", "loss", "steps_per_s") if key in last}
+            lines.append(f"{run.name}: " + (" ".join(f"{k} {v}" for k, v in values.items()) or "nothing logged yet"))
+        tqdm.write("\n".join([f"[{time.monotonic() - self.begun:.0f} s] {gpu_state()}", *lines]))
+        sys.stdout.flush()
+
+    def _late(self) -> bool:
+        stop = self.options.stop_minutes
+        return stop is not None and time.monotonic() - self.begun >= stop * 60
+
+    def _training(self, run: Run) -> list[str]:
+        options, folder = self.options, self.work / run.name
+        command = ["-m", "train", run.recipe, "--data", self.data[run.medium], "--out", folder, "--seed", run.seed]
+        command += ["--minutes", options.minutes] if options.minutes else ["--steps", options.steps]
+        command += ["--device", options.device, "--threads", self.threads, "--log-steps", options.log_steps]
+        command += ["--checkpoint-minutes", options.checkpoint_minutes]
+        for change in [*run.set, *options.set]:
+            command += ["--set", change]
+        if options.compile:
+            command.append("--compile")
+        if options.stop_minutes is not None:
+            left = options.stop_minutes - (time.monotonic() - self.begun) / 60
+            command += ["--stop-minutes", max(left, 0.01)]
+        if (folder / CHECKPOINT_NAME).is_file():
+            command.append("--resume")
+        elif options.init and (options.init / f"{run.name}.json").is_file():
+            command += ["--init", options.init / f"{run.name}.json"]
+        return [str(part) for part in command]
+
+    def _exporting(self, run: Run) -> list[str]:
+        folder = self.work / run.name
+        command = ["-m", "train.export", folder, "--data", self.data[run.medium], "--out", self.work / "models"]
+        return [str(part) for part in [*command, "--name", run.name, "--device", self.options.device]]
+
+    def _start(self, command: list[str], run: Run) -> subprocess.Popen[bytes]:
+        folder = self.work / run.name
+        folder.mkdir(parents=True, exist_ok=True)
+        threads = {name: str(self.threads) for name in ("OMP_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS")}
+        with (folder / CONSOLE).open("ab") as console:
+            return subprocess.Popen(
+                [sys.executable, *command], stdout=console, stderr=subprocess.STDOUT, env=os.environ | threads
+            )
+
+    def _last_line(self, name: str) -> str:
+        lines = (self.work / name / CONSOLE).read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"see {self.work / name / CONSOLE}"
+
+
+def pack(models: Path, name: str, folder: Path, out: Path, limit_mib: float) -> list[str]:
+    """Writes OUT/NAME.tar of a run: model, card, log, and what else of value keeps it below the limit.
+
+    Raises:
+        CodecError: The model alone is larger than the limit.
+    """
+    records = read(folder / LOG_NAME)
+    kept = records[:: max(1, len(records) // PACKED_LOG_LINES)]
+    parts = [(suffix, (models / f"{name}{suffix}").read_bytes()) for suffix in (".json", ".safetensors")]
+    parts.append((".log.jsonl", "".join(f"{json.dumps(record)}\n" for record in kept).encode()))
+    limit = int(limit_mib * 2**20) - tarfile.RECORDSIZE
+    total = sum(_tar_size(content) for _, content in parts)
+    if total > limit:
+        raise CodecError(f"{name}: {total / 2**20:.1f} MiB are more than --pack-mib {limit_mib:g}; raise it")
+    adversary = models / f"{name}{ADVERSARY_SUFFIX}"
+    if adversary.is_file() and total + _tar_size(content := adversary.read_bytes()) <= limit:
+        parts.append((ADVERSARY_SUFFIX, content))
+    memory = io.BytesIO()
+    with tarfile.open(fileobj=memory, mode="w") as archive:
+        for suffix, content in parts:
+            info = tarfile.TarInfo(name + suffix)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    with writing(str(out / f"{name}.tar"), force=True) as file:
+        file.write(memory.getbuffer())
+    return [name + suffix for suffix, _ in parts]
+
+
+def _tar_size(content: bytes) -> int:
+    return tarfile.BLOCKSIZE * (1 + -(-len(content) // tarfile.BLOCKSIZE))
+
+
+def gpu_state() -> str:
+    """What nvidia-smi says of use and memory; empty where there is none."""
+    query = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader"]
+    try:
+        return "GPU " + subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m train.fleet", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("plan", help="six, dedicated, stages, or a .toml file")
+    parser.add_argument(
+        "--data", action="append", required=True, metavar="MEDIUM=PATH", help="prepared data; once for each medium"
+    )
+    parser.add_argument(
+        "--work", type=Path, required=True, metavar="DIR", help="folder of the runs, kept between calls"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="receives a .tar for each run")
+    budget = parser.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--minutes", type=float, help="budget of each run, over all calls")
+    budget.add_argument("--steps", type=int, help="budget of each run in steps")
+    parser.add_argument("--stop-minutes", type=float, help="ends this call's training then, with checkpoints")
+    parser.add_argument("--only", help="names of runs, with commas")
+    parser.add_argument("--jobs", type=int, help="runs at a time (default: all)")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="for all runs")
+    parser.add_argument("--init", type=Path, metavar="DIR", help="begins with the models NAME.json in this folder")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--threads", type=int, help="CPU threads of each run (default: all, shared out)")
+    parser.add_argument("--checkpoint-minutes", type=float, default=2.0)
+    parser.add_argument("--log-steps", type=int, default=50)
+    parser.add_argument("--report-seconds", type=float, default=30.0)
+    parser.add_argument("--pack-mib", type=float, default=15.9, help="limit of each .tar")
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=default)
+    options = parser.parse_args(arguments)
+    try:
+        runs = load_plan(options.plan)
+        if options.only:
+            wanted = options.only.split(",")
+            if unknown := set(wanted) - {run.name for run in runs}:
+                raise CodecError(f"--only {sorted(unknown)[0]}: not in the plan {[run.name for run in runs]}")
+            runs = [run for run in runs if run.name in wanted]
+        if wrong := [text for text in options.data if "=" not in text]:
+            raise CodecError(f"--data {wrong[0]}: want speech=PATH or image=PATH")
+        data = {medium: Path(path) for medium, path in (text.split("=", 1) for text in options.data)}
+        if missing := {run.medium for run in runs} - set(data):
+            raise CodecError(f"the plan trains on {', '.join(sorted(missing))}; add --data {sorted(missing)[0]}=PATH")
+        fleet = Fleet(runs, data, options.work, options)
+        failed = fleet.train()
+        failed += fleet.export(options.out)
+    except (CodecError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code if isinstance(error, CodecError) else 1
+    except KeyboardInterrupt:
+        print(f"interrupted; the same command goes on from the checkpoints in {options.work}", file=sys.stderr)
+        return 130
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

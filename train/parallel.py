@@ -1,0 +1,88 @@
+"""Several processes, as torchrun starts them: `torchrun --nproc-per-node 8 -m train RECIPE ...`.
+
+Each process takes its own rows of every batch, so that the batch is the recipe's times the number of processes;
+DistributedDataParallel averages the gradients, and bottlenecks learn from all rows (codec.bottlenecks._sync).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from codec.bottlenecks._sync import parallel
+
+
+def rank() -> int:
+    return dist.get_rank() if parallel() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if parallel() else 1
+
+
+@contextmanager
+def processes(device: str) -> Iterator[str]:
+    """Joins the processes of torchrun, if it started this one, and leaves them at the end; gives this one's device."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield device
+        return
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device != "cpu" else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def replicate(module: nn.Module, unused: bool = False) -> nn.Module:
+    """The module, its gradients averaged over processes. `unused`: a step may leave some parameters out.
+
+    Buffers are left alone: what learns without gradients is kept alike where it learns.
+    """
+    if not parallel() or not any(p.requires_grad for p in module.parameters()):
+        return module
+    return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=unused)
+
+
+def mean(value: Tensor) -> Tensor:
+    """The mean over processes of a tensor without gradient."""
+    if parallel():
+        value = value.clone()
+        dist.all_reduce(value)
+        value /= world()
+    return value
+
+
+def first(value: Any) -> Any:
+    """What process 0 has, of any plain data."""
+    if not parallel():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+def all_of(value: Any) -> list[Any]:
+    """Every process's value, by rank."""
+    if not parallel():
+        return [value]
+    box: list[Any] = [None] * world()
+    dist.all_gather_object(box, value)
+    return box
+
+
+@torch.no_grad()
+def copy_first(module: nn.Module) -> None:
+    """Makes parameters and buffers those of process 0."""
+    if parallel():
+        for tensor in module.state_dict().values():
+            dist.broadcast(tensor, 0)

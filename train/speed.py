@@ -1,0 +1,94 @@
+"""python -m train.speed RECIPE... --data PATH: steps per second of each stage, and where the time goes.
+
+Each stage is timed after it has warmed up (compiled, filled VP's queue); the profile names what took longest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from codec.errors import CodecError
+from train import recipes
+from train.data import Store
+from train.fleet import gpu_state
+from train.loop import Budget, Trainer
+
+STEPS_TO_COME = 10**6  # a budget that ends no stage
+
+
+def measure(trainer: Trainer, steps: int, warm: int) -> float:
+    """Steps per second."""
+    for _ in range(warm):
+        trainer.train_step()
+    _wait(trainer.device)
+    start = time.monotonic()
+    for _ in range(steps):
+        trainer.train_step()
+    _wait(trainer.device)
+    return steps / (time.monotonic() - start)
+
+
+def hottest(trainer: Trainer, steps: int, rows: int) -> str:
+    """The profiler's table of the operations that took longest."""
+    cuda = torch.device(trainer.device).type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    with profile(activities=activities) as found:
+        for _ in range(steps):
+            trainer.train_step()
+        _wait(trainer.device)
+    order = "self_cuda_time_total" if cuda else "self_cpu_time_total"
+    return str(found.key_averages().table(sort_by=order, row_limit=rows, max_name_column_width=60))
+
+
+def _wait(device: str) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m train.speed", description=__doc__)
+    parser.add_argument("recipes", nargs="+", metavar="RECIPE")
+    parser.add_argument("--data", type=Path, required=True, metavar="PATH", help="what python -m train.prepare wrote")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--warm", type=int, default=5, help="steps before the clock starts")
+    parser.add_argument("--stages", default="AB", help="of A, B and C (which builds a codebook first)")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--profile", type=int, default=0, metavar="ROWS", help="prints the longest operations")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=default)
+    options = parser.parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.backends.cudnn.benchmark = True
+    try:
+        for name in options.recipes:
+            recipe = recipes.load(name, options.set)
+            medium, crop = recipe.codec.medium, tuple(recipe.data.crop)
+            store = Store(options.data, medium, crop, recipe.data.zoom).to(options.device)
+            with tempfile.TemporaryDirectory() as folder:
+                budget = Budget(steps=STEPS_TO_COME)
+                trainer = Trainer(recipe, store, budget, Path(folder), 0, options.device, options.compile)
+                for stage in options.stages:
+                    trainer._enter(stage)
+                    rate = measure(trainer, options.steps, options.warm)
+                    facts = f"{rate:.3g} steps/s, {rate * trainer._tokens_per_step():.4g} tokens/s {gpu_state()}"
+                    print(f"{name}, stage {stage}: {facts}", flush=True)
+                    if options.profile:
+                        print(hottest(trainer, 3, options.profile), flush=True)
+    except (CodecError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""python -m train.watch RUN...: the curves of runs, in the terminal or in a plot file, while they train or after."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from codec.errors import CodecError
+from train.log import LOG_NAME, read
+
+HEIGHT, WIDTH = 10, 72
+BARS = " ▁▂▃▄▅▆▇█"
+Curve = tuple[list[float], list[float]]  # minutes, values
+
+
+def curves(run: Path, keys: list[str]) -> dict[str, Curve]:
+    """What a run logged under each key. Raises CodecError where there is no log, or no such key in it."""
+    records = read(run / LOG_NAME if run.is_dir() else run)
+    if not records:
+        raise CodecError(f"{run}: no log here; name a folder that python -m train wrote")
+    found = {}
+    for key in keys:
+        points = [(r["minutes"], r[key]) for r in records if key in r and math.isfinite(r[key])]
+        if not points:
+            known = sorted({name for record in records for name in record} - {"minutes", "stage"})
+            raise CodecError(f"{run}: nothing logged as {key}; there is {', '.join(known)}")
+        found[key] = ([p[0] for p in points], [p[1] for p in points])
+    return found
+
+
+def draw(curve: Curve, width: int = WIDTH, height: int = HEIGHT) -> list[str]:
+    """A curve as lines of text, highest first; each column is the mean of its part of the time, or the last one's."""
+    minutes, values = curve
+    start, end = minutes[0], minutes[-1]
+    cells: list[list[float]] = [[] for _ in range(width)]
+    for minute, value in zip(minutes, values, strict=True):
+        cells[min(width - 1, int((minute - start) / max(end - start, 1e-9) * width))].append(value)
+    columns: list[float] = []
+    for cell in cells:
+        columns.append(sum(cell) / len(cell) if cell else columns[-1])
+    low, high = min(columns), max(columns)
+    levels = [(c - low) / max(high - low, 1e-12) * (height * 8 - 1) + 1 for c in columns]
+    lines = []
+    for row in reversed(range(height)):
+        label = f"{high:10.4g}" if row == height - 1 else f"{low:10.4g}" if row == 0 else " " * 10
+        lines.append(f"{label} │" + "".join(BARS[max(0, min(8, round(level - 8 * row)))] for level in levels))
+    lines.append(" " * 11 + "└" + "─" * width)
+    lines.append(f"{'':12}{start:<10.4g}{'minutes':^{width - 20}}{end:>10.4g}")
+    return lines
+
+
+def show(runs: list[Path], keys: list[str]) -> str:
+    """All curves of all runs, and where each run stands."""
+    lines = []
+    for run in runs:
+        found = curves(run, keys)
+        last: dict[str, Any] = read(run / LOG_NAME if run.is_dir() else run)[-1]
+        facts = [f"{k} {last[k]}" for k in ("stage", "step", "minutes", "steps_per_s", "tokens_per_s") if k in last]
+        lines.append(f"{run.name}: {', '.join(facts)}")
+        for key, curve in found.items():
+            lines += ["", f"{key}: {curve[1][-1]:.5g}", *draw(curve)]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def plot(runs: list[Path], keys: list[str], target: Path) -> None:
+    """One panel for each key, one line for each run, into a picture file."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise CodecError("--plot needs matplotlib; pip install 'codec[train]'") from None
+    figure = Figure(figsize=(8, 3 * len(keys)), layout="constrained")
+    for axes, key in zip(figure.subplots(len(keys), squeeze=False)[:, 0], keys, strict=True):
+        for run in runs:
+            axes.plot(*curves(run, [key])[key], label=run.name, linewidth=1)
+        axes.set(xlabel="minutes", ylabel=key)
+        axes.legend()
+    try:
+        figure.savefig(target, dpi=120)
+    except ValueError as error:
+        raise CodecError(f"{target}: cannot write this kind of picture ({error}); try .png, .svg or .pdf") from None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m train.watch", description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders that python -m train wrote")
+    parser.add_argument("--keys", default="loss", help="what to show, with commas (default: loss)")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="writes a picture instead: .png, .svg, .pdf")
+    parser.add_argument("--follow", type=float, metavar="SECONDS", help="shows again every so often, until Ctrl-C")
+    options = parser.parse_args(arguments)
+    keys = options.keys.split(",")
+    try:
+        while True:
+            if options.plot:
+                plot(options.runs, keys, options.plot)
+            else:
+                print(("\033[2J\033[H" if options.follow and sys.stdout.isatty() else "") + show(options.runs, keys))
+            if not options.follow:
+                return 0
+            time.sleep(options.follow)
+    except (CodecError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
