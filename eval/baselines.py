@@ -229,7 +229,7 @@ CODEC2_MODES = (700, 1200, 1300, 1400, 1600, 2400, 3200)  # nominal bit/s; those
 QUALITIES = tuple(range(1, 96))
 RATIOS = tuple(sorted({round(400 / 1.05**step) for step in range(92)}, reverse=True))  # 400 : 1 to 5 : 1
 OPUS_RATES = tuple(range(6_000, 64_001, 250))
-LOW, MIDDLE = (1, 2, 5, 10, 15, 25, 40, 60, 80), (0, 2, 5, 10, 15, 25, 40, 60, 80)
+LOW, MIDDLE = (3, 5, 10, 20, 40, 70), (0, 5, 10, 20, 40, 70)
 
 BASELINES: dict[str, Baseline] = {
     baseline.name: baseline
@@ -240,7 +240,7 @@ BASELINES: dict[str, Baseline] = {
                  partial(_write_picture, kind="WEBP", method=6), _read_picture, missing=_pillow("webp")),
         Baseline("avif", "AVIF", "image", "quality", (0, *QUALITIES), MIDDLE,
                  partial(_write_picture, kind="AVIF", max_threads=1), _read_picture, missing=_pillow("avif")),
-        Baseline("jpeg2000", "JPEG 2000", "image", "compression ratio", RATIOS, (363, 202, 118, 73, 40, 24, 14),
+        Baseline("jpeg2000", "JPEG 2000", "image", "compression ratio", RATIOS, (202, 118, 73, 40, 24, 14),
                  partial(_write_picture, kind="JPEG2000", name="quality_layers", quality_mode="rates",
                          irreversible=True), _read_picture, missing=_pillow("jpg_2000")),
         Baseline("jxl", "JPEG XL", "image", "quality", (0, *QUALITIES), MIDDLE,

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from pesq import NoUtterancesError, PesqError, pesq
 from pystoi import stoi as _stoi
+from pytorch_msssim import ms_ssim as _ms_ssim
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchaudio.transforms import MelSpectrogram
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
-from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 SAMPLE_RATE = 16_000  # Hz
 MIN_PESQ_SECONDS = 0.25
@@ -92,7 +92,7 @@ def ms_ssim(x: Pixels, x_hat: Pixels) -> float:
     if min(x.shape[:2]) < MIN_MS_SSIM:
         raise Unscored(f"below {MIN_MS_SSIM} x {MIN_MS_SSIM} pixels")
     pair = [torch.tensor(p).movedim(2, 0)[None].float() for p in (x_hat, x)]
-    return float(multiscale_structural_similarity_index_measure(*pair, data_range=255.0, normalize="relu"))
+    return float(_ms_ssim(*pair, data_range=255))
 
 
 # ------------------------------------------------------------------------------------------------------------- speech
