@@ -79,15 +79,10 @@ def _system(found: Record) -> str:
     return f" by {found['system']} {found['setting']}" if "system" in found else ""
 
 
-def _set(
-    folder: Path,
-    name: str,
-    medium: str,
-    entries: list[Record],
-    results: Record,
-    timing: list[Record],
-    anchor: str | None,
-) -> str:
+def _set(folder: Path, name: str, medium: str, results: Record, timing: list[Record], anchor: str | None) -> str:
+    entries = [e for e in results["summary"] if (e["set"], e["medium"]) == (name, medium)]
+    if not entries:
+        return ""
     count = results["plan"]["sets"][name]["items"]
     crop = results["plan"]["sets"][name]["crop"]
     kind = "clips" if medium == "speech" else "pictures"
