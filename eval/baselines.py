@@ -165,17 +165,18 @@ def _write_speech(samples: Signal, setting: int, codec: str, container: str, **o
     return file.getvalue()
 
 
-def _read_speech(data: bytes, length: int | None = None) -> Signal:
-    """Opus and MP3: their containers hold delay and length, and libsndfile heeds both."""
+def _read_opus(data: bytes, length: int | None = None) -> Signal:
+    """The container holds delay and length; libsndfile heeds both, and decodes at 16 kHz."""
     return _fit(load_audio(io.BytesIO(data), SAMPLE_RATE)[0], length)
 
 
-def _read_aac(data: bytes, length: int | None = None) -> Signal:
+def _read_frames(data: bytes, length: int | None = None, *, delay: int = 0) -> Signal:
+    """MP3, whose header holds its delay and length, and AAC, whose `delay` must be known."""
     import av
 
-    with av.open(io.BytesIO(data), format="aac") as source:
+    with av.open(io.BytesIO(data)) as source:
         blocks = [frame.to_ndarray()[0] for frame in source.decode(audio=0)]
-    return _fit(np.concatenate(blocks)[AAC_DELAY:, None], length)
+    return _fit(np.concatenate(blocks)[delay:, None], length)
 
 
 def _packet_bytes(data: bytes, header: int = 0) -> int:
@@ -247,13 +248,13 @@ BASELINES: dict[str, Baseline] = {
                  partial(_write_picture, kind="JXL"), _read_picture,
                  missing=_package("pillow_jxl", "pillow-jxl-plugin")),
         Baseline("opus", "Opus", "speech", "bit/s", OPUS_RATES, (6_000, 9_000, 12_000, 16_000, 24_000),
-                 partial(_write_speech, codec="libopus", container="ogg", application="voip"), _read_speech,
+                 partial(_write_speech, codec="libopus", container="ogg", application="voip"), _read_opus,
                  _packet_bytes, _package("av", "av")),
         Baseline("mp3", "MP3", "speech", "bit/s", tuple(range(8_000, 64_001, 8_000)), (8_000, 16_000, 24_000, 32_000),
-                 partial(_write_speech, codec="libmp3lame", container="mp3"), _read_speech,
+                 partial(_write_speech, codec="libmp3lame", container="mp3"), _read_frames,
                  _packet_bytes, _package("av", "av")),
         Baseline("aac", "AAC", "speech", "bit/s", tuple(range(6_000, 64_001, 1_000)), (8_000, 16_000, 24_000, 32_000),
-                 partial(_write_speech, codec="aac", container="adts"), _read_aac,
+                 partial(_write_speech, codec="aac", container="adts"), partial(_read_frames, delay=AAC_DELAY),
                  partial(_packet_bytes, header=ADTS_HEADER), _package("av", "av")),
         Baseline("codec2", "Codec2", "speech", "bit/s", CODEC2_MODES, CODEC2_MODES,
                  _write_codec2, _read_codec2, lambda data: len(data) - 1, _package("pycodec2", "pycodec2")),

@@ -28,6 +28,7 @@ CURVES = {"image": ("PSNR", "SSIM", "LPIPS-squeeze", "LPIPS-alex", "LPIPS-vgg"),
 SHOWN_SETTING = "1024"  # of contact sheets and spectrograms, where a model has it
 MOST_PANELS = 6  # a row of these, the original among them
 MOST_SKIPPED = 20  # lines
+EQUAL = 10.0  # per cent; files further off were not matched, as a codec reaches no such rate, and cannot be best
 
 
 def write(folder: Path, anchor: str | None = None) -> Path:
@@ -62,7 +63,8 @@ def _plan(results: Record) -> str:
     lines = [
         f"Models: {models}. Classic codecs: {', '.join(plan['baselines']) or 'none'}. Software: {packages}.",
         "Rates are of whole files. Brackets are 95 % bootstrap intervals of the mean over items; n/m: n of m items "
-        "were scored. Bold is the best mean of a group.",
+        f"were scored. Bold is the best mean of a group, among files within {EQUAL:g} % of equal bytes; a codec that "
+        "is further off has no setting so small, or so large.",
     ]
     if not plan["lpips"]:
         lines.append("LPIPS: unavailable, no backbone was given (`--lpips-backbone`, or `--lpips` to fetch one).")
@@ -138,15 +140,23 @@ def _quality(groups: list[list[Record]], medium: str, bold: bool = True) -> str:
     names = list(dict.fromkeys(name for group in groups for entry in group for name in entry["metrics"]))
     rows = []
     for group in groups:
-        best = {name: _best([e["metrics"].get(name) for e in group], name) for name in names}
+        fair = [e for e in group if abs(_bytes_off(e)) <= EQUAL]
+        best = {name: _best([e["metrics"].get(name) for e in fair], name) for name in names}
         for entry in group:
-            setting = f"{entry['bytes_off']['mean']:+.1f} % bytes" if "matched_to" in entry else entry["setting"]
+            setting = f"{_bytes_off(entry):+.1f} % bytes" if "matched_to" in entry else entry["setting"]
             count = entry["items"] + entry["failed"]
             label = _title(entry["system"]) + (f" ({entry['items']}/{count})" if entry["failed"] else "")
-            cells = [_cell(entry["metrics"].get(n), n, bold and len(group) > 1 and best[n]) for n in names]
+            cells = [
+                _cell(entry["metrics"].get(n), n, bold and len(fair) > 1 and entry in fair and best[n]) for n in names
+            ]
             rates = [f"{entry[rate]['mean']:.3f}" for rate in ("rate", "payload_rate")]
             rows.append([label, setting, *rates, *cells])
     return table(["system", "setting", UNITS[medium], "without container", *names], rows)
+
+
+def _bytes_off(entry: Record) -> float:
+    """Per cent by which matched files are larger than those they were matched to."""
+    return float(entry["bytes_off"]["mean"]) if "matched_to" in entry else 0.0
 
 
 def _best(found: list[Record | None], name: str) -> float | None:
@@ -154,12 +164,12 @@ def _best(found: list[Record | None], name: str) -> float | None:
     return (min if name in LOWER_IS_BETTER else max)(means, default=None)
 
 
-def _cell(found: Record | None, name: str, best: float | bool | None) -> str:
+def _cell(found: Record | None, name: str, best: float | None) -> str:
     if found is None or found["mean"] is None:
         return "unscored" if found else "-"
     digits = DECIMALS.get(name, 3)
     text = f"{found['mean']:.{digits}f}"
-    if best is not False and best is not None and text == f"{best:.{digits}f}":
+    if best is not None and text == f"{best:.{digits}f}":
         text = f"**{text}**"
     if found["low"] is not None:
         text += f" [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"

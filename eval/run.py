@@ -241,8 +241,8 @@ def save_sample(folder: Path, set_name: str, item: str, label: str, medium: str,
 
 def sample_path(folder: Path, set_name: str, item: str, label: str, medium: str) -> Path:
     """Where a run keeps what one system made of one item."""
-    return folder.joinpath("samples", *map(_flat, (set_name, item))) / (
-        f"{_flat(label)}.{'png' if medium == 'image' else 'flac'}"
+    return folder.joinpath("samples", *map(flat_name, (set_name, item))) / (
+        f"{flat_name(label)}.{'png' if medium == 'image' else 'flac'}"
     )
 
 
@@ -261,10 +261,10 @@ def unpack_tokens(text: str) -> NDArray[np.int64]:
 
 def file_path(folder: Path, system: str, setting: str, set_name: str, item: str) -> Path:
     """Where a run keeps the file of an item."""
-    return folder.joinpath("files", *map(_flat, (system, setting, set_name, item)))
+    return folder.joinpath("files", *map(flat_name, (system, setting, set_name, item)))
 
 
-def _flat(name: str) -> str:
+def flat_name(name: str) -> str:
     """A name that is one part of a path, on every file system."""
     flat = quote(name, safe=" @,+=()").replace(" ", "_").lstrip(".") or "_"
     if len(flat) > MAX_NAME:
