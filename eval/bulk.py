@@ -264,7 +264,7 @@ def _start_ray(workers: int, address: str | None) -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     # Workers on this machine find the sources where this process does; on a cluster codec is installed.
     paths = os.pathsep.join(str(Path(path).resolve()) for path in sys.path if path != "" and Path(path).is_dir())
-    local = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": 1 << 27}
+    local = {"num_cpus": workers + 1, "include_dashboard": False, "object_store_memory": 1 << 27}
     variables = {"OMP_NUM_THREADS": "1"} | ({} if address else {"PYTHONPATH": paths})
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
