@@ -95,6 +95,10 @@ def _set(folder: Path, name: str, medium: str, results: Record, timing: list[Rec
     parts = [f"## {name}: {count} {kind}{cut}"]
     if models:
         parts += ["### At the bytes of each model", _quality(_groups(entries), medium)]
+    unscored = _unscored(entries)
+    if unscored:
+        parts.append(unscored)
+    if models:
         parts += ["### Codebook use", _use(models), _histograms(folder, name, stem, models)]
     if baselines:
         parts += ["### Classic codecs", _quality([[e] for e in baselines], medium, bold=False)]
@@ -152,6 +156,17 @@ def _quality(groups: list[list[Record]], medium: str, bold: bool = True) -> str:
             rates = [f"{entry[rate]['mean']:.3f}" for rate in ("rate", "payload_rate")]
             rows.append([label, setting, *rates, *cells])
     return table(["system", "setting", UNITS[medium], "without container", *names], rows)
+
+
+def _unscored(entries: list[Record]) -> str:
+    """Why items are missing from means."""
+    found: dict[tuple[str, str, int], list[str]] = {}
+    for entry in entries:
+        for metric, reasons in entry["unscored"].items():
+            for reason, count in reasons.items():
+                found.setdefault((metric, reason, count), []).append(f"{_title(entry['system'])} {entry['setting']}")
+    lines = [f"- {metric}, {count} x {reason}: {', '.join(names)}" for (metric, reason, count), names in found.items()]
+    return "Not scored, and in no mean:\n\n" + "\n".join(lines) if lines else ""
 
 
 def _bytes_off(entry: Record) -> float:

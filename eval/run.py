@@ -370,9 +370,9 @@ def run_all(plan: Plan, sets: list[TestSet], folder: Path, workers: int = 1, fre
     """
     with open_journal(folder, header_of(plan, sets), fresh) as journal:
         todo = [
-            (one.name, item, one.crop, number < SAMPLES)
-            for one in sets
-            for number, item in enumerate(one.items)
+            (one.name, item, one.crop, item.name in samples)
+            for one, samples in ((one, _samples(one)) for one in sets)
+            for item in one.items
             if (one.name, item.name) not in journal.lines
         ]
         total = sum(len(one.items) for one in sets)
@@ -381,6 +381,14 @@ def run_all(plan: Plan, sets: list[TestSet], folder: Path, workers: int = 1, fre
                 journal.append(line)
                 bar.update()
         return journal
+
+
+def _samples(one: TestSet) -> set[str]:
+    """The first few items of each kind of file, so that a mixed folder has some of both media."""
+    kinds: dict[str, list[str]] = {}
+    for item in one.items:
+        kinds.setdefault(Path(item.name).suffix.lower(), []).append(item.name)
+    return {name for names in kinds.values() for name in names[:SAMPLES]}
 
 
 def _measured(plan: Plan, folder: Path, todo: list[Job], workers: int) -> Iterator[Record]:
