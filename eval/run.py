@@ -265,8 +265,10 @@ def file_path(folder: Path, system: str, setting: str, set_name: str, item: str)
 
 
 def flat_name(name: str) -> str:
-    """A name that is one part of a path, on every file system."""
-    flat = quote(name, safe=" @,+=()").replace(" ", "_").lstrip(".") or "_"
+    """A name that is one part of a path, another one for every name."""
+    flat = quote(name, safe=" @,+=()") or "%"
+    if flat.startswith("."):
+        flat = f"%2E{flat[1:]}"
     if len(flat) > MAX_NAME:
         flat = f"{flat[:MAX_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
     return flat
