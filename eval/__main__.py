@@ -1,160 +1,185 @@
-"""python -m eval MODEL... --data PATH: compresses to real bitstreams, decompresses them, measures.
+"""python -m eval MODEL... --data DIR|NAME...: compresses to real files, decompresses them, measures, and reports.
 
-PATH is a folder, a .tar or a media file. Prints a line for each size; --out keeps one record per item and size as JSON,
---card the means in the model's card, where `eval.report` and the choice of the default model find them.
+Prints a line for each model and codebook size; --out DIR keeps everything: a record for each item and a summary with
+intervals in results.json, a report with tables and pictures in report.md, the compressed files. A run that was stopped
+goes on where it was: same command, same folder. --card NAME keeps the means in a model's card, where `eval.report` and
+the choice of the default model find them.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
+import dataclasses
 import json
+import os
 import sys
-import time
-from itertools import islice
+import tempfile
+from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from tqdm import tqdm
-
-from codec import cards, coding
-from codec.bitstream import DEFAULT_LIMITS, Reader, unpack
-from codec.errors import CodecError, MediaError
-from codec.files import walk
-from codec.media import detect, load_audio, load_image
+from codec import cards
+from codec.errors import MediaError
+from codec.terminal import UsageError, run
 
 try:
-    from eval.metrics import METRICS, SAMPLE_RATE, score
+    from eval import baselines, lpips_metric, paper, summary
+    from eval.datasets import ROOT_VARIABLE, TestSet, find
+    from eval.metrics import METRICS
+    from eval.run import Plan, Record, run_all
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval]'")
 
-Record = dict[str, Any]
-
-
-def evaluate(content: bytes, model: coding.Model, size: int) -> tuple[Record, np.ndarray]:
-    """One item at one codebook size: its record, and its indices (G, n)."""
-    file = io.BytesIO()
-    start = time.perf_counter()
-    if model.card.medium == "image":
-        original = load_image(io.BytesIO(content))
-        written = coding.compress_image(original, file, model, size)
-        encoded = time.perf_counter()
-        decoded = coding.decompress_image(Reader(io.BytesIO(file.getvalue())), model)
-    else:
-        samples, _ = load_audio(io.BytesIO(content), SAMPLE_RATE)
-        mono = samples.mean(1, keepdims=True)
-        written = coding.compress_speech([mono], SAMPLE_RATE, 1, file, model, size)
-        encoded = time.perf_counter()
-        blocks = list(coding.decompress_speech(Reader(io.BytesIO(file.getvalue())), model))
-        original, decoded = mono[:, 0], np.clip(np.concatenate(blocks)[:, 0], -1, 1)
-    done = time.perf_counter()
-    indices = unpack(file.getvalue(), model.tables.get(size), DEFAULT_LIMITS)[1][0]
-    record: Record = {
-        "bytes": written.total_bytes,
-        "payload_bytes": written.payload_bytes,
-        "units": written.units,
-        "encode_s": encoded - start,
-        "decode_s": done - encoded,
-    }
-    return record | score(model.card.medium, original, decoded), indices
-
-
-def summarise(medium: str, records: list[Record], indices: np.ndarray, num_codes: int) -> Record:
-    """Means over items, and codebook use over all their tokens together."""
-    units = np.array([r["units"] for r in records])
-    scale = 1000 if medium == "speech" else 1
-    rate = np.array([8 * r["bytes"] for r in records]) / units / scale
-    counts = np.bincount(indices.ravel(), minlength=num_codes)
-    p = counts[counts > 0] / counts.sum()
-    entropy = float(-(p * np.log2(p)).sum())
-    payload_bits = 8 * sum(r["payload_bytes"] for r in records)
-    summary: Record = {
-        "items": len(records),
-        "rate": float(rate.mean()),
-        "bits_per_token": payload_bits / indices.size,
-        "H0": entropy,
-        "CVU": 2**entropy / num_codes,
-        "encode_speed": float(units.sum() / sum(r["encode_s"] for r in records)),
-        "decode_speed": float(units.sum() / sum(r["decode_s"] for r in records)),
-    }
-    for name in METRICS[medium]:
-        values = [r[name] for r in records if r[name] is not None]
-        summary[name] = float(np.mean(values)) if values else None
-        summary[f"{name}_scored"] = len(values)
-    return summary
+CARD_TABLES = ("rate", "bits_per_token", "H0", "CVU")
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval", description=__doc__)
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="a shipped model, or the path of a card")
-    parser.add_argument("--data", type=Path, nargs="+", required=True, metavar="PATH")
-    parser.add_argument("-k", "--codebook-size", metavar="K,...", help="default: all that a model offers")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="writes all records as JSON")
-    parser.add_argument("--card", metavar="NAME", help="keep the means in the model's card, as results on NAME")
-    parser.add_argument("--first", type=int, metavar="N", help="only the first N items")
-    options = parser.parse_args(arguments)
-    results: list[Record] = []
-    try:
-        items = list(islice(walk(options.data), options.first))
-        for name in options.models:
-            model = coding.load(cards.find(name))
-            chosen = options.codebook_size
-            for size in map(int, chosen.split(",")) if chosen else model.codec.bottleneck.codebook_sizes:
-                results.append(_evaluate_all(items, model, model.codec.bottleneck.check_size(size)))
-                if options.out:  # after each, so that nothing measured is lost
-                    options.out.parent.mkdir(parents=True, exist_ok=True)
-                    options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-                if options.card:
-                    _keep(model.card.path, options.card, results[-1])
-    except (CodecError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _keep(path: Path, name: str, result: Record) -> None:
-    """Writes a summary into a card, which the model's identity does not cover."""
-    card = json.loads(path.read_text(encoding="utf-8"))
-    summary = {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in result["summary"].items()}
-    timing = ("encode_speed", "decode_speed")  # of this machine, not of the model
-    kept = {key: value for key, value in summary.items() if key not in timing}
-    card.setdefault("results", {}).setdefault(name, {})[str(result["codebook_size"])] = kept
-    partial = path.with_suffix(".json.part")
-    partial.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
-def _evaluate_all(items: list[tuple[str, bytes]], model: coding.Model, size: int) -> Record:
-    medium = model.card.medium
-    records, all_indices, skipped = [], [], []
-    for name, content in tqdm(items, desc=f"{model.card.name} K={size}", disable=None):
-        try:
-            if detect(content[:16]) != medium:
-                raise MediaError(f"not {medium}")
-            record, indices = evaluate(content, model, size)
-        except MediaError as error:
-            skipped.append(f"{name}: {error}")
-            continue
-        records.append({"item": Path(name).name} | record)
-        all_indices.append(indices)
-    if not records:
-        raise MediaError(f"nothing to evaluate: {len(skipped)} files are not {medium}")
-    number = model.codec.bottleneck.num_codes(size)
-    summary = summarise(medium, records, np.concatenate(all_indices, 1), number)
-    unit, pace, per = ("kbit/s", "x real time", 1.0) if medium == "speech" else ("bit/pixel", "megapixel/s", 1e6)
-    quality = ", ".join(f"{m} {_number(summary[m])} ({summary[f'{m}_scored']}/{len(records)})" for m in METRICS[medium])
-    print(
-        f"{model.card.name} K={size} ({number}): {len(records)} items, {summary['rate']:.4g} {unit}, {quality}, "
-        f"{summary['bits_per_token']:.2f} bit/token, H0 {summary['H0']:.2f}, CVU {summary['CVU']:.3f}, "
-        f"{summary['encode_speed'] / per:.3g} + {summary['decode_speed'] / per:.3g} {pace}",
-        flush=True,
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="a shipped model, or the path of a card")
+    parser.add_argument(
+        "--data", nargs="+", required=True, metavar="PATH|NAME", help="test sets: a folder, .tar or file, or a name"
     )
-    return {"model": model.card.name, "codebook_size": size, "summary": summary, "records": records, "skipped": skipped}
+    parser.add_argument("--root", type=Path, metavar="DIR", help=f"of named sets; default ${ROOT_VARIABLE}, or data")
+    parser.add_argument("-k", "--codebook-size", metavar="K,...", help="default: all that a model offers")
+    parser.add_argument("--baselines", default="", metavar="NAME,...", help="classic codecs, or all; on their curves")
+    parser.add_argument("--match-rate", action="store_true", help="baselines at the bytes of each model's files, too")
+    parser.add_argument("--no-curves", action="store_true", help="baselines at matched bytes only")
+    parser.add_argument("--anchor", metavar="NAME", help="of BD-rates; default: the first baseline of a medium")
+    parser.add_argument("--neighbour", action="append", default=[], metavar="KIND:PATH", help="see eval.systems")
+    parser.add_argument("--lpips", default="", metavar="NET,...", help="alex, vgg, squeeze; fetched if need be")
+    parser.add_argument("--lpips-backbone", type=Path, action="append", default=[], metavar="FILE")
+    parser.add_argument("--quick", action="store_true", help="only PSNR and SSIM, PESQ and STOI")
+    parser.add_argument("--crop", type=int, metavar="N", help="scale and cut pictures to N x N; default: of the set")
+    parser.add_argument("--first", type=int, metavar="N", help="only the first N items of each set")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keeps records, files and report")
+    parser.add_argument("--fresh", action="store_true", help="measure again what DIR has")
+    parser.add_argument("--card", metavar="NAME", help="keep the means in the models' cards, as results on NAME")
+    return run(parser, arguments, _evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    if options.card and len(options.data) > 1:
+        raise UsageError("--card names the results of one test set; give one --data")
+    for name, value in (("--first", options.first), ("--crop", options.crop), ("--workers", options.workers)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} {value}: want at least 1")
+    if options.out and options.out.is_file():
+        raise UsageError(f"--out {options.out} is a file; give a folder")
+    sets = [_test_set(name, options) for name in options.data]
+    twice = [name for name, count in Counter(one.name for one in sets).items() if count > 1]
+    if twice:
+        raise UsageError(f"--data: two sets are called {twice[0]}; rename a folder")
+    plan = _plan(options)
+    with nullcontext(options.out) if options.out else tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        journal = run_all(plan, sets, out, options.workers, options.fresh)
+        results = summary.summarise(journal)
+        _print(results)
+        if not results["records"]:
+            first = results["skipped"][0]
+            raise MediaError(
+                f"nothing to evaluate: {len(results['skipped'])} skipped ({first['item']}: {first['reason']})"
+            )
+        if options.out:
+            summary.write_json(out / "results.json", results)
+            summary.write_json(out / "timing.json", summary.speeds(journal))
+            print(f"report: {paper.write(out, options.anchor)}")
+        if options.card:
+            for name, path, _ in plan.models:
+                _keep(Path(path), options.card, [e for e in results["summary"] if e["system"] == name])
+
+
+def _test_set(name: str, options: argparse.Namespace) -> TestSet:
+    found = find(name, options.root)
+    items = found.items[: options.first]
+    return dataclasses.replace(found, items=items, crop=options.crop or found.crop)
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    found = [cards.find(name) for name in options.models]
+    names = Counter(card.name for card in found)
+    models = tuple(
+        (
+            card.name if names[card.name] == 1 else f"{card.name}-{card.model_id.hex()[:8]}",
+            str(card.path),
+            _sizes(card, options),
+        )
+        for card in found
+    )
+    chosen = [name for name in options.baselines.split(",") if name]
+    known = baselines.find(chosen)
+    if options.anchor and options.anchor not in {b.name for b in known} | {name for name, _, _ in models}:
+        raise UsageError(f"--anchor {options.anchor} is not in this run")
+    if not models and not known and not options.neighbour:
+        raise UsageError("name a MODEL, --baselines or a --neighbour")
+    nets = [net for net in options.lpips.split(",") if net]
+    sources, notices = lpips_metric.sources(nets, options.lpips_backbone) if not options.quick else ([], [])
+    for notice in notices:
+        print(notice, file=sys.stderr)
+    return Plan(
+        models=models,
+        baselines=tuple(b.name for b in known),
+        curves=not options.no_curves,
+        match=options.match_rate,
+        neighbours=tuple(options.neighbour),
+        lpips=tuple(sources),
+        quick=options.quick,
+    )
+
+
+def _sizes(card: cards.Card, options: argparse.Namespace) -> tuple[int, ...]:
+    if options.codebook_size is None:
+        return tuple(card.num_codes)
+    try:
+        sizes = tuple(dict.fromkeys(int(word) for word in options.codebook_size.split(",")))
+    except ValueError:
+        raise UsageError(f"--codebook-size {options.codebook_size}: want numbers with commas between") from None
+    for size in sizes:
+        if size not in card.num_codes:
+            offered = ", ".join(map(str, card.num_codes))
+            raise UsageError(f"--codebook-size {size}: {card.name} offers {offered}")
+    return sizes
+
+
+def _print(results: Record) -> None:
+    """A line for each model and size, and one for each item that was skipped."""
+    for skipped in results["skipped"]:
+        print(f"skipped {skipped['set']}/{skipped['item']}: {skipped['reason']}", file=sys.stderr)
+    for entry in results["summary"]:
+        if "use" not in entry:
+            continue
+        unit = "kbit/s" if entry["medium"] == "speech" else "bit/pixel"
+        quality = ", ".join(
+            f"{name} {_number(found['mean'])} ({found['scored']}/{found['of']})"
+            for name, found in entry["metrics"].items()
+        )
+        found = entry["use"]
+        print(
+            f"{entry['system']} K={entry['setting']} on {entry['set']}: {entry['items']} items, "
+            f"{entry['rate']['mean']:.4g} {unit}, {quality}, {found['bits_per_token']:.2f} bit/token, "
+            f"H0 {found['H0']:.2f}, CVU {found['CVU']:.3f}",
+            flush=True,
+        )
 
 
 def _number(value: float | None) -> str:
     return "unscored" if value is None else f"{value:.4g}"
+
+
+def _keep(path: Path, name: str, entries: list[Record]) -> None:
+    """Writes means into a card, which the model's identity does not cover."""
+    card = json.loads(path.read_text(encoding="utf-8"))
+    for entry in entries:
+        found = {"items": entry["items"], "rate": entry["rate"]["mean"]}
+        found |= {key: entry["use"][key] for key in CARD_TABLES if key in entry["use"]}
+        for metric in METRICS[entry["medium"]]:
+            found |= {metric: entry["metrics"][metric]["mean"], f"{metric}_scored": entry["metrics"][metric]["scored"]}
+        kept = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in found.items()}
+        card.setdefault("results", {}).setdefault(name, {})[entry["setting"]] = kept
+    partial = path.with_suffix(".json.part")
+    partial.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 if __name__ == "__main__":

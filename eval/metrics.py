@@ -1,34 +1,84 @@
 """Quality metrics, each from its established package, on what a user has: decoded samples and pixels.
 
-Pictures are (H, W, 3) uint8; speech is (T,) float at 16 kHz. What cannot be scored is None, never a sentinel.
+Pictures are (H, W, 3) uint8; speech is (T,) float at 16 kHz. What cannot be scored is None, never a sentinel, and
+`measure` says why: silence, too short, too small, no difference, a signal that the metric's model finds no speech in.
+
+`METRICS` are the two that every table has; `MORE_METRICS` cost more or ask for more. LPIPS is in `eval.lpips_metric`,
+since it needs weights.
 """
 
 from __future__ import annotations
 
+import inspect
 import warnings
+from collections.abc import Callable
+from functools import lru_cache, wraps
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from pesq import PesqError, pesq
+from pesq import NoUtterancesError, PesqError, pesq
 from pystoi import stoi as _stoi
+from pytorch_msssim import ms_ssim as _ms_ssim
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torchaudio.transforms import MelSpectrogram
+from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 
 SAMPLE_RATE = 16_000  # Hz
 MIN_PESQ_SECONDS = 0.25
+MIN_MS_SSIM = 161  # pixels: five scales under a window of 11
+STFT_SIZES = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))  # FFT, hop, window: Yamamoto et al. 2020
+MEL = {"n_fft": 1024, "hop_length": 256, "n_mels": 80, "power": 1.0}
+MAGNITUDE_FLOOR, MEL_FLOOR = 1e-7, 1e-5  # of power, and of mel magnitude
 
 Pixels = NDArray[np.uint8]
 Signal = NDArray[np.floating]
+Metric = Callable[[NDArray, NDArray], "float | None"]
 
 
-def psnr(x: Pixels, x_hat: Pixels) -> float | None:
+class Unscored(ValueError):  # noqa: N818  a finding, not a fault
+    """A metric has no value for this pair; the message is the reason."""
+
+
+def optional(metric: Callable[[NDArray, NDArray], float]) -> Metric:
+    """Makes a metric return None where it raises Unscored."""
+
+    @wraps(metric)
+    def scored(x: NDArray, x_hat: NDArray) -> float | None:
+        return measure(metric, x, x_hat)[0]
+
+    return scored
+
+
+def measure(metric: Metric, x: NDArray, x_hat: NDArray) -> tuple[float | None, str | None]:
+    """A metric's value, or None and the reason why there is none."""
+    if x.shape != x_hat.shape:
+        raise ValueError(f"signals of different shapes, {x.shape} and {x_hat.shape}; align them first")
+    try:
+        value = inspect.unwrap(metric)(x, x_hat)
+    except Unscored as reason:
+        return None, str(reason)
+    if value is None or not np.isfinite(value):
+        return None, "not finite"
+    return float(value), None
+
+
+# ----------------------------------------------------------------------------------------------------------- pictures
+
+
+@optional
+def psnr(x: Pixels, x_hat: Pixels) -> float:
     """Peak signal-to-noise ratio in dB over all pixels and channels; None for equal pictures, where it is infinite."""
-    return None if np.array_equal(x, x_hat) else float(peak_signal_noise_ratio(x, x_hat, data_range=255))
+    if np.array_equal(x, x_hat):
+        raise Unscored("no difference")
+    return float(peak_signal_noise_ratio(x, x_hat, data_range=255))
 
 
-def ssim(x: Pixels, x_hat: Pixels) -> float | None:
+@optional
+def ssim(x: Pixels, x_hat: Pixels) -> float:
     """Structural similarity in [-1, 1] with the Gaussian window of Wang et al.; None below 11 x 11 pixels."""
     if min(x.shape[:2]) < 11:
-        return None
+        raise Unscored("below 11 x 11 pixels")
     return float(
         structural_similarity(
             x, x_hat, data_range=255, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
@@ -36,31 +86,130 @@ def ssim(x: Pixels, x_hat: Pixels) -> float | None:
     )
 
 
-def pesq_wb(x: Signal, x_hat: Signal) -> float | None:
+@optional
+def ms_ssim(x: Pixels, x_hat: Pixels) -> float:
+    """SSIM over five scales (Wang et al. 2003), 0 to 1; None below 161 x 161 pixels."""
+    if min(x.shape[:2]) < MIN_MS_SSIM:
+        raise Unscored(f"below {MIN_MS_SSIM} x {MIN_MS_SSIM} pixels")
+    pair = [torch.tensor(p).movedim(2, 0)[None].float() for p in (x_hat, x)]
+    return float(_ms_ssim(*pair, data_range=255))
+
+
+# ------------------------------------------------------------------------------------------------------------- speech
+
+
+def _need_sound(x: Signal, x_hat: Signal) -> None:
+    if not len(x):
+        raise Unscored("no samples")
+    if not np.any(x) or not np.any(x_hat):
+        raise Unscored("silence")
+
+
+@optional
+def pesq_wb(x: Signal, x_hat: Signal) -> float:
     """Wideband PESQ, 1.04 to 4.64; None for silence and below a quarter of a second."""
-    if len(x) < MIN_PESQ_SECONDS * SAMPLE_RATE or not np.any(x) or not np.any(x_hat):
-        return None
+    if len(x) < MIN_PESQ_SECONDS * SAMPLE_RATE:
+        raise Unscored(f"below {MIN_PESQ_SECONDS} s")
+    _need_sound(x, x_hat)
     try:
         return float(pesq(SAMPLE_RATE, x, x_hat, "wb"))
-    except PesqError:
-        return None  # no utterance was found
+    except NoUtterancesError:
+        raise Unscored("no utterance found") from None
+    except PesqError as error:
+        raise Unscored(str(error) or "PESQ failed") from None
 
 
-def stoi(x: Signal, x_hat: Signal) -> float | None:
+@optional
+def stoi(x: Signal, x_hat: Signal) -> float:
     """Short-time objective intelligibility, 0 to 1; None for silence and where fewer than 30 frames hold speech."""
-    if not np.any(x) or not np.any(x_hat):
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)  # pystoi warns and returns 1e-5 where it cannot score
-        try:
-            return float(_stoi(x, x_hat, SAMPLE_RATE))
-        except (RuntimeWarning, ValueError):
-            return None
+    return _intelligibility(x, x_hat, extended=False)
 
 
-METRICS = {"image": {"PSNR": psnr, "SSIM": ssim}, "speech": {"PESQ": pesq_wb, "STOI": stoi}}
+@optional
+def estoi(x: Signal, x_hat: Signal) -> float:
+    """Extended STOI (Jensen and Taal 2016), 0 to 1; None as for `stoi`."""
+    return _intelligibility(x, x_hat, extended=True)
+
+
+def _intelligibility(x: Signal, x_hat: Signal, extended: bool) -> float:
+    _need_sound(x, x_hat)
+    state = np.random.get_state()
+    np.random.seed(0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)  # pystoi warns and returns 1e-5 where it cannot score
+            return float(_stoi(x, x_hat, SAMPLE_RATE, extended=extended))
+    except (RuntimeWarning, ValueError):
+        raise Unscored("fewer than 30 frames of speech") from None
+    finally:
+        np.random.set_state(state)
+
+
+@optional
+def si_sdr(x: Signal, x_hat: Signal) -> float:
+    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019), the mean not taken off."""
+    _need_sound(x, x_hat)
+    if np.array_equal(x, x_hat):
+        raise Unscored("no difference")
+    return float(scale_invariant_signal_distortion_ratio(_double(x_hat), _double(x)))
+
+
+@optional
+def stft_distance(x: Signal, x_hat: Signal) -> float:
+    """Multi-resolution STFT distance (Yamamoto et al. 2020), of magnitude and of its logarithm, lower is better.
+
+    The mean over three resolutions of |S - S_hat|_F / |S|_F + mean |ln S - ln S_hat|.
+    """
+    _need_sound(x, x_hat)
+    if len(x) <= STFT_SIZES[-1][0] // 2:
+        raise Unscored(f"no longer than {STFT_SIZES[-1][0] // 2} samples")
+    total = 0.0
+    for size, hop, window in STFT_SIZES:
+        s, s_hat = (
+            torch.stft(signal, size, hop, window, torch.hann_window(window, dtype=torch.float64), return_complex=True)
+            .abs()
+            .square()
+            .clamp(min=MAGNITUDE_FLOOR)
+            .sqrt()
+            for signal in (_double(x), _double(x_hat))
+        )
+        total += float((s - s_hat).norm() / s.norm() + (s.log() - s_hat.log()).abs().mean())
+    return total / len(STFT_SIZES)
+
+
+@optional
+def mel_distance(x: Signal, x_hat: Signal) -> float:
+    """Mean absolute difference of log10 mel magnitudes, 80 bands of 1024 samples each 256, lower is better."""
+    if len(x) <= MEL["n_fft"] // 2:
+        raise Unscored(f"no longer than {int(MEL['n_fft']) // 2} samples")
+    with torch.inference_mode():
+        m, m_hat = (_mel()(_double(signal)).clamp(min=MEL_FLOOR).log10() for signal in (x, x_hat))
+    return float((m - m_hat).abs().mean())
+
+
+@lru_cache(1)
+def _mel() -> MelSpectrogram:
+    return MelSpectrogram(SAMPLE_RATE, **MEL).double()
+
+
+def _double(x: Signal) -> torch.Tensor:
+    return torch.tensor(np.asarray(x), dtype=torch.float64)
+
+
+# -------------------------------------------------------------------------------------------------------------- table
+
+METRICS: dict[str, dict[str, Metric]] = {
+    "image": {"PSNR": psnr, "SSIM": ssim},
+    "speech": {"PESQ": pesq_wb, "STOI": stoi},
+}
+MORE_METRICS: dict[str, dict[str, Metric]] = {
+    "image": {"MS-SSIM": ms_ssim},
+    "speech": {"ESTOI": estoi, "SI-SDR": si_sdr, "STFT": stft_distance, "mel": mel_distance},
+}
+LOWER_IS_BETTER = {"STFT", "mel", "LPIPS-alex", "LPIPS-vgg", "LPIPS-squeeze"}
+DECIMALS = {"PSNR": 2, "SI-SDR": 2, "PESQ": 2}  # all others: 3
 
 
 def score(medium: str, x: NDArray, x_hat: NDArray) -> dict[str, float | None]:
-    """All metrics of a medium."""
+    """The metrics of a medium that every table has."""
     return {name: metric(x, x_hat) for name, metric in METRICS[medium].items()}

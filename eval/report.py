@@ -1,13 +1,17 @@
 """python -m eval.report: the shipped models and what they reach, as Markdown, from their cards.
 
 The figures come from `python -m eval MODEL --data PATH --card NAME`; a test holds the README to this output.
+`python -m eval.report DIR` writes the report of a run, DIR/report.md, anew.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
+from pathlib import Path
 
 from codec.cards import Card, list_cards
+from codec.terminal import run
 
 COLUMNS: dict[str, tuple[str, dict[str, int]]] = {  # unit of the rate; metrics and their decimals
     "speech": ("kbit/s", {"STOI": 3, "PESQ": 2}),
@@ -46,5 +50,21 @@ def _trained(card: Card) -> str:
     return f"`{card.name}`: {size}, {how['minutes']:.0f} minutes on {hardware}, seed {how['seed']}."
 
 
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m eval.report", description=__doc__)
+    parser.add_argument("run", nargs="?", type=Path, metavar="DIR", help="what python -m eval --out DIR left")
+    parser.add_argument("--anchor", metavar="NAME", help="of BD-rates; default: the first baseline of a medium")
+    return run(parser, arguments, _command)
+
+
+def _command(options: argparse.Namespace) -> None:
+    if options.run is None:
+        sys.stdout.write(report())
+        return
+    from eval import paper  # matplotlib: the cards do without
+
+    print(f"report: {paper.write(options.run, options.anchor)}")
+
+
 if __name__ == "__main__":
-    sys.stdout.write(report())
+    sys.exit(main())

@@ -1,0 +1,337 @@
+"""python -m eval.bulk MODEL --data DIR|NAME... --out OUT: compresses, and scores, large sets as a Ray Data job.
+
+Ray runs on this machine, or on a cluster by --address, whose nodes see the data and OUT under the same paths and have
+codec installed; --workers 0 needs no Ray. What comes out is Parquet, a row for each item with its indices, tokens for a
+language model; or .bin files, with rows that describe them.
+
+    items ─shards of 64─> worker ─each item─> OUT/staging/SHARD/ITEM.{bin,json} ─whole shard─> OUT/part-N.parquet
+
+An item is done when its .json stands in the staging folder, under its name at once and whole; a shard, when its Parquet
+does. So a worker that is killed loses the item in its hands and nothing else: whoever takes its shard over, in this run
+or the next, goes on behind the last finished item. OUT/log has a line for each item that was really computed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from codec import cards
+from codec.errors import CodecError, MediaError
+from codec.files import writing
+from codec.terminal import UsageError, run
+
+try:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from eval.datasets import Item, find, load_signal
+    from eval.lpips_metric import Source, sources
+    from eval.metrics import METRICS, Metric, measure
+    from eval.run import flat_name
+    from eval.systems import ModelSystem, load_models
+except ModuleNotFoundError as missing:
+    sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval,cluster]'")
+
+SHARD = 64  # items
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker knows: the work, and where it goes.
+
+    Attributes:
+        items: (set, item, crop), in order.
+        shard: Items of one Parquet file.
+        keep: "parquet" or "bin".
+        score: Whether files are decoded and measured.
+    """
+
+    model: tuple[str, str, tuple[int, ...]]
+    items: tuple[tuple[str, Item, int | None], ...]
+    out: Path
+    shard: int
+    keep: str
+    score: bool
+    lpips: tuple[Source, ...] = ()
+
+    @property
+    def num_shards(self) -> int:
+        return -(-len(self.items) // self.shard)
+
+    def part(self, number: int) -> Path:
+        """The Parquet file of a shard."""
+        return self.out / f"part-{number:05d}.parquet"
+
+    def fingerprint(self) -> Record:
+        """What another run into the same folder must share."""
+        name, path, (size,) = self.model
+        listing = json.dumps([[one, item.name, item.size, crop] for one, item, crop in self.items]).encode()
+        return {
+            "model": [name, cards.find(path).model_id.hex(), size],
+            "items": [len(self.items), hashlib.sha256(listing).hexdigest()],
+            "shard": self.shard,
+            "format": self.keep,
+            "score": self.score,
+            "lpips": [source.net for source in self.lpips],
+        }
+
+
+class ShardWorker:
+    """Finishes shards; one in each process, with the model loaded once."""
+
+    def __init__(self, job: Job) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        self._job = job
+        self._system: ModelSystem = load_models([job.model])[0]
+        self._metrics: dict[str, Metric] = dict(METRICS[self._system.medium]) if job.score else {}
+        if job.score and self._system.medium == "image":
+            self._metrics |= {source.name: source.load() for source in job.lpips}
+        self._log = job.out / "log" / f"{socket.gethostname()}-{os.getpid()}.jsonl"
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, row: Record) -> Record:
+        """Does what is left of a shard, {"shard": number}; returns the counts of its items."""
+        job, number = self._job, int(row["shard"])
+        first = number * job.shard
+        mine = job.items[first : first + job.shard]
+        if not job.part(number).is_file():
+            staging = job.out / "staging" / f"{number:05d}"
+            rows = [self._item(staging, *work) for work in mine]
+            self._write(number, rows)
+            shutil.rmtree(staging, ignore_errors=True)
+        return {"shard": number, "items": len(mine)}
+
+    def _item(self, staging: Path, set_name: str, item: Item, crop: int | None) -> Record:
+        """One item's row, computed or as an earlier worker left it."""
+        done = staging / f"{flat_name(f'{set_name}/{item.name}')}.json"
+        target = done.with_suffix(".bin")
+        if self._job.keep == "bin":
+            target = self._job.out / "files" / flat_name(set_name) / f"{flat_name(item.name)}.bin"
+        if done.is_file():
+            row: Record = json.loads(done.read_text(encoding="utf-8"))
+        else:
+            with self._log.open("a", encoding="utf-8") as log:
+                row = self._compute(set_name, item, crop, target)
+                with writing(str(done), force=True) as file:
+                    file.write(json.dumps(row).encode())
+                log.write(json.dumps({"set": set_name, "item": item.name, "time": time.time()}) + "\n")
+        if self._job.keep == "parquet" and row["skipped"] is None:
+            indices = self._system.indices(target.read_bytes())
+            assert indices is not None
+            row |= {"indices": indices.ravel().tolist(), "shape": list(indices.shape)}
+        return row
+
+    def _compute(self, set_name: str, item: Item, crop: int | None, target: Path) -> Record:
+        name, path, (size,) = self._job.model
+        row: Record = {
+            "set": set_name, "item": item.name, "model": name, "model_id": cards.find(path).model_id.hex(),
+            "codebook_size": size, "num_codes": self._system.num_codes, "skipped": None,
+        }  # fmt: skip
+        try:
+            medium, signal = load_signal(item, crop)
+            if medium != self._system.medium:
+                raise MediaError(f"{medium}, which {name} does not code")
+        except (CodecError, OSError) as error:
+            return row | {"skipped": " ".join(str(error).split())}
+        data = self._system.compress(signal)
+        with writing(str(target), force=True) as file:
+            file.write(data)
+        row |= {"signal": list(signal.shape), "bytes": len(data), "payload_bytes": self._system.payload(data)}
+        if self._metrics:
+            decoded = self._system.decompress(data, len(signal))
+            pair = (signal[:, 0], decoded[:, 0]) if medium == "speech" else (signal, decoded)
+            row |= {name: measure(metric, *pair)[0] for name, metric in self._metrics.items()}
+        return row
+
+    def _write(self, number: int, rows: list[Record]) -> None:
+        fields = {
+            "set": pa.string(), "item": pa.string(), "model": pa.string(), "model_id": pa.string(),
+            "codebook_size": pa.int64(), "num_codes": pa.int64(), "skipped": pa.string(),
+            "signal": pa.list_(pa.int64()), "bytes": pa.int64(), "payload_bytes": pa.int64(),
+            **dict.fromkeys(self._metrics, pa.float64()),
+        }  # fmt: skip
+        if self._job.keep == "parquet":
+            fields |= {"shape": pa.list_(pa.int64()), "indices": pa.list_(pa.int32())}
+        whole = [{name: row.get(name) for name in fields} for row in rows]
+        table = pa.Table.from_pylist(whole, schema=pa.schema(list(fields.items())))
+        with writing(str(self._job.part(number)), force=True) as file:
+            pq.write_table(table, file, compression="zstd")
+
+
+def read_parts(out: Path) -> Iterator[Record]:
+    """The rows of a finished job, in order."""
+    for path in sorted(out.glob("part-*.parquet")):
+        yield from pq.read_table(path).to_pylist()
+
+
+def run_job(job: Job, workers: int, address: str | None = None) -> None:
+    """Finishes a job: through Ray with this many workers, or in this process with 0.
+
+    Raises:
+        MediaError: Another run is writing there, or left another job's output.
+        CodecError: A worker failed.
+    """
+    with _locked(job.out, job.fingerprint()):
+        todo = [number for number in range(job.num_shards) if not job.part(number).is_file()]
+        sizes = [len(job.items[n * job.shard : (n + 1) * job.shard]) for n in todo]
+        with tqdm(total=len(job.items), initial=len(job.items) - sum(sizes), unit="item", disable=None) as bar:
+            for done in _here(job, todo) if workers == 0 else _through_ray(job, todo, workers, address):
+                bar.update(done["items"])
+        with contextlib.suppress(OSError):
+            (job.out / "staging").rmdir()
+
+
+@contextlib.contextmanager
+def _locked(out: Path, fingerprint: Record) -> Iterator[None]:
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "job.json").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise MediaError(f"{out}: another run is writing there; wait for it, or give another --out") from None
+        file.seek(0)
+        text = file.read()
+        if text.endswith("\n") and json.loads(text) != fingerprint:
+            before = json.loads(text)
+            changed = ", ".join(sorted(key for key in fingerprint if before.get(key) != fingerprint[key]))
+            raise MediaError(f"{out} holds another job ({changed} differ); give another --out")
+        if not text.endswith("\n"):
+            file.truncate(0)
+            file.write(json.dumps(fingerprint) + "\n")
+            file.flush()
+        yield
+
+
+def _here(job: Job, todo: list[int]) -> Iterator[Record]:
+    worker = ShardWorker(job) if todo else None
+    for number in todo:
+        assert worker is not None
+        yield worker({"shard": number})
+
+
+def _through_ray(job: Job, todo: list[int], workers: int, address: str | None) -> Iterator[Record]:
+    if not todo:
+        return
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise CodecError("Ray is not installed; pip install 'codec[cluster]', or use --workers 0") from None
+    started = not ray.is_initialized()
+    if started:
+        _start_ray(workers, address)
+    try:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        shards = ray.data.from_items([{"shard": number} for number in todo], override_num_blocks=len(todo))
+        done = shards.map(
+            ShardWorker,
+            fn_constructor_args=(job,),
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(todo)), max_tasks_in_flight_per_actor=1),
+            num_cpus=1,
+        )  # a worker that dies is started again, and its shard with it: Ray Data's rule
+        yield from done.iter_rows()
+    except ray.exceptions.RayError as error:
+        cause = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
+        raise CodecError(f"a worker failed ({cause}); run again, finished items are kept") from None
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _start_ray(workers: int, address: str | None) -> None:
+    import ray
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # Workers on this machine find the sources where this process does; on a cluster codec is installed.
+    paths = os.pathsep.join(str(Path(path).resolve()) for path in sys.path if path != "" and Path(path).is_dir())
+    local = {"num_cpus": workers + 1, "include_dashboard": False, "object_store_memory": 1 << 27}
+    variables = {"OMP_NUM_THREADS": "1"} | ({} if address else {"PYTHONPATH": paths})
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        ray.init(
+            address=address or "local",
+            runtime_env={"env_vars": variables},
+            log_to_driver=False,
+            logging_level="ERROR",
+            **({} if address else local),
+        )
+    except (ConnectionError, ValueError) as error:
+        raise CodecError(f"no Ray cluster at {address}: {' '.join(str(error).split())}") from None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m eval.bulk", description=__doc__)
+    parser.add_argument("model", metavar="MODEL", help="a shipped model, or the path of a card")
+    parser.add_argument("--data", nargs="+", required=True, metavar="PATH|NAME", help="as for python -m eval")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="where named sets lie")
+    parser.add_argument("-k", "--codebook-size", type=int, default=1024, metavar="K")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="seen by all workers under this path")
+    parser.add_argument("--format", choices=("parquet", "bin"), default="parquet", help="what the indices are kept in")
+    parser.add_argument("--score", action="store_true", help="decode, and add metrics to the rows")
+    parser.add_argument("--lpips-backbone", type=Path, action="append", default=[], metavar="FILE")
+    parser.add_argument("--shard", type=int, default=SHARD, metavar="N", help=f"items a Parquet file; default {SHARD}")
+    parser.add_argument("--first", type=int, metavar="N", help="only the first N items of each set")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="0: without Ray")
+    parser.add_argument("--address", metavar="HOST:PORT", help="of a running Ray cluster, or auto")
+    return run(parser, arguments, _command)
+
+
+def _command(options: argparse.Namespace) -> None:
+    for name, value, least in (
+        ("--shard", options.shard, 1),
+        ("--first", options.first, 1),
+        ("--workers", options.workers, 0),
+    ):
+        if value is not None and value < least:
+            raise UsageError(f"{name} {value}: want at least {least}")
+    card = cards.find(options.model)
+    if options.codebook_size not in card.num_codes:
+        offered = ", ".join(map(str, card.num_codes))
+        raise UsageError(f"--codebook-size {options.codebook_size}: {card.name} offers {offered}")
+    sets = [find(name, options.root) for name in options.data]
+    if len({one.name for one in sets}) < len(sets):
+        raise UsageError("--data: two sets have one name; rename a folder")
+    job = Job(
+        model=(card.name, str(card.path.resolve()), (options.codebook_size,)),
+        items=tuple((one.name, item, one.crop) for one in sets for item in one.items[: options.first]),
+        out=options.out.resolve(),
+        shard=options.shard,
+        keep=options.format,
+        score=options.score,
+        lpips=tuple(sources([], options.lpips_backbone)[0]) if options.score else (),
+    )
+    start = time.perf_counter()
+    run_job(job, options.workers, options.address)
+    rows = list(read_parts(job.out))
+    skipped = [row for row in rows if row["skipped"] is not None]
+    for row in skipped[:20]:
+        print(f"skipped {row['set']}/{row['item']}: {row['skipped']}", file=sys.stderr)
+    elapsed_s = time.perf_counter() - start
+    print(f"{len(rows)} items, {len(skipped)} skipped, in {job.num_shards} shards of {job.out}: {elapsed_s:.1f} s")
+    if len(skipped) == len(rows):
+        raise MediaError(f"nothing was coded: all {len(rows)} items were skipped")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""python -m eval.compare A/results.json B/results.json: is B worse than A? Paired by item; exit code 1 on a regression.
+
+A metric has regressed where B's mean over the items that both scored is worse by more than the margin, and that is no
+accident: p < 0.05 in a Wilcoxon signed-rank test of the differences (below six items, which no such test can tell
+apart, the margin alone decides); or where B leaves items unscored, or out, that A scored.
+
+    A, B ─pairs of (set, system, setting)─> items of both ─differences─> a line each, exit 0 or 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import wilcoxon
+
+from codec.errors import MediaError
+from codec.terminal import UsageError, run
+
+try:
+    from eval.metrics import DECIMALS, LOWER_IS_BETTER
+    from eval.summary import NOT_METRICS, statistic
+except ModuleNotFoundError as missing:
+    sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval]'")
+
+Record = dict[str, Any]
+Key = tuple[str, str, str]  # set, system, setting
+LEVEL = 0.05
+FEWEST = 6  # paired differences, all of one sign, have p = 1/32 at six
+MARGINS = {"PSNR": 0.1, "SI-SDR": 0.1, "PESQ": 0.02, "rate": 0.01}  # of others 0.005; of the rate, a share of A's
+OTHER_MARGIN = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One metric of one pair: B minus A over the items that both scored.
+
+    Attributes:
+        lost: Items that A scored and B did not.
+        regressed: Whether B is worse beyond the margin.
+    """
+
+    what: str
+    metric: str
+    a: float
+    b: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    items: int
+    lost: int
+    regressed: bool
+
+
+def compare(a: Record, b: Record, same: dict[str, str], margins: dict[str, float]) -> list[Finding]:
+    """All metrics of all pairs of systems.
+
+    Args:
+        a: Content of a results.json.
+        b: Another.
+        same: System in A -> the one in B that it is held against, where they are called differently.
+        margins: Metric -> how much worse is too much; "rate" is a share of A's.
+
+    Raises:
+        MediaError: They have no set, system and setting in common, or a pair has no item in common.
+    """
+    of_a, of_b = _by_key(a, same), _by_key(b, {})
+    shared = [key for key in of_a if key in of_b]
+    if not shared:
+        have = [", ".join(sorted({" ".join(key) for key in found})[:4]) or "nothing" for found in (of_a, of_b)]
+        raise MediaError(f"nothing to compare: A has {have[0]} ..., B has {have[1]} ...; pair models by --as A=B")
+    findings = []
+    for key in shared:
+        items = [item for item in of_a[key] if item in of_b[key]]
+        if not items:
+            raise MediaError(f"{' '.join(key)}: A and B have no item in common")
+        for metric in ("rate", *(m for m in next(iter(of_a[key].values())) if m not in NOT_METRICS)):
+            finding = _finding(" ".join(key), metric, of_a[key], of_b[key], margins)
+            if finding is not None:
+                findings.append(finding)
+    return findings
+
+
+def _by_key(results: Record, same: dict[str, str]) -> dict[Key, dict[str, Record]]:
+    found: dict[Key, dict[str, Record]] = {}
+    for record in results["records"]:
+        system, setting = same.get(record["system"], record["system"]), record["setting"]
+        for old, new in same.items():
+            setting = setting.replace(f"@ {old} ", f"@ {new} ")
+        found.setdefault((record["set"], system, setting), {})[record["item"]] = record
+    return found
+
+
+def _finding(
+    what: str, metric: str, a: dict[str, Record], b: dict[str, Record], margins: dict[str, float]
+) -> Finding | None:
+    scored = {item: _value(record, metric) for item, record in a.items()}
+    scored = {item: value for item, value in scored.items() if value is not None}
+    both = [item for item in scored if item in b and _value(b[item], metric) is not None]
+    lost = len(scored) - len(both)
+    if not scored:
+        return None
+    if not both:
+        return Finding(
+            what, metric, float(np.mean(list(scored.values()))), float("nan"), None, None, None, 0, lost, True
+        )
+    x = np.array([scored[item] for item in both])
+    y = np.array([_value(b[item], metric) for item in both], np.float64)
+    differences = y - x
+    p = 1.0 if not differences.any() else float(wilcoxon(differences).pvalue)
+    spread = statistic(differences.tolist(), what + metric)
+    lower = metric in LOWER_IS_BETTER or metric == "rate"
+    worse = float(differences.mean()) * (1 if lower else -1)
+    margin = margins.get(metric, OTHER_MARGIN) * (float(x.mean()) if metric == "rate" else 1)
+    regressed = bool(lost) or (worse > margin and (p < LEVEL or len(both) < FEWEST))
+    low, high = spread["low"], spread["high"]
+    return Finding(what, metric, float(x.mean()), float(y.mean()), low, high, p, len(both), lost, regressed)
+
+
+def _value(record: Record, metric: str) -> float | None:
+    return 8 * record["bytes"] / record["units"] if metric == "rate" else record.get(metric)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m eval.compare", description=__doc__)
+    parser.add_argument("a", type=Path, metavar="A", help="results.json, or the folder of a run: the reference")
+    parser.add_argument("b", type=Path, metavar="B", help="the one that must not be worse")
+    parser.add_argument("--as", dest="pairs", action="append", default=[], metavar="A=B", help="model A is B's B")
+    parser.add_argument(
+        "--margin", action="append", default=[], metavar="METRIC=N",
+        help=f"how much worse is too much; default {', '.join(f'{k}={v:g}' for k, v in MARGINS.items())} (a share), "
+        f"others {OTHER_MARGIN}",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="findings as JSON")
+    code = 0
+
+    def command(options: argparse.Namespace) -> None:
+        nonlocal code
+        a, b = _read(options.a), _read(options.b)
+        findings = compare(a, b, _same(options.pairs, a, b), MARGINS | _margins(options.margin))
+        if options.json:
+            fields = Finding.__dataclass_fields__
+            print(json.dumps([{name: getattr(f, name) for name in fields} for f in findings], indent=1))
+        else:
+            for finding in findings:
+                print(_line(finding))
+        bad = [f for f in findings if f.regressed]
+        code = 1 if bad else 0
+        if bad:
+            print(f"error: {len(bad)} of {len(findings)} regressed: {bad[0].what} {bad[0].metric}", file=sys.stderr)
+
+    return run(parser, arguments, command) or code
+
+
+def _read(path: Path) -> Record:
+    path = path / "results.json" if path.is_dir() else path
+    try:
+        results: Record = json.loads(path.read_text(encoding="utf-8"))
+        if not all({"set", "item", "system", "setting", "bytes", "units"} <= r.keys() for r in results["records"]):
+            raise KeyError("a record without its names")
+    except OSError as error:
+        raise MediaError(f"{path}: cannot read ({error.strerror}); give the results.json of python -m eval") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MediaError(f"{path}: no results.json of python -m eval ({error})") from None
+    return results
+
+
+def _same(pairs: list[str], a: Record, b: Record) -> dict[str, str]:
+    """Names in A -> names in B; without --as, the only model of each medium is the only one of the other's."""
+    same: dict[str, str] = {}
+    for pair in pairs:
+        left, equals, right = pair.partition("=")
+        if not equals or not left or not right:
+            raise UsageError(f"--as {pair}: want A=B")
+        same[left] = right
+    if same:
+        return same
+    for medium in ("image", "speech"):
+        ours = [_models(results, medium) for results in (a, b)]
+        if len(ours[0]) == len(ours[1]) == 1 and ours[0] != ours[1]:
+            same |= {ours[0][0]: ours[1][0]}
+    return same
+
+
+def _models(results: Record, medium: str) -> list[str]:
+    models = {model[0] for model in results.get("plan", {}).get("models", [])}
+    return sorted({r["system"] for r in results["records"] if r["medium"] == medium and r["system"] in models})
+
+
+def _margins(words: list[str]) -> dict[str, float]:
+    margins = {}
+    for word in words:
+        name, _, number = word.partition("=")
+        try:
+            margins[name] = float(number)
+        except ValueError:
+            raise UsageError(f"--margin {word}: want METRIC=N") from None
+        if not margins[name] >= 0:
+            raise UsageError(f"--margin {word}: want at least 0")
+    return margins
+
+
+def _line(f: Finding) -> str:
+    digits = DECIMALS.get(f.metric, 3) + 1
+    spread = "" if f.low is None else f" [{f.low:+.{digits}f}, {f.high:+.{digits}f}]"
+    p = "" if f.p is None else f", p {f.p:.2g}"
+    lost = f", {f.lost} items no longer scored" if f.lost else ""
+    verdict = "  REGRESSED" if f.regressed else ""
+    change = "nothing" if f.b is None else f"{f.b:.{digits}f}, {f.b - f.a:+.{digits}f}{spread}{p}"
+    return f"{f.what} {f.metric}: {f.a:.{digits}f} -> {change}, {f.items} items{lost}{verdict}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,334 @@
+"""Test sets: a folder, a tar or a file of one's own, or a data set by its name, in the layouts that people keep.
+
+    find("kodak", root) ─> TestSet ─> Item ─load_signal─> (H, W, 3) uint8, or (n, 1) float32 at 16 kHz
+
+Nothing is decoded before it is wanted, and an Item can be sent to another process. A data set that is not there says
+where it was looked for and how to get it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from codec.errors import MediaError
+from codec.media import Pixels, detect, load_audio, load_image
+from eval.baselines import SAMPLE_RATE
+
+ROOT_VARIABLE = "CODEC_DATA"  # environment variable: the folder of data sets
+TILE, COLUMNS = 32, 32  # of a CIFAR-10 mosaic: pixels, and pictures a row
+CIFAR_RECORD = 1 + 3 * TILE * TILE  # bytes of a picture in the binary version: label, then planes
+CELEBA_TEST = "2"  # in list_eval_partition.txt
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One recording or picture.
+
+    Attributes:
+        name: Unique within its set.
+        size: Of the file in bytes, as a sign of change.
+        read: Gives the file's content, or pixels where there is no file of its own.
+    """
+
+    name: str
+    size: int
+    read: Callable[[], bytes | Pixels]
+
+
+@dataclass(frozen=True, slots=True)
+class TestSet:
+    """Items in the order of their names.
+
+    Attributes:
+        crop: Pictures are scaled so that the shorter side has this many pixels, and cut square; None leaves them.
+        duplicates: Names that came a second time and were left out.
+    """
+
+    __test__ = False  # for pytest
+
+    name: str
+    items: list[Item]
+    crop: int | None = None
+    duplicates: tuple[str, ...] = ()
+
+
+def find(name: str, root: Path | None = None) -> TestSet:
+    """A test set by path or by name.
+
+    Args:
+        name: A folder, .tar or media file; or a data set, with a part behind a colon ("librispeech:test-other"); or
+            the name of packs, NAME.tar or NAME-00.tar, NAME-01.tar ... in the root.
+        root: Where data sets lie; by default $CODEC_DATA, or "data".
+
+    Raises:
+        MediaError: Not found, where it was looked for and how to get it; empty; or a damaged tar.
+    """
+    path = Path(name)
+    if path.exists():
+        return _unique(path.name or str(path), list(_from_path(path)))
+    if "/" in name or path.suffix:
+        raise MediaError(f"{name}: no such file or folder; give a folder, a .tar, a media file or {_names()}")
+    root = root or Path(os.environ.get(ROOT_VARIABLE, "data"))
+    kind, _, part = name.partition(":")
+    known = DATASETS.get(kind)
+    items = known.find(root, part or known.part) if known else []
+    if known and items:
+        return _unique(name, items, known.crop)
+    packs = [] if part else _packs(root, known.packs if known and known.packs else kind)
+    if packs:
+        return _unique(name, [item for pack in packs for item in _from_path(pack)])
+    if known is None:
+        raise MediaError(f"no data set {name}, and no {name}.tar in {root}; there are {', '.join(DATASETS)}")
+    looked = ", ".join(layout.format(part=part or known.part) for layout in known.layouts)
+    raise MediaError(
+        f"{name} is not in {root}: looked for {looked}; {known.source.format(part=part or known.part)}, "
+        f"unpack it there, or name another folder by --root or ${ROOT_VARIABLE}"
+    )
+
+
+def _packs(root: Path, stem: str) -> list[Path]:
+    return sorted(root.glob(f"{stem}.tar")) or sorted(root.glob(f"{stem}-[0-9][0-9].tar"))
+
+
+def load_signal(item: Item, crop: int | None = None) -> tuple[str, NDArray[Any]]:
+    """The medium and signal of an item: ("image", (H, W, 3) uint8) or ("speech", (n, 1) float32 at 16 kHz, mixed).
+
+    Raises:
+        MediaError: Not readable.
+    """
+    content = item.read()
+    if isinstance(content, np.ndarray):
+        return "image", cut(content, crop)
+    medium = detect(content[:16])
+    if medium == "image":
+        return medium, cut(load_image(io.BytesIO(content)), crop)
+    samples, _ = load_audio(io.BytesIO(content), SAMPLE_RATE)
+    return medium, samples.mean(1, keepdims=True)
+
+
+def cut(pixels: Pixels, crop: int | None) -> Pixels:
+    """Scales a picture so that its shorter side has `crop` pixels (Lanczos), and cuts the centre square."""
+    height, width = pixels.shape[:2]
+    if crop is None or (height, width) == (crop, crop):
+        return pixels
+    scale = crop / min(height, width)
+    size = (max(round(width * scale), crop), max(round(height * scale), crop))
+    image = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
+    left, top = (size[0] - crop) // 2, (size[1] - crop) // 2
+    return np.array(image.crop((left, top, left + crop, top + crop)))
+
+
+def _unique(name: str, items: list[Item], crop: int | None = None) -> TestSet:
+    if not items:
+        raise MediaError(f"{name}: nothing to evaluate, the set is empty")
+    kept: dict[str, Item] = {}
+    twice = [item.name for item in items if kept.setdefault(item.name, item) is not item]
+    return TestSet(name, [kept[key] for key in sorted(kept)], crop, tuple(sorted(twice)))
+
+
+# -------------------------------------------------------------------------------------------------- files and folders
+
+
+def _from_path(path: Path) -> Iterator[Item]:
+    if path.is_dir():
+        files = [p for p in path.rglob("*") if p.is_file() and "/." not in f"/{p.relative_to(path).as_posix()}"]
+        yield from (_file(p, p.relative_to(path).as_posix()) for p in files)
+    elif path.suffix == ".tar":
+        try:
+            with tarfile.open(path) as archive:
+                for member in archive:
+                    if member.isfile():
+                        read = partial(_read_part, path, member.offset_data, member.size)
+                        yield Item(member.name, member.size, read)
+        except tarfile.TarError as error:
+            raise MediaError(f"{path}: damaged tar ({error}); copy it again") from None
+    else:
+        yield _file(path, path.name)
+
+
+def _file(path: Path, name: str | None = None) -> Item:
+    return Item(name or path.name, path.stat().st_size, path.read_bytes)
+
+
+def _read_part(path: Path, offset: int, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+# ----------------------------------------------------------------------------------------------------- known data sets
+
+
+def _folder(root: Path, part: str, layouts: tuple[str, ...], patterns: tuple[str, ...]) -> list[Item]:
+    """The files of the first layout that exists."""
+    for layout in layouts:
+        for folder in sorted(root.glob(layout.format(part=part))):
+            files = sorted(path for pattern in patterns for path in folder.rglob(pattern))
+            if files:
+                return [_file(path, path.relative_to(folder).as_posix()) for path in files]
+    return []
+
+
+def _cifar10(root: Path, part: str) -> list[Item]:
+    if (root / "cifar-10-batches-py").is_dir():
+        count = len(_cifar_pixels(root, part))
+        return [Item(f"{i:05d}", CIFAR_RECORD - 1, partial(_cifar_picture, root, part, i)) for i in range(count)]
+    binary = [root / "cifar-10-batches-bin" / f"{part}_batch.bin"]
+    if part == "train":
+        binary = [root / "cifar-10-batches-bin" / f"data_batch_{i}.bin" for i in range(1, 6)]
+    if all(path.is_file() for path in binary):
+        spans = [(path, i) for path in binary for i in range(path.stat().st_size // CIFAR_RECORD)]
+        return [
+            Item(f"{n:05d}", CIFAR_RECORD - 1, partial(_cifar_binary, path, i)) for n, (path, i) in enumerate(spans)
+        ]
+    for path in sorted(root.glob(f"cifar10-lossless-{part}*.webp")):
+        count = int(path.stem.removeprefix(f"cifar10-lossless-{part}"))
+        return [Item(f"{i:05d}", 3 * TILE * TILE, partial(_tile, path, i)) for i in range(count)]
+    return []
+
+
+@lru_cache(2)
+def _cifar_pixels(root: Path, part: str) -> Pixels:
+    from torchvision.datasets import CIFAR10
+
+    try:
+        pixels: Pixels = CIFAR10(str(root), train=part == "train").data  # checks the files' sums before it reads them
+    except RuntimeError as error:
+        raise MediaError(f"{root / 'cifar-10-batches-py'}: {error}; unpack it again") from None
+    return pixels
+
+
+def _cifar_picture(root: Path, part: str, number: int) -> Pixels:
+    return _cifar_pixels(root, part)[number]
+
+
+def _cifar_binary(path: Path, number: int) -> Pixels:
+    record = np.frombuffer(_read_part(path, number * CIFAR_RECORD + 1, CIFAR_RECORD - 1), np.uint8)
+    return np.ascontiguousarray(record.reshape(3, TILE, TILE).transpose(1, 2, 0))
+
+
+@lru_cache(2)
+def _mosaic(path: Path) -> Pixels:
+    return load_image(io.BytesIO(path.read_bytes()))
+
+
+def _tile(path: Path, number: int) -> Pixels:
+    top, left = TILE * (number // COLUMNS), TILE * (number % COLUMNS)
+    return np.ascontiguousarray(_mosaic(path)[top : top + TILE, left : left + TILE])
+
+
+def _celeba(root: Path, part: str) -> list[Item]:
+    for folder in (root / "celeba", root):
+        partition = folder / "list_eval_partition.txt"
+        if partition.is_file() and (folder / "img_align_celeba").is_dir():
+            names = [line.split() for line in partition.read_text(encoding="utf-8").splitlines() if line.strip()]
+            wanted = {"train": "0", "valid": "1", "test": CELEBA_TEST}[part]
+            return [_file(folder / "img_align_celeba" / name) for name, which in names if which == wanted]
+    path = root / "celeba.npz"
+    if not path.is_file():
+        return []
+    with np.load(path, allow_pickle=False) as pack:
+        ends, numbers = pack[f"{part}_off"], pack[f"{part}_id"]
+    spans = zip(ends[:-1].tolist(), ends[1:].tolist(), numbers.tolist(), strict=True)
+    return [Item(f"{int(n):06d}.jpg", end - start, partial(_packed, path, part, start, end)) for start, end, n in spans]
+
+
+@lru_cache(2)
+def _pack(path: Path, name: str) -> NDArray[np.uint8]:
+    with np.load(path, allow_pickle=False) as pack:
+        content: NDArray[np.uint8] = pack[name]
+    return content
+
+
+def _packed(path: Path, part: str, start: int, end: int) -> bytes:
+    return _pack(path, f"{part}_jpeg")[start:end].tobytes()
+
+
+def _common_voice(root: Path, part: str) -> list[Item]:
+    """The clips that test.tsv lists."""
+    for folder in sorted([*root.glob(f"cv-corpus-*/{part}"), *root.glob(f"commonvoice/{part}")], reverse=True):
+        if (folder / "test.tsv").is_file():
+            with (folder / "test.tsv").open(encoding="utf-8", newline="") as table:
+                names = [row["path"] for row in csv.DictReader(table, delimiter="\t", quoting=csv.QUOTE_NONE)]
+            return [_file(folder / "clips" / name) for name in names if (folder / "clips" / name).is_file()]
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """How a known data set lies on disk.
+
+    `find` gets the root and the part; `layouts` are what it looks for; `packs` are the tars that stand in for it.
+    """
+
+    find: Callable[[Path, str], list[Item]]
+    layouts: tuple[str, ...]
+    source: str
+    part: str = ""
+    crop: int | None = None
+    packs: str = ""
+
+
+def _in_folders(layouts: tuple[str, ...], patterns: tuple[str, ...], source: str, **more: Any) -> Dataset:
+    return Dataset(partial(_folder, layouts=layouts, patterns=patterns), layouts, source, **more)
+
+
+DATASETS: dict[str, Dataset] = {
+    "coco": _in_folders(
+        ("{part}2017", "coco/{part}2017", "coco/images/{part}2017", "images/{part}2017"),
+        ("*.jpg",),
+        "get val2017.zip from cocodataset.org",
+        part="val",
+        crop=256,
+    ),
+    "imagenet": _in_folders(
+        ("imagenet/{part}", "ILSVRC/Data/CLS-LOC/{part}", "imagenet/ILSVRC/Data/CLS-LOC/{part}"),
+        ("*.JPEG", "*.jpg"),
+        "get ILSVRC2012_img_val.tar from image-net.org",
+        part="val",
+        crop=256,
+    ),
+    "kodak": _in_folders(
+        ("kodak", "Kodak"), ("*.png",), "get the 24 pictures from r0k.us/graphics/kodak", packs="image-kodak"
+    ),
+    "cifar10": Dataset(
+        _cifar10,
+        ("cifar-10-batches-py", "cifar-10-batches-bin", "cifar10-lossless-{part}*.webp"),
+        "get cifar-10-python.tar.gz from cs.toronto.edu/~kriz/cifar.html",
+        "test",
+    ),
+    "celeba": Dataset(
+        _celeba,
+        ("celeba/img_align_celeba with list_eval_partition.txt", "celeba.npz"),
+        "get both from mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
+        "test",
+    ),
+    "librispeech": _in_folders(
+        ("LibriSpeech/{part}", "librispeech/{part}", "librispeech/LibriSpeech/{part}"),
+        ("*.flac",),
+        "get {part}.tar.gz from openslr.org/12",
+        part="test-clean",
+    ),
+    "commonvoice": Dataset(
+        _common_voice,
+        ("cv-corpus-*/{part}/test.tsv with clips", "commonvoice/{part}/test.tsv with clips"),
+        "get a language from commonvoice.mozilla.org",
+        "en",
+    ),
+}
+
+
+def _names() -> str:
+    return f"a data set ({', '.join(DATASETS)})"

@@ -1,0 +1,313 @@
+"""The report of a run: report.md and its pictures, what one would put in a paper, from what the run left in its folder.
+
+OUT/results.json + timing.json + journal.jsonl + samples/ ─write─> OUT/report.md, OUT/report/*.png
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec.errors import MediaError
+from codec.files import writing
+from codec.media import load_audio, load_image
+from eval import figures
+from eval.baselines import BASELINES
+from eval.metrics import DECIMALS, LOWER_IS_BETTER
+from eval.run import SAMPLES, read_journal, sample_path, unpack_tokens
+from eval.summary import bd_rates
+
+Record = dict[str, Any]
+UNITS = {"speech": "kbit/s", "image": "bits per pixel"}
+CURVES = {"image": ("PSNR", "SSIM", "LPIPS-squeeze", "LPIPS-alex", "LPIPS-vgg"), "speech": ("PESQ", "STOI", "ESTOI")}
+SHOWN_SETTING = "1024"  # of contact sheets and spectrograms, where a model has it
+MOST_PANELS = 6  # a row of these, the original among them
+MOST_SKIPPED = 20  # lines
+EQUAL = 10.0  # per cent; files further off were not matched, as a codec reaches no such rate, and cannot be best
+
+
+def write(folder: Path, anchor: str | None = None) -> Path:
+    """Writes the report of a finished run; returns its path.
+
+    Args:
+        folder: What `python -m eval --out` wrote.
+        anchor: Of BD-rates; by default the first baseline of each medium.
+
+    Raises:
+        MediaError: There is no finished run.
+    """
+    try:
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        timing = json.loads((folder / "timing.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{folder}: no finished run ({error}); run python -m eval --out {folder}") from None
+    parts = ["# Evaluation", _plan(results)]
+    for name in results["plan"]["sets"]:
+        for medium in ("speech", "image"):
+            parts.append(_set(folder, name, medium, results, timing, anchor))
+    path = folder / "report.md"
+    with writing(str(path), force=True) as file:
+        file.write(("\n\n".join(filter(None, parts)) + "\n").encode())
+    return path
+
+
+def _plan(results: Record) -> str:
+    plan = results["plan"]
+    models = ", ".join(f"{name} ({identity[:8]})" for name, identity, _ in plan["models"]) or "none"
+    packages = ", ".join(f"{name} {number}" for name, number in plan["packages"].items())
+    lines = [
+        f"Models: {models}. Classic codecs: {', '.join(plan['baselines']) or 'none'}. Software: {packages}.",
+        "Rates are of whole files. Brackets are 95 % bootstrap intervals of the mean over items; n/m: n of m items "
+        f"were scored. Bold is the best mean of a group, among files within {EQUAL:g} % of equal bytes; a codec that "
+        "is further off has no setting so small, or so large.",
+    ]
+    if not plan["lpips"]:
+        lines.append("LPIPS: unavailable, no backbone was given (`--lpips-backbone`, or `--lpips` to fetch one).")
+    for kind in ("skipped", "failed"):
+        found = results[kind]
+        if found:
+            shown = [f"- {f['set']}/{f['item']}{_system(f)}: {f['reason']}" for f in found[:MOST_SKIPPED]]
+            more = f"\n- and {len(found) - MOST_SKIPPED} more" if len(found) > MOST_SKIPPED else ""
+            lines.append(f"{kind.capitalize()}, and in no mean ({len(found)}):\n\n" + "\n".join(shown) + more)
+    return "\n\n".join(lines)
+
+
+def _system(found: Record) -> str:
+    return f" by {found['system']} {found['setting']}" if "system" in found else ""
+
+
+def _set(folder: Path, name: str, medium: str, results: Record, timing: list[Record], anchor: str | None) -> str:
+    entries = [e for e in results["summary"] if (e["set"], e["medium"]) == (name, medium)]
+    if not entries:
+        return ""
+    count = results["plan"]["sets"][name]["items"]
+    crop = results["plan"]["sets"][name]["crop"]
+    kind = "clips" if medium == "speech" else "pictures"
+    stem = f"{''.join(c if c.isalnum() else '-' for c in name)}-{medium}"
+    models = [e for e in entries if "use" in e]
+    baselines = [e for e in entries if "use" not in e and "matched_to" not in e]
+    cut = f", cut to {crop} x {crop}" if crop and medium == "image" else ""
+    parts = [f"## {name}: {count} {kind}{cut}"]
+    if models:
+        parts += ["### At the bytes of each model", _quality(_groups(entries), medium)]
+    unscored = _unscored(entries)
+    if unscored:
+        parts.append(unscored)
+    if models:
+        parts += ["### Codebook use", _use(models), _histograms(folder, name, stem, models)]
+    if baselines:
+        parts += ["### Classic codecs", _quality([[e] for e in baselines], medium, bold=False)]
+    rates = _bd_table(entries, name, anchor)
+    if rates:
+        parts += ["### Bjontegaard rates", rates]
+    metrics = [m for m in CURVES[medium] if any(m in e["metrics"] for e in entries)]
+    curves: dict[str, list[Record]] = {}
+    for entry in (*models, *baselines):
+        curves.setdefault(_title(entry["system"]), []).append(entry)
+    figures.rd_curves(folder / "report" / f"{stem}-rd.png", medium, metrics, curves)
+    parts += ["### Rate and quality", f"![quality against rate](report/{stem}-rd.png)"]
+    parts += _samples(folder, name, medium, stem, entries, results)
+    return "\n\n".join([*parts, "### Speed", _speed([t for t in timing if (t["set"], t["medium"]) == (name, medium)])])
+
+
+# -------------------------------------------------------------------------------------------------------------- tables
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+
+def _title(system: str) -> str:
+    return BASELINES[system].title if system in BASELINES else system
+
+
+def _groups(entries: list[Record]) -> list[list[Record]]:
+    """Each model and size with what was matched to it; sizes of all models together where nothing was."""
+    models = [e for e in entries if "use" in e]
+    matched: dict[str, list[Record]] = {}
+    for entry in entries:
+        if "matched_to" in entry:
+            matched.setdefault(entry["matched_to"], []).append(entry)
+    if matched:
+        return [[e, *matched.get(f"{e['system']} {e['setting']}", [])] for e in models]
+    settings = dict.fromkeys(e["setting"] for e in models)
+    return [[e for e in models if e["setting"] == setting] for setting in settings]
+
+
+def _quality(groups: list[list[Record]], medium: str, bold: bool = True) -> str:
+    names = list(dict.fromkeys(name for group in groups for entry in group for name in entry["metrics"]))
+    rows = []
+    for group in groups:
+        fair = [e for e in group if abs(_bytes_off(e)) <= EQUAL]
+        best = {name: _best([e["metrics"].get(name) for e in fair], name) for name in names}
+        for entry in group:
+            setting = f"{_bytes_off(entry):+.1f} % bytes" if "matched_to" in entry else entry["setting"]
+            count = entry["items"] + entry["failed"]
+            label = _title(entry["system"]) + (f" ({entry['items']}/{count})" if entry["failed"] else "")
+            cells = [
+                _cell(entry["metrics"].get(n), n, bold and len(fair) > 1 and entry in fair and best[n]) for n in names
+            ]
+            rates = [f"{entry[rate]['mean']:.3f}" for rate in ("rate", "payload_rate")]
+            rows.append([label, setting, *rates, *cells])
+    return table(["system", "setting", UNITS[medium], "without container", *names], rows)
+
+
+def _unscored(entries: list[Record]) -> str:
+    """Why items are missing from means."""
+    found: dict[tuple[str, str, int], list[str]] = {}
+    for entry in entries:
+        for metric, reasons in entry["unscored"].items():
+            for reason, count in reasons.items():
+                found.setdefault((metric, reason, count), []).append(f"{_title(entry['system'])} {entry['setting']}")
+    lines = [f"- {metric}, {count} x {reason}: {', '.join(names)}" for (metric, reason, count), names in found.items()]
+    return "Not scored, and in no mean:\n\n" + "\n".join(lines) if lines else ""
+
+
+def _bytes_off(entry: Record) -> float:
+    """Per cent by which matched files are larger than those they were matched to."""
+    return float(entry["bytes_off"]["mean"]) if "matched_to" in entry else 0.0
+
+
+def _best(found: list[Record | None], name: str) -> float | None:
+    means = [f["mean"] for f in found if f and f["mean"] is not None]
+    return (min if name in LOWER_IS_BETTER else max)(means, default=None)
+
+
+def _cell(found: Record | None, name: str, best: float | None) -> str:
+    if found is None or found["mean"] is None:
+        return "unscored" if found else "-"
+    digits = DECIMALS.get(name, 3)
+    text = f"{found['mean']:.{digits}f}"
+    if best is not None and text == f"{best:.{digits}f}":
+        text = f"**{text}**"
+    if found["low"] is not None:
+        text += f" [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"
+    return text if found["scored"] == found["of"] else f"{text} {found['scored']}/{found['of']}"
+
+
+USE: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "num_codes": ("codes", str),
+    "tokens": ("tokens", str),
+    "bits_per_token": ("coded bits/token", lambda v: f"{v:.2f}"),
+    "H0": ("H0", lambda v: f"{v:.2f}"),
+    "CVU": ("CVU", lambda v: f"{v:.3f}"),
+    "used": ("codes used", lambda v: f"{100 * v:.1f} %"),
+    "perplexity_soft_batch": ("perplexity, soft, by item", lambda v: "-" if v is None else f"{v:.0f}"),
+    "perplexity_hard_batch": ("hard, by batch", lambda v: f"{v:.0f}"),
+    "batch_tokens": ("tokens a batch", str),
+    "perplexity_hard_global": ("hard, global", lambda v: f"{v:.0f}"),
+}
+
+
+def _use(models: list[Record]) -> str:
+    rows = [[e["system"], e["setting"], *(show(e["use"][key]) for key, (_, show) in USE.items())] for e in models]
+    return table(["model", "K", *(title for title, _ in USE.values())], rows)
+
+
+def _bd_table(entries: list[Record], name: str, anchor: str | None) -> str | None:
+    systems = list(dict.fromkeys(e["system"] for e in entries if "matched_to" not in e))
+    known = [s for s in systems if s in BASELINES]
+    anchor = anchor if anchor in systems else next(iter(known), None)
+    if anchor is None or len(systems) < 2:
+        return None
+    metrics = list(dict.fromkeys(m for e in entries for m in e["metrics"]))
+    rates = {metric: bd_rates(entries, name, anchor, metric) for metric in metrics}
+    rows = [
+        [_title(s), *("-" if rates[m].get(s) is None else f"{rates[m][s]:+.1f} %" for m in metrics)]
+        for s in systems
+        if s != anchor
+    ]
+    note = (
+        f"Bytes against {_title(anchor)} at equal quality, over the qualities that both curves reach; negative is "
+        "better; a dash where they share none."
+    )
+    return f"{note}\n\n{table(['system', *metrics], rows)}"
+
+
+def _speed(timing: list[Record]) -> str:
+    if not timing:
+        return "Nothing was timed."
+    speech = timing[0]["medium"] == "speech"
+    unit, scale = ("x real time", 1.0) if speech else ("megapixel/s", 1e6)
+    rows = [
+        [_title(t["system"]), t["setting"], *(f"{t[f'{way}_speed'] / scale:.3g}" for way in ("encode", "decode"))]
+        for t in timing
+        if not t["setting"].startswith("@")
+    ]
+    peak = max(t["worker_peak_bytes"] for t in timing) / 2**20
+    note = (
+        f"One thread, on a machine that may have had other work. A worker, with metrics, took at most {peak:.0f} MiB."
+    )
+    return f"{note}\n\n{table(['system', 'setting', f'encode, {unit}', f'decode, {unit}'], rows)}"
+
+
+# ------------------------------------------------------------------------------------------------------------ pictures
+
+
+def _histograms(folder: Path, name: str, stem: str, models: list[Record]) -> str:
+    lines = [line for (one, _), line in sorted(read_journal(folder).lines.items()) if one == name]
+    counts: dict[str, NDArray[np.int64]] = {}
+    for entry in models:
+        key = f"{entry['system']} {entry['setting']}"
+        tokens = [unpack_tokens(line["tokens"][key]["indices"]) for line in lines if key in line.get("tokens", {})]
+        together = np.concatenate([t.ravel() for t in tokens])
+        counts[f"{key}: CVU {entry['use']['CVU']:.2f}"] = np.bincount(together, minlength=entry["use"]["num_codes"])
+    figures.codebook_use(folder / "report" / f"{stem}-use.png", counts)
+    return f"![codebook use](report/{stem}-use.png)"
+
+
+def _samples(folder: Path, name: str, medium: str, stem: str, entries: list[Record], results: Record) -> list[str]:
+    """A contact sheet or spectrograms: originals, models at one size, and what was matched to the first of them."""
+    models = [e for e in entries if "use" in e]
+    if not models:
+        return []
+    systems = dict.fromkeys(e["system"] for e in models)
+    shown = []
+    for system in systems:
+        settings = [e["setting"] for e in models if e["system"] == system]
+        shown.append((system, SHOWN_SETTING if SHOWN_SETTING in settings else settings[len(settings) // 2]))
+    first = " ".join(shown[0])
+    shown += [(e["system"], e["setting"]) for e in entries if e.get("matched_to") == first]
+    records: dict[tuple[str, str, str], Record] = {
+        (r["item"], r["system"], r["setting"]): r
+        for r in results["records"]
+        if (r["set"], r["medium"]) == (name, medium)
+    }
+    rows = []
+    for item in dict.fromkeys(key[0] for key in records):
+        original = sample_path(folder, name, item, "original", medium)
+        if not original.is_file() or len(rows) == SAMPLES:
+            continue
+        row = [(f"{Path(item).stem[:28]}", _load(original, medium))]
+        for system, setting in shown[: MOST_PANELS - 1]:
+            record, path = (
+                records.get((item, system, setting)),
+                sample_path(folder, name, item, f"{system} {setting}", medium),
+            )
+            if record and path.is_file():
+                row.append((_caption(system, setting, record, medium), _load(path, medium)))
+        rows.append(row)
+    if not rows:
+        return []
+    draw, kind = (figures.contact_sheet, "sheet") if medium == "image" else (figures.spectrograms, "spectrograms")
+    draw(folder / "report" / f"{stem}-{kind}.png", rows)
+    title = "Pictures" if medium == "image" else "Spectrograms"
+    return [f"### {title} at equal bytes", f"![{title.lower()} at equal bytes](report/{stem}-{kind}.png)"]
+
+
+def _caption(system: str, setting: str, record: Record, medium: str) -> str:
+    metric = "PSNR" if medium == "image" else "PESQ"
+    value = "unscored" if record[metric] is None else f"{record[metric]:.{DECIMALS[metric]}f}"
+    which = "" if setting.startswith("@") else f" {setting}"
+    return f"{_title(system)}{which}\n{record['bytes']} bytes, {metric} {value}"
+
+
+def _load(path: Path, medium: str) -> NDArray[Any]:
+    with path.open("rb") as file:
+        return load_image(file) if medium == "image" else load_audio(file)[0][:, 0]

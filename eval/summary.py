@@ -1,0 +1,251 @@
+"""What a run's records say together: means with their uncertainty, codebook use, Bjontegaard rates, speeds.
+
+A mean never hides what it leaves out: each statistic carries the number of items scored, the number there were, and the
+reasons for the difference.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.interpolate import PchipInterpolator
+from scipy.stats import bootstrap
+
+from codec.files import writing
+from eval.experiments.usage import hard_usage
+from eval.metrics import LOWER_IS_BETTER
+from eval.run import FORMAT, Journal, Record, unpack_tokens
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+BATCH_TOKENS = 256 * 64  # of perplexity_hard_batch: 256 pictures of 8 x 8 tokens, the GM-VQ paper's batch
+NOT_METRICS = {
+    "set", "item", "medium", "system", "setting", "matched_to", "chosen", "bytes", "payload_bytes", "units",
+    "perplexity_soft", "unscored",
+}  # fmt: skip
+
+
+def statistic(values: Sequence[float | None], seed: str = "") -> Record:
+    """Mean, standard error and 95 % bootstrap interval (percentiles of 2000 resampled means) of what was scored.
+
+    Args:
+        values: One for each item; None where it was not scored.
+        seed: Text that the resampling starts from, so that it can be repeated.
+    """
+    scored = np.array([value for value in values if value is not None], np.float64)
+    result: Record = {"mean": None, "se": None, "low": None, "high": None, "scored": len(scored), "of": len(values)}
+    if not len(scored):
+        return result
+    result["mean"] = float(scored.mean())
+    if len(scored) > 1:
+        result["se"] = float(scored.std(ddof=1) / np.sqrt(len(scored)))
+        interval = (result["mean"], result["mean"])
+        if np.ptp(scored) > 0:
+            found = bootstrap(
+                (scored,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile",
+                rng=np.random.default_rng(zlib.crc32(seed.encode())), batch=max(1, 2**22 // len(scored)),
+            ).confidence_interval  # fmt: skip
+            interval = (float(found.low), float(found.high))
+        result["low"], result["high"] = interval
+    return result
+
+
+def summarise(journal: Journal) -> Record:
+    """Everything that results.json holds: plan, sets, records in the order of the items, skipped items, summary."""
+    lines = [journal.lines[key] for key in sorted(journal.lines)]
+    records = [
+        {"set": line["set"], "item": line["item"], "medium": line["medium"]} | record
+        for line in lines
+        for record in line["records"]
+    ]
+    skipped = [
+        {"set": line["set"], "item": line["item"], "reason": line["skipped"]} for line in lines if "skipped" in line
+    ]
+    sets = journal.header["sets"]
+    for name, one in sets.items():
+        skipped += [{"set": name, "item": item, "reason": "a second item of this name"} for item in one["duplicates"]]
+    failures = [
+        {"set": line["set"], "item": line["item"]} | failed for line in lines for failed in line.get("failed", [])
+    ]
+    return {
+        "format": FORMAT,
+        "plan": journal.header,
+        "summary": [
+            _summarise(group, lines, failures)
+            for group in _groups(records, [model[0] for model in journal.header["models"]])
+        ],
+        "skipped": sorted(skipped, key=lambda s: (s["set"], s["item"])),
+        "failed": failures,
+        "records": records,
+    }
+
+
+def _groups(records: list[Record], models: list[str]) -> list[list[Record]]:
+    """Records of one set, system and setting; models first, then in the order of the plan."""
+    groups: dict[tuple[str, str, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record["set"], record["system"], record["setting"]), []).append(record)
+    order = list(dict.fromkeys(key[1:] for key in groups))
+    rank = {key: (key[0] not in models, order.index(key)) for key in order}
+    return [groups[key] for key in sorted(groups, key=lambda key: (key[0], rank[key[1:]]))]
+
+
+def _summarise(records: list[Record], lines: list[Record], failures: list[Record]) -> Record:
+    first = records[0]
+    name, system, setting, medium = (first[key] for key in ("set", "system", "setting", "medium"))
+    seed = f"{name}/{system}/{setting}"
+    scale = 1000 if medium == "speech" else 1
+    summary: Record = {"set": name, "system": system, "setting": setting, "medium": medium, "items": len(records)}
+    summary["failed"] = sum((f["set"], f["system"], f["setting"]) == (name, system, setting) for f in failures)
+    if "matched_to" in first:
+        summary["matched_to"] = first["matched_to"]
+        summary["bytes_off"] = _bytes_off(records, lines, f"{seed}/bytes_off")
+    for rate, size in (("rate", "bytes"), ("payload_rate", "payload_bytes")):
+        rates = [8 * record[size] / record["units"] / scale for record in records]
+        summary[rate] = statistic(rates, f"{seed}/{rate}")
+    names = [key for key in first if key not in NOT_METRICS]
+    summary["metrics"] = {n: statistic([record[n] for record in records], f"{seed}/{n}") for n in names}
+    summary["unscored"] = {
+        n: dict(sorted(Counter(r["unscored"][n] for r in records if n in r.get("unscored", {})).items()))
+        for n in names
+        if any(n in record.get("unscored", {}) for record in records)
+    }
+    key = f"{system} {setting}"
+    packed = [line["tokens"][key] for line in lines if line["set"] == name and key in line.get("tokens", {})]
+    if packed:
+        payload_bits = 8 * sum(record["payload_bytes"] for record in records)
+        soft = [record.get("perplexity_soft") for record in records]
+        found = use([unpack_tokens(p["indices"]) for p in packed], packed[0]["num_codes"], payload_bits)
+        summary["use"] = found | {"perplexity_soft_batch": statistic(soft)["mean"]}
+    return summary
+
+
+def _bytes_off(records: list[Record], lines: list[Record], seed: str) -> Record:
+    """How much larger matched files are than those they were matched to, in per cent."""
+    target = {
+        line["item"]: r["bytes"]
+        for line in lines
+        if line["set"] == records[0]["set"]
+        for r in line["records"]
+        if f"{r['system']} {r['setting']}" == records[0]["matched_to"]
+    }
+    return statistic([100 * (record["bytes"] / target[record["item"]] - 1) for record in records], seed)
+
+
+def use(tokens: Iterable[np.ndarray], num_codes: int, payload_bits: int) -> Record:
+    """Codebook use over a test set (methods.md section 5); of several streams, the mean over streams.
+
+    Args:
+        tokens: (G, n) indices of each item, in order.
+        num_codes: K that the streams really have.
+        payload_bits: All bits of all payloads.
+    """
+    together = np.concatenate(list(tokens), 1)
+    size = min(BATCH_TOKENS, together.shape[1])
+    batches = [torch.from_numpy(stream.copy()).split(size) for stream in together]
+    per_stream = [hard_usage(list(stream), num_codes) for stream in batches]
+    mean = {key: float(np.mean([stream[key] for stream in per_stream])) for key in per_stream[0]}
+    return {
+        "num_codes": num_codes,
+        "tokens": int(together.size),
+        "bits_per_token": payload_bits / together.size,
+        "H0": mean["h0"],
+        "CVU": mean["cvu"],
+        "used": mean["used"],
+        "perplexity_hard_batch": mean["perplexity_hard_batch"],
+        "batch_tokens": size,
+        "perplexity_hard_global": mean["perplexity_hard_global"],
+    }
+
+
+def speeds(journal: Journal) -> list[Record]:
+    """Encode and decode speed of each system and setting (units a second: of speech, or pixels), and peak memory."""
+    groups: dict[tuple[str, str, str, str], list[Record]] = {}
+    peak: dict[str, int] = {}
+    for _, line in sorted(journal.lines.items()):
+        if "timing" not in line:
+            continue
+        peak[line["medium"]] = max(peak.get(line["medium"], 0), line["timing"]["peak_bytes"])
+        for timing in line["timing"]["systems"]:
+            key = (line["set"], timing["system"], timing["setting"], line["medium"])
+            groups.setdefault(key, []).append(timing)
+    return [
+        {
+            "set": name,
+            "system": system,
+            "setting": setting,
+            "medium": medium,
+            "encode_speed": sum(t["units"] for t in timings) / max(sum(t["encode_s"] for t in timings), 1e-9),
+            "decode_speed": sum(t["units"] for t in timings) / max(sum(t["decode_s"] for t in timings), 1e-9),
+            "encode_s": sum(t["encode_s"] for t in timings),
+            "decode_s": sum(t["decode_s"] for t in timings),
+            "worker_peak_bytes": peak[medium],
+        }
+        for (name, system, setting, medium), timings in groups.items()
+    ]
+
+
+def bd_rate(anchor: Sequence[tuple[float, float]], test: Sequence[tuple[float, float]]) -> float | None:
+    """Bjontegaard's mean difference in rate at equal quality, in per cent; negative: `test` needs fewer bits.
+
+    Log rate is interpolated over quality by PCHIP (Bjontegaard 2001; piecewise cubic as in the JVET tools) and averaged
+    over the qualities that both reach. None with fewer than two points each, or where they share no quality.
+
+    Args:
+        anchor: (rate, quality) points, quality higher is better.
+        test: As `anchor`.
+    """
+    curves = [_monotone(points) for points in (anchor, test)]
+    if min(map(len, curves)) < 2:
+        return None
+    low = max(curve[0][1] for curve in curves)
+    high = min(curve[-1][1] for curve in curves)
+    if high <= low:
+        return None
+    areas = []
+    for curve in curves:
+        rate, quality = np.array(curve).T
+        areas.append(float(PchipInterpolator(quality, np.log(rate)).integrate(low, high)))
+    return float(np.expm1((areas[1] - areas[0]) / (high - low)) * 100)
+
+
+def _monotone(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Points by rising quality; one that costs more than a better one is no part of the curve."""
+    kept: list[tuple[float, float]] = []
+    for rate, quality in sorted(points, key=lambda p: (-p[1], p[0])):
+        if not kept or (rate < kept[-1][0] and quality < kept[-1][1]):
+            kept.append((rate, quality))
+    return kept[::-1]
+
+
+def curve_of(summary: list[Record], set_name: str, system: str, metric: str) -> list[tuple[float, float]]:
+    """(rate, mean quality) of a system's settings by rising rate, without its matched files; quality as measured."""
+    points = [
+        (entry["rate"]["mean"], entry["metrics"][metric]["mean"])
+        for entry in summary
+        if (entry["set"], entry["system"]) == (set_name, system)
+        and "matched_to" not in entry
+        and entry["metrics"].get(metric, {}).get("mean") is not None
+    ]
+    return sorted(points)
+
+
+def bd_rates(summary: list[Record], set_name: str, anchor: str, metric: str) -> dict[str, float | None]:
+    """System -> BD-rate against the anchor in a metric, over the curves through the mean of each setting."""
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    systems = list(dict.fromkeys(e["system"] for e in summary if e["set"] == set_name and "matched_to" not in e))
+    curves = {s: [(rate, sign * value) for rate, value in curve_of(summary, set_name, s, metric)] for s in systems}
+    return {system: bd_rate(curves[anchor], curves[system]) for system in systems if system != anchor}
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Whole or not at all."""
+    with writing(str(path), force=True) as file:
+        file.write((json.dumps(content, indent=1) + "\n").encode())

@@ -1,0 +1,296 @@
+"""Whatever turns a signal into bytes and back, behind one protocol: our models, classic codecs, neural neighbours.
+
+    signal ─compress─> bytes of a whole file ─decompress─> signal of the same shape
+
+A neighbour is any network that gives integer tokens: transformers' EnCodec, DAC and Mimi from a folder of weights, or
+what a function of the user's own returns (a VQGAN, say). Their files are a header of 16 bytes and tokens of fixed
+width, which is what such models are quoted at.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import math
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from codec import cards, coding
+from codec.bitstream import DEFAULT_LIMITS, Reader, scan, unpack
+from codec.bottlenecks._soft import SoftCodebooks
+from codec.errors import BitstreamError, MediaError, ModelError
+from codec.media import resample
+from eval.baselines import SAMPLE_RATE, Baseline
+
+Signal = NDArray[Any]
+NEIGHBOUR_HEADER = struct.Struct("<4sIII")  # magic, length of the signal, streams, tokens of a stream
+NEIGHBOUR_MAGIC = b"NBR1"
+
+
+class System(Protocol):
+    """A codec at one setting.
+
+    Attributes:
+        name: Of tables.
+        setting: Of tables.
+        medium: "image" or "speech".
+        num_codes: K of its tokens; 0 for a codec without tokens.
+    """
+
+    name: str
+    setting: str
+    medium: str
+    num_codes: int
+
+    def compress(self, signal: Signal) -> bytes:
+        """(H, W, 3) uint8, or (n, 1) float32 at 16 kHz -> the bytes of a file."""
+
+    def decompress(self, data: bytes, length: int) -> Signal:
+        """The bytes of a file -> a signal of the shape that went in; `length` is its first axis."""
+
+    def payload(self, data: bytes) -> int:
+        """The bytes of a file without its container."""
+
+    def indices(self, data: bytes) -> NDArray[np.int64] | None:
+        """(G, n) tokens that a file holds; None where a codec has none."""
+
+
+class ModelSystem:
+    """One of our models at one codebook size."""
+
+    def __init__(self, model: coding.Model, codebook_size: int, name: str | None = None) -> None:
+        self.name, self.setting, self.medium = name or model.card.name, str(codebook_size), model.card.medium
+        self.model, self._size = model, codebook_size
+        self.num_codes = model.codec.bottleneck.num_codes(codebook_size)
+
+    def compress(self, signal: Signal) -> bytes:
+        file = io.BytesIO()
+        if self.medium == "image":
+            coding.compress_image(signal, file, self.model, self._size)
+        else:
+            coding.compress_speech([signal], SAMPLE_RATE, 1, file, self.model, self._size)
+        return file.getvalue()
+
+    def decompress(self, data: bytes, length: int) -> Signal:  # noqa: ARG002  our files hold their lengths
+        reader = Reader(io.BytesIO(data))
+        if self.medium == "image":
+            return coding.decompress_image(reader, self.model)
+        return np.clip(np.concatenate(list(coding.decompress_speech(reader, self.model))), -1, 1)
+
+    def payload(self, data: bytes) -> int:
+        return scan(io.BytesIO(data)).payload_bytes
+
+    def indices(self, data: bytes) -> NDArray[np.int64] | None:
+        return np.asarray(unpack(data, self.model.tables.get(self._size), DEFAULT_LIMITS)[1][0], np.int64)
+
+    def soft_perplexity(self, signal: Signal) -> float | None:
+        """exp H of the mean posterior over the tokens of a signal; None for methods without posteriors."""
+        codec = self.model.codec
+        if not isinstance(codec.bottleneck, SoftCodebooks):
+            return None
+        x = torch.tensor(signal, device=self.model.device)
+        x = x.movedim(-1, 0)[None].float() / 255 if self.medium == "image" else x.T[None]
+        with torch.inference_mode():
+            try:
+                codec.bottleneck.train()  # posteriors are a matter of training; no state changes
+                return float(codec(x, self._size).bottleneck.stats["perplexity"])
+            finally:
+                codec.bottleneck.eval()
+
+
+class BaselineSystem:
+    """A classic codec at one setting."""
+
+    num_codes = 0
+
+    def __init__(self, baseline: Baseline, setting: int) -> None:
+        self.name, self.setting, self.medium = baseline.name, str(setting), baseline.medium
+        self.baseline, self._setting = baseline, setting
+
+    def compress(self, signal: Signal) -> bytes:
+        return self.baseline.encode(signal, self._setting)
+
+    def decompress(self, data: bytes, length: int) -> Signal:
+        return self.baseline.decode(data, length)
+
+    def payload(self, data: bytes) -> int:
+        return self.baseline.payload(data)
+
+    def indices(self, data: bytes) -> NDArray[np.int64] | None:  # noqa: ARG002
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A network that somebody else trained, as two functions.
+
+    Attributes:
+        name: Of tables.
+        setting: Of tables: its bandwidth or codebook.
+        medium: "image" or "speech".
+        num_codes: K of every stream.
+        encode: Signal -> (G, n) integers in [0, K).
+        decode: (G, n) integers and the signal's length -> signal.
+    """
+
+    name: str
+    setting: str
+    medium: str
+    num_codes: int
+    encode: Callable[[Signal], NDArray[Any]]
+    decode: Callable[[NDArray[np.int64], int], Signal]
+
+
+class NeighbourSystem:
+    """A neighbour with real files: 16 bytes of header, then tokens of ceil(log2 K) bits."""
+
+    def __init__(self, neighbour: Neighbour) -> None:
+        self.name, self.setting, self.medium = neighbour.name, neighbour.setting, neighbour.medium
+        self.num_codes, self._neighbour = neighbour.num_codes, neighbour
+        self._bits = max(math.ceil(math.log2(neighbour.num_codes)), 1)
+
+    def compress(self, signal: Signal) -> bytes:
+        tokens = np.asarray(self._neighbour.encode(signal))
+        if tokens.ndim != 2 or not np.issubdtype(tokens.dtype, np.integer):
+            raise ModelError(f"{self.name}: encode gave {tokens.dtype} {tokens.shape}; want integers (G, n)")
+        if tokens.size and not 0 <= tokens.min() <= tokens.max() < self.num_codes:
+            raise ModelError(f"{self.name}: a token lies outside 0..{self.num_codes - 1}")
+        bits = (tokens.reshape(-1, 1) >> np.arange(self._bits - 1, -1, -1)) & 1
+        return NEIGHBOUR_HEADER.pack(NEIGHBOUR_MAGIC, len(signal), *tokens.shape) + np.packbits(bits).tobytes()
+
+    def decompress(self, data: bytes, length: int) -> Signal:
+        signal = np.asarray(self._neighbour.decode(self._tokens(data), length))
+        if self.medium == "speech":
+            signal = np.clip(signal.reshape(-1, 1)[:length], -1, 1).astype(np.float32)
+            signal = np.pad(signal, ((0, length - len(signal)), (0, 0)))
+        return signal
+
+    def payload(self, data: bytes) -> int:
+        return len(data) - NEIGHBOUR_HEADER.size
+
+    def indices(self, data: bytes) -> NDArray[np.int64] | None:
+        return self._tokens(data)
+
+    def _tokens(self, data: bytes) -> NDArray[np.int64]:
+        if len(data) < NEIGHBOUR_HEADER.size or data[:4] != NEIGHBOUR_MAGIC:
+            raise BitstreamError(f"not a file of {self.name}")
+        _, _, streams, count = NEIGHBOUR_HEADER.unpack_from(data)
+        bits = np.unpackbits(np.frombuffer(data, np.uint8, offset=NEIGHBOUR_HEADER.size))
+        if len(bits) < streams * count * self._bits:
+            raise BitstreamError(f"file of {self.name} is cut short")
+        words = bits[: streams * count * self._bits].reshape(streams, count, self._bits).astype(np.int64)
+        return np.asarray(words @ (1 << np.arange(self._bits - 1, -1, -1)), np.int64)
+
+
+def load_neighbour(spec: str) -> Neighbour:
+    """A neighbour by its word on the command line.
+
+    Args:
+        spec: "encodec:FOLDER[@kbit/s]", "dac:FOLDER[@streams]", "mimi:FOLDER[@streams]": transformers' weights on disk;
+            or "MODULE:FUNCTION", which is called and returns a Neighbour.
+
+    Raises:
+        ModelError: Not such a word, or it cannot be loaded.
+    """
+    kind, _, rest = spec.partition(":")
+    try:
+        if kind in TRANSFORMERS:
+            folder, _, setting = rest.partition("@")
+            if not Path(folder).is_dir():
+                raise ModelError(f"{folder} is no folder of weights; get them from the hub first")
+            return TRANSFORMERS[kind](folder, setting)
+        neighbour = getattr(importlib.import_module(kind), rest)()
+    except ModuleNotFoundError as error:
+        raise ModelError(f"neighbour {spec}: {error.name} is not installed") from None
+    except (AttributeError, OSError, ValueError, TypeError) as error:
+        raise ModelError(f"neighbour {spec}: {' '.join(str(error).split())}") from None
+    if not isinstance(neighbour, Neighbour):
+        raise ModelError(f"neighbour {spec}: gave a {type(neighbour).__name__}, not an eval.systems.Neighbour")
+    return neighbour
+
+
+def _tensor(signal: Signal, rate: int) -> torch.Tensor:
+    return torch.tensor(resample(np.asarray(signal, np.float32), SAMPLE_RATE, rate)).T[None]
+
+
+def _samples(values: torch.Tensor, rate: int) -> Signal:
+    return resample(values.reshape(-1, 1).float().numpy(), rate, SAMPLE_RATE)
+
+
+def _encodec(folder: str, setting: str) -> Neighbour:
+    from transformers import EncodecModel
+
+    model = EncodecModel.from_pretrained(folder, local_files_only=True).eval()
+    rate, bandwidth = model.config.sampling_rate, float(setting or model.config.target_bandwidths[0])
+    if model.config.chunk_length_s is not None or model.config.audio_channels != 1:
+        raise ModelError(f"{folder}: wants stereo or cuts chunks; use the 24 kHz model")
+
+    @torch.inference_mode()
+    def encode(signal: Signal) -> Signal:
+        return np.asarray(model.encode(_tensor(signal, rate), bandwidth=bandwidth).audio_codes[0, 0])
+
+    @torch.inference_mode()
+    def decode(tokens: Signal, length: int) -> Signal:  # noqa: ARG001
+        return _samples(model.decode(torch.from_numpy(tokens)[None, None], [None]).audio_values, rate)
+
+    return Neighbour("encodec", f"{bandwidth:g} kbit/s", "speech", model.config.codebook_size, encode, decode)
+
+
+def _dac(folder: str, setting: str) -> Neighbour:
+    from transformers import DacModel
+
+    model = DacModel.from_pretrained(folder, local_files_only=True).eval()
+    rate, streams = model.config.sampling_rate, int(setting or model.config.n_codebooks)
+
+    @torch.inference_mode()
+    def encode(signal: Signal) -> Signal:
+        return np.asarray(model.encode(_tensor(signal, rate), n_quantizers=streams).audio_codes[0])
+
+    @torch.inference_mode()
+    def decode(tokens: Signal, length: int) -> Signal:  # noqa: ARG001
+        return _samples(model.decode(audio_codes=torch.from_numpy(tokens)[None]).audio_values, rate)
+
+    return Neighbour("dac", f"{streams} streams", "speech", model.config.codebook_size, encode, decode)
+
+
+def _mimi(folder: str, setting: str) -> Neighbour:
+    from transformers import MimiModel
+
+    model = MimiModel.from_pretrained(folder, local_files_only=True).eval()
+    rate, streams = model.config.sampling_rate, int(setting or model.config.num_quantizers)
+
+    @torch.inference_mode()
+    def encode(signal: Signal) -> Signal:
+        return np.asarray(model.encode(_tensor(signal, rate), num_quantizers=streams).audio_codes[0])
+
+    @torch.inference_mode()
+    def decode(tokens: Signal, length: int) -> Signal:  # noqa: ARG001
+        return _samples(model.decode(torch.from_numpy(tokens)[None]).audio_values, rate)
+
+    return Neighbour("mimi", f"{streams} streams", "speech", model.config.codebook_size, encode, decode)
+
+
+TRANSFORMERS = {"encodec": _encodec, "dac": _dac, "mimi": _mimi}
+
+
+def load_models(paths: list[tuple[str, str, tuple[int, ...]]]) -> list[ModelSystem]:
+    """(name, path of the card, sizes) -> a system for each size, the model loaded once."""
+    systems = []
+    for name, path, sizes in paths:
+        model = coding.load(cards.find(path))
+        systems += [ModelSystem(model, size, name) for size in sizes]
+    return systems
+
+
+def check_shape(system: System, signal: Signal, decoded: Signal) -> Signal:
+    """What a system gave back. Raises MediaError where it is of another shape, which cannot be scored."""
+    if decoded.shape != signal.shape:
+        raise MediaError(f"{system.name} gave back {decoded.shape} for {signal.shape}")
+    return decoded

@@ -1,0 +1,95 @@
+"""Classic codecs: real files, aligned signals of the same shape, and the search for a file of so many bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import gradient, tones
+from numpy.typing import NDArray
+
+from codec.errors import MediaError
+from codec.media import load_audio, load_image
+from eval.baselines import BASELINES, SAMPLE_RATE, Baseline, find, match_bytes
+
+Real = Callable[[str, int], bytes]
+
+
+def signal(medium: str) -> NDArray[np.generic]:
+    return gradient(64, 88) if medium == "image" else tones(SAMPLE_RATE + 77)
+
+
+def usable(name: str) -> Baseline:
+    if BASELINES[name].missing:
+        pytest.skip(str(BASELINES[name].missing))
+    return BASELINES[name]
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_keeps_shape_and_grows_with_its_setting(name: str) -> None:
+    baseline = usable(name)
+    x = signal(baseline.medium)
+    sizes = []
+    for setting in (baseline.curve[0], baseline.curve[-1]):
+        data = baseline.encode(x, setting)
+        x_hat = baseline.decode(data, len(x))
+        assert x_hat.shape == x.shape
+        assert x_hat.dtype == x.dtype
+        assert 0 < baseline.payload(data) <= len(data)
+        sizes.append(len(data))
+    assert sizes[0] < sizes[1]
+    assert set(baseline.curve) <= set(baseline.settings)
+    assert len(set(baseline.settings)) == len(baseline.settings)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_what_is_decoded_lies_where_the_signal_does(name: str, real: Real) -> None:
+    """Of all shifts the best is none, or one sample for Opus, whose resampler delays by a fraction of one."""
+    baseline = usable(name)
+    if name == "codec2":
+        pytest.skip("a vocoder keeps no waveform")
+    if baseline.medium == "image":
+        x = load_image(io.BytesIO(real("image-test-coco.tar", 3)))
+    else:
+        x = load_audio(io.BytesIO(real("speech-test.tar", 3)), SAMPLE_RATE)[0]
+    x_hat = baseline.decode(baseline.encode(x, baseline.curve[-1]), len(x)).astype(float)
+    errors = {n: float(np.square(np.roll(x_hat, n, 0)[16:-16] - x[16:-16]).mean()) for n in range(-16, 17)}
+    assert abs(min(errors, key=errors.__getitem__)) <= (name == "opus")
+    assert errors[0] < min(errors[-16], errors[16]) / 3
+
+
+def test_the_nearest_file_is_found() -> None:
+    """Against trying every setting, for a codec whose files grow but for a few bytes."""
+    sizes = {setting: 100 + 10 * setting + (7 * setting) % 13 for setting in range(40)}
+    stub = replace(BASELINES["jpeg"], settings=tuple(sizes), encode=lambda _, setting: bytes(sizes[setting]))
+    for target in range(50, 700, 7):
+        match = match_bytes(stub, np.empty(0), target)
+        assert abs(len(match.data) - target) == min(abs(size - target) for size in sizes.values())
+
+
+def test_the_search_reads_what_was_tried() -> None:
+    calls: list[int] = []
+
+    def encode(_: NDArray[np.generic], setting: int) -> bytes:
+        calls.append(setting)
+        return bytes(setting)
+
+    stub, tried = replace(BASELINES["jpeg"], encode=encode), {}
+    match_bytes(stub, np.empty(0), 40, tried)
+    before = len(calls)
+    assert match_bytes(stub, np.empty(0), 40, tried).setting == 40
+    assert len(calls) == before <= 9
+
+
+def test_baselines_are_named_and_what_is_missing_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [b.name for b in find(["webp", "opus"])] == ["webp", "opus"]
+    assert {b.medium for b in find(["all"], "image")} == {"image"}
+    with pytest.raises(MediaError, match="no baseline heic; there are jpeg"):
+        find(["heic"])
+    monkeypatch.setitem(BASELINES, "codec2", replace(BASELINES["codec2"], missing="not installed; pip install it"))
+    with pytest.raises(MediaError, match="baseline codec2: not installed; pip install it"):
+        find(["codec2"])
+    assert "codec2" not in [b.name for b in find(["all"])]

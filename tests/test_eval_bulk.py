@@ -1,0 +1,135 @@
+"""Bulk work: Parquet and .bin, resumption, a killed Ray worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import gradient, picture, tones, wav
+
+pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
+pytest.importorskip("pyarrow", reason="bulk work is in the extra [cluster]")
+pytest.importorskip("ray", reason="Ray is in the extra [cluster]")
+from codec.api import compress, load
+from codec.bitstream import unpack
+from eval import bulk
+from eval.bulk import main, read_parts
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("media")
+    for i in range(10):
+        (folder / f"{i:02d}.png").write_bytes(picture(gradient(32 + 8 * i, 40)))
+    (folder / "10.wav").write_bytes(wav(tones(1600)))
+    return folder
+
+
+def logged(out: Path) -> Counter[str]:
+    """How often each item was really computed."""
+    return Counter(json.loads(line)["item"] for file in out.glob("log/*") for line in file.read_text().splitlines())
+
+
+def test_the_rows_are_what_the_api_writes(media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    words = ["image-fsp", "--data", str(media), "--out", str(out), "-k", "256", "--workers", "0"]
+    assert main([*words, "--shard", "4", "--score"]) == 0
+    rows = list(read_parts(out))
+    assert [row["item"] for row in rows] == [*(f"{i:02d}.png" for i in range(10)), "10.wav"]
+    model = load("image-fsp")
+    for row in rows[:10]:
+        data = compress((media / row["item"]).read_bytes(), 256, model)
+        indices = unpack(data, model.tables[256])[1]
+        assert np.array_equal(np.reshape(row["indices"], row["shape"]), indices[0])
+        assert row["bytes"] == len(data)
+        assert row["PSNR"] > 5
+    assert "speech, which image-fsp does not code" in rows[10]["skipped"]
+    assert "11 items, 1 skipped" in capsys.readouterr().out
+    assert len(list(out.glob("part-*"))) == 3
+    assert not (out / "staging").exists()
+
+
+def test_bin_files_are_bitstreams(media: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["image-fsp", "--data", str(media), "--out", str(out), "--workers", "0", "--format", "bin", "--first", "2"]
+    assert main(words) == 0
+    files = sorted(out.glob("files/*/*.bin"))
+    assert [file.read_bytes() for file in files] == [compress((media / f"{i:02d}.png").read_bytes()) for i in range(2)]
+    assert "indices" not in next(read_parts(out))
+
+
+def test_an_interrupted_job_repeats_no_finished_item(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    words = ["image-fsp", "--data", str(media), "--out", str(out), "--workers", "0", "--shard", "4"]
+    real, calls = bulk.load_signal, []
+
+    def interrupted(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bulk, "load_signal", interrupted)
+    assert main(words) == 130
+    monkeypatch.setattr(bulk, "load_signal", real)
+    assert len(logged(out)) == 6
+    assert main(words) == 0
+    assert main(words) == 0  # nothing left to do
+    assert set(logged(out).values()) == {1}
+    assert len(list(read_parts(out))) == 11
+
+
+def test_two_jobs_and_another_job_in_one_folder_are_refused(
+    media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["image-fsp", "--data", str(media), "--out", str(tmp_path), "--workers", "0", "--first", "1"]
+    assert main(words) == 0
+    fingerprint = json.loads((tmp_path / "job.json").read_text())
+    with bulk._locked(tmp_path, fingerprint):
+        assert main(words) == 1
+    assert "another run is writing there" in capsys.readouterr().err
+    assert main([*words, "-k", "256"]) == 1
+    assert "holds another job (model differ)" in capsys.readouterr().err
+
+
+def test_mistakes_are_one_line(media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path / "out"), "--workers", "0"]
+    for code, words in (
+        (3, ["nothing", "--data", str(media)]),
+        (2, ["image-fsp", "--data", str(media), "-k", "7"]),
+        (2, ["image-fsp", "--data", str(media), "--shard", "0"]),
+        (1, ["image-fsp", "--data", str(tmp_path / "no")]),
+        (1, ["speech-fsp", "--data", str(media / "00.png")]),
+    ):
+        assert main([*words, *out]) == code, words
+        assert sum(line.startswith("error: ") for line in capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_killed_ray_worker_loses_nothing_and_repeats_nothing(media: Path, tmp_path: Path, root: Path) -> None:
+    """Two workers, one of which gets SIGKILL after a few items; and the same rows as without Ray."""
+    out, plain = tmp_path / "out", tmp_path / "plain"
+    words = ["image-fsp", "--data", str(media), "--shard", "2"]
+    command = [sys.executable, "-m", "eval.bulk", *words, "--out", str(out), "--workers", "2"]
+    with (tmp_path / "errors").open("w") as errors:
+        process = subprocess.Popen(command, cwd=root, stderr=errors, stdout=subprocess.DEVNULL)
+        victim = None
+        while process.poll() is None and victim is None:
+            victim = next((f for f in out.glob("log/*.jsonl") if f.read_text().count("\n") >= 1), None)
+            time.sleep(0.02)
+        assert victim is not None, (tmp_path / "errors").read_text()[-2000:]
+        os.kill(int(victim.stem.rsplit("-", 1)[1]), signal.SIGKILL)
+        assert process.wait() == 0, (tmp_path / "errors").read_text()[-2000:]
+    assert main([*words, "--out", str(plain), "--workers", "0"]) == 0
+    assert list(read_parts(out)) == list(read_parts(plain))
+    assert set(logged(out).values()) == {1}

@@ -1,0 +1,101 @@
+"""Paired comparison of two runs: a doctored regression is found, chance and small changes are not."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
+from eval.compare import main
+
+
+def results(model: str = "image-a", items: int = 20, seed: int = 0) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    records = [
+        {
+            "set": "s", "item": f"{i:02d}", "medium": "image", "system": model, "setting": "1024", "bytes": 1000,
+            "payload_bytes": 950, "units": 65536, "PSNR": float(rng.normal(24, 3)), "SSIM": float(rng.uniform(0.5, 1)),
+            "LPIPS-squeeze": float(rng.uniform(0.2, 0.4)), "perplexity_soft": None,
+        }
+        for i in range(items)
+    ]  # fmt: skip
+    return {"plan": {"models": [[model, "00", [1024]]]}, "records": records}
+
+
+def changed(content: dict[str, Any], metric: str, by: float, noise: float = 0.0) -> dict[str, Any]:
+    rng, new = np.random.default_rng(1), copy.deepcopy(content)
+    for record in new["records"]:
+        record[metric] += by + noise * rng.normal()
+    return new
+
+
+def run(tmp_path: Path, a: dict[str, Any], b: dict[str, Any], *extra: str) -> int:
+    paths = [tmp_path / name for name in ("a.json", "b.json")]
+    for path, content in zip(paths, (a, b), strict=True):
+        path.write_text(json.dumps(content))
+    return main([*map(str, paths), *extra])
+
+
+def test_equal_runs_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, results(), results()) == 0
+    assert "s image-a 1024 PSNR" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("metric", "by"), [("PSNR", -0.3), ("SSIM", -0.02), ("LPIPS-squeeze", 0.02), ("bytes", 30)])
+def test_a_doctored_regression_is_found_and_an_improvement_is_none(
+    metric: str, by: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = results()
+    assert run(tmp_path, a, changed(a, metric, by)) == 1
+    printed = capsys.readouterr()
+    assert printed.out.count("REGRESSED") == 1
+    assert printed.err.startswith("error: 1 of 4 regressed")
+    assert run(tmp_path, a, changed(a, metric, -by)) == 0
+
+
+def test_margins_and_chance(tmp_path: Path) -> None:
+    a = results()
+    assert run(tmp_path, a, changed(a, "PSNR", -0.05)) == 0  # below the margin
+    assert run(tmp_path, a, changed(a, "PSNR", -0.05), "--margin", "PSNR=0.01") == 1
+    assert run(tmp_path, a, changed(a, "PSNR", -0.3), "--margin", "PSNR=0.5") == 0
+    assert run(tmp_path, a, changed(a, "PSNR", -0.3, noise=5)) == 0  # the mean may have fallen by chance
+    few = results(items=3)
+    assert run(tmp_path, few, changed(few, "PSNR", -0.3)) == 1  # no test can tell: the margin decides
+
+
+def test_what_is_no_longer_scored_is_a_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = results(), results()
+    b["records"][3]["PSNR"] = None
+    assert run(tmp_path, a, b) == 1
+    assert "1 items no longer scored" in capsys.readouterr().out
+    assert run(tmp_path, b, a) == 0  # the other way round more is scored
+    del b["records"][3]
+    assert run(tmp_path, a, b) == 1
+
+
+def test_two_models_are_paired_by_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = results("image-a"), changed(results("image-b"), "PSNR", -1)
+    assert run(tmp_path, a, b) == 1  # the only model of each
+    assert run(tmp_path, a, b, "--as", "image-a=image-b", "--json") == 1
+    findings = json.loads(capsys.readouterr().out.split("[\n", 1)[1].join(["[\n", ""]))
+    assert [f["metric"] for f in findings if f["regressed"]] == ["PSNR"]
+    assert findings[1]["p"] < 0.001
+
+
+def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, other = results(), results()
+    for record in other["records"]:
+        record["set"] = "t"
+    assert run(tmp_path, a, other) == 1
+    assert "nothing to compare" in capsys.readouterr().err
+    assert main([str(tmp_path / "no.json"), str(tmp_path / "a.json")]) == 1
+    (tmp_path / "bad.json").write_text("[]")
+    assert main([str(tmp_path / "bad.json"), str(tmp_path / "a.json")]) == 1
+    assert capsys.readouterr().err.count("\n") == 2
+    assert run(tmp_path, a, a, "--margin", "PSNR") == 2
+    assert run(tmp_path, a, a, "--as", "x") == 2

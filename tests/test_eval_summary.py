@@ -1,0 +1,107 @@
+"""Statistics against second implementations and cases whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import entropy
+
+pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
+from eval.summary import bd_rate, bd_rates, statistic, use
+
+RNG = np.random.default_rng(0)
+
+
+def test_a_statistic_is_of_what_was_scored() -> None:
+    found = statistic([1.0, None, 3.0, 5.0])
+    assert (found["mean"], found["scored"], found["of"]) == (3.0, 3, 4)
+    assert found["se"] == pytest.approx(2 / 3**0.5)
+    assert statistic([None, None])["mean"] is None
+    assert statistic([2.0])["low"] is None  # one item tells nothing of its spread
+    assert (statistic([2.0, 2.0])["low"], statistic([2.0, 2.0])["high"]) == (2.0, 2.0)
+
+
+def test_the_interval_covers_the_true_mean_as_often_as_it_says() -> None:
+    """Of 300 samples of 40 skewed values, about 95 % (a bootstrap of so few covers a little less)."""
+    hits = 0
+    for i in range(300):
+        found = statistic(RNG.exponential(2, 40).tolist(), str(i))
+        hits += found["low"] <= 2 <= found["high"]
+    assert 0.89 <= hits / 300 <= 0.98
+    half = sum(s["mean"] - s["se"] / 2 <= 2 <= s["mean"] + s["se"] / 2 for s in (
+        statistic(RNG.exponential(2, 40).tolist(), str(i)) for i in range(100)
+    ))  # fmt: skip
+    assert half / 100 < 0.6  # an interval that is too narrow would be seen
+
+
+def test_the_interval_repeats_and_depends_on_its_seed() -> None:
+    values = RNG.normal(size=30).tolist()
+    assert statistic(values, "a") == statistic(values, "a")
+    assert statistic(values, "a") != statistic(values, "b")
+
+
+def test_codebook_use_against_scipy() -> None:
+    tokens = [RNG.zipf(1.5, (2, 500)) % 64 for _ in range(5)]
+    found = use(tokens, 64, payload_bits=20_000)
+    streams = np.concatenate(tokens, 1)
+    counts = [np.bincount(stream, minlength=64) for stream in streams]
+    assert found["H0"] == pytest.approx(np.mean([entropy(c, base=2) for c in counts]))
+    assert found["perplexity_hard_global"] == pytest.approx(np.mean([np.exp(entropy(c)) for c in counts]))
+    assert found["CVU"] == pytest.approx(found["perplexity_hard_global"] / 64)
+    assert found["used"] == pytest.approx(np.mean([(c > 0).mean() for c in counts]))
+    assert found["bits_per_token"] == 20_000 / 5000
+    assert found["tokens"] == 5000
+
+
+def test_perplexity_by_batch_is_of_equal_batches() -> None:
+    """Batches of 16384 tokens; the rest is left out, since fewer tokens have a smaller perplexity."""
+    tokens = RNG.integers(0, 4096, (1, 16_384 * 2 + 100))
+    found = use([tokens], 4096, 1)
+    whole = [
+        np.exp(entropy(np.bincount(part, minlength=4096))) for part in (tokens[0, :16_384], tokens[0, 16_384:32_768])
+    ]
+    assert found["perplexity_hard_batch"] == pytest.approx(np.mean(whole))
+    assert found["batch_tokens"] == 16_384
+    assert found["perplexity_hard_batch"] < found["perplexity_hard_global"]
+
+
+def curve(scale: float = 1.0) -> list[tuple[float, float]]:
+    return [(scale * rate, 10 * np.log10(1 + 40 * rate)) for rate in (0.1, 0.2, 0.4, 0.8, 1.6)]
+
+
+def test_bd_rate_of_curves_whose_answer_is_known() -> None:
+    assert bd_rate(curve(), curve()) == pytest.approx(0)
+    assert bd_rate(curve(), curve(0.8)) == pytest.approx(-20, abs=1e-6)
+    assert bd_rate(curve(), curve(1.5)) == pytest.approx(50, abs=1e-6)
+    assert bd_rate(curve(0.8), curve()) == pytest.approx(25, abs=1e-6)
+
+
+def test_bd_rate_against_the_bjontegaard_package() -> None:
+    bjontegaard = pytest.importorskip("bjontegaard")
+    anchor = [(0.11, 24.2), (0.19, 26.1), (0.36, 28.4), (0.7, 30.9)]
+    test = [(0.1, 24.0), (0.22, 27.0), (0.33, 28.2), (0.66, 31.5)]
+    (r1, q1), (r2, q2) = np.array(anchor).T, np.array(test).T
+    second = bjontegaard.bd_rate(r1, q1, r2, q2, method="pchip", require_matching_points=False, min_overlap=0)
+    assert bd_rate(anchor, test) == pytest.approx(second, abs=1e-6)
+
+
+def test_bd_rate_without_a_common_quality_is_none() -> None:
+    assert bd_rate(curve(), [(rate, quality + 100) for rate, quality in curve()]) is None
+    assert bd_rate(curve(), curve()[:1]) is None
+    assert bd_rate([], curve()) is None
+
+
+def test_a_setting_that_costs_more_than_a_better_one_is_no_part_of_a_curve() -> None:
+    assert bd_rate([*curve(), (5.0, 3.0)], curve()) == pytest.approx(0)
+
+
+def entry(system: str, rate: float, psnr: float, distance: float) -> dict[str, object]:
+    metrics = {"PSNR": {"mean": psnr}, "LPIPS-vgg": {"mean": distance}}
+    return {"set": "s", "system": system, "setting": str(rate), "rate": {"mean": rate}, "metrics": metrics}
+
+
+def test_lower_is_better_where_it_is() -> None:
+    summary = [entry("a", rate, quality, 1 / quality) for rate, quality in curve()]
+    summary += [entry("b", rate, quality, 1 / quality) for rate, quality in curve(0.8)]
+    for metric in ("PSNR", "LPIPS-vgg"):
+        assert bd_rates(summary, "s", "a", metric)["b"] == pytest.approx(-20, abs=0.5)
