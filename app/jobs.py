@@ -1,0 +1,251 @@
+"""What the tabs call, without Gradio: code an input, score it, open a .bin.
+
+    file ─Reading─> Source ─code─> Version (.bin, decoded media, figures)
+                      └─classic──> Version of Opus, WebP ... at the same bytes
+    .bin ─decode─> Version
+
+Coding is that of codec.api, so a .bin made here is the one that `python -m codec.compress` makes, byte for byte.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.reading import HIGHEST_RATE, SPEECH_RATE, Reading, Source, at_speech_rate, heard
+from app.store import Models, Settings, Shelf
+from codec.bitstream import Limits, Reader, Summary, scan, unpack
+from codec.errors import MediaError
+
+SCORED_SECONDS = 10  # PESQ takes a quarter of a second for these
+MAX_VERSIONS = 16
+UNIT = {"speech": "kbit/s", "image": "bits per pixel"}
+
+Report = Callable[[float, str], None]  # progress: share done, what is being done
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One coded version of a source, or something decoded.
+
+    Attributes:
+        kind: "codec" or "classic".
+        codebook_size: The nominal K; None for classic codecs.
+        num_codes: The codes it really has.
+        used_codes: How many of them occur.
+        file: The coded file, a real .bin (or .opus, .webp ...).
+        media: The decoded .wav or .png.
+        rate: kbit/s or bits per pixel of the whole file.
+        scores: Metric -> figure; None where it cannot be scored.
+        samples: What the metrics saw: (T,) at 16 kHz or (H, W, 3).
+    """
+
+    label: str
+    kind: str
+    medium: str
+    file: Path
+    media: Path
+    num_bytes: int
+    rate: float
+    ratio: float
+    encode_s: float
+    decode_s: float
+    samples: NDArray[Any]
+    scores: dict[str, float | None] = field(default_factory=dict)
+    model: str = ""
+    codebook_size: int | None = None
+    num_codes: int | None = None
+    used_codes: int | None = None
+    notices: list[str] = field(default_factory=list)
+
+    def record(self) -> dict[str, Any]:
+        """Plain data: what tables, CSV files and the API show."""
+        return {
+            "version": self.label,
+            "kind": self.kind,
+            "model": self.model,
+            "codebook_size": self.codebook_size,
+            "num_codes": self.num_codes,
+            "used_codes": self.used_codes,
+            "bytes": self.num_bytes,
+            UNIT[self.medium].replace(" ", "_"): round(self.rate, 5),
+            "ratio": round(self.ratio, 2),
+            "encode_s": round(self.encode_s, 4),
+            "decode_s": round(self.decode_s, 4),
+        } | {name: None if value is None else round(value, 4) for name, value in self.scores.items()}
+
+
+class Workshop:
+    """The jobs, on one set of models, limits and temporary files. Its methods may run in several threads."""
+
+    def __init__(self, settings: Settings, root: Path) -> None:
+        self.settings = settings
+        self.models = Models(settings.models)
+        self.shelf = Shelf(root, settings.keep_s)
+        self.reading = Reading(settings, self.shelf)
+        self.limits = Limits(max_pixels=settings.max_pixels, max_seconds=math.ceil(settings.max_seconds))
+
+    def open(self, path: str | Path | None, medium: str | None = None) -> Source:
+        """Reads an input; see `Reading.open`."""
+        return self.reading.open(path, medium)
+
+    def code(self, source: Source, name: str, size: int) -> Version:
+        """Compresses, decompresses and scores.
+
+        Raises:
+            CodecError: The model does not fit, or is missing or damaged.
+            ValueError: A codebook size that it does not offer.
+        """
+        from codec import api
+
+        model = self.models.get(name)
+        if model.card.medium != source.medium:
+            raise MediaError(f"{name} codes {model.card.medium}; choose a model for {source.medium}")
+        with heard():  # the source has said it already
+            start = time.perf_counter()
+            data = api.compress(source.data, size, model)
+            encode_s = time.perf_counter() - start
+        stem = f"{Path(source.name).stem}-{name}-{size}"
+        return self.decoded(data, stem, encode_s, source)
+
+    def decode(self, path: str | Path | None) -> tuple[Version, Summary]:
+        """Decodes a .bin.
+
+        Raises:
+            BitstreamError: Damaged, not one of ours, or beyond the limits.
+            ModelError: Its model is not here.
+        """
+        if not path:
+            raise MediaError("nothing is chosen yet; drop a .bin here")
+        data = Path(path).read_bytes()
+        summary = scan(io.BytesIO(data))
+        return self.decoded(data, Path(path).stem, 0.0, None), summary
+
+    def decoded(self, data: bytes, stem: str, encode_s: float, source: Source | None) -> Version:
+        """The version that a bitstream holds; scored if its source is known."""
+        from codec import coding
+
+        start = time.perf_counter()
+        reader = Reader(io.BytesIO(data), self.limits)
+        header, model = reader.header, self.models.by_id(reader.header.model_id)
+        if header.medium == "image":
+            pixels = coding.decompress_image(reader, model)
+            decode_s, units, raw = time.perf_counter() - start, header.height * header.width, pixels.size
+            media, samples = self.reading.save_picture(pixels, stem), pixels
+        else:
+            seconds_held = scan(io.BytesIO(data)).num_samples / header.sample_rate
+            if seconds_held * header.sample_rate * header.channels > self.settings.max_seconds * HIGHEST_RATE * 2:
+                raise MediaError(f"{header.channels} channels of {seconds_held:.0f} s are too much for this page")
+            blocks = list(coding.decompress_speech(reader, model))
+            decode_s = time.perf_counter() - start
+            units, raw = reader.num_samples / header.sample_rate, 2 * reader.num_samples * header.channels
+            media = self.reading.save_recording(blocks, header.sample_rate, header.channels, stem)
+            samples = at_speech_rate(np.concatenate(blocks).clip(-1, 1), header.sample_rate)
+        size = header.codebook_size
+        indices = unpack(data, model.tables.get(size), self.limits)[1]
+        file = media.with_suffix(".bin")
+        file.write_bytes(data)
+        return Version(
+            label=f"{model.card.name}, K = {size}",
+            kind="codec",
+            medium=header.medium,
+            file=file,
+            media=media,
+            num_bytes=len(data),
+            rate=rate_of(header.medium, len(data), units),
+            ratio=raw / len(data),
+            encode_s=encode_s,
+            decode_s=decode_s,
+            samples=samples,
+            scores=scored(source, samples) if source else {},
+            model=model.card.name,
+            codebook_size=size,
+            num_codes=header.num_codes * header.num_codebooks,
+            used_codes=sum(len(np.unique(indices[:, book])) for book in range(indices.shape[1])),
+        )
+
+    def compare(
+        self,
+        source: Source,
+        models: Sequence[str],
+        sizes: Sequence[int],
+        classics: Sequence[str] = (),
+        match_all: bool = False,
+        report: Report = lambda *_: None,
+    ) -> list[Version]:
+        """Every chosen model at every chosen size that it offers, then classic codecs at the same bytes.
+
+        Args:
+            classics: Names of classic codecs.
+            match_all: A classic version for every codec version, rather than for the largest only.
+
+        Raises:
+            MediaError: Nothing, or too much, is chosen.
+        """
+        pairs = [(name, size) for name in models for size in sorted(sizes) if size in self.models.card(name).num_codes]
+        total = len(pairs) + len(classics) * (len(pairs) if match_all else 1)
+        if not pairs:
+            raise MediaError("nothing to compare: choose a model and a codebook size that it offers")
+        if total > MAX_VERSIONS:
+            raise MediaError(f"that makes {total} versions; choose at most {MAX_VERSIONS}")
+        versions: list[Version] = []
+        for name, size in pairs:
+            report(len(versions) / total, f"{name} with {size:,} codes: encode, decode, measure")
+            versions.append(self.code(source, name, size))
+        targets = sorted({v.num_bytes for v in versions} if match_all else {max(v.num_bytes for v in versions)})
+        for name in classics:
+            for target in targets:
+                report(min(len(versions) / total, 0.99), f"{name} at {target:,} bytes")
+                versions.append(self.classic(source, name, target))
+        return versions
+
+    def sweep(self, source: Source, classics: Sequence[str] = (), report: Report = lambda *_: None) -> list[Version]:
+        """Every model of the medium at every size it offers, and classic codecs over the same range of bytes."""
+        pairs = [(card.name, size) for card in self.models.of(source.medium) for size in card.num_codes]
+        versions: list[Version] = []
+        for count, (name, size) in enumerate(pairs):
+            report(count / (len(pairs) + len(classics)), f"{name} with {size:,} codes: encode, decode, measure")
+            versions.append(self.code(source, name, size))
+        first = [version.num_bytes for version in versions if version.model == pairs[0][0]]
+        for count, name in enumerate(classics):
+            report((len(pairs) + count) / (len(pairs) + len(classics)), f"{name} at the same numbers of bytes")
+            seen: set[int] = set()
+            for target in first:
+                version = self.classic(source, name, target)
+                if version.num_bytes not in seen:  # its lowest setting may be the nearest to them all
+                    versions.append(version)
+                seen.add(version.num_bytes)
+        return versions
+
+
+def scored(source: Source, samples: NDArray[Any]) -> dict[str, float | None]:
+    """All metrics of the medium; of speech, on its first `SCORED_SECONDS`."""
+    from eval.metrics import score
+
+    if source.medium == "image":
+        return score("image", source.reference, samples)
+    count = min(SCORED_SECONDS * SPEECH_RATE, len(source.reference), len(samples))
+    return score("speech", source.reference[:count], samples[:count])
+
+
+def rate_of(medium: str, num_bytes: int, units: float) -> float:
+    """kbit/s, or bits per pixel."""
+    return 8 * num_bytes / units / (1000 if medium == "speech" else 1)
+
+
+def write_csv(path: Path, records: Sequence[dict[str, Any]]) -> Path:
+    """One line a record; returns the path."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for record in records for key in record)))
+        writer.writeheader()
+        writer.writerows(records)
+    return path
