@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from app.reading import HIGHEST_RATE, SPEECH_RATE, Reading, Source, at_speech_rate, heard
 from app.store import Models, Settings, Shelf
 from codec.bitstream import Limits, Reader, Summary, scan, unpack
+from codec.commands import describe
 from codec.errors import MediaError
 
 SCORED_SECONDS = 10  # PESQ takes a quarter of a second for these
@@ -129,6 +130,23 @@ class Workshop:
         data = Path(path).read_bytes()
         summary = scan(io.BytesIO(data))
         return self.decoded(data, Path(path).stem, 0.0, None), summary
+
+    def info(self, path: str | Path) -> dict[str, str]:
+        """What `python -m codec.info` prints of a .bin. Raises BitstreamError where it is damaged, or is none."""
+        with Path(path).open("rb") as file:
+            record = describe(scan(file), {card.model_id: card.name for card in self.models.cards.values()})
+        record["model"] = record["model"] or "not among the installed models"
+        return {
+            key.replace("_", " "): f"{value:.6g}" if isinstance(value, float) else str(value)
+            for key, value in record.items()
+        }
+
+    def classics(self, medium: str) -> list[str]:
+        """The names of the classic codecs that work here."""
+        return []
+
+    def classic(self, source: Source, name: str, num_bytes: int) -> Version:
+        raise NotImplementedError
 
     def decoded(self, data: bytes, stem: str, encode_s: float, source: Source | None) -> Version:
         """The version that a bitstream holds; scored if its source is known."""

@@ -83,8 +83,8 @@ def edit(
         change: One of `CHANGES`: random tokens, one and the same token, or the same tokens in another order.
         share: Of the positions in the area that are changed, 0 to 1.
         token: The index of "one token".
-        area: (x, y, side): a square around a point of the token map; x and y in [0, 1], its side in tokens. None for
-            everywhere.
+        area: (x, y, side) around a point of the token map, x and y in [0, 1]: side * side tokens, a square of a picture
+            and a stretch of speech. None for everywhere.
         seed: The same seed makes the same change.
 
     Returns:
@@ -104,8 +104,12 @@ def edit(
     if area is not None:
         x, y, side = area
         row, column = np.ogrid[: inside.rows, : inside.columns]
-        near_row = np.abs(row + 0.5 - y * inside.rows) <= side / 2
-        chosen = near_row & (np.abs(column + 0.5 - x * inside.columns) <= side / 2)
+        if header.medium == "image":
+            near_row = np.abs(row + 0.5 - y * inside.rows) <= side / 2
+            chosen = near_row & (np.abs(column + 0.5 - x * inside.columns) <= side / 2)
+        else:
+            centre = int(y * inside.rows) * inside.columns + x * inside.columns
+            chosen = np.abs(row * inside.columns + column + 0.5 - centre) <= side * side / 2
     positions = np.flatnonzero(chosen.ravel()[: inside.indices.shape[2]])
     positions = rng.permutation(positions)[: round(share * len(positions))]
     indices = inside.indices.copy()

@@ -1,0 +1,85 @@
+"""Sweep: one input through every model at every codebook size; rate against quality, and each point to hear or see."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from app.jobs import Version, Workshop, write_csv
+from app.page import JOBS, QUICK, Page, plainly, reporting
+from app.widgets import Widget, chart, download, facts, listening, looking
+from app.words import empty, notice
+
+INVITATION = empty("Every size, every method, one plot", "Choose something on the left, then press Sweep.")
+POINTS = empty("Press a point of the plot", "Its version is put here, beside the original.")
+
+
+def build(page: Page) -> None:
+    """Adds the tab's content."""
+    medium = str(page.medium.value)
+    with gr.Row(elem_classes=["actions"]):
+        metric = gr.Radio(metrics(medium), value=metrics(medium)[0], label="Quality by", elem_id="sweep-metric")
+        classics = gr.CheckboxGroup(label="Beside it", **classic_defaults(page.workshop, medium))
+        start = gr.Button("Sweep", variant="primary", elem_id="sweep-start", scale=0, min_width=180)
+    plot = Widget("chart", INVITATION, elem_id="sweep-chart", min_height=170)
+    listener = Widget("listener", elem_id="sweep-listener")
+    viewer = Widget("viewer", elem_id="sweep-viewer", visible=False)
+    notices = gr.HTML()
+    table = gr.HTML(elem_id="sweep-facts")
+    found = gr.State(None)
+    outputs = [plot, notices, table, found, listener, viewer]
+
+    @plainly
+    def sweep(
+        medium: str,
+        recording: str | None,
+        picture: str | None,
+        metric: str,
+        classics: list[str],
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> list[Any]:
+        report = reporting(progress)
+        report(0, "Reading your input, waking the models")
+        source = page.open(medium, recording, picture)
+        versions = page.workshop.sweep(source, classics, report)
+        views = [(listening if medium == "speech" else looking)(source, [version]) for version in versions]
+        path = write_csv(page.workshop.shelf.folder() / "sweep.csv", [version.record() for version in versions])
+        kept = [replace(version, samples=np.empty(0)) for version in versions]
+        shown = [gr.update(visible=medium == kind, value={"empty": POINTS}) for kind in ("speech", "image")]
+        saved = f'<p class="save">{download(path, "Download the table (.csv)")}</p>'
+        remarks = notice(source.notices)
+        return [chart(kept, metric), remarks, facts(versions, source) + saved, (kept, views), *shown]
+
+    def choose(event: gr.EventData, found: tuple[list[Version], list[Any]] | None) -> list[Any]:
+        if not found or not 0 <= int(event.row) < len(found[0]):
+            return [gr.skip(), gr.skip()]
+        version, view = found[0][int(event.row)], found[1][int(event.row)]
+        return [view, gr.skip()] if version.medium == "speech" else [gr.skip(), view]
+
+    def redraw(metric: str, found: tuple[list[Version], list[Any]] | None) -> Any:
+        return chart(found[0], metric) if found else gr.skip()
+
+    def switch(medium: str) -> list[Any]:
+        names = metrics(medium)
+        blank = [gr.update(value={"empty": INVITATION}), "", "", None]
+        hidden = [gr.update(visible=medium == kind, value={}) for kind in ("speech", "image")]
+        new = gr.update(choices=names, value=names[0])
+        return [new, gr.update(**classic_defaults(page.workshop, medium)), *blank, *hidden]
+
+    start.click(sweep, [*page.source, metric, classics], outputs, **JOBS, show_progress_on=[plot])
+    plot.select(plainly(choose), found, [listener, viewer], **QUICK, show_progress="hidden")
+    metric.change(plainly(redraw), [metric, found], plot, **QUICK, show_progress="hidden")
+    page.medium.change(switch, page.medium, [metric, classics, *outputs], **QUICK, show_progress="hidden")
+
+
+def classic_defaults(workshop: Workshop, medium: str) -> dict[str, Any]:
+    names = workshop.classics(medium)
+    return {"choices": names, "value": names[:2], "visible": bool(names)}
+
+
+def metrics(medium: str) -> list[str]:
+    """The names of the metrics, without importing them: that takes seconds, and the page is to come first."""
+    return {"speech": ["STOI", "PESQ"], "image": ["SSIM", "PSNR"]}[medium]
