@@ -49,6 +49,11 @@ def theme() -> gr.themes.Base:
         checkbox_background_color_selected_dark="#2cb5a6",
         checkbox_border_color_selected="#0f6b63",
         checkbox_border_color_selected_dark="#2cb5a6",
+        checkbox_label_background_fill="#f4f2ee",
+        checkbox_label_background_fill_dark="#22262a",
+        checkbox_label_background_fill_hover="#ebe8e1",
+        checkbox_label_background_fill_hover_dark="#2b3035",
+        color_accent="#0f6b63",
         slider_color="#0f6b63",
         slider_color_dark="#2cb5a6",
     )
@@ -60,7 +65,7 @@ def build(workshop: Workshop) -> gr.Blocks:
     with gr.Blocks(title="codec: what a codebook size means", analytics_enabled=False, delete_cache=(60, age)) as demo:
         gr.HTML(
             '<header class="hero"><h1>Hear and see what a codebook size means</h1>'
-            f"<p>A codec writes sound or a picture as a list of numbers, each the number of a building block in a shared "
+            "<p>A codec writes sound or a picture as a list of numbers, each the number of a building block in a shared "
             f"{tip('codebook')}. More blocks describe more finely, and cost more bytes. Here you judge for yourself "
             "what they are worth.</p></header>"
         )

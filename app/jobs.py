@@ -26,9 +26,11 @@ from app.store import Models, Settings, Shelf
 from codec.bitstream import Limits, Reader, Summary, scan, unpack
 from codec.commands import describe
 from codec.errors import MediaError
+from eval.baselines import BASELINES, Baseline, find, match_bytes
 
 SCORED_SECONDS = 10  # PESQ takes a quarter of a second for these
 MAX_VERSIONS = 16
+SUFFIXES = {"jpeg": "jpg", "jpeg2000": "jp2", "codec2": "c2"}  # of files whose codec is called otherwise
 UNIT = {"speech": "kbit/s", "image": "bits per pixel"}
 
 Report = Callable[[float, str], None]  # progress: share done, what is being done
@@ -39,6 +41,7 @@ class Version:
     """One coded version of a source, or something decoded.
 
     Attributes:
+        family: The model or the classic codec: what a line of a plot joins.
         kind: "codec" or "classic".
         codebook_size: The nominal K; None for classic codecs.
         num_codes: The codes it really has.
@@ -51,6 +54,7 @@ class Version:
     """
 
     label: str
+    family: str
     kind: str
     medium: str
     file: Path
@@ -141,12 +145,60 @@ class Workshop:
             for key, value in record.items()
         }
 
-    def classics(self, medium: str) -> list[str]:
-        """The names of the classic codecs that work here."""
-        return []
+    def classics(self, medium: str) -> list[Baseline]:
+        """The classic codecs that work here."""
+        return [b for b in BASELINES.values() if b.medium == medium and b.available]
 
-    def classic(self, source: Source, name: str, num_bytes: int) -> Version:
-        raise NotImplementedError
+    def classic(self, source: Source, name: str, num_bytes: int, tried: dict[int, bytes] | None = None) -> Version:
+        """The setting of a classic codec whose whole file comes nearest to so many bytes.
+
+        Args:
+            tried: Files by setting; give the same dictionary to every call on one source and name.
+
+        Raises:
+            MediaError: There is no such codec here.
+        """
+        baseline = find([name], source.medium)[0] if name in BASELINES else find([name])[0]
+        if baseline.medium != source.medium:
+            raise MediaError(f"{baseline.title} does not code {source.medium}")
+        signal = source.reference if source.medium == "image" else source.reference[:, None]
+        match = match_bytes(baseline, signal, num_bytes, tried)
+        start = time.perf_counter()
+        baseline.encode(signal, match.setting)
+        encoded = time.perf_counter()
+        decoded = baseline.decode(match.data, len(signal))
+        decode_s = time.perf_counter() - encoded
+        stem = f"{Path(source.name).stem}-{name}-{match.setting}"
+        if source.medium == "image":
+            media, samples = self.reading.save_picture(decoded, stem), decoded
+        else:
+            media, samples = self.reading.save_recording([decoded], SPEECH_RATE, 1, stem), decoded[:, 0].clip(-1, 1)
+        file = media.with_suffix(f".{SUFFIXES.get(name, name)}")
+        file.write_bytes(match.data)
+        size, notices = len(match.data), []
+        kilo = baseline.unit == "bit/s"
+        setting = f"{match.setting / 1000:g} kbit/s" if kilo else f"{baseline.unit} {match.setting}"
+        if match.setting == baseline.settings[0] and size > 1.1 * num_bytes:
+            notices.append(
+                f"{baseline.title} cannot go down to {num_bytes:,} bytes: its smallest file has {size:,}, "
+                f"{size / num_bytes:.1f} times as many"
+            )
+        return Version(
+            label=f"{baseline.title}, {setting}",
+            family=baseline.title,
+            kind="classic",
+            medium=source.medium,
+            file=file,
+            media=media,
+            num_bytes=size,
+            rate=rate_of(source.medium, size, source.units),
+            ratio=source.raw_bytes / size,
+            encode_s=encoded - start,
+            decode_s=decode_s,
+            samples=samples,
+            scores=scored(source, samples),
+            notices=notices,
+        )
 
     def decoded(self, data: bytes, stem: str, encode_s: float, source: Source | None) -> Version:
         """The version that a bitstream holds; scored if its source is known."""
@@ -173,7 +225,8 @@ class Workshop:
         file = media.with_suffix(".bin")
         file.write_bytes(data)
         return Version(
-            label=f"{model.card.name}, K = {size}",
+            label=f"{model.card.name}, {size:,} codes",
+            family=model.card.name,
             kind="codec",
             medium=header.medium,
             file=file,
@@ -221,9 +274,10 @@ class Workshop:
             versions.append(self.code(source, name, size))
         targets = sorted({v.num_bytes for v in versions} if match_all else {max(v.num_bytes for v in versions)})
         for name in classics:
+            tried: dict[int, bytes] = {}
             for target in targets:
                 report(min(len(versions) / total, 0.99), f"{name} at {target:,} bytes")
-                versions.append(self.classic(source, name, target))
+                versions.append(self.classic(source, name, target, tried))
         return versions
 
     def sweep(self, source: Source, classics: Sequence[str] = (), report: Report = lambda *_: None) -> list[Version]:
@@ -237,8 +291,9 @@ class Workshop:
         for count, name in enumerate(classics):
             report((len(pairs) + count) / (len(pairs) + len(classics)), f"{name} at the same numbers of bytes")
             seen: set[int] = set()
+            tried: dict[int, bytes] = {}
             for target in first:
-                version = self.classic(source, name, target)
+                version = self.classic(source, name, target, tried)
                 if version.num_bytes not in seen:  # its lowest setting may be the nearest to them all
                     versions.append(version)
                 seen.add(version.num_bytes)

@@ -16,6 +16,7 @@ FLOOR_DB = 80  # below the original's loudest: black
 SPECTROGRAM_COLUMNS = 900
 COLOURS = 4096  # steps of a colour scale
 PLANE = 720  # pixels of a codebook's picture
+DEPTH = 0.3
 
 
 @cache
@@ -67,14 +68,19 @@ def token_map(grid: NDArray[np.int64], num_codes: int, path: Path) -> Path:
 
 
 def codebook_plane(vectors: NDArray[np.float32], counts: NDArray[np.int64], path: Path) -> Path:
-    """Writes the codebook's first two principal components as a transparent PNG: used codes lit, the others grey."""
+    """Writes the codebook in two dimensions as a transparent PNG: used codes lit, the others grey.
+
+    Seen along its principal components, the first two from the front; each further pair is drawn in at `DEPTH` of the
+    size of the one before, as a look from the side does, so that codes behind one another come apart.
+    """
     from PIL import ImageDraw
 
     centred = vectors - vectors.mean(0)
     if centred.shape[1] < 2:
         centred = np.pad(centred, ((0, 0), (0, 1)))
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
-    plane = centred @ axes[:2].T
+    turned = centred @ axes.T
+    plane = sum(turned[:, i : i + 2] * DEPTH ** (i // 2) for i in range(0, turned.shape[1] // 2 * 2, 2))
     span = np.abs(plane).max(0)
     places = (plane / np.where(span > 0, span, 1) * 0.47 + 0.5) * PLANE
     shades = colours(np.arange(len(vectors)) / max(len(vectors) - 1, 1))

@@ -14,7 +14,7 @@ from PIL import Image
 
 from app.jobs import Workshop
 from app.page import QUICK, Page, explain, plainly
-from app.widgets import Widget, url
+from app.widgets import url, widget
 
 THUMB = (240, 160)
 # Recordings in gradio's wheel, photographs in scikit-image's: media that are installed with the app.
@@ -52,14 +52,9 @@ def examples(medium: str) -> list[Example]:
     return found
 
 
-class PictureInput(gr.Image):
-    """Hands on the file as it came; codec.media reads it, and says in plain words what is wrong with it."""
-
-    def get_block_name(self) -> str:
-        return "image"
-
-    def preprocess(self, payload: Any) -> str | None:
-        return payload.path if payload else None
+def as_it_came(payload: Any) -> str | None:
+    """The path of an upload: codec.media reads it, and says in plain words what is wrong with it."""
+    return payload.path if payload else None
 
 
 def build(workshop: Workshop) -> Page:
@@ -68,29 +63,36 @@ def build(workshop: Workshop) -> Page:
     media = [m for m in ("speech", "image") if workshop.models.of(m)]
     names = {"speech": "Speech", "image": "Picture"}
     medium = gr.Radio(
-        [(names[m], m) for m in media], value=media[0], show_label=False, container=False, elem_id="medium"
+        [(names[m], m) for m in media],
+        value=media[0],
+        label="Speech or picture",
+        show_label=False,
+        container=False,
+        elem_id="medium",
     )
     is_speech = media[0] == "speech"
-    cards = Widget("choices", elem_id="examples")
+    cards = widget("choices", elem_id="examples")
     cards.value = _cards(workshop, media[0])
     recording = gr.Audio(
         sources=["upload", "microphone"],
         type="filepath",
-        label="Or your own: drop a recording, or speak",
+        label="Your own recording",
         visible=is_speech,
         elem_id="recording",
         buttons=[],
     )
-    picture = PictureInput(
+    picture = gr.Image(
         sources=["upload", "webcam"],
         type="filepath",
         image_mode=None,
-        label="Or your own: drop a picture, or use the camera",
+        label="Your own picture",
+        show_label=False,
         visible=not is_speech,
         height=220,
         elem_id="picture",
         buttons=[],
     )
+    picture.preprocess = as_it_came  # Gradio's own opens the file, and fails on what it cannot read
     about = gr.HTML(_about(workshop, "", ""), elem_id="about")
     inputs = [medium, recording, picture]
 

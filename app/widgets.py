@@ -21,22 +21,20 @@ ORIGINAL_TONE = "var(--ink)"
 TONES = ("#0b7fc7", "#d55e00", "#009e73", "#b8579b", "#c28a00", "#3ba7d8", "#7a6cc9", "#6d7a83")
 
 
-class Widget(gr.HTML):
-    """A control drawn by static/<kind>.js from the plain data that is its value; {"empty": html} when there is none."""
+def widget(kind: str, empty: str = "", **options: Any) -> gr.HTML:
+    """A control drawn by static/<kind>.js from the plain data that is its value; {"empty": html} when there is none.
 
-    def __init__(self, kind: str, empty: str = "", **options: Any) -> None:
-        script = "\n".join((STATIC / f"{name}.js").read_text(encoding="utf-8") for name in ("common", kind))
-        super().__init__(
-            value={"empty": empty},
-            html_template=f'<div class="{kind}"></div>',
-            js_on_load=f"(() => {{{script}}})()",
-            apply_default_css=False,
-            elem_classes=["widget"],
-            **options,
-        )
-
-    def api_info(self) -> dict[str, Any]:
-        return {"type": "object"}
+    A function, since Gradio writes a .pyi beside the source of every subclass of its components.
+    """
+    script = "\n".join((STATIC / f"{name}.js").read_text(encoding="utf-8") for name in ("common", kind))
+    return gr.HTML(
+        value={"empty": empty},
+        html_template=f'<div class="{kind}"></div>',
+        js_on_load=f"(() => {{{script}}})()",
+        apply_default_css=False,
+        elem_classes=["widget"],
+        **options,
+    )
 
 
 def url(path: Path) -> str:
@@ -46,8 +44,17 @@ def url(path: Path) -> str:
 
 def tones(versions: Sequence[Version]) -> dict[str, str]:
     """A colour for each model and each classic codec, in the order they come."""
-    names = list(dict.fromkeys(version.model or version.label for version in versions))
+    names = list(dict.fromkeys(version.family for version in versions))
     return {name: TONES[i % len(TONES)] for i, name in enumerate(names)}
+
+
+def short_names(versions: Sequence[Version]) -> list[str]:
+    """Labels without the model's name where only one model is there."""
+    models = {version.model for version in versions if version.model}
+    return [
+        f"{version.codebook_size:,} codes" if len(models) == 1 and version.model else version.label
+        for version in versions
+    ]
 
 
 def short_note(version: Version) -> str:
@@ -67,11 +74,11 @@ def listening(
     colour = tones(versions)
     signals = ([source.reference] if source else []) + [version.samples for version in versions]
     media = ([source.media] if source else []) + [version.media for version in versions]
-    labels = (["Original"] if source else []) + list(names or (version.label for version in versions))
+    labels = (["Original"] if source else []) + list(names or short_names(versions))
     notes = [f"{source.raw_bytes:,} B uncompressed"] if source else []
     notes += [short_note(version) for version in versions]
     shades = [ORIGINAL_TONE] if source else []
-    shades += [colour[version.model or version.label] for version in versions]
+    shades += [colour[version.family] for version in versions]
     gains = pictures.playback_gains([pictures.loudness(signal) for signal in signals])
     shown: list[dict[str, Any]] = [
         {"label": label, "note": note, "url": url(path), "gain": gain, "tone": shade}
@@ -91,8 +98,8 @@ def looking(source: Source | None, versions: Sequence[Version], names: Sequence[
     colour = tones(versions)
     height, width = (source.reference if source else versions[0].samples).shape[:2]
     shown = [{"label": "Original", "note": "", "url": url(source.media), "tone": ORIGINAL_TONE}] if source else []
-    for version, label in zip(versions, names or [version.label for version in versions], strict=True):
-        tone = colour[version.model or version.label]
+    for version, label in zip(versions, names or short_names(versions), strict=True):
+        tone = colour[version.family]
         shown.append({"label": label, "note": short_note(version), "url": url(version.media), "tone": tone})
     return {"width": width, "height": height, "versions": shown}
 
@@ -103,41 +110,40 @@ def chart(versions: Sequence[Version], metric: str) -> dict[str, Any]:
     series: dict[str, dict[str, Any]] = {}
     for row, version in enumerate(versions):
         value = version.scores.get(metric)
-        name = version.model or version.label
+        name = version.family
         line = series.setdefault(
             name, {"name": name, "tone": colour[name], "dashed": version.kind == "classic", "points": []}
         )
         if value is not None:
             label = f"{version.label}: {version.rate:.3g} {UNIT[version.medium]}, {metric} {value:.3f}"
-            line["points"].append({"x": version.rate, "y": value, "row": row, "label": label})
+            size = f"{version.codebook_size:,}" if version.codebook_size else ""
+            line["points"].append({"x": version.rate, "y": value, "row": row, "label": label, "size": size})
     medium = versions[0].medium
     return {"x_label": UNIT[medium], "y_label": metric, "series": [s for s in series.values() if s["points"]]}
 
 
-def facts(versions: Sequence[Version], source: Source | None = None) -> str:
+def facts(versions: Sequence[Version]) -> str:
     """The table of figures, with a link to each file."""
     if not versions:
         return ""
     unit, colour = UNIT[versions[0].medium], tones(versions)
     metrics = list(dict.fromkeys(name for version in versions for name in version.scores))
-    heads = ["bytes", unit, "ratio", *metrics, "codes used", "encode", "decode"]
-    if source is None:
-        heads.remove("encode")
+    heads = ["bytes", unit, "ratio", *metrics, "codes used", "time"]
     rows = []
     for version in versions:
         used = "–" if version.num_codes is None else f"{version.used_codes:,} of {version.num_codes:,}"
         cells = [number(version.num_bytes), f"{version.rate:.3g}", f"{version.ratio:.0f} : 1"]
         cells += [number(version.scores.get(name)) for name in metrics]
-        cells += [used] + ([f"{version.encode_s:.2f} s"] if source else []) + [f"{version.decode_s:.2f} s"]
+        cells += [used, f"{version.encode_s:.2f} + {version.decode_s:.2f} s"]
         body = "".join(f'<td data-head="{escape(head)}">{cell}</td>' for head, cell in zip(heads, cells, strict=True))
         rows.append(
-            f'<tr style="--tone:{colour[version.model or version.label]}"><th scope="row"><i></i>'
-            f"{escape(version.label)}</th>{body}<td>{download(version.file)}</td></tr>"
+            f'<tr style="--tone:{colour[version.family]}"><th scope="row"><i></i>'
+            f'{escape(version.label)}</th><td data-head="file">{download(version.file)}</td>{body}</tr>'
         )
     titles = "".join(f'<th scope="col">{tip(head)}</th>' for head in heads)
     return (
-        '<div class="facts"><table><thead><tr><th scope="col">version</th>'
-        f'{titles}<th scope="col">file</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        '<div class="facts"><table><thead><tr><th scope="col">version</th><th scope="col">file</th>'
+        f"{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 

@@ -6,22 +6,24 @@ const versions = () => (props.value && props.value.versions) || [];
 const draw = () => {
   const value = props.value || {}, all = versions(), box = find(".viewer");
   if (!all.length) { box.innerHTML = value.empty || ""; return; }
-  left = 0; right = Math.min(value.right ?? 1, all.length - 1); cut = 0.5; zoom = 1; focus = value.focus || [0.5, 0.5];
+  left = 0; right = Math.min(value.right ?? 1, all.length - 1); cut = 0.5; zoom = 1; focus = value.focus || [0.42, 0.32];
+  const solo = all.length === 1;
+  if (solo) { right = 0; cut = 0; }
   const options = (chosen) => all.map((v, i) => `<option value="${i}" ${i === chosen ? "selected" : ""}>${esc(v.label)}</option>`).join("");
   box.innerHTML = `
     <div class="toolbar">
-      <label>Left <select class="left">${options(left)}</select></label>
-      <label>Right <select class="right">${options(right)}</select></label>
+      ${solo ? "" : `<label>Left <select class="left">${options(left)}</select></label>
+      <label>Right <select class="right">${options(right)}</select></label>`}
       <span class="zooms" role="group" aria-label="Zoom">${[1, 2, 4, 8].map((z) => `<button type="button" data-zoom="${z}" aria-pressed="${z === 1}">${z}×</button>`).join("")}</span>
     </div>
-    <div class="stage" style="aspect-ratio:${value.width}/${value.height};--wide:${value.width}px;--shape:${value.width / value.height}">
+    <div class="stage ${solo ? "solo" : ""}" style="aspect-ratio:${value.width}/${value.height};--wide:${value.width}px;--shape:${value.width / value.height}">
       <img class="under" alt="" draggable="false"><img class="over" alt="" draggable="false">
       <span class="tag a"></span><span class="tag b"></span>
       <div class="cut" role="slider" tabindex="0" aria-label="Where the two versions meet" aria-valuemin="0" aria-valuemax="100"><i></i></div>
       <div class="ring"></div>
     </div>
-    <p class="hint">Drag the line. Click a detail to see it in every version below; zoomed in, drag the picture.</p>
-    <div class="details">${all.map((v, i) => `
+    <p class="hint">${solo ? "Click a detail, then zoom." : "Drag the line. Click a detail to see it in every version below; zoomed in, drag the picture."}</p>
+    <div class="details" ${solo ? "hidden" : ""}>${all.map((v, i) => `
       <figure style="--tone:${esc(v.tone || "var(--ink-soft)")}"><button type="button" class="detail" data-detail="${i}" aria-label="Show ${esc(v.label)} on the right"></button>
       <figcaption><b>${esc(v.label)}</b><span>${esc(v.note || "")}</span></figcaption>${v.rate ? rateRow(v, i) : ""}</figure>`).join("")}</div>
     ${value.rate ? `<button type="button" class="primary submit">Show which was which</button>` : ""}`;
@@ -68,7 +70,7 @@ on("pointermove", ".stage", (stage, e) => {
   const [x, y] = spot(e), [x0, y0] = drag.from;
   if (Math.hypot(x - x0, y - y0) > 0.01) drag.moved = true;
   if (!drag.moved) return;
-  if (drag.onCut || zoom === 1) cut = clamp(x, 0, 1);
+  if ((drag.onCut || zoom === 1) && versions().length > 1) cut = clamp(x, 0, 1);
   else focus = [drag.focus[0] - (x - x0) / zoom, drag.focus[1] - (y - y0) / zoom].map((f) => clamp(f, 0, 1));
   place();
 });

@@ -12,7 +12,7 @@ from app import trials
 from app.jobs import Workshop, write_csv
 from app.page import JOBS, QUICK, Page, plainly, reporting
 from app.tabs.compare import Options
-from app.widgets import Widget, download, listening, looking, url
+from app.widgets import download, listening, looking, url, widget
 from app.words import empty, notice
 
 INVITATION = empty(
@@ -31,8 +31,8 @@ def build(page: Page) -> None:
         kind = gr.Radio(KINDS, value="rate", label="Kind of test", elem_id="blind-kind")
         start = gr.Button("Start", variant="primary", elem_id="blind-start", scale=0, min_width=180)
     lead = gr.HTML(INVITATION, elem_id="blind-lead", min_height=120)
-    listener = Widget("listener", elem_id="blind-listener", visible=False)
-    viewer = Widget("viewer", elem_id="blind-viewer", visible=False)
+    listener = widget("listener", elem_id="blind-listener", visible=False)
+    viewer = widget("viewer", elem_id="blind-viewer", visible=False)
     with gr.Row(visible=False, elem_id="blind-answers") as answers:
         is_a = gr.Button("X is A")
         is_b = gr.Button("X is B")

@@ -9,13 +9,14 @@ import gradio as gr
 
 from app.jobs import Workshop
 from app.page import JOBS, QUICK, Page, plainly, reporting
-from app.widgets import Widget, facts, listening, looking
+from app.widgets import facts, listening, looking, widget
 from app.words import empty, notice
 
 INVITATION = empty(
     "Nothing to compare yet", "Choose an example. It is compressed at once, and you hear or see what is left."
 )
 DEFAULT_SIZES = (256, 1024, 16384)
+DEFAULT_CLASSICS = ("webp", "opus", "codec2")
 
 
 class Options:
@@ -25,9 +26,15 @@ class Options:
         self._workshop = page.workshop
         medium = str(page.medium.value)
         with gr.Row(elem_classes=["options"]):
-            self.models = gr.CheckboxGroup(label="Models", **model_choices(page.workshop, medium))
-            self.sizes = gr.CheckboxGroup(label="Codebook sizes", **size_choices(page.workshop, medium))
-            self.classics = gr.CheckboxGroup(label="Beside it", **classic_choices(page.workshop, medium))
+            self.models = gr.CheckboxGroup(
+                label="Models", scale=2, min_width=170, **model_choices(page.workshop, medium)
+            )
+            self.sizes = gr.CheckboxGroup(
+                label="Codebook sizes", scale=3, min_width=250, **size_choices(page.workshop, medium)
+            )
+            self.classics = gr.CheckboxGroup(
+                label="Beside it, at the same bytes", scale=3, min_width=230, **classic_choices(page.workshop, medium)
+            )
         self.inputs: list[Any] = [self.models, self.sizes, self.classics]
         page.medium.change(self._switch, page.medium, self.inputs, **QUICK, show_progress="hidden")
 
@@ -55,8 +62,10 @@ def size_choices(workshop: Workshop, medium: str) -> dict[str, Any]:
 
 
 def classic_choices(workshop: Workshop, medium: str) -> dict[str, Any]:
-    names = workshop.classics(medium)
-    return {"choices": names, "value": names[:1], "visible": bool(names)}
+    """Those that work here; at first the ones that people know."""
+    known = [(baseline.title, baseline.name) for baseline in workshop.classics(medium)]
+    chosen = [name for _, name in known if name in DEFAULT_CLASSICS]
+    return {"choices": known, "value": chosen, "visible": bool(known)}
 
 
 def build(page: Page, active: gr.State) -> None:
@@ -69,8 +78,8 @@ def build(page: Page, active: gr.State) -> None:
         start = gr.Button("Compare", variant="primary", elem_id="compare-start", scale=0, min_width=180)
     notices = gr.HTML(elem_id="compare-notices")
     speech = page.medium.value == "speech"
-    listener = Widget("listener", INVITATION, elem_id="compare-listener", visible=speech, min_height=170)
-    viewer = Widget("viewer", INVITATION, elem_id="compare-viewer", visible=not speech, min_height=170)
+    listener = widget("listener", INVITATION, elem_id="compare-listener", visible=speech, min_height=170)
+    viewer = widget("viewer", INVITATION, elem_id="compare-viewer", visible=not speech, min_height=170)
     table = gr.HTML(elem_id="compare-facts")
     outputs = [notices, listener, viewer, table]
 
@@ -95,8 +104,8 @@ def build(page: Page, active: gr.State) -> None:
         report(0.99, "Drawing")
         remarks = notice(source.notices + [line for version in versions for line in version.notices])
         if medium == "speech":
-            return [remarks, listening(source, versions), gr.skip(), facts(versions, source)]
-        return [remarks, gr.skip(), looking(source, versions), facts(versions, source)]
+            return [remarks, listening(source, versions), gr.skip(), facts(versions)]
+        return [remarks, gr.skip(), looking(source, versions), facts(versions)]
 
     def switch(medium: str) -> list[Any]:
         shown = [gr.update(visible=medium == kind, value={"empty": INVITATION}) for kind in ("speech", "image")]

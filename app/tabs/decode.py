@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from app.page import JOBS, Page, explain, log, reporting
-from app.widgets import Widget, download, listening, looking
+from app.widgets import download, listening, looking, widget
 from app.words import empty
 from codec.errors import CodecError
 
@@ -22,8 +22,8 @@ def build(page: Page) -> None:
     gr.HTML('<p class="lead">A .bin holds only numbers, and the name of the model that can read them.</p>')
     given = gr.File(label="A .bin file", file_types=[".bin"], type="filepath", elem_id="decode-file", height=130)
     header = gr.HTML(INVITATION, elem_id="decode-header", min_height=120)
-    listener = Widget("listener", elem_id="decode-listener", visible=False)
-    viewer = Widget("viewer", elem_id="decode-viewer", visible=False)
+    listener = widget("listener", elem_id="decode-listener", visible=False)
+    viewer = widget("viewer", elem_id="decode-viewer", visible=False)
 
     def decode(path: str | None, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008
         hidden = [gr.update(visible=False, value={})] * 2
@@ -37,11 +37,9 @@ def build(page: Page) -> None:
             if isinstance(error, CodecError):
                 log.info("refused: %s", error)
             return [_fault(page, path, error), *hidden]
-        table = "".join(f"<tr><th scope='row'>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in rows.items())
-        head = (
-            f'<div class="header"><table>{table}</table><p class="save">{download(version.media, f"Download as {version.media.suffix}")}'
-            f"<span>decoded in {version.decode_s:.2f} s</span></p></div>"
-        )
+        what = f"{version.label}, {version.num_bytes:,} bytes, decoded in {version.decode_s:.2f} s"
+        save = download(version.media, f"Save as {version.media.suffix}")
+        head = f'<p class="save"><b>{escape(what)}</b>{save}</p>{_table(rows)}'
         if version.medium == "speech":
             return [head, gr.update(visible=True, value=listening(None, [version])), hidden[1]]
         return [head, hidden[0], gr.update(visible=True, value=looking(None, [version]))]
@@ -56,6 +54,10 @@ def _fault(page: Page, path: str, error: Exception) -> str:
         rows = page.workshop.info(path)
     except CodecError:
         rows = {}
-    table = "".join(f"<tr><th scope='row'>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in rows.items())
-    body = f"<table>{table}</table>" if table else ""
-    return f'<div class="notice fault" role="alert"><b>{escape(title)}</b><p>{escape(text)}</p></div>{body}'
+    return f'<div class="notice fault" role="alert"><b>{escape(title)}</b><p>{escape(text)}</p></div>{_table(rows)}'
+
+
+def _table(rows: dict[str, str]) -> str:
+    """The header's fields, in the order and words of codec.info."""
+    cells = "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in rows.items())
+    return f'<dl class="header">{cells}</dl>' if rows else ""

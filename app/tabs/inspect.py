@@ -14,7 +14,7 @@ from app.jobs import Version, Workshop
 from app.page import JOBS, QUICK, Page, plainly, reporting
 from app.tabs.compare import size_choices
 from app.tokens import CHANGES, Tokens, edit, tokens
-from app.widgets import Widget, download, listening, looking, url
+from app.widgets import download, listening, looking, url, widget
 from app.words import empty, number, tip
 
 INVITATION = empty(
@@ -30,13 +30,14 @@ def build(page: Page) -> None:
         model = gr.Dropdown(label="Model", **_models(page.workshop, medium))
         size = gr.Dropdown(label="Codebook size", **_sizes(page.workshop, medium))
         start = gr.Button("Look inside", variant="primary", elem_id="inspect-start", scale=0, min_width=180)
-    field = Widget("map", INVITATION, elem_id="inspect-map", min_height=170)
+    field = widget("map", INVITATION, elem_id="inspect-map", min_height=170)
     usage = gr.HTML(elem_id="inspect-usage")
     kept = gr.State(None)
     spot = gr.State(None)
     with gr.Column(visible=False, elem_id="inspect-edit") as editor:
         gr.HTML(
-            '<h3>Change tokens, and decode</h3><p class="lead">Click the map to choose a spot, or change the whole file.</p>'
+            "<h3>Change tokens, and decode</h3>"
+            '<p class="lead">Click the map to choose a spot, or change the whole file.</p>'
         )
         with gr.Row():
             change = gr.Radio(
@@ -48,11 +49,11 @@ def build(page: Page) -> None:
             where = gr.Radio(["The spot", "Everywhere"], value="Everywhere", label="Where")
         with gr.Row():
             share = gr.Slider(1, 100, 10, step=1, label="How many of them, %")
-            side = gr.Slider(1, 32, 6, step=1, label="Size of the spot", info="A picture: a square of tokens this wide")
+            side = gr.Slider(1, 32, 6, step=1, label="Size of the spot", info="Tokens across")
             decode = gr.Button("Decode the change", variant="primary", elem_id="inspect-decode", scale=0, min_width=180)
     result = gr.HTML(elem_id="inspect-result")
-    listener = Widget("listener", elem_id="inspect-listener", visible=False)
-    viewer = Widget("viewer", elem_id="inspect-viewer", visible=False)
+    listener = widget("listener", elem_id="inspect-listener", visible=False)
+    viewer = widget("viewer", elem_id="inspect-viewer", visible=False)
     shown = [listener, viewer]
 
     @plainly
@@ -75,7 +76,7 @@ def build(page: Page) -> None:
         light = replace(version, samples=np.empty(0))
         return [_map(version, inside), _usage(version, inside), light, None, gr.update(visible=True), "", *hidden]
 
-    def choose(event: gr.EventData, field: dict[str, Any], side: int) -> list[Any]:
+    def choose(event: gr.EventData) -> list[Any]:
         index = event.index
         here = {"x": float(event.x), "y": float(event.y)}
         return [here, "The spot", gr.skip() if index is None else int(index)]
@@ -100,7 +101,8 @@ def build(page: Page) -> None:
         changed, count = edit(page.workshop, version, change, share / 100, int(token or 0), area)
         before, _ = page.workshop.decode(version.file)
         names = ["As it was", "Changed"]
-        text = f"{count:,} {'token' if count == 1 else 'tokens'} changed; the file went from {version.num_bytes:,} to {changed.num_bytes:,} bytes"
+        text = f"{count:,} {'token' if count == 1 else 'tokens'} replaced: the file went from {version.num_bytes:,} "
+        text += f"to {changed.num_bytes:,} bytes"
         line = f'<p class="save"><span>{escape(text)}</span>{download(changed.file, "Download the changed .bin")}</p>'
         hidden = gr.update(visible=False, value={})
         if version.medium == "speech":
@@ -120,7 +122,7 @@ def build(page: Page) -> None:
     model.change(
         lambda name: gr.update(**_sizes(page.workshop, name=name)), model, size, **QUICK, show_progress="hidden"
     )
-    field.select(plainly(choose), [field, side], [spot, where, token], **QUICK, show_progress="hidden")
+    field.select(plainly(choose), None, [spot, where, token], **QUICK, show_progress="hidden")
     change.change(lambda kind: gr.update(visible=kind == "one token"), change, token, **QUICK, show_progress="hidden")
     side.release(
         lambda side, field: {**field, "side": side} if field.get("url") else gr.skip(), [side, field], field, **QUICK
@@ -176,6 +178,7 @@ def _usage(version: Version, inside: Tokens) -> str:
         f'</span></figcaption><div class="bars" role="img" aria-label="Usage of the codebook by index">{drawn}</div>'
         f'<div class="ends"><span>0</span><span>code number</span><span>{total - 1:,}</span></div></figure>'
         "<figure><figcaption><b>The codebook, flattened</b><span>"
-        f"All {inside.vectors.shape[1]} dimensions seen from the two widest: used codes lit, the others grey"
-        f'</span></figcaption><img class="plane" src="{url(plane)}" alt="Codebook vectors in two dimensions"></figure></div>'
+        f"{inside.vectors.shape[1]} dimensions, looked at from their widest side: used codes lit, the others grey"
+        f'</span></figcaption><img class="plane" src="{url(plane)}" alt="Codebook vectors in two dimensions"></figure>'
+        "</div>"
     )

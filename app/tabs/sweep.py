@@ -10,7 +10,8 @@ import numpy as np
 
 from app.jobs import Version, Workshop, write_csv
 from app.page import JOBS, QUICK, Page, plainly, reporting
-from app.widgets import Widget, chart, download, facts, listening, looking
+from app.tabs.compare import classic_choices
+from app.widgets import chart, download, facts, listening, looking, widget
 from app.words import empty, notice
 
 INVITATION = empty("Every size, every method, one plot", "Choose something on the left, then press Sweep.")
@@ -22,11 +23,11 @@ def build(page: Page) -> None:
     medium = str(page.medium.value)
     with gr.Row(elem_classes=["actions"]):
         metric = gr.Radio(metrics(medium), value=metrics(medium)[0], label="Quality by", elem_id="sweep-metric")
-        classics = gr.CheckboxGroup(label="Beside it", **classic_defaults(page.workshop, medium))
+        classics = gr.CheckboxGroup(label="Beside it, at the same bytes", **classic_defaults(page.workshop, medium))
         start = gr.Button("Sweep", variant="primary", elem_id="sweep-start", scale=0, min_width=180)
-    plot = Widget("chart", INVITATION, elem_id="sweep-chart", min_height=170)
-    listener = Widget("listener", elem_id="sweep-listener")
-    viewer = Widget("viewer", elem_id="sweep-viewer", visible=False)
+    plot = widget("chart", INVITATION, elem_id="sweep-chart", min_height=170)
+    listener = widget("listener", elem_id="sweep-listener")
+    viewer = widget("viewer", elem_id="sweep-viewer", visible=False)
     notices = gr.HTML()
     table = gr.HTML(elem_id="sweep-facts")
     found = gr.State(None)
@@ -50,8 +51,8 @@ def build(page: Page) -> None:
         kept = [replace(version, samples=np.empty(0)) for version in versions]
         shown = [gr.update(visible=medium == kind, value={"empty": POINTS}) for kind in ("speech", "image")]
         saved = f'<p class="save">{download(path, "Download the table (.csv)")}</p>'
-        remarks = notice(source.notices)
-        return [chart(kept, metric), remarks, facts(versions, source) + saved, (kept, views), *shown]
+        remarks = notice(source.notices + [line for version in versions for line in version.notices[:1]])
+        return [chart(kept, metric), remarks, facts(versions) + saved, (kept, views), *shown]
 
     def choose(event: gr.EventData, found: tuple[list[Version], list[Any]] | None) -> list[Any]:
         if not found or not 0 <= int(event.row) < len(found[0]):
@@ -76,8 +77,9 @@ def build(page: Page) -> None:
 
 
 def classic_defaults(workshop: Workshop, medium: str) -> dict[str, Any]:
-    names = workshop.classics(medium)
-    return {"choices": names, "value": names[:2], "visible": bool(names)}
+    """Those of Compare, and one more picture codec: where a curve is, more can be told apart."""
+    choices = classic_choices(workshop, medium)
+    return choices | {"value": [*choices["value"], *(name for _, name in choices["choices"] if name == "jpeg")]}
 
 
 def metrics(medium: str) -> list[str]:
