@@ -65,7 +65,7 @@ def build(workshop: Workshop) -> gr.Blocks:
     with gr.Blocks(title="codec: what a codebook size means", analytics_enabled=False, delete_cache=(60, age)) as demo:
         gr.HTML(
             '<header class="hero"><h1>Hear and see what a codebook size means</h1>'
-            "<p>A codec writes sound or a picture as a list of numbers, each the number of a building block in a shared "
+            "<p>A codec writes sound or a picture as a list of numbers, each that of a building block in a shared "
             f"{tip('codebook')}. More blocks describe more finely, and cost more bytes. Here you judge for yourself "
             "what they are worth.</p></header>"
         )

@@ -67,20 +67,20 @@ def finish_rating(test: Rating, ratings: Mapping[str, Any]) -> list[dict[str, An
     """The result, the best rated first.
 
     Args:
-        ratings: Place of the letter, as text -> 0 to 100, from the page.
+        ratings: Letter -> 0 to 100, from the page.
 
     Raises:
         MediaError: A version is not rated, or a rating is not 0 to 100.
     """
     rows = []
-    for place, (name, facts) in enumerate(zip(test.names, test.facts, strict=True)):
+    for letter, name, facts in zip(letters(len(test.names)), test.names, test.facts, strict=True):
         try:
-            value = float(ratings[str(place)])
+            value = float(ratings[letter])
         except (KeyError, TypeError, ValueError):
-            raise MediaError(f"version {ascii_uppercase[place]} has no rating yet; move its slider") from None
+            raise MediaError(f"version {letter} has no rating yet; move its slider") from None
         if not 0 <= value <= 100:
-            raise MediaError(f"version {ascii_uppercase[place]} is rated {value:g}; 0 to 100 are possible")
-        rows.append({"letter": ascii_uppercase[place], "version": name, "rating": value} | facts)
+            raise MediaError(f"version {letter} is rated {value:g}; 0 to 100 are possible")
+        rows.append({"letter": letter, "version": name, "rating": value} | facts)
     return sorted(rows, key=lambda row: -row["rating"])
 
 

@@ -10,9 +10,9 @@ const on = (event, selector, handler) =>
   });
 const clock = (s) => `${Math.floor(s / 60)}:${String(Math.floor(s % 60)).padStart(2, "0")}.${Math.floor((s * 10) % 10)}`;
 const show = (draw) => { watch("value", draw); draw(); };
-const rateRow = (v, i) => `
+const rateRow = (v) => `
   <label class="rate"><span>Quality of ${esc(v.label)}</span>
-  <input type="range" min="0" max="100" value="50" data-rate="${i}" aria-label="Quality of ${esc(v.label)}, 0 to 100">
+  <input type="range" min="0" max="100" value="50" data-rate="${esc(v.label)}" aria-label="Quality of ${esc(v.label)}, 0 to 100">
   <output>not rated</output></label>`;
 const ratings = () => Object.fromEntries(findAll("[data-rate][data-touched]").map((r) => [r.dataset.rate, +r.value]));
 on("input", "[data-rate]", (input) => {

@@ -16,7 +16,7 @@ const lane = (v, i) => `
     </button>
     ${v.peaks ? `<div class="trace" data-lane="${i}"><div class="wave">${wave(v.peaks)}</div>
       ${v.spectrogram ? `<img class="spec" src="${esc(v.spectrogram)}" alt="Spectrogram of ${esc(v.label)}, 0 to 8 kHz">` : ""}<i class="head"></i></div>` : ""}
-    ${v.rate ? rateRow(v, i) : ""}
+    ${v.rate ? rateRow(v) : ""}
   </div>`;
 
 const draw = () => {

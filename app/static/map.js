@@ -6,7 +6,7 @@ const draw = () => {
   place = value.spot || null;
   box.innerHTML = `
     <div class="pair ${value.picture ? "" : "strip"}">
-      <div class="field" tabindex="0" role="application" aria-label="Token map, ${value.rows} rows of ${value.columns}. Arrow keys move the spot." style="aspect-ratio:${value.picture ? value.columns / value.rows : "auto"}">
+      <div class="field" tabindex="0" role="application" aria-label="Token map, ${value.rows} rows of ${value.columns}. Arrow keys move the spot." style="${value.picture ? `aspect-ratio:${value.columns / value.rows}` : `height:${clamp(16 * value.rows, 56, 480)}px`}">
         <img src="${esc(value.url)}" alt="Token map" draggable="false"><i class="spot" hidden></i></div>
       ${value.picture ? `<div class="field plain" style="aspect-ratio:${value.columns / value.rows}"><img src="${esc(value.picture)}" alt="The decoded picture" draggable="false"><i class="spot" hidden></i></div>` : ""}
     </div>

@@ -25,7 +25,7 @@ const draw = () => {
     <p class="hint">${solo ? "Click a detail, then zoom." : "Drag the line. Click a detail to see it in every version below; zoomed in, drag the picture."}</p>
     <div class="details" ${solo ? "hidden" : ""}>${all.map((v, i) => `
       <figure style="--tone:${esc(v.tone || "var(--ink-soft)")}"><button type="button" class="detail" data-detail="${i}" aria-label="Show ${esc(v.label)} on the right"></button>
-      <figcaption><b>${esc(v.label)}</b><span>${esc(v.note || "")}</span></figcaption>${v.rate ? rateRow(v, i) : ""}</figure>`).join("")}</div>
+      <figcaption><b>${esc(v.label)}</b><span>${esc(v.note || "")}</span></figcaption>${v.rate ? rateRow(v) : ""}</figure>`).join("")}</div>
     ${value.rate ? `<button type="button" class="primary submit">Show which was which</button>` : ""}`;
   findAll(".detail").forEach((d, i) => (d.style.backgroundImage = `url("${encodeURI(all[i].url)}")`));
   place();

@@ -26,15 +26,10 @@ class Options:
         self._workshop = page.workshop
         medium = str(page.medium.value)
         with gr.Row(elem_classes=["options"]):
-            self.models = gr.CheckboxGroup(
-                label="Models", scale=2, min_width=170, **model_choices(page.workshop, medium)
-            )
-            self.sizes = gr.CheckboxGroup(
-                label="Codebook sizes", scale=3, min_width=250, **size_choices(page.workshop, medium)
-            )
-            self.classics = gr.CheckboxGroup(
-                label="Beside it, at the same bytes", scale=3, min_width=230, **classic_choices(page.workshop, medium)
-            )
+            first = [choices(page.workshop, medium) for choices in (model_choices, size_choices, classic_choices)]
+            self.models = gr.CheckboxGroup(label="Models", scale=2, min_width=170, **first[0])
+            self.sizes = gr.CheckboxGroup(label="Codebook sizes", scale=3, min_width=250, **first[1])
+            self.classics = gr.CheckboxGroup(label="Beside it, at the same bytes", scale=3, min_width=230, **first[2])
         self.inputs: list[Any] = [self.models, self.sizes, self.classics]
         page.medium.change(self._switch, page.medium, self.inputs, **QUICK, show_progress="hidden")
 
