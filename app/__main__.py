@@ -68,7 +68,6 @@ def _serve(options: argparse.Namespace, settings: Settings, root: Path) -> int:
         server_port=options.port,
         share=options.share,
         theme=demo.theme(),
-        css=demo.CSS,
         head=demo.HEAD,
         max_file_size=settings.max_upload_bytes,
         show_error=False,

@@ -10,8 +10,10 @@ from app.tabs import blind, compare, decode, inspect, sweep
 from app.widgets import STATIC
 from app.words import tip
 
-CSS = (STATIC / "style.css").read_text(encoding="utf-8")
-HEAD = f"<script>{(STATIC / 'tips.js').read_text(encoding='utf-8')}</script>"
+HEAD = "".join(
+    f"<{tag}>{(STATIC / name).read_text(encoding='utf-8')}</{tag}>"
+    for tag, name in (("style", "style.css"), ("script", "tips.js"))
+)
 FONTS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
 MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace"]
 TABS = {"compare": "Compare", "sweep": "Sweep", "inspect": "Inspect", "decode": "Decode", "blind": "Blind test"}
@@ -54,13 +56,14 @@ def theme() -> gr.themes.Base:
         checkbox_label_background_fill_hover="#ebe8e1",
         checkbox_label_background_fill_hover_dark="#2b3035",
         color_accent="#0f6b63",
+        checkbox_border_color_dark="#5a6066",
         slider_color="#0f6b63",
         slider_color_dark="#2cb5a6",
     )
 
 
 def build(workshop: Workshop) -> gr.Blocks:
-    """The whole app; give it to `launch` with `theme()`, `CSS` and `HEAD`."""
+    """The whole app; give it to `launch` with `theme()` and `HEAD`."""
     age = workshop.settings.keep_s
     with gr.Blocks(title="codec: what a codebook size means", analytics_enabled=False, delete_cache=(60, age)) as demo:
         gr.HTML(

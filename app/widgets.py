@@ -75,7 +75,7 @@ def listening(
     signals = ([source.reference] if source else []) + [version.samples for version in versions]
     media = ([source.media] if source else []) + [version.media for version in versions]
     labels = (["Original"] if source else []) + list(names or short_names(versions))
-    notes = [f"{source.raw_bytes:,} B uncompressed"] if source else []
+    notes = [f"{source.raw_bytes:,} B raw"] if source else []
     notes += [short_note(version) for version in versions]
     shades = [ORIGINAL_TONE] if source else []
     shades += [colour[version.family] for version in versions]
@@ -97,7 +97,7 @@ def looking(source: Source | None, versions: Sequence[Version], names: Sequence[
     """What a "viewer" shows: the original, if there is one, and the versions."""
     colour = tones(versions)
     height, width = (source.reference if source else versions[0].samples).shape[:2]
-    shown = [{"label": "Original", "note": "", "url": url(source.media), "tone": ORIGINAL_TONE}] if source else []
+    shown = [{"label": "Original", "note": f"{source.raw_bytes:,} B raw", "url": url(source.media), "tone": ORIGINAL_TONE}] if source else []
     for version, label in zip(versions, names or short_names(versions), strict=True):
         tone = colour[version.family]
         shown.append({"label": label, "note": short_note(version), "url": url(version.media), "tone": tone})
@@ -130,7 +130,7 @@ def facts(versions: Sequence[Version]) -> str:
     metrics = list(dict.fromkeys(name for version in versions for name in version.scores))
     heads = ["bytes", unit, "ratio", *metrics, "codes used", "time"]
     rows = []
-    for version in versions:
+    for version, name in zip(versions, short_names(versions), strict=True):
         used = "–" if version.num_codes is None else f"{version.used_codes:,} of {version.num_codes:,}"
         cells = [number(version.num_bytes), f"{version.rate:.3g}", f"{version.ratio:.0f} : 1"]
         cells += [number(version.scores.get(name)) for name in metrics]
@@ -138,7 +138,7 @@ def facts(versions: Sequence[Version]) -> str:
         body = "".join(f'<td data-head="{escape(head)}">{cell}</td>' for head, cell in zip(heads, cells, strict=True))
         rows.append(
             f'<tr style="--tone:{colour[version.family]}"><th scope="row"><i></i>'
-            f'{escape(version.label)}</th><td data-head="file">{download(version.file)}</td>{body}</tr>'
+            f'{escape(name)}</th><td data-head="file">{download(version.file)}</td>{body}</tr>'
         )
     titles = "".join(f'<th scope="col">{tip(head)}</th>' for head in heads)
     return (

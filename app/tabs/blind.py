@@ -30,7 +30,7 @@ def build(page: Page) -> None:
     with gr.Row(elem_classes=["actions"]):
         kind = gr.Radio(KINDS, value="rate", label="Kind of test", elem_id="blind-kind")
         start = gr.Button("Start", variant="primary", elem_id="blind-start", scale=0, min_width=180)
-    lead = gr.HTML(INVITATION, elem_id="blind-lead", min_height=120)
+    lead = gr.HTML(INVITATION, elem_id="blind-lead", min_height=64)
     listener = widget("listener", elem_id="blind-listener", visible=False)
     viewer = widget("viewer", elem_id="blind-viewer", visible=False)
     with gr.Row(visible=False, elem_id="blind-answers") as answers:
