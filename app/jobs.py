@@ -25,7 +25,7 @@ from app.reading import HIGHEST_RATE, SPEECH_RATE, Reading, Source, at_speech_ra
 from app.store import Models, Settings, Shelf
 from codec.bitstream import Limits, Reader, Summary, scan, unpack
 from codec.commands import describe
-from codec.errors import MediaError
+from codec.errors import BitstreamError, MediaError
 from eval.baselines import BASELINES, Baseline, find, match_bytes
 
 SCORED_SECONDS = 10  # PESQ takes a quarter of a second for these
@@ -107,12 +107,14 @@ class Workshop:
         """Compresses, decompresses and scores.
 
         Raises:
-            CodecError: The model does not fit, or is missing or damaged.
-            ValueError: A codebook size that it does not offer.
+            CodecError: The model is missing or damaged, codes another medium, or does not offer the size.
         """
         from codec import api
 
         model = self.models.get(name)
+        if size not in model.card.num_codes:
+            offered = ", ".join(map(str, model.card.num_codes))
+            raise MediaError(f"{name} has no codebook of size {size}; choose from {offered}")
         if model.card.medium != source.medium:
             raise MediaError(f"{name} codes {model.card.medium}; choose a model for {source.medium}")
         with heard():  # the source has said it already
@@ -212,9 +214,11 @@ class Workshop:
             decode_s, units, raw = time.perf_counter() - start, header.height * header.width, pixels.size
             media, samples = self.reading.save_picture(pixels, stem), pixels
         else:
-            seconds_held = scan(io.BytesIO(data)).num_samples / header.sample_rate
-            if seconds_held * header.sample_rate * header.channels > self.settings.max_seconds * HIGHEST_RATE * 2:
-                raise MediaError(f"{header.channels} channels of {seconds_held:.0f} s are too much for this page")
+            count = scan(io.BytesIO(data)).num_samples
+            if count == 0:
+                raise BitstreamError("the file holds no samples: compress again")
+            if count * header.channels > self.settings.max_seconds * HIGHEST_RATE * 2:
+                raise MediaError(f"{header.channels} channels of {count:,} samples are too much for this page")
             blocks = list(coding.decompress_speech(reader, model))
             decode_s = time.perf_counter() - start
             units, raw = reader.num_samples / header.sample_rate, 2 * reader.num_samples * header.channels

@@ -17,6 +17,7 @@ SPECTROGRAM_COLUMNS = 900
 COLOURS = 4096  # steps of a colour scale
 PLANE = 720  # pixels of a codebook's picture
 DEPTH = 0.3
+BLOCK_SECONDS = 0.4  # what ITU-R BS.1770 measures at least
 
 
 @cache
@@ -116,11 +117,11 @@ def histogram(counts: NDArray[np.int64], bars: int = 128) -> list[dict[str, obje
 
 
 def loudness(samples: NDArray[np.float32]) -> float | None:
-    """LUFS of a (T,) 16 kHz signal by ITU-R BS.1770; None for silence, or below its block of 0.4 s."""
+    """LUFS of a (T,) 16 kHz signal by ITU-R BS.1770; None for silence, and below one block."""
     import torch
     from torchaudio.functional import loudness as bs1770
 
-    if len(samples) < 0.4 * SPEECH_RATE:
+    if len(samples) < BLOCK_SECONDS * SPEECH_RATE:
         return None
     value = float(bs1770(torch.from_numpy(np.ascontiguousarray(samples))[None], SPEECH_RATE))
     return value if np.isfinite(value) else None

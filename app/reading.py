@@ -30,6 +30,7 @@ from codec.media import (
 )
 
 HIGHEST_RATE = 192_000  # Hz, times two channels: what bounds memory for --max-seconds
+MAX_STEM_BYTES = 150  # of the 255 that a file name may have
 SPEECH_RATE = 16_000  # Hz, that of models and metrics
 
 
@@ -145,19 +146,24 @@ class Reading:
         return Source(name, "speech", data, media, total / rate, raw, mono, samples.shape, rate, list(notices))
 
     def save_picture(self, pixels: NDArray[np.uint8], name: str) -> Path:
-        path = self._shelf.folder() / f"{name}.png"
+        path = self._shelf.folder() / f"{file_stem(name)}.png"
         with path.open("wb") as file:
             save_image(file, pixels)
         return path
 
     def save_recording(self, blocks: Sequence[Samples], rate: int, channels: int, name: str) -> Path:
-        path = self._shelf.folder() / f"{name}.wav"
+        path = self._shelf.folder() / f"{file_stem(name)}.wav"
         with path.open("w+b") as file:
             writer = AudioWriter(file, rate, channels)
             for block in blocks:
                 writer.write(block)
             writer.close()
         return path
+
+
+def file_stem(name: str) -> str:
+    """A name short enough that endings can be added to it."""
+    return name.encode()[:MAX_STEM_BYTES].decode(errors="ignore")
 
 
 def at_speech_rate(samples: Samples, rate: int) -> Samples:

@@ -97,7 +97,10 @@ def looking(source: Source | None, versions: Sequence[Version], names: Sequence[
     """What a "viewer" shows: the original, if there is one, and the versions."""
     colour = tones(versions)
     height, width = (source.reference if source else versions[0].samples).shape[:2]
-    shown = [{"label": "Original", "note": f"{source.raw_bytes:,} B raw", "url": url(source.media), "tone": ORIGINAL_TONE}] if source else []
+    shown = []
+    if source:
+        raw = f"{source.raw_bytes:,} B raw"
+        shown.append({"label": "Original", "note": raw, "url": url(source.media), "tone": ORIGINAL_TONE})
     for version, label in zip(versions, names or short_names(versions), strict=True):
         tone = colour[version.family]
         shown.append({"label": label, "note": short_note(version), "url": url(version.media), "tone": tone})

@@ -27,7 +27,7 @@ const draw = () => {
       <figure style="--tone:${esc(v.tone || "var(--ink-soft)")}"><button type="button" class="detail" data-detail="${i}" aria-label="Show ${esc(v.label)} on the right"></button>
       <figcaption><b>${esc(v.label)}</b><span>${esc(v.note || "")}</span></figcaption>${v.rate ? rateRow(v) : ""}</figure>`).join("")}</div>
     ${value.rate ? `<button type="button" class="primary submit">Show which was which</button>` : ""}`;
-  findAll(".detail").forEach((d, i) => (d.style.backgroundImage = `url("${encodeURI(all[i].url)}")`));
+  findAll(".detail").forEach((d, i) => (d.style.backgroundImage = `url("${all[i].url}")`));
   place();
 };
 

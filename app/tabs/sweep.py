@@ -31,7 +31,7 @@ def build(page: Page) -> None:
     notices = gr.HTML()
     table = gr.HTML(elem_id="sweep-facts")
     found = gr.State(None)
-    outputs = [plot, notices, table, found, listener, viewer]
+    outputs = [plot, notices, table, found, listener, viewer, metric]
 
     @plainly
     def sweep(
@@ -52,7 +52,10 @@ def build(page: Page) -> None:
         shown = [gr.update(visible=medium == kind, value={"empty": POINTS}) for kind in ("speech", "image")]
         saved = f'<p class="save">{download(path, "Download the table (.csv)")}</p>'
         remarks = notice(source.notices + [line for version in versions for line in version.notices[:1]])
-        return [chart(kept, metric), remarks, facts(versions) + saved, (kept, views), *shown]
+        names = list(dict.fromkeys(name for version in versions for name in version.scores))
+        chosen = metric if metric in names else names[0]
+        choice = gr.update(choices=names, value=chosen)
+        return [chart(kept, chosen), remarks, facts(versions) + saved, (kept, views), *shown, choice]
 
     def choose(event: gr.EventData, found: tuple[list[Version], list[Any]] | None) -> list[Any]:
         if not found or not 0 <= int(event.row) < len(found[0]):
@@ -68,12 +71,12 @@ def build(page: Page) -> None:
         blank = [gr.update(value={"empty": INVITATION}), "", "", None]
         hidden = [gr.update(visible=medium == kind, value={}) for kind in ("speech", "image")]
         new = gr.update(choices=names, value=names[0])
-        return [new, gr.update(**classic_defaults(page.workshop, medium)), *blank, *hidden]
+        return [gr.update(**classic_defaults(page.workshop, medium)), *blank, *hidden, new]
 
     start.click(sweep, [*page.source, metric, classics], outputs, **JOBS, show_progress_on=[plot])
     plot.select(plainly(choose), found, [listener, viewer], **QUICK, show_progress="hidden")
     metric.change(plainly(redraw), [metric, found], plot, **QUICK, show_progress="hidden")
-    page.medium.change(switch, page.medium, [metric, classics, *outputs], **QUICK, show_progress="hidden")
+    page.medium.change(switch, page.medium, [classics, *outputs], **QUICK, show_progress="hidden")
 
 
 def classic_defaults(workshop: Workshop, medium: str) -> dict[str, Any]:
@@ -83,5 +86,5 @@ def classic_defaults(workshop: Workshop, medium: str) -> dict[str, Any]:
 
 
 def metrics(medium: str) -> list[str]:
-    """The names of the metrics, without importing them: that takes seconds, and the page is to come first."""
+    """What to choose from before there are figures; importing eval.metrics takes seconds, and the page comes first."""
     return {"speech": ["STOI", "PESQ"], "image": ["SSIM", "PSNR"]}[medium]
