@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Read when torch is first imported: threads that spin while they wait take the time of other users' jobs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    root = Path(tempfile.mkdtemp(prefix="codec-app-"))
+    root = Path(tempfile.mkdtemp(prefix="codec-app-")).resolve()
     os.environ |= {
         "GRADIO_TEMP_DIR": str(root),
         "GRADIO_EXAMPLES_CACHE": str(root / "examples"),
@@ -59,7 +59,10 @@ def _serve(options: argparse.Namespace, settings: Settings, root: Path) -> int:
 
     workshop = Workshop(settings, root)  # says at once if there are no models
 
+    from starlette.middleware import Middleware
+
     from app import demo
+    from app.guard import OwnFilesOnly
 
     page = demo.build(workshop)
     page.queue(max_size=settings.queue, default_concurrency_limit=2)
@@ -75,6 +78,7 @@ def _serve(options: argparse.Namespace, settings: Settings, root: Path) -> int:
         quiet=True,
         ssr_mode=False,
         footer_links=[] if options.demo_mode else ["api"],
+        app_kwargs={"middleware": [Middleware(OwnFilesOnly, root=root)]},
         state_session_capacity=200 if options.demo_mode else 1000,
     )
     print(f"codec demo on http://{options.host}:{options.port} (Ctrl-C stops it)", flush=True)

@@ -66,6 +66,7 @@ def build(workshop: Workshop) -> gr.Blocks:
     """The whole app; give it to `launch` with `theme()` and `HEAD`."""
     age = workshop.settings.keep_s
     with gr.Blocks(title="codec: what a codebook size means", analytics_enabled=False, delete_cache=(60, age)) as demo:
+        api.build(workshop)  # first, so that its names are free
         gr.HTML(
             '<header class="hero"><h1>Hear and see what a codebook size means</h1>'
             "<p>A codec writes sound or a picture as a list of numbers, each that of a building block in a shared "
@@ -95,5 +96,4 @@ def build(workshop: Workshop) -> gr.Blocks:
                             api_visibility="private",
                             show_progress="hidden",
                         )
-        api.build(workshop)
     return demo

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.reading import HIGHEST_RATE, SPEECH_RATE, Reading, Source, at_speech_rate, heard
-from app.store import Models, Settings, Shelf
+from app.store import Models, Settings, Shelf, wake
 from codec.bitstream import Limits, Reader, Summary, scan, unpack
 from codec.commands import describe
 from codec.errors import BitstreamError, MediaError
@@ -101,6 +101,7 @@ class Workshop:
 
     def open(self, path: str | Path | None, medium: str | None = None) -> Source:
         """Reads an input; see `Reading.open`."""
+        wake()
         return self.reading.open(path, medium)
 
     def code(self, source: Source, name: str, size: int) -> Version:

@@ -109,8 +109,8 @@ class Reading:
             width = height = 0
         if width * height > self._settings.max_pixels:
             raise MediaError(
-                f"the picture has {width} × {height} pixels, {width * height / 1e6:.1f} million; at most "
-                f"{self._settings.max_pixels / 1e6:g} million are taken here: scale it down"
+                f"the picture has {width} × {height} = {width * height:,} pixels; at most "
+                f"{self._settings.max_pixels:,} are taken here: scale it down"
             )
         pixels = load_image(io.BytesIO(data), self._settings.max_pixels)
         media = self.save_picture(pixels, "original")

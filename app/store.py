@@ -22,6 +22,16 @@ log = logging.getLogger("app")
 MAX_SHELF_BYTES = 2 << 30
 
 
+_importing = threading.Lock()
+
+
+def wake() -> None:
+    """Imports what is heavy, once, in one thread: two at once meet each other's half-initialised modules."""
+    with _importing:
+        import codec.api
+        import eval.metrics  # noqa: F401  brings torch's and SciPy's halves that look at each other
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What the operator chose.
@@ -71,6 +81,7 @@ class Models:
     def get(self, name: str) -> Model:
         """A loaded model. Raises ModelError where there is none of that name, or it is damaged."""
         card = self.card(name)
+        wake()
         with self._locks[name]:
             if name not in self._loaded:
                 from codec import coding
@@ -92,8 +103,6 @@ class Models:
         """Loads everything in the background, the slow imports of the metrics too."""
 
         def load() -> None:
-            import eval.metrics  # noqa: F401
-
             for name in self.cards:
                 try:
                     self.get(name)
