@@ -27,8 +27,8 @@ class Options:
         medium = str(page.medium.value)
         with gr.Row(elem_classes=["options"]):
             first = [choices(page.workshop, medium) for choices in (model_choices, size_choices, classic_choices)]
-            self.models = gr.CheckboxGroup(label="Models", scale=2, min_width=170, **first[0])
-            self.sizes = gr.CheckboxGroup(label="Codebook sizes", scale=3, min_width=250, **first[1])
+            self.models = gr.CheckboxGroup(label="Models", scale=2, min_width=160, **first[0])
+            self.sizes = gr.CheckboxGroup(label="Codebook sizes", scale=4, min_width=250, **first[1])
             self.classics = gr.CheckboxGroup(label="Beside it, at the same bytes", scale=3, min_width=230, **first[2])
         self.inputs: list[Any] = [self.models, self.sizes, self.classics]
         page.medium.change(self._switch, page.medium, self.inputs, **QUICK, show_progress="hidden")

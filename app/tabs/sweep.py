@@ -22,7 +22,7 @@ def build(page: Page) -> None:
     """Adds the tab's content."""
     medium = str(page.medium.value)
     with gr.Row(elem_classes=["actions"]):
-        metric = gr.Radio(metrics(medium), value=metrics(medium)[0], label="Quality by", elem_id="sweep-metric")
+        metric = gr.Radio(metrics(medium), value=metrics(medium)[-1], label="Quality by", elem_id="sweep-metric")
         classics = gr.CheckboxGroup(label="Beside it, at the same bytes", **classic_defaults(page.workshop, medium))
         start = gr.Button("Sweep", variant="primary", elem_id="sweep-start", scale=0, min_width=180)
     plot = widget("chart", INVITATION, elem_id="sweep-chart", min_height=170)
@@ -70,7 +70,7 @@ def build(page: Page) -> None:
         names = metrics(medium)
         blank = [gr.update(value={"empty": INVITATION}), "", "", None]
         hidden = [gr.update(visible=medium == kind, value={}) for kind in ("speech", "image")]
-        new = gr.update(choices=names, value=names[0])
+        new = gr.update(choices=names, value=names[-1])
         return [gr.update(**classic_defaults(page.workshop, medium)), *blank, *hidden, new]
 
     start.click(sweep, [*page.source, metric, classics], outputs, **JOBS, show_progress_on=[plot])
@@ -87,4 +87,4 @@ def classic_defaults(workshop: Workshop, medium: str) -> dict[str, Any]:
 
 def metrics(medium: str) -> list[str]:
     """What to choose from before there are figures; importing eval.metrics takes seconds, and the page comes first."""
-    return {"speech": ["STOI", "PESQ"], "image": ["SSIM", "PSNR"]}[medium]
+    return {"speech": ["PESQ", "STOI"], "image": ["PSNR", "SSIM"]}[medium]
