@@ -28,8 +28,8 @@ _importing = threading.Lock()
 def wake() -> None:
     """Imports what is heavy, once, in one thread: two at once meet each other's half-initialised modules."""
     with _importing:
-        import codec.api
-        import eval.metrics  # noqa: F401  brings torch's and SciPy's halves that look at each other
+        import codec.api  # noqa: F401
+        import eval.metrics  # noqa: F401  SciPy looks at torch, if that is there
 
 
 @dataclass(frozen=True, slots=True)

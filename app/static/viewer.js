@@ -6,7 +6,7 @@ const versions = () => (props.value && props.value.versions) || [];
 const draw = () => {
   const value = props.value || {}, all = versions(), box = find(".viewer");
   if (!all.length) { box.innerHTML = value.empty || ""; return; }
-  left = 0; right = Math.min(value.right ?? 1, all.length - 1); cut = 0.5; zoom = 1; focus = value.focus || [0.42, 0.32];
+  left = 0; right = Math.min(value.right ?? 1, all.length - 1); cut = value.cut ?? 0.5; zoom = 1; focus = value.focus || [0.42, 0.32];
   const solo = all.length === 1;
   if (solo) { right = 0; cut = 0; }
   const options = (chosen) => all.map((v, i) => `<option value="${i}" ${i === chosen ? "selected" : ""}>${esc(v.label)}</option>`).join("");

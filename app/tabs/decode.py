@@ -20,7 +20,7 @@ INVITATION = empty(
 def build(page: Page) -> None:
     """Adds the tab's content."""
     gr.HTML('<p class="lead">A .bin holds only numbers, and the name of the model that can read them.</p>')
-    given = gr.File(label="A .bin file", file_types=[".bin"], type="filepath", elem_id="decode-file", height=130)
+    given = gr.File(label="A .bin file", type="filepath", elem_id="decode-file", height=130)
     header = gr.HTML(INVITATION, elem_id="decode-header", min_height=120)
     listener = widget("listener", elem_id="decode-listener", visible=False)
     viewer = widget("viewer", elem_id="decode-viewer", visible=False)

@@ -48,9 +48,9 @@ def build(page: Page) -> None:
             token = gr.Number(0, label="Which token", precision=0, minimum=0, visible=False)
             where = gr.Radio(["The spot", "Everywhere"], value="Everywhere", label="Where")
         with gr.Row():
-            share = gr.Slider(1, 100, 10, step=1, label="How many of them, %")
+            share = gr.Slider(1, 100, 10, step=1, label="How many of them, %", elem_id="inspect-share")
             side = gr.Slider(1, 32, 6, step=1, label="Size of the spot", info="Tokens across")
-            decode = gr.Button("Decode the change", variant="primary", elem_id="inspect-decode", scale=0, min_width=180)
+            decode = gr.Button("Decode the change", variant="primary", elem_id="inspect-decode", scale=0, min_width=210)
     result = gr.HTML(elem_id="inspect-result")
     listener = widget("listener", elem_id="inspect-listener", visible=False)
     viewer = widget("viewer", elem_id="inspect-viewer", visible=False)
@@ -109,7 +109,7 @@ def build(page: Page) -> None:
             return [line, gr.update(visible=True, value=listening(None, [before, changed], names)), hidden]
         view = looking(None, [before, changed], names)
         if area:
-            view["focus"] = area[:2]
+            view |= {"focus": area[:2], "cut": area[0]}
         return [line, hidden, gr.update(visible=True, value=view)]
 
     def switch(medium: str) -> list[Any]:
