@@ -84,7 +84,7 @@ def _serve(options: argparse.Namespace, settings: Settings, root: Path) -> int:
     print(f"codec demo on http://{options.host}:{options.port} (Ctrl-C stops it)", flush=True)
     if page.share_url:
         print(f"and for the next days on {page.share_url}", flush=True)
-    workshop.models.warm()
+    workshop.warm()
     try:
         page.block_thread()
     finally:
@@ -99,6 +99,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         "max_pixels": None if options.max_megapixels is None else round(options.max_megapixels * 1e6),
         "queue": options.queue,
         "models": options.models,
+        "lpips_backbone": options.lpips_backbone,
     }
     mode = DEMO_MODE if options.demo_mode else Settings()
     return replace(mode, **{name: value for name, value in chosen.items() if value is not None})
@@ -113,6 +114,12 @@ def _check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise OSError(f"cannot listen on {host}:{port} ({error.strerror}); give another --port") from None
+
+
+def _file(text: str) -> Path:
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"no such file: {text}")
+    return Path(text)
 
 
 def _positive(kind: type[int] | type[float]) -> object:
@@ -136,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-seconds", type=_positive(float), metavar="S", help="longest recording; default 60")
     parser.add_argument("--max-megapixels", type=_positive(float), metavar="M", help="largest picture; default 8")
     parser.add_argument("--queue", type=_positive(int), metavar="N", help="jobs that may wait; default 64")
+    parser.add_argument("--lpips-backbone", type=_file, metavar="FILE", help="for LPIPS of pictures, as eval takes it")
     parser.add_argument(
         "--demo-mode", action="store_true", help="for public use: tighter limits, files kept 15 minutes"
     )

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,12 +23,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app import perceptual
 from app.reading import HIGHEST_RATE, SPEECH_RATE, Reading, Source, at_speech_rate, heard
 from app.store import Models, Settings, Shelf, wake
 from codec.bitstream import Limits, Reader, Summary, scan, unpack
 from codec.commands import describe
-from codec.errors import BitstreamError, MediaError
+from codec.errors import BitstreamError, CodecError, MediaError
 from eval.baselines import BASELINES, Baseline, find, match_bytes
+
+log = logging.getLogger("app")
 
 SCORED_SECONDS = 10  # PESQ takes a quarter of a second for these
 MAX_VERSIONS = 16
@@ -97,7 +102,24 @@ class Workshop:
         self.models = Models(settings.models)
         self.shelf = Shelf(root, settings.keep_s)
         self.reading = Reading(settings, self.shelf)
+        self._perceptual: dict[str, Callable[[Any, Any], float | None]] | None = None
+        self._lock = threading.Lock()
         self.limits = Limits(max_pixels=settings.max_pixels, max_seconds=math.ceil(settings.max_seconds))
+
+    def warm(self) -> threading.Thread:
+        """Loads everything in the background."""
+
+        def load() -> None:
+            for name in self.models.cards:
+                try:
+                    self.models.get(name)
+                except CodecError as error:  # it is said again to whoever asks for the model
+                    log.error("%s", error)
+            self._more_metrics()
+
+        thread = threading.Thread(target=load, name="warm", daemon=True)
+        thread.start()
+        return thread
 
     def open(self, path: str | Path | None, medium: str | None = None) -> Source:
         """Reads an input; see `Reading.open`."""
@@ -199,7 +221,7 @@ class Workshop:
             encode_s=encoded - start,
             decode_s=decode_s,
             samples=samples,
-            scores=scored(source, samples),
+            scores=self.scored(source, samples),
             notices=notices,
         )
 
@@ -242,12 +264,29 @@ class Workshop:
             encode_s=encode_s,
             decode_s=decode_s,
             samples=samples,
-            scores=scored(source, samples) if source else {},
+            scores=self.scored(source, samples) if source else {},
             model=model.card.name,
             codebook_size=size,
             num_codes=header.num_codes * header.num_codebooks,
             used_codes=sum(len(np.unique(indices[:, book])) for book in range(indices.shape[1])),
         )
+
+    def scored(self, source: Source, samples: NDArray[Any]) -> dict[str, float | None]:
+        """All metrics of the medium; of speech, on its first `SCORED_SECONDS`."""
+        from eval.metrics import score
+
+        if source.medium == "image":
+            more = {name: metric(source.reference, samples) for name, metric in self._more_metrics().items()}
+            return score("image", source.reference, samples) | more
+        count = min(SCORED_SECONDS * SPEECH_RATE, len(source.reference), len(samples))
+        return score("speech", source.reference[:count], samples[:count])
+
+    def _more_metrics(self) -> dict[str, Callable[[Any, Any], float | None]]:
+        with self._lock:
+            if self._perceptual is None:
+                wake()
+                self._perceptual = perceptual.load(self.settings.lpips_backbone)
+            return self._perceptual
 
     def compare(
         self,
@@ -281,7 +320,7 @@ class Workshop:
         for name in classics:
             tried: dict[int, bytes] = {}
             for target in targets:
-                report(min(len(versions) / total, 0.99), f"{name} at {target:,} bytes")
+                report(min(len(versions) / total, 0.99), f"{title_of(name)} at {target:,} bytes")
                 versions.append(self.classic(source, name, target, tried))
         return versions
 
@@ -294,7 +333,9 @@ class Workshop:
             versions.append(self.code(source, name, size))
         first = [version.num_bytes for version in versions if version.model == pairs[0][0]]
         for count, name in enumerate(classics):
-            report((len(pairs) + count) / (len(pairs) + len(classics)), f"{name} at the same numbers of bytes")
+            report(
+                (len(pairs) + count) / (len(pairs) + len(classics)), f"{title_of(name)} at the same numbers of bytes"
+            )
             seen: set[int] = set()
             tried: dict[int, bytes] = {}
             for target in first:
@@ -305,14 +346,9 @@ class Workshop:
         return versions
 
 
-def scored(source: Source, samples: NDArray[Any]) -> dict[str, float | None]:
-    """All metrics of the medium; of speech, on its first `SCORED_SECONDS`."""
-    from eval.metrics import score
-
-    if source.medium == "image":
-        return score("image", source.reference, samples)
-    count = min(SCORED_SECONDS * SPEECH_RATE, len(source.reference), len(samples))
-    return score("speech", source.reference[:count], samples[:count])
+def title_of(name: str) -> str:
+    """What people call a classic codec."""
+    return BASELINES[name].title if name in BASELINES else name
 
 
 def rate_of(medium: str, num_bytes: int, units: float) -> float:

@@ -48,6 +48,8 @@ def explain(error: Exception) -> tuple[str, str]:
         title = next((t for kind, t in TITLES.items() if isinstance(error, kind)), "This did not work")
         text = str(error)
         return title, text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    if isinstance(error, FileNotFoundError):
+        return "Gone", "The files of this session were deleted after a while. Please start again."
     if isinstance(error, MemoryError):
         return "Too large", "There is not enough memory for this here. Take a shorter or smaller input."
     ticket = secrets.token_hex(4)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codec import cards
-from codec.errors import CodecError, ModelError
+from codec.errors import ModelError
 
 if TYPE_CHECKING:
     from codec.coding import Model
@@ -43,6 +43,7 @@ class Settings:
         max_upload_bytes: The largest file.
         queue: How many jobs may wait.
         keep_s: How long the page's files are kept.
+        lpips_backbone: A file for LPIPS; None looks where torch hub keeps them.
     """
 
     models: Path | None = None
@@ -51,6 +52,7 @@ class Settings:
     max_upload_bytes: int = 50 << 20
     queue: int = 64
     keep_s: int = 3600
+    lpips_backbone: Path | None = None
 
 
 class Models:
@@ -98,20 +100,6 @@ class Models:
                 return self.get(card.name)
         have = ", ".join(f"{card.name} ({card.model_id.hex()[:8]})" for card in self.cards.values())
         raise ModelError(f"the file needs model {model_id.hex()[:8]}, which is not here; here are {have}")
-
-    def warm(self) -> threading.Thread:
-        """Loads everything in the background, the slow imports of the metrics too."""
-
-        def load() -> None:
-            for name in self.cards:
-                try:
-                    self.get(name)
-                except CodecError as error:  # it is said again to whoever asks for the model
-                    log.error("%s", error)
-
-        thread = threading.Thread(target=load, name="warm", daemon=True)
-        thread.start()
-        return thread
 
 
 class Shelf:

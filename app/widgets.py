@@ -143,7 +143,7 @@ def facts(versions: Sequence[Version]) -> str:
             f'<tr style="--tone:{colour[version.family]}"><th scope="row"><i></i>'
             f'{escape(name)}</th><td data-head="file">{download(version.file)}</td>{body}</tr>'
         )
-    titles = "".join(f'<th scope="col">{tip(head)}</th>' for head in heads)
+    titles = "".join(f'<th scope="col">{tip(head, head.split("-")[0])}</th>' for head in heads)
     return (
         '<div class="facts"><table><thead><tr><th scope="col">version</th><th scope="col">file</th>'
         f"{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"

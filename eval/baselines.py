@@ -165,17 +165,18 @@ def _write_speech(samples: Signal, setting: int, codec: str, container: str, **o
     return file.getvalue()
 
 
-def _read_speech(data: bytes, length: int | None = None) -> Signal:
-    """Opus and MP3: their containers hold delay and length, and libsndfile heeds both."""
+def _read_opus(data: bytes, length: int | None = None) -> Signal:
+    """The container holds delay and length; libsndfile heeds both, and decodes at 16 kHz."""
     return _fit(load_audio(io.BytesIO(data), SAMPLE_RATE)[0], length)
 
 
-def _read_aac(data: bytes, length: int | None = None) -> Signal:
+def _read_frames(data: bytes, length: int | None = None, *, delay: int = 0) -> Signal:
+    """MP3, whose header holds its delay and length, and AAC, whose `delay` must be known."""
     import av
 
-    with av.open(io.BytesIO(data), format="aac") as source:
+    with av.open(io.BytesIO(data)) as source:
         blocks = [frame.to_ndarray()[0] for frame in source.decode(audio=0)]
-    return _fit(np.concatenate(blocks)[AAC_DELAY:, None], length)
+    return _fit(np.concatenate(blocks)[delay:, None], length)
 
 
 def _packet_bytes(data: bytes, header: int = 0) -> int:
@@ -193,6 +194,7 @@ def _write_codec2(samples: Signal, setting: int) -> bytes:
     coder = pycodec2.Codec2(setting)
     frame = coder.samples_per_frame()
     narrow = resample(np.asarray(samples, np.float32), SAMPLE_RATE, CODEC2_RATE)[:, 0]
+    narrow = np.pad(narrow, (0, _codec2_delay(setting) * CODEC2_RATE // SAMPLE_RATE))  # so that the last is coded, too
     pcm = (np.pad(narrow, (0, -len(narrow) % frame)) * 32768).round().clip(-32768, 32767).astype(np.int16)
     parts = [coder.encode(part) for part in pcm.reshape(-1, frame)]
     return bytes([CODEC2_MODES.index(setting)]) + b"".join(parts)
@@ -201,11 +203,17 @@ def _write_codec2(samples: Signal, setting: int) -> bytes:
 def _read_codec2(data: bytes, length: int | None = None) -> Signal:
     import pycodec2
 
-    coder = pycodec2.Codec2(CODEC2_MODES[data[0]])
+    mode = CODEC2_MODES[data[0]]
+    coder = pycodec2.Codec2(mode)
     size = -(-coder.bits_per_frame() // 8)
     frames = [coder.decode(data[start : start + size]) for start in range(1, len(data), size)]
     narrow = np.concatenate(frames).astype(np.float32)[:, None] / 32768
-    return _fit(resample(narrow, CODEC2_RATE, SAMPLE_RATE), length)
+    return _fit(resample(narrow, CODEC2_RATE, SAMPLE_RATE)[_codec2_delay(mode) :], length)
+
+
+def _codec2_delay(mode: int) -> int:
+    """Samples at 16 kHz by which a decoder lags: the shift of best STOI over recordings (.88 for .66 at 3200)."""
+    return 480 if mode == 700 else 320
 
 
 def _fit(samples: Signal, length: int | None) -> Signal:
@@ -222,7 +230,7 @@ CODEC2_MODES = (700, 1200, 1300, 1400, 1600, 2400, 3200)  # nominal bit/s; those
 QUALITIES = tuple(range(1, 96))
 RATIOS = tuple(sorted({round(400 / 1.05**step) for step in range(92)}, reverse=True))  # 400 : 1 to 5 : 1
 OPUS_RATES = tuple(range(6_000, 64_001, 250))
-LOW, MIDDLE = (1, 2, 5, 10, 15, 25, 40, 60, 80), (0, 2, 5, 10, 15, 25, 40, 60, 80)
+LOW, MIDDLE = (3, 5, 10, 20, 40, 70), (0, 5, 10, 20, 40, 70)
 
 BASELINES: dict[str, Baseline] = {
     baseline.name: baseline
@@ -233,20 +241,20 @@ BASELINES: dict[str, Baseline] = {
                  partial(_write_picture, kind="WEBP", method=6), _read_picture, missing=_pillow("webp")),
         Baseline("avif", "AVIF", "image", "quality", (0, *QUALITIES), MIDDLE,
                  partial(_write_picture, kind="AVIF", max_threads=1), _read_picture, missing=_pillow("avif")),
-        Baseline("jpeg2000", "JPEG 2000", "image", "compression ratio", RATIOS, (363, 202, 118, 73, 40, 24, 14),
+        Baseline("jpeg2000", "JPEG 2000", "image", "compression ratio", RATIOS, (202, 118, 73, 40, 24, 14),
                  partial(_write_picture, kind="JPEG2000", name="quality_layers", quality_mode="rates",
                          irreversible=True), _read_picture, missing=_pillow("jpg_2000")),
         Baseline("jxl", "JPEG XL", "image", "quality", (0, *QUALITIES), MIDDLE,
                  partial(_write_picture, kind="JXL"), _read_picture,
                  missing=_package("pillow_jxl", "pillow-jxl-plugin")),
         Baseline("opus", "Opus", "speech", "bit/s", OPUS_RATES, (6_000, 9_000, 12_000, 16_000, 24_000),
-                 partial(_write_speech, codec="libopus", container="ogg", application="voip"), _read_speech,
+                 partial(_write_speech, codec="libopus", container="ogg", application="voip"), _read_opus,
                  _packet_bytes, _package("av", "av")),
         Baseline("mp3", "MP3", "speech", "bit/s", tuple(range(8_000, 64_001, 8_000)), (8_000, 16_000, 24_000, 32_000),
-                 partial(_write_speech, codec="libmp3lame", container="mp3"), _read_speech,
+                 partial(_write_speech, codec="libmp3lame", container="mp3"), _read_frames,
                  _packet_bytes, _package("av", "av")),
         Baseline("aac", "AAC", "speech", "bit/s", tuple(range(6_000, 64_001, 1_000)), (8_000, 16_000, 24_000, 32_000),
-                 partial(_write_speech, codec="aac", container="adts"), _read_aac,
+                 partial(_write_speech, codec="aac", container="adts"), partial(_read_frames, delay=AAC_DELAY),
                  partial(_packet_bytes, header=ADTS_HEADER), _package("av", "av")),
         Baseline("codec2", "Codec2", "speech", "bit/s", CODEC2_MODES, CODEC2_MODES,
                  _write_codec2, _read_codec2, lambda data: len(data) - 1, _package("pycodec2", "pycodec2")),

@@ -21,7 +21,7 @@ from PIL import Image
 
 from app import __main__ as command
 from app import pictures, tokens, trials, words
-from app.jobs import MAX_VERSIONS, Workshop, scored, write_csv
+from app.jobs import MAX_VERSIONS, Workshop, write_csv
 from app.reading import Source, heard
 from app.store import Models, Settings, Shelf
 from codec import api, cards, coding, commands
@@ -99,16 +99,16 @@ def test_figures_agree_with_each_other(workshop: Workshop, image: Source) -> Non
     assert set(record) >= {"PSNR", "SSIM", "encode_s", "decode_s"}
 
 
-def test_long_speech_is_scored_on_a_bounded_part(speech: Source) -> None:
+def test_long_speech_is_scored_on_a_bounded_part(workshop: Workshop, speech: Source) -> None:
     """What comes after the tenth second does not count."""
     rng = np.random.default_rng(0)
     reference = rng.normal(0, 0.1, 11 * 16000).astype(np.float32)
     decoded = reference.copy()
     decoded[10 * 16000 :] = 0
     long = replace(speech, reference=reference)
-    assert scored(long, decoded)["STOI"] == pytest.approx(1, abs=1e-6)
+    assert workshop.scored(long, decoded)["STOI"] == pytest.approx(1, abs=1e-6)
     decoded[5 * 16000 : 6 * 16000] = 0
-    assert scored(long, decoded)["STOI"] < 0.99  # negative control: inside, it does
+    assert workshop.scored(long, decoded)["STOI"] < 0.99  # negative control: inside, it does
 
 
 @pytest.mark.parametrize(("medium", "name"), [("image", "webp"), ("image", "jpeg"), ("speech", "opus")])
@@ -473,7 +473,6 @@ def test_a_model_is_loaded_once_whoever_asks(model_folder: Path, monkeypatch: py
         thread.start()
     for thread in threads:
         thread.join()
-    models.warm().join()
     assert sorted(loads) == [IMAGE, SPEECH]
     assert models.by_id(models.card(IMAGE).model_id) is models.get(IMAGE)
 
@@ -549,7 +548,12 @@ def test_what_cannot_be_served_is_one_line(tmp_path: Path, capsys: pytest.Captur
         port = str(free.getsockname()[1])
     assert command.main(["--models", str(tmp_path), "--port", port]) == 3
     assert "no model cards here" in capsys.readouterr().err
-    for wrong in (["--max-seconds", "0"], ["--max-megapixels", "many"], ["--queue", "-1"], ["--max-seconds", "nan"]):
+    for wrong in (
+        ["--max-seconds", "0"],
+        ["--max-megapixels", "many"],
+        ["--queue", "-1"],
+        ["--lpips-backbone", "none"],
+    ):
         with pytest.raises(SystemExit) as stopped:
             command.main(wrong)
         assert stopped.value.code == 2

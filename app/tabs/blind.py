@@ -19,6 +19,7 @@ INVITATION = empty(
     "Trust your senses, not the labels", "Choose something on the left, what to test it against, and press Start."
 )
 KINDS = [("Rate them all, 0 to 100", "rate"), ("Tell it from the original (ABX)", "abx")]
+ABX_INFO = "ABX takes the first model at the largest size that is chosen."
 TONE = "var(--ink-soft)"
 MAX_RATED = 8
 SCALE = "80 to 100 is excellent, 60 good, 40 fair, 20 poor, below it is bad. One of the letters is the original itself."
@@ -28,7 +29,7 @@ def build(page: Page) -> None:
     """Adds the tab's content."""
     options = Options(page)
     with gr.Row(elem_classes=["actions"]):
-        kind = gr.Radio(KINDS, value="rate", label="Kind of test", elem_id="blind-kind")
+        kind = gr.Radio(KINDS, value="rate", label="Kind of test", info=ABX_INFO, elem_id="blind-kind")
         start = gr.Button("Start", variant="primary", elem_id="blind-start", scale=0, min_width=180)
     lead = gr.HTML(INVITATION, elem_id="blind-lead", min_height=64)
     listener = widget("listener", elem_id="blind-listener", visible=False)
