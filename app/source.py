@@ -59,7 +59,7 @@ def as_it_came(payload: Any) -> str | None:
 
 def build(workshop: Workshop) -> Page:
     """The panel."""
-    gr.HTML('<h2 class="step"><b>1</b> Choose something</h2>')
+    gr.HTML('<h2 class="step">Choose something</h2>')
     media = [m for m in ("speech", "image") if workshop.models.of(m)]
     names = {"speech": "Speech", "image": "Picture"}
     medium = gr.Radio(

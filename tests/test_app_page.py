@@ -242,6 +242,32 @@ def test_stereo_at_96_khz_and_silence_go_through(client: Client, tmp_path: Path)
     assert figures["PESQ"] is figures["STOI"] is None
 
 
+def test_errors_become_plain_words(caplog: pytest.LogCaptureFixture) -> None:
+    """What was not foreseen is a number for the user, and a traceback for the log."""
+    from app.page import explain, plainly
+    from codec.errors import BitstreamError, MediaError, ModelError
+
+    for kind in (MediaError, ModelError, BitstreamError):
+        title, text = explain(kind("what is wrong; what to do"))
+        assert text == "What is wrong; what to do."
+        assert title
+    assert "deleted" in explain(FileNotFoundError("/some/path"))[1]
+    assert "memory" in explain(MemoryError())[1]
+    _, text = explain(ZeroDivisionError("secret detail"))
+    assert "secret" not in text
+    ticket = text.split()[-1].rstrip(".")
+    assert ticket in caplog.text
+    assert "secret detail" in caplog.text
+
+    def fails() -> None:
+        raise MediaError("no")
+
+    import gradio
+
+    with pytest.raises(gradio.Error, match="No"):
+        plainly(fails)()
+
+
 # ----------------------------------------------------------------------------------------------------------- security
 
 
@@ -355,11 +381,14 @@ def test_users_at_once_and_users_who_leave(server: Server, media: dict[str, Path
     failures: list[str] = []
 
     def user(medium: str) -> None:
-        client = Client(server.url, verbose=False, download_files=str(tmp_path))
-        for _ in range(2):
-            packed = client.predict(send(media[medium]), "", 256, api_name="/compress")[0]
-            if Path(packed).read_bytes() != expected[medium]:
-                failures.append(medium)
+        try:
+            client = Client(server.url, verbose=False, download_files=str(tmp_path))
+            for _ in range(2):
+                packed = client.predict(send(media[medium]), "", 256, api_name="/compress")[0]
+                if Path(packed).read_bytes() != expected[medium]:
+                    failures.append(f"{medium}: another file")
+        except Exception as error:
+            failures.append(f"{medium}: {error}")
 
     threads = [threading.Thread(target=user, args=(medium,)) for medium in ("speech", "image") * 2]
     for thread in threads:

@@ -21,9 +21,9 @@ const draw = () => {
   const curves = series.map((s, n) => {
     const sorted = [...s.points].sort((a, b) => a.x - b.x);
     let last = -99;
-    sorted.forEach((p) => { p.named = p.size && X(p.x) - last > 38; if (p.named) last = X(p.x); });
+    sorted.forEach((p) => { p.named = p.size && X(p.x) - last > 38 && (n === 0 || W >= 480); if (p.named) last = X(p.x); });
     return `<g style="color:${esc(s.tone)}"><polyline class="${s.dashed ? "dashed" : ""}" points="${sorted.map((p) => `${X(p.x)},${Y(p.y)}`).join(" ")}"/>${s.points.map((p) =>
-      `<g class="point" role="button" tabindex="0" data-row="${p.row}" transform="translate(${X(p.x)},${Y(p.y)})" aria-label="${esc(p.label)}" data-tip="${esc(p.label)}"><circle r="16" class="reach"/><path d="${marks[n % marks.length]}"/>${p.named ? `<text y="-13" text-anchor="middle">${esc(p.size)}</text>` : ""}</g>`).join("")}</g>`;
+      `<g class="point" role="button" tabindex="0" data-row="${p.row}" transform="translate(${X(p.x)},${Y(p.y)})" aria-label="${esc(p.label)}" data-tip="${esc(p.label)}"><circle r="${W < 480 ? 11 : 16}" class="reach"/><path d="${marks[n % marks.length]}"/>${p.named ? `<text y="-13" text-anchor="middle">${esc(p.size)}</text>` : ""}</g>`).join("")}</g>`;
   });
   box.innerHTML = `<svg xmlns="${NS}" width="${W}" height="${H}" role="group" aria-label="${esc(value.y_label)} against ${esc(value.x_label)}"><g class="grid">${grid.join("")}</g>
     <text class="axis" x="${(m.l + W - m.r) / 2}" y="${H - 6}" text-anchor="middle">${esc(value.x_label)}</text>

@@ -9,7 +9,15 @@ const on = (event, selector, handler) =>
     if (target && element.contains(target)) handler(target, e);
   });
 const clock = (s) => `${Math.floor(s / 60)}:${String(Math.floor(s % 60)).padStart(2, "0")}.${Math.floor((s * 10) % 10)}`;
-const show = (draw) => { watch("value", draw); draw(); };
+const NARROW = 860; // pixels; below, results lie under the controls, out of sight
+const show = (draw) => {
+  watch("value", () => {
+    draw();
+    if (innerWidth < NARROW && (props.value?.versions || props.value?.series || props.value?.rows))
+      element.scrollIntoView({ block: "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+  });
+  draw();
+};
 const rateRow = (v) => `
   <label class="rate"><span>Quality of ${esc(v.label)}</span>
   <input type="range" min="0" max="100" value="50" data-rate="${esc(v.label)}" aria-label="Quality of ${esc(v.label)}, 0 to 100">
