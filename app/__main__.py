@@ -18,6 +18,8 @@ from codec.errors import CodecError
 
 log = logging.getLogger("app")
 
+MAX_THREADS = 4  # two jobs and what is quick; each more that has run a net keeps 40 MiB
+
 # For strangers: less at a time, and nothing kept for long.
 DEMO_MODE = Settings(max_seconds=20, max_pixels=2_000_000, max_upload_bytes=12 << 20, queue=32, keep_s=900)
 
@@ -78,6 +80,7 @@ def _serve(options: argparse.Namespace, settings: Settings, root: Path) -> int:
         quiet=True,
         ssr_mode=False,
         footer_links=[] if options.demo_mode else ["api"],
+        max_threads=MAX_THREADS,
         app_kwargs={"middleware": [Middleware(OwnFilesOnly, root=root)]},
         state_session_capacity=200 if options.demo_mode else 1000,
     )

@@ -43,7 +43,7 @@ def load(url: str, users: int, seconds: float, pid: int | None = None) -> dict[s
     lock, end = threading.Lock(), time.monotonic() + seconds
 
     def user(number: int) -> None:
-        client = Client(url, verbose=False)
+        client = Client(url, verbose=False, httpx_kwargs={"timeout": 120})
 
         def timed(name: str, call: Callable[[], Any]) -> Any:
             start = time.perf_counter()

@@ -64,8 +64,6 @@ def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
     def handler(*arguments: Any, **options: Any) -> Any:
         try:
             return function(*arguments, **options)
-        except gr.Error:
-            raise
         except Exception as error:
             title, text = explain(error)
             if isinstance(error, CodecError):

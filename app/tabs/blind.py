@@ -14,12 +14,14 @@ from app.page import JOBS, QUICK, Page, plainly, reporting
 from app.tabs.compare import Options
 from app.widgets import download, listening, looking, url, widget
 from app.words import empty, notice
+from codec.errors import MediaError
 
 INVITATION = empty(
     "Trust your senses, not the labels", "Choose something on the left, what to test it against, and press Start."
 )
 KINDS = [("Rate them all, 0 to 100", "rate"), ("Tell it from the original (ABX)", "abx")]
 ABX_INFO = "ABX takes the first model at the largest size that is chosen."
+OVER = "this test is over; start another one"
 TONE = "var(--ink-soft)"
 MAX_RATED = 8
 SCALE = "80 to 100 is excellent, 60 good, 40 fair, 20 poor, below it is bad. One of the letters is the original itself."
@@ -61,7 +63,7 @@ def build(page: Page) -> None:
             models, sizes, classics = models[:1], sorted(sizes)[-1:], []
         versions = page.workshop.compare(source, models, sizes, classics, False, report)
         if len(versions) > MAX_RATED:
-            raise gr.Error(f"{len(versions)} versions are too many to rate; choose at most {MAX_RATED}.", duration=15)
+            raise MediaError(f"{len(versions)} versions are too many to rate; choose at most {MAX_RATED}")
         payload = listening(source, versions, traces=False) if medium == "speech" else looking(source, versions)
         media = [source.media, *(version.media for version in versions)]
         if kind == "abx":
@@ -88,7 +90,7 @@ def build(page: Page) -> None:
 
     def show(event: gr.EventData, test: trials.Rating | None) -> str:
         if test is None:
-            raise gr.Error("This test is over; start another one.", print_exception=False)
+            raise MediaError(OVER)
         rows = trials.finish_rating(test, event.ratings)
         return _table(page.workshop, rows, "Your ratings, best first.")
 
@@ -96,13 +98,13 @@ def build(page: Page) -> None:
         says_a: bool, test: trials.Abx | None, material: tuple[str, list[Path], dict[str, Any]] | None
     ) -> list[Any]:
         if test is None or material is None:
-            raise gr.Error("This test is over; start another one.", print_exception=False)
+            raise MediaError(OVER)
         trials.answer(test, says_a)
         return finish(test) if test.done else _next_trial(page.workshop, test, material)
 
     def finish(test: trials.Abx | None) -> list[Any]:
         if test is None:
-            raise gr.Error("This test is over; start another one.", print_exception=False)
+            raise MediaError(OVER)
         row = trials.finish_abx(test)
         verdict = (
             "You can tell them apart" if row["by_chance"] < 0.05 else "This does not show that you can tell them apart"

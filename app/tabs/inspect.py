@@ -16,6 +16,7 @@ from app.tabs.compare import size_choices
 from app.tokens import CHANGES, Tokens, edit, tokens
 from app.widgets import download, listening, looking, url, widget
 from app.words import empty, number, tip
+from codec.errors import MediaError
 
 INVITATION = empty(
     "Look inside a file", "Choose something on the left, then press Look inside: every square is one token."
@@ -93,7 +94,7 @@ def build(page: Page) -> None:
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
         if version is None:
-            raise gr.Error("Press Look inside first.", print_exception=False)
+            raise MediaError("there is no file yet; press Look inside first")
         reporting(progress)(0.2, "Decoding the changed tokens")
         area = None
         if where == "The spot":
