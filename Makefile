@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check lint format clean
+.PHONY: help demo app test check lint format clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -22,6 +22,9 @@ $(VENV)/.dev: $(VENV)/.base
 
 demo: $(VENV)/.base ## compress and decompress a real recording and a real photograph
 	$(BIN)/python -m eval.demo --out demo-out
+
+app: $(VENV)/.base ## serve the demo: hear and see what a codebook size means
+	$(BIN)/python -m app
 
 test: $(VENV)/.dev ## run all tests
 	$(BIN)/python -m pytest

@@ -11,13 +11,14 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from math import inf, log2
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from codec import __version__, cards
-from codec.bitstream import MAGIC, Limits, Reader, scan
+from codec.bitstream import MAGIC, Limits, Reader, Summary, scan
 from codec.errors import MediaError, ModelError
 from codec.files import STDIO, reading, writing
 from codec.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES, AudioWriter, detect, load_image, save_image
@@ -235,35 +236,9 @@ def _info(options: argparse.Namespace) -> None:
     with suppress(ModelError):  # a damaged model is no reason not to describe a file
         names = {card.model_id: card.name for card in cards.list_cards()}
 
-    def describe(name: str, _: None) -> None:
+    def show(name: str, _: None) -> None:
         with reading(name) as file:
-            summary = scan(file)
-        header = summary.header
-        record: dict[str, Any] = {
-            "file": name,
-            "format": f"{summary.version[0]}.{summary.version[1]}",
-            "medium": header.medium,
-            "model": names.get(header.model_id),
-            "model_id": header.model_id.hex(),
-            "codebook_size": header.codebook_size,
-            "num_codes": header.num_codes,
-            "codebooks": header.num_codebooks,
-            "channels": header.channels,
-        }
-        if header.medium == "speech":
-            record |= {"sample_rate": header.sample_rate, "duration_s": summary.num_samples / header.sample_rate}
-            units, count = record["duration_s"], summary.num_positions * header.channels
-        else:
-            record |= {"width": header.width, "height": header.height}
-            units, count = header.width * header.height, summary.num_positions
-        record |= {
-            "chunks": summary.num_chunks,
-            "tokens": count * header.num_codebooks,
-            "bytes": summary.file_bytes,
-            "payload_bytes": summary.payload_bytes,
-            "bits_per_token": 8 * summary.payload_bytes / max(count * header.num_codebooks, 1),
-            "rate": _rate(header.medium, summary.file_bytes, units),
-        }
+            record = {"file": name} | describe(scan(file), names)
         if options.json:
             print(json.dumps(record))
         else:
@@ -273,7 +248,36 @@ def _info(options: argparse.Namespace) -> None:
                 shown = f"{value:.6g}" if isinstance(value, float) else value
                 print_line(f"{key.replace('_', ' '):<{width}}  {shown}", sys.stdout)
 
-    each([(name, None) for name in options.files], describe)
+    each([(name, None) for name in options.files], show)
+
+
+def describe(summary: Summary, names: Mapping[bytes, str]) -> dict[str, Any]:
+    """What `codec.info` says of a file, in its order; `names` are those of the models that are known, by their ids."""
+    header = summary.header
+    record: dict[str, Any] = {
+        "format": f"{summary.version[0]}.{summary.version[1]}",
+        "medium": header.medium,
+        "model": names.get(header.model_id),
+        "model_id": header.model_id.hex(),
+        "codebook_size": header.codebook_size,
+        "num_codes": header.num_codes,
+        "codebooks": header.num_codebooks,
+        "channels": header.channels,
+    }
+    if header.medium == "speech":
+        record |= {"sample_rate": header.sample_rate, "duration_s": summary.num_samples / header.sample_rate}
+        units, count = record["duration_s"], summary.num_positions * header.channels
+    else:
+        record |= {"width": header.width, "height": header.height}
+        units, count = header.width * header.height, summary.num_positions
+    return record | {
+        "chunks": summary.num_chunks,
+        "tokens": count * header.num_codebooks,
+        "bytes": summary.file_bytes,
+        "payload_bytes": summary.payload_bytes,
+        "bits_per_token": 8 * summary.payload_bytes / max(count * header.num_codebooks, 1),
+        "rate": _rate(header.medium, summary.file_bytes, units),
+    }
 
 
 # ------------------------------------------------------------------------------------------------- shared by commands

@@ -1,0 +1,110 @@
+"""The jobs as named endpoints, for programs: gradio_client shows them all with `Client(url).view_api()`.
+
+    /models      what can be asked for                        -> list of models with their codebook sizes
+    /compress    a recording or picture, model, codebook size -> .bin, decoded media, figures
+    /decompress  .bin                                         -> decoded media, header
+    /info        .bin                                         -> header
+    /compare     a recording or picture, models, sizes, ...   -> figures, files
+    /sweep       a recording or picture                       -> figures, .csv
+    /tokens      .bin                                         -> its indices
+    /edit        .bin, a change of its tokens                 -> changed .bin, decoded media
+
+Inputs are gr.File components, not plain paths: Gradio then takes uploads only, never a path of the server's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from app.jobs import Workshop, write_csv
+from app.page import JOBS, plainly
+from app.tokens import edit, tokens
+
+PUBLIC = JOBS | {"api_visibility": "public"}
+
+
+def build(workshop: Workshop) -> None:
+    """Adds the endpoints to the app that is being built; nothing of them is on the page."""
+    with gr.Row(visible=False):
+        button = gr.Button()
+
+        def endpoint(
+            name: str, function: Callable[..., Any], inputs: list[gr.components.Component], outputs: list[Any]
+        ) -> None:
+            button.click(plainly(function), inputs, outputs, api_name=name, api_description=function.__doc__, **PUBLIC)
+
+        def media() -> gr.File:
+            return gr.File(label="input", type="filepath")
+
+        def models() -> list[dict[str, Any]]:
+            """The models here: name, medium, offered codebook sizes."""
+            return [
+                {"name": card.name, "medium": card.medium, "codebook_sizes": list(card.num_codes)}
+                for card in workshop.models.cards.values()
+            ]
+
+        def compress(path: str, model: str, codebook_size: float) -> tuple[str, str, dict[str, Any]]:
+            """Compresses a recording or picture; an empty model takes the medium's best."""
+            source = workshop.open(path)
+            version = workshop.code(source, model or _best(workshop, source.medium), int(codebook_size))
+            return str(version.file), str(version.media), version.record()
+
+        def decompress(path: str) -> tuple[str, dict[str, str]]:
+            """Decodes a .bin to a .wav or .png."""
+            version, _ = workshop.decode(path)
+            return str(version.media), workshop.info(path)
+
+        def info(path: str) -> dict[str, str]:
+            """The header of a .bin, as python -m codec.info prints it."""
+            return workshop.info(path)
+
+        def compare(
+            path: str, models: list[str], sizes: list[int], classics: list[str]
+        ) -> tuple[list[dict[str, Any]], list[str]]:
+            """Every model at every size, then classic codecs at the bytes of the largest; the coded files."""
+            source = workshop.open(path)
+            names = models or [_best(workshop, source.medium)]
+            wanted = [int(size) for size in sizes] or list(workshop.models.card(names[0]).num_codes)
+            versions = workshop.compare(source, names, wanted, classics or [])
+            return [version.record() for version in versions], [str(version.file) for version in versions]
+
+        def sweep(path: str, classics: list[str]) -> tuple[list[dict[str, Any]], str]:
+            """Every model of the medium at every size it offers; also as a table."""
+            records = [version.record() for version in workshop.sweep(workshop.open(path), classics or [])]
+            return records, str(write_csv(workshop.shelf.folder() / "sweep.csv", records))
+
+        def look(path: str) -> dict[str, Any]:
+            """The indices in a .bin: (streams, codebooks, positions), and the grid of a picture."""
+            inside = tokens(workshop, workshop.decode(path)[0])
+            grid = [inside.rows, inside.columns] if inside.header.medium == "image" else None
+            return {"num_codes": inside.header.num_codes, "grid": grid, "indices": inside.indices.tolist()}
+
+        def change(path: str, change: str, share: float, token: float, seed: float) -> tuple[str, str]:
+            """Changes a share (0 to 1) of the tokens, anywhere: "random", "one token" or "shuffle"."""
+            version = workshop.decode(path)[0]
+            changed, _ = edit(workshop, version, change, min(max(share, 0.0), 1.0), int(token), None, int(seed))
+            return str(changed.file), str(changed.media)
+
+        def words(label: str) -> gr.JSON:
+            return gr.JSON(value=[], label=label)
+
+        endpoint("models", models, [], [gr.JSON(label="models")])
+        model, size = gr.Textbox("", label="model"), gr.Number(1024, label="codebook_size")
+        files = [gr.File(label="bin"), gr.File(label="decoded"), gr.JSON(label="figures")]
+        endpoint("compress", compress, [media(), model, size], files)
+        endpoint("decompress", decompress, [media()], [gr.File(label="decoded"), gr.JSON(label="header")])
+        endpoint("info", info, [media()], [gr.JSON(label="header")])
+        lists = [words("models"), words("codebook_sizes"), words("classics")]
+        endpoint("compare", compare, [media(), *lists], [gr.JSON(label="figures"), gr.Files(label="files")])
+        endpoint("sweep", sweep, [media(), words("classics")], [gr.JSON(label="figures"), gr.File(label="csv")])
+        endpoint("tokens", look, [media()], [gr.JSON(label="tokens")])
+        numbers = [gr.Number(0.1, label="share"), gr.Number(0, label="token"), gr.Number(0, label="seed")]
+        changed = [gr.File(label="bin"), gr.File(label="decoded")]
+        endpoint("edit", change, [media(), gr.Textbox("random", label="change"), *numbers], changed)
+
+
+def _best(workshop: Workshop, medium: str) -> str:
+    return workshop.models.of(medium)[0].name

@@ -1,0 +1,99 @@
+"""The page: what it is about, the source on one side, a tab for each thing to do with it."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from app import api, source
+from app.jobs import Workshop
+from app.tabs import blind, compare, decode, inspect, sweep
+from app.widgets import STATIC
+from app.words import tip
+
+HEAD = "".join(
+    f"<{tag}>{(STATIC / name).read_text(encoding='utf-8')}</{tag}>"
+    for tag, name in (("style", "style.css"), ("script", "tips.js"))
+)
+FONTS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
+MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace"]
+TABS = {"compare": "Compare", "sweep": "Sweep", "inspect": "Inspect", "decode": "Decode", "blind": "Blind test"}
+
+
+def theme() -> gr.themes.Base:
+    """Paper and ink, one accent; fonts that are there already."""
+    return gr.themes.Base(primary_hue="teal", neutral_hue="stone", radius_size="md", font=FONTS, font_mono=MONO).set(
+        body_background_fill="#faf9f7",
+        body_background_fill_dark="#141618",
+        background_fill_primary="#ffffff",
+        background_fill_primary_dark="#1c1f22",
+        background_fill_secondary="#f4f2ee",
+        background_fill_secondary_dark="#22262a",
+        block_background_fill="#ffffff",
+        block_background_fill_dark="#1c1f22",
+        block_border_color="#e4e0d8",
+        block_border_color_dark="#33383d",
+        border_color_primary="#e4e0d8",
+        border_color_primary_dark="#33383d",
+        input_background_fill="#ffffff",
+        input_background_fill_dark="#22262a",
+        block_shadow="none",
+        block_label_background_fill="transparent",
+        block_label_background_fill_dark="transparent",
+        button_primary_background_fill="#0f6b63",
+        button_primary_background_fill_hover="#0b544e",
+        button_primary_background_fill_dark="#2cb5a6",
+        button_primary_background_fill_hover_dark="#4cc9bb",
+        button_primary_text_color="#ffffff",
+        button_primary_text_color_dark="#0b1f1d",
+        checkbox_label_background_fill_selected="#e3f1ef",
+        checkbox_label_background_fill_selected_dark="#1d3b38",
+        checkbox_background_color_selected="#0f6b63",
+        checkbox_background_color_selected_dark="#2cb5a6",
+        checkbox_border_color_selected="#0f6b63",
+        checkbox_border_color_selected_dark="#2cb5a6",
+        checkbox_label_background_fill="#f4f2ee",
+        checkbox_label_background_fill_dark="#22262a",
+        checkbox_label_background_fill_hover="#ebe8e1",
+        checkbox_label_background_fill_hover_dark="#2b3035",
+        color_accent="#0f6b63",
+        checkbox_border_color_dark="#5a6066",
+        slider_color="#0f6b63",
+        slider_color_dark="#2cb5a6",
+    )
+
+
+def build(workshop: Workshop) -> gr.Blocks:
+    """The whole app; give it to `launch` with `theme()` and `HEAD`."""
+    age = workshop.settings.keep_s
+    with gr.Blocks(title="codec: what a codebook size means", analytics_enabled=False, delete_cache=(60, age)) as demo:
+        api.build(workshop)  # first, so that its names are free
+        gr.HTML(
+            '<header class="hero"><h1>Hear and see what a codebook size means</h1>'
+            "<p>A codec writes sound or a picture as a list of numbers, each that of a building block in a shared "
+            f"{tip('codebook')}. More blocks describe more finely, and cost more bytes. Here you judge for yourself "
+            "what they are worth.</p></header>"
+        )
+        with gr.Row(elem_id="main"):
+            with gr.Column(scale=0, min_width=300, elem_id="source") as side:
+                page = source.build(workshop)
+            with gr.Column(scale=1, min_width=320, elem_id="work"):
+                active = gr.State("compare")
+                with gr.Tabs(selected="compare", elem_id="tabs"):
+                    for tab, build_tab in (
+                        ("compare", lambda: compare.build(page, active)),
+                        ("sweep", lambda: sweep.build(page)),
+                        ("inspect", lambda: inspect.build(page)),
+                        ("decode", lambda: decode.build(page)),
+                        ("blind", lambda: blind.build(page)),
+                    ):
+                        with gr.Tab(TABS[tab], id=tab, elem_id=f"tab-{tab}") as opened:
+                            build_tab()
+                        opened.select(
+                            lambda tab=tab: (tab, gr.update(visible=tab != "decode")),
+                            None,
+                            [active, side],
+                            queue=False,
+                            api_visibility="private",
+                            show_progress="hidden",
+                        )
+    return demo

@@ -1,0 +1,99 @@
+"""python -m app.load URL: many users of a running app at once, and what they got; a benchmark, not a test.
+
+Each user compresses an example and decodes the result, again and again, as programs do through the API.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from app.source import examples
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns 1 if any request failed."""
+    parser = argparse.ArgumentParser(prog="python -m app.load", description=__doc__)
+    parser.add_argument("url")
+    parser.add_argument("--users", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--pid", type=int, help="of the server, to watch its memory")
+    options = parser.parse_args(arguments)
+    result = load(options.url, options.users, options.seconds, options.pid)
+    for name, value in result.items():
+        print(f"{name:<22} {value}")
+    return 1 if result["errors"] else 0
+
+
+def load(url: str, users: int, seconds: float, pid: int | None = None) -> dict[str, Any]:
+    """Runs the users; returns counts, waiting times in seconds and the server's memory in MiB."""
+    from gradio_client import Client, handle_file
+
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    media = [example.path for medium in ("speech", "image") for example in examples(medium)]
+    times: dict[str, list[float]] = {"compress": [], "decompress": []}
+    errors: list[str] = []
+    lock, end = threading.Lock(), time.monotonic() + seconds
+
+    def user(number: int) -> None:
+        client = Client(url, verbose=False, httpx_kwargs={"timeout": 120})
+
+        def timed(name: str, call: Callable[[], Any]) -> Any:
+            start = time.perf_counter()
+            result = call()
+            with lock:
+                times[name].append(time.perf_counter() - start)
+            return result
+
+        turn = number
+        while time.monotonic() < end:
+            path = media[turn % len(media)]
+            turn += 1
+            try:
+                size = (256, 1024, 16384)[turn % 3]
+                packed = timed(
+                    "compress", lambda p=path, k=size: client.predict(handle_file(p), "", k, api_name="/compress")
+                )
+                timed("decompress", lambda f=packed[0]: client.predict(handle_file(f), api_name="/decompress"))
+            except Exception as error:  # whatever it is, it is what this looks for
+                with lock:
+                    errors.append(f"{path.name}: {error}")
+
+    before, peak = memory_mib(pid), 0.0
+    threads = [threading.Thread(target=user, args=(number,)) for number in range(users)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        time.sleep(0.5)
+        peak = max(peak, memory_mib(pid))
+    report: dict[str, Any] = {"users": users, "seconds": seconds, "errors": len(errors)}
+    for name, taken in times.items():
+        ordered = sorted(taken) or [float("nan")]
+        report[name] = len(taken)
+        report[f"{name}_median_s"] = round(statistics.median(ordered), 2)
+        report[f"{name}_p95_s"] = round(ordered[int(0.95 * (len(ordered) - 1))], 2)
+    if pid:
+        report |= {"memory_before_mib": before, "memory_peak_mib": peak, "memory_after_mib": memory_mib(pid)}
+    if errors:
+        report["first_error"] = errors[0]
+    return report
+
+
+def memory_mib(pid: int | None) -> float:
+    """Resident memory of a process; 0 where that is not known."""
+    status = Path(f"/proc/{pid}/status")
+    if pid is None or not status.is_file():
+        return 0.0
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+    return round(int(line.split()[1]) / 1024, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

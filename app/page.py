@@ -1,0 +1,78 @@
+"""What all tabs share: the session's source, progress, and errors in plain words."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import gradio as gr
+
+from app.jobs import Report, Workshop
+from codec.errors import BitstreamError, CodecError, MediaError, ModelError
+
+log = logging.getLogger("app")
+
+JOBS = {"concurrency_limit": 2, "concurrency_id": "jobs", "api_visibility": "private"}  # for what takes a while
+QUICK = {"queue": True, "concurrency_limit": 16, "concurrency_id": "quick", "api_visibility": "private"}
+TITLES = {MediaError: "This input cannot be used", BitstreamError: "This .bin cannot be decoded"}
+TITLES |= {ModelError: "A model is missing"}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a tab builds on.
+
+    Attributes:
+        source: The components that hold the input: medium, recording, picture.
+        medium: The first of them.
+        taken: What happens when an example is chosen; `.success` goes on from there.
+    """
+
+    workshop: Workshop
+    source: list[gr.components.Component]
+    medium: gr.Radio
+    taken: Any
+
+    def open(self, medium: str, recording: str | None, picture: str | None) -> Any:
+        """The source that is chosen now."""
+        return self.workshop.open(picture if medium == "image" else recording, medium)
+
+
+def explain(error: Exception) -> tuple[str, str]:
+    """A title and a sentence for the user; what was not foreseen goes to the log under a number."""
+    if isinstance(error, CodecError):
+        title = next((t for kind, t in TITLES.items() if isinstance(error, kind)), "This did not work")
+        text = str(error)
+        return title, text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    if isinstance(error, FileNotFoundError):
+        return "Gone", "The files of this session were deleted after a while. Please start again."
+    if isinstance(error, MemoryError):
+        return "Too large", "There is not enough memory for this here. Take a shorter or smaller input."
+    ticket = secrets.token_hex(4)
+    log.error("unforeseen, number %s", ticket, exc_info=error)
+    return "Something went wrong", f"This is our fault, not yours. The server's log has it under {ticket}."
+
+
+def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Turns every error of a handler into a message of the page; the server lives on."""
+
+    @wraps(function)
+    def handler(*arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except Exception as error:
+            title, text = explain(error)
+            if isinstance(error, CodecError):
+                log.info("refused: %s", error)
+            raise gr.Error(text, duration=20, title=title, print_exception=False) from None
+
+    return handler
+
+
+def reporting(progress: gr.Progress) -> Report:
+    """Gradio's progress bar as the jobs see it."""
+    return lambda share, what: progress(share, desc=what)

@@ -1,0 +1,190 @@
+"""Inputs: a recording or a picture, read once, within the limits, with what the reader had to say about it."""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from app.store import Settings, Shelf
+from codec.bitstream import MAGIC
+from codec.errors import MediaError
+from codec.media import (
+    IMAGE_FORMATS,
+    AudioReader,
+    AudioWriter,
+    Samples,
+    detect,
+    load_image,
+    resample,
+    save_image,
+)
+
+HIGHEST_RATE = 192_000  # Hz, times two channels: what bounds memory for --max-seconds
+MAX_STEM_BYTES = 150  # of the 255 that a file name may have
+SPEECH_RATE = 16_000  # Hz, that of models and metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the user gave, read once.
+
+    Attributes:
+        data: The file as it came; what is compressed.
+        media: A .wav or .png of it, for the page.
+        units: Seconds of speech, or pixels.
+        raw_bytes: Uncompressed: 16 bits a sample, or 8 bits a channel of a pixel.
+        reference: What is scored against: (T,) float32 at 16 kHz, or (H, W, 3) uint8.
+        shape: (samples, channels) at `rate`, or (height, width).
+        notices: What the reader had to say.
+    """
+
+    name: str
+    medium: str
+    data: bytes
+    media: Path
+    units: float
+    raw_bytes: int
+    reference: NDArray[Any]
+    shape: tuple[int, int]
+    rate: int
+    notices: list[str]
+
+    @property
+    def description(self) -> str:
+        """One line in words."""
+        if self.medium == "image":
+            return f"{self.shape[1]} × {self.shape[0]} pixels, {len(self.data):,} bytes"
+        channels = {1: "mono", 2: "stereo"}.get(self.shape[1], f"{self.shape[1]} channels")
+        return f"{self.units:.1f} s, {self.rate / 1000:g} kHz {channels}, {len(self.data):,} bytes"
+
+
+class Reading:
+    """Reads inputs and writes what the page shows of them."""
+
+    def __init__(self, settings: Settings, shelf: Shelf) -> None:
+        self._settings = settings
+        self._shelf = shelf
+
+    def open(self, path: str | Path | None, medium: str | None = None) -> Source:
+        """Reads a recording or picture.
+
+        Raises:
+            MediaError: There is none, it cannot be read, is of the other medium, or is beyond the limits.
+        """
+        if not path:
+            raise MediaError("nothing is chosen yet; choose an example or add a file of your own")
+        path = Path(path)
+        size = path.stat().st_size
+        if size > self._settings.max_upload_bytes:
+            limit = self._settings.max_upload_bytes >> 20
+            raise MediaError(f"the file has {size / 2**20:.0f} MiB; at most {limit} MiB are taken here")
+        data = path.read_bytes()
+        found = detect(data[:16])
+        if data.startswith(MAGIC):
+            raise MediaError("this is a compressed .bin already; open it in the Decode tab")
+        if medium == "image" and found == "speech":
+            raise MediaError("this is no picture in a known format (PNG, JPEG, WebP, AVIF, TIFF, BMP, GIF)")
+        if medium == "speech" and found == "image":
+            raise MediaError("this is a picture; switch to Picture, or choose a recording")
+        with heard() as notices:
+            if found == "image":
+                return self._open_picture(path.name, data, notices)
+            return self._open_recording(path.name, data, notices)
+
+    def _open_picture(self, name: str, data: bytes, notices: list[str]) -> Source:
+        try:
+            with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
+                width, height = image.size
+        except Exception:  # load_image knows what to say
+            width = height = 0
+        if width * height > self._settings.max_pixels:
+            raise MediaError(
+                f"the picture has {width} × {height} = {width * height:,} pixels; at most "
+                f"{self._settings.max_pixels:,} are taken here: scale it down"
+            )
+        pixels = load_image(io.BytesIO(data), self._settings.max_pixels)
+        media = self.save_picture(pixels, "original")
+        height, width = pixels.shape[:2]
+        return Source(
+            name, "image", data, media, height * width, pixels.size, pixels, (height, width), 0, list(notices)
+        )
+
+    def _open_recording(self, name: str, data: bytes, notices: list[str]) -> Source:
+        reader = AudioReader(io.BytesIO(data))
+        blocks, total = [], 0
+        for block in reader.blocks():
+            total += len(block)
+            if total > self._settings.max_seconds * reader.sample_rate:
+                raise MediaError(
+                    f"the recording is longer than {self._settings.max_seconds:g} s, the most that is taken here: "
+                    "cut it, or use python -m codec.compress, which has no limit"
+                )
+            if total * reader.channels > self._settings.max_seconds * HIGHEST_RATE * 2:
+                raise MediaError(
+                    f"{reader.channels} channels at {reader.sample_rate / 1000:g} kHz are too much for this page: "
+                    "mix it to stereo"
+                )
+            blocks.append(block)
+        samples, rate = np.concatenate(blocks), reader.sample_rate
+        if rate > SPEECH_RATE:
+            notices.append(f"recorded at {rate / 1000:g} kHz: the codec keeps sounds up to 8 kHz")
+        if not samples.any():
+            notices.append("the recording is silent: there is nothing to hear or to score")
+        media = self.save_recording([samples], rate, samples.shape[1], "original")
+        mono = at_speech_rate(samples, rate)
+        raw = samples.size * 2
+        return Source(name, "speech", data, media, total / rate, raw, mono, samples.shape, rate, list(notices))
+
+    def save_picture(self, pixels: NDArray[np.uint8], name: str) -> Path:
+        path = self._shelf.folder() / f"{file_stem(name)}.png"
+        with path.open("wb") as file:
+            save_image(file, pixels)
+        return path
+
+    def save_recording(self, blocks: Sequence[Samples], rate: int, channels: int, name: str) -> Path:
+        path = self._shelf.folder() / f"{file_stem(name)}.wav"
+        with path.open("w+b") as file:
+            writer = AudioWriter(file, rate, channels)
+            for block in blocks:
+                writer.write(block)
+            writer.close()
+        return path
+
+
+def file_stem(name: str) -> str:
+    """A name short enough that endings can be added to it."""
+    return name.encode()[:MAX_STEM_BYTES].decode(errors="ignore")
+
+
+def at_speech_rate(samples: Samples, rate: int) -> Samples:
+    """(T, C) at any rate -> the mean of its channels at 16 kHz, (T,): what is scored and drawn."""
+    return resample(samples.mean(1, keepdims=True), rate, SPEECH_RATE)[:, 0]
+
+
+@contextmanager
+def heard() -> Iterator[list[str]]:
+    """Collects the notices that codec logs in this thread; they are for the user, not for the server's log."""
+    notices: list[str] = []
+    me = threading.get_ident()
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.thread == me:
+                notices.append(record.getMessage())
+
+    log, handler = logging.getLogger("codec"), Collector(logging.WARNING)
+    log.addHandler(handler)
+    try:
+        yield notices
+    finally:
+        log.removeHandler(handler)

@@ -1,0 +1,125 @@
+// Several versions of one recording on one clock: all play together, one is heard. Switching is seamless.
+let context = null, buffers = [], sources = [], gains = [], heard = 0, playing = false, begun = 0, at = 0, length = 0, token = 0, frame = 0;
+const versions = () => (props.value && props.value.versions) || [];
+const level = (i) => (i === heard ? Math.pow(10, (find(".equal input")?.checked ? versions()[i].gain || 0 : 0) / 20) : 0);
+
+const wave = (peaks) => {
+  const n = Math.max(peaks.length, 1), x = (i) => ((i + 0.5) / n * 1000).toFixed(1), y = (v) => (50 - 48 * clamp(v, -1, 1)).toFixed(1);
+  const top = peaks.map((p, i) => `${x(i)},${y(p[1])}`), low = peaks.map((p, i) => `${x(i)},${y(p[0])}`).reverse();
+  return `<svg viewBox="0 0 1000 100" preserveAspectRatio="none" aria-hidden="true"><polygon points="${top.concat(low).join(" ")}"/></svg>`;
+};
+
+const lane = (v, i) => `
+  <div class="lane" style="--tone:${esc(v.tone || "var(--ink-soft)")}">
+    <button type="button" class="pick" role="radio" aria-checked="${i === heard}" data-lane="${i}">
+      <kbd>${i < 9 ? i + 1 : ""}</kbd><span class="name">${esc(v.label)}</span><span class="note">${esc(v.note || "")}</span>
+    </button>
+    ${v.peaks ? `<div class="trace" data-lane="${i}"><div class="wave">${wave(v.peaks)}</div>
+      ${v.spectrogram ? `<img class="spec" src="${esc(v.spectrogram)}" alt="Spectrogram of ${esc(v.label)}, 0 to 8 kHz">` : ""}<i class="head"></i></div>` : ""}
+    ${v.rate ? rateRow(v) : ""}
+  </div>`;
+
+const draw = () => {
+  stop(); at = 0; heard = 0; buffers = []; token += 1;
+  const value = props.value || {}, all = versions(), box = find(".listener");
+  if (!all.length) { box.innerHTML = value.empty || ""; return; }
+  length = value.duration;
+  const spectra = all.some((v) => v.spectrogram), gain = all.some((v) => v.gain);
+  box.innerHTML = `
+    <div class="transport">
+      <button type="button" class="play" aria-label="Play">▶</button>
+      <input type="range" class="seek" min="0" max="1000" value="0" aria-label="Position">
+      <span class="time" aria-live="off">0:00.0 / ${clock(length)}</span>
+    </div>
+    <div class="switches">
+      <label><input type="checkbox" class="loop" checked> Repeat</label>
+      ${gain ? `<label class="equal" data-tip="Louder always sounds better. This turns each version down to the quietest, while it plays; files stay as they are."><input type="checkbox" checked> Equal loudness</label>` : ""}
+      ${spectra ? `<label><input type="checkbox" class="spectra"> Spectrogram</label>` : ""}
+      <span class="hint">Space plays, 1–${Math.min(9, all.length)} switches, arrows move</span>
+    </div>
+    <div class="lanes" role="radiogroup" aria-label="The version you hear">${all.map(lane).join("")}</div>
+    ${value.rate ? `<button type="button" class="primary submit">Show which was which</button>` : ""}
+    <p class="gains">${gain && !value.quiet ? "Turned down while playing: " + all.filter((v) => v.gain).map((v) => `${esc(v.label)} ${v.gain.toFixed(1)} dB`).join(", ") : ""}</p>`;
+};
+
+const load = async () => {
+  const mine = token;
+  context = context || new (window.AudioContext || window.webkitAudioContext)();
+  await context.resume();
+  if (!buffers.length) {
+    element.dataset.state = "loading";
+    const loaded = await Promise.all(versions().map(async (v) => {
+      const answer = await fetch(v.url);
+      if (!answer.ok) throw new Error("gone");
+      return context.decodeAudioData(await answer.arrayBuffer());
+    }));
+    if (mine !== token) return false;
+    buffers = loaded; length = Math.max(...buffers.map((b) => b.duration));
+  }
+  return true;
+};
+
+const start = async () => {
+  try { if (!(await load())) return; } catch (error) {
+    element.dataset.state = "gone";
+    find(".time").textContent = "These files were deleted after a while: compare again";
+    return;
+  }
+  if (at >= length - 0.02) at = 0;
+  sources = buffers.map((buffer, i) => {
+    const source = context.createBufferSource(), gain = context.createGain();
+    source.buffer = buffer; gain.gain.value = level(i);
+    source.connect(gain).connect(context.destination);
+    gains[i] = gain; source.start(0, at);
+    return source;
+  });
+  begun = context.currentTime - at; playing = true; element.dataset.state = "playing";
+  const button = find(".play"); button.textContent = "❚❚"; button.setAttribute("aria-label", "Pause");
+  tick();
+};
+const stop = () => {
+  cancelAnimationFrame(frame);
+  if (playing) at = clamp(context.currentTime - begun, 0, length);
+  sources.forEach((s) => { try { s.stop(); } catch {} }); sources = []; playing = false; element.dataset.state = "paused";
+  const button = find(".play"); if (button) { button.textContent = "▶"; button.setAttribute("aria-label", "Play"); }
+};
+const tick = () => {
+  if (!playing) return;
+  if (!element.isConnected || element.offsetParent === null) { stop(); return; } // another tab was opened
+  at = context.currentTime - begun;
+  if (at >= length) { stop(); at = 0; place(); if (find(".loop").checked) start(); return; }
+  place(); frame = requestAnimationFrame(tick);
+};
+const place = () => {
+  const share = length ? at / length : 0;
+  findAll(".head").forEach((h) => (h.style.left = `${100 * share}%`));
+  find(".seek").value = 1000 * share;
+  find(".time").textContent = `${clock(at)} / ${clock(length)}`;
+};
+const seek = async (share) => { const was = playing; stop(); at = clamp(share, 0, 1) * length; place(); if (was) await start(); };
+const pick = (i) => {
+  heard = i;
+  findAll(".pick").forEach((b, n) => b.setAttribute("aria-checked", n === i));
+  gains.forEach((g, n) => playing && g && g.gain.setTargetAtTime(level(n), context.currentTime, 0.008));
+};
+on("click", ".play", () => (playing ? stop() : start()));
+on("click", ".pick", (b) => { pick(+b.dataset.lane); if (!playing) start(); });
+on("click", ".trace", (t, e) => { const r = t.getBoundingClientRect(); pick(+t.dataset.lane); seek((e.clientX - r.left) / r.width); });
+on("input", ".seek", (s) => seek(s.value / 1000));
+on("change", ".equal input", () => pick(heard));
+on("change", ".spectra", (s) => find(".listener").classList.toggle("with-spectra", s.checked));
+on("click", ".submit", () => trigger("submit", { ratings: ratings() }));
+element.addEventListener("keydown", (e) => {
+  if (e.target.matches("input:not([type=checkbox])") || !versions().length) return;
+  const number = +e.key - 1;
+  if (e.key === " " && !e.target.matches("button:not(.pick), input")) { e.preventDefault(); playing ? stop() : start(); }
+  else if (number >= 0 && number < versions().length) pick(number);
+  else if (e.key === "ArrowRight") { e.preventDefault(); seek((at + 1) / length); }
+  else if (e.key === "ArrowLeft") { e.preventDefault(); seek((at - 1) / length); }
+  else if (["ArrowDown", "ArrowUp"].includes(e.key)) {
+    e.preventDefault();
+    pick((heard + (e.key === "ArrowDown" ? 1 : versions().length - 1)) % versions().length);
+    findAll(".pick")[heard].focus();
+  }
+});
+show(draw);

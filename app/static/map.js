@@ -1,0 +1,44 @@
+// The tokens of a file, one square each, coloured by index. Clicking chooses a spot.
+let place = null;
+const draw = () => {
+  const value = props.value || {}, box = find(".map");
+  if (!value.url) { box.innerHTML = value.empty || ""; return; }
+  place = value.spot || null;
+  box.innerHTML = `
+    <div class="pair ${value.picture ? "" : "strip"}">
+      <div class="field" tabindex="0" role="application" aria-label="Token map, ${value.rows} rows of ${value.columns}. Arrow keys move the spot." style="${value.picture ? `aspect-ratio:${value.columns / value.rows}` : `height:${clamp(16 * value.rows, 56, 480)}px`}">
+        <img src="${esc(value.url)}" alt="Token map" draggable="false"><i class="spot" hidden></i></div>
+      ${value.picture ? `<div class="field plain" style="aspect-ratio:${value.columns / value.rows}"><img src="${esc(value.picture)}" alt="The decoded picture" draggable="false"><i class="spot" hidden></i></div>` : ""}
+    </div>
+    <div class="readout"><span class="scale" aria-hidden="true"></span><span>0</span><span class="far">${(value.num_codes - 1).toLocaleString()}</span><output class="hover">${esc(value.caption || "")}</output></div>`;
+  mark();
+};
+const mark = () => {
+  const value = props.value, side = value.side || 1;
+  findAll(".spot").forEach((s) => {
+    s.hidden = !place; if (!place) return;
+    s.style.left = `${100 * place.x}%`; s.style.top = `${100 * place.y}%`;
+    s.style.width = value.picture ? `${100 * side / value.columns}%` : "10px"; s.style.height = value.picture ? `${100 * side / value.rows}%` : `${100 / value.rows}%`;
+  });
+};
+const spot = (field, e) => { const r = field.getBoundingClientRect(); return { x: clamp((e.clientX - r.left) / r.width, 0, 0.9999), y: clamp((e.clientY - r.top) / r.height, 0, 0.9999) }; };
+const read = (p) => {
+  const value = props.value, row = Math.floor(p.y * value.rows), column = Math.floor(p.x * value.columns), index = value.indices?.[row * value.columns + column];
+  if (index === undefined || index < 0) return;
+  const where = value.picture ? `row ${row + 1}, column ${column + 1}` : `at ${((row * value.columns + column) / value.per_second).toFixed(2)} s`;
+  find(".hover").textContent = `Token ${index.toLocaleString()}, ${where}`;
+};
+const choose = () => {
+  const value = props.value, row = Math.floor(place.y * value.rows), column = Math.floor(place.x * value.columns);
+  mark(); read(place); trigger("select", { x: place.x, y: place.y, index: value.indices?.[row * value.columns + column] ?? null });
+};
+on("pointermove", ".field", (f, e) => read(spot(f, e)));
+on("click", ".field", (f, e) => { place = spot(f, e); choose(); });
+on("keydown", ".field", (f, e) => {
+  const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[e.key];
+  if (!step) return;
+  e.preventDefault(); place = place || { x: 0.5, y: 0.5 };
+  place = { x: clamp(place.x + step[0] / props.value.columns, 0, 0.9999), y: clamp(place.y + step[1] / props.value.rows, 0, 0.9999) };
+  choose();
+});
+show(draw);

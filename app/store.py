@@ -1,0 +1,130 @@
+"""What the app keeps: models, each loaded once, and files for the page, each deleted after a while."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shutil
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from codec import cards
+from codec.errors import ModelError
+
+if TYPE_CHECKING:
+    from codec.coding import Model
+
+log = logging.getLogger("app")
+
+MAX_SHELF_BYTES = 2 << 30
+
+
+_importing = threading.Lock()
+
+
+def wake() -> None:
+    """Imports what is heavy, once, in one thread: two at once meet each other's half-initialised modules."""
+    with _importing:
+        import codec.api  # noqa: F401
+        import eval.metrics  # noqa: F401  SciPy looks at torch, if that is there
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator chose.
+
+    Attributes:
+        models: A folder of model cards; None for those that came with the package.
+        max_seconds: The longest recording.
+        max_pixels: The largest picture.
+        max_upload_bytes: The largest file.
+        queue: How many jobs may wait.
+        keep_s: How long the page's files are kept.
+        lpips_backbone: A file for LPIPS; None looks where torch hub keeps them.
+    """
+
+    models: Path | None = None
+    max_seconds: float = 60
+    max_pixels: int = 8_000_000
+    max_upload_bytes: int = 50 << 20
+    queue: int = 64
+    keep_s: int = 3600
+    lpips_backbone: Path | None = None
+
+
+class Models:
+    """The models of a folder. Their cards are read at once, their weights when first wanted; safe with threads."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """Raises ModelError where there is no card, or a damaged one."""
+        found = cards.list_cards(folder)
+        if not found:
+            raise ModelError(f"{folder or cards.MODELS_FOLDER}: no model cards here; give another folder with --models")
+        self.cards = {card.name: card for card in found}
+        self._shipped = folder is None
+        self._loaded: dict[str, Model] = {}
+        self._locks = {name: threading.Lock() for name in self.cards}
+
+    def of(self, medium: str) -> list[cards.Card]:
+        """The cards of a medium; of those that came with the package, the best first."""
+        some = [card for card in self.cards.values() if card.medium == medium]
+        best = cards.find(medium=medium).name if some and self._shipped else None
+        return sorted(some, key=lambda card: (card.name != best, card.name))
+
+    def card(self, name: str) -> cards.Card:
+        """The card of a name. Raises ModelError where there is none."""
+        if name not in self.cards:
+            raise ModelError(f"no model {name}; here are {', '.join(self.cards)}")
+        return self.cards[name]
+
+    def get(self, name: str) -> Model:
+        """A loaded model. Raises ModelError where there is none of that name, or it is damaged."""
+        card = self.card(name)
+        wake()
+        with self._locks[name]:
+            if name not in self._loaded:
+                from codec import coding
+
+                start = time.perf_counter()
+                self._loaded[name] = coding.load(card)
+                log.info("model %s loaded in %.1f s", name, time.perf_counter() - start)
+            return self._loaded[name]
+
+    def by_id(self, model_id: bytes) -> Model:
+        """The model that a bitstream names. Raises ModelError where it is not here."""
+        for card in self.cards.values():
+            if card.model_id == model_id:
+                return self.get(card.name)
+        have = ", ".join(f"{card.name} ({card.model_id.hex()[:8]})" for card in self.cards.values())
+        raise ModelError(f"the file needs model {model_id.hex()[:8]}, which is not here; here are {have}")
+
+
+class Shelf:
+    """Files that the page shows, in folders with unguessable names. Old ones go when new ones come."""
+
+    def __init__(self, root: Path, keep_s: float) -> None:
+        self.root = root
+        self._keep_s = keep_s
+        self._lock = threading.Lock()
+
+    def folder(self) -> Path:
+        """A new, empty folder."""
+        self.tidy()
+        path = self.root / "shelf" / secrets.token_urlsafe(16)
+        path.mkdir(parents=True)
+        return path
+
+    def tidy(self) -> None:
+        """Deletes what is too old, and the oldest while all together is too much."""
+        with self._lock:
+            folders = sorted((self.root / "shelf").glob("*"), key=lambda p: p.stat().st_mtime)
+            sizes = [sum(f.stat().st_size for f in folder.glob("*")) for folder in folders]
+            total, oldest = sum(sizes), time.time() - self._keep_s
+            for folder, size in zip(folders, sizes, strict=True):
+                if folder.stat().st_mtime >= oldest and total <= MAX_SHELF_BYTES:
+                    break
+                shutil.rmtree(folder, ignore_errors=True)
+                total -= size

@@ -1,0 +1,63 @@
+"""Decode: a .bin from anywhere; its header as codec.info prints it, and what it holds."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from app.page import JOBS, Page, explain, log, reporting
+from app.widgets import download, listening, looking, widget
+from app.words import empty
+from codec.errors import CodecError
+
+INVITATION = empty(
+    "Drop a .bin", "One that you made in Compare, or with python -m codec.compress. It is checked and decoded."
+)
+
+
+def build(page: Page) -> None:
+    """Adds the tab's content."""
+    gr.HTML('<p class="lead">A .bin holds only numbers, and the name of the model that can read them.</p>')
+    given = gr.File(label="A .bin file", type="filepath", elem_id="decode-file", height=130)
+    header = gr.HTML(INVITATION, elem_id="decode-header", min_height=120)
+    listener = widget("listener", elem_id="decode-listener", visible=False)
+    viewer = widget("viewer", elem_id="decode-viewer", visible=False)
+
+    def decode(path: str | None, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008
+        hidden = [gr.update(visible=False, value={})] * 2
+        if not path:
+            return [INVITATION, *hidden]
+        reporting(progress)(0.1, "Checking the file, decoding")
+        try:
+            version, _ = page.workshop.decode(path)
+            rows = page.workshop.info(path)
+        except Exception as error:
+            if isinstance(error, CodecError):
+                log.info("refused: %s", error)
+            return [_fault(page, path, error), *hidden]
+        what = f"{version.label}, {version.num_bytes:,} bytes, decoded in {version.decode_s:.2f} s"
+        save = download(version.media, f"Save as {version.media.suffix}")
+        head = f'<p class="save"><b>{escape(what)}</b>{save}</p>{_table(rows)}'
+        if version.medium == "speech":
+            return [head, gr.update(visible=True, value=listening(None, [version])), hidden[1]]
+        return [head, hidden[0], gr.update(visible=True, value=looking(None, [version]))]
+
+    given.change(decode, given, [header, listener, viewer], **JOBS, show_progress_on=[header])
+
+
+def _fault(page: Page, path: str, error: Exception) -> str:
+    """Why it cannot be decoded, and its header, if at least that is whole."""
+    title, text = explain(error)
+    try:
+        rows = page.workshop.info(path)
+    except CodecError:
+        rows = {}
+    return f'<div class="notice fault" role="alert"><b>{escape(title)}</b><p>{escape(text)}</p></div>{_table(rows)}'
+
+
+def _table(rows: dict[str, str]) -> str:
+    """The header's fields, in the order and words of codec.info."""
+    cells = "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in rows.items())
+    return f'<dl class="header">{cells}</dl>' if rows else ""

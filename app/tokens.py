@@ -1,0 +1,127 @@
+"""Looking into a .bin: which tokens it holds, what its codebook looks like, and what becomes of changed tokens."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.jobs import Version, Workshop
+from codec.bitstream import Header, Writer, unpack
+from codec.errors import MediaError
+
+CHANGES = ("random", "one token", "shuffle")
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What is inside a .bin.
+
+    Attributes:
+        indices: (A, G, N): streams (audio channels), codebooks, positions.
+        num_samples: Of the recording, per channel; 0 for a picture.
+        rows, columns: How the positions are laid out on the page: a picture's latent grid; speech, a second a row.
+        vectors: (num_codes, D), the first codebook.
+    """
+
+    header: Header
+    indices: NDArray[np.int64]
+    num_samples: int
+    rows: int
+    columns: int
+    vectors: NDArray[np.float32]
+
+    @property
+    def map(self) -> NDArray[np.int64]:
+        """(rows, columns) of the first stream and codebook, -1 where the last row is not full."""
+        flat = self.indices[0, 0]
+        padded = np.full(self.rows * self.columns, -1, np.int64)
+        padded[: len(flat)] = flat
+        return padded.reshape(self.rows, self.columns)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """(num_codes,) how often each code of the first codebook occurs."""
+        return np.bincount(self.indices[:, 0].ravel(), minlength=self.header.num_codes)
+
+
+def tokens(workshop: Workshop, version: Version) -> Tokens:
+    """The tokens of a version's .bin, and the codebook that they point into."""
+    import torch
+
+    model = workshop.models.get(version.model)
+    bottleneck = model.codec.bottleneck
+    header, indices, num_samples = unpack(
+        version.file.read_bytes(), model.tables.get(version.codebook_size), workshop.limits
+    )
+    if header.medium == "image":
+        rows, columns = model.codec.grid((header.height, header.width))
+    else:
+        columns = round(model.codec.token_rate_hz)
+        rows = -(-indices.shape[2] // columns)
+    every = torch.zeros(1, header.num_codebooks, header.num_codes, dtype=torch.int64)
+    every[0, 0] = torch.arange(header.num_codes)
+    with torch.inference_mode():
+        vectors = bottleneck.decode(every.to(model.device), header.codebook_size)[0].T.cpu().numpy()
+    return Tokens(header, indices, num_samples, rows, columns, vectors)
+
+
+def edit(
+    workshop: Workshop,
+    version: Version,
+    change: str,
+    share: float = 1.0,
+    token: int = 0,
+    area: tuple[float, float, float] | None = None,
+    seed: int = 0,
+) -> tuple[Version, int]:
+    """Changes tokens of a .bin and decodes the result, which is a true .bin again.
+
+    Args:
+        change: One of `CHANGES`: random tokens, one and the same token, or the same tokens in another order.
+        share: Of the positions in the area that are changed, 0 to 1.
+        token: The index of "one token".
+        area: (x, y, side) around a point of the token map, x and y in [0, 1]: side * side tokens, a square of a picture
+            and a stretch of speech. None for everywhere.
+        seed: The same seed makes the same change.
+
+    Returns:
+        The changed version, and how many positions were changed.
+
+    Raises:
+        MediaError: An unknown change, or a token that the codebook does not have.
+    """
+    inside = tokens(workshop, version)
+    header = inside.header
+    if change not in CHANGES:
+        raise MediaError(f"unknown change {change!r}; choose from {', '.join(CHANGES)}")
+    if change == "one token" and not 0 <= token < header.num_codes:
+        raise MediaError(f"token {token} is not in this codebook; choose 0 to {header.num_codes - 1}")
+    rng = np.random.default_rng(seed)
+    chosen = np.ones((inside.rows, inside.columns), bool)
+    if area is not None:
+        x, y, side = area
+        row, column = np.ogrid[: inside.rows, : inside.columns]
+        if header.medium == "image":
+            near_row = np.abs(row + 0.5 - y * inside.rows) <= side / 2
+            chosen = near_row & (np.abs(column + 0.5 - x * inside.columns) <= side / 2)
+        else:
+            centre = int(y * inside.rows) * inside.columns + x * inside.columns
+            chosen = np.abs(row * inside.columns + column + 0.5 - centre) <= side * side / 2
+    positions = np.flatnonzero(chosen.ravel()[: inside.indices.shape[2]])
+    positions = rng.permutation(positions)[: round(share * len(positions))]
+    indices = inside.indices.copy()
+    if change == "random":
+        indices[:, :, positions] = rng.integers(0, header.num_codes, (*indices.shape[:2], len(positions)))
+    elif change == "one token":
+        indices[:, :, positions] = token
+    else:
+        indices[:, :, positions] = indices[:, :, rng.permutation(positions)]
+    model = workshop.models.get(version.model)
+    file = io.BytesIO()
+    writer = Writer(file, header, model.tables.get(header.codebook_size))
+    writer.write(indices)
+    writer.finish(inside.num_samples)
+    return workshop.decoded(file.getvalue(), f"{version.file.stem}-changed", 0.0, None), len(positions)

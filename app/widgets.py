@@ -1,0 +1,159 @@
+"""The page's own controls: gr.HTML whose drawing and manners are a file in static/, and what they are told to show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import gradio as gr
+
+from app import pictures
+from app.jobs import UNIT, Version
+from app.reading import Source
+from app.words import number, tip
+
+STATIC = Path(__file__).parent / "static"
+ORIGINAL_TONE = "var(--ink)"
+# Okabe and Ito's colours, which stay apart for eyes that see fewer; one for each model or classic codec.
+TONES = ("#0b7fc7", "#d55e00", "#009e73", "#b8579b", "#c28a00", "#3ba7d8", "#7a6cc9", "#6d7a83")
+
+
+def widget(kind: str, empty: str = "", **options: Any) -> gr.HTML:
+    """A control drawn by static/<kind>.js from the plain data that is its value; {"empty": html} when there is none.
+
+    A function, since Gradio writes a .pyi beside the source of every subclass of its components.
+    """
+    script = "\n".join((STATIC / f"{name}.js").read_text(encoding="utf-8") for name in ("common", kind))
+    return gr.HTML(
+        value={"empty": empty},
+        html_template=f'<div class="{kind}"></div>',
+        js_on_load=f"(() => {{{script}}})()",
+        apply_default_css=False,
+        elem_classes=["widget"],
+        **options,
+    )
+
+
+def url(path: Path) -> str:
+    """Where the page finds a file of the app's own folder."""
+    return "gradio_api/file=" + quote(str(path))
+
+
+def tones(versions: Sequence[Version]) -> dict[str, str]:
+    """A colour for each model and each classic codec, in the order they come."""
+    names = list(dict.fromkeys(version.family for version in versions))
+    return {name: TONES[i % len(TONES)] for i, name in enumerate(names)}
+
+
+def short_names(versions: Sequence[Version]) -> list[str]:
+    """Labels without the model's name where only one model is there."""
+    models = {version.model for version in versions if version.model}
+    return [
+        f"{version.codebook_size:,} codes" if len(models) == 1 and version.model else version.label
+        for version in versions
+    ]
+
+
+def short_note(version: Version) -> str:
+    """Under a version's name: bytes and rate."""
+    return f"{version.num_bytes:,} B · {version.rate:.3g} {UNIT[version.medium].replace('bits per pixel', 'bpp')}"
+
+
+def listening(
+    source: Source | None, versions: Sequence[Version], names: Sequence[str] | None = None, traces: bool = True
+) -> dict[str, Any]:
+    """What a "listener" shows: the original, if there is one, and the versions.
+
+    Args:
+        names: Other names than the versions' own.
+        traces: Draw waveforms and spectrograms.
+    """
+    colour = tones(versions)
+    signals = ([source.reference] if source else []) + [version.samples for version in versions]
+    media = ([source.media] if source else []) + [version.media for version in versions]
+    labels = (["Original"] if source else []) + list(names or short_names(versions))
+    notes = [f"{source.raw_bytes:,} B raw"] if source else []
+    notes += [short_note(version) for version in versions]
+    shades = [ORIGINAL_TONE] if source else []
+    shades += [colour[version.family] for version in versions]
+    gains = pictures.playback_gains([pictures.loudness(signal) for signal in signals])
+    shown: list[dict[str, Any]] = [
+        {"label": label, "note": note, "url": url(path), "gain": gain, "tone": shade}
+        for label, note, path, gain, shade in zip(labels, notes, media, gains, shades, strict=True)
+    ]
+    if traces:
+        loudest = None
+        for entry, signal, path in zip(shown, signals, media, strict=True):
+            image = path.with_suffix(".spectrogram.png")
+            loudest = pictures.spectrogram(signal, image, loudest)
+            entry |= {"peaks": pictures.peaks(signal), "spectrogram": url(image)}
+    return {"duration": len(signals[0]) / 16000, "versions": shown}
+
+
+def looking(source: Source | None, versions: Sequence[Version], names: Sequence[str] | None = None) -> dict[str, Any]:
+    """What a "viewer" shows: the original, if there is one, and the versions."""
+    colour = tones(versions)
+    height, width = (source.reference if source else versions[0].samples).shape[:2]
+    shown = []
+    if source:
+        raw = f"{source.raw_bytes:,} B raw"
+        shown.append({"label": "Original", "note": raw, "url": url(source.media), "tone": ORIGINAL_TONE})
+    for version, label in zip(versions, names or short_names(versions), strict=True):
+        tone = colour[version.family]
+        shown.append({"label": label, "note": short_note(version), "url": url(version.media), "tone": tone})
+    return {"width": width, "height": height, "versions": shown}
+
+
+def chart(versions: Sequence[Version], metric: str) -> dict[str, Any]:
+    """What a "chart" shows: a line for each model and each classic codec."""
+    colour = tones(versions)
+    series: dict[str, dict[str, Any]] = {}
+    for row, version in enumerate(versions):
+        value = version.scores.get(metric)
+        name = version.family
+        line = series.setdefault(
+            name, {"name": name, "tone": colour[name], "dashed": version.kind == "classic", "points": []}
+        )
+        if value is not None:
+            label = f"{version.label}: {version.rate:.3g} {UNIT[version.medium]}, {metric} {value:.3f}"
+            size = f"{version.codebook_size:,}" if version.codebook_size else ""
+            line["points"].append({"x": version.rate, "y": value, "row": row, "label": label, "size": size})
+    medium = versions[0].medium
+    return {"x_label": UNIT[medium], "y_label": metric, "series": [s for s in series.values() if s["points"]]}
+
+
+def facts(versions: Sequence[Version]) -> str:
+    """The table of figures, with a link to each file."""
+    if not versions:
+        return ""
+    unit, colour = UNIT[versions[0].medium], tones(versions)
+    metrics = list(dict.fromkeys(name for version in versions for name in version.scores))
+    heads = ["bytes", unit, "ratio", *metrics, "codes used", "time"]
+    rows = []
+    for version, name in zip(versions, short_names(versions), strict=True):
+        used = "–" if version.num_codes is None else f"{version.used_codes:,} of {version.num_codes:,}"
+        cells = [number(version.num_bytes), f"{version.rate:.3g}", f"{version.ratio:.0f} : 1"]
+        cells += [number(version.scores.get(name)) for name in metrics]
+        cells += [used, f"{version.encode_s:.2f} + {version.decode_s:.2f} s"]
+        body = "".join(f'<td data-head="{escape(head)}">{cell}</td>' for head, cell in zip(heads, cells, strict=True))
+        rows.append(
+            f'<tr style="--tone:{colour[version.family]}"><th scope="row"><i></i>'
+            f'{escape(name)}</th><td data-head="file">{download(version.file)}</td>{body}</tr>'
+        )
+    titles = "".join(f'<th scope="col">{tip(head, head.split("-")[0])}</th>' for head in heads)
+    return (
+        '<div class="facts"><table><thead><tr><th scope="col">version</th><th scope="col">file</th>'
+        f"{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def download(path: Path, text: str | None = None) -> str:
+    """A link that saves a file."""
+    label = text or path.suffix
+    return (
+        f'<a class="download" href="{escape(url(path))}" download="{escape(path.name)}" '
+        f'aria-label="Download {escape(path.name)}">{escape(label)}</a>'
+    )

@@ -1,0 +1,583 @@
+"""The demo's jobs, without a page: what the tabs and the endpoints call."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import gradient, picture, tones, wav
+from PIL import Image
+
+from app import __main__ as command
+from app import pictures, tokens, trials, words
+from app.jobs import MAX_VERSIONS, Workshop, write_csv
+from app.reading import Source, heard
+from app.store import Models, Settings, Shelf
+from codec import api, cards, coding, commands
+from codec.bitstream import unpack
+from codec.errors import BitstreamError, CodecError, MediaError, ModelError
+from codec.media import load_audio
+
+SPEECH, IMAGE = "speech-fsp", "image-fsp"
+
+
+@pytest.fixture
+def workshop(model_folder: Path, tmp_path: Path) -> Workshop:
+    settings = Settings(models=model_folder, max_seconds=4, max_pixels=100_000, max_upload_bytes=2 << 20)
+    return Workshop(settings, tmp_path / "app")
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Callable[[str, bytes], Path]:
+    """Writes a file as a user would upload it."""
+
+    def write(name: str, data: bytes) -> Path:
+        (tmp_path / "uploads").mkdir(exist_ok=True)
+        path = tmp_path / "uploads" / name
+        path.write_bytes(data)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def speech(workshop: Workshop, given: Callable[[str, bytes], Path]) -> Source:
+    return workshop.open(given("voice.wav", wav(tones(16000))))
+
+
+@pytest.fixture
+def image(workshop: Workshop, given: Callable[[str, bytes], Path]) -> Source:
+    return workshop.open(given("photo.png", picture(gradient(64, 96))))
+
+
+# ------------------------------------------------------------------------------------------------------------- coding
+
+
+@pytest.mark.parametrize("name", [SPEECH, IMAGE])
+@pytest.mark.parametrize("size", [256, 16384])
+def test_the_bin_is_that_of_the_command_line(
+    name: str, size: int, workshop: Workshop, given: Callable[[str, bytes], Path], model_folder: Path, tmp_path: Path
+) -> None:
+    data = wav(tones(30_000, 44_100, 2), 44_100) if name == SPEECH else picture(gradient(45, 77), "JPEG")
+    path = given("input", data)
+    version = workshop.code(workshop.open(path), name, size)
+    arguments = [str(path), str(tmp_path / "out.bin"), "-k", str(size), "-m", str(model_folder / f"{name}.json")]
+    assert commands.compress_main([*arguments, "--quiet"]) == 0
+    assert version.file.read_bytes() == (tmp_path / "out.bin").read_bytes()
+    assert version.num_bytes == version.file.stat().st_size
+    other = workshop.code(workshop.open(path), name, 1024)
+    assert other.file.read_bytes() != version.file.read_bytes()
+
+
+def test_what_is_heard_is_the_decoded_file_at_its_own_level(workshop: Workshop, speech: Source) -> None:
+    """No peak is normalised: the .wav is that of codec.decompress, byte for byte."""
+    version = workshop.code(speech, SPEECH, 1024)
+    model = workshop.models.get(SPEECH)
+    assert version.media.read_bytes() == api.decompress(version.file.read_bytes(), model)
+    shown, sent = (load_audio(io.BytesIO(data))[0] for data in (speech.media.read_bytes(), speech.data))
+    assert np.array_equal(shown, sent)
+
+
+def test_figures_agree_with_each_other(workshop: Workshop, image: Source) -> None:
+    version = workshop.code(image, IMAGE, 1024)
+    record = version.record()
+    assert record["bits_per_pixel"] == pytest.approx(8 * version.num_bytes / (64 * 96), abs=1e-5)
+    assert record["ratio"] == pytest.approx(64 * 96 * 3 / version.num_bytes, abs=0.01)
+    indices = unpack(version.file.read_bytes(), workshop.models.get(IMAGE).tables[1024])[1]
+    assert record["used_codes"] == len(set(indices.ravel().tolist())) <= record["num_codes"] == 1024
+    assert set(record) >= {"PSNR", "SSIM", "encode_s", "decode_s"}
+
+
+def test_long_speech_is_scored_on_a_bounded_part(workshop: Workshop, speech: Source) -> None:
+    """What comes after the tenth second does not count."""
+    rng = np.random.default_rng(0)
+    reference = rng.normal(0, 0.1, 11 * 16000).astype(np.float32)
+    decoded = reference.copy()
+    decoded[10 * 16000 :] = 0
+    long = replace(speech, reference=reference)
+    assert workshop.scored(long, decoded)["STOI"] == pytest.approx(1, abs=1e-6)
+    decoded[5 * 16000 : 6 * 16000] = 0
+    assert workshop.scored(long, decoded)["STOI"] < 0.99  # negative control: inside, it does
+
+
+@pytest.mark.parametrize(("medium", "name"), [("image", "webp"), ("image", "jpeg"), ("speech", "opus")])
+def test_classic_codecs_stand_beside_at_the_nearest_bytes(
+    medium: str, name: str, workshop: Workshop, speech: Source, image: Source
+) -> None:
+    if name not in [baseline.name for baseline in workshop.classics(medium)]:
+        pytest.skip(f"{name} is not installed")
+    source = speech if medium == "speech" else image
+    version = workshop.classic(source, name, 1)
+    assert version.kind == "classic"
+    assert version.num_bytes == version.file.stat().st_size == len(version.file.read_bytes())
+    assert any("cannot go down to 1 bytes" in line for line in version.notices)
+    larger = workshop.classic(source, name, 3 * version.num_bytes)
+    assert larger.num_bytes > version.num_bytes
+    assert not larger.notices
+    assert set(larger.scores) == set(workshop.code(source, workshop.models.of(medium)[0].name, 256).scores)
+
+
+def test_compare_makes_every_version_that_is_asked_for(workshop: Workshop, image: Source) -> None:
+    told: list[tuple[float, str]] = []
+    versions = workshop.compare(image, [IMAGE], [1024, 256], ["jpeg"], True, lambda *step: told.append(step))
+    assert [v.codebook_size for v in versions] == [256, 1024, None, None]
+    assert [share for share, _ in told] == sorted(share for share, _ in told)
+    assert "1,024 codes" in told[1][1]
+    with pytest.raises(MediaError, match="nothing to compare"):
+        workshop.compare(image, [IMAGE], [])
+    with pytest.raises(MediaError, match=f"at most {MAX_VERSIONS}"):
+        workshop.compare(image, [IMAGE] * 10, [256, 1024])
+
+
+def test_sweep_covers_all_models_and_sizes(workshop: Workshop, image: Source, tmp_path: Path) -> None:
+    versions = workshop.sweep(image, ["jpeg"])
+    coded = [version for version in versions if version.kind == "codec"]
+    offered = [(card.name, k) for card in workshop.models.of("image") for k in card.num_codes]
+    assert [(version.model, version.codebook_size) for version in coded] == offered
+    rows = write_csv(tmp_path / "t.csv", [version.record() for version in versions]).read_text().splitlines()
+    assert len(rows) == 1 + len(versions)
+    assert rows[0].startswith("version,kind,model,codebook_size")
+
+
+# ------------------------------------------------------------------------------------------------------------- inputs
+
+BAD = {
+    "empty": (b"", "empty"),
+    "text": (b"hello, this is no recording" * 9, "not a recording or picture"),
+    "cut picture": (picture(gradient(64, 96))[:900], "damaged picture"),
+    "cut recording": (wav(tones(9000), kind="FLAC")[:60], "recording"),
+    "bin": (b"\x8dCDC\r\n\x1a\n and so on", "open it in the Decode tab"),
+    "too long": (wav(tones(16000 * 5)), "longer than 4 s"),
+    "too large": (picture(gradient(400, 300)), "120,000 pixels; at most 100,000 are taken"),
+    "too heavy": (bytes(3 << 20), "3 MiB; at most 2 MiB"),
+    "too many channels": (wav(tones(150_000, 48_000, 12), 48_000), "12 channels at 48 kHz"),
+    "no samples": (wav(tones(0)), "no samples"),
+    "not a number": (wav(np.full((900, 1), np.nan, np.float32), subtype="FLOAT"), "not a number"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_input_is_refused_in_plain_words(
+    kind: str, workshop: Workshop, given: Callable[[str, bytes], Path]
+) -> None:
+    data, words_of_it = BAD[kind]
+    if kind == "too many channels":
+        workshop = Workshop(replace(workshop.settings, max_seconds=4, max_upload_bytes=99 << 20), workshop.shelf.root)
+    with pytest.raises(CodecError, match=words_of_it) as caught:
+        workshop.open(given("input", data))
+    assert "\n" not in str(caught.value)
+    assert not list((workshop.shelf.root / "shelf").rglob("*.*")), "a refused input leaves a file"
+
+
+def test_nothing_and_the_wrong_medium_are_refused(workshop: Workshop, given: Callable[[str, bytes], Path]) -> None:
+    for nothing in (None, ""):
+        with pytest.raises(MediaError, match="nothing is chosen"):
+            workshop.open(nothing)
+        with pytest.raises(MediaError, match="nothing is chosen"):
+            workshop.decode(nothing)
+    with pytest.raises(MediaError, match="this is a picture"):
+        workshop.open(given("a", picture(gradient(16, 16))), "speech")
+    with pytest.raises(MediaError, match="no picture"):
+        workshop.open(given("a", wav(tones(2000))), "image")
+
+
+ODD = {
+    "alpha": (picture(Image.new("RGBA", (32, 32), (255, 0, 0, 80))), "transparent", (32, 32)),
+    "16 bits": (picture(Image.fromarray(np.arange(1024, dtype=np.uint16).reshape(32, 32) * 64)), "8 bits", (32, 32)),
+    "stereo 96 kHz": (wav(tones(96_000, 96_000, 2), 96_000), "up to 8 kHz", (96_000, 2)),
+    "silence": (wav(np.zeros((16000, 1), np.float32)), "silent", (16000, 1)),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_input_works_and_is_remarked_upon(
+    kind: str, workshop: Workshop, given: Callable[[str, bytes], Path]
+) -> None:
+    data, remark, shape = ODD[kind]
+    source = workshop.open(given("input", data))
+    assert any(remark in line for line in source.notices), source.notices
+    assert source.shape == shape
+    version = workshop.code(source, workshop.models.of(source.medium)[0].name, 256)
+    if source.medium == "speech":
+        restored, rate = load_audio(io.BytesIO(version.media.read_bytes()))
+        assert (restored.shape, rate) == (shape, source.rate)
+    if kind == "silence":
+        assert version.scores == {"PESQ": None, "STOI": None}
+    plain = workshop.open(given("plain", picture(gradient(32, 32))))
+    assert not plain.notices  # negative control
+
+
+def test_a_name_may_be_long_and_strange(workshop: Workshop, given: Callable[[str, bytes], Path]) -> None:
+    source = workshop.open(given("ü'\"<b>" + "名" * 80 + ".png", picture(gradient(32, 32))))
+    version = workshop.code(source, IMAGE, 256)
+    again, _ = workshop.decode(version.file)
+    changed, _ = tokens.edit(workshop, again, "shuffle")
+    assert changed.media.is_file()
+
+
+def test_models_and_sizes_that_are_not_here(workshop: Workshop, image: Source, speech: Source) -> None:
+    with pytest.raises(ModelError, match="here are image-fsp, speech-fsp"):
+        workshop.code(image, "image-none", 256)
+    with pytest.raises(MediaError, match="choose from 256, 1024"):
+        workshop.code(image, IMAGE, 300)
+    with pytest.raises(MediaError, match="choose a model for speech"):
+        workshop.code(speech, IMAGE, 256)
+    with pytest.raises(MediaError, match="no baseline"):
+        workshop.classic(image, "none", 1000)
+
+
+# ------------------------------------------------------------------------------------------------------------- decode
+
+
+def test_a_bin_explains_itself_or_why_it_cannot(
+    workshop: Workshop, image: Source, given: Callable[[str, bytes], Path]
+) -> None:
+    version = workshop.code(image, IMAGE, 1024)
+    data = version.file.read_bytes()
+    decoded, summary = workshop.decode(version.file)
+    assert np.array_equal(decoded.samples, version.samples)
+    assert summary.header.width == 96
+    for length in range(0, len(data), 7):
+        with pytest.raises(BitstreamError):
+            workshop.decode(given("cut.bin", data[:length]))
+    for place in range(0, len(data), 11):
+        broken = bytearray(data)
+        broken[place] ^= 0x10
+        with pytest.raises((BitstreamError, ModelError)):
+            workshop.decode(given("flip.bin", bytes(broken)))
+    with pytest.raises(BitstreamError, match="not a file made by codec"):
+        workshop.decode(given("text.bin", b"some words instead of bits"))
+
+
+def test_a_bin_of_an_unknown_model_names_what_it_needs(
+    workshop: Workshop, image: Source, tmp_path: Path, model_folder: Path
+) -> None:
+    version = workshop.code(image, IMAGE, 1024)
+    folder = tmp_path / "others"
+    folder.mkdir()
+    for path in model_folder.glob("speech-fsp.*"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    poorer = Workshop(replace(workshop.settings, models=folder), tmp_path / "poorer")
+    with pytest.raises(ModelError, match=workshop.models.card(IMAGE).model_id.hex()[:8]):
+        poorer.decode(version.file)
+    assert poorer.info(version.file)["model"] == "not among the installed models"
+
+
+def test_the_limits_hold_for_what_a_bin_unpacks_to(workshop: Workshop, given: Callable[[str, bytes], Path]) -> None:
+    """Small files of large things: the limits are those of inputs."""
+    roomy = Workshop(replace(workshop.settings, max_seconds=60, max_pixels=10**6), workshop.shelf.root)
+    long = roomy.code(roomy.open(given("a", wav(np.zeros((16000 * 6, 1), np.float32)))), SPEECH, 256)
+    large = roomy.code(roomy.open(given("b", picture(Image.new("RGB", (500, 400))))), IMAGE, 256)
+    for version in (long, large):
+        assert roomy.decode(version.file)[0].num_bytes == version.num_bytes
+        with pytest.raises(BitstreamError, match="over the limit"):
+            workshop.decode(version.file)
+
+
+def test_info_is_that_of_the_command(
+    workshop: Workshop, speech: Source, capsys: pytest.CaptureFixture[str], models: Path
+) -> None:
+    assert models
+    version = workshop.code(speech, SPEECH, 1024)
+    assert commands.info_main([str(version.file)]) == 0
+    printed = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    printed = {key.strip(): value.strip() for key, value in printed.items()}
+    assert workshop.info(version.file) == {key: value for key, value in printed.items() if key != "file"}
+
+
+# ------------------------------------------------------------------------------------------------------------- tokens
+
+
+@pytest.mark.parametrize("change", tokens.CHANGES)
+def test_changed_tokens_make_a_true_bin(change: str, workshop: Workshop, image: Source) -> None:
+    version = workshop.code(image, IMAGE, 1024)
+    before = tokens.tokens(workshop, version)
+    changed, count = tokens.edit(workshop, version, change, 0.5, 7, seed=3)
+    after = tokens.tokens(workshop, changed)
+    assert count == round(0.5 * before.indices.size)
+    differ = before.indices != after.indices
+    assert 0 < differ.sum() <= count
+    assert changed.record()["model"] == IMAGE
+    if change == "one token":
+        assert (after.indices == 7).sum() >= count
+    if change == "shuffle":
+        assert np.array_equal(np.sort(before.indices.ravel()), np.sort(after.indices.ravel()))
+    again, _ = tokens.edit(workshop, version, change, 0.5, 7, seed=3)
+    assert again.file.read_bytes() == changed.file.read_bytes()
+    none, count = tokens.edit(workshop, version, change, 0.0, 7)
+    assert count == 0
+    assert none.file.read_bytes() == version.file.read_bytes()
+
+
+def test_a_spot_is_a_square_of_a_picture_and_a_stretch_of_speech(
+    workshop: Workshop, image: Source, speech: Source
+) -> None:
+    version = workshop.code(image, IMAGE, 1024)
+    before = tokens.tokens(workshop, version)
+    changed, count = tokens.edit(workshop, version, "one token", token=9, area=(0.5, 0.5, 4))
+    rows, columns = np.nonzero(before.map != tokens.tokens(workshop, changed).map)
+    assert count == 16
+    assert (rows.min() >= 2, rows.max() <= 5, columns.min() >= 4, columns.max() <= 7) == (True,) * 4
+    whole, _ = tokens.edit(workshop, version, "one token", token=9)  # negative control
+    assert (before.map != tokens.tokens(workshop, whole).map).sum() > 16
+    spoken = workshop.code(speech, SPEECH, 1024)
+    inside = tokens.tokens(workshop, spoken)
+    cut, count = tokens.edit(workshop, spoken, "one token", token=9, area=(0.5, 0.0, 5))
+    places = np.flatnonzero(inside.indices[0, 0] != tokens.tokens(workshop, cut).indices[0, 0])
+    assert count in (25, 26)
+    assert places.max() - places.min() < 26
+
+
+def test_changes_that_make_no_sense_are_refused(workshop: Workshop, image: Source) -> None:
+    version = workshop.code(image, IMAGE, 256)
+    with pytest.raises(MediaError, match="choose 0 to 255"):
+        tokens.edit(workshop, version, "one token", token=256)
+    with pytest.raises(MediaError, match="unknown change"):
+        tokens.edit(workshop, version, "explode")
+
+
+def test_the_codebook_on_the_page_is_the_models(workshop: Workshop, image: Source) -> None:
+    version = workshop.code(image, IMAGE, 1024)
+    inside = tokens.tokens(workshop, version)
+    model = workshop.models.get(IMAGE)
+    index = int(inside.indices[0, 0, 5])
+    expected = model.codec.bottleneck.decode(torch.tensor([[[index]]]), 1024)[0, :, 0]
+    assert np.array_equal(inside.vectors[index], expected.numpy())
+    assert inside.counts.sum() == inside.indices.size
+    assert inside.map.shape == (8, 12)
+
+
+# ----------------------------------------------------------------------------------------------------------- drawings
+
+
+def test_equal_loudness_is_equal_and_only_turns_down() -> None:
+    loud = tones(32000)[:, 0]
+    signals = [loud, 0.3 * loud, 0.05 * loud]
+    gains = pictures.playback_gains([pictures.loudness(signal) for signal in signals])
+    assert max(gains) == 0 == gains[2]
+    played = [pictures.loudness(signal * 10 ** (gain / 20)) for signal, gain in zip(signals, gains, strict=True)]
+    assert np.ptp([value for value in played if value is not None]) < 0.05
+    assert pictures.loudness(np.zeros(32000, np.float32)) is None
+    assert pictures.loudness(loud[:1000]) is None
+    assert pictures.playback_gains([None, -20.0, None]) == [0.0, 0.0, 0.0]
+
+
+def test_a_token_has_its_colour_wherever_it_stands(tmp_path: Path) -> None:
+    grid = np.array([[0, 5, 0], [5, 9, -1]])
+    with Image.open(pictures.token_map(grid, 10, tmp_path / "map.png")) as image:
+        pixels = np.array(image)
+    assert pixels.shape == (2, 3, 4)
+    assert np.array_equal(pixels[0, 0], pixels[0, 2])
+    assert np.array_equal(pixels[0, 1], pixels[1, 0])
+    assert len(np.unique(pixels[[0, 0, 1], [0, 1, 1]], axis=0)) == 3
+    assert pixels[1, 2, 3] == 0
+
+
+def test_histogram_and_waveform_lose_nothing() -> None:
+    counts = np.random.default_rng(0).integers(0, 9, 1000)
+    bars = pictures.histogram(counts, 128)
+    assert sum(float(str(bar["share"])) for bar in bars) == pytest.approx(1, abs=1e-3)
+    assert (bars[0]["first"], bars[-1]["last"]) == (0, 999)
+    signal = np.zeros(10_000, np.float32)
+    signal[6789] = 0.75
+    assert max(high for _, high in pictures.peaks(signal)) == 0.75
+    assert pictures.peaks(signal[:3])
+
+
+def test_a_codebook_of_any_dimension_is_drawn(tmp_path: Path) -> None:
+    for dim in (1, 2, 5):
+        vectors = np.random.default_rng(0).normal(size=(50, dim)).astype(np.float32)
+        path = pictures.codebook_plane(vectors, np.arange(50), tmp_path / f"{dim}.png")
+        with Image.open(path) as image:
+            assert np.array(image)[..., 3].any()
+    assert pictures.codebook_plane(np.zeros((4, 3), np.float32), np.zeros(4, np.int64), tmp_path / "0.png").is_file()
+
+
+# -------------------------------------------------------------------------------------------------------- blind tests
+
+
+def test_ratings_come_back_to_what_was_rated(workshop: Workshop, image: Source) -> None:
+    versions = workshop.compare(image, [IMAGE], [256, 1024, 4096])
+    orders = set()
+    for _ in range(20):
+        test = trials.start_rating(versions)
+        orders.add(tuple(test.names))
+        assert sorted(test.names) == sorted([trials.ORIGINAL, *(version.label for version in versions)])
+        values = {"Original": 100, versions[0].label: 10, versions[1].label: 20, versions[2].label: 30}
+        letters = dict(zip(trials.letters(4), (values[name] for name in test.names), strict=True))
+        rows = trials.finish_rating(test, letters)
+        assert {row["version"]: row["rating"] for row in rows} == values
+        assert rows[0]["version"] == "Original"
+        assert rows[1]["bytes"] == versions[2].num_bytes
+    assert len(orders) > 1  # it is shuffled
+    with pytest.raises(MediaError, match="B has no rating"):
+        trials.finish_rating(test, {"A": 1})
+    with pytest.raises(MediaError, match="0 to 100"):
+        trials.finish_rating(test, dict.fromkeys("ABCD", 101))
+    with pytest.raises(MediaError, match="A has no rating"):
+        trials.finish_rating(test, {"A": "<script>"})
+
+
+def test_abx_counts_and_knows_chance(workshop: Workshop, image: Source) -> None:
+    version = workshop.code(image, IMAGE, 256)
+    sure, sides = trials.start_abx(version), set()
+    with pytest.raises(MediaError, match="no answer"):
+        trials.finish_abx(sure)
+    while not sure.done:
+        trials.toss(sure)
+        sides.add(sure.x_is_a)
+        trials.answer(sure, sure.x_is_a)
+    result = trials.finish_abx(sure)
+    assert (result["right"], result["trials"]) == (10, 10)
+    assert result["by_chance"] == pytest.approx(1 / 1024, abs=1e-4)
+    with pytest.raises(MediaError, match="over"):
+        trials.answer(sure, True)
+    guessing = trials.Abx("x", {}, answers=[True, False] * 5)
+    assert trials.finish_abx(guessing)["by_chance"] == pytest.approx(0.623, abs=1e-3)
+
+
+def test_disguised_files_tell_nothing_by_their_names(workshop: Workshop, image: Source) -> None:
+    version = workshop.code(image, IMAGE, 256)
+    copies = trials.disguise(workshop.shelf, [image.media, version.media])
+    assert [copy.read_bytes() for copy in copies] == [image.media.read_bytes(), version.media.read_bytes()]
+    for copy in copies:
+        assert not any(word in copy.name for word in ("original", "fsp", "256", "photo"))
+
+
+# -------------------------------------------------------------------------------------------------- models and files
+
+
+def test_a_model_is_loaded_once_whoever_asks(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[str] = []
+    genuine = coding.load
+
+    def counting(card: cards.Card, device: str = "cpu") -> coding.Model:
+        loads.append(card.name)
+        return genuine(card, device)
+
+    monkeypatch.setattr(coding, "load", counting)
+    models = Models(model_folder)
+    threads = [threading.Thread(target=models.get, args=(name,)) for name in [SPEECH, IMAGE] * 6]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(loads) == [IMAGE, SPEECH]
+    assert models.by_id(models.card(IMAGE).model_id) is models.get(IMAGE)
+
+
+def test_two_users_at_once_get_their_own(workshop: Workshop, given: Callable[[str, bytes], Path]) -> None:
+    inputs = [given(f"{n}.png", picture(gradient(32 + 8 * n, 40))) for n in range(4)]
+    alone = [workshop.code(workshop.open(path), IMAGE, 1024).file.read_bytes() for path in inputs]
+    together: dict[int, bytes] = {}
+
+    def use(number: int) -> None:
+        together[number] = workshop.code(workshop.open(inputs[number]), IMAGE, 1024).file.read_bytes()
+
+    threads = [threading.Thread(target=use, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [together[number] for number in range(4)] == alone
+
+
+def test_notices_go_to_who_caused_them() -> None:
+    log = logging.getLogger("codec")
+    with heard() as mine:
+        other = threading.Thread(target=log.warning, args=("of another user",))
+        other.start()
+        other.join()
+        log.warning("of mine")
+    log.warning("afterwards")
+    assert mine == ["of mine"]
+
+
+def test_old_files_go_and_new_ones_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf = Shelf(tmp_path, keep_s=100)
+    old, new = shelf.folder(), shelf.folder()
+    for folder in (old, new):
+        (folder / "a.png").write_bytes(bytes(1000))
+    os.utime(old, (0, 0))
+    shelf.tidy()
+    assert (old.exists(), new.exists()) == (False, True)
+    newer = shelf.folder()
+    (newer / "a.png").write_bytes(bytes(1000))
+    os.utime(new, (new.stat().st_atime, new.stat().st_mtime - 50))
+    monkeypatch.setattr("app.store.MAX_SHELF_BYTES", 1500)
+    shelf.tidy()
+    assert (new.exists(), newer.exists()) == (False, True)
+    assert len({shelf.folder().name for _ in range(50)}) == 50
+
+
+# ------------------------------------------------------------------------------------------------------------ command
+
+
+def test_it_starts_without_torch_and_gradio() -> None:
+    """--help answers at once, and the page before the nets are imported."""
+    code = "import sys, app.__main__; print(sorted({'torch', 'gradio', 'skimage'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    code = "import sys, app.jobs, app.tokens, app.trials; print('torch' in sys.modules, 'skimage' in sys.modules)"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False False"
+
+
+def test_what_cannot_be_served_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert command.main(["--port", port]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: cannot listen on 127.0.0.1:{port}")
+    assert error.count("\n") == 1
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    assert command.main(["--models", str(tmp_path), "--port", port]) == 3
+    assert "no model cards here" in capsys.readouterr().err
+    for wrong in (
+        ["--max-seconds", "0"],
+        ["--max-megapixels", "many"],
+        ["--queue", "-1"],
+        ["--lpips-backbone", "none"],
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            command.main(wrong)
+        assert stopped.value.code == 2
+
+
+def test_demo_mode_is_tighter_and_gives_way_to_options() -> None:
+    parser = command._parser()
+    usual = command._settings(parser.parse_args([]))
+    public = command._settings(parser.parse_args(["--demo-mode"]))
+    for limit in ("max_seconds", "max_pixels", "max_upload_bytes", "queue", "keep_s"):
+        assert getattr(public, limit) < getattr(usual, limit)
+    mine = command._settings(parser.parse_args(["--demo-mode", "--max-seconds", "7", "--max-megapixels", "0.5"]))
+    assert (mine.max_seconds, mine.max_pixels, mine.keep_s) == (7, 500_000, public.keep_s)
+    assert parser.parse_args([]).host == "127.0.0.1"
+    assert not parser.parse_args([]).share
+
+
+# -------------------------------------------------------------------------------------------------------------- words
+
+
+def test_words_of_the_page_are_escaped_and_explained() -> None:
+    assert "<script>" not in words.empty("<script>", "<script>") + words.notice(["<script>"]) + words.tip("<script>")
+    assert words.notice([]) == ""
+    assert words.notice(["a", "a"]).count("<p>") == 1
+    for term in ("bytes", "kbit/s", "bits per pixel", "ratio", "PESQ", "STOI", "PSNR", "SSIM", "codes used", "time"):
+        assert f'data-tip="{words.TERMS[term][:9]}' in words.tip(term)
+    assert (words.number(None).count("–"), words.number(1234), words.number(0.12345)) == (1, "1,234", "0.123")
