@@ -62,7 +62,7 @@ def decompress(
         ModelError: The model that it names is not here, or is not `model`.
     """
     reader = Reader(io.BytesIO(data), limits)
-    if model is None or model.card.model_id != reader.header.model_id:
+    if model is None or not model.card.answers_to(reader.header.model_id):
         card = cards.find(str(model.card.path) if model else None, model_id=reader.header.model_id)
         model = coding.load(card)
     out = io.BytesIO()

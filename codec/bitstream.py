@@ -22,7 +22,8 @@ from typing import BinaryIO, Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.entropy import MAX_CODES, decode_indices, encode_indices, max_encoded_size
+from codec.entropy import MAX_CODES, NO_TABLES, Tables, decode_indices, encode_indices, max_encoded_size
+from codec.entropy.mixing import columns_of
 from codec.errors import BitstreamError
 
 MAGIC = b"\x8dCDC\r\n\x1a\n"
@@ -45,7 +46,6 @@ DAMAGED = "the file is damaged: copy it again"
 CUT_SHORT = "it was cut short: copy it again"
 
 Medium = Literal["speech", "image"]
-Table = NDArray[np.int64]
 Indices = NDArray[np.int64]
 
 
@@ -183,14 +183,14 @@ class Writer:
     Args:
         file: A buffered binary file open for writing; it need not seek, and stays open.
         header: Written at once.
-        tables: (G, K) coder tables of the model, or None for fixed width only.
+        tables: The model's coder tables.
 
     Attributes:
         total_bytes: Bytes written so far.
         payload_bytes: Those of them that are encoded indices, not container.
     """
 
-    def __init__(self, file: BinaryIO, header: Header, tables: Table | None) -> None:
+    def __init__(self, file: BinaryIO, header: Header, tables: Tables = NO_TABLES) -> None:
         self.total_bytes = 0
         self.payload_bytes = 0
         self._file = file
@@ -217,8 +217,12 @@ class Writer:
         if indices.ndim != 3 or indices.shape[:2] != (header.num_streams, header.num_codebooks):
             expected = f"({header.num_streams}, {header.num_codebooks}, n)"
             raise ValueError(f"indices must have shape {expected}, not {indices.shape}")
-        for start in range(0, indices.shape[2], header.max_chunk_positions):
-            self._write_chunk(indices[:, :, start : start + header.max_chunk_positions])
+        step = header.max_chunk_positions
+        if self._tables.prior is not None:  # whole rows, since a chunk is taken to start one
+            columns = columns_of(self._tables.prior, header.width, 1)
+            step -= step % min(columns, step)
+        for start in range(0, indices.shape[2], step):
+            self._write_chunk(indices[:, :, start : start + step])
 
     def finish(self, num_samples: int = 0) -> None:
         """Writes the end chunk; without it a file counts as cut short.
@@ -238,7 +242,8 @@ class Writer:
         self._finished = True
 
     def _write_chunk(self, indices: Indices) -> None:
-        encoded = [encode_indices(stream, self._header.num_codes, self._tables) for stream in indices]
+        header = self._header
+        encoded = [encode_indices(stream, header.num_codes, self._tables, header.width) for stream in indices]
         count = indices.shape[2]
         self._put_chunk(b"D", _varint(count) + b"".join(_varint(len(data)) + data for data in encoded))
         self.payload_bytes += sum(map(len, encoded))
@@ -365,14 +370,14 @@ class Reader:
         """Whether the end chunk was read."""
         return self._end is not None
 
-    def chunks(self, tables: Table | None) -> Iterator[Indices]:
+    def chunks(self, tables: Tables = NO_TABLES) -> Iterator[Indices]:
         """Decodes the data chunks in their order, and checks after the last that the file is complete and true.
 
         The indices of a chunk have passed the chunk's own CRC-32 when they are handed out; that the tables are the
         encoder's is certain only when the iterator ends without an error.
 
         Args:
-            tables: (G, K) coder tables of the model that the header names, or None if it has none.
+            tables: The coder tables of the model that the header names.
 
         Yields:
             (A, G, n) int64, each in [0, num_codes).
@@ -382,16 +387,16 @@ class Reader:
             ValueError: The tables hold something else than frequencies, or the chunks were read before.
         """
         header, checksum = self.header, 0
-        if tables is not None and tables.shape != (header.num_codebooks, header.num_codes):
+        if not tables.fit(header.num_codebooks, header.num_codes):
             shape = (header.num_codebooks, header.num_codes)
-            raise BitstreamError(
-                f"the header's codebooks {shape} are not the model's {tables.shape}; {DAMAGED}", FIRST_CHUNK
-            )
+            raise BitstreamError(f"the header's codebooks {shape} are not the model's; {DAMAGED}", FIRST_CHUNK)
         for data in self._data_chunks():
             indices = np.empty((header.num_streams, header.num_codebooks, data.count), np.int64)
             for stream, (offset, encoded) in zip(indices, data.streams, strict=True):
                 try:
-                    stream[:] = decode_indices(encoded, header.num_codebooks, data.count, header.num_codes, tables)
+                    stream[:] = decode_indices(
+                        encoded, header.num_codebooks, data.count, header.num_codes, tables, header.width
+                    )
                 except BitstreamError as error:
                     raise BitstreamError(str(error), offset) from None
             checksum = _checksum(indices, checksum)
@@ -579,7 +584,7 @@ def scan(file: BinaryIO) -> Summary:
     )
 
 
-def pack(header: Header, indices: Indices, num_samples: int, tables: Table | None) -> bytes:
+def pack(header: Header, indices: Indices, num_samples: int = 0, tables: Tables = NO_TABLES) -> bytes:
     """Makes a whole file in memory; the arguments are those of `Writer`, `Writer.write` and `Writer.finish`."""
     file = io.BytesIO()
     writer = Writer(file, header, tables)
@@ -588,12 +593,12 @@ def pack(header: Header, indices: Indices, num_samples: int, tables: Table | Non
     return file.getvalue()
 
 
-def unpack(data: bytes, tables: Table | None, limits: Limits = DEFAULT_LIMITS) -> tuple[Header, Indices, int]:
+def unpack(data: bytes, tables: Tables = NO_TABLES, limits: Limits = DEFAULT_LIMITS) -> tuple[Header, Indices, int]:
     """Reads a whole file in memory.
 
     Args:
         data: The file.
-        tables: (G, K) coder tables, or None.
+        tables: The model's coder tables.
         limits: Refuse anything larger.
 
     Returns:

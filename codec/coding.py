@@ -21,7 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from codec.bitstream import Header, Reader, Writer
-from codec.cards import Card
+from codec.cards import PRIOR, Card, Tensors
+from codec.entropy import NO_TABLES, Prior, Tables
 from codec.errors import BitstreamError, MediaError, ModelError
 from codec.media import AudioReader, Pixels, Samples, resample
 from codec.model import Codec, CodecConfig, Medium, build
@@ -41,13 +42,13 @@ class Model:
     """A loaded model: nets, coder tables and card.
 
     Attributes:
-        tables: Codebook size -> (G, num_codes) integer frequencies.
+        tables: Codebook size -> what its coders know.
         device: Where the nets run.
     """
 
     card: Card
     codec: Codec
-    tables: dict[int, NDArray[np.int64]]
+    tables: dict[int, Tables]
     device: torch.device
 
 
@@ -58,9 +59,9 @@ def load(card: Card, device: str = "cpu") -> Model:
         ModelError: Damaged, of an unknown kind, or tensors that do not fit its configuration.
     """
     tensors = card.read()
-    tables = {int(k.split(".")[1]): v.astype(np.int64) for k, v in tensors.items() if k.startswith("tables.")}
-    weights = {k: torch.from_numpy(v) for k, v in tensors.items() if not k.startswith("tables.")}
+    weights = {k: torch.from_numpy(v) for k, v in tensors.items() if not k.startswith(("tables.", PRIOR))}
     try:
+        tables = {size: _tables(tensors, size) for size in card.num_codes}
         codec = build(CodecConfig.from_dict(card.config))
         unused = {
             f"bottleneck.{k}": v for k, v in codec.bottleneck.named_buffers() if k in codec.bottleneck.training_state
@@ -77,6 +78,15 @@ def load(card: Card, device: str = "cpu") -> Model:
             f"{card.path}: cannot build this model ({reason}); it may need another version of codec"
         ) from None
     return Model(card, codec, tables, target)
+
+
+def _tables(tensors: Tensors, size: int) -> Tables:
+    """The coder tables of one codebook size in a model file. Raises ValueError, TypeError or KeyError on bad ones."""
+    frequencies = tensors.get(f"tables.{size}")
+    prior = {k.split(".")[2]: v for k, v in tensors.items() if k.startswith(f"{PRIOR}{size}.")}
+    return Tables(
+        None if frequencies is None else frequencies.astype(np.int64), Prior.from_tensors(prior) if prior else None
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +117,7 @@ def compress_speech(
     if sample_rate > SAMPLE_RATE:
         log.warning("recorded at %g kHz, coded at 16 kHz: sounds above 8 kHz are lost", sample_rate / 1000)
     header = _header(model, codebook_size, channels=channels, sample_rate=sample_rate)
-    writer = Writer(file, header, model.tables.get(codebook_size))
+    writer = Writer(file, header, model.tables.get(codebook_size, NO_TABLES))
     counted = _Counter(blocks)
     stride = model.codec.stride
     signal = _at_rate(counted, sample_rate, SAMPLE_RATE)
@@ -145,7 +155,7 @@ def decompress_speech(reader: Reader, model: Model) -> Iterator[Samples]:
 
 def _speech_at_model_rate(reader: Reader, model: Model) -> Iterator[Samples]:
     codec, size = model.codec, reader.header.codebook_size
-    chunks = (chunk.transpose(2, 0, 1) for chunk in reader.chunks(model.tables.get(size)))  # positions first
+    chunks = (chunk.transpose(2, 0, 1) for chunk in reader.chunks(_tables_for(reader.header, model)))  # positions first
     for window, left, core in windows(chunks, FRAMES_PER_WINDOW, codec.context):
         indices = torch.from_numpy(np.ascontiguousarray(window.transpose(1, 2, 0))).to(model.device)
         with torch.inference_mode():
@@ -158,7 +168,7 @@ def compress_image(pixels: Pixels, file: BinaryIO, model: Model, codebook_size: 
     _need(model, "image")
     height, width = pixels.shape[:2]
     header = _header(model, codebook_size, channels=3, height=height, width=width)
-    writer = Writer(file, header, model.tables.get(codebook_size))
+    writer = Writer(file, header, model.tables.get(codebook_size, NO_TABLES))
     stride = model.codec.stride
     for window, left, core in windows([pixels], _rows(width, stride) * stride, model.codec.context * stride):
         x = torch.from_numpy(np.ascontiguousarray(window)).to(model.device).movedim(-1, 0)[None].float() / 255
@@ -181,7 +191,7 @@ def decompress_image(reader: Reader, model: Model) -> Pixels:
     header, codec, size = reader.header, model.codec, reader.header.codebook_size
     rows, columns = codec.grid((header.height, header.width))
     runs, count = [], 0
-    for chunk in reader.chunks(model.tables.get(size)):
+    for chunk in reader.chunks(_tables_for(reader.header, model)):
         count += chunk.shape[2]
         if count > rows * columns:
             break
@@ -287,6 +297,12 @@ def _header(model: Model, codebook_size: int, **shape: int) -> Header:
 def _need(model: Model, medium: str) -> None:
     if model.card.medium != medium:
         raise ModelError(f"{model.card.name} codes {model.card.medium}, not {medium}; choose a {medium} model")
+
+
+def _tables_for(header: Header, model: Model) -> Tables:
+    """The coder tables that a file was written with: no prior, if it names the model that had none."""
+    tables = model.tables.get(header.codebook_size, NO_TABLES)
+    return tables if header.model_id == model.card.model_id else Tables(tables.frequencies)
 
 
 def _check_header(header: Header, model: Model) -> None:

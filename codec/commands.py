@@ -233,7 +233,7 @@ def info_main(arguments: list[str] | None = None) -> int:
 def _info(options: argparse.Namespace) -> None:
     names: dict[bytes, str] = {}
     with suppress(ModelError):  # a damaged model is no reason not to describe a file
-        names = {card.model_id: card.name for card in cards.list_cards()}
+        names = {key: card.name for card in cards.list_cards() for key in (card.base_id, card.model_id)}
 
     def describe(name: str, _: None) -> None:
         with reading(name) as file:

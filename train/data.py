@@ -111,6 +111,11 @@ class Store:
         """One item whole: (T,) int16 or (H, W, 3) uint8."""
         return self.flat[self.starts[i] : self.starts[i + 1]].reshape(self.shapes[i])
 
+    def whole(self, i: int) -> Tensor:
+        """One item whole, as a batch of one like those of `batch`."""
+        item = torch.from_numpy(np.array(self._item(i))).float()
+        return item[None, None] / 32768 if self.medium == "speech" else item.movedim(-1, 0)[None] / 255
+
     def batch(self, size: int) -> Tensor:
         """`size` random crops, (B, 1, T) in [-1, 1] or (B, 3, H, W) in [0, 1]; drawn from torch's global generator."""
         chosen = torch.multinomial(self.weights, size, replacement=True).tolist()
