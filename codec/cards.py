@@ -1,7 +1,7 @@
 """Model files and their cards: list, find, read, verify. No torch, so that `codec.info` and `--help` start at once.
 
     NAME.json         the card: configuration, identity, licence, how it was trained, what it reaches
-    NAME.safetensors  encoder.*, decoder.* (float16), bottleneck.* (exact), tables.K and prior.K.* (integer coder tables)
+    NAME.safetensors  encoder.*, decoder.* (float16), bottleneck.* (exact), tables.K and prior.K.* (integers)
 
 The identity is a hash over the canonical configuration and every tensor; a bitstream carries it, so that a model other
 than the one that wrote a file is refused by name instead of decoding to noise. A model also answers to the identity it

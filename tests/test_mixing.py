@@ -289,11 +289,11 @@ def test_a_prior_survives_its_tensors() -> None:
 def test_without_numba_the_bytes_are_the_same() -> None:
     """In a process where numba cannot be imported."""
     script = (
-        "import sys; sys.modules['numba'] = None; sys.path[:0] = {path!r}\n"
+        f"import sys; sys.modules['numba'] = None; sys.path[:0] = {[p for p in sys.path if p]!r}\n"
         "from test_mixing import random_prior, encode, mixing; import numpy as np\n"
         "assert mixing._coder() is mixing.code\n"
         "print(encode(np.arange(40) * 7 % 175, random_prior(2, (7, 5, 5), True), 6).hex())"
-    ).format(path=[p for p in sys.path if p])
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == encode(np.arange(40) * 7 % 175, random_prior(2, (7, 5, 5), True), 6).hex()
 

@@ -24,7 +24,7 @@ from codec.model import Codec
 from train.data import Store
 
 TOKENS = 1_500_000  # of the training set, drawn at random by whole items
-STEPS, BATCH = 3000, 2048
+STEPS, BATCH = 2000, 2048
 PASSES = 12  # over the data, at most
 LEARNING_RATE = 4e-3
 REFRESH = 250  # steps between two computations of the trends, which are inputs without a gradient

@@ -5,7 +5,6 @@ in 64 bits otherwise, at half the speed).
 """
 
 # mypy: ignore-errors
-# ruff: noqa: SIM108 PLR0912
 
 import numpy as np
 from numba import njit

@@ -4,9 +4,9 @@ An index is a row of digits, and a digit is a walk down a binary tree: is it at 
 answer comes from a small network of integers that looks at the indices decoded before. Its last layer is a logistic
 mixer (one row of weights per question) that goes on learning from every answer, so that a chunk's own habits count.
 
-    neighbours (J) ──embedding──┐
-    trends of what came before ─┴─hidden──> start (H) ──clip──> hidden (H) ──weights of the question──> logit ──squash──┐
-                                               ^ + digits[d] after each digit           ^ learn <── answer <── coder <──┘
+    neighbours (J) ─embedding──┐
+    trends of what came before ┴─hidden─> start (H) ─clip─> hidden (H) ─weights of the question─> logit ─squash─┐
+                                            ^ + digits[d] after each digit      ^ learn <─ answer <─ coder <────┘
 
 The trained tables are the model's `Prior`; nothing else is carried into a chunk, and nothing out of it. The same bytes
 come from `code`, plain NumPy below, and from its compiled twin in `_compiled`, which is used where numba is installed.
@@ -145,7 +145,8 @@ class Prior:
         """The inverse of `to_tensors`. Raises ValueError or TypeError on tensors of another kind."""
         if tensors["stride"].shape != (1,):
             raise ValueError("stride of a prior is one number")
-        return cls(**{**tensors, "stride": int(tensors["stride"][0])})
+        tables = {name: array for name, array in tensors.items() if name != "stride"}
+        return cls(stride=int(tensors["stride"][0]), **tables)
 
     @property
     def num_codes(self) -> int:
@@ -190,6 +191,22 @@ class Prior:
         later = over_digits(self.digits.astype(np.int64)) << DIGIT_SHIFT
         return int((np.abs(self.bias.astype(np.int64)) + neighbours + trends + later).max())
 
+    @cached_property
+    def tables(self) -> tuple[Any, ...]:
+        """What both twins of `code` take."""
+        as_int32 = (array.astype(np.int32) for array in (self.bias, self.digits, self.nodes, self.embedding))
+        bias, digits, nodes, embedding = as_int32
+        levels, offsets, speeds = (array.astype(np.int64) for array in (self.levels, self.offsets, self.speeds))
+        return (
+            levels, self.starts, offsets, embedding, self.first, speeds, self.trend_weights, bias,
+            digits << DIGIT_SHIFT, nodes, squash(),
+        )  # fmt: skip
+
+    @cached_property
+    def _index_at(self) -> Ints:
+        """(K,) the inverse of `order`."""
+        return np.argsort(self.order)
+
     def to_digits(self, indices: Ints) -> Ints:
         """(n,) -> (n, D)."""
         places = self.order.astype(np.int64)[indices] if self.order.size else indices
@@ -198,7 +215,7 @@ class Prior:
     def to_indices(self, digits: Ints) -> Ints:
         """The inverse of `to_digits`."""
         places = np.ravel_multi_index(tuple(digits.T), tuple(self.levels.tolist()))
-        return (np.argsort(self.order)[places] if self.order.size else places).astype(np.int64)
+        return np.asarray(self._index_at[places] if self.order.size else places, np.int64)
 
 
 def columns_of(prior: Prior, width: int, count: int) -> int:
@@ -221,7 +238,7 @@ def encode(indices: Ints, prior: Prior, columns: int, max_bytes: int) -> bytes |
     digits = prior.to_digits(indices)
     capacity = max_bytes // 2
     words = np.zeros(capacity + 1, np.int64)
-    count, low, width = _coder()(False, digits, columns, words, capacity, 0, FULL, *_tables(prior))
+    count, low, width = _coder()(False, digits, columns, words, capacity, 0, FULL, *prior.tables)
     if count < 0:
         return None
     last_word, num_bytes = shortest_tail(low, width)
@@ -244,7 +261,7 @@ def decode(data: bytes, count: int, prior: Prior, columns: int) -> Ints:
     window = int(words[0]) << 32 | int(words[1]) << 16 | int(words[2])
     digits = np.zeros((count, len(prior.levels)), np.int64)
     capacity = len(data) // 2
-    taken, code, width = _coder()(True, digits, columns, words[3:], capacity, window, FULL, *_tables(prior))
+    taken, code, width = _coder()(True, digits, columns, words[3:], capacity, window, FULL, *prior.tables)
     if taken < 0:
         raise BitstreamError("entropy-coded data end too early: damaged, or made for another model")
     window = int(words[taken]) << 32 | int(words[taken + 1]) << 16 | int(words[taken + 2])
@@ -252,17 +269,6 @@ def decode(data: bytes, count: int, prior: Prior, columns: int) -> Ints:
     if data[2 * taken :] != (last_word & 0xFFFF).to_bytes(2, "big")[:num_bytes]:
         raise BitstreamError("entropy-coded data do not end where the indices do: damaged, or another model's")
     return prior.to_indices(digits)
-
-
-def _tables(prior: Prior) -> tuple[Any, ...]:
-    """What both twins of `code` take of a prior."""
-    as_int32 = (prior.bias.astype(np.int32), prior.digits.astype(np.int32) << DIGIT_SHIFT, prior.nodes.astype(np.int32))
-    bias, digits, nodes = as_int32
-    embedding, offsets = prior.embedding.astype(np.int32), prior.offsets.astype(np.int64)
-    levels, speeds = prior.levels.astype(np.int64), prior.speeds.astype(np.int64)
-    return (
-        levels, prior.starts, offsets, embedding, prior.first, speeds, prior.trend_weights, bias, digits, nodes, squash(),
-    )  # fmt: skip
 
 
 def code(
