@@ -27,7 +27,8 @@ from codec.entropy.mixing import columns_of
 from codec.errors import BitstreamError
 
 MAGIC = b"\x8dCDC\r\n\x1a\n"
-MAJOR, MINOR = 1, 0
+MAJOR = 1
+MINOR = 0  # of a file whose model has no prior, else 1
 FIRST_CHUNK = len(MAGIC) + 2  # offset in bytes
 
 MAX_CHUNK_POSITIONS = 1 << 16
@@ -199,7 +200,7 @@ class Writer:
         self._num_positions = 0
         self._index_checksum = 0
         self._finished = False
-        self._put(MAGIC + bytes([MAJOR, MINOR]))
+        self._put(MAGIC + bytes([MAJOR, MINOR if tables.prior is None else MINOR + 1]))
         self._put_chunk(b"H", _header_payload(header))
 
     def write(self, indices: Indices) -> None:

@@ -21,13 +21,15 @@ from numpy.typing import NDArray
 
 import codec.bitstream as bitstream
 from codec.bitstream import Header, Limits, Reader, Writer, pack, scan, unpack
-from codec.entropy import NO_TABLES, Tables, quantise_counts
+from codec.entropy import NO_TABLES, Prior, Tables, quantise_counts
 from codec.errors import BitstreamError
 
 Array = NDArray[np.int64]
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "assets" / "golden"
+# Frozen with the format: 1.0 and, by context, 1.1.
 GOLDEN_NAMES = ["speech-mono", "speech-stereo", "image-colour", "image-grey"]
+GOLDEN_NAMES += ["mixing-mono", "mixing-stereo", "mixing-image"]
 MODEL_ID = bytes(range(16))
 SPEECH = Header("speech", MODEL_ID, 64, 50, sample_rate=16000)
 IMAGE = Header("image", MODEL_ID, 4096, 4375, channels=3, height=64, width=96)
@@ -66,6 +68,31 @@ def counted(num_codebooks: int, num_codes: int, state: int) -> Tables:
     return Tables(quantise_counts(np.array([np.bincount(row, minlength=num_codes) for row in draws])))
 
 
+def drawn(shape: tuple[int, ...], most: int, state: int) -> Array:
+    """Whole numbers from -most to most, as `skewed` draws them, the small ones more often."""
+    signs = 1 - 2 * skewed(shape, 2, state + 1)
+    return skewed(shape, most + 1, state) * signs
+
+
+def drawn_prior(levels: tuple[int, ...], offsets: list[tuple[int, int]], stride: int, state: int) -> Prior:
+    """A prior that is the same on every machine for ever, and whose every table matters."""
+    num_rows, num_features, speeds, units = sum(levels), 2, [3], 8
+    num_codes = int(np.prod(levels))
+    order = np.argsort(drawn((num_codes,), 10**6, state), kind="stable") if state % 2 else np.empty(0, np.int64)
+    return Prior(
+        levels=np.array(levels),
+        order=order,
+        offsets=np.array(offsets),
+        embedding=drawn((num_rows + 1, num_features), 60, state + 2),
+        hidden=drawn(((len(offsets) + len(speeds)) * num_features, units), 4000, state + 3),
+        bias=drawn((units,), 300_000, state + 4),
+        speeds=np.array(speeds),
+        digits=drawn((num_rows - levels[-1], units), 4000, state + 5),
+        nodes=drawn((num_rows - len(levels), units), 300, state + 6),
+        stride=stride,
+    )
+
+
 def write_in_splits(header: Header, indices: Array, num_samples: int, tables: Tables, ends: list[int]) -> bytes:
     file = io.BytesIO()
     writer = Writer(file, header, tables)
@@ -102,6 +129,27 @@ def write_golden() -> None:
             counted(3, 16, 6),
             [10, 11],
         ),
+        "mixing-mono": (
+            Header("speech", MODEL_ID, 64, 60, sample_rate=16000),
+            skewed((1, 1, 260), 60, 7) // 6,
+            25_000,
+            Tables(counted(1, 60, 8).frequencies, drawn_prior((5, 4, 3), [(0, -1), (0, -2)], 0, 9)),
+            [150],
+        ),
+        "mixing-stereo": (
+            Header("speech", MODEL_ID, 16, 16, channels=2, sample_rate=48000),
+            skewed((2, 1, 150), 16, 10) // 4,
+            43_000,
+            Tables(None, drawn_prior((16,), [(0, -1)], 0, 12)),
+            [50, 100],
+        ),
+        "mixing-image": (
+            Header("image", MODEL_ID, 32, 28, channels=3, height=90, width=99),
+            skewed((1, 1, 156), 28, 13) // 4,
+            0,
+            Tables(None, drawn_prior((7, 4), [(0, -1), (1, 0), (1, 1), (2, -1)], 8, 15)),
+            [104],
+        ),
     }
     for name, (header, indices, num_samples, tables, ends) in cases.items():
         path = GOLDEN / f"{name}.bin"
@@ -112,15 +160,26 @@ def write_golden() -> None:
             "header": dataclasses.asdict(header) | {"model_id": header.model_id.hex()},
             "num_samples": num_samples,
             "tables": None if tables.frequencies is None else tables.frequencies.tolist(),
+            "prior": None if tables.prior is None else as_lists(tables.prior),
             "indices": indices.tolist(),
         }
         path.with_suffix(".json").write_text(json.dumps(expected) + "\n")
 
 
+def as_lists(prior: Prior) -> dict[str, Any]:
+    return {name: table.tolist() for name, table in prior.to_tensors().items()}
+
+
 def load_golden(name: str) -> tuple[bytes, Header, Array, int, Tables]:
     expected: dict[str, Any] = json.loads((GOLDEN / f"{name}.json").read_text())
     header = Header(**(expected["header"] | {"model_id": bytes.fromhex(expected["header"]["model_id"])}))
-    tables = NO_TABLES if expected["tables"] is None else Tables(np.array(expected["tables"]))
+    frequencies = None if expected["tables"] is None else np.array(expected["tables"])
+    prior = None
+    if expected.get("prior"):
+        lists = {name: np.array(table, np.int64) for name, table in expected["prior"].items()}
+        lists["digits"] = lists["digits"].reshape(-1, len(lists["bias"]))  # an empty list has no shape
+        prior = Prior.from_tensors(lists)
+    tables = Tables(frequencies, prior)
     data = (GOLDEN / f"{name}.bin").read_bytes()
     return data, header, np.array(expected["indices"]), expected["num_samples"], tables
 
@@ -150,7 +209,7 @@ def split_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def join_chunks(chunks: list[tuple[bytes, bytes]]) -> bytes:
-    return bitstream.MAGIC + b"\1\0" + b"".join(seal(kind, payload) for kind, payload in chunks)
+    return PREFIX + b"".join(seal(kind, payload) for kind, payload in chunks)
 
 
 def refuses(data: bytes, message: str, tables: Tables = NO_TABLES, limits: Limits = bitstream.DEFAULT_LIMITS) -> None:
@@ -231,9 +290,11 @@ def test_golden_files_decode_for_ever(name: str) -> None:
     found, decoded, found_samples = unpack(data, tables)
     assert (found, found_samples) == (header, num_samples)
     assert np.array_equal(decoded, indices)
-    assert join_chunks(split_chunks(data)) == data
-    coders = {payload[2] for kind, payload in split_chunks(data) if kind == b"D" and payload[0] > 1}
-    assert coders == ({0} if tables.frequencies is None else {1})
+    assert join_chunks(split_chunks(data))[10:] == data[10:]
+    coders = {payload[3 if payload[0] > 127 else 2] for kind, payload in split_chunks(data) if kind == b"D"}
+    expected = 2 if tables.prior is not None else 0 if tables.frequencies is None else 1
+    assert expected in coders
+    assert data[9] == (tables.prior is not None)
 
 
 @pytest.mark.parametrize("name", GOLDEN_NAMES)
@@ -254,7 +315,7 @@ def test_every_flipped_byte_is_refused(name: str) -> None:
             damaged = data[:at] + bytes([data[at] ^ flip]) + data[at + 1 :]
             if at == 9:
                 assert np.array_equal(unpack(damaged, tables)[1], indices)
-                assert scan(io.BytesIO(damaged)).version == (1, flip)
+                assert scan(io.BytesIO(damaged)).version == (1, damaged[9])
             else:
                 refuses(damaged, ".", tables)
 
