@@ -15,7 +15,7 @@ Shapes: A streams of indices (one per audio channel; one for a picture), G codeb
 
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, NoReturn
 
@@ -166,7 +166,7 @@ def _varint(value: int) -> bytes:
     return bytes(octets)
 
 
-def _checksum(indices: Indices, value: int = 0) -> int:
+def checksum_of(indices: Indices, value: int = 0) -> int:
     """Continues the index checksum: CRC-32 of (A, G, n) indices as big-endian u32."""
     return zlib.crc32(indices.astype(">u4").tobytes(), value)
 
@@ -249,7 +249,7 @@ class Writer:
         self._put_chunk(b"D", _varint(count) + b"".join(_varint(len(data)) + data for data in encoded))
         self.payload_bytes += sum(map(len, encoded))
         self._num_positions += count
-        self._index_checksum = _checksum(indices, self._index_checksum)
+        self._index_checksum = checksum_of(indices, self._index_checksum)
 
     def _put_chunk(self, kind: bytes, payload: bytes) -> None:
         body = kind + _varint(len(payload)) + payload
@@ -260,7 +260,7 @@ class Writer:
         self.total_bytes += len(data)
 
 
-class _Source:
+class Source:
     """Reads exactly what is asked for, and knows its offset in the file for the error messages.
 
     Args:
@@ -314,19 +314,26 @@ class _Source:
 class _Chunk:
     kind: int
     offset: int  # of the type byte
-    payload: _Source
+    payload: Source
 
 
 @dataclass(frozen=True, slots=True)
-class _Data:
+class Data:
     """A data chunk before its indices are decoded: one byte string per stream, with the offset of each."""
 
     count: int
     streams: list[tuple[int, bytes]]
 
+    @property
+    def num_bytes(self) -> int:
+        """Encoded indices alone."""
+        return sum(len(encoded) for _, encoded in self.streams)
+
 
 @dataclass(frozen=True, slots=True)
-class _End:
+class End:
+    """What the end chunk says."""
+
     offset: int
     num_samples: int
     num_positions: int
@@ -349,12 +356,19 @@ class Reader:
     """
 
     def __init__(self, file: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> None:
-        self._source = _Source(file)
+        self._source = Source(file)
         self._limits = limits
-        self._end: _End | None = None
+        self._end: End | None = None
         self._started = False
         self.version = _read_version(self._source)
         self.header = _parse_header(self._next_chunk(), limits)
+
+    gaps: Sequence[tuple[int, int]] = ()  # a sound file has none; see `codec.salvage`
+
+    @property
+    def offset(self) -> int:
+        """Bytes read so far."""
+        return self._source.offset
 
     @property
     def num_samples(self) -> int:
@@ -392,15 +406,8 @@ class Reader:
             shape = (header.num_codebooks, header.num_codes)
             raise BitstreamError(f"the header's codebooks {shape} are not the model's; {DAMAGED}", FIRST_CHUNK)
         for data in self._data_chunks():
-            indices = np.empty((header.num_streams, header.num_codebooks, data.count), np.int64)
-            for stream, (offset, encoded) in zip(indices, data.streams, strict=True):
-                try:
-                    stream[:] = decode_indices(
-                        encoded, header.num_codebooks, data.count, header.num_codes, tables, header.width
-                    )
-                except BitstreamError as error:
-                    raise BitstreamError(str(error), offset) from None
-            checksum = _checksum(indices, checksum)
+            indices = decode_data(data, header, tables)
+            checksum = checksum_of(indices, checksum)
             yield indices
         end = self._known_end()
         if checksum != end.index_checksum:
@@ -409,25 +416,25 @@ class Reader:
                 end.offset,
             )
 
-    def _known_end(self) -> _End:
+    def _known_end(self) -> End:
         if self._end is None:
             raise ValueError("the end of the file is not read yet: exhaust chunks() first")
         return self._end
 
-    def _data_chunks(self) -> Iterator[_Data]:
+    def _data_chunks(self) -> Iterator[Data]:
         """Yields every data chunk undecoded; at the end all is checked but the index checksum."""
         if self._started:
             raise ValueError("the chunks of a reader can be read only once")
         self._started = True
         num_positions = 0
         while (chunk := self._next_chunk()).kind == ord("D"):
-            data = _parse_data(chunk, self.header)
+            data = parse_data(chunk.payload, chunk.offset, self.header)
             num_positions += data.count
             self._check_positions(num_positions, chunk.offset)
             yield data
         if chunk.kind != ord("E"):
             _refuse_order(chunk, "a data or end chunk")
-        end = _parse_end(chunk)
+        end = parse_end(chunk.payload, chunk.offset)
         if end.num_positions != num_positions:
             raise BitstreamError(
                 f"the file holds {num_positions} positions but should hold {end.num_positions}; {DAMAGED}", chunk.offset
@@ -455,7 +462,7 @@ class Reader:
             if zlib.crc32(kind + _varint(length) + payload) != int.from_bytes(checksum, "big"):
                 raise BitstreamError(f"the CRC-32 of a chunk of type {kind.decode()} does not match; {DAMAGED}", offset)
             if kind.isupper():
-                return _Chunk(kind[0], offset, _Source(io.BytesIO(payload), start, "chunk", DAMAGED))
+                return _Chunk(kind[0], offset, Source(io.BytesIO(payload), start, "chunk", DAMAGED))
 
     def _check_positions(self, num_positions: int, offset: int) -> None:
         if self.header.medium == "image":
@@ -469,7 +476,7 @@ class Reader:
                 offset,
             )
 
-    def _check_samples(self, end: _End) -> None:
+    def _check_samples(self, end: End) -> None:
         if self.header.medium == "image":
             if end.num_samples != 0:
                 raise BitstreamError(f"a picture declares {end.num_samples} audio samples; {DAMAGED}", end.offset)
@@ -482,7 +489,7 @@ class Reader:
             )
 
 
-def _read_version(source: _Source) -> tuple[int, int]:
+def _read_version(source: Source) -> tuple[int, int]:
     """Reads magic and version, and says what it is that was found instead."""
     magic = source.take_up_to(len(MAGIC))
     if not magic:
@@ -534,31 +541,44 @@ def _parse_header(chunk: _Chunk, limits: Limits) -> Header:
     return header
 
 
-def _parse_data(chunk: _Chunk, header: Header) -> _Data:
-    payload = chunk.payload
+def decode_data(data: Data, header: Header, tables: Tables) -> Indices:
+    """The indices of a data chunk, (A, G, n) int64. Raises BitstreamError where a coder finds damage."""
+    indices = np.empty((header.num_streams, header.num_codebooks, data.count), np.int64)
+    for stream, (offset, encoded) in zip(indices, data.streams, strict=True):
+        try:
+            stream[:] = decode_indices(
+                encoded, header.num_codebooks, data.count, header.num_codes, tables, header.width
+            )
+        except BitstreamError as error:
+            raise BitstreamError(str(error), offset) from None
+    return indices
+
+
+def parse_data(payload: Source, offset: int, header: Header) -> Data:
+    """A data chunk's payload; `offset` is the chunk's, for messages."""
     count = payload.varint("the number of positions")
     if not 1 <= count <= header.max_chunk_positions:
         raise BitstreamError(
-            f"a data chunk declares {count} positions, not 1 to {header.max_chunk_positions}; {DAMAGED}", chunk.offset
+            f"a data chunk declares {count} positions, not 1 to {header.max_chunk_positions}; {DAMAGED}", offset
         )
     longest = max_encoded_size(header.num_codebooks * count, header.num_codes)
     streams = []
     for _ in range(header.num_streams):
         length = payload.varint("the length of encoded indices")
         if not 1 <= length <= longest:
-            raise BitstreamError(f"{length} bytes of encoded indices, not 1 to {longest}; {DAMAGED}", chunk.offset)
+            raise BitstreamError(f"{length} bytes of encoded indices, not 1 to {longest}; {DAMAGED}", offset)
         streams.append((payload.offset, payload.take(length, "encoded indices")))
     payload.expect_end("bytes follow the encoded indices")
-    return _Data(count, streams)
+    return Data(count, streams)
 
 
-def _parse_end(chunk: _Chunk) -> _End:
-    payload = chunk.payload
+def parse_end(payload: Source, offset: int) -> End:
+    """An end chunk's payload; `offset` is the chunk's, for messages."""
     num_samples = payload.varint("the number of samples")
     num_positions = payload.varint("the number of positions")
     index_checksum = int.from_bytes(payload.take(4, "the index checksum"), "big")
     payload.expect_end("bytes follow the index checksum")
-    return _End(chunk.offset, num_samples, num_positions, index_checksum)
+    return End(offset, num_samples, num_positions, index_checksum)
 
 
 def scan(file: BinaryIO) -> Summary:
@@ -573,7 +593,7 @@ def scan(file: BinaryIO) -> Summary:
     num_chunks = payload_bytes = 0
     for data in reader._data_chunks():
         num_chunks += 1
-        payload_bytes += sum(len(encoded) for _, encoded in data.streams)
+        payload_bytes += data.num_bytes
     return Summary(
         header=reader.header,
         version=reader.version,
@@ -581,7 +601,7 @@ def scan(file: BinaryIO) -> Summary:
         num_positions=reader.num_positions,
         num_samples=reader.num_samples,
         payload_bytes=payload_bytes,
-        file_bytes=reader._source.offset,
+        file_bytes=reader.offset,
     )
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -24,15 +25,17 @@ from codec.bitstream import Header, Reader, Writer
 from codec.cards import PRIOR, Card, Tensors
 from codec.entropy import NO_TABLES, Prior, Tables
 from codec.errors import BitstreamError, MediaError, ModelError
-from codec.media import AudioReader, Pixels, Samples, resample
+from codec.media import AudioReader, Pixels, Samples, WavPipe, resample
 from codec.model import Codec, CodecConfig, Medium, build
 from codec.nets.speech import SAMPLE_RATE
+from codec.salvage import Salvage
 
 log = logging.getLogger("codec")
 
 FRAMES_PER_WINDOW = 2000  # 12 s of speech
 ROWS_PER_WINDOW = 64  # latent rows of a picture, 512 pixels; fewer where they are long
 FEWEST_ROWS = 8
+GREY = 128
 POSITIONS_PER_WINDOW = 1 << 15  # 2 megapixels
 RESAMPLE_SECONDS = 10  # whole seconds hold whole numbers of samples at every rate, so windows line up
 
@@ -127,12 +130,13 @@ def compress_speech(
             indices = model.codec.encode(x, codebook_size)
         first = left // stride
         writer.write(indices[..., first : first + -(-core // stride)].cpu().numpy())
+        file.flush()  # whoever listens at the other end of a pipe gets each chunk at once
     writer.finish(counted.total)
     return Written(writer.total_bytes, writer.payload_bytes, counted.total / sample_rate)
 
 
-def decompress_speech(reader: Reader, model: Model) -> Iterator[Samples]:
-    """Decodes a recording: (n, C) float32 blocks at the original rate, in constant memory.
+def decompress_speech(reader: Reader | Salvage, model: Model) -> Iterator[Samples]:
+    """Decodes a recording: (n, C) float32 blocks at the original rate, in constant memory; silence where it is lost.
 
     Raises:
         BitstreamError: Damaged, or of a length that does not fit its indices.
@@ -140,6 +144,8 @@ def decompress_speech(reader: Reader, model: Model) -> Iterator[Samples]:
     _need(model, "speech")
     _check_header(reader.header, model)
     header, codec = reader.header, model.codec
+    if isinstance(reader, Salvage) and not reader.length_known:
+        reader.num_samples = reader.num_positions * codec.stride * header.sample_rate // SAMPLE_RATE
     written = 0
     for block in _at_rate(_speech_at_model_rate(reader, model), SAMPLE_RATE, header.sample_rate):
         if reader.finished:  # the last blocks: the signal was padded to whole frames
@@ -147,20 +153,25 @@ def decompress_speech(reader: Reader, model: Model) -> Iterator[Samples]:
         written += len(block)
         yield block
     expected = codec.grid((-(-reader.num_samples * SAMPLE_RATE // header.sample_rate),))[0]
-    if reader.num_positions != expected or written != reader.num_samples:
+    if isinstance(reader, Reader) and (reader.num_positions != expected or written != reader.num_samples):
         raise BitstreamError(
             f"{reader.num_samples} samples do not fit {reader.num_positions} positions; the file is damaged"
         )
 
 
-def _speech_at_model_rate(reader: Reader, model: Model) -> Iterator[Samples]:
+def _speech_at_model_rate(reader: Reader | Salvage, model: Model) -> Iterator[Samples]:
     codec, size = model.codec, reader.header.codebook_size
     chunks = (chunk.transpose(2, 0, 1) for chunk in reader.chunks(_tables_for(reader.header, model)))  # positions first
+    first = 0
     for window, left, core in windows(chunks, FRAMES_PER_WINDOW, codec.context):
         indices = torch.from_numpy(np.ascontiguousarray(window.transpose(1, 2, 0))).to(model.device)
         with torch.inference_mode():
             x = codec.decode(indices, (len(window) * codec.stride,), size)[:, 0]
-        yield np.ascontiguousarray(x[:, left * codec.stride : (left + core) * codec.stride].cpu().numpy().T)
+        block = np.ascontiguousarray(x[:, left * codec.stride : (left + core) * codec.stride].cpu().numpy().T)
+        for start, stop in reader.gaps:
+            block[max(start - first, 0) * codec.stride : max(stop - first, 0) * codec.stride] = 0
+        first += core
+        yield block
 
 
 def compress_image(pixels: Pixels, file: BinaryIO, model: Model, codebook_size: int) -> Written:
@@ -180,8 +191,8 @@ def compress_image(pixels: Pixels, file: BinaryIO, model: Model, codebook_size: 
     return Written(writer.total_bytes, writer.payload_bytes, float(height * width))
 
 
-def decompress_image(reader: Reader, model: Model) -> Pixels:
-    """Decodes a picture to (H, W, 3) uint8.
+def decompress_image(reader: Reader | Salvage, model: Model) -> Pixels:
+    """Decodes a picture to (H, W, 3) uint8; grey where it is lost.
 
     Raises:
         BitstreamError: Damaged, or of a size that does not fit its indices.
@@ -211,7 +222,16 @@ def decompress_image(reader: Reader, model: Model) -> Pixels:
         strip = strip[: header.height - top].mul(255).round().clamp(0, 255).to(torch.uint8)
         pixels[top : top + len(strip)] = strip.cpu().numpy()
         top += len(strip)
+    for start, stop in reader.gaps:
+        for position in range(start, stop):
+            row, column = (codec.stride * place for place in divmod(position, columns))
+            pixels[row : row + codec.stride, column : column + codec.stride] = GREY
     return pixels
+
+
+def num_positions(header: Header, model: Model) -> int | None:
+    """How many positions a file should hold, where its header tells: a picture's."""
+    return prod(model.codec.grid((header.height, header.width))) if header.medium == "image" else None
 
 
 def _rows(width: int, stride: int) -> int:
@@ -275,9 +295,9 @@ def to_mono(blocks: Iterable[Samples]) -> Iterator[Samples]:
         yield block.mean(1, keepdims=True, dtype=np.float32)
 
 
-def open_speech(file: BinaryIO, mono: bool) -> tuple[Iterator[Samples], int, int]:
+def open_speech(file: BinaryIO | WavPipe, mono: bool) -> tuple[Iterator[Samples], int, int]:
     """A recording's blocks, sample rate in Hz and channels; the channels mixed into one if `mono`."""
-    reader = AudioReader(file)
+    reader = file if isinstance(file, WavPipe) else AudioReader(file)
     if mono:
         return to_mono(reader.blocks()), reader.sample_rate, 1
     return reader.blocks(), reader.sample_rate, reader.channels

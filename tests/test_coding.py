@@ -211,7 +211,7 @@ def test_a_length_that_does_not_fit_is_refused(speech_model: Model, claimed: int
 
     header, indices, _ = unpack(encode_speech(tones(150), speech_model), speech_model.tables[SIZE])
     with pytest.raises(BitstreamError, match=r"do not fit|over the limit"):
-        decode_speech(pack(header, indices, claimed, None), speech_model)
+        decode_speech(pack(header, indices, claimed), speech_model)
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures
