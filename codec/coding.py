@@ -161,7 +161,7 @@ def decompress_speech(reader: Reader | Salvage, model: Model) -> Iterator[Sample
 
 def _speech_at_model_rate(reader: Reader | Salvage, model: Model) -> Iterator[Samples]:
     codec, size = model.codec, reader.header.codebook_size
-    chunks = (chunk.transpose(2, 0, 1) for chunk in reader.chunks(_tables_for(reader.header, model)))  # positions first
+    chunks = (chunk.transpose(2, 0, 1) for chunk in reader.chunks(tables_for(reader.header, model)))  # positions first
     first = 0
     for window, left, core in windows(chunks, FRAMES_PER_WINDOW, codec.context):
         indices = torch.from_numpy(np.ascontiguousarray(window.transpose(1, 2, 0))).to(model.device)
@@ -202,7 +202,7 @@ def decompress_image(reader: Reader | Salvage, model: Model) -> Pixels:
     header, codec, size = reader.header, model.codec, reader.header.codebook_size
     rows, columns = codec.grid((header.height, header.width))
     runs, count = [], 0
-    for chunk in reader.chunks(_tables_for(reader.header, model)):
+    for chunk in reader.chunks(tables_for(reader.header, model)):
         count += chunk.shape[2]
         if count > rows * columns:
             break
@@ -319,7 +319,7 @@ def _need(model: Model, medium: str) -> None:
         raise ModelError(f"{model.card.name} codes {model.card.medium}, not {medium}; choose a {medium} model")
 
 
-def _tables_for(header: Header, model: Model) -> Tables:
+def tables_for(header: Header, model: Model) -> Tables:
     """The coder tables that a file was written with: no prior, if it names the model that had none."""
     tables = model.tables.get(header.codebook_size, NO_TABLES)
     return tables if header.model_id == model.card.model_id else Tables(tables.frequencies)
