@@ -14,16 +14,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import log as natural_log
 from math import prod
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from codec.bitstream import Header, Reader, Writer
 from codec.cards import PRIOR, Card, Tensors
 from codec.entropy import NO_TABLES, Prior, Tables
+from codec.entropy.mixing import choose, columns_of
 from codec.errors import BitstreamError, MediaError, ModelError
 from codec.media import AudioReader, Pixels, Samples, WavPipe, resample
 from codec.model import Codec, CodecConfig, Medium, build
@@ -36,6 +39,9 @@ FRAMES_PER_WINDOW = 2000  # 12 s of speech
 ROWS_PER_WINDOW = 64  # latent rows of a picture, 512 pixels; fewer where they are long
 FEWEST_ROWS = 8
 GREY = 128
+MAX_EFFORT = 9
+EFFORT_UNIT = 16
+CHOICES = 16  # nearest codes that an effort looks at
 POSITIONS_PER_WINDOW = 1 << 15  # 2 megapixels
 RESAMPLE_SECONDS = 10  # whole seconds hold whole numbers of samples at every rate, so windows line up
 
@@ -105,7 +111,13 @@ class Written:
 
 
 def compress_speech(
-    blocks: Iterable[Samples], sample_rate: int, channels: int, file: BinaryIO, model: Model, codebook_size: int
+    blocks: Iterable[Samples],
+    sample_rate: int,
+    channels: int,
+    file: BinaryIO,
+    model: Model,
+    codebook_size: int,
+    effort: int = 0,
 ) -> Written:
     """Codes a recording, channel by channel, in constant memory.
 
@@ -115,21 +127,20 @@ def compress_speech(
         channels: C.
         file: Receives the bitstream; need not seek.
         codebook_size: One of the model's.
+        effort: 0 to `MAX_EFFORT`: how much nearness to give up for fewer bits.
     """
     _need(model, "speech")
     if sample_rate > SAMPLE_RATE:
         log.warning("recorded at %g kHz, coded at 16 kHz: sounds above 8 kHz are lost", sample_rate / 1000)
     header = _header(model, codebook_size, channels=channels, sample_rate=sample_rate)
     writer = Writer(file, header, model.tables.get(codebook_size, NO_TABLES))
-    counted = _Counter(blocks)
+    counted, chooser = _Counter(blocks), _Chooser(model, codebook_size, effort)
     stride = model.codec.stride
     signal = _at_rate(counted, sample_rate, SAMPLE_RATE)
     for window, left, core in windows(signal, FRAMES_PER_WINDOW * stride, model.codec.context * stride):
         x = torch.from_numpy(np.ascontiguousarray(window.T))[:, None].to(model.device)
-        with torch.inference_mode():
-            indices = model.codec.encode(x, codebook_size)
         first = left // stride
-        writer.write(indices[..., first : first + -(-core // stride)].cpu().numpy())
+        writer.write(chooser(x, slice(first, first + -(-core // stride))))
         file.flush()  # whoever listens at the other end of a pipe gets each chunk at once
     writer.finish(counted.total)
     return Written(writer.total_bytes, writer.payload_bytes, counted.total / sample_rate)
@@ -174,19 +185,17 @@ def _speech_at_model_rate(reader: Reader | Salvage, model: Model) -> Iterator[Sa
         yield block
 
 
-def compress_image(pixels: Pixels, file: BinaryIO, model: Model, codebook_size: int) -> Written:
-    """Codes a picture, (H, W, 3) uint8, a strip of rows at a time."""
+def compress_image(pixels: Pixels, file: BinaryIO, model: Model, codebook_size: int, effort: int = 0) -> Written:
+    """Codes a picture, (H, W, 3) uint8, a strip of rows at a time; `effort` as for speech."""
     _need(model, "image")
     height, width = pixels.shape[:2]
     header = _header(model, codebook_size, channels=3, height=height, width=width)
     writer = Writer(file, header, model.tables.get(codebook_size, NO_TABLES))
-    stride = model.codec.stride
+    stride, chooser = model.codec.stride, _Chooser(model, codebook_size, effort, width)
     for window, left, core in windows([pixels], _rows(width, stride) * stride, model.codec.context * stride):
         x = torch.from_numpy(np.ascontiguousarray(window)).to(model.device).movedim(-1, 0)[None].float() / 255
-        with torch.inference_mode():
-            indices = model.codec.encode(x, codebook_size)
         first = left // stride
-        writer.write(indices[:, :, first : first + -(-core // stride)].flatten(2).cpu().numpy())
+        writer.write(chooser(x, slice(first, first + -(-core // stride))))
     writer.finish()
     return Written(writer.total_bytes, writer.payload_bytes, float(height * width))
 
@@ -301,6 +310,54 @@ def open_speech(file: BinaryIO | WavPipe, mono: bool) -> tuple[Iterator[Samples]
     if mono:
         return to_mono(reader.blocks()), reader.sample_rate, 1
     return reader.blocks(), reader.sample_rate, reader.channels
+
+
+class _Chooser:
+    """Indices for windows of a signal: the nearest ones or, with an effort, those that are near and cost few bits.
+
+    A code at squared distance d costs d + lambda * bits. At high rates the distortion of a D-dimensional quantiser
+    falls as 2^(-2 bits / D), so that lambda = D's derivative = 2 ln 2 / D times the mean distortion trades bits for
+    distortion at the rate at which a larger codebook would; an effort of `EFFORT_UNIT` means that.
+
+    Args:
+        effort: 0 for the nearest.
+
+    Raises:
+        ModelError: This model's codes have no order of nearness, or it has no prior.
+    """
+
+    def __init__(self, model: Model, codebook_size: int, effort: int, width: int = 0) -> None:
+        self._model, self._size, self._effort, self._width = model, codebook_size, effort, width
+        self._prior = model.tables.get(codebook_size, NO_TABLES).prior
+        if effort and (self._prior is None or model.codec.bottleneck.target(torch.zeros(1)) is None):
+            raise ModelError(f"{model.card.name} cannot choose among codes; leave --effort out")
+
+    def __call__(self, x: Tensor, cut: slice) -> NDArray[np.int64]:
+        """(B, C, *N) -> (B, G, n): the indices of a window, of which `cut` is the core along the first axis."""
+        codec = self._model.codec
+        with torch.inference_mode():
+            if not self._effort or self._prior is None:
+                return np.asarray(codec.encode(x, self._size)[:, :, cut].flatten(2).cpu().numpy())
+            z = codec.encoder(codec._pad(x))[:, :, cut]
+            return np.stack([self._choose(sample, self._prior)[None] for sample in z])
+
+    def _choose(self, z: Tensor, prior: Prior) -> NDArray[np.int64]:
+        """(D_in, *S) -> (n,)."""
+        bottleneck = self._model.codec.bottleneck
+        target = cast(Tensor, bottleneck.target(z[None]))
+        every = torch.arange(bottleneck.num_codes(self._size), device=z.device)[None, None]
+        codes = bottleneck.decode(every, self._size)[0].T  # (K, D)
+        tokens = target[0].flatten(1).T  # (n, D)
+        few = min(CHOICES, len(codes))
+        parts = [torch.cdist(part, codes).topk(few, largest=False, sorted=True) for part in torch.split(tokens, 256)]
+        options = torch.cat([part.indices for part in parts]).cpu().numpy()
+        squares = torch.cat([part.values for part in parts]).double().square().cpu().numpy()
+        options[:, 0] = (
+            bottleneck.encode(z[None], self._size)[0, 0].flatten().cpu().numpy()
+        )  # where two are equally near
+        unit = max(2 * natural_log(2) / codes.shape[1] * self._effort / EFFORT_UNIT * squares[:, 0].mean(), 1e-12)
+        penalties = np.minimum(np.rint(256 * squares / unit), 1 << 40).astype(np.int64)
+        return choose(options, penalties, prior, columns_of(prior, self._width, len(options)))
 
 
 def _header(model: Model, codebook_size: int, **shape: int) -> Header:

@@ -60,6 +60,14 @@ def compress_main(arguments: list[str] | None = None) -> int:
         metavar="R",
         help="instead of K: kbit/s a channel, or bits per pixel; nearest wins",
     )
+    parser.add_argument(
+        "--effort",
+        type=int,
+        default=0,
+        choices=range(10),
+        metavar="0-9",
+        help="choose codes that cost fewer bits over nearer ones: about 4 is a fair trade; default 0",
+    )
     parser.add_argument("--mono", action="store_true", help="mix the channels of a recording into one")
     parser.add_argument("-t", "--test", action="store_true", help="decode what was written and verify it")
     parser.add_argument("--list-models", action=_ListModels, nargs=0, help="list the shipped models and exit")
@@ -120,11 +128,12 @@ def _compress_one(
     start = time.perf_counter()
     if medium == "image":
         pixels = load_image(cast(BinaryIO, file), options.max_pixels)
-        written = coding.compress_image(pixels, out, model, size)
+        written = coding.compress_image(pixels, out, model, size, options.effort)
         shape: dict[str, Any] = {"width": pixels.shape[1], "height": pixels.shape[0]}
     else:
         blocks, rate, channels = coding.open_speech(recording or cast(BinaryIO, file), options.mono)
-        written = coding.compress_speech(progress(blocks, rate, options.quiet), rate, channels, out, model, size)
+        heard = progress(blocks, rate, options.quiet)
+        written = coding.compress_speech(heard, rate, channels, out, model, size, options.effort)
         shape = {"duration_s": written.units, "sample_rate": rate, "channels": channels}
     elapsed_s = time.perf_counter() - start
     bytes_in = file.total if isinstance(file, Pipe) else file.seek(0, os.SEEK_END)

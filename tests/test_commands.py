@@ -814,3 +814,10 @@ def test_chunks_arrive_while_the_recording_goes_on(root: Path, model_folder: Pat
         child.stdin.close()
         child.stdout.read()
     assert child.returncode == 0
+
+
+def test_effort_is_an_option(run: Run, speech: Path, tmp_path: Path) -> None:
+    assert run("compress", speech, tmp_path / "a.bin", "--effort", "9", "-t").code == 0
+    assert run("compress", speech, tmp_path / "b.bin", "-t").code == 0
+    assert (tmp_path / "a.bin").stat().st_size <= (tmp_path / "b.bin").stat().st_size
+    assert run("compress", speech, tmp_path / "c.bin", "--effort", "10").code == 2

@@ -163,6 +163,39 @@ def test_extreme_weights_stay_within_32_bits() -> None:
             assert np.array_equal(mixing.decode(data, 700, prior, 700), indices)
 
 
+@given(cases(), st.integers(1, 6))
+@settings(deadline=None, max_examples=40)
+def test_both_twins_choose_the_same(case: tuple[Prior, Array, int], num_options: int) -> None:
+    prior, indices, width = case
+    random = np.random.default_rng(len(indices))
+    columns = mixing.columns_of(prior, width, len(indices))
+    options = random.integers(0, prior.num_codes, (len(indices), num_options))
+    penalties = random.integers(0, 3000, options.shape)
+    chosen = mixing.choose(options, penalties, prior, columns)
+    with plain():
+        assert np.array_equal(mixing.choose(options, penalties, prior, columns), chosen)
+    assert (options == chosen[:, None]).any(1).all()
+
+
+def test_choosing_saves_bits_as_far_as_penalties_allow() -> None:
+    """Free choice costs fewer bits than the first options; heavy penalties leave those alone (control)."""
+    prior = flat_prior()
+    first = ar1(3000)
+    options = np.stack([first, np.roll(first, 1), np.full(3000, 21)], 1)
+    size = len(encode(first, prior, 3000))
+    sizes = []
+    for weight in (0, 400, 10**6):
+        penalties = np.array([[0, weight, weight]]).repeat(3000, 0)
+        chosen = mixing.choose(options, penalties, prior, 3000)
+        sizes.append(len(encode(chosen, prior, 3000)))
+    assert sizes[0] < sizes[1] < sizes[2] == size
+    assert np.array_equal(chosen, first)
+
+
+def test_prices_are_bits() -> None:
+    assert np.allclose(mixing.prices() / 256, -np.log2(mixing.squash() / 65536), atol=0.002)
+
+
 def test_the_squash_is_the_logistic_function() -> None:
     table = mixing.squash()
     x = np.arange(-2047, 2048)

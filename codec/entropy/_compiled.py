@@ -36,7 +36,7 @@ def _compile(function):
 
 @_compile
 def code(
-    decoding, positions, columns, words, capacity, low, width,
+    decoding, positions, options, penalties, prices, columns, words, capacity, low, width,
     levels, starts, offsets, embedding, first, speeds, trend_weights, bias, digits, nodes, squash,
 ):  # fmt: skip
     """Codes all positions; see `mixing` for what is computed.
@@ -44,6 +44,9 @@ def code(
     Args:
         decoding: Whether `positions` is filled from `words`, or the other way round.
         positions: (n, D) int64 digits of the indices.
+        options: (n, M, D) int64, from which encoding chooses; M = 0 for no choice.
+        penalties: (n, M) int64.
+        prices: (4095,) int64.
         columns: Positions in a row.
         words: int64; the payload's words with zeros after them, or room for them.
         capacity: Encoding stops without a result when it needs more words than this.
@@ -59,6 +62,7 @@ def code(
     num_speeds = len(speeds)
     weights = nodes.copy()
     start = np.empty(size, np.int32)
+    sketch = np.empty(size, np.int32)
     hidden = np.empty(size, np.int32)
     change = np.empty(size, np.int32)
     trend = np.zeros((num_speeds, num_features), np.int64)
@@ -85,6 +89,42 @@ def code(
                 table = trend_weights[speed, feature]
                 for i in range(size):
                     start[i] += value * table[i]
+        best, choice = -1, -1
+        for option in range(options.shape[1]):
+            for i in range(size):
+                sketch[i] = start[i]
+            price = penalties[position, option]
+            for digit in range(num_digits):
+                for i in range(size):
+                    change[i] = sketch[i] >> HIDDEN_SHIFT
+                for i in range(size):
+                    hidden[i] = min(max(change[i], 0), HIGHEST)
+                below, above = 0, levels[digit]
+                wanted = options[position, option, digit]
+                while above - below > 1:
+                    middle = (below + above) >> 1
+                    weight = weights[starts[digit] - digit + middle - 1]
+                    for i in range(size):
+                        change[i] = hidden[i] * weight[i]
+                    total = 0
+                    for i in range(size):
+                        total += change[i]
+                    logit = min(max(total >> LOGIT_SHIFT, -LOGIT_LIMIT), LOGIT_LIMIT)
+                    if wanted >= middle:
+                        below = middle
+                        price += prices[LOGIT_LIMIT + logit]
+                    else:
+                        above = middle
+                        price += prices[LOGIT_LIMIT - logit]
+                if digit < num_digits - 1:
+                    table = digits[starts[digit] + wanted]
+                    for i in range(size):
+                        sketch[i] += table[i]
+            if best < 0 or price < best:
+                best, choice = price, option
+        if choice >= 0:
+            for digit in range(num_digits):
+                positions[position, digit] = options[position, choice, digit]
         for digit in range(num_digits):
             for i in range(size):
                 change[i] = start[i] >> HIDDEN_SHIFT

@@ -59,6 +59,15 @@ def squash() -> Ints:
     return table
 
 
+@cache
+def prices() -> Ints:
+    """Bits / 256 that a yes costs at every logit, (4095,); only an encoder that chooses needs them."""
+    return np.round(-256 * np.log2(squash() / (1 << BIT_BITS))).astype(np.int64)
+
+
+NO_CHOICE = (np.empty((0, 0, 0), np.int64), np.empty((0, 0), np.int64), np.empty(0, np.int64))
+
+
 @dataclass(frozen=True, eq=False)
 class Prior:
     """What a model knows of its indices before the first: the tables of `mixing`, all integers.
@@ -238,7 +247,7 @@ def encode(indices: Ints, prior: Prior, columns: int, max_bytes: int) -> bytes |
     digits = prior.to_digits(indices)
     capacity = max_bytes // 2
     words = np.zeros(capacity + 1, np.int64)
-    count, low, width = _coder()(False, digits, columns, words, capacity, 0, FULL, *prior.tables)
+    count, low, width = _coder()(False, digits, *NO_CHOICE, columns, words, capacity, 0, FULL, *prior.tables)
     if count < 0:
         return None
     last_word, num_bytes = shortest_tail(low, width)
@@ -261,7 +270,7 @@ def decode(data: bytes, count: int, prior: Prior, columns: int) -> Ints:
     window = int(words[0]) << 32 | int(words[1]) << 16 | int(words[2])
     digits = np.zeros((count, len(prior.levels)), np.int64)
     capacity = len(data) // 2
-    taken, code, width = _coder()(True, digits, columns, words[3:], capacity, window, FULL, *prior.tables)
+    taken, code, width = _coder()(True, digits, *NO_CHOICE, columns, words[3:], capacity, window, FULL, *prior.tables)
     if taken < 0:
         raise BitstreamError("entropy-coded data end too early: damaged, or made for another model")
     window = int(words[taken]) << 32 | int(words[taken + 1]) << 16 | int(words[taken + 2])
@@ -271,9 +280,35 @@ def decode(data: bytes, count: int, prior: Prior, columns: int) -> Ints:
     return prior.to_indices(digits)
 
 
+def choose(options: Ints, penalties: Ints, prior: Prior, columns: int) -> Ints:
+    """Picks an index for every position: the one that costs least, its bits here and its penalty together.
+
+    One position after the other, each with what the coder will have learnt from those before.
+
+    Args:
+        options: (n, M) indices, M at least 1.
+        penalties: (n, M) non-negative, in bits / 256.
+        prior: The model's.
+        columns: Positions in a row.
+
+    Returns:
+        (n,) indices.
+    """
+    count, num_options = options.shape
+    digits = prior.to_digits(options.ravel()).reshape(count, num_options, -1)
+    chosen = digits[:, 0].copy()
+    room = 2 * chosen.size * 16 + 1  # more than any indices take
+    words = np.zeros(room, np.int64)
+    _coder()(False, chosen, digits, penalties.astype(np.int64), prices(), columns, words, room, 0, FULL, *prior.tables)
+    return prior.to_indices(chosen)
+
+
 def code(
     decoding: bool,
     positions: Ints,
+    options: Ints,
+    penalties: Ints,
+    price: Ints,
     columns: int,
     words: Ints,
     capacity: int,
@@ -296,6 +331,9 @@ def code(
     Args:
         decoding: Whether `positions` is filled from `words`, or the other way round.
         positions: (n, D) digits of the indices.
+        options: (n, M, D) from which encoding chooses them; M = 0 for no choice.
+        penalties: (n, M) what each option costs besides its bits.
+        price: `prices()`.
         columns: Positions in a row.
         words: The payload's words from the fourth on and zeros after them, or room for as many as `capacity`.
         capacity: How many words there may be.
@@ -318,6 +356,23 @@ def code(
             else:
                 total += first[neighbour, -1]
         total += ((trend >> SPEED_BITS)[:, :, None] * trend_weights).sum((0, 1))
+        if options.shape[1]:
+            costs = penalties[position].copy()
+            for option, wanted in enumerate(options[position]):
+                sketch = total.copy()
+                for digit, start in enumerate(starts.tolist()):
+                    hidden = np.clip(sketch >> HIDDEN_SHIFT, 0, HIGHEST)
+                    below, above = 0, int(levels[digit])
+                    while above - below > 1:
+                        middle = (below + above) >> 1
+                        logit = int(hidden @ weights[start - digit + middle - 1]) >> LOGIT_SHIFT
+                        logit = min(max(logit, -LOGIT_LIMIT), LOGIT_LIMIT)
+                        bit = wanted[digit] >= middle
+                        below, above = (middle, above) if bit else (below, middle)
+                        costs[option] += price[LOGIT_LIMIT + (logit if bit else -logit)]
+                    if digit < len(starts) - 1:
+                        sketch += digits[start + below]
+            place[:] = options[position, int(np.argmin(costs))]
         for digit, start in enumerate(starts.tolist()):
             hidden = np.clip(total >> HIDDEN_SHIFT, 0, HIGHEST)
             below, above = 0, int(levels[digit])
