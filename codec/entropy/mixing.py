@@ -295,7 +295,7 @@ def choose(options: Ints, penalties: Ints, prior: Prior, columns: int) -> Ints:
         (n,) indices.
     """
     count, num_options = options.shape
-    digits = prior.to_digits(options.ravel()).reshape(count, num_options, -1)
+    digits = prior.to_digits(options.ravel()).reshape(count, num_options, len(prior.levels))
     chosen = digits[:, 0].copy()
     room = 2 * chosen.size * 16 + 1  # more than any indices take
     words = np.zeros(room, np.int64)
