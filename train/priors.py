@@ -207,7 +207,7 @@ def fit_prior(grids: list[Grid], codec: Codec, size: int, steps: int = STEPS) ->
     np.add.at(sums, rows_of.ravel(), np.repeat(vectors, len(levels), 0))
     np.add.at(counts, rows_of.ravel(), 1)
     device = next(codec.parameters()).device
-    with torch.random.fork_rng():
+    with torch.enable_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
         net = PriorNet(levels, torch.from_numpy(sums / counts[:, None]).float(), len(offsets) + len(SPEEDS)).to(device)
         lengths = [grid.size for grid in grids]
