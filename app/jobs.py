@@ -163,7 +163,9 @@ class Workshop:
     def info(self, path: str | Path) -> dict[str, str]:
         """What `python -m codec.info` prints of a .bin. Raises BitstreamError where it is damaged, or is none."""
         with Path(path).open("rb") as file:
-            record = describe(scan(file), {card.model_id: card.name for card in self.models.cards.values()})
+            record = describe(
+                scan(file), {key: c.name for c in self.models.cards.values() for key in (c.base_id, c.model_id)}
+            )
         record["model"] = record["model"] or "not among the installed models"
         return {
             key.replace("_", " "): f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -24,7 +24,12 @@ def load(name: str | None = None, medium: str | None = None, device: str = "cpu"
 
 
 def compress(
-    data: bytes, codebook_size: int | None = None, model: coding.Model | None = None, *, mono: bool = False
+    data: bytes,
+    codebook_size: int | None = None,
+    model: coding.Model | None = None,
+    *,
+    mono: bool = False,
+    effort: int = 0,
 ) -> bytes:
     """Compresses the bytes of a picture or recording file.
 
@@ -33,6 +38,7 @@ def compress(
         codebook_size: K; by default 1024.
         model: By default the best of the medium.
         mono: Mixes the channels of a recording into one.
+        effort: 0 to 9: how much nearness of the codes to give up for fewer bits.
 
     Returns:
         A bitstream of format version 1.
@@ -46,9 +52,9 @@ def compress(
     size = model.codec.bottleneck.check_size(codebook_size)
     out = io.BytesIO()
     if medium == "image":
-        coding.compress_image(load_image(io.BytesIO(data)), out, model, size)
+        coding.compress_image(load_image(io.BytesIO(data)), out, model, size, effort)
     else:
-        coding.compress_speech(*coding.open_speech(io.BytesIO(data), mono), out, model, size)
+        coding.compress_speech(*coding.open_speech(io.BytesIO(data), mono), out, model, size, effort)
     return out.getvalue()
 
 
@@ -62,7 +68,7 @@ def decompress(
         ModelError: The model that it names is not here, or is not `model`.
     """
     reader = Reader(io.BytesIO(data), limits)
-    if model is None or model.card.model_id != reader.header.model_id:
+    if model is None or not model.card.answers_to(reader.header.model_id):
         card = cards.find(str(model.card.path) if model else None, model_id=reader.header.model_id)
         model = coding.load(card)
     out = io.BytesIO()

@@ -15,18 +15,20 @@ Shapes: A streams of indices (one per audio channel; one for a picture), G codeb
 
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.entropy import MAX_CODES, decode_indices, encode_indices, max_encoded_size
+from codec.entropy import MAX_CODES, NO_TABLES, Tables, decode_indices, encode_indices, max_encoded_size
+from codec.entropy.mixing import columns_of
 from codec.errors import BitstreamError
 
 MAGIC = b"\x8dCDC\r\n\x1a\n"
-MAJOR, MINOR = 1, 0
+MAJOR = 1
+MINOR = 0  # of a file whose model has no prior, else 1
 FIRST_CHUNK = len(MAGIC) + 2  # offset in bytes
 
 MAX_CHUNK_POSITIONS = 1 << 16
@@ -45,7 +47,6 @@ DAMAGED = "the file is damaged: copy it again"
 CUT_SHORT = "it was cut short: copy it again"
 
 Medium = Literal["speech", "image"]
-Table = NDArray[np.int64]
 Indices = NDArray[np.int64]
 
 
@@ -165,7 +166,7 @@ def _varint(value: int) -> bytes:
     return bytes(octets)
 
 
-def _checksum(indices: Indices, value: int = 0) -> int:
+def checksum_of(indices: Indices, value: int = 0) -> int:
     """Continues the index checksum: CRC-32 of (A, G, n) indices as big-endian u32."""
     return zlib.crc32(indices.astype(">u4").tobytes(), value)
 
@@ -183,14 +184,14 @@ class Writer:
     Args:
         file: A buffered binary file open for writing; it need not seek, and stays open.
         header: Written at once.
-        tables: (G, K) coder tables of the model, or None for fixed width only.
+        tables: The model's coder tables.
 
     Attributes:
         total_bytes: Bytes written so far.
         payload_bytes: Those of them that are encoded indices, not container.
     """
 
-    def __init__(self, file: BinaryIO, header: Header, tables: Table | None) -> None:
+    def __init__(self, file: BinaryIO, header: Header, tables: Tables = NO_TABLES) -> None:
         self.total_bytes = 0
         self.payload_bytes = 0
         self._file = file
@@ -199,7 +200,7 @@ class Writer:
         self._num_positions = 0
         self._index_checksum = 0
         self._finished = False
-        self._put(MAGIC + bytes([MAJOR, MINOR]))
+        self._put(MAGIC + bytes([MAJOR, MINOR if tables.prior is None else MINOR + 1]))
         self._put_chunk(b"H", _header_payload(header))
 
     def write(self, indices: Indices) -> None:
@@ -217,8 +218,12 @@ class Writer:
         if indices.ndim != 3 or indices.shape[:2] != (header.num_streams, header.num_codebooks):
             expected = f"({header.num_streams}, {header.num_codebooks}, n)"
             raise ValueError(f"indices must have shape {expected}, not {indices.shape}")
-        for start in range(0, indices.shape[2], header.max_chunk_positions):
-            self._write_chunk(indices[:, :, start : start + header.max_chunk_positions])
+        step = header.max_chunk_positions
+        if self._tables.prior is not None:  # whole rows, since a chunk is taken to start one
+            columns = columns_of(self._tables.prior, header.width, 1)
+            step -= step % min(columns, step)
+        for start in range(0, indices.shape[2], step):
+            self._write_chunk(indices[:, :, start : start + step])
 
     def finish(self, num_samples: int = 0) -> None:
         """Writes the end chunk; without it a file counts as cut short.
@@ -238,12 +243,13 @@ class Writer:
         self._finished = True
 
     def _write_chunk(self, indices: Indices) -> None:
-        encoded = [encode_indices(stream, self._header.num_codes, self._tables) for stream in indices]
+        header = self._header
+        encoded = [encode_indices(stream, header.num_codes, self._tables, header.width) for stream in indices]
         count = indices.shape[2]
         self._put_chunk(b"D", _varint(count) + b"".join(_varint(len(data)) + data for data in encoded))
         self.payload_bytes += sum(map(len, encoded))
         self._num_positions += count
-        self._index_checksum = _checksum(indices, self._index_checksum)
+        self._index_checksum = checksum_of(indices, self._index_checksum)
 
     def _put_chunk(self, kind: bytes, payload: bytes) -> None:
         body = kind + _varint(len(payload)) + payload
@@ -254,7 +260,7 @@ class Writer:
         self.total_bytes += len(data)
 
 
-class _Source:
+class Source:
     """Reads exactly what is asked for, and knows its offset in the file for the error messages.
 
     Args:
@@ -308,19 +314,26 @@ class _Source:
 class _Chunk:
     kind: int
     offset: int  # of the type byte
-    payload: _Source
+    payload: Source
 
 
 @dataclass(frozen=True, slots=True)
-class _Data:
+class Data:
     """A data chunk before its indices are decoded: one byte string per stream, with the offset of each."""
 
     count: int
     streams: list[tuple[int, bytes]]
 
+    @property
+    def num_bytes(self) -> int:
+        """Encoded indices alone."""
+        return sum(len(encoded) for _, encoded in self.streams)
+
 
 @dataclass(frozen=True, slots=True)
-class _End:
+class End:
+    """What the end chunk says."""
+
     offset: int
     num_samples: int
     num_positions: int
@@ -343,12 +356,19 @@ class Reader:
     """
 
     def __init__(self, file: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> None:
-        self._source = _Source(file)
+        self._source = Source(file)
         self._limits = limits
-        self._end: _End | None = None
+        self._end: End | None = None
         self._started = False
         self.version = _read_version(self._source)
         self.header = _parse_header(self._next_chunk(), limits)
+
+    gaps: Sequence[tuple[int, int]] = ()  # a sound file has none; see `codec.salvage`
+
+    @property
+    def offset(self) -> int:
+        """Bytes read so far."""
+        return self._source.offset
 
     @property
     def num_samples(self) -> int:
@@ -365,14 +385,14 @@ class Reader:
         """Whether the end chunk was read."""
         return self._end is not None
 
-    def chunks(self, tables: Table | None) -> Iterator[Indices]:
+    def chunks(self, tables: Tables = NO_TABLES) -> Iterator[Indices]:
         """Decodes the data chunks in their order, and checks after the last that the file is complete and true.
 
         The indices of a chunk have passed the chunk's own CRC-32 when they are handed out; that the tables are the
         encoder's is certain only when the iterator ends without an error.
 
         Args:
-            tables: (G, K) coder tables of the model that the header names, or None if it has none.
+            tables: The coder tables of the model that the header names.
 
         Yields:
             (A, G, n) int64, each in [0, num_codes).
@@ -382,19 +402,12 @@ class Reader:
             ValueError: The tables hold something else than frequencies, or the chunks were read before.
         """
         header, checksum = self.header, 0
-        if tables is not None and tables.shape != (header.num_codebooks, header.num_codes):
+        if not tables.fit(header.num_codebooks, header.num_codes):
             shape = (header.num_codebooks, header.num_codes)
-            raise BitstreamError(
-                f"the header's codebooks {shape} are not the model's {tables.shape}; {DAMAGED}", FIRST_CHUNK
-            )
+            raise BitstreamError(f"the header's codebooks {shape} are not the model's; {DAMAGED}", FIRST_CHUNK)
         for data in self._data_chunks():
-            indices = np.empty((header.num_streams, header.num_codebooks, data.count), np.int64)
-            for stream, (offset, encoded) in zip(indices, data.streams, strict=True):
-                try:
-                    stream[:] = decode_indices(encoded, header.num_codebooks, data.count, header.num_codes, tables)
-                except BitstreamError as error:
-                    raise BitstreamError(str(error), offset) from None
-            checksum = _checksum(indices, checksum)
+            indices = decode_data(data, header, tables)
+            checksum = checksum_of(indices, checksum)
             yield indices
         end = self._known_end()
         if checksum != end.index_checksum:
@@ -403,25 +416,25 @@ class Reader:
                 end.offset,
             )
 
-    def _known_end(self) -> _End:
+    def _known_end(self) -> End:
         if self._end is None:
             raise ValueError("the end of the file is not read yet: exhaust chunks() first")
         return self._end
 
-    def _data_chunks(self) -> Iterator[_Data]:
+    def _data_chunks(self) -> Iterator[Data]:
         """Yields every data chunk undecoded; at the end all is checked but the index checksum."""
         if self._started:
             raise ValueError("the chunks of a reader can be read only once")
         self._started = True
         num_positions = 0
         while (chunk := self._next_chunk()).kind == ord("D"):
-            data = _parse_data(chunk, self.header)
+            data = parse_data(chunk.payload, chunk.offset, self.header)
             num_positions += data.count
             self._check_positions(num_positions, chunk.offset)
             yield data
         if chunk.kind != ord("E"):
             _refuse_order(chunk, "a data or end chunk")
-        end = _parse_end(chunk)
+        end = parse_end(chunk.payload, chunk.offset)
         if end.num_positions != num_positions:
             raise BitstreamError(
                 f"the file holds {num_positions} positions but should hold {end.num_positions}; {DAMAGED}", chunk.offset
@@ -449,7 +462,7 @@ class Reader:
             if zlib.crc32(kind + _varint(length) + payload) != int.from_bytes(checksum, "big"):
                 raise BitstreamError(f"the CRC-32 of a chunk of type {kind.decode()} does not match; {DAMAGED}", offset)
             if kind.isupper():
-                return _Chunk(kind[0], offset, _Source(io.BytesIO(payload), start, "chunk", DAMAGED))
+                return _Chunk(kind[0], offset, Source(io.BytesIO(payload), start, "chunk", DAMAGED))
 
     def _check_positions(self, num_positions: int, offset: int) -> None:
         if self.header.medium == "image":
@@ -463,7 +476,7 @@ class Reader:
                 offset,
             )
 
-    def _check_samples(self, end: _End) -> None:
+    def _check_samples(self, end: End) -> None:
         if self.header.medium == "image":
             if end.num_samples != 0:
                 raise BitstreamError(f"a picture declares {end.num_samples} audio samples; {DAMAGED}", end.offset)
@@ -476,7 +489,7 @@ class Reader:
             )
 
 
-def _read_version(source: _Source) -> tuple[int, int]:
+def _read_version(source: Source) -> tuple[int, int]:
     """Reads magic and version, and says what it is that was found instead."""
     magic = source.take_up_to(len(MAGIC))
     if not magic:
@@ -528,31 +541,44 @@ def _parse_header(chunk: _Chunk, limits: Limits) -> Header:
     return header
 
 
-def _parse_data(chunk: _Chunk, header: Header) -> _Data:
-    payload = chunk.payload
+def decode_data(data: Data, header: Header, tables: Tables) -> Indices:
+    """The indices of a data chunk, (A, G, n) int64. Raises BitstreamError where a coder finds damage."""
+    indices = np.empty((header.num_streams, header.num_codebooks, data.count), np.int64)
+    for stream, (offset, encoded) in zip(indices, data.streams, strict=True):
+        try:
+            stream[:] = decode_indices(
+                encoded, header.num_codebooks, data.count, header.num_codes, tables, header.width
+            )
+        except BitstreamError as error:
+            raise BitstreamError(str(error), offset) from None
+    return indices
+
+
+def parse_data(payload: Source, offset: int, header: Header) -> Data:
+    """A data chunk's payload; `offset` is the chunk's, for messages."""
     count = payload.varint("the number of positions")
     if not 1 <= count <= header.max_chunk_positions:
         raise BitstreamError(
-            f"a data chunk declares {count} positions, not 1 to {header.max_chunk_positions}; {DAMAGED}", chunk.offset
+            f"a data chunk declares {count} positions, not 1 to {header.max_chunk_positions}; {DAMAGED}", offset
         )
     longest = max_encoded_size(header.num_codebooks * count, header.num_codes)
     streams = []
     for _ in range(header.num_streams):
         length = payload.varint("the length of encoded indices")
         if not 1 <= length <= longest:
-            raise BitstreamError(f"{length} bytes of encoded indices, not 1 to {longest}; {DAMAGED}", chunk.offset)
+            raise BitstreamError(f"{length} bytes of encoded indices, not 1 to {longest}; {DAMAGED}", offset)
         streams.append((payload.offset, payload.take(length, "encoded indices")))
     payload.expect_end("bytes follow the encoded indices")
-    return _Data(count, streams)
+    return Data(count, streams)
 
 
-def _parse_end(chunk: _Chunk) -> _End:
-    payload = chunk.payload
+def parse_end(payload: Source, offset: int) -> End:
+    """An end chunk's payload; `offset` is the chunk's, for messages."""
     num_samples = payload.varint("the number of samples")
     num_positions = payload.varint("the number of positions")
     index_checksum = int.from_bytes(payload.take(4, "the index checksum"), "big")
     payload.expect_end("bytes follow the index checksum")
-    return _End(chunk.offset, num_samples, num_positions, index_checksum)
+    return End(offset, num_samples, num_positions, index_checksum)
 
 
 def scan(file: BinaryIO) -> Summary:
@@ -567,7 +593,7 @@ def scan(file: BinaryIO) -> Summary:
     num_chunks = payload_bytes = 0
     for data in reader._data_chunks():
         num_chunks += 1
-        payload_bytes += sum(len(encoded) for _, encoded in data.streams)
+        payload_bytes += data.num_bytes
     return Summary(
         header=reader.header,
         version=reader.version,
@@ -575,11 +601,11 @@ def scan(file: BinaryIO) -> Summary:
         num_positions=reader.num_positions,
         num_samples=reader.num_samples,
         payload_bytes=payload_bytes,
-        file_bytes=reader._source.offset,
+        file_bytes=reader.offset,
     )
 
 
-def pack(header: Header, indices: Indices, num_samples: int, tables: Table | None) -> bytes:
+def pack(header: Header, indices: Indices, num_samples: int = 0, tables: Tables = NO_TABLES) -> bytes:
     """Makes a whole file in memory; the arguments are those of `Writer`, `Writer.write` and `Writer.finish`."""
     file = io.BytesIO()
     writer = Writer(file, header, tables)
@@ -588,12 +614,12 @@ def pack(header: Header, indices: Indices, num_samples: int, tables: Table | Non
     return file.getvalue()
 
 
-def unpack(data: bytes, tables: Table | None, limits: Limits = DEFAULT_LIMITS) -> tuple[Header, Indices, int]:
+def unpack(data: bytes, tables: Tables = NO_TABLES, limits: Limits = DEFAULT_LIMITS) -> tuple[Header, Indices, int]:
     """Reads a whole file in memory.
 
     Args:
         data: The file.
-        tables: (G, K) coder tables, or None.
+        tables: The model's coder tables.
         limits: Refuse anything larger.
 
     Returns:

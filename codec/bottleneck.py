@@ -100,6 +100,10 @@ class Bottleneck(nn.Module, ABC):
     def decode(self, indices: Tensor, codebook_size: int | None = None) -> Tensor:
         """(B, G, *S) -> (B, D, *S) float32. Deterministic, whatever the mode."""
 
+    def target(self, z: Tensor) -> Tensor | None:  # noqa: ARG002
+        """(B, D_in, *S) -> (B, D, *S): the vectors whose nearest codes `encode` takes; None if it has another rule."""
+        return None
+
     def anneal(self, progress: float) -> None:
         """Moves schedules (a temperature, say) to `progress` in [0, 1]. Most methods have none."""
 

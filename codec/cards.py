@@ -1,10 +1,11 @@
 """Model files and their cards: list, find, read, verify. No torch, so that `codec.info` and `--help` start at once.
 
     NAME.json         the card: configuration, identity, licence, how it was trained, what it reaches
-    NAME.safetensors  encoder.*, decoder.* (float16), bottleneck.* (exact), tables.K (integer coder tables)
+    NAME.safetensors  encoder.*, decoder.* (float16), bottleneck.* (exact), tables.K and prior.K.* (integers)
 
 The identity is a hash over the canonical configuration and every tensor; a bitstream carries it, so that a model other
-than the one that wrote a file is refused by name instead of decoding to noise.
+than the one that wrote a file is refused by name instead of decoding to noise. A model also answers to the identity it
+had before it was given priors (`train.tables`), for files that were written without.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from safetensors.numpy import load_file
 from codec.errors import ModelError
 
 MODEL_ID_BYTES = 16
+PRIOR = "prior."  # how the tensors of the mixing coder's priors begin
 PACKAGE = Path(__file__).parent
 # A wheel carries the assets inside the package; in a source tree they lie beside it.
 MODELS_FOLDER = next((p for p in (PACKAGE / "assets/models", PACKAGE.parent / "assets/models") if p.is_dir()), PACKAGE)
@@ -43,6 +45,7 @@ class Card:
         path: The card's file; the weights lie beside it with suffix .safetensors.
         name: <medium>-<bottleneck>, say "speech-fsp".
         model_id: 16 bytes.
+        base_id: What `model_id` is without the priors of the mixing coder; the same where there are none.
         config: What `CodecConfig.from_dict` takes.
         num_codes: Offered codebook size -> number of codes it really has.
         tokens_per_unit: Tokens per second of one channel (speech) or per pixel (image).
@@ -52,6 +55,7 @@ class Card:
     path: Path
     name: str
     model_id: bytes
+    base_id: bytes
     config: Mapping[str, Any]
     num_codes: Mapping[int, int]
     tokens_per_unit: float
@@ -71,6 +75,10 @@ class Card:
         except (AttributeError, TypeError, ValueError) as error:
             raise ModelError(f"{self.path}: the card's results are not readable ({error}); measure again") from None
 
+    def answers_to(self, model_id: bytes) -> bool:
+        """Whether a file that names `model_id` is this model's."""
+        return model_id in (self.model_id, self.base_id)
+
     def read(self) -> Tensors:
         """All tensors, verified against the card. Raises ModelError where the file is missing, damaged or another's."""
         path = self.path.with_suffix(".safetensors")
@@ -78,7 +86,8 @@ class Card:
             tensors: Tensors = load_file(path)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{path}: cannot read the weights ({error}); install the model again") from None
-        if identity(self.config, tensors) != self.model_id:
+        base = {name: tensor for name, tensor in tensors.items() if not name.startswith(PRIOR)}
+        if (identity(self.config, tensors), identity(self.config, base)) != (self.model_id, self.base_id):
             raise ModelError(f"{path}: the weights are not those of the card; install the model again")
         return tensors
 
@@ -105,6 +114,7 @@ def read_card(path: Path) -> Card:
             path=path,
             name=data["name"],
             model_id=bytes.fromhex(data["model_id"]),
+            base_id=bytes.fromhex(data.get("base_id", data["model_id"])),
             config=data["config"],
             num_codes={int(k): int(v) for k, v in data["num_codes"].items()},
             tokens_per_unit=float(data["tokens_per_unit"]),
@@ -141,7 +151,7 @@ def find(name: str | None = None, medium: str | None = None, model_id: bytes | N
         cards = list_cards()
     candidates = [card for card in cards if name in (None, card.name)]
     if model_id is not None and candidates:
-        matching = [card for card in candidates if card.model_id == model_id]
+        matching = [card for card in candidates if card.answers_to(model_id)]
         if not matching:
             have = ", ".join(f"{card.name} ({card.model_id.hex()[:8]})" for card in candidates)
             raise ModelError(

@@ -14,24 +14,34 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from math import log as natural_log
+from math import prod
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from codec.bitstream import Header, Reader, Writer
-from codec.cards import Card
+from codec.cards import PRIOR, Card, Tensors
+from codec.entropy import NO_TABLES, Prior, Tables
+from codec.entropy.mixing import choose, columns_of
 from codec.errors import BitstreamError, MediaError, ModelError
-from codec.media import AudioReader, Pixels, Samples, resample
+from codec.media import AudioReader, Pixels, Samples, WavPipe, resample
 from codec.model import Codec, CodecConfig, Medium, build
 from codec.nets.speech import SAMPLE_RATE
+from codec.salvage import Salvage
 
 log = logging.getLogger("codec")
 
 FRAMES_PER_WINDOW = 2000  # 12 s of speech
 ROWS_PER_WINDOW = 64  # latent rows of a picture, 512 pixels; fewer where they are long
 FEWEST_ROWS = 8
+GREY = 128
+MAX_EFFORT = 9
+EFFORT_UNIT = 16
+CHOICES = 16  # nearest codes that an effort looks at
 POSITIONS_PER_WINDOW = 1 << 15  # 2 megapixels
 RESAMPLE_SECONDS = 10  # whole seconds hold whole numbers of samples at every rate, so windows line up
 
@@ -41,13 +51,13 @@ class Model:
     """A loaded model: nets, coder tables and card.
 
     Attributes:
-        tables: Codebook size -> (G, num_codes) integer frequencies.
+        tables: Codebook size -> what its coders know.
         device: Where the nets run.
     """
 
     card: Card
     codec: Codec
-    tables: dict[int, NDArray[np.int64]]
+    tables: dict[int, Tables]
     device: torch.device
 
 
@@ -58,9 +68,9 @@ def load(card: Card, device: str = "cpu") -> Model:
         ModelError: Damaged, of an unknown kind, or tensors that do not fit its configuration.
     """
     tensors = card.read()
-    tables = {int(k.split(".")[1]): v.astype(np.int64) for k, v in tensors.items() if k.startswith("tables.")}
-    weights = {k: torch.from_numpy(v) for k, v in tensors.items() if not k.startswith("tables.")}
+    weights = {k: torch.from_numpy(v) for k, v in tensors.items() if not k.startswith(("tables.", PRIOR))}
     try:
+        tables = {size: _tables(tensors, size) for size in card.num_codes}
         codec = build(CodecConfig.from_dict(card.config))
         unused = {
             f"bottleneck.{k}": v for k, v in codec.bottleneck.named_buffers() if k in codec.bottleneck.training_state
@@ -79,6 +89,15 @@ def load(card: Card, device: str = "cpu") -> Model:
     return Model(card, codec, tables, target)
 
 
+def _tables(tensors: Tensors, size: int) -> Tables:
+    """The coder tables of one codebook size in a model file. Raises ValueError, TypeError or KeyError on bad ones."""
+    frequencies = tensors.get(f"tables.{size}")
+    prior = {k.split(".")[2]: v for k, v in tensors.items() if k.startswith(f"{PRIOR}{size}.")}
+    return Tables(
+        None if frequencies is None else frequencies.astype(np.int64), Prior.from_tensors(prior) if prior else None
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """What was written: the bitstream's bytes, those of them that are indices, and the size of what went in.
@@ -92,7 +111,13 @@ class Written:
 
 
 def compress_speech(
-    blocks: Iterable[Samples], sample_rate: int, channels: int, file: BinaryIO, model: Model, codebook_size: int
+    blocks: Iterable[Samples],
+    sample_rate: int,
+    channels: int,
+    file: BinaryIO,
+    model: Model,
+    codebook_size: int,
+    effort: int = 0,
 ) -> Written:
     """Codes a recording, channel by channel, in constant memory.
 
@@ -102,27 +127,27 @@ def compress_speech(
         channels: C.
         file: Receives the bitstream; need not seek.
         codebook_size: One of the model's.
+        effort: 0 to `MAX_EFFORT`: how much nearness to give up for fewer bits.
     """
     _need(model, "speech")
     if sample_rate > SAMPLE_RATE:
         log.warning("recorded at %g kHz, coded at 16 kHz: sounds above 8 kHz are lost", sample_rate / 1000)
     header = _header(model, codebook_size, channels=channels, sample_rate=sample_rate)
-    writer = Writer(file, header, model.tables.get(codebook_size))
-    counted = _Counter(blocks)
+    writer = Writer(file, header, model.tables.get(codebook_size, NO_TABLES))
+    counted, chooser = _Counter(blocks), _Chooser(model, codebook_size, effort)
     stride = model.codec.stride
     signal = _at_rate(counted, sample_rate, SAMPLE_RATE)
     for window, left, core in windows(signal, FRAMES_PER_WINDOW * stride, model.codec.context * stride):
         x = torch.from_numpy(np.ascontiguousarray(window.T))[:, None].to(model.device)
-        with torch.inference_mode():
-            indices = model.codec.encode(x, codebook_size)
         first = left // stride
-        writer.write(indices[..., first : first + -(-core // stride)].cpu().numpy())
+        writer.write(chooser(x, slice(first, first + -(-core // stride))))
+        file.flush()  # whoever listens at the other end of a pipe gets each chunk at once
     writer.finish(counted.total)
     return Written(writer.total_bytes, writer.payload_bytes, counted.total / sample_rate)
 
 
-def decompress_speech(reader: Reader, model: Model) -> Iterator[Samples]:
-    """Decodes a recording: (n, C) float32 blocks at the original rate, in constant memory.
+def decompress_speech(reader: Reader | Salvage, model: Model) -> Iterator[Samples]:
+    """Decodes a recording: (n, C) float32 blocks at the original rate, in constant memory; silence where it is lost.
 
     Raises:
         BitstreamError: Damaged, or of a length that does not fit its indices.
@@ -130,6 +155,8 @@ def decompress_speech(reader: Reader, model: Model) -> Iterator[Samples]:
     _need(model, "speech")
     _check_header(reader.header, model)
     header, codec = reader.header, model.codec
+    if isinstance(reader, Salvage) and not reader.length_known:
+        reader.num_samples = reader.num_positions * codec.stride * header.sample_rate // SAMPLE_RATE
     written = 0
     for block in _at_rate(_speech_at_model_rate(reader, model), SAMPLE_RATE, header.sample_rate):
         if reader.finished:  # the last blocks: the signal was padded to whole frames
@@ -137,41 +164,44 @@ def decompress_speech(reader: Reader, model: Model) -> Iterator[Samples]:
         written += len(block)
         yield block
     expected = codec.grid((-(-reader.num_samples * SAMPLE_RATE // header.sample_rate),))[0]
-    if reader.num_positions != expected or written != reader.num_samples:
+    if isinstance(reader, Reader) and (reader.num_positions != expected or written != reader.num_samples):
         raise BitstreamError(
             f"{reader.num_samples} samples do not fit {reader.num_positions} positions; the file is damaged"
         )
 
 
-def _speech_at_model_rate(reader: Reader, model: Model) -> Iterator[Samples]:
+def _speech_at_model_rate(reader: Reader | Salvage, model: Model) -> Iterator[Samples]:
     codec, size = model.codec, reader.header.codebook_size
-    chunks = (chunk.transpose(2, 0, 1) for chunk in reader.chunks(model.tables.get(size)))  # positions first
+    chunks = (chunk.transpose(2, 0, 1) for chunk in reader.chunks(tables_for(reader.header, model)))  # positions first
+    first = 0
     for window, left, core in windows(chunks, FRAMES_PER_WINDOW, codec.context):
         indices = torch.from_numpy(np.ascontiguousarray(window.transpose(1, 2, 0))).to(model.device)
         with torch.inference_mode():
             x = codec.decode(indices, (len(window) * codec.stride,), size)[:, 0]
-        yield np.ascontiguousarray(x[:, left * codec.stride : (left + core) * codec.stride].cpu().numpy().T)
+        block = np.ascontiguousarray(x[:, left * codec.stride : (left + core) * codec.stride].cpu().numpy().T)
+        for start, stop in reader.gaps:
+            block[max(start - first, 0) * codec.stride : max(stop - first, 0) * codec.stride] = 0
+        first += core
+        yield block
 
 
-def compress_image(pixels: Pixels, file: BinaryIO, model: Model, codebook_size: int) -> Written:
-    """Codes a picture, (H, W, 3) uint8, a strip of rows at a time."""
+def compress_image(pixels: Pixels, file: BinaryIO, model: Model, codebook_size: int, effort: int = 0) -> Written:
+    """Codes a picture, (H, W, 3) uint8, a strip of rows at a time; `effort` as for speech."""
     _need(model, "image")
     height, width = pixels.shape[:2]
     header = _header(model, codebook_size, channels=3, height=height, width=width)
-    writer = Writer(file, header, model.tables.get(codebook_size))
-    stride = model.codec.stride
+    writer = Writer(file, header, model.tables.get(codebook_size, NO_TABLES))
+    stride, chooser = model.codec.stride, _Chooser(model, codebook_size, effort, width)
     for window, left, core in windows([pixels], _rows(width, stride) * stride, model.codec.context * stride):
         x = torch.from_numpy(np.ascontiguousarray(window)).to(model.device).movedim(-1, 0)[None].float() / 255
-        with torch.inference_mode():
-            indices = model.codec.encode(x, codebook_size)
         first = left // stride
-        writer.write(indices[:, :, first : first + -(-core // stride)].flatten(2).cpu().numpy())
+        writer.write(chooser(x, slice(first, first + -(-core // stride))))
     writer.finish()
     return Written(writer.total_bytes, writer.payload_bytes, float(height * width))
 
 
-def decompress_image(reader: Reader, model: Model) -> Pixels:
-    """Decodes a picture to (H, W, 3) uint8.
+def decompress_image(reader: Reader | Salvage, model: Model) -> Pixels:
+    """Decodes a picture to (H, W, 3) uint8; grey where it is lost.
 
     Raises:
         BitstreamError: Damaged, or of a size that does not fit its indices.
@@ -181,7 +211,7 @@ def decompress_image(reader: Reader, model: Model) -> Pixels:
     header, codec, size = reader.header, model.codec, reader.header.codebook_size
     rows, columns = codec.grid((header.height, header.width))
     runs, count = [], 0
-    for chunk in reader.chunks(model.tables.get(size)):
+    for chunk in reader.chunks(tables_for(reader.header, model)):
         count += chunk.shape[2]
         if count > rows * columns:
             break
@@ -201,7 +231,16 @@ def decompress_image(reader: Reader, model: Model) -> Pixels:
         strip = strip[: header.height - top].mul(255).round().clamp(0, 255).to(torch.uint8)
         pixels[top : top + len(strip)] = strip.cpu().numpy()
         top += len(strip)
+    for start, stop in reader.gaps:
+        for position in range(start, stop):
+            row, column = (codec.stride * place for place in divmod(position, columns))
+            pixels[row : row + codec.stride, column : column + codec.stride] = GREY
     return pixels
+
+
+def num_positions(header: Header, model: Model) -> int | None:
+    """How many positions a file should hold, where its header tells: a picture's."""
+    return prod(model.codec.grid((header.height, header.width))) if header.medium == "image" else None
 
 
 def _rows(width: int, stride: int) -> int:
@@ -265,12 +304,60 @@ def to_mono(blocks: Iterable[Samples]) -> Iterator[Samples]:
         yield block.mean(1, keepdims=True, dtype=np.float32)
 
 
-def open_speech(file: BinaryIO, mono: bool) -> tuple[Iterator[Samples], int, int]:
+def open_speech(file: BinaryIO | WavPipe, mono: bool) -> tuple[Iterator[Samples], int, int]:
     """A recording's blocks, sample rate in Hz and channels; the channels mixed into one if `mono`."""
-    reader = AudioReader(file)
+    reader = file if isinstance(file, WavPipe) else AudioReader(file)
     if mono:
         return to_mono(reader.blocks()), reader.sample_rate, 1
     return reader.blocks(), reader.sample_rate, reader.channels
+
+
+class _Chooser:
+    """Indices for windows of a signal: the nearest ones or, with an effort, those that are near and cost few bits.
+
+    A code at squared distance d costs d + lambda * bits. At high rates the distortion of a D-dimensional quantiser
+    falls as 2^(-2 bits / D), so that lambda = D's derivative = 2 ln 2 / D times the mean distortion trades bits for
+    distortion at the rate at which a larger codebook would; an effort of `EFFORT_UNIT` means that.
+
+    Args:
+        effort: 0 for the nearest.
+
+    Raises:
+        ModelError: This model's codes have no order of nearness, or it has no prior.
+    """
+
+    def __init__(self, model: Model, codebook_size: int, effort: int, width: int = 0) -> None:
+        self._model, self._size, self._effort, self._width = model, codebook_size, effort, width
+        self._prior = model.tables.get(codebook_size, NO_TABLES).prior
+        if effort and (self._prior is None or model.codec.bottleneck.target(torch.zeros(1)) is None):
+            raise ModelError(f"{model.card.name} cannot choose among codes; leave --effort out")
+
+    def __call__(self, x: Tensor, cut: slice) -> NDArray[np.int64]:
+        """(B, C, *N) -> (B, G, n): the indices of a window, of which `cut` is the core along the first axis."""
+        codec = self._model.codec
+        with torch.inference_mode():
+            if not self._effort or self._prior is None:
+                return np.asarray(codec.encode(x, self._size)[:, :, cut].flatten(2).cpu().numpy())
+            z = codec.encoder(codec._pad(x))[:, :, cut]
+            return np.stack([self._choose(sample, self._prior)[None] for sample in z])
+
+    def _choose(self, z: Tensor, prior: Prior) -> NDArray[np.int64]:
+        """(D_in, *S) -> (n,)."""
+        bottleneck = self._model.codec.bottleneck
+        target = cast(Tensor, bottleneck.target(z[None]))
+        every = torch.arange(bottleneck.num_codes(self._size), device=z.device)[None, None]
+        codes = bottleneck.decode(every, self._size)[0].T  # (K, D)
+        tokens = target[0].flatten(1).T  # (n, D)
+        few = min(CHOICES, len(codes))
+        parts = [torch.cdist(part, codes).topk(few, largest=False, sorted=True) for part in torch.split(tokens, 256)]
+        options = torch.cat([part.indices for part in parts]).cpu().numpy()
+        squares = torch.cat([part.values for part in parts]).double().square().cpu().numpy()
+        options[:, 0] = (
+            bottleneck.encode(z[None], self._size)[0, 0].flatten().cpu().numpy()
+        )  # where two are equally near
+        unit = max(2 * natural_log(2) / codes.shape[1] * self._effort / EFFORT_UNIT * squares[:, 0].mean(), 1e-12)
+        penalties = np.minimum(np.rint(256 * squares / unit), 1 << 40).astype(np.int64)
+        return choose(options, penalties, prior, columns_of(prior, self._width, len(options)))
 
 
 def _header(model: Model, codebook_size: int, **shape: int) -> Header:
@@ -287,6 +374,12 @@ def _header(model: Model, codebook_size: int, **shape: int) -> Header:
 def _need(model: Model, medium: str) -> None:
     if model.card.medium != medium:
         raise ModelError(f"{model.card.name} codes {model.card.medium}, not {medium}; choose a {medium} model")
+
+
+def tables_for(header: Header, model: Model) -> Tables:
+    """The coder tables that a file was written with: no prior, if it names the model that had none."""
+    tables = model.tables.get(header.codebook_size, NO_TABLES)
+    return tables if header.model_id == model.card.model_id else Tables(tables.frequencies)
 
 
 def _check_header(header: Header, model: Model) -> None:

@@ -6,22 +6,34 @@ stdout carries data or the report, stderr everything else. Torch is imported onl
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
 import sys
 import time
+import wave
 from collections.abc import Mapping
 from contextlib import suppress
 from math import inf, log2
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 
 from codec import __version__, cards
 from codec.bitstream import MAGIC, Limits, Reader, Summary, scan
 from codec.errors import MediaError, ModelError
-from codec.files import STDIO, reading, writing
-from codec.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES, AudioWriter, detect, load_image, save_image
+from codec.files import STDIO, Pipe, piping, spooling, writing
+from codec.media import (
+    AUDIO_SUFFIXES,
+    IMAGE_SUFFIXES,
+    AudioWriter,
+    WavPipe,
+    WavStream,
+    detect,
+    load_image,
+    save_image,
+)
+from codec.salvage import MAX_FILE_BYTES, Salvage
 from codec.terminal import UsageError, each, fail, print_line, progress, run
 
 if TYPE_CHECKING:
@@ -30,6 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("codec")
 
 HEAD = 16  # bytes that tell a medium
+SPEECH_RATE = 16000  # Hz, that of the nets, which are not imported here
 
 
 # ---------------------------------------------------------------------------------------------------------- compress
@@ -48,6 +61,14 @@ def compress_main(arguments: list[str] | None = None) -> int:
         metavar="R",
         help="instead of K: kbit/s a channel, or bits per pixel; nearest wins",
     )
+    parser.add_argument(
+        "--effort",
+        type=int,
+        default=0,
+        choices=range(10),
+        metavar="0-9",
+        help="choose codes that cost fewer bits over nearer ones: about 4 is a fair trade; default 0",
+    )
     parser.add_argument("--mono", action="store_true", help="mix the channels of a recording into one")
     parser.add_argument("-t", "--test", action="store_true", help="decode what was written and verify it")
     parser.add_argument("--list-models", action=_ListModels, nargs=0, help="list the shipped models and exit")
@@ -63,37 +84,60 @@ def _compress(options: argparse.Namespace) -> None:
 
 
 def _compress_file(source: str, target: str, options: argparse.Namespace, models: _Models) -> None:
-    with reading(source) as file, writing(target, options.force) as out:
-        head = file.read(HEAD)
-        file.seek(0)
+    with piping(source) as file, writing(target, options.force, stream=not options.test) as out, spooling() as spool:
+        head = file.peek(HEAD) if isinstance(file, Pipe) else file.read(HEAD)
+        if not isinstance(file, Pipe):
+            file.seek(0)
         if head.startswith(MAGIC):
             raise MediaError("this is a .bin already; give a recording or a picture")
         medium = detect(head)
         card = cards.find(options.model, medium if options.model is None else None)
         size = _choose_size(card, options)
-        report = _compress_one(file, out, medium, models.get(card), size, options)
+        recording = _streamed(file, head)
+        if isinstance(file, Pipe) and recording is None:
+            file = file.spooled(spool)
+        report = _compress_one(file, recording, out, medium, models.get(card), size, options)
         if options.test:
             _verify(out, models)
             report["verified"] = True
     _report(report | {"input": source, "output": target}, options, data_on_stdout=target == STDIO)
 
 
+def _streamed(file: BinaryIO | Pipe, head: bytes) -> WavPipe | None:
+    """A recording that can be coded while it still comes in: a plain .wav through a pipe. Else None."""
+    if not isinstance(file, Pipe) or (head[:4], head[8:12]) != (b"RIFF", b"WAVE"):
+        return None
+    try:
+        recording = WavPipe(cast(BinaryIO, file))
+    except (wave.Error, EOFError):
+        return None
+    file.forget()
+    return recording
+
+
 def _compress_one(
-    file: BinaryIO, out: BinaryIO, medium: str, model: Model, size: int, options: argparse.Namespace
+    file: BinaryIO | Pipe,
+    recording: WavPipe | None,
+    out: BinaryIO,
+    medium: str,
+    model: Model,
+    size: int,
+    options: argparse.Namespace,
 ) -> dict[str, Any]:
     from codec import coding
 
     start = time.perf_counter()
     if medium == "image":
-        pixels = load_image(file, options.max_pixels)
-        written = coding.compress_image(pixels, out, model, size)
+        pixels = load_image(cast(BinaryIO, file), options.max_pixels)
+        written = coding.compress_image(pixels, out, model, size, options.effort)
         shape: dict[str, Any] = {"width": pixels.shape[1], "height": pixels.shape[0]}
     else:
-        blocks, rate, channels = coding.open_speech(file, options.mono)
-        written = coding.compress_speech(progress(blocks, rate, options.quiet), rate, channels, out, model, size)
+        blocks, rate, channels = coding.open_speech(recording or cast(BinaryIO, file), options.mono)
+        heard = progress(blocks, rate, options.quiet)
+        written = coding.compress_speech(heard, rate, channels, out, model, size, options.effort)
         shape = {"duration_s": written.units, "sample_rate": rate, "channels": channels}
     elapsed_s = time.perf_counter() - start
-    bytes_in = file.seek(0, os.SEEK_END)
+    bytes_in = file.total if isinstance(file, Pipe) else file.seek(0, os.SEEK_END)
     return {
         "medium": medium,
         "model": model.card.name,
@@ -140,6 +184,9 @@ def decompress_main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "-t", "--test", action="store_true", help="verify only: decode and write nothing (OUT is left out)"
     )
+    parser.add_argument(
+        "--partial", action="store_true", help="decode what a damaged file still holds: silence or grey for the rest"
+    )
     parser.add_argument("--max-seconds", type=int, default=Limits().max_seconds, metavar="S", help="refuse longer ones")
     _add_common(parser)
     return run(parser, arguments, _decompress)
@@ -154,9 +201,17 @@ def _decompress(options: argparse.Namespace) -> None:
 def _decompress_file(
     source: str, target: str | None, options: argparse.Namespace, models: _Models, limits: Limits
 ) -> None:
-    with reading(source) as file:
-        reader = Reader(file, limits)
+    with piping(source) as pipe:
+        if isinstance(pipe, Pipe):
+            pipe.forget()
+        file = io.BytesIO(pipe.read(MAX_FILE_BYTES + 1)) if options.partial else cast(BinaryIO, pipe)
+        reader: Reader | Salvage = Reader(file, limits)
         card = cards.find(options.model, model_id=reader.header.model_id)
+        if options.partial:
+            from codec import coding
+
+            file.seek(0)
+            reader = Salvage(file, limits, coding.num_positions(reader.header, models.get(card)))
         if target is None:
             model, start = models.get(card), time.perf_counter()
             units = _decode(reader, model, None, "", quiet=True)
@@ -165,7 +220,8 @@ def _decompress_file(
             if target in models.written:
                 raise MediaError(f"{target} was written for another file of this run; rename one of them")
             models.written.add(target)
-            with writing(target, options.force) as out:
+            streamed = target == STDIO and reader.header.medium == "speech" and suffix == "wav"
+            with writing(target, options.force, stream=streamed) as out:
                 model, start = models.get(card), time.perf_counter()
                 units = _decode(reader, model, out, suffix, options.quiet)
         report = {
@@ -173,13 +229,32 @@ def _decompress_file(
             "model": card.name,
             "codebook_size": reader.header.codebook_size,
             "units": units,
-            "verified": target is None,
+            "verified": target is None and not reader.gaps,
             "elapsed_s": time.perf_counter() - start,
         }
+        if options.partial:
+            report |= _lost(reader, models.get(card))
     _report(report | {"input": source, "output": target}, options, data_on_stdout=target == STDIO)
 
 
-def _decode(reader: Reader, model: Model, out: BinaryIO | None, suffix: str, quiet: bool) -> float:
+def _lost(reader: Reader | Salvage, model: Model) -> dict[str, Any]:
+    """What a damaged file no longer held, said in a line: seconds of speech or positions of a picture."""
+    speech = reader.header.medium == "speech"
+    unit = model.codec.stride / SPEECH_RATE if speech else 1
+    lost = [[start * unit, stop * unit] for start, stop in reader.gaps]
+    if isinstance(reader, Salvage) and not reader.length_known:
+        log.warning("the end of the file is missing: the length is that of what was found")
+    total = sum(stop - start for start, stop in reader.gaps)
+    if total:
+        places = ", ".join(f"{start:.2f} to {stop:.2f}" if speech else f"{start} to {stop}" for start, stop in lost)
+        what = (
+            f"{total * unit:.2f} s (now silence)" if speech else f"{total} of {reader.num_positions} cells (now grey)"
+        )
+        log.warning("lost %s: %s", what, places)
+    return {"lost": lost}
+
+
+def _decode(reader: Reader | Salvage, model: Model, out: BinaryIO | None, suffix: str, quiet: bool) -> float:
     """Decodes to a media file, or only checks if there is none; returns seconds or pixels."""
     from codec import coding
 
@@ -188,13 +263,17 @@ def _decode(reader: Reader, model: Model, out: BinaryIO | None, suffix: str, qui
         if out is not None:
             save_image(out, pixels, suffix)
         return float(pixels.shape[0] * pixels.shape[1])
-    writer = AudioWriter(out, reader.header.sample_rate, reader.header.channels, suffix) if out is not None else None
-    for block in progress(coding.decompress_speech(reader, model), reader.header.sample_rate, quiet):
+    rate, channels = reader.header.sample_rate, reader.header.channels
+    writer: AudioWriter | WavStream | None = None
+    if out is not None:
+        seeks = out is not sys.stdout.buffer
+        writer = AudioWriter(out, rate, channels, suffix) if seeks else WavStream(out, rate, channels)
+    for block in progress(coding.decompress_speech(reader, model), rate, quiet):
         if writer is not None:
             writer.write(block)
     if writer is not None:
         writer.close()
-    return reader.num_samples / reader.header.sample_rate
+    return reader.num_samples / rate
 
 
 def _verify(out: BinaryIO, models: _Models) -> None:
@@ -234,11 +313,11 @@ def info_main(arguments: list[str] | None = None) -> int:
 def _info(options: argparse.Namespace) -> None:
     names: dict[bytes, str] = {}
     with suppress(ModelError):  # a damaged model is no reason not to describe a file
-        names = {card.model_id: card.name for card in cards.list_cards()}
+        names = {key: card.name for card in cards.list_cards() for key in (card.base_id, card.model_id)}
 
     def show(name: str, _: None) -> None:
-        with reading(name) as file:
-            record = {"file": name} | describe(scan(file), names)
+        with piping(name) as file:
+            record = {"file": name} | describe(scan(cast(BinaryIO, file)), names)
         if options.json:
             print(json.dumps(record))
         else:

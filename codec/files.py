@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import sys
@@ -46,28 +47,83 @@ def _walk_tar(source: Path) -> Iterator[tuple[str, bytes]]:
         raise MediaError(f"{source}: damaged tar ({error}); copy it again") from None
 
 
+class Pipe(io.RawIOBase):
+    """A stream that cannot seek, read as it comes; its beginning can be looked at, or all of it copied to a file.
+
+    Attributes:
+        total: Bytes read so far.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._ahead = b""  # seen, but not taken
+        self._taken: bytearray | None = bytearray()  # for `spooled`, until `forget`
+        self.total = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def peek(self, size: int) -> bytes:
+        """The next bytes, fewer at the end."""
+        while len(self._ahead) < size and (piece := self._file.read(size - len(self._ahead))):
+            self._ahead += piece
+        return self._ahead
+
+    def read(self, size: int = -1) -> bytes:
+        data, self._ahead = (self._ahead, b"") if size < 0 else (self._ahead[:size], self._ahead[size:])
+        while (size < 0 or len(data) < size) and (piece := self._file.read(-1 if size < 0 else size - len(data))):
+            data += piece
+        self.total += len(data)
+        if self._taken is not None:
+            self._taken += data
+        return data
+
+    def forget(self) -> None:
+        """Gives up `spooled`, and with it the memory for it."""
+        self._taken = None
+
+    def spooled(self, spool: BinaryIO) -> BinaryIO:
+        """Copies all there is and was to a file that can seek."""
+        spool.write(self._taken or b"")
+        self.forget()
+        shutil.copyfileobj(self, spool)
+        spool.seek(0)
+        return spool
+
+
 @contextmanager
-def reading(name: str) -> Iterator[BinaryIO]:
-    """Opens a file for reading; a pipe goes through a temporary file, since audio readers seek."""
+def spooling() -> Iterator[BinaryIO]:
+    """A temporary file, for what came through a pipe and has to be sought in."""
+    with tempfile.TemporaryFile() as spool:
+        yield cast(BinaryIO, spool)
+
+
+@contextmanager
+def piping(name: str) -> Iterator[BinaryIO | Pipe]:
+    """Opens a file for reading; a pipe, and stdin whatever it is, as it comes."""
     with nullcontext(sys.stdin.buffer) if name == STDIO else Path(name).open("rb") as file:
-        if name != STDIO and file.seekable():
-            yield cast(BinaryIO, file)
-            return
-        with tempfile.TemporaryFile() as spool:
-            shutil.copyfileobj(file, spool)
-            spool.seek(0)
-            yield cast(BinaryIO, spool)
+        yield Pipe(cast(BinaryIO, file)) if name == STDIO or not file.seekable() else cast(BinaryIO, file)
 
 
 @contextmanager
-def writing(name: str, force: bool) -> Iterator[BinaryIO]:
+def writing(name: str, force: bool, stream: bool = False) -> Iterator[BinaryIO]:
     """A file that appears under its name whole, or not at all.
+
+    Args:
+        name: Where to; what goes to stdout or a pipe does so at the end.
+        force: Replace what is there.
+        stream: What goes to stdout or a pipe goes there at once, and cannot be sought in.
 
     Raises:
         MediaError: The name is a folder, lies below a file, or is there already and not to be replaced (`force`).
     """
     target = Path(name)
     if name == STDIO or target.is_char_device() or target.is_fifo():
+        if stream:
+            with nullcontext(sys.stdout.buffer) if name == STDIO else target.open("wb") as pipe:
+                yield cast(BinaryIO, pipe)
+                pipe.flush()
+            return
         with tempfile.TemporaryFile() as spool:
             yield cast(BinaryIO, spool)
             spool.seek(0)

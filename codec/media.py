@@ -11,8 +11,10 @@ import math
 import os
 import re
 import shutil
+import struct
 import tempfile
 import warnings
+import wave
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
@@ -185,6 +187,65 @@ class AudioReader:
             raise MediaError("the recording has no samples")
 
 
+class WavPipe:
+    """A PCM .wav read from a pipe as it comes, with the interface of `AudioReader`; its length need not be known.
+
+    Raises:
+        MediaError: As for `AudioReader`.
+        wave.Error, EOFError: A .wav of another kind, which has to be read from a file.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = wave.open(file)  # noqa: SIM115
+        self.sample_rate, self.channels = self._file.getframerate(), self._file.getnchannels()
+        self._width = self._file.getsampwidth()
+        if not MIN_RATE_HZ <= self.sample_rate <= MAX_RATE_HZ:
+            raise MediaError(f"sample rate of {self.sample_rate} Hz; want {MIN_RATE_HZ}..{MAX_RATE_HZ}")
+
+    def blocks(self) -> Iterator[Samples]:
+        """(n, C) float32 blocks in [-1, 1], n > 0. Raises MediaError if there is none."""
+        position = 0
+        while data := self._file.readframes(BLOCK):
+            whole = len(data) - len(data) % (self._width * self.channels)
+            octets = np.frombuffer(data[:whole], np.uint8).reshape(-1, self._width)
+            wide = np.zeros((len(octets), 4), np.uint8)
+            wide[:, 4 - self._width :] = octets
+            wide[:, 3] ^= 0x80 if self._width == 1 else 0  # 8 bits are unsigned
+            samples = wide.view("<i4")[:, 0].reshape(-1, self.channels)
+            if len(samples):
+                yield (samples / 2**31).astype(np.float32)
+            position += len(samples)
+        if position == 0:
+            raise MediaError("the recording has no samples")
+
+
+class WavStream:
+    """A 16-bit .wav written to a pipe as it is made, with the interface of `AudioWriter`.
+
+    The header comes first, so it cannot know the length: the sizes are the largest, as other tools write them.
+    """
+
+    def __init__(self, file: BinaryIO, sample_rate: int, channels: int) -> None:
+        self._file = file
+        frame = 2 * channels
+        form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, channels, sample_rate, sample_rate * frame, frame, 16)
+        unknown = b"\xff\xff\xff\xff"
+        file.write(b"RIFF" + unknown + b"WAVE" + form + b"data" + unknown)
+
+    def write(self, block: Samples) -> None:
+        """Appends (n, C) float32 samples, rounded and clipped to 16 bits."""
+        self._file.write(_to_int16(block).astype("<i2").tobytes())
+        self._file.flush()
+
+    def close(self) -> None:
+        """Nothing is left to be written."""
+
+
+def _to_int16(block: Samples) -> NDArray[np.int16]:
+    """The inverse of reading, bit for bit."""
+    return (block * 32768).round().clip(-32768, 32767).astype(np.int16)
+
+
 class AudioWriter:
     """A recording written block by block, 16 bits a sample; format by file suffix.
 
@@ -211,7 +272,7 @@ class AudioWriter:
         Raises:
             MediaError: The recording outgrows the format.
         """
-        values = (block * 32768).round().clip(-32768, 32767).astype(np.int16)  # the inverse of reading, bit for bit
+        values = _to_int16(block)
         if self._room is not None:
             self._room -= values.nbytes
             if self._room < 0:

@@ -17,10 +17,12 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from codec import cards, coding
-from codec.entropy import quantise_counts
+from codec.entropy import Prior, quantise_counts
 from codec.model import Codec, CodecConfig, build
 from codec.nets.image import ImageConfig
 from codec.nets.speech import SpeechConfig
+from train import priors
+from train.tables import identities
 
 ROOT = Path(__file__).parent.parent
 NETS = {
@@ -67,6 +69,14 @@ def tiny_codec(medium: str, seed: int = 0) -> Codec:
     return codec.eval()
 
 
+def untrained_prior(codec: Codec, size: int) -> Prior:
+    """What the training of a prior starts from: it learns within a chunk, from the neighbours' digits."""
+    levels, order, _ = priors.layout(codec, size)
+    offsets = np.array(priors.OFFSETS[codec.config.medium])
+    net = priors.PriorNet(levels, torch.randn(int(levels.sum()), 5), len(offsets) + len(priors.SPEEDS))
+    return priors.rounded(net, levels, order, offsets, codec.stride if codec.axes == 2 else 0)
+
+
 def export(folder: Path, name: str, codec: Codec) -> Path:
     """Writes a model as train.export does; returns its card's path."""
     medium, bottleneck = codec.config.medium, codec.bottleneck
@@ -77,10 +87,12 @@ def export(folder: Path, name: str, codec: Codec) -> Path:
     for size in bottleneck.codebook_sizes:
         counts = np.ones((1, bottleneck.num_codes(size)), np.int64)
         tensors[f"tables.{size}"] = quantise_counts(counts).astype(np.int32)
+        for part, table in untrained_prior(codec, size).to_tensors().items():
+            tensors[f"prior.{size}.{part}"] = table
     config = json.loads(json.dumps(codec.config.to_dict()))
     card = {
         "name": name,
-        "model_id": cards.identity(config, tensors).hex(),
+        **identities(config, tensors),
         "config": config,
         "num_codes": {str(k): bottleneck.num_codes(k) for k in bottleneck.codebook_sizes},
         "tokens_per_unit": 1 / 64 if medium == "image" else 16000 / 96,

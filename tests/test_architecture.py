@@ -23,6 +23,7 @@ TORCH_FREE = [
     "entropy/__init__",
     "entropy/fixed",
     "entropy/range_coder",
+    "entropy/mixing",
 ]
 COMMAND_FILES = {"codec.compress", "codec.decompress", "codec.info"}
 
@@ -63,7 +64,17 @@ def test_the_walk_sees_an_arrow_that_points_up(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", TORCH_FREE)
 def test_what_starts_at_once_imports_no_torch(name: str) -> None:
-    heavy = {"torch", "torchaudio", "torchvision", "codec.coding", "codec.model", "codec.api", "codec.bottleneck"}
+    heavy = {
+        "numba",
+        "codec.entropy._compiled",
+        "torch",
+        "torchaudio",
+        "torchvision",
+        "codec.coding",
+        "codec.model",
+        "codec.api",
+        "codec.bottleneck",
+    }
     assert not imports(ROOT / "codec" / f"{name}.py", top_only=True) & heavy
 
 
@@ -82,7 +93,7 @@ def test_bottlenecks_and_nets_do_not_know_each_other() -> None:
 
 
 def test_codec_needs_only_what_a_bare_install_brings() -> None:
-    bare = {"codec", "numpy", "PIL", "safetensors", "soundfile", "torch", "torchaudio", "tqdm"}
+    bare = {"codec", "numba", "numpy", "PIL", "safetensors", "soundfile", "torch", "torchaudio", "tqdm"}
     for path in sources("codec"):
         tops = {name.split(".")[0] for name in imports(path)}
         standard = tops & set(__import__("sys").stdlib_module_names)

@@ -21,13 +21,15 @@ from numpy.typing import NDArray
 
 import codec.bitstream as bitstream
 from codec.bitstream import Header, Limits, Reader, Writer, pack, scan, unpack
-from codec.entropy import quantise_counts
+from codec.entropy import NO_TABLES, Prior, Tables, quantise_counts
 from codec.errors import BitstreamError
 
 Array = NDArray[np.int64]
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "assets" / "golden"
+# Frozen with the format: 1.0 and, by context, 1.1.
 GOLDEN_NAMES = ["speech-mono", "speech-stereo", "image-colour", "image-grey"]
+GOLDEN_NAMES += ["mixing-mono", "mixing-stereo", "mixing-image"]
 MODEL_ID = bytes(range(16))
 SPEECH = Header("speech", MODEL_ID, 64, 50, sample_rate=16000)
 IMAGE = Header("image", MODEL_ID, 4096, 4375, channels=3, height=64, width=96)
@@ -60,13 +62,38 @@ def skewed(shape: tuple[int, ...], num_codes: int, state: int) -> Array:
     return np.array(values, np.int64).reshape(shape)
 
 
-def counted(num_codebooks: int, num_codes: int, state: int) -> Array:
-    """Tables (G, K) from skewed counts."""
+def counted(num_codebooks: int, num_codes: int, state: int) -> Tables:
+    """Frequencies (G, K) from skewed counts."""
     draws = skewed((num_codebooks, 40 * num_codes), num_codes, state)
-    return quantise_counts(np.array([np.bincount(row, minlength=num_codes) for row in draws]))
+    return Tables(quantise_counts(np.array([np.bincount(row, minlength=num_codes) for row in draws])))
 
 
-def write_in_splits(header: Header, indices: Array, num_samples: int, tables: Array | None, ends: list[int]) -> bytes:
+def drawn(shape: tuple[int, ...], most: int, state: int) -> Array:
+    """Whole numbers from -most to most, as `skewed` draws them, the small ones more often."""
+    signs = 1 - 2 * skewed(shape, 2, state + 1)
+    return skewed(shape, most + 1, state) * signs
+
+
+def drawn_prior(levels: tuple[int, ...], offsets: list[tuple[int, int]], stride: int, state: int) -> Prior:
+    """A prior that is the same on every machine for ever, and whose every table matters."""
+    num_rows, num_features, speeds, units = sum(levels), 2, [3], 8
+    num_codes = int(np.prod(levels))
+    order = np.argsort(drawn((num_codes,), 10**6, state), kind="stable") if state % 2 else np.empty(0, np.int64)
+    return Prior(
+        levels=np.array(levels),
+        order=order,
+        offsets=np.array(offsets),
+        embedding=drawn((num_rows + 1, num_features), 60, state + 2),
+        hidden=drawn(((len(offsets) + len(speeds)) * num_features, units), 4000, state + 3),
+        bias=drawn((units,), 300_000, state + 4),
+        speeds=np.array(speeds),
+        digits=drawn((num_rows - levels[-1], units), 4000, state + 5),
+        nodes=drawn((num_rows - len(levels), units), 300, state + 6),
+        stride=stride,
+    )
+
+
+def write_in_splits(header: Header, indices: Array, num_samples: int, tables: Tables, ends: list[int]) -> bytes:
     file = io.BytesIO()
     writer = Writer(file, header, tables)
     for piece in np.split(indices, ends, axis=2):
@@ -79,7 +106,7 @@ def write_in_splits(header: Header, indices: Array, num_samples: int, tables: Ar
 
 def write_golden() -> None:
     """Writes the golden files that are missing."""
-    cases: dict[str, tuple[Header, Array, int, Array | None, list[int]]] = {
+    cases: dict[str, tuple[Header, Array, int, Tables, list[int]]] = {
         "speech-mono": (
             Header("speech", MODEL_ID, 64, 48, sample_rate=24000),
             skewed((1, 1, 150), 48, 1),
@@ -91,16 +118,37 @@ def write_golden() -> None:
             Header("speech", MODEL_ID[::-1], 32, 37, num_codebooks=2, channels=2, sample_rate=44100),
             skewed((2, 2, 66), 37, 3),
             38_000,
-            None,
+            NO_TABLES,
             [40, 65],
         ),
-        "image-colour": (IMAGE, skewed((1, 1, 96), 4375, 4), 0, None, [50]),
+        "image-colour": (IMAGE, skewed((1, 1, 96), 4375, 4), 0, NO_TABLES, [50]),
         "image-grey": (
             Header("image", MODEL_ID, 16, 16, num_codebooks=3, channels=1, height=79, width=53),
             skewed((1, 3, 70), 16, 5),
             0,
             counted(3, 16, 6),
             [10, 11],
+        ),
+        "mixing-mono": (
+            Header("speech", MODEL_ID, 64, 60, sample_rate=16000),
+            skewed((1, 1, 260), 60, 7) // 6,
+            25_000,
+            Tables(counted(1, 60, 8).frequencies, drawn_prior((5, 4, 3), [(0, -1), (0, -2)], 0, 9)),
+            [150],
+        ),
+        "mixing-stereo": (
+            Header("speech", MODEL_ID, 16, 16, channels=2, sample_rate=48000),
+            skewed((2, 1, 150), 16, 10) // 4,
+            43_000,
+            Tables(None, drawn_prior((16,), [(0, -1)], 0, 12)),
+            [50, 100],
+        ),
+        "mixing-image": (
+            Header("image", MODEL_ID, 32, 28, channels=3, height=90, width=99),
+            skewed((1, 1, 156), 28, 13) // 4,
+            0,
+            Tables(None, drawn_prior((7, 4), [(0, -1), (1, 0), (1, 1), (2, -1)], 8, 15)),
+            [104],
         ),
     }
     for name, (header, indices, num_samples, tables, ends) in cases.items():
@@ -111,16 +159,27 @@ def write_golden() -> None:
         expected = {
             "header": dataclasses.asdict(header) | {"model_id": header.model_id.hex()},
             "num_samples": num_samples,
-            "tables": None if tables is None else tables.tolist(),
+            "tables": None if tables.frequencies is None else tables.frequencies.tolist(),
+            "prior": None if tables.prior is None else as_lists(tables.prior),
             "indices": indices.tolist(),
         }
         path.with_suffix(".json").write_text(json.dumps(expected) + "\n")
 
 
-def load_golden(name: str) -> tuple[bytes, Header, Array, int, Array | None]:
+def as_lists(prior: Prior) -> dict[str, Any]:
+    return {name: table.tolist() for name, table in prior.to_tensors().items()}
+
+
+def load_golden(name: str) -> tuple[bytes, Header, Array, int, Tables]:
     expected: dict[str, Any] = json.loads((GOLDEN / f"{name}.json").read_text())
     header = Header(**(expected["header"] | {"model_id": bytes.fromhex(expected["header"]["model_id"])}))
-    tables = None if expected["tables"] is None else np.array(expected["tables"])
+    frequencies = None if expected["tables"] is None else np.array(expected["tables"])
+    prior = None
+    if expected.get("prior"):
+        lists = {name: np.array(table, np.int64) for name, table in expected["prior"].items()}
+        lists["digits"] = lists["digits"].reshape(-1, len(lists["bias"]))  # an empty list has no shape
+        prior = Prior.from_tensors(lists)
+    tables = Tables(frequencies, prior)
     data = (GOLDEN / f"{name}.bin").read_bytes()
     return data, header, np.array(expected["indices"]), expected["num_samples"], tables
 
@@ -150,10 +209,10 @@ def split_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def join_chunks(chunks: list[tuple[bytes, bytes]]) -> bytes:
-    return bitstream.MAGIC + b"\1\0" + b"".join(seal(kind, payload) for kind, payload in chunks)
+    return PREFIX + b"".join(seal(kind, payload) for kind, payload in chunks)
 
 
-def refuses(data: bytes, message: str, tables: Array | None = None, limits: Limits = bitstream.DEFAULT_LIMITS) -> None:
+def refuses(data: bytes, message: str, tables: Tables = NO_TABLES, limits: Limits = bitstream.DEFAULT_LIMITS) -> None:
     with pytest.raises(BitstreamError, match=message) as caught:
         unpack(data, tables, limits)
     assert "\n" not in str(caught.value)
@@ -162,7 +221,7 @@ def refuses(data: bytes, message: str, tables: Array | None = None, limits: Limi
 
 
 @st.composite
-def files(draw: st.DrawFn) -> tuple[Header, Array, int, Array | None, list[int]]:
+def files(draw: st.DrawFn) -> tuple[Header, Array, int, Tables, list[int]]:
     num_codes = draw(st.one_of(st.integers(1, 40), st.sampled_from([256, 4375, 2**24])))
     num_codebooks = draw(st.integers(1, 4))
     seed = draw(st.integers(0, 2**63))
@@ -177,13 +236,13 @@ def files(draw: st.DrawFn) -> tuple[Header, Array, int, Array | None, list[int]]
         num_samples = 0
     count = draw(st.integers(0, 120))
     indices = skewed((header.num_streams, num_codebooks, count), num_codes, seed)
-    tables = counted(num_codebooks, num_codes, seed + 1) if num_codes <= 256 and draw(st.booleans()) else None
+    tables = counted(num_codebooks, num_codes, seed + 1) if num_codes <= 256 and draw(st.booleans()) else NO_TABLES
     return header, indices, num_samples, tables, sorted(draw(st.lists(st.integers(0, count), max_size=4)))
 
 
 @given(files())
 @settings(deadline=None, max_examples=80)
-def test_files_survive_however_they_are_split(case: tuple[Header, Array, int, Array | None, list[int]]) -> None:
+def test_files_survive_however_they_are_split(case: tuple[Header, Array, int, Tables, list[int]]) -> None:
     header, indices, num_samples, tables, ends = case
     whole = pack(header, indices, num_samples, tables)
     parts = write_in_splits(header, indices, num_samples, tables, ends)
@@ -208,20 +267,20 @@ def test_long_writes_are_split_into_chunks(num_codebooks: int) -> None:
     header = dataclasses.replace(SPEECH, num_codebooks=num_codebooks, num_codes=2, channels=2)
     limit = min(65536, 2**20 // (2 * num_codebooks))
     indices = skewed((2, num_codebooks, limit + 1), 2, 1)
-    data = pack(header, indices, 5, None)
+    data = pack(header, indices, 5)
     assert scan(io.BytesIO(data)).num_chunks == 2
-    assert np.array_equal(unpack(data, None)[1], indices)
+    assert np.array_equal(unpack(data)[1], indices)
 
 
 def test_container_costs_little() -> None:
     """An hour of speech at 75 positions per second, written in chunks of ten seconds."""
     file = io.BytesIO()
-    writer = Writer(file, dataclasses.replace(SPEECH, num_codes=4375), None)
+    writer = Writer(file, dataclasses.replace(SPEECH, num_codes=4375))
     for _ in range(36):
         writer.write(np.zeros((1, 1, 7500), np.int64))
     writer.finish(57_600_000)
     assert writer.total_bytes - writer.payload_bytes < 36 * 13 + 80
-    assert len(pack(IMAGE, skewed((1, 1, 96), 4375, 1), 0, None)) - 157 < 65
+    assert len(pack(IMAGE, skewed((1, 1, 96), 4375, 1), 0)) - 157 < 65
 
 
 @pytest.mark.parametrize("name", GOLDEN_NAMES)
@@ -231,9 +290,11 @@ def test_golden_files_decode_for_ever(name: str) -> None:
     found, decoded, found_samples = unpack(data, tables)
     assert (found, found_samples) == (header, num_samples)
     assert np.array_equal(decoded, indices)
-    assert join_chunks(split_chunks(data)) == data
-    coders = {payload[2] for kind, payload in split_chunks(data) if kind == b"D" and payload[0] > 1}
-    assert coders == ({0} if tables is None else {1})
+    assert join_chunks(split_chunks(data))[10:] == data[10:]
+    coders = {payload[3 if payload[0] > 127 else 2] for kind, payload in split_chunks(data) if kind == b"D"}
+    expected = 2 if tables.prior is not None else 0 if tables.frequencies is None else 1
+    assert expected in coders
+    assert data[9] == (tables.prior is not None)
 
 
 @pytest.mark.parametrize("name", GOLDEN_NAMES)
@@ -254,7 +315,7 @@ def test_every_flipped_byte_is_refused(name: str) -> None:
             damaged = data[:at] + bytes([data[at] ^ flip]) + data[at + 1 :]
             if at == 9:
                 assert np.array_equal(unpack(damaged, tables)[1], indices)
-                assert scan(io.BytesIO(damaged)).version == (1, flip)
+                assert scan(io.BytesIO(damaged)).version == (1, damaged[9])
             else:
                 refuses(damaged, ".", tables)
 
@@ -294,24 +355,26 @@ def test_swapped_repeated_and_missing_chunks_are_refused(name: str) -> None:
 def test_the_wrong_tables_are_caught() -> None:
     """The coder itself notices most wrong tables; what passes it, the index checksum catches."""
     indices = np.zeros((1, 1, 40), np.int64)
-    tables = np.array([[2**20 - 30, 10, 10, 10]])
+    tables = Tables(np.array([[2**20 - 30, 10, 10, 10]]))
     data = pack(dataclasses.replace(SPEECH, num_codes=4), indices, 0, tables)
     messages = []
     for shift in (1, 2, 3):
         with pytest.raises(BitstreamError) as caught:
-            unpack(data, np.roll(tables, shift))
+            unpack(data, Tables(np.roll(tables.frequencies, shift)))
         messages.append(str(caught.value))
-    short = pack(dataclasses.replace(SPEECH, num_codes=4), np.array([[[1] * 8]]), 0, np.array([[1, 2**20 - 3, 1, 1]]))
+    short = pack(
+        dataclasses.replace(SPEECH, num_codes=4), np.array([[[1] * 8]]), 0, Tables(np.array([[1, 2**20 - 3, 1, 1]]))
+    )
     for wrong in ([[1, 1, 2**20 - 3, 1]], [[1, 1, 1, 2**20 - 3]], [[2**20 - 3, 1, 1, 1]]):
         with pytest.raises(BitstreamError) as caught:
-            unpack(short, np.array(wrong))
+            unpack(short, Tables(np.array(wrong)))
         messages.append(str(caught.value))
     assert any("index checksum" in message for message in messages)
 
 
 def test_a_header_that_does_not_fit_the_tables_is_the_fault_of_the_file() -> None:
-    data = pack(dataclasses.replace(SPEECH, num_codes=4), np.zeros((1, 1, 40), np.int64), 0, None)
-    refuses(data, r"codebooks \(1, 4\) are not the model's \(1, 5\)", counted(1, 5, 1))
+    data = pack(dataclasses.replace(SPEECH, num_codes=4), np.zeros((1, 1, 40), np.int64), 0)
+    refuses(data, r"codebooks \(1, 4\) are not the model's", counted(1, 5, 1))
 
 
 def test_optional_chunks_are_skipped_and_critical_ones_refused() -> None:
@@ -401,14 +464,14 @@ def test_hostile_sizes_are_refused_before_they_are_allocated(rest: bytes, messag
 
 
 def test_limits_name_their_option() -> None:
-    image = pack(IMAGE, np.zeros((1, 1, 96), np.int64), 0, None)
+    image = pack(IMAGE, np.zeros((1, 1, 96), np.int64), 0)
     refuses(image, "96 x 64 pixels, over the limit of 6143: raise --max-pixels", limits=Limits(max_pixels=6143))
-    assert unpack(image, None, Limits(max_pixels=6144))[0] == IMAGE
-    many = pack(dataclasses.replace(IMAGE, height=1, width=1), np.zeros((1, 1, 96), np.int64), 0, None)
+    assert unpack(image, NO_TABLES, Limits(max_pixels=6144))[0] == IMAGE
+    many = pack(dataclasses.replace(IMAGE, height=1, width=1), np.zeros((1, 1, 96), np.int64), 0)
     refuses(many, "more than 95 positions: raise --max-pixels", limits=Limits(max_pixels=95))
-    speech = pack(SPEECH, np.zeros((1, 1, 2001), np.int64), 32_000, None)
+    speech = pack(SPEECH, np.zeros((1, 1, 2001), np.int64), 32_000)
     refuses(speech, "more positions than 2 s hold: raise --max-seconds", limits=Limits(max_seconds=2))
-    speech = pack(SPEECH, np.zeros((1, 1, 2000), np.int64), 32_001, None)
+    speech = pack(SPEECH, np.zeros((1, 1, 2000), np.int64), 32_001)
     refuses(speech, "lasts 2 s, over the limit of 2 s: raise --max-seconds", limits=Limits(max_seconds=2))
     assert scan(io.BytesIO(speech)).num_samples == 32_001
 
@@ -425,7 +488,7 @@ def test_reading_and_writing_take_one_chunk_of_memory() -> None:
     def peak_of(num_chunks: int) -> int:
         tracemalloc.start()
         try:
-            writer = Writer(Sink(), SPEECH, None)  # type: ignore[arg-type]
+            writer = Writer(Sink(), SPEECH)  # type: ignore[arg-type]
             for _ in range(num_chunks):
                 writer.write(chunk)
             writer.finish(0)
@@ -434,11 +497,13 @@ def test_reading_and_writing_take_one_chunk_of_memory() -> None:
             tracemalloc.stop()
 
     def read_peak_of(num_chunks: int) -> int:
-        data = write_in_splits(SPEECH, np.tile(chunk, num_chunks), 0, None, list(range(2000, 2000 * num_chunks, 2000)))
+        data = write_in_splits(
+            SPEECH, np.tile(chunk, num_chunks), 0, NO_TABLES, list(range(2000, 2000 * num_chunks, 2000))
+        )
         file: BinaryIO = io.BytesIO(data)
         tracemalloc.start()
         try:
-            assert sum(indices.shape[2] for indices in Reader(file).chunks(None)) == 2000 * num_chunks
+            assert sum(indices.shape[2] for indices in Reader(file).chunks()) == 2000 * num_chunks
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -449,7 +514,7 @@ def test_reading_and_writing_take_one_chunk_of_memory() -> None:
 
 
 def test_misuse_is_a_value_error() -> None:
-    writer = Writer(io.BytesIO(), SPEECH, None)
+    writer = Writer(io.BytesIO(), SPEECH)
     for wrong in (np.zeros((1, 3), np.int64), np.zeros((2, 1, 3), np.int64), np.zeros((1, 2, 3), np.int64)):
         with pytest.raises(ValueError, match="must have shape"):
             writer.write(wrong)
@@ -464,14 +529,14 @@ def test_misuse_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="finished"):
         writer.finish(0)
     with pytest.raises(ValueError, match="picture must be 0"):
-        pack(IMAGE, np.zeros((1, 1, 1), np.int64), 7, None)
-    reader = Reader(io.BytesIO(pack(SPEECH, np.zeros((1, 1, 1), np.int64), 7, None)))
+        pack(IMAGE, np.zeros((1, 1, 1), np.int64), 7)
+    reader = Reader(io.BytesIO(pack(SPEECH, np.zeros((1, 1, 1), np.int64), 7)))
     with pytest.raises(ValueError, match="exhaust"):
         _ = reader.num_samples
-    assert len(list(reader.chunks(None))) == 1
+    assert len(list(reader.chunks())) == 1
     assert reader.num_samples == 7
     with pytest.raises(ValueError, match="only once"):
-        list(reader.chunks(None))
+        list(reader.chunks())
 
 
 @pytest.mark.parametrize(
@@ -506,9 +571,9 @@ def test_format_document_shows_a_real_file() -> None:
         shown += bytes.fromhex(octets)
     header = Header("speech", MODEL_ID, codebook_size=4, num_codes=4, sample_rate=16000)
     indices = np.array([[[0, 0, 1, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, 0, 0, 0, 0, 3, 0, 0]]])
-    tables = np.array([[786432, 131072, 65536, 65536]])
+    tables = Tables(np.array([[786432, 131072, 65536, 65536]]))
     assert f"[{', '.join(map(str, indices.ravel().tolist()))}]" in text
-    assert str(tables[0].tolist()) in text
+    assert str(tables.frequencies[0].tolist()) in text
     assert pack(header, indices, 6400, tables) == shown
     assert np.array_equal(unpack(shown, tables)[1], indices)
 

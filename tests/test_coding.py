@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import subprocess
 import sys
@@ -211,7 +212,7 @@ def test_a_length_that_does_not_fit_is_refused(speech_model: Model, claimed: int
 
     header, indices, _ = unpack(encode_speech(tones(150), speech_model), speech_model.tables[SIZE])
     with pytest.raises(BitstreamError, match=r"do not fit|over the limit"):
-        decode_speech(pack(header, indices, claimed, None), speech_model)
+        decode_speech(pack(header, indices, claimed), speech_model)
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures
@@ -365,3 +366,36 @@ def test_blocks_are_asked_for_one_at_a_time(speech_model: Model) -> None:
 @pytest.mark.parametrize(("width", "rows"), [(1, 64), (4096, 64), (8192, 32), (16384, 16), (131072, 8)])
 def test_windows_of_wide_pictures_have_fewer_rows(width: int, rows: int) -> None:
     assert coding._rows(width, 8) == rows
+
+
+# ------------------------------------------------------------------------------------------------------------- effort
+
+
+def test_an_effort_gives_nearness_for_bits(speech_model: Model, image_model: Model) -> None:
+    """Fewer bytes the higher it is, indices whose codes are farther, and a file that any reader decodes."""
+    samples, pixels = tones(96 * 700), gradient(120, 160)
+    for model in (speech_model, image_model):
+        sizes, errors = [], []
+        for effort in (0, 3, 9):
+            file = io.BytesIO()
+            if model is speech_model:
+                coding.compress_speech([samples], 16000, 1, file, model, SIZE, effort)
+                x = torch.from_numpy(samples.T.copy())[:, None]
+            else:
+                coding.compress_image(pixels, file, model, SIZE, effort)
+                x = torch.from_numpy(pixels.copy()).movedim(-1, 0)[None].float() / 255
+            _, indices, _ = unpack(file.getvalue(), model.tables[SIZE])
+            z = model.codec.encoder(model.codec._pad(x))
+            target = model.codec.bottleneck.target(z)
+            assert target is not None
+            grid = torch.from_numpy(indices).reshape(1, 1, *z.shape[2:])
+            errors.append(float((model.codec.bottleneck.decode(grid, SIZE) - target).square().mean()))
+            sizes.append(len(file.getvalue()))
+        assert sizes[0] > sizes[1] > sizes[2]
+        assert errors[0] < errors[1] < errors[2]
+
+
+def test_an_effort_without_a_prior_is_a_model_error(speech_model: Model) -> None:
+    bare = dataclasses.replace(speech_model, tables={})
+    with pytest.raises(ModelError, match="leave --effort out"):
+        coding.compress_speech([tones(2000)], 16000, 1, io.BytesIO(), bare, SIZE, 3)

@@ -728,3 +728,96 @@ def test_a_reader_that_goes_away_is_one_line(root: Path, model_folder: Path, tmp
         process.stdout.close()
         err = process.stderr.read()
     assert (process.returncode, err) == (1, b"error: the reader of the output went away\n")
+
+
+# --------------------------------------------------------------------------------------------------- damage and streams
+
+
+def test_partial_decodes_what_is_left(run: Run, packed: dict[str, Path], tmp_path: Path) -> None:
+    for medium, suffix in (("speech", "wav"), ("image", "png")):
+        data = bytearray(packed[medium].read_bytes())
+        data[len(data) // 2] ^= 0xFF
+        damaged = tmp_path / f"{medium}.damaged.bin"
+        damaged.write_bytes(data)
+        out = tmp_path / f"{medium}.{suffix}"
+        assert run("decompress", damaged, out).code == 4
+        assert not out.exists()
+        result = run("decompress", damaged, out, "--partial", "--json")
+        assert result.code == 0
+        assert "lost " in result.err
+        record = json.loads(result.out)
+        assert record["lost"]
+        assert out.exists()
+        whole = json.loads(run("decompress", packed[medium], tmp_path / f"w.{suffix}", "--partial", "--json").out)
+        assert whole["lost"] == []
+    assert run("decompress", tmp_path / "none.bin", "-", "--partial").code == 1
+
+
+def streaming_wav(samples: np.ndarray, rate: int, width: int = 2) -> bytes:
+    """As a recorder writes it into a pipe: sizes unknown."""
+    values = wav(samples, rate, subtype={1: "PCM_U8", 2: "PCM_16", 3: "PCM_24", 4: "PCM_32"}[width])
+    at = values.index(b"data")
+    return values[:4] + b"\xff" * 4 + values[8 : at + 4] + b"\xff" * 4 + values[at + 8 :]
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4])
+def test_a_recording_is_coded_as_it_comes_with_the_same_indices(
+    tmp_path: Path, width: int, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    samples = tones(30000, channels=2)
+    path = tmp_path / "in.wav"
+    path.write_bytes(wav(samples, subtype={1: "PCM_U8", 2: "PCM_16", 3: "PCM_24", 4: "PCM_32"}[width]))
+    assert commands.compress_main([str(path), str(tmp_path / "file.bin")]) == 0
+    capfdbinary.readouterr()
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(streaming_wav(samples, 16000, width))))
+    assert commands.compress_main(["-", "-"]) == 0
+    assert capfdbinary.readouterr().out == (tmp_path / "file.bin").read_bytes()
+    assert commands.decompress_main([str(tmp_path / "file.bin"), str(tmp_path / "out.wav")]) == 0
+    capfdbinary.readouterr()
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO((tmp_path / "file.bin").read_bytes())))
+    assert commands.decompress_main(["-", "-"]) == 0
+    streamed, rate = soundfile.read(io.BytesIO(capfdbinary.readouterr().out), dtype="int16")
+    filed, _ = soundfile.read(tmp_path / "out.wav", dtype="int16")
+    assert rate == 16000
+    assert np.array_equal(streamed, filed)
+
+
+def test_a_float_wav_through_a_pipe_goes_the_long_way(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    data = wav(tones(9000), subtype="FLOAT")
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+    assert commands.compress_main(["-", "-", "--test"]) == 0
+    assert capfdbinary.readouterr().out.startswith(b"\x8dCDC")
+
+
+def test_chunks_arrive_while_the_recording_goes_on(root: Path, model_folder: Path) -> None:
+    """A pipe that stays open: the first chunk comes out before the input ends."""
+    script = (
+        "import sys; from pathlib import Path; from codec import cards, coding, commands\n"
+        f"cards.MODELS_FOLDER = Path({str(model_folder)!r}); coding.FRAMES_PER_WINDOW = 100\n"
+        "sys.exit(commands.compress_main(['-', '-', '-q']))"
+    )
+    data = streaming_wav(tones(96 * 1000), 16000)
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(data[:150_000])
+        child.stdin.flush()
+        early = os.read(child.stdout.fileno(), 65536)
+        assert early.startswith(b"\x8dCDC")
+        while len(early) < 200:  # the header alone is shorter
+            early += os.read(child.stdout.fileno(), 65536)
+        child.stdin.write(data[150_000:])
+        child.stdin.close()
+        child.stdout.read()
+    assert child.returncode == 0
+
+
+def test_effort_is_an_option(run: Run, speech: Path, tmp_path: Path) -> None:
+    assert run("compress", speech, tmp_path / "a.bin", "--effort", "9", "-t").code == 0
+    assert run("compress", speech, tmp_path / "b.bin", "-t").code == 0
+    assert (tmp_path / "a.bin").stat().st_size <= (tmp_path / "b.bin").stat().st_size
+    assert run("compress", speech, tmp_path / "c.bin", "--effort", "10").code == 2

@@ -167,7 +167,8 @@ def test_stage_c_adapts_the_decoder_alone_and_the_export_codes(
         indices = model.codec.encode(x, size)
         assert int(indices.max()) < model.card.num_codes[size]
         assert torch.isfinite(model.codec.decode(indices, tuple(x.shape[2:]), size)).all()
-        assert model.tables[size].shape == (1, model.card.num_codes[size])
+        assert model.tables[size].fit(1, model.card.num_codes[size])
+        assert model.tables[size].prior is not None
     assert model.card.data["training"]["note"] == "a test"
 
 

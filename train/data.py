@@ -164,6 +164,12 @@ class Store:
                 setattr(self, name, getattr(self, name).to(device))
         return self
 
+    def whole(self, i: int) -> Tensor:
+        """One item whole, usable or not, as a batch of one like those of `batch`."""
+        sizes = self.shapes[: i + 1].prod(1)
+        item = self.flat.view(-1)[sizes[:-1].sum() : sizes.sum()].view(*self.shapes[i]).float()
+        return item[None, None] / 32768 if self.medium == "speech" else item.movedim(-1, 0)[None] / 255
+
     def batch(self, size: int, draws: Draws) -> Tensor:
         """`size` random crops, (B, 1, T) in [-1, 1] or (B, 3, H, W) in [0, 1], on the device of `draws`."""
         device, axes = self.flat.device, len(self.crop)

@@ -16,7 +16,6 @@ import torch
 from safetensors.numpy import save
 from torch import Tensor
 
-from codec.cards import identity
 from codec.entropy import quantise_counts
 from codec.errors import CodecError
 from codec.files import writing
@@ -25,6 +24,7 @@ from train import recipes
 from train.data import Store
 from train.log import LOG_NAME, read
 from train.loop import ADVERSARY_SUFFIX, CHECKPOINT_NAME, Budget, Trainer, read_checkpoint
+from train.tables import identities, prior_tensors
 
 LICENCE = "Apache-2.0"
 
@@ -55,12 +55,12 @@ def export(trainer: Trainer, name: str, folder: Path, notes: dict[str, Any]) -> 
     latents = trainer.latents().cpu()
     codec = codec.cpu()
     tensors = {key: _stored(key, value) for key, value in codec.state_dict().items() if key not in unused}
-    tensors |= count_tables(codec, latents)
+    tensors |= count_tables(codec, latents) | prior_tensors(codec, trainer.store)
     config = json.loads(json.dumps(codec.config.to_dict()))
     medium = codec.config.medium
     card = {
         "name": name,
-        "model_id": identity(config, tensors).hex(),
+        **identities(config, tensors),
         "config": config,
         "num_codes": {str(k): codec.bottleneck.num_codes(k) for k in codec.bottleneck.codebook_sizes},
         "tokens_per_unit": codec.bottleneck.num_codebooks * (codec.token_rate_hz or 1 / codec.stride**2),

@@ -113,6 +113,9 @@ class FSP(LevelGrid):
             stats = {"accept_rate": accepted.float().mean()}
             return BottleneckOutput(z_q, None, self._moments(a), stats)
 
+    def target(self, z: Tensor) -> Tensor | None:
+        return None if self.output == "inverse" else self._scale(self._squash(z.float()))
+
     def _digits(self, z: Tensor, row: int) -> Tensor:
         return _cells(self._squash(z), along_channels(self.levels[row], z)).long()
 

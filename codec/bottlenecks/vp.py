@@ -124,6 +124,9 @@ class VP(Bottleneck):
         """Codebook rows. Raises RuntimeError before `fit`."""
         return F.embedding(indices[:, 0], self.codebook(codebook_size)).movedim(-1, 1).contiguous()
 
+    def target(self, z: Tensor) -> Tensor:
+        return z.float()
+
     def codebook(self, codebook_size: int | None = None) -> Tensor:
         """(K, d) float32, of values that float16 holds exactly. Raises RuntimeError before `fit`."""
         size = self.check_size(codebook_size)

@@ -2,9 +2,9 @@
 
     encode_indices                                          decode_indices
                    ┌─> fixed       0 | packed bits ───┐
-    indices (G, n) ┤                                  ├─ the shorter ──> bytes ──> first byte ──> indices (G, n)
-                   └─> range_coder 1 | range coded ───┘
-                             ^ table (G, K)                                            ^ table (G, K)
+    indices (G, n) ┼─> range_coder 1 | range coded ───┼─ the shorter ──> bytes ──> first byte ──> indices (G, n)
+                   └─> mixing      2 | range coded ───┘
+                             ^ Tables                                                  ^ Tables
 
 The first byte names the coder, so a later format version adds a coder by adding a number. Every byte string stands
 alone: no coder remembers anything from one call to the next.
@@ -12,17 +12,42 @@ alone: no coder remembers anything from one call to the next.
 Shapes: G codebooks, K entries of a codebook (`num_codes`), n positions.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.entropy import fixed, range_coder
+from codec.entropy import fixed, mixing, range_coder
+from codec.entropy.mixing import Prior
 from codec.entropy.range_coder import quantise_counts
 from codec.errors import BitstreamError
 
-__all__ = ["MAX_CODES", "decode_indices", "encode_indices", "max_encoded_size", "quantise_counts"]
+__all__ = ["MAX_CODES", "Prior", "Tables", "decode_indices", "encode_indices", "max_encoded_size", "quantise_counts"]
 
-FIXED, RANGE = 0, 1  # coder numbers: part of the file format
+FIXED, RANGE, MIXING = 0, 1, 2  # coder numbers: part of the file format
 MAX_CODES = 1 << 24
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """What a model tells the coders of one codebook size; a coder without its table is not used.
+
+    Args:
+        frequencies: (G, K) from `quantise_counts`, for the range coder, or None.
+        prior: For the mixing coder, where there is one codebook; or None.
+    """
+
+    frequencies: NDArray[np.int64] | None = None
+    prior: Prior | None = None
+
+    def fit(self, num_codebooks: int, num_codes: int) -> bool:
+        """Whether they are for that many codebooks and codes."""
+        shapes = [] if self.frequencies is None else [self.frequencies.shape]
+        shapes += [] if self.prior is None else [(1, self.prior.num_codes)]
+        return all(shape == (num_codebooks, num_codes) for shape in shapes)
+
+
+NO_TABLES = Tables()
 
 
 def max_encoded_size(num_indices: int, num_codes: int) -> int:
@@ -30,13 +55,14 @@ def max_encoded_size(num_indices: int, num_codes: int) -> int:
     return 1 + fixed.packed_size(num_indices, num_codes)
 
 
-def encode_indices(indices: NDArray[np.int64], num_codes: int, table: NDArray[np.int64] | None) -> bytes:
+def encode_indices(indices: NDArray[np.int64], num_codes: int, tables: Tables = NO_TABLES, width: int = 0) -> bytes:
     """Encodes indices with whichever coder makes fewer bytes of them.
 
     Args:
         indices: (G, n) integers, each in [0, num_codes).
         num_codes: K, from 1 to 2**24.
-        table: (G, K) frequencies from `quantise_counts`, or None for fixed width only.
+        tables: The model's; without any, fixed width.
+        width: Of the picture in pixels; 0 for speech.
 
     Returns:
         The coder number and what that coder wrote.
@@ -44,20 +70,25 @@ def encode_indices(indices: NDArray[np.int64], num_codes: int, table: NDArray[np
     Raises:
         ValueError: An argument has the wrong shape, type or range.
     """
-    _check_num_codes(num_codes)
     if indices.ndim != 2 or indices.dtype.kind not in "iu":
         raise ValueError(f"indices must be integers of shape (G, n), not {indices.dtype} of shape {indices.shape}")
+    _check(tables, len(indices), num_codes)
     if indices.size and not 0 <= indices.min() <= indices.max() < num_codes:
         raise ValueError(f"indices must lie in [0, {num_codes}), not in [{indices.min()}, {indices.max()}]")
+    if tables.prior is not None:
+        room = fixed.packed_size(indices.size, num_codes) - 1  # to be shorter than fixed width
+        columns = mixing.columns_of(tables.prior, width, indices.shape[1])
+        mixed = mixing.encode(indices[0].astype(np.int64), tables.prior, columns, room)
+        if mixed is not None:  # the range coder was never seen to do better where this one does well
+            return bytes([MIXING]) + mixed
     candidates = [bytes([FIXED]) + fixed.encode(indices, num_codes)]
-    if table is not None:
-        range_coder.check_table(table, len(indices), num_codes)
-        candidates.append(bytes([RANGE]) + range_coder.encode(indices, table))
+    if tables.frequencies is not None:
+        candidates.append(bytes([RANGE]) + range_coder.encode(indices, tables.frequencies))
     return min(candidates, key=len)  # the first of equals: fixed width decodes faster
 
 
 def decode_indices(
-    data: bytes, num_codebooks: int, count: int, num_codes: int, table: NDArray[np.int64] | None
+    data: bytes, num_codebooks: int, count: int, num_codes: int, tables: Tables = NO_TABLES, width: int = 0
 ) -> NDArray[np.int64]:
     """Decodes what `encode_indices` made.
 
@@ -66,7 +97,8 @@ def decode_indices(
         num_codebooks: G.
         count: n, positions per codebook.
         num_codes: K, from 1 to 2**24.
-        table: (G, K), the table that the encoder had, or None if it had none.
+        tables: Those that the encoder had.
+        width: As for `encode_indices`.
 
     Returns:
         (G, n) int64, each in [0, num_codes).
@@ -75,20 +107,28 @@ def decode_indices(
         BitstreamError: The bytes are damaged, need a newer version, or need a table and there is none.
         ValueError: An argument has the wrong shape or range.
     """
-    _check_num_codes(num_codes)
+    _check(tables, num_codebooks, num_codes)
     if not data:
         raise BitstreamError("encoded indices are missing: the file is damaged")
     coder, payload = data[0], data[1:]
     if coder == FIXED:
         return fixed.decode(payload, num_codebooks, count, num_codes)
     if coder == RANGE:
-        if table is None:
+        if tables.frequencies is None:
             raise BitstreamError("the indices are range coded, but this model has no coder tables: find its model")
-        range_coder.check_table(table, num_codebooks, num_codes)
-        return range_coder.decode(payload, count, table)
+        return range_coder.decode(payload, count, tables.frequencies)
+    if coder == MIXING:
+        if tables.prior is None:
+            raise BitstreamError("the indices are coded by context, but this model has no prior: find its model")
+        columns = mixing.columns_of(tables.prior, width, count)
+        return mixing.decode(payload, count, tables.prior, columns)[None]
     raise BitstreamError(f"the indices are in coder {coder}, which needs a newer version of codec: upgrade it")
 
 
-def _check_num_codes(num_codes: int) -> None:
+def _check(tables: Tables, num_codebooks: int, num_codes: int) -> None:
     if not 1 <= num_codes <= MAX_CODES:
         raise ValueError(f"num_codes must be in 1 to {MAX_CODES}, not {num_codes}")
+    if not tables.fit(num_codebooks, num_codes):
+        raise ValueError(f"the coder tables are not for {num_codebooks} codebooks of {num_codes}")
+    if tables.frequencies is not None:
+        range_coder.check_table(tables.frequencies, num_codebooks, num_codes)

@@ -82,7 +82,7 @@ def _starts(frequencies: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.cumsum(frequencies) - frequencies
 
 
-def _shortest_tail(low: int, width: int) -> tuple[int, int]:
+def shortest_tail(low: int, width: int) -> tuple[int, int]:
     """Finds the shortest end of the payload: a number in [low, low + width) with as few bytes as possible.
 
     Since width >= 2**32, two bytes always suffice.
@@ -98,7 +98,7 @@ def _shortest_tail(low: int, width: int) -> tuple[int, int]:
     return value >> KEPT_BITS, num_bytes
 
 
-def _join(words: list[int]) -> bytes:
+def join(words: list[int]) -> bytes:
     """Writes 17-bit words as 16-bit ones: one long addition carries the surplus bits leftwards."""
     digits = np.array(words, np.int64)
     kept = int.from_bytes((digits & 0xFFFF).astype(">u2").tobytes(), "big")
@@ -128,8 +128,8 @@ def encode(indices: NDArray[np.int64], table: NDArray[np.int64]) -> bytes:
                 words.append(low >> KEPT_BITS)
                 low = (low & (FLOOR - 1)) << WORD_BITS
                 width <<= WORD_BITS
-    last_word, num_bytes = _shortest_tail(low, width)
-    return _join([*words, last_word])[: 2 * len(words) + num_bytes]
+    last_word, num_bytes = shortest_tail(low, width)
+    return join([*words, last_word])[: 2 * len(words) + num_bytes]
 
 
 def decode(data: bytes, count: int, table: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -176,7 +176,7 @@ def decode(data: bytes, count: int, table: NDArray[np.int64]) -> NDArray[np.int6
         raise BitstreamError("entropy-coded data end too early: damaged, or made for another model") from None
     consumed = 2 * (next_word - 3)
     window = words[next_word - 3] << 32 | words[next_word - 2] << 16 | words[next_word - 1]
-    last_word, num_bytes = _shortest_tail((window - code) % FULL, width)
+    last_word, num_bytes = shortest_tail((window - code) % FULL, width)
     tail = (last_word & 0xFFFF).to_bytes(2, "big")[:num_bytes]
     if consumed > len(data) or data[consumed:] != tail:
         raise BitstreamError("entropy-coded data do not end where the indices do: damaged, or another model's")

@@ -1,0 +1,201 @@
+"""The inner loop of `mixing`, compiled by numba: one function for both directions, so that they cannot drift apart.
+
+The loops are written for the vectoriser: plain int32 arrays, sums that are stored before they are used (numba computes
+in 64 bits otherwise, at half the speed).
+"""
+
+# mypy: ignore-errors
+
+import numpy as np
+from numba import njit
+
+from codec.entropy.mixing import (
+    BIT_BITS,
+    FLOOR,
+    HIDDEN_SHIFT,
+    HIGHEST,
+    KEPT_BITS,
+    LOGIT_LIMIT,
+    LOGIT_SHIFT,
+    MAX_WEIGHT,
+    RATE_SHIFT,
+    SPEED_BITS,
+    WORD_BITS,
+)
+
+HALF = 1 << RATE_SHIFT - 1
+
+
+def _compile(function):
+    """Keeps the machine code beside the source or, where that is read-only, in the user's cache; else for this run."""
+    try:
+        return njit(function, cache=True, nogil=True)
+    except RuntimeError:
+        return njit(function, nogil=True)
+
+
+@_compile
+def code(
+    decoding, positions, options, penalties, prices, columns, words, capacity, low, width,
+    levels, starts, offsets, embedding, first, speeds, trend_weights, bias, digits, nodes, squash,
+):  # fmt: skip
+    """Codes all positions; see `mixing` for what is computed.
+
+    Args:
+        decoding: Whether `positions` is filled from `words`, or the other way round.
+        positions: (n, D) int64 digits of the indices.
+        options: (n, M, D) int64, from which encoding chooses; M = 0 for no choice.
+        penalties: (n, M) int64.
+        prices: (4095,) int64.
+        columns: Positions in a row.
+        words: int64; the payload's words with zeros after them, or room for them.
+        capacity: Encoding stops without a result when it needs more words than this.
+        low: Encoding: the lower end of the interval; decoding: the payload's number, less that end.
+        width: Of the interval.
+
+    Returns:
+        Words written or taken from the payload, or -1 if there was no room; low; width.
+    """
+    count, num_digits = positions.shape
+    num_neighbours, num_rows, size = first.shape
+    num_features = embedding.shape[1]
+    num_speeds = len(speeds)
+    weights = nodes.copy()
+    start = np.empty(size, np.int32)
+    sketch = np.empty(size, np.int32)
+    hidden = np.empty(size, np.int32)
+    change = np.empty(size, np.int32)
+    trend = np.zeros((num_speeds, num_features), np.int64)
+    row = column = 0
+    num_words = 0
+    for position in range(count):
+        for i in range(size):
+            start[i] = bias[i]
+        for neighbour in range(num_neighbours):
+            up, right = offsets[neighbour, 0], offsets[neighbour, 1]
+            if up <= row and 0 <= column + right < columns:
+                place = position - up * columns + right
+                for digit in range(num_digits):
+                    table = first[neighbour, starts[digit] + positions[place, digit]]
+                    for i in range(size):
+                        start[i] += table[i]
+            else:
+                table = first[neighbour, num_rows - 1]
+                for i in range(size):
+                    start[i] += table[i]
+        for speed in range(num_speeds):
+            for feature in range(num_features):
+                value = np.int32(trend[speed, feature] >> SPEED_BITS)
+                table = trend_weights[speed, feature]
+                for i in range(size):
+                    start[i] += value * table[i]
+        best, choice = -1, -1
+        for option in range(options.shape[1]):
+            for i in range(size):
+                sketch[i] = start[i]
+            price = penalties[position, option]
+            for digit in range(num_digits):
+                for i in range(size):
+                    change[i] = sketch[i] >> HIDDEN_SHIFT
+                for i in range(size):
+                    hidden[i] = min(max(change[i], 0), HIGHEST)
+                below, above = 0, levels[digit]
+                wanted = options[position, option, digit]
+                while above - below > 1:
+                    middle = (below + above) >> 1
+                    weight = weights[starts[digit] - digit + middle - 1]
+                    for i in range(size):
+                        change[i] = hidden[i] * weight[i]
+                    total = 0
+                    for i in range(size):
+                        total += change[i]
+                    logit = min(max(total >> LOGIT_SHIFT, -LOGIT_LIMIT), LOGIT_LIMIT)
+                    if wanted >= middle:
+                        below = middle
+                        price += prices[LOGIT_LIMIT + logit]
+                    else:
+                        above = middle
+                        price += prices[LOGIT_LIMIT - logit]
+                if digit < num_digits - 1:
+                    table = digits[starts[digit] + wanted]
+                    for i in range(size):
+                        sketch[i] += table[i]
+            if best < 0 or price < best:
+                best, choice = price, option
+        if choice >= 0:
+            for digit in range(num_digits):
+                positions[position, digit] = options[position, choice, digit]
+        for digit in range(num_digits):
+            for i in range(size):
+                change[i] = start[i] >> HIDDEN_SHIFT
+            for i in range(size):
+                hidden[i] = min(max(change[i], 0), HIGHEST)
+            below, above = 0, levels[digit]
+            wanted = positions[position, digit]
+            while above - below > 1:
+                middle = (below + above) >> 1
+                weight = weights[starts[digit] - digit + middle - 1]
+                for i in range(size):
+                    change[i] = hidden[i] * weight[i]
+                total = 0
+                for i in range(size):
+                    total += change[i]
+                logit = min(max(total >> LOGIT_SHIFT, -LOGIT_LIMIT), LOGIT_LIMIT)
+                probability = squash[logit + LOGIT_LIMIT]
+                bound = (width >> BIT_BITS) * probability
+                if decoding:
+                    bit = low < bound
+                    if bit:
+                        width = bound
+                    else:
+                        low -= bound
+                        width -= bound
+                    while width < FLOOR:
+                        if num_words >= capacity:
+                            return -1, low, width
+                        low = low << WORD_BITS | words[num_words]
+                        width <<= WORD_BITS
+                        num_words += 1
+                else:
+                    bit = wanted >= middle
+                    if bit:
+                        width = bound
+                    else:
+                        low += bound
+                        width -= bound
+                    while width < FLOOR:
+                        if num_words >= capacity:
+                            return -1, low, width
+                        words[num_words] = low >> KEPT_BITS
+                        low = (low & (FLOOR - 1)) << WORD_BITS
+                        width <<= WORD_BITS
+                        num_words += 1
+                if bit:
+                    below = middle
+                    error = np.int32((1 << BIT_BITS) - probability)
+                else:
+                    above = middle
+                    error = np.int32(-probability)
+                for i in range(size):
+                    change[i] = error * hidden[i] + HALF
+                for i in range(size):
+                    change[i] = change[i] >> RATE_SHIFT
+                for i in range(size):
+                    change[i] += weight[i]
+                for i in range(size):
+                    weight[i] = min(max(change[i], -MAX_WEIGHT), MAX_WEIGHT)
+            positions[position, digit] = below
+            if digit < num_digits - 1:
+                table = digits[starts[digit] + below]
+                for i in range(size):
+                    start[i] += table[i]
+        for feature in range(num_features):
+            value = 0
+            for digit in range(num_digits):
+                value += embedding[starts[digit] + positions[position, digit], feature]
+            for speed in range(num_speeds):
+                trend[speed, feature] += ((value << SPEED_BITS) - trend[speed, feature]) >> speeds[speed]
+        column += 1
+        if column == columns:
+            row, column = row + 1, 0
+    return num_words, low, width

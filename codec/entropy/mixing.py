@@ -1,0 +1,421 @@
+"""Context mixing: each index costs what its neighbours leave open. All in integers, so every machine decodes the same.
+
+An index is a row of digits, and a digit is a walk down a binary tree: is it at least `middle`? The probability of each
+answer comes from a small network of integers that looks at the indices decoded before. Its last layer is a logistic
+mixer (one row of weights per question) that goes on learning from every answer, so that a chunk's own habits count.
+
+    neighbours (J) ─embedding──┐
+    trends of what came before ┴─hidden─> start (H) ─clip─> hidden (H) ─weights of the question─> logit ─squash─┐
+                                            ^ + digits[d] after each digit      ^ learn <─ answer <─ coder <────┘
+
+The trained tables are the model's `Prior`; nothing else is carried into a chunk, and nothing out of it. The same bytes
+come from `code`, plain NumPy below, and from its compiled twin in `_compiled`, which is used where numba is installed.
+
+Shapes: n positions, D digits of an index, J neighbours, E features of an embedding, Q trends, H hidden units.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec.entropy.range_coder import FLOOR, FULL, KEPT_BITS, WORD_BITS, join, shortest_tail
+from codec.errors import BitstreamError
+
+# All are part of the file format.
+BIT_BITS = 16  # a probability is out of 2**16
+HIDDEN_SHIFT = 10
+HIGHEST = 1023  # of a hidden unit; 256 stands for 1
+DIGIT_SHIFT = 5
+LOGIT_SHIFT = 12
+LOGIT_LIMIT = 2047  # 256 units are a factor of e in the odds, so 1 : 2980 at most
+RATE_SHIFT = 20  # how fast the mixer learns; 19 and 21 cost .1 to .5 % more bits on speech and photographs
+MAX_WEIGHT = 32767
+MAX_HIDDEN = 64  # units: HIGHEST * MAX_WEIGHT * MAX_HIDDEN is still below 2**31
+SPEED_BITS = 8
+MAX_CODES = 1 << 16
+FIRST_EXP = 1 << 40
+NEXT_EXP = 1095225038176  # round(2**40 * exp(-1 / 256))
+
+Ints = NDArray[np.int64]
+
+
+@cache
+def squash() -> Ints:
+    """The logistic function out of 2**16, (4095,): entry x + 2047 is 2**16 / (1 + exp(-x / 256)), by integers alone."""
+    table = np.empty(2 * LOGIT_LIMIT + 1, np.int64)
+    exp = FIRST_EXP
+    for x in range(LOGIT_LIMIT + 1):
+        table[LOGIT_LIMIT + x] = (FIRST_EXP << BIT_BITS) // (FIRST_EXP + exp)
+        table[LOGIT_LIMIT - x] = (1 << BIT_BITS) - table[LOGIT_LIMIT + x]
+        exp = exp * NEXT_EXP >> 40
+    return table
+
+
+@cache
+def prices() -> Ints:
+    """Bits / 256 that a yes costs at every logit, (4095,); only an encoder that chooses needs them."""
+    return np.round(-256 * np.log2(squash() / (1 << BIT_BITS))).astype(np.int64)
+
+
+NO_CHOICE = (np.empty((0, 0, 0), np.int64), np.empty((0, 0), np.int64), np.empty(0, np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """What a model knows of its indices before the first: the tables of `mixing`, all integers.
+
+    Rows are numbered through all digits: digit d with value v has row L_0 + ... + L_(d-1) + v; R = their sum.
+
+    Args:
+        levels: (D,) values of each digit, at least 2; their product is K.
+        order: (K,) where each index stands among the digit rows; empty for the identity. The digits of an index are
+            those of its place, the first digit the most significant.
+        offsets: (J, 2) neighbours, rows up and columns to the right: (1, 0) is above, (0, -1) the position before.
+        embedding: (R + 1, E) int8 of every row, added over the digits of an index; the last is that of no neighbour.
+        hidden: ((J + Q) * E, H) int16, from the neighbours' embeddings and then the trends'.
+        bias: (H,) int32.
+        speeds: (Q,) shifts 1 to 8: a trend moves by 2**-speed towards each index's embedding.
+        digits: (R - L_(D-1), H) int16, what a digit once known adds for the digits after it.
+        nodes: (R - D, H) int16, the mixer's first weights; row L_0 + ... + L_(d-1) - d + m - 1 asks whether digit
+            d is at least m.
+        stride: Pixels that a position of a picture covers along each side; 0 for speech, whose positions are one row.
+
+    Raises:
+        ValueError: A shape or a value is impossible, or sums could leave 32 bits.
+    """
+
+    levels: Ints
+    order: Ints
+    offsets: Ints
+    embedding: Ints
+    hidden: Ints
+    bias: Ints
+    speeds: Ints
+    digits: Ints
+    nodes: Ints
+    stride: int
+
+    def __post_init__(self) -> None:
+        if any(array.dtype.kind not in "iu" for array in self._arrays().values()):
+            raise ValueError("the tables of a prior are integers")
+        num_digits, num_rows = len(self.levels), int(self.levels.sum())
+        size, num_features, num_speeds = len(self.bias), self.embedding.shape[-1], len(self.speeds)
+        shapes = {
+            "levels": (num_digits,),
+            "order": (self.num_codes,) if self.order.size else (0,),
+            "offsets": (len(self.offsets), 2),
+            "embedding": (num_rows + 1, num_features),
+            "hidden": ((len(self.offsets) + num_speeds) * num_features, size),
+            "bias": (size,),
+            "speeds": (num_speeds,),
+            "digits": (num_rows - int(self.levels[-1]), size),
+            "nodes": (num_rows - num_digits, size),
+        }
+        for name, shape in shapes.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} of a prior must be {shape}, not {getattr(self, name).shape}")
+        rows_up, right = self.offsets.T
+        ranges = [
+            (1 <= num_digits <= 16 and self.levels.min() >= 2 and self.num_codes <= MAX_CODES, "levels"),
+            (size in range(8, MAX_HIDDEN + 1, 8), "units"),
+            (
+                ((rows_up > 0) | (rows_up == 0) & (right < 0)).all() and np.abs(self.offsets).max(initial=0) < 128,
+                "offsets",
+            ),
+            (not self.order.size or (np.sort(self.order) == np.arange(self.num_codes)).all(), "order"),
+            (all(1 <= speed <= 8 for speed in self.speeds), "speeds"),
+            (0 <= self.stride < 1 << 17, "stride"),
+            (np.abs(self.embedding).max() < 1 << 7, "embedding"),
+            (np.abs(self.nodes).max() <= MAX_WEIGHT, "nodes"),
+            (np.abs(self.hidden).max(initial=0) < 1 << 15 and np.abs(self.digits).max(initial=0) < 1 << 15, "weights"),
+            (self._largest_sum() < 1 << 31, "sums"),
+        ]
+        for fine, name in ranges:
+            if not fine:
+                raise ValueError(f"{name} of a prior are out of range")
+
+    def _arrays(self) -> dict[str, Ints]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "stride"}
+
+    def to_tensors(self) -> dict[str, NDArray[Any]]:
+        """What a model file stores."""
+        return {**self._arrays(), "stride": np.array([self.stride], np.int32)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, NDArray[Any]]) -> Prior:
+        """The inverse of `to_tensors`. Raises ValueError or TypeError on tensors of another kind."""
+        if tensors["stride"].shape != (1,):
+            raise ValueError("stride of a prior is one number")
+        tables = {name: array for name, array in tensors.items() if name != "stride"}
+        return cls(stride=int(tensors["stride"][0]), **tables)
+
+    @property
+    def num_codes(self) -> int:
+        return prod(self.levels.tolist())
+
+    @cached_property
+    def starts(self) -> Ints:
+        """(D,) the row of each digit's value 0."""
+        starts: Ints = np.cumsum(self.levels) - self.levels
+        return starts
+
+    @cached_property
+    def first(self) -> NDArray[np.int32]:
+        """(J, R + 1, H): what a row contributes as each neighbour."""
+        return self._first().astype(np.int32)
+
+    def _first(self) -> Ints:
+        num_neighbours, num_features = len(self.offsets), self.embedding.shape[1]
+        weights = self.hidden[: num_neighbours * num_features].reshape(num_neighbours, num_features, -1)
+        product: Ints = self.embedding.astype(np.int64) @ weights.astype(np.int64)
+        return product
+
+    @cached_property
+    def trend_weights(self) -> NDArray[np.int32]:
+        """(Q, E, H)."""
+        num_features = self.embedding.shape[1]
+        rest = self.hidden[len(self.offsets) * num_features :]
+        return rest.reshape(len(self.speeds), num_features, len(self.bias)).astype(np.int32)
+
+    def _largest_sum(self) -> int:
+        """A bound on the magnitude of the sums before the clip."""
+
+        def over_digits(rows: Ints) -> Ints:
+            """(..., R, C) -> (..., C): the largest sum that one value of every digit can have."""
+            parts = np.split(np.abs(rows), np.cumsum(self.levels)[:-1], axis=-2)
+            return np.asarray(sum(part.max(-2, initial=0) for part in parts), np.int64)
+
+        first = self._first()
+        neighbours = np.maximum(over_digits(first[:, :-1]), np.abs(first[:, -1])).sum(0)
+        highest = over_digits(self.embedding[:-1].astype(np.int64)) + 1
+        trends = (highest[:, None] * np.abs(self.trend_weights.astype(np.int64))).sum((0, 1))
+        later = over_digits(self.digits.astype(np.int64)) << DIGIT_SHIFT
+        return int((np.abs(self.bias.astype(np.int64)) + neighbours + trends + later).max())
+
+    @cached_property
+    def tables(self) -> tuple[Any, ...]:
+        """What both twins of `code` take."""
+        as_int32 = (array.astype(np.int32) for array in (self.bias, self.digits, self.nodes, self.embedding))
+        bias, digits, nodes, embedding = as_int32
+        levels, offsets, speeds = (array.astype(np.int64) for array in (self.levels, self.offsets, self.speeds))
+        return (
+            levels, self.starts, offsets, embedding, self.first, speeds, self.trend_weights, bias,
+            digits << DIGIT_SHIFT, nodes, squash(),
+        )  # fmt: skip
+
+    @cached_property
+    def _index_at(self) -> Ints:
+        """(K,) the inverse of `order`."""
+        return np.argsort(self.order)
+
+    def to_digits(self, indices: Ints) -> Ints:
+        """(n,) -> (n, D)."""
+        places = self.order.astype(np.int64)[indices] if self.order.size else indices
+        return np.stack(np.unravel_index(places, tuple(self.levels.tolist())), axis=-1).astype(np.int64)
+
+    def to_indices(self, digits: Ints) -> Ints:
+        """The inverse of `to_digits`."""
+        places = np.ravel_multi_index(tuple(digits.T), tuple(self.levels.tolist()))
+        return np.asarray(self._index_at[places] if self.order.size else places, np.int64)
+
+
+def columns_of(prior: Prior, width: int, count: int) -> int:
+    """Positions in a row: of a picture `width` pixels wide, or all `count` of them."""
+    return -(-width // prior.stride) if prior.stride else max(count, 1)
+
+
+def encode(indices: Ints, prior: Prior, columns: int, max_bytes: int) -> bytes | None:
+    """Encodes one codebook's indices.
+
+    Args:
+        indices: (n,), each in [0, K).
+        prior: The model's.
+        columns: Positions in a row.
+        max_bytes: The most bytes worth having.
+
+    Returns:
+        The payload; None if it would be longer.
+    """
+    digits = prior.to_digits(indices)
+    capacity = max_bytes // 2
+    words = np.zeros(capacity + 1, np.int64)
+    count, low, width = _coder()(False, digits, *NO_CHOICE, columns, words, capacity, 0, FULL, *prior.tables)
+    if count < 0:
+        return None
+    last_word, num_bytes = shortest_tail(low, width)
+    data = join([*words[:count].tolist(), last_word])[: 2 * count + num_bytes]
+    return data if len(data) <= max_bytes else None
+
+
+def decode(data: bytes, count: int, prior: Prior, columns: int) -> Ints:
+    """Decodes what `encode` made with the same prior and columns.
+
+    The work is bounded by `count` whatever the bytes are.
+
+    Returns:
+        (count,) int64, each in [0, K).
+
+    Raises:
+        BitstreamError: The bytes are not what `encode` writes for any indices of this count.
+    """
+    words = np.frombuffer(data + bytes(6 + len(data) % 2), ">u2").astype(np.int64)
+    window = int(words[0]) << 32 | int(words[1]) << 16 | int(words[2])
+    digits = np.zeros((count, len(prior.levels)), np.int64)
+    capacity = len(data) // 2
+    taken, code, width = _coder()(True, digits, *NO_CHOICE, columns, words[3:], capacity, window, FULL, *prior.tables)
+    if taken < 0:
+        raise BitstreamError("entropy-coded data end too early: damaged, or made for another model")
+    window = int(words[taken]) << 32 | int(words[taken + 1]) << 16 | int(words[taken + 2])
+    last_word, num_bytes = shortest_tail((window - code) % FULL, width)
+    if data[2 * taken :] != (last_word & 0xFFFF).to_bytes(2, "big")[:num_bytes]:
+        raise BitstreamError("entropy-coded data do not end where the indices do: damaged, or another model's")
+    return prior.to_indices(digits)
+
+
+def choose(options: Ints, penalties: Ints, prior: Prior, columns: int) -> Ints:
+    """Picks an index for every position: the one that costs least, its bits here and its penalty together.
+
+    One position after the other, each with what the coder will have learnt from those before.
+
+    Args:
+        options: (n, M) indices, M at least 1.
+        penalties: (n, M) non-negative, in bits / 256.
+        prior: The model's.
+        columns: Positions in a row.
+
+    Returns:
+        (n,) indices.
+    """
+    count, num_options = options.shape
+    digits = prior.to_digits(options.ravel()).reshape(count, num_options, len(prior.levels))
+    chosen = digits[:, 0].copy()
+    room = 2 * chosen.size * 16 + 1  # more than any indices take
+    words = np.zeros(room, np.int64)
+    _coder()(False, chosen, digits, penalties.astype(np.int64), prices(), columns, words, room, 0, FULL, *prior.tables)
+    return prior.to_indices(chosen)
+
+
+def code(
+    decoding: bool,
+    positions: Ints,
+    options: Ints,
+    penalties: Ints,
+    price: Ints,
+    columns: int,
+    words: Ints,
+    capacity: int,
+    low: int,
+    width: int,
+    levels: Ints,
+    starts: Ints,
+    offsets: Ints,
+    embedding: Ints,
+    first: NDArray[np.int32],
+    speeds: Ints,
+    trend_weights: NDArray[np.int32],
+    bias: Ints,
+    digits: Ints,
+    nodes: Ints,
+    table: Ints,
+) -> tuple[int, int, int]:
+    """The coder in plain NumPy: the reference, and what runs where numba is not installed.
+
+    Args:
+        decoding: Whether `positions` is filled from `words`, or the other way round.
+        positions: (n, D) digits of the indices.
+        options: (n, M, D) from which encoding chooses them; M = 0 for no choice.
+        penalties: (n, M) what each option costs besides its bits.
+        price: `prices()`.
+        columns: Positions in a row.
+        words: The payload's words from the fourth on and zeros after them, or room for as many as `capacity`.
+        capacity: How many words there may be.
+        low: Encoding: the lower end of the interval. Decoding: the payload's number, less that end.
+        width: Of the interval.
+
+    Returns:
+        Words written or read, or -1 where they would be more than `capacity`; low; width.
+    """
+    squashed = table.tolist()
+    weights = nodes.astype(np.int64)
+    trend = np.zeros((len(speeds), embedding.shape[1]), np.int64)
+    num_words = 0
+    for position, place in enumerate(positions):
+        row, column = divmod(position, columns)
+        total = bias.astype(np.int64)
+        for neighbour, (up, right) in enumerate(offsets.tolist()):
+            if up <= row and 0 <= column + right < columns:
+                total += first[neighbour, starts + positions[position - up * columns + right]].sum(0)
+            else:
+                total += first[neighbour, -1]
+        total += ((trend >> SPEED_BITS)[:, :, None] * trend_weights).sum((0, 1))
+        if options.shape[1]:
+            costs = penalties[position].copy()
+            for option, wanted in enumerate(options[position]):
+                sketch = total.copy()
+                for digit, start in enumerate(starts.tolist()):
+                    hidden = np.clip(sketch >> HIDDEN_SHIFT, 0, HIGHEST)
+                    below, above = 0, int(levels[digit])
+                    while above - below > 1:
+                        middle = (below + above) >> 1
+                        logit = int(hidden @ weights[start - digit + middle - 1]) >> LOGIT_SHIFT
+                        logit = min(max(logit, -LOGIT_LIMIT), LOGIT_LIMIT)
+                        bit = wanted[digit] >= middle
+                        below, above = (middle, above) if bit else (below, middle)
+                        costs[option] += price[LOGIT_LIMIT + (logit if bit else -logit)]
+                    if digit < len(starts) - 1:
+                        sketch += digits[start + below]
+            place[:] = options[position, int(np.argmin(costs))]
+        for digit, start in enumerate(starts.tolist()):
+            hidden = np.clip(total >> HIDDEN_SHIFT, 0, HIGHEST)
+            below, above = 0, int(levels[digit])
+            while above - below > 1:
+                middle = (below + above) >> 1
+                weight = weights[start - digit + middle - 1]
+                logit = min(max(int(hidden @ weight) >> LOGIT_SHIFT, -LOGIT_LIMIT), LOGIT_LIMIT)
+                probability = squashed[logit + LOGIT_LIMIT]
+                bound = (width >> BIT_BITS) * probability
+                bit = low < bound if decoding else place[digit] >= middle
+                if bit:
+                    below, width, error = middle, bound, (1 << BIT_BITS) - probability
+                else:
+                    above, width, error = middle, width - bound, -probability
+                    low += -bound if decoding else bound
+                if width < FLOOR:  # once is enough: no answer has a probability under 2**-12
+                    if num_words == capacity:
+                        return -1, low, width
+                    if decoding:
+                        low = low << WORD_BITS | int(words[num_words])
+                    else:
+                        words[num_words] = low >> KEPT_BITS
+                        low = (low & (FLOOR - 1)) << WORD_BITS
+                    width <<= WORD_BITS
+                    num_words += 1
+                weight += (error * hidden + (1 << RATE_SHIFT - 1)) >> RATE_SHIFT
+                np.clip(weight, -MAX_WEIGHT, MAX_WEIGHT, out=weight)
+            place[digit] = below
+            if digit < len(starts) - 1:
+                total += digits[start + below]
+        target = embedding[starts + place].astype(np.int64).sum(0) << SPEED_BITS
+        trend += (target - trend) >> speeds[:, None]
+    return num_words, low, width
+
+
+@cache
+def _coder() -> Callable[..., tuple[int, int, int]]:
+    """The compiled twin, or the plain one where numba is not installed or CODEC_PLAIN is set."""
+    if os.environ.get("CODEC_PLAIN"):
+        return code
+    try:
+        from codec.entropy import _compiled
+    except ImportError:
+        return code
+    compiled: Callable[..., tuple[int, int, int]] = _compiled.code
+    return compiled

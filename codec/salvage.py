@@ -1,0 +1,200 @@
+"""What is left of a damaged file: every data chunk whose CRC-32 still matches, in its place.
+
+    magic | H | D | D | ## | D | E
+                     └ lost: its positions are known from E and from the other chunks
+
+A `Salvage` stands in for a `Reader`: it hands out all positions of the file, the lost ones as repeats of the last good
+index, and says in `gaps` which those are, so that they can be silenced or greyed after decoding.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+
+from codec.bitstream import (
+    DEFAULT_LIMITS,
+    MAX_CHUNK_BYTES,
+    POSITIONS_PER_SECOND,
+    Data,
+    End,
+    Indices,
+    Limits,
+    Reader,
+    Source,
+    checksum_of,
+    decode_data,
+    parse_data,
+    parse_end,
+)
+from codec.entropy import NO_TABLES, Tables
+from codec.errors import BitstreamError
+
+MAX_FILE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A run of positions: a data chunk, or None where `count` positions are lost."""
+
+    count: int
+    data: Data | None
+
+
+class Salvage:
+    """Reads what a damaged file still holds, in memory.
+
+    Args:
+        file: A binary file open for reading.
+        limits: Refuse anything larger.
+        num_positions: Positions of the whole file where they are known from elsewhere, as a picture's are; or None.
+
+    Attributes:
+        header: The header, which must be sound.
+        gaps: Positions that are lost, as (first, one after the last), in order.
+        complete: Whether nothing is missing, as far as can be told without decoding.
+
+    Raises:
+        BitstreamError: The header is damaged, or the file exceeds the limits.
+    """
+
+    finished = True
+
+    def __init__(self, file: BinaryIO, limits: Limits = DEFAULT_LIMITS, num_positions: int | None = None) -> None:
+        content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise BitstreamError(f"only files up to {MAX_FILE_BYTES} bytes can be recovered")
+        reader = Reader(io.BytesIO(content), limits)
+        self.header, self.version = reader.header, reader.version
+        self._end: End | None = None
+        pieces, damaged = self._walk(content, reader.offset)
+        known = num_positions if num_positions is not None else self._end and self._end.num_positions
+        self._pieces = _fill(pieces, known)
+        self.num_positions = sum(piece.count for piece in self._pieces)
+        most = limits.max_pixels if self.header.medium == "image" else limits.max_seconds * POSITIONS_PER_SECOND
+        if self.num_positions > most:
+            raise BitstreamError(f"the file claims {self.num_positions} positions, over the limit of {most}")
+        self.num_samples = 0 if self._end is None else self._end.num_samples
+        self.complete = not damaged and self._end is not None
+        self.gaps: list[tuple[int, int]] = []
+        start = 0
+        for piece in self._pieces:
+            if piece.data is None and piece.count:
+                self.gaps.append((start, start + piece.count))
+            start += piece.count
+
+    @property
+    def length_known(self) -> bool:
+        """Whether the end chunk, with the length of a recording, survived."""
+        return self._end is not None
+
+    def chunks(self, tables: Tables = NO_TABLES) -> Iterator[Indices]:
+        """All positions in order, (A, G, n) int64; a chunk that passes its CRC-32 but not its coder joins the gaps.
+
+        Raises:
+            BitstreamError: Nothing is missing, and yet the index checksum does not match.
+        """
+        header, start, checksum = self.header, 0, 0
+        last: Indices = np.zeros((header.num_streams, header.num_codebooks, 1), np.int64)
+        for piece in self._pieces:
+            indices = None
+            if piece.data is not None:
+                try:
+                    indices = decode_data(piece.data, header, tables)
+                except BitstreamError:
+                    self.gaps = sorted([*self.gaps, (start, start + piece.count)])
+            for at in range(0, piece.count, header.max_chunk_positions):
+                count = min(header.max_chunk_positions, piece.count - at)
+                yield np.repeat(last, count, 2) if indices is None else indices[:, :, at : at + count]
+            if indices is not None:
+                last, checksum = indices[:, :, -1:], checksum_of(indices, checksum)
+            start += piece.count
+        if self.complete and not self.gaps and self._end is not None and checksum != self._end.index_checksum:
+            raise BitstreamError(
+                "every chunk is whole, but the index checksum does not match: chunks are out of order, "
+                "or the model is not the encoder's",
+                self._end.offset,
+            )
+
+    def _walk(self, content: bytes, at: int) -> tuple[list[_Piece | int], bool]:
+        """Data chunks in order, with the number of bytes of every damaged stretch between them."""
+        pieces: list[_Piece | int] = []
+        damaged = False
+        while at < len(content) and self._end is None:
+            found = _chunk_at(content, at)
+            if found is None:
+                damaged = True
+                begin, at = at, at + 1
+                while at < len(content) and (content[at] not in b"DE" or _chunk_at(content, at) is None):
+                    at += 1
+                pieces.append(at - begin)
+                continue
+            kind, start, payload, at = found
+            source = Source(io.BytesIO(payload), start, "chunk")
+            try:
+                if kind == ord("D"):
+                    data = parse_data(source, start, self.header)
+                    pieces.append(_Piece(data.count, data))
+                elif kind == ord("E"):
+                    self._end = parse_end(source, start)
+            except BitstreamError:
+                damaged = True
+                pieces.append(len(payload))
+        return pieces, damaged or self._end is None
+
+
+def _chunk_at(content: bytes, at: int) -> tuple[int, int, bytes, int] | None:
+    """The chunk that begins at a byte, if one does: its type, where its payload starts, that, and where it ends."""
+    source = Source(io.BytesIO(content[at + 1 : at + 11]))
+    try:
+        length = source.varint("a length")
+    except BitstreamError:
+        return None
+    start = at + 1 + source.offset
+    stop = start + length
+    if not chr(content[at]).isalpha() or content[at] > 127 or length > MAX_CHUNK_BYTES or stop + 4 > len(content):
+        return None
+    if zlib.crc32(content[at:stop]) != int.from_bytes(content[stop : stop + 4], "big"):
+        return None
+    return content[at], start, content[start:stop], stop + 4
+
+
+def _fill(pieces: list[_Piece | int], num_positions: int | None) -> list[_Piece]:
+    """Gives every damaged stretch its number of positions.
+
+    All that is missing, if the total is known, is shared out by the stretches' bytes in units of the usual chunk; of an
+    unknown total, a stretch is as many positions as its bytes usually hold.
+    """
+    good = [piece for piece in pieces if isinstance(piece, _Piece)]
+    stretches = [piece for piece in pieces if not isinstance(piece, _Piece)]
+    held = sum(piece.count for piece in good)
+    usual = Counter(piece.count for piece in good).most_common(1)[0][0] if good else 1
+    size = sum(piece.data.num_bytes for piece in good if piece.data) / max(held, 1) * usual
+    if num_positions is None:
+        left = None
+    else:
+        left = max(num_positions - held, 0)
+        if left and not stretches:
+            pieces, stretches = [*pieces, 1], [1]  # whole chunks are gone without a trace: say, at the end
+    result: list[_Piece] = []
+    bytes_left = sum(stretches)
+    for piece in pieces:
+        if isinstance(piece, _Piece):
+            result.append(piece)
+            continue
+        if left is None:
+            count = round(piece / size) * usual if size else 0
+        elif piece == bytes_left:
+            count = left
+        else:
+            count = min(left, round(left * piece / bytes_left / usual) * usual)
+        bytes_left -= piece
+        left = None if left is None else left - count
+        result.append(_Piece(count, None))
+    return result

@@ -1,0 +1,205 @@
+"""The reader under fire: any bytes give a result or the one right error, in bounded memory.
+
+    python tests/fuzz.py NEW tests/corpus -max_total_time=600    searches with atheris; the folder NEW gets what is new
+    python tests/fuzz.py --seed tests/corpus                     writes the seeds again
+
+The first byte of an input says what the rest is: a file as it is; chunks that are sealed with the right CRC-32 first,
+so that damage gets past it; one coder's bytes; a model card; or a prior's tables. Every input that ever failed stays in
+the corpus, which tests/test_fuzz.py runs whole.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+
+if __name__ == "__main__":
+    os.environ.setdefault("CODEC_PLAIN", "1")  # the plain twin can be watched by a fuzzer, machine code cannot
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    try:
+        import atheris
+    except ImportError:
+        atheris = None
+    if atheris is not None and "--seed" not in sys.argv:
+        with atheris.instrument_imports(include=["codec"]):
+            import codec.salvage  # noqa: F401
+
+import numpy as np
+
+from codec import cards
+from codec.bitstream import MAGIC, Limits, Reader, pack, scan, unpack
+from codec.entropy import Prior, Tables, decode_indices, encode_indices
+from codec.errors import BitstreamError, ModelError
+from codec.salvage import Salvage
+
+GOLDEN = Path(__file__).resolve().parent.parent / "assets/golden"
+LIMITS = Limits(max_pixels=4096, max_seconds=4)
+MOST_POSITIONS = 200  # the plain coder takes a millisecond for each
+
+
+def golden_tables() -> dict[tuple[int, int], Tables]:
+    """(G, K) -> the tables of the golden files."""
+    tables = {}
+    for path in sorted(GOLDEN.glob("*.json")):
+        golden = json.loads(path.read_text())
+        prior = golden.get("prior")
+        if prior:
+            arrays = {name: np.array(table, np.int64) for name, table in prior.items()}
+            arrays["digits"] = arrays["digits"].reshape(-1, len(arrays["bias"]))
+            prior = Prior.from_tensors(arrays)
+        frequencies = golden["tables"] and np.array(golden["tables"])
+        header = golden["header"]
+        tables[header["num_codebooks"], header["num_codes"]] = Tables(frequencies, prior)
+    return tables
+
+
+TABLES = golden_tables()
+SHAPES = sorted(TABLES)
+
+
+def read_file(data: bytes) -> None:
+    """A whole file: read, scanned and salvaged."""
+    try:
+        scan(io.BytesIO(data))
+        reader = Reader(io.BytesIO(data), LIMITS)
+    except BitstreamError:
+        return
+    header = reader.header
+    tables = TABLES.get((header.num_codebooks, header.num_codes), Tables())
+    if header.num_streams * header.num_codebooks > 8:
+        return
+    try:
+        found, indices, num_samples = unpack(data, tables, LIMITS)
+    except BitstreamError:
+        pass
+    else:
+        again = unpack(pack(found, indices, num_samples, tables), tables, LIMITS)
+        assert np.array_equal(again[1], indices)
+        assert indices.size == 0 or 0 <= indices.min() <= indices.max() < header.num_codes
+    try:
+        salvage = Salvage(io.BytesIO(data), LIMITS)
+        count = sum(chunk.shape[2] for chunk in salvage.chunks(tables))
+    except BitstreamError:
+        return
+    assert count == salvage.num_positions
+    assert all(0 <= start < stop <= count for start, stop in salvage.gaps)
+
+
+def read_chunks(data: bytes) -> None:
+    """Chunks, each as type, length in one byte and payload, sealed before they are read."""
+    parts, at = [MAGIC + b"\1\1"], 0
+    while at + 2 <= len(data):
+        payload = data[at + 2 : at + 2 + data[at + 1]]
+        length = bytes([len(payload)]) if len(payload) < 128 else bytes([len(payload) & 127 | 128, len(payload) >> 7])
+        body = data[at : at + 1] + length + payload
+        parts.append(body + zlib.crc32(body).to_bytes(4, "big"))
+        at += 2 + data[at + 1]
+    read_file(b"".join(parts))
+
+
+def read_indices(data: bytes) -> None:
+    """One stream of one chunk: which tables, how many positions, how wide a picture, and the coder's bytes."""
+    if len(data) < 3:
+        return
+    num_codebooks, num_codes = SHAPES[data[0] % len(SHAPES)]
+    tables, count, width = TABLES[num_codebooks, num_codes], data[1] % MOST_POSITIONS, data[2]
+    if tables.prior is not None and tables.prior.stride and not width:
+        return
+    try:
+        indices = decode_indices(data[3:], num_codebooks, count, num_codes, tables, width)
+    except BitstreamError:
+        return
+    assert indices.shape == (num_codebooks, count)
+    assert indices.size == 0 or 0 <= indices.min() <= indices.max() < num_codes
+    back = encode_indices(indices, num_codes, tables, width)
+    assert np.array_equal(decode_indices(back, num_codebooks, count, num_codes, tables, width), indices)
+    assert len(back) <= len(data[3:]) or data[3] != back[0]
+
+
+def read_card(data: bytes) -> None:
+    """A model card's text."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.json"
+        path.write_bytes(data)
+        path.with_suffix(".safetensors").write_bytes(data[::-1])
+        try:
+            card = cards.read_card(path)
+            card.answers_to(bytes(16))
+            card.read()
+        except ModelError:
+            return
+        raise AssertionError("weights were accepted that are the card turned round")
+
+
+def read_prior(data: bytes) -> None:
+    """A prior's tables from JSON, as a damaged model might hold them."""
+    try:
+        lists = json.loads(data)
+        arrays = {name: np.array(table, np.int64) for name, table in lists.items()}
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+        return
+    try:
+        prior = Prior.from_tensors(arrays)
+    except (ValueError, TypeError, KeyError):
+        return
+    if prior.num_codes < 5000:
+        indices = np.arange(40)[None] * 7 % prior.num_codes
+        width = 20 if prior.stride else 0
+        data = encode_indices(indices, prior.num_codes, Tables(prior=prior), width)
+        assert np.array_equal(decode_indices(data, 1, 40, prior.num_codes, Tables(prior=prior), width), indices)
+
+
+KINDS = [read_file, read_chunks, read_indices, read_card, read_prior]
+
+
+def run_one(data: bytes) -> None:
+    """Any exception is a finding."""
+    if data:
+        KINDS[data[0] % len(KINDS)](data[1:])
+
+
+def seeds() -> dict[str, bytes]:
+    """What the search starts from: every golden file in every form."""
+    found = {}
+    for path in sorted(GOLDEN.glob("*.bin")):
+        data, golden = path.read_bytes(), json.loads(path.with_suffix(".json").read_text())
+        found[f"{path.stem}-file"] = b"\0" + data
+        parts, at = b"", 10
+        header = golden["header"]
+        while at < len(data):
+            length, size = (data[at + 1], 2) if data[at + 1] < 128 else (data[at + 1] & 127 | data[at + 2] << 7, 3)
+            payload = data[at + size : at + size + length]
+            if len(payload) < 256:
+                parts += data[at : at + 1] + bytes([len(payload)]) + payload
+            at += size + length + 4
+        found[f"{path.stem}-chunks"] = b"\1" + parts
+        indices = np.array(golden["indices"])[0][:, :60]
+        shape = header["num_codebooks"], header["num_codes"]
+        encoded = encode_indices(indices, header["num_codes"], TABLES[shape], header["width"] % 256)
+        found[f"{path.stem}-coder"] = b"\2" + bytes([SHAPES.index(shape), 60, header["width"] % 256]) + encoded
+        if golden.get("prior"):
+            found[f"{path.stem}-prior"] = b"\4" + json.dumps(golden["prior"]).encode()
+    card = {
+        "name": "a",
+        "model_id": "00" * 16,
+        "base_id": "00" * 16,
+        "config": {"medium": "speech", "bottleneck": "fsp"},
+    }
+    found["card"] = b"\3" + json.dumps(card | {"num_codes": {"4": 4}, "tokens_per_unit": 1, "results": {}}).encode()
+    return found
+
+
+if __name__ == "__main__":
+    if "--seed" in sys.argv:
+        for seed_name, seed in seeds().items():
+            (Path(sys.argv[-1]) / seed_name).write_bytes(seed)
+    elif atheris is None:
+        sys.exit("atheris is not installed: pip install atheris")
+    else:
+        atheris.Setup([*sys.argv[:1], *sys.argv[1:]], run_one)
+        atheris.Fuzz()

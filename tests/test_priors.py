@@ -1,0 +1,97 @@
+"""train.priors and train.tables: what is trained is what the coder computes, and a model gets nothing else new."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_codec, tones, wav
+
+from codec import cards, coding
+from codec.entropy import mixing
+from train import priors, tables
+from train.data import prepare
+
+
+def grids(medium: str, count: int = 6) -> list[np.ndarray]:
+    """Indices of 1024 whose five base-4 digits walk slowly."""
+    random = np.random.default_rng(0)
+    shape = (1, 400) if medium == "speech" else (20, 20)
+    steps = random.normal(size=(count, 5, *shape)).cumsum(-1)
+    digits = np.clip(np.round(steps) % 8 - 2, 0, 3).astype(np.int64)
+    return [sum(plane * 4**i for i, plane in enumerate(sample)) for sample in digits]
+
+
+def test_bisecting_makes_regions_of_the_tree() -> None:
+    vectors = np.random.default_rng(0).normal(size=(64, 3))
+    places = priors.bisect(vectors)
+    assert sorted(places.tolist()) == list(range(64))
+    within = vectors[np.argsort(places)].reshape(8, 8, 3).var(1).mean()
+    assert within < 0.4 * vectors.var(0).mean()
+    assert sorted(priors.bisect(vectors[:50]).tolist()) == list(range(50))
+
+
+@pytest.mark.parametrize("medium", ["speech", "image"])
+def test_training_pays_and_rounding_costs_little(medium: str) -> None:
+    codec = tiny_codec(medium)
+    train, test = grids(medium, 12)[:9], grids(medium, 12)[9:]
+
+    def bits(prior: mixing.Prior) -> float:
+        sizes = [len(mixing.encode(g.ravel(), prior, g.shape[1], 10**6) or b"") for g in test]
+        return 8 * sum(sizes) / sum(g.size for g in test)
+
+    untrained, trained = (bits(priors.fit_prior(train, codec, 1024, steps)) for steps in (1, 60))
+    assert trained < untrained - 0.5
+
+
+@pytest.mark.parametrize("medium", ["speech", "image"])
+def test_the_net_is_the_coder_before_it_learns(medium: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The net's bits are the coder's if its mixer stands still, within what rounding costs."""
+    codec = tiny_codec(medium)
+    levels, order, _ = priors.layout(codec, 1024)
+    offsets = np.array(priors.OFFSETS[medium])
+    torch.manual_seed(1)
+    net = priors.PriorNet(levels, torch.randn(int(levels.sum()), 5), len(offsets) + len(priors.SPEEDS))
+    torch.nn.init.normal_(net.nodes, std=0.3)
+    torch.nn.init.normal_(net.digits, std=0.3)
+    torch.nn.init.normal_(net.hidden.weight, std=0.5)
+    prior = priors.rounded(net, levels, order, offsets, 8 if medium == "image" else 0)
+    grid = grids(medium, 1)[0]
+    near = torch.from_numpy(priors._neighbours(grid, offsets, 1024))
+    starts = np.cumsum(levels) - levels
+    rows = torch.from_numpy(np.stack(np.unravel_index(np.arange(1025) % 1024, tuple(levels)), 1) + starts)
+    indices = torch.from_numpy(grid.ravel())
+    trends = priors._trends(net, rows[indices], [grid.size])
+    with torch.no_grad():
+        expected = float(net(rows[near], near == 1024, trends, rows[indices]).sum())
+        wrong = float(net(rows[near].roll(1, 1), near == 1024, trends, rows[indices]).sum())
+    monkeypatch.setattr(mixing, "RATE_SHIFT", 40)
+    monkeypatch.setattr(mixing, "_coder", lambda: mixing.code)
+    data = mixing.encode(grid.ravel(), prior, grid.shape[1], 10**6)
+    assert data is not None
+    assert abs(8 * len(data) - expected) < 0.01 * expected + 16
+    assert abs(8 * len(data) - wrong) > 0.02 * expected  # control: neighbours in another order
+
+
+def test_a_model_gets_priors_and_still_reads_older_files(model_folder: Path, tmp_path: Path) -> None:
+    for path in model_folder.glob("speech-fsp.*"):
+        shutil.copy(path, tmp_path)
+    card = cards.read_card(tmp_path / "speech-fsp.json")
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media" / "a.wav").write_bytes(wav(tones(40000)))
+    prepare("speech", [tmp_path / "media"], tmp_path / "store")
+    arguments = [str(card.path), "--data", str(tmp_path / "store"), "--steps", "2", "--tokens", "300"]
+    assert tables.main([*arguments, "--device", "cpu"]) == 0
+    after = cards.read_card(card.path)
+    assert after.base_id == card.base_id
+    assert after.model_id != card.model_id
+    assert after.answers_to(card.base_id)
+    assert not after.answers_to(card.model_id), "files with another prior are another model's"
+    model = coding.load(after)
+    assert all(model.tables[size].prior is not None for size in model.card.num_codes)
+    assert json.loads(card.path.read_text())["name"] == "speech-fsp"
+    assert tables.main([*arguments[:2], str(tmp_path / "nothing")]) == 1

@@ -1,0 +1,262 @@
+"""Damaged files: what is outside the damage comes back exactly, in its place; what is inside is silence or grey."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from conftest import gradient, tones
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from test_bitstream import (
+    GOLDEN_NAMES,
+    MODEL_ID,
+    SPEECH,
+    join_chunks,
+    load_golden,
+    skewed,
+    split_chunks,
+    write_in_splits,
+)
+
+from codec import coding
+from codec.bitstream import Header, Limits, Reader, unpack
+from codec.coding import Model
+from codec.entropy import NO_TABLES, Tables
+from codec.errors import BitstreamError
+from codec.salvage import Salvage
+
+Array = NDArray[np.int64]
+
+
+def salvage(data: bytes, tables: Tables = NO_TABLES, total: int | None = None) -> tuple[Array, Salvage]:
+    found = Salvage(io.BytesIO(data), num_positions=total)
+    header = found.header
+    nothing = np.empty((header.num_streams, header.num_codebooks, 0), np.int64)
+    return np.concatenate([nothing, *found.chunks(tables)], 2), found
+
+
+def lost(found: Salvage) -> list[int]:
+    return [position for start, stop in found.gaps for position in range(start, stop)]
+
+
+def chunked(count: int = 1000, size: int = 100) -> tuple[bytes, Array]:
+    indices = skewed((1, 1, count), 50, 3)
+    return write_in_splits(SPEECH, indices, 16 * count, NO_TABLES, list(range(size, count, size))), indices
+
+
+def places(data: bytes) -> list[tuple[int, int]]:
+    """First byte and one after the last of every chunk."""
+    found, at = [], 10
+    for _, payload in split_chunks(data):
+        size = 1 + (1 if len(payload) < 128 else 2) + len(payload) + 4
+        found.append((at, at + size))
+        at += size
+    return found
+
+
+@pytest.mark.parametrize("name", GOLDEN_NAMES)
+def test_a_sound_file_comes_back_whole(name: str) -> None:
+    data, header, indices, num_samples, tables = load_golden(name)
+    decoded, found = salvage(data, tables)
+    assert np.array_equal(decoded, indices)
+    assert (found.header, found.num_samples, found.gaps, found.complete) == (header, num_samples, [], True)
+
+
+@pytest.mark.parametrize("name", GOLDEN_NAMES)
+def test_any_flipped_byte_costs_its_chunk_and_no_more(name: str) -> None:
+    """All 255 values would take minutes here; three of them, everywhere."""
+    data, _, indices, _, tables = load_golden(name)
+    chunks = places(data)
+    counts = [payload for kind, payload in split_chunks(data) if kind == b"D"]
+    for at in range(chunks[1][0], len(data)):
+        for flip in (0xFF, 1 << at % 8, 0x20):
+            damaged = data[:at] + bytes([data[at] ^ flip]) + data[at + 1 :]
+            decoded, found = salvage(damaged, tables)
+            hit = next(i for i, (start, stop) in enumerate(chunks) if start <= at < stop) - 1
+            gone = lost(found)
+            if hit == len(counts):  # the end chunk: nothing of the indices is lost
+                assert not found.complete
+                good = decoded[..., : indices.shape[2]]
+                assert np.array_equal(good, indices[..., : good.shape[2]])
+                continue
+            assert decoded.shape == indices.shape
+            assert gone
+            kept = np.setdiff1d(np.arange(indices.shape[2]), gone)
+            assert np.array_equal(decoded[..., kept], indices[..., kept])
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=6),
+    st.integers(20, 130),
+)
+@settings(deadline=None, max_examples=60)
+def test_several_damages(hits: list[tuple[int, int]], size: int) -> None:
+    """Chunks without a hit come back; with a sound end chunk the length is right."""
+    data, indices = chunked(1000, size)
+    chunks = places(data)
+    first, spoilt = chunks[1][0], bytearray(data)
+    for at, value in hits:
+        spoilt[first + at % (chunks[-1][0] - first)] ^= value
+    decoded = salvage(bytes(spoilt))[0]
+    assert decoded.shape == indices.shape
+    touched = {i - 1 for i, (a, b) in enumerate(chunks) if data[a:b] != spoilt[a:b]}
+    for number in range(-(-1000 // size)):
+        part = slice(number * size, (number + 1) * size)
+        if number not in touched and (not touched or number < min(touched) or number > max(touched)):
+            assert np.array_equal(decoded[..., part], indices[..., part])
+
+
+@pytest.mark.parametrize("cut", [1, 5, 300, 700])
+def test_a_cut_file_gives_what_is_before_the_cut(cut: int) -> None:
+    data, indices = chunked()
+    decoded, found = salvage(data[:-cut])
+    assert not found.length_known
+    sound = [i for i, (_, stop) in enumerate(places(data)[1:-1]) if stop <= len(data) - cut]
+    count = 100 * len(sound)
+    assert np.array_equal(decoded[..., :count], indices[..., :count])
+    assert lost(found) == list(range(count, decoded.shape[2]))
+
+
+def test_a_picture_has_its_size_from_the_header() -> None:
+    header = Header("image", MODEL_ID, 50, 50, channels=3, height=80, width=80)
+    indices = skewed((1, 1, 100), 50, 3)
+    data = write_in_splits(header, indices, 0, NO_TABLES, [40, 80])
+    decoded, found = salvage(data[: places(data)[2][0]], total=100)
+    assert decoded.shape == indices.shape
+    assert np.array_equal(decoded[..., :40], indices[..., :40])
+    assert found.gaps == [(40, 100)]
+
+
+def test_inserted_bytes_are_skipped() -> None:
+    data, indices = chunked()
+    start = places(data)[4][0]
+    decoded, found = salvage(data[:start] + b"DDDD\x05EE" * 9 + data[start:])
+    assert np.array_equal(decoded, indices)
+    assert (found.gaps, found.complete) == ([], False)
+
+
+def test_the_header_must_be_sound() -> None:
+    data, _ = chunked()
+    for at in range(10, places(data)[0][1]):
+        with pytest.raises(BitstreamError):
+            salvage(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+
+
+def test_swapped_chunks_are_told_even_so() -> None:
+    data, _ = chunked()
+    head, *body, end = split_chunks(data)
+    with pytest.raises(BitstreamError, match="out of order"):
+        salvage(join_chunks([head, body[1], body[0], *body[2:], end]))
+
+
+def test_limits_hold() -> None:
+    data, _ = chunked()
+    chunks = split_chunks(data)
+    claimed = chunks[-1][1][:2] + b"\xff\xff\xff\xff\x7f" + chunks[-1][1][-4:]
+    body = b"E" + bytes([len(claimed)]) + claimed
+    start = places(data)[-1][0]
+    with pytest.raises(BitstreamError, match="over the limit"):
+        Salvage(io.BytesIO(data[:start] + body + zlib.crc32(body).to_bytes(4, "big")), Limits(max_seconds=5))
+
+
+@pytest.mark.parametrize("name", [name for name in GOLDEN_NAMES if "mono" in name or "mixing" in name])
+def test_all_two_chunk_swaps_are_refused(name: str) -> None:
+    """Of the strict reader, too."""
+    data, _, _, _, tables = load_golden(name)
+    chunks = split_chunks(data)
+    for one, other in itertools.combinations(range(len(chunks)), 2):
+        swapped = list(chunks)
+        swapped[one], swapped[other] = chunks[other], chunks[one]
+        with pytest.raises(BitstreamError):
+            unpack(join_chunks(swapped), tables)
+
+
+def speech_file(model: Model, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, NDArray[np.float32]]:
+    monkeypatch.setattr(coding, "FRAMES_PER_WINDOW", 50)
+    samples = tones(96 * 50 * 6 + 13, channels=2)
+    file = io.BytesIO()
+    coding.compress_speech([samples], 16000, 2, file, model, 1024)
+    return file.getvalue(), samples
+
+
+def decoded(reader: Reader | Salvage, model: Model) -> NDArray[np.float32]:
+    return np.concatenate(list(coding.decompress_speech(reader, model)))
+
+
+def test_lost_speech_is_silence_and_the_rest_as_it_was(speech_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, samples = speech_file(speech_model, monkeypatch)
+    whole = decoded(Reader(io.BytesIO(data)), speech_model)
+    start = places(data)[3][0] + 9
+    found = Salvage(io.BytesIO(data[:start] + b"?" + data[start + 1 :]))
+    partial = decoded(found, speech_model)
+    assert partial.shape == whole.shape == samples.shape
+    assert found.gaps == [(100, 150)]
+    assert not partial[9600:14400].any()
+    reach = speech_model.codec.context * 96
+    assert np.array_equal(partial[: 9600 - reach], whole[: 9600 - reach])
+    assert np.array_equal(partial[14400 + reach :], whole[14400 + reach :])
+    assert np.abs(whole[9600:14400]).max() > 0.01
+
+
+def test_lost_pixels_are_grey(image_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coding, "ROWS_PER_WINDOW", 8)
+    monkeypatch.setattr(coding, "FEWEST_ROWS", 8)
+    pixels, file = gradient(203, 99), io.BytesIO()
+    coding.compress_image(pixels, file, image_model, 1024)
+    data = file.getvalue()
+    whole = coding.decompress_image(Reader(io.BytesIO(data)), image_model)
+    start = places(data)[2][0] + 9
+    header = Reader(io.BytesIO(data)).header
+    total = coding.num_positions(header, image_model)
+    assert total == 26 * 13
+    found = Salvage(io.BytesIO(data[:start] + b"?" + data[start + 1 :]), num_positions=total)
+    partial = coding.decompress_image(found, image_model)
+    assert partial.shape == whole.shape
+    assert (partial[64:128] == coding.GREY).all()
+    reach = image_model.codec.context * 8
+    assert np.array_equal(partial[128 + reach :], whole[128 + reach :])
+    assert not (whole[64:128] == coding.GREY).all()
+
+
+def test_a_file_that_says_nothing_of_its_length(speech_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, _ = speech_file(speech_model, monkeypatch)
+    found = Salvage(io.BytesIO(data[: places(data)[4][0]]))
+    partial = decoded(found, speech_model)
+    assert len(partial) == 150 * 96
+    assert not found.length_known
+
+
+def test_older_files_are_read_without_the_prior(speech_model: Model) -> None:
+    """A file that names the base id is this model's, but not its prior's."""
+    card = speech_model.card
+    assert card.base_id != card.model_id
+    indices = torch.randint(0, 1024, (1, 1, 40)).numpy()
+    header = Header("speech", card.base_id, 1024, 1024, sample_rate=16000)
+    old = write_in_splits(header, indices, 40 * 96, Tables(speech_model.tables[1024].frequencies), [])
+    assert len(decoded(Reader(io.BytesIO(old)), speech_model)) == 40 * 96
+    constant = np.zeros((1, 1, 400), np.int64)
+    forged = write_in_splits(header, constant, 400 * 96, speech_model.tables[1024], [])
+    with pytest.raises(BitstreamError, match="no prior"):
+        decoded(Reader(io.BytesIO(forged)), speech_model)
+    honest = write_in_splits(
+        dataclasses.replace(header, model_id=card.model_id), constant, 400 * 96, speech_model.tables[1024], []
+    )
+    assert len(decoded(Reader(io.BytesIO(honest)), speech_model)) == 400 * 96
+
+
+def test_real_speech_survives_damage(real: Callable[[str, int], bytes], speech_model: Model) -> None:
+    from codec import api
+
+    data = bytearray(api.compress(real("speech-test.tar", 0), 1024, speech_model))
+    data[len(data) // 2] ^= 0xFF
+    found = Salvage(io.BytesIO(bytes(data)))
+    assert len(decoded(found, speech_model)) == found.num_samples
+    assert found.gaps

@@ -1,0 +1,280 @@
+"""Learns what a model knows of its indices before the first: the integer tables of `codec.entropy.mixing`.
+
+A small network is trained in floating point to predict every binary question of the coder from the neighbours, and is
+rounded once. From then on only integers count, and the rounded tables are the model's, whatever made them.
+
+    items ──encoder, bottleneck──> grids of indices ──neighbours, trends──> PriorNet ──round──> Prior
+"""
+
+from __future__ import annotations
+
+from math import log
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchaudio
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from codec.bottlenecks._grid import LevelGrid
+from codec.coding import FRAMES_PER_WINDOW, ROWS_PER_WINDOW
+from codec.entropy.mixing import DIGIT_SHIFT, HIDDEN_SHIFT, HIGHEST, LOGIT_SHIFT, MAX_WEIGHT, Prior
+from codec.model import Codec
+from train.data import Store
+
+TOKENS = 1_500_000  # of the training set, drawn at random by whole items
+STEPS, BATCH = 2000, 2048
+PASSES = 12  # over the data, at most
+LEARNING_RATE = 4e-3
+REFRESH = 250  # steps between two computations of the trends, which are inputs without a gradient
+FEATURES, UNITS = 8, 64
+SPEEDS = (3, 6)
+MOST_NODES = 1024  # a codebook beyond it is coded in two digits: deep questions hardly depend on the neighbours
+OFFSETS = {
+    "speech": [(0, -j) for j in range(1, 9)],
+    "image": [(0, -1), (1, 0), (1, -1), (1, 1), (0, -2), (2, 0), (1, 2), (1, -2), (2, 1), (2, -1), (0, -3), (3, 0)],
+}
+# Scales of the integers: 256 is 1 in a hidden unit and in a logit (see `mixing`).
+ONE = 256
+EMBEDDING_SCALE = 32
+HIDDEN_SCALE = (ONE << HIDDEN_SHIFT) // EMBEDDING_SCALE
+DIGIT_SCALE = (ONE << HIDDEN_SHIFT) >> DIGIT_SHIFT
+NODE_SCALE = 1 << LOGIT_SHIFT
+CEILING = HIGHEST / ONE
+MOST = 127 / EMBEDDING_SCALE, 32767 / HIDDEN_SCALE, 32767 / DIGIT_SCALE, MAX_WEIGHT / NODE_SCALE
+
+Grid = np.ndarray  # (rows, columns) int64
+
+
+@torch.inference_mode()
+def index_grids(codec: Codec, store: Store, tokens: int = TOKENS) -> dict[int, list[Grid]]:
+    """Codes random items of the training set whole, at every size, and cuts them into chunks as the coder does."""
+    codec = codec.eval()
+    order = np.random.default_rng(0).permutation(len(store.shapes))
+    sizes = codec.bottleneck.codebook_sizes
+    grids: dict[int, list[Grid]] = {size: [] for size in sizes}
+    count = 0
+    device = next(codec.parameters()).device
+    for number in tqdm(order.tolist(), desc="indices", disable=None):
+        if count >= tokens:
+            break
+        x = store.whole(number).to(device)
+        z = codec.encoder(codec._pad(x))
+        for size in sizes:
+            grid = codec.bottleneck.encode(z, size)[0, 0].cpu().numpy()
+            if grid.ndim == 1:
+                grids[size] += [grid[None, i : i + FRAMES_PER_WINDOW] for i in range(0, len(grid), FRAMES_PER_WINDOW)]
+            else:
+                grids[size] += [grid[i : i + ROWS_PER_WINDOW] for i in range(0, len(grid), ROWS_PER_WINDOW)]
+        count += grid.size
+    return grids
+
+
+def layout(codec: Codec, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How an index becomes digits: levels (D,), order (K,) or empty, and the code vectors (K, d) float32."""
+    bottleneck = codec.bottleneck
+    number = bottleneck.num_codes(size)
+    device = next(codec.parameters()).device
+    with torch.inference_mode():
+        vectors = bottleneck.decode(torch.arange(number, device=device)[None, None], size)[0].T.cpu().numpy()
+    vectors = (vectors - vectors.mean(0)) / max(float(vectors.std()), 1e-9)
+    if isinstance(bottleneck, LevelGrid):
+        levels = bottleneck.levels[bottleneck.codebook_sizes.index(size)].cpu().numpy()[::-1]
+        levels = levels[levels > 1]
+        return levels.astype(np.int64), np.empty(0, np.int64), vectors
+    split = number > MOST_NODES and number % MOST_NODES == 0
+    levels = np.array([MOST_NODES, number // MOST_NODES] if split else [number])
+    return levels, bisect(vectors), vectors
+
+
+def bisect(vectors: np.ndarray) -> np.ndarray:
+    """(K, d) -> (K,) places, so that the questions of the coder's tree are about regions of the code space.
+
+    Each half of the places, as the coder halves them, is one side of a cut across the widest axis.
+    """
+    places = np.empty(len(vectors), np.int64)
+    parts = [(np.arange(len(vectors)), 0)]
+    while parts:
+        codes, below = parts.pop()
+        if len(codes) == 1:
+            places[codes] = below
+            continue
+        axis = int(np.argmax(vectors[codes].var(0)))
+        codes = codes[np.argsort(vectors[codes, axis], kind="stable")]
+        half = (below + below + len(codes)) // 2 - below
+        parts += [(codes[:half], below), (codes[half:], below + half)]
+    return places
+
+
+class PriorNet(nn.Module):
+    """The floating-point twin of the coder's network, without the learning that goes on in the coder.
+
+    Args:
+        levels: (D,) values of each digit.
+        vectors: (R, d) where the embedding starts from.
+        num_inputs: J + Q.
+    """
+
+    def __init__(self, levels: np.ndarray, vectors: Tensor, num_inputs: int) -> None:
+        super().__init__()
+        self.levels = levels.tolist()
+        num_rows = sum(self.levels)
+        embedding = 0.1 * torch.randn(num_rows + 1, FEATURES)
+        width = min(FEATURES, vectors.shape[1])
+        embedding[:-1, :width] += vectors[:, :width]
+        embedding[-1] = 0
+        self.embedding = nn.Parameter(embedding)
+        self.hidden = nn.Linear(num_inputs * FEATURES, UNITS - 1)  # the last unit is always 1: the questions' bias
+        self.digits = nn.Parameter(torch.zeros(num_rows - self.levels[-1], UNITS - 1))
+        self.nodes = nn.Parameter(torch.zeros(num_rows - len(self.levels), UNITS))
+        for number, count in enumerate(self.levels):
+            for name, table in zip(("questions", "answers", "asked"), walks(count), strict=True):
+                self.register_buffer(f"{name}_{number}", table)
+
+    def embed(self, rows: Tensor) -> Tensor:
+        """(..., D) rows -> (..., E)."""
+        return F.embedding(rows, self.embedding).sum(-2)
+
+    def forward(self, neighbours: Tensor, missing: Tensor, trends: Tensor, rows: Tensor) -> Tensor:
+        """Bits of every token, (B,).
+
+        Args:
+            neighbours: (B, J, D) rows of the neighbours' digits.
+            missing: (B, J) bool.
+            trends: (B, Q * E).
+            rows: (B, D) rows of the token itself.
+        """
+        near = torch.where(missing[..., None], self.embedding[-1], self.embed(neighbours))
+        total = self.hidden(torch.cat([near.flatten(1), trends], 1))
+        bits = torch.zeros(len(rows), device=rows.device)
+        start = 0
+        for number, count in enumerate(self.levels):
+            units = F.pad(F.hardtanh(total, 0.0, CEILING), (0, 1), value=CEILING)
+            digit = rows[:, number] - start
+            questions = self.get_buffer(f"questions_{number}")[digit]
+            nodes = self.nodes[start - number : start - number + count - 1]
+            if count <= UNITS:
+                logits = (units @ nodes.T).gather(1, questions)
+            else:
+                logits = (F.embedding(questions, nodes) * units[:, None]).sum(2)
+            answers, asked = self.get_buffer(f"answers_{number}")[digit], self.get_buffer(f"asked_{number}")[digit]
+            bits = bits + F.binary_cross_entropy_with_logits(logits, answers, asked, reduction="none").sum(1) / log(2)
+            if number < len(self.levels) - 1:
+                total = total + F.embedding(rows[:, number], self.digits)
+            start += count
+        return bits
+
+    @torch.no_grad()
+    def clamp(self) -> None:
+        """Keeps every weight within what its integer can hold."""
+        for tensor, most in zip((self.embedding, self.hidden.weight, self.digits, self.nodes), MOST, strict=True):
+            tensor.clamp_(-most, most)
+
+
+def walks(count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The questions that lead to each of `count` values, their answers, and which there are: three (count, depth)."""
+    depth = (count - 1).bit_length()
+    questions = torch.zeros(count, depth, dtype=torch.int64)
+    answers, asked = torch.zeros(count, depth), torch.zeros(count, depth)
+    for value in range(count):
+        below, above, step = 0, count, 0
+        while above - below > 1:
+            middle = (below + above) >> 1
+            questions[value, step], answers[value, step], asked[value, step] = middle - 1, float(value >= middle), 1
+            below, above, step = (middle, above, step + 1) if value >= middle else (below, middle, step + 1)
+    return questions, answers, asked
+
+
+def fit_prior(grids: list[Grid], codec: Codec, size: int, steps: int = STEPS) -> Prior:
+    """Trains and rounds the prior of one codebook size.
+
+    Args:
+        grids: Chunks of indices, (rows, columns) each; speech has one row.
+        codec: Whose indices they are.
+        size: The codebook size.
+        steps: At most; fewer where the data are few.
+    """
+    medium = codec.config.medium
+    levels, order, vectors = layout(codec, size)
+    offsets = np.array(OFFSETS[medium])
+    starts = np.cumsum(levels) - levels
+    number = int(levels.prod())
+    places = order if order.size else np.arange(number)
+    rows_of = np.stack(np.unravel_index(places, tuple(levels.tolist())), 1) + starts  # (K, D)
+    sums = np.zeros((int(levels.sum()), vectors.shape[1]))
+    counts = np.zeros(int(levels.sum()))
+    np.add.at(sums, rows_of.ravel(), np.repeat(vectors, len(levels), 0))
+    np.add.at(counts, rows_of.ravel(), 1)
+    device = next(codec.parameters()).device
+    with torch.enable_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = PriorNet(levels, torch.from_numpy(sums / counts[:, None]).float(), len(offsets) + len(SPEEDS)).to(device)
+        lengths = [grid.size for grid in grids]
+        near = torch.from_numpy(np.concatenate([_neighbours(grid, offsets, number) for grid in grids])).to(device)
+        indices = torch.from_numpy(np.concatenate([grid.ravel() for grid in grids])).to(device)
+        table = torch.from_numpy(np.concatenate([rows_of, rows_of[:1]])).to(device)
+        optimiser = torch.optim.Adam(net.parameters(), LEARNING_RATE)
+        steps = max(1, min(steps, PASSES * len(indices) // BATCH))
+        trends = torch.empty(0)
+        for step in tqdm(range(steps), desc=f"prior of K = {size}", disable=None):
+            if step % REFRESH == 0:
+                trends = _trends(net, table[indices], lengths)
+            optimiser.param_groups[0]["lr"] = LEARNING_RATE * max(0.02, 1 - step / steps)
+            chosen = torch.randint(len(indices), (BATCH,), device=device)
+            some = near[chosen]
+            bits = net(table[some], some == number, trends[chosen], table[indices[chosen]])
+            optimiser.zero_grad()
+            bits.mean().backward()
+            optimiser.step()
+            net.clamp()
+    return rounded(net, levels, order, offsets, 0 if medium == "speech" else codec.stride)
+
+
+def _neighbours(grid: Grid, offsets: np.ndarray, none: int) -> np.ndarray:
+    """(n, J) indices of the neighbours, `none` beyond the edges."""
+    rows, columns = grid.shape
+    margin = int(np.abs(offsets).max())
+    padded = np.full((rows + margin, columns + 2 * margin), none, np.int64)
+    padded[margin:, margin : margin + columns] = grid
+    parts = [
+        padded[margin - up : margin - up + rows, margin + right : margin + right + columns].ravel()
+        for up, right in offsets.tolist()
+    ]
+    return np.stack(parts, 1)
+
+
+@torch.no_grad()
+def _trends(net: PriorNet, rows: Tensor, lengths: list[int]) -> Tensor:
+    """(N, Q * E): what every position knows of the indices before it in its chunk, on average."""
+    parts = []
+    for part in net.embed(rows).T.contiguous().split(lengths, 1):
+        before = F.pad(part[:, :-1], (1, 0))
+        filters = torch.tensor([[1.0, -(1 - 2.0**-speed)] for speed in SPEEDS], device=rows.device)
+        gains = torch.tensor([[2.0**-speed, 0.0] for speed in SPEEDS], device=rows.device)
+        both = torchaudio.functional.lfilter(before[:, None].expand(-1, len(SPEEDS), -1), filters, gains, clamp=False)
+        parts.append(both.permute(2, 1, 0).flatten(1))
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def rounded(net: PriorNet, levels: np.ndarray, order: np.ndarray, offsets: np.ndarray, stride: int) -> Prior:
+    """The integers that a trained network becomes."""
+
+    def ints(tensor: Tensor, scale: float, kind: type) -> np.ndarray:
+        most = np.iinfo(kind).max
+        return (tensor.double() * scale).round().clamp(-most, most).cpu().numpy().astype(kind)
+
+    constant = torch.tensor([CEILING + 1 / ONE], device=net.hidden.bias.device)
+    return Prior(
+        levels=levels.astype(np.int32),
+        order=order.astype(np.uint16),
+        offsets=offsets.astype(np.int8),
+        embedding=ints(net.embedding, EMBEDDING_SCALE, np.int8),
+        hidden=ints(F.pad(net.hidden.weight.T, (0, 1)), HIDDEN_SCALE, np.int16),
+        bias=ints(torch.cat([net.hidden.bias, constant]), ONE << HIDDEN_SHIFT, np.int32),
+        speeds=np.array(SPEEDS, np.int8),
+        digits=ints(F.pad(net.digits, (0, 1)), DIGIT_SCALE, np.int16),
+        nodes=ints(net.nodes, NODE_SCALE, np.int16),
+        stride=stride,
+    )
