@@ -96,7 +96,7 @@ class Models:
     def by_id(self, model_id: bytes) -> Model:
         """The model that a bitstream names. Raises ModelError where it is not here."""
         for card in self.cards.values():
-            if model_id in (card.base_id, card.model_id):
+            if card.answers_to(model_id):
                 return self.get(card.name)
         have = ", ".join(f"{card.name} ({card.model_id.hex()[:8]})" for card in self.cards.values())
         raise ModelError(f"the file needs model {model_id.hex()[:8]}, which is not here; here are {have}")
