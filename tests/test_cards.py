@@ -14,6 +14,7 @@ from conftest import export, tiny_codec
 
 from codec import cards, coding
 from codec.errors import ModelError
+from train.tables import identities
 
 pytestmark = pytest.mark.usefixtures("models")
 CONFIG = {"medium": "speech", "nets": {"hop": 96, "n_fft": 384}, "bottleneck": "fsp", "options": {}}
@@ -56,7 +57,7 @@ def test_every_tensor_of_a_model_counts() -> None:
     tensors = card.read()
     for name, tensor in tensors.items():
         changed = {**tensors, name: np.where(np.arange(tensor.size).reshape(tensor.shape) == 0, tensor + 1, tensor)}
-        assert cards.identity(card.config, changed) != card.model_id, name
+        assert not tensor.size or cards.identity(card.config, changed) != card.model_id, name
 
 
 def test_models_are_listed_by_name(models: Path) -> None:
@@ -169,7 +170,7 @@ def test_a_model_of_a_later_version_is_refused(copied: Path, change: dict[str, A
     path = copied / "speech-fsp.json"
     data = json.loads(path.read_text())
     data["config"] |= change
-    data["model_id"] = cards.identity(data["config"], cards.find(str(path)).read()).hex()
+    data |= identities(data["config"], cards.find(str(path)).read())
     path.write_text(json.dumps(data))
     with pytest.raises(ModelError, match="may need another version of codec"):
         coding.load(cards.find(str(path)))

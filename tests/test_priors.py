@@ -56,8 +56,8 @@ def test_the_net_is_the_coder_before_it_learns(medium: str, monkeypatch: pytest.
     offsets = np.array(priors.OFFSETS[medium])
     torch.manual_seed(1)
     net = priors.PriorNet(levels, torch.randn(int(levels.sum()), 5), len(offsets) + len(priors.SPEEDS))
-    torch.nn.init.normal_(net.nodes, std=0.3)
-    torch.nn.init.normal_(net.digits, std=0.3)
+    torch.nn.init.normal_(net.nodes, std=0.08)
+    torch.nn.init.normal_(net.digits, std=0.2)
     torch.nn.init.normal_(net.hidden.weight, std=0.5)
     prior = priors.rounded(net, levels, order, offsets, 8 if medium == "image" else 0)
     grid = grids(medium, 1)[0]
@@ -67,14 +67,17 @@ def test_the_net_is_the_coder_before_it_learns(medium: str, monkeypatch: pytest.
     indices = torch.from_numpy(grid.ravel())
     trends = priors._trends(net, rows[indices], [grid.size])
     with torch.no_grad():
-        expected = float(net(rows[near], near == 1024, trends, rows[indices]).sum())
-        wrong = float(net(rows[near].roll(1, 1), near == 1024, trends, rows[indices]).sum())
+        expected = net(rows[near], near == 1024, trends, rows[indices]).cumsum(0).numpy()
+        wrong = net(rows[near].roll(1, 1), near == 1024, trends, rows[indices]).cumsum(0).numpy()
     monkeypatch.setattr(mixing, "RATE_SHIFT", 40)
     monkeypatch.setattr(mixing, "_coder", lambda: mixing.code)
-    data = mixing.encode(grid.ravel(), prior, grid.shape[1], 10**6)
-    assert data is not None
-    assert abs(8 * len(data) - expected) < 0.01 * expected + 16
-    assert abs(8 * len(data) - wrong) > 0.02 * expected  # control: neighbours in another order
+    lengths = np.arange(20, 401, 20)
+    data = [mixing.encode(grid.ravel()[:length], prior, grid.shape[1], 10**6) or b"" for length in lengths]
+    sizes = 8 * np.array([len(part) for part in data])
+    assert np.abs(sizes - expected[lengths - 1]).max() < 0.003 * expected[-1] + 8
+    spread, control = np.std(sizes - expected[lengths - 1]), np.std(sizes - wrong[lengths - 1])
+    assert spread < 4  # whole bytes
+    assert control > 6  # neighbours in another order
 
 
 def test_a_model_gets_priors_and_still_reads_older_files(model_folder: Path, tmp_path: Path) -> None:
