@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,3 +94,31 @@ def test_baselines_are_named_and_what_is_missing_says_what_to_do(monkeypatch: py
     with pytest.raises(MediaError, match="baseline codec2: not installed; pip install it"):
         find(["codec2"])
     assert "codec2" not in [b.name for b in find(["all"])]
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "bits_per_pixel", "psnr_db", "ssim_mean"),
+    [("jpeg", 5, 0.216, 22.8, 0.631), ("webp", 0, 0.158, 24.1, 0.664)],
+)
+def test_the_figures_are_those_measured_before(
+    name: str, setting: int, bits_per_pixel: float, psnr_db: float, ssim_mean: float, root: Path
+) -> None:
+    """Every second picture of COCO 256 x 256, against another program's figures."""
+    pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
+    from eval.datasets import find as find_set
+    from eval.datasets import load_signal
+    from eval.metrics import psnr, ssim
+
+    data = root.parent / "shared/data"
+    if not (data / "image-test-coco.tar").is_file():
+        pytest.skip("real media are not here: image-test-coco.tar")
+    rows = []
+    for item in find_set("image-test-coco", data).items[::2]:
+        x = load_signal(item)[1]
+        file = BASELINES[name].encode(x, setting)
+        x_hat = BASELINES[name].decode(file)
+        rows.append((8 * len(file) / x[..., 0].size, psnr(x, x_hat), ssim(x, x_hat)))
+    found = np.mean(rows, 0)
+    assert found[0] == pytest.approx(bits_per_pixel, abs=0.001)
+    assert found[1] == pytest.approx(psnr_db, abs=0.1)
+    assert found[2] == pytest.approx(ssim_mean, abs=0.002)
