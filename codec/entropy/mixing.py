@@ -11,6 +11,10 @@ mixer (one row of weights per question) that goes on learning from every answer,
 The trained tables are the model's `Prior`; nothing else is carried into a chunk, and nothing out of it. The same bytes
 come from `code`, plain NumPy below, and from its compiled twin in `_compiled`, which is used where numba is installed.
 
+Tried at K = 1024 and left out, in bits per index of about 7.5: adaptive counts in up to four contexts as further inputs
+of the mixer (-.04 speech, -.07 photographs), an adaptive map after it (-.01), state carried from chunk to chunk (-.02).
+What the mixer learns within a chunk is worth .21 on speech and .10 on photographs.
+
 Shapes: n positions, D digits of an index, J neighbours, E features of an embedding, Q trends, H hidden units.
 """
 
