@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from app import perceptual
 from app.reading import HIGHEST_RATE, SPEECH_RATE, Reading, Source, at_speech_rate, heard
 from app.store import Models, Settings, Shelf, wake
-from codec.bitstream import Limits, Reader, Summary, scan, unpack
+from codec.bitstream import Limits, Reader, Summary, scan
 from codec.commands import describe
 from codec.errors import BitstreamError, CodecError, MediaError
 from eval.baselines import BASELINES, Baseline, find, match_bytes
@@ -250,7 +250,7 @@ class Workshop:
             media = self.reading.save_recording(blocks, header.sample_rate, header.channels, stem)
             samples = at_speech_rate(np.concatenate(blocks).clip(-1, 1), header.sample_rate)
         size = header.codebook_size
-        indices = unpack(data, model.tables.get(size), self.limits)[1]
+        indices = coding.read_indices(data, model, self.limits)[1]
         file = media.with_suffix(".bin")
         file.write_bytes(data)
         return Version(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.jobs import Version, Workshop
-from codec.bitstream import Header, Writer, unpack
+from codec.bitstream import Header, Writer
 from codec.errors import MediaError
 
 CHANGES = ("random", "one token", "shuffle")
@@ -51,11 +51,11 @@ def tokens(workshop: Workshop, version: Version) -> Tokens:
     """The tokens of a version's .bin, and the codebook that they point into."""
     import torch
 
+    from codec.coding import read_indices
+
     model = workshop.models.get(version.model)
     bottleneck = model.codec.bottleneck
-    header, indices, num_samples = unpack(
-        version.file.read_bytes(), model.tables.get(version.codebook_size), workshop.limits
-    )
+    header, indices, num_samples = read_indices(version.file.read_bytes(), model, workshop.limits)
     if header.medium == "image":
         rows, columns = model.codec.grid((header.height, header.width))
     else:
@@ -119,9 +119,11 @@ def edit(
         indices[:, :, positions] = token
     else:
         indices[:, :, positions] = indices[:, :, rng.permutation(positions)]
+    from codec.coding import tables_for
+
     model = workshop.models.get(version.model)
     file = io.BytesIO()
-    writer = Writer(file, header, model.tables.get(header.codebook_size))
+    writer = Writer(file, header, tables_for(header, model))
     writer.write(indices)
     writer.finish(inside.num_samples)
     return workshop.decoded(file.getvalue(), f"{version.file.stem}-changed", 0.0, None), len(positions)

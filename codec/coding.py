@@ -11,6 +11,7 @@ positions of the signal, however it arrives in blocks.
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.bitstream import Header, Reader, Writer
+from codec.bitstream import DEFAULT_LIMITS, Header, Indices, Limits, Reader, Writer, scan, unpack
 from codec.cards import PRIOR, Card, Tensors
 from codec.entropy import NO_TABLES, Prior, Tables
 from codec.entropy.mixing import choose, columns_of
@@ -374,6 +375,11 @@ def _header(model: Model, codebook_size: int, **shape: int) -> Header:
 def _need(model: Model, medium: str) -> None:
     if model.card.medium != medium:
         raise ModelError(f"{model.card.name} codes {model.card.medium}, not {medium}; choose a {medium} model")
+
+
+def read_indices(data: bytes, model: Model, limits: Limits = DEFAULT_LIMITS) -> tuple[Header, Indices, int]:
+    """What `unpack` gives of a file that this model wrote: its header, its indices, its samples."""
+    return unpack(data, tables_for(scan(io.BytesIO(data)).header, model), limits)
 
 
 def tables_for(header: Header, model: Model) -> Tables:

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from codec import cards, coding
-from codec.bitstream import DEFAULT_LIMITS, Reader, scan, unpack
+from codec.bitstream import Reader, scan
 from codec.bottlenecks._soft import SoftCodebooks
 from codec.errors import BitstreamError, MediaError, ModelError
 from codec.media import resample
@@ -88,7 +88,7 @@ class ModelSystem:
         return scan(io.BytesIO(data)).payload_bytes
 
     def indices(self, data: bytes) -> NDArray[np.int64] | None:
-        return np.asarray(unpack(data, self.model.tables.get(self._size), DEFAULT_LIMITS)[1][0], np.int64)
+        return np.asarray(coding.read_indices(data, self.model)[1][0], np.int64)
 
     def soft_perplexity(self, signal: Signal) -> float | None:
         """exp H of the mean posterior over the tokens of a signal; None for methods without posteriors."""

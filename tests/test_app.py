@@ -25,7 +25,7 @@ from app.jobs import MAX_VERSIONS, Workshop, write_csv
 from app.reading import Source, heard
 from app.store import Models, Settings, Shelf
 from codec import api, cards, coding, commands
-from codec.bitstream import unpack
+from codec.coding import read_indices
 from codec.errors import BitstreamError, CodecError, MediaError, ModelError
 from codec.media import load_audio
 
@@ -94,7 +94,7 @@ def test_figures_agree_with_each_other(workshop: Workshop, image: Source) -> Non
     record = version.record()
     assert record["bits_per_pixel"] == pytest.approx(8 * version.num_bytes / (64 * 96), abs=1e-5)
     assert record["ratio"] == pytest.approx(64 * 96 * 3 / version.num_bytes, abs=0.01)
-    indices = unpack(version.file.read_bytes(), workshop.models.get(IMAGE).tables[1024])[1]
+    indices = read_indices(version.file.read_bytes(), workshop.models.get(IMAGE))[1]
     assert record["used_codes"] == len(set(indices.ravel().tolist())) <= record["num_codes"] == 1024
     assert set(record) >= {"PSNR", "SSIM", "encode_s", "decode_s"}
 

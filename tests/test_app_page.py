@@ -27,7 +27,7 @@ from conftest import ROOT, gradient, picture, tones, wav
 from PIL import Image
 
 from codec import cards, commands
-from codec.bitstream import unpack
+from codec.coding import load, read_indices
 from codec.media import load_audio
 
 pytest.importorskip("gradio_client", reason="the demo is not installed: pip install 'codec[app]'")
@@ -181,12 +181,12 @@ def test_compare_sweep_tokens_and_edit(client: Client, media: dict[str, Path]) -
     assert len(rows) == offered == len(Path(table).read_text().splitlines()) - 1
     found = client.predict(send(Path(files[1])), api_name="/tokens")
     model = next(card for card in cards.list_cards() if card.name == figures[1]["model"])
-    table_of_codes = model.read()["tables.1024"].astype(np.int64)
-    expected = unpack(Path(files[1]).read_bytes(), table_of_codes)[1]
+    loaded = load(model)
+    expected = read_indices(Path(files[1]).read_bytes(), loaded)[1]
     assert np.array_equal(np.array(found["indices"]), expected)
     assert found["grid"] == [15, 20]
     changed, decoded = client.predict(send(Path(files[1])), "one token", 1.0, 3, 0, api_name="/edit")
-    assert set(unpack(Path(changed).read_bytes(), table_of_codes)[1].ravel()) == {3}
+    assert set(read_indices(Path(changed).read_bytes(), loaded)[1].ravel()) == {3}
     with Image.open(decoded) as image:
         assert image.size == (160, 120)
 

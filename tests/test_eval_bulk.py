@@ -19,7 +19,7 @@ pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
 pytest.importorskip("pyarrow", reason="bulk work is in the extra [cluster]")
 pytest.importorskip("ray", reason="Ray is in the extra [cluster]")
 from codec.api import compress, load
-from codec.bitstream import unpack
+from codec.coding import read_indices
 from eval import bulk
 from eval.bulk import main, read_parts
 
@@ -47,7 +47,7 @@ def test_the_rows_are_what_the_api_writes(media: Path, tmp_path: Path, capsys: p
     model = load("image-fsp")
     for row in rows[:10]:
         data = compress((media / row["item"]).read_bytes(), 256, model)
-        indices = unpack(data, model.tables[256])[1]
+        indices = read_indices(data, model)[1]
         assert np.array_equal(np.reshape(row["indices"], row["shape"]), indices[0])
         assert row["bytes"] == len(data)
         assert row["PSNR"] > 5

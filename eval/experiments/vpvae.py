@@ -24,7 +24,7 @@ from torch import Tensor
 
 from codec.bottlenecks import VP
 from codec.bottlenecks.vp import sample_ball
-from codec.entropy import encode_indices
+from codec.entropy import Tables, encode_indices
 from codec.errors import CodecError, MediaError
 from codec.files import walk
 from codec.media import load_audio, load_image
@@ -218,7 +218,7 @@ def test(codec: Codec, size: int, tables: NDArray[np.int64], path: Path) -> Reco
             decoded = (x_hat.clamp(0, 1) * 255).round().byte().movedim(0, -1).numpy()
         scores.append(score(medium, original, decoded))
         indices.append(index)
-        num_bits += 8 * len(encode_indices(index[0].flatten(1).numpy(), num_codes, tables))
+        num_bits += 8 * len(encode_indices(index[0].flatten(1).numpy(), num_codes, Tables(tables)))
     if not scores:
         raise MediaError(f"{path}: nothing readable as {medium}")
     everything = torch.cat([index.flatten() for index in indices])
