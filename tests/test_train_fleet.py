@@ -84,8 +84,23 @@ def test_a_fleet_trains_stops_goes_on_and_packs_models(
 
     kept = load_file(tmp_path / "models/one.adversary.safetensors")
     assert torch.equal(run.adversary.nets.state_dict()[weight], kept[weight].float())
-    with pytest.raises(CodecError, match="another configuration"):
-        run.begin_from(tmp_path / "models/two.json")
+
+    # With another bottleneck, and latents of another width, it begins with the nets but for what faces the latents.
+    small = "codec.options={dim=8, codebook_sizes=[256]}"
+    recipe = recipes.load("image-vp-small", [*CHANGES, small])
+    run = Trainer(recipe, Store(data, "image", (32, 32)), Budget(steps=4), tmp_path / "other", 7, "cpu")
+    fresh = {name: value.clone() for name, value in run.codec.state_dict().items()}
+    run.begin_from(tmp_path / "models/one.json")
+    ours = run.codec.state_dict()
+    facing = {"encoder.head.weight", "encoder.head.bias", "decoder.stem.weight"}
+    assert all(torch.equal(ours[name], fresh[name]) for name in facing)
+    for name in set(ours) - facing:
+        if name.startswith(("encoder.", "decoder.")):
+            assert torch.equal(ours[name], torch.tensor(tensors[name]).float()), name
+    recipe = recipes.load("image-fsp-small", [*CHANGES, "codec.preset=small"])
+    run = Trainer(recipe, Store(data, "image", (32, 32)), Budget(steps=4), tmp_path / "larger", 7, "cpu")
+    with pytest.raises(CodecError, match="another medium or preset"):
+        run.begin_from(tmp_path / "models/one.json")
 
 
 @pytest.mark.parametrize("medium", ["image"], indirect=True)

@@ -302,13 +302,22 @@ class Trainer:
     def begin_from(self, card: Path) -> None:
         """Begins with the weights of an exported model instead of random ones, and with its discriminator if kept.
 
+        From a model with another bottleneck come the nets alone, without the layers that face the latents if those have
+        another width.
+
         Raises:
-            CodecError: The model is of another configuration.
+            CodecError: The model's medium or nets are others.
         """
         model = read_card(card)
-        if model.config != json.loads(json.dumps(self.codec.config.to_dict())):
-            raise CodecError(f"{card}: this model is of another configuration than the recipe; change one of them")
-        tensors = {name: torch.tensor(value) for name, value in model.read().items() if not name.startswith("tables.")}
+        config = json.loads(json.dumps(self.codec.config.to_dict()))
+        if any(model.config[part] != config[part] for part in ("medium", "nets")):
+            raise CodecError(f"{card}: this model has another medium or preset than the recipe; change one of them")
+        ours = self.codec.state_dict()
+        same = model.config == config
+        tensors = {name: torch.tensor(value) for name, value in model.read().items() if name in ours}
+        if not same:
+            nets = {name: value for name, value in tensors.items() if not name.startswith("bottleneck.")}
+            tensors = {name: value for name, value in nets.items() if value.shape == ours[name].shape}
         for codec in (self.codec, self.average):
             codec.load_state_dict(tensors, strict=False)  # without what only training needs: that starts anew
         self.origin = card
