@@ -69,6 +69,7 @@ def export(trainer: Trainer, name: str, folder: Path, notes: dict[str, Any]) -> 
         "training": {
             "recipe": trainer.recipe.to_dict(),
             "seed": trainer.seed,
+            "init": trainer.init,
             "steps": trainer.step,
             "minutes": round(trainer.elapsed_s / 60, 1),
             "hardware": trainer.hardware,

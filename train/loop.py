@@ -103,6 +103,7 @@ class Trainer:
         self.step, self.elapsed_s, self.stage, self.seed = 0, 0.0, "A", seed
         self.hardware = hardware(device)
         self.origin: Path | None = None
+        self.init: str | None = None  # of the card: what this run began from
         self._averaged: tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]] | None = None
         self._prepare(self.codec)
         folder.mkdir(parents=True, exist_ok=True)
@@ -321,6 +322,8 @@ class Trainer:
         for codec in (self.codec, self.average):
             codec.load_state_dict(tensors, strict=False)  # without what only training needs: that starts anew
         self.origin = card
+        minutes = model.data.get("training", {}).get("minutes", "unknown")
+        self.init = f"{model.name} {model.model_id.hex()}, {minutes} minutes" + ("" if same else ", nets alone")
 
     def _enter_stage_b(self) -> None:
         self.stage = "B"
@@ -383,6 +386,7 @@ class Trainer:
             "noise": parallel.all_of(noise),
             "hardware": self.hardware,
             "origin": str(self.origin) if self.origin else None,
+            "init": self.init,
         }
         if parallel.rank() == 0:
             memory = io.BytesIO()  # torch.save into a file tells a full disk as a RuntimeError without a name
@@ -402,6 +406,7 @@ class Trainer:
         self.average.load_state_dict(state["average"])
         self.step, self.elapsed_s, stage, self.seed = state["clock"]
         self.origin = Path(state["origin"]) if state.get("origin") else None
+        self.init = state.get("init")
         if state.get("adversary"):
             self._enter_stage_b()
             assert self.adversary is not None
