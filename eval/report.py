@@ -47,7 +47,9 @@ def _trained(card: Card) -> str:
     how = card.data["training"]
     hardware = how.get("hardware", "an unnamed machine")
     size = f"{card.data['parameters'] / 1e6:.2f} M parameters"
-    return f"`{card.name}`: {size}, {how['minutes']:.0f} minutes on {hardware}, seed {how['seed']}."
+    name, _, rest = (how.get("init") or "").partition(" ")
+    begun = f", begun from `{name}` ({rest.partition(', ')[2]})" if name else ""
+    return f"`{card.name}`: {size}, {how['minutes']:.0f} minutes on {hardware}, seed {how['seed']}{begun}."
 
 
 def main(arguments: list[str] | None = None) -> int:
