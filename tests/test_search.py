@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from codec.bottlenecks._knn import knn_radii
+from codec.bottlenecks._knn import Neighbours, _radii_by_blocks
 from codec.bottlenecks._search import exact_float32, nearest, nearest_from
 
 Search = Callable[[Tensor, Tensor], Tensor]
@@ -142,7 +142,7 @@ def radii_are_exact(radii: Callable[[Tensor, Tensor], Tensor]) -> bool:
 
 
 def test_neighbour_radii() -> None:
-    assert radii_are_exact(lambda queries, rows: knn_radii(queries, rows, (1, 8, 16)))
+    assert radii_are_exact(lambda queries, rows: Neighbours(rows).radii(queries, (1, 8, 16)))
 
     def expanded(queries: Tensor, rows: Tensor) -> Tensor:
         return torch.cdist(queries, rows, compute_mode="use_mm_for_euclid_dist").sort(1).values[:, [0, 7, 15]].T
@@ -150,9 +150,65 @@ def test_neighbour_radii() -> None:
     assert not radii_are_exact(expanded)
 
 
+def clouds() -> dict[str, tuple[Tensor, Tensor]]:
+    """Queries and rows of what training meets, and worse."""
+    generator = torch.Generator().manual_seed(3)
+
+    def draw(count: int, dim: int) -> Tensor:
+        return torch.randn(count, dim, generator=generator)
+
+    rows = draw(3000, 5)
+    spread = torch.cat([draw(2000, 3), 1e-3 * draw(1500, 3) + 50, 1e4 * draw(7, 3)])
+    grid = torch.randint(3, (1000, 4), generator=generator).float()
+    bad = torch.cat([draw(3, 5), torch.full((1, 5), torch.nan), torch.full((1, 5), torch.inf), draw(2, 5)])
+    bad[5, 1], bad[6, 2] = torch.nan, -torch.inf
+    return {
+        "cloud": (draw(700, 5), rows),
+        "rows themselves": (rows[:700], rows),
+        "clusters": (torch.cat([spread[::9], draw(100, 3)]), spread),
+        "duplicates": (draw(300, 4), grid),
+        "on duplicates": (grid[:100], grid),
+        "silence": (torch.cat([torch.zeros(20, 5), draw(20, 5)]), torch.zeros(500, 5)),
+        "one dimension": (draw(300, 1), draw(2000, 1)),
+        "many dimensions": (draw(50, 40), draw(600, 40)),
+        "barely enough rows": (draw(50, 5), rows[:16]),
+        "a leaf": (draw(50, 5), rows[:128]),
+        "a leaf and one": (draw(50, 5), rows[:129]),
+        "bad queries": (bad, rows),
+        "a bad row": (draw(50, 5), torch.cat([rows[:200], bad])),
+        "no queries": (draw(0, 5), rows),
+        "strided": (draw(5, 50).T, draw(5, 900).T),
+        "half precision": (draw(50, 5).half(), rows.half()),
+    }
+
+
+@pytest.mark.parametrize("name", clouds())
+def test_the_tree_sees_what_all_distances_show(name: str) -> None:
+    queries, rows = clouds()[name]
+    ks = (8, 16, 1, 8)
+    expected = _radii_by_blocks(queries.float(), rows.float(), ks) if len(queries) else torch.zeros(4, 0)
+    found = Neighbours(rows).radii(queries, ks)
+    assert torch.allclose(found, expected, rtol=1e-6, atol=0, equal_nan=True)
+    wrong = Neighbours(rows[::2] if len(rows) > 16 else rows + 1).radii(queries, ks)
+    alike = name in ("silence", "no queries")  # where half of the rows make no difference
+    assert torch.allclose(wrong, expected, rtol=1e-6, atol=0, equal_nan=True) == alike
+
+
+def test_threads_change_no_radius() -> None:
+    queries, rows = torch.randn(3000, 5), torch.randn(5000, 5)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = Neighbours(rows).radii(queries, (8, 16))
+        torch.set_num_threads(3)
+        assert torch.equal(Neighbours(rows).radii(queries, (8, 16)), expected)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_neighbours_that_do_not_exist() -> None:
-    rows = torch.randn(5, 2)
-    assert knn_radii(torch.zeros(3, 2), rows, (5,)).shape == (1, 3)
+    near = Neighbours(torch.randn(5, 2))
+    assert near.radii(torch.zeros(3, 2), (5,)).shape == (1, 3)
     for ks in ((6,), (0, 1)):
         with pytest.raises(ValueError, match="do not exist"):
-            knn_radii(torch.zeros(3, 2), rows, ks)
+            near.radii(torch.zeros(3, 2), ks)

@@ -12,6 +12,7 @@ from torch import Tensor
 from codec.bottleneck import to_tokens
 from codec.bottlenecks import vp as module
 from codec.bottlenecks._kmeans import cell_means
+from codec.bottlenecks._knn import Neighbours
 from codec.bottlenecks._search import nearest
 from codec.bottlenecks.vp import VP, accept, sample_ball
 
@@ -127,7 +128,8 @@ def test_steps_stay_within_the_radius() -> None:
     method = filled(size=64)
     z = torch.randn(4, 3, 50)
     sizes = torch.tensor([16, 64, 256, 1000])
-    reach = method._density(to_tokens(z), method._radius_scale(sizes, z))[2]
+    near = Neighbours(method.queue)
+    reach = method._density(to_tokens(z), method._radius_scale(sizes, z), near)[2]
     moved = to_tokens(method(z, sizes).z_q - z).norm(dim=1)
     assert (moved <= reach + 1e-5).all()
     assert (moved > 0).float().mean() > 0.3
@@ -172,10 +174,11 @@ def test_one_queue_serves_every_size_by_that_law() -> None:
     method.queue.copy_(torch.rand_like(method.queue))
     method.queue_count.fill_(len(method.queue))
     z = torch.rand(2, 4, 100)
-    radius = {k: method._density(to_tokens(z), method._radius_scale(k, z))[2] for k in (64, 256, 1024)}
+    near = Neighbours(method.queue)
+    radius = {k: method._density(to_tokens(z), method._radius_scale(k, z), near)[2] for k in (64, 256, 1024)}
     assert torch.allclose(radius[64], radius[256] * 4 ** (1 / 4))
     assert torch.allclose(radius[1024], radius[256] * 4 ** (-1 / 4))
-    mixed = method._density(to_tokens(z), method._radius_scale(torch.tensor([64, 1024]), z))[2]
+    mixed = method._density(to_tokens(z), method._radius_scale(torch.tensor([64, 1024]), z), near)[2]
     assert torch.allclose(mixed, torch.cat([radius[64][:100], radius[1024][100:]]))
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from codec.bottleneck import Bottleneck, BottleneckOutput, Size, per_sample, straight_through, to_grid, to_tokens
 from codec.bottlenecks._kmeans import kmeans, subsample
-from codec.bottlenecks._knn import knn_radii
+from codec.bottlenecks._knn import Neighbours
 from codec.bottlenecks._search import exact_float32, nearest
 from codec.bottlenecks._start import check_latents
 from codec.bottlenecks._sync import from_first, gather_rows, var_mean_of_all
@@ -168,18 +168,19 @@ class VP(Bottleneck):
         fill = self.queue_count / len(self.queue)
         if fill < 1:
             return torch.zeros_like(z), {"queue_fill": fill}
-        log_pi, log_radius, radius = self._density(z, scale)
+        queue = Neighbours(self.queue)
+        log_pi, log_radius, radius = self._density(z, scale, queue)
         step = sample_ball(radius, self.dim)
         # The new radius uses z's K also for z': a token keeps its codebook size when it moves.
-        log_pi_new, log_radius_new, radius_new = self._density(z + step, scale)
+        log_pi_new, log_radius_new, radius_new = self._density(z + step, scale, queue)
         backward_possible = step.norm(dim=1) <= radius_new  # eq. 7: else z' could never have come back to z
         accepted = accept(log_pi, log_pi_new, log_radius, log_radius_new, backward_possible, self.dim)
         stats = {"queue_fill": fill, "accept_rate": accepted.float().mean(), "radius": radius.mean()}
         return torch.where(accepted[:, None], step, 0.0), stats
 
-    def _density(self, z: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _density(self, z: Tensor, scale: float | Tensor, queue: Neighbours) -> tuple[Tensor, Tensor, Tensor]:
         """log pi(z) but for a constant, log R(z), R(z); each (N,)."""
-        density, cell = knn_radii(z, self.queue, (self.neighbours, self.rows_per_code))
+        density, cell = queue.radii(z, (self.neighbours, self.rows_per_code))
         smallest = SMALLEST * self.queue.std()  # identical latents, as of digital silence, have distance 0
         log_pi = -self.dim * density.clamp(min=smallest).log()  # pi ~ D_k^-d
         radius = self.eta * scale * cell  # R = eta D_M

@@ -7,7 +7,6 @@ in 64 bits otherwise, at half the speed).
 # mypy: ignore-errors
 
 import numpy as np
-from numba import njit
 
 from codec.entropy.mixing import (
     BIT_BITS,
@@ -22,19 +21,12 @@ from codec.entropy.mixing import (
     SPEED_BITS,
     WORD_BITS,
 )
+from codec.jit import machine_code
 
 HALF = 1 << RATE_SHIFT - 1
 
 
-def _compile(function):
-    """Keeps the machine code beside the source or, where that is read-only, in the user's cache; else for this run."""
-    try:
-        return njit(function, cache=True, nogil=True)
-    except RuntimeError:
-        return njit(function, nogil=True)
-
-
-@_compile
+@machine_code
 def code(
     decoding, positions, options, penalties, prices, columns, words, capacity, low, width,
     levels, starts, offsets, embedding, first, speeds, trend_weights, bias, digits, nodes, squash,

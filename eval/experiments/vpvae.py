@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from codec.bottlenecks import VP
+from codec.bottlenecks._knn import Neighbours
 from codec.bottlenecks.vp import sample_ball
 from codec.entropy import Tables, encode_indices
 from codec.errors import CodecError, MediaError
@@ -59,7 +60,7 @@ class VPWithoutAccept(VP):
     def _perturb(self, z: Tensor, scale: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         if self.queue_count < len(self.queue):
             return super()._perturb(z, scale)
-        radius = self._density(z, scale)[2]
+        radius = self._density(z, scale, Neighbours(self.queue))[2]
         return sample_ball(radius, self.dim), {"radius": radius.mean()}
 
 
