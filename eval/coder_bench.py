@@ -1,13 +1,16 @@
-"""python -m eval.coder_bench MODEL... --data PATH: what the entropy coder is worth, in bits and in seconds.
+"""python -m eval.coder_bench [MODEL...] --root DIR: what the entropy coder is worth, in bits and in seconds.
 
 Every figure of one line is of the same indices, in one run: whole files, their payload, the ideal of a static table of
 the test set itself (H0), a static order-1 model, and what xz and zstd make of the indices of all files together.
+"over fixed" is the most bytes that a chunk took above its indices at ceil(log2 K) bits, among these and as many of
+indices that are noise, which no coder can shorten: the price of the choice of a coder.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
 import lzma
 import os
 import shutil
@@ -15,25 +18,46 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from codec import cards, coding
+from codec import api, cards, coding
 from codec.bitstream import Reader, scan
-from codec.entropy import Tables, decode_indices, encode_indices
-from codec.errors import CodecError
-from codec.files import walk
-from codec.media import load_image
+from codec.entropy import NO_TABLES, Tables, decode_indices, encode_indices
+from codec.errors import MediaError
+from codec.files import writing
+from codec.media import Pixels, detect, load_image
+from codec.terminal import UsageError, run
+from eval import datasets
+from eval.bench import machine
 
 PSEUDO_COUNTS = (3, 10, 30, 100, 300, 1000)  # of the order-1 model's fallback to order 0; the best one is shown
 REPEATS = 5
-COLUMNS = (
-    "model", "K", "log2 K", "H0", "order 1", "xz", "zstd -19", "fixed width", "static table", "coded", "whole file",
-    "whole / log2 K", "encode Mtok/s", "decode Mtok/s", "share of compress",
-)  # fmt: skip
+SETS = ["speech-test", "image-test-coco"]
+COLUMNS = {  # of the record: title, decimals
+    "model": ("model", ""),
+    "test_set": ("test set", ""),
+    "codebook_size": ("K", "d"),
+    "log2_codes": ("log2 K", ".2f"),
+    "order_0": ("H0", ".2f"),
+    "order_1": ("order 1", ".2f"),
+    "xz": ("xz", ".2f"),
+    "zstd": ("zstd -19", ".2f"),
+    "fixed": ("fixed width", ".2f"),
+    "static": ("static table", ".2f"),
+    "coded": ("coded", ".2f"),
+    "whole": ("whole file", ".2f"),
+    "coded_share": ("coded / log2 K", ".2f"),
+    "whole_share": ("whole / log2 K", ".2f"),
+    "over_fixed": ("over fixed, bytes", "+d"),
+    "encode": ("encode Mtok/s", ".2f"),
+    "decode": ("decode Mtok/s", ".2f"),
+    "share": ("share of compress", ".1%"),
+}
 FIRST_USE = (
     "import time; start = time.perf_counter(); from codec.entropy import mixing; mixing._coder(); import numpy as np\n"
     "from codec import cards, coding; from codec.entropy import encode_indices\n"
@@ -43,12 +67,14 @@ FIRST_USE = (
 )
 
 
-def compressed(items: list[bytes], model: coding.Model, size: int) -> tuple[list[bytes], float]:
+def compressed(items: list[bytes | Pixels], model: coding.Model, size: int) -> tuple[list[bytes], float]:
     """Each item's bitstream, and the seconds that all took."""
     files, start = [], time.perf_counter()
     for content in tqdm(items, desc=f"{model.card.name} K={size}", disable=None):
         out = io.BytesIO()
-        if model.card.medium == "image":
+        if not isinstance(content, bytes):
+            coding.compress_image(content, out, model, size)
+        elif model.card.medium == "image":
             coding.compress_image(load_image(io.BytesIO(content)), out, model, size)
         else:
             coding.compress_speech(*coding.open_speech(io.BytesIO(content), False), out, model, size)
@@ -95,8 +121,12 @@ def best_of(work: Callable[[], object]) -> float:
     return min(times)
 
 
-def measure(items: list[bytes], model: coding.Model, size: int) -> list[str]:
-    """One row of the table."""
+def medium_of(content: bytes | Pixels) -> str:
+    return detect(content[:16]) if isinstance(content, bytes) else "image"
+
+
+def measure(items: list[bytes | Pixels], model: coding.Model, size: int) -> dict[str, Any]:
+    """One row of the table, as numbers: bits are per token."""
     num_codes, tables = model.card.num_codes[size], model.tables[size]
     files, elapsed_s = compressed(items, model, size)
     chunks, widths, rows = [], [], []
@@ -111,30 +141,51 @@ def measure(items: list[bytes], model: coding.Model, size: int) -> list[str]:
     p = np.bincount(np.concatenate(rows), minlength=num_codes) / count
     p = p[p > 0]
     flat = np.concatenate(rows).astype(np.uint8 if num_codes <= 256 else "<u2").tobytes()
-    fixed = sum(len(encode_indices(chunk, num_codes)) for chunk in chunks)
-    static = sum(len(encode_indices(chunk, num_codes, Tables(tables.frequencies))) for chunk in chunks)
 
-    def encode() -> list[bytes]:
+    def encode(chunks: list[np.ndarray], tables: Tables = tables) -> list[bytes]:
         return [encode_indices(c, num_codes, tables, w) for c, w in zip(chunks, widths, strict=True)]
 
-    encoded = encode()
-    encode_s = best_of(encode)
+    encoded, random = encode(chunks), np.random.default_rng(0)
+    noise = [random.integers(0, num_codes, chunk.shape) for chunk in chunks]
+    width_bits = (num_codes - 1).bit_length()
+    over = [
+        len(data) - -(-width_bits * chunk.size // 8)
+        for data, chunk in zip(encoded + encode(noise), chunks + noise, strict=True)
+    ]
+    encode_s = best_of(lambda: encode(chunks))
     decode_s = best_of(
         lambda: [
             decode_indices(data, 1, chunk.shape[1], num_codes, tables, width)
             for data, chunk, width in zip(encoded, chunks, widths, strict=True)
         ]
     )
-    bits = [
-        np.log2(num_codes),
-        -(p * np.log2(p)).sum(),
-        order_1(rows, num_codes),
-        *(8 * packed_by(command, flat) / count for command in (None, ["zstd", "-19", "-c"])),
-        *(8 * size_bytes / count for size_bytes in (fixed, static, payload, sum(map(len, files)))),
-    ]
-    speed = [count / encode_s / 1e6, count / decode_s / 1e6]
-    cells = [f"{value:.2f}" for value in [*bits, bits[-1] / bits[0], *speed]]
-    return [model.card.name, str(size), *cells, f"{encode_s / elapsed_s:.1%}"]
+    sizes = {
+        "xz": packed_by(None, flat),
+        "zstd": packed_by(["zstd", "-19", "-c"], flat),
+        "fixed": sum(map(len, encode(chunks, NO_TABLES))),
+        "static": sum(map(len, encode(chunks, Tables(tables.frequencies)))),
+        "coded": payload,
+        "whole": sum(map(len, files)),
+    }
+    bits = {name: 8 * size_bytes / count for name, size_bytes in sizes.items()}
+    whole = float(np.log2(num_codes))
+    return bits | {
+        "codebook_size": size,
+        "tokens": count,
+        "log2_codes": whole,
+        "order_0": float(-(p * np.log2(p)).sum()),
+        "order_1": order_1(rows, num_codes),
+        "coded_share": bits["coded"] / whole,
+        "whole_share": bits["whole"] / whole,
+        "over_fixed": max(over),
+        "encode": count / encode_s / 1e6,
+        "decode": count / decode_s / 1e6,
+        "share": encode_s / elapsed_s,
+    }
+
+
+def line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def first_use(model: cards.Card, size: int) -> str:
@@ -150,24 +201,49 @@ def first_use(model: cards.Card, size: int) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval.coder_bench", description=__doc__)
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="a shipped model, or the path of a card")
-    parser.add_argument("--data", type=Path, nargs="+", required=True, metavar="PATH")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="a shipped model or a card's path; default: all")
+    parser.add_argument("--data", nargs="+", default=SETS, metavar="PATH|NAME", help="default: " + " ".join(SETS))
+    parser.add_argument("--root", type=Path, metavar="DIR", help="where named sets lie")
     parser.add_argument("-k", "--codebook-size", metavar="K,...", help="default: all that a model offers")
-    parser.add_argument("--first", type=int, metavar="N", help="only the first N items")
-    options = parser.parse_args(arguments)
-    try:
-        items = [content for _, content in walk(options.data)][: options.first]
-        print(f"| {' | '.join(COLUMNS)} |\n| {' | '.join(['---'] * len(COLUMNS))} |", flush=True)
-        for name in options.models:
-            model = coding.load(cards.find(name))
-            chosen = options.codebook_size
-            for size in map(int, chosen.split(",")) if chosen else model.codec.bottleneck.codebook_sizes:
-                print(f"| {' | '.join(measure(items, model, model.codec.bottleneck.check_size(size)))} |", flush=True)
-        print(first_use(model.card, model.codec.bottleneck.default_size))
-    except (CodecError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    parser.add_argument("--first", type=int, metavar="N", help="only the first N items of each set")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the figures as JSON, and the table beside it as .md")
+    return run(parser, arguments, _command)
+
+
+def _command(options: argparse.Namespace) -> None:
+    sets = [datasets.find(name, options.root) for name in options.data]
+    titles = [title for title, _ in COLUMNS.values()]
+    lines, records = [line(titles), line(["---"] * len(titles))], []
+    print("\n".join(lines), flush=True)
+    for name in options.models or api.models():
+        model = coding.load(cards.find(name))
+        chosen = options.codebook_size
+        try:
+            sizes = [model.codec.bottleneck.check_size(int(size)) for size in chosen.split(",")] if chosen else None
+        except ValueError as error:
+            raise UsageError(f"{model.card.name}: --codebook-size {chosen}: {error}") from None
+        sizes = sizes or list(model.codec.bottleneck.codebook_sizes)
+        for test_set in sets:
+            contents = [item.read() for item in test_set.items[: options.first]]
+            items = [content for content in contents if medium_of(content) == model.card.medium]
+            for size in sizes if items else ():
+                record = {"model": model.card.name, "test_set": test_set.name, "items": len(items)}
+                record |= measure(items, model, size)
+                records.append(record)
+                lines.append(line(format(record[key], spec) for key, (_, spec) in COLUMNS.items()))
+                print(lines[-1], flush=True)
+    if not records:
+        raise MediaError("no model for the media of these sets; name others by --data")
+    last = first_use(model.card, model.codec.bottleneck.default_size)
+    print(last)
+    if options.out:
+        record = {"machine": machine("cpu"), "first_use": last, "rows": records}
+        for path, text in (
+            (options.out, json.dumps(record, indent=1)),
+            (options.out.with_suffix(".md"), "\n".join(lines)),
+        ):
+            with writing(str(path), force=True) as file:
+                file.write(f"{text}\n".encode())
 
 
 if __name__ == "__main__":

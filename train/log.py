@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from codec.errors import CodecError
+from codec.files import writing
 from codec.model import Codec
 from codec.nets.speech import SAMPLE_RATE
 
@@ -108,4 +109,5 @@ def cut(path: Path, step: int) -> None:
     """Drops the lines of steps after `step`, which are taken again, and a line that a kill left unfinished."""
     lines = [json.dumps(record) for record in read(path) if record["step"] <= step]
     if path.is_file():
-        path.write_text("".join(f"{line}\n" for line in lines))
+        with writing(str(path), force=True) as file:  # killed here, a run must not lose what it has said
+            file.write("".join(f"{line}\n" for line in lines).encode())

@@ -110,6 +110,9 @@ class Trainer:
 
     def _prepare(self, learning: nn.Module) -> None:
         """A new optimiser for what learns from now on, and replicas that share its gradients."""
+        self.codec.zero_grad(
+            set_to_none=True
+        )  # what is frozen now keeps none, which would count when others are clipped
         settings = self.recipe.optimiser
         decayed = [p for p in learning.parameters() if p.dim() > 1]
         others = [p for p in learning.parameters() if p.dim() <= 1]
@@ -143,6 +146,8 @@ class Trainer:
         Returns:
             Whether the budget is spent; if not, `resume` goes on.
         """
+        if parallel.rank() == 0:
+            cut(self.folder / LOG_NAME, self.step)  # of a run that was killed, even one killed before its checkpoint
         log = Log(self.folder, tensorboard) if parallel.rank() == 0 else None
         preview = self.store.batch(4, Draws(self.seed, self.device)) if log and log.board else None
         start = last_save = tick = time.monotonic()
@@ -424,8 +429,6 @@ class Trainer:
                 torch.set_rng_state(host)
                 if self.kind == "cuda" and devices:
                     torch.cuda.set_rng_state(devices[0], self.device)
-        if parallel.rank() == 0:
-            cut(self.folder / LOG_NAME, self.step)
 
 
 def hardware(device: str) -> str:
