@@ -110,9 +110,8 @@ class Trainer:
 
     def _prepare(self, learning: nn.Module) -> None:
         """A new optimiser for what learns from now on, and replicas that share its gradients."""
-        self.codec.zero_grad(
-            set_to_none=True
-        )  # what is frozen now keeps none, which would count when others are clipped
+        # What is frozen now must keep no gradients: they would count when those of the others are clipped.
+        self.codec.zero_grad(set_to_none=True)
         settings = self.recipe.optimiser
         decayed = [p for p in learning.parameters() if p.dim() > 1]
         others = [p for p in learning.parameters() if p.dim() <= 1]
