@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import log
 
 import pytest
@@ -11,8 +12,11 @@ from scipy import stats
 from torch import Tensor
 
 from codec.bottleneck import to_tokens
+from codec.bottlenecks import _mixture
+from codec.bottlenecks._mixture import SEEDS, Draws, code_moments, draw, factors
 from codec.bottlenecks._search import nearest
-from codec.bottlenecks.gmvq import GMVQ, LatentTerm, batch_kl, code_variance, draw_codes, logits, mean_distance
+from codec.bottlenecks._soft import gumbel
+from codec.bottlenecks.gmvq import GMVQ, LatentTerm, code_variance, kl_to_uniform, mean_distance
 
 Logits = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -22,6 +26,11 @@ def problem(count: int = 40, dim: int = 6, codes: int = 30, offset: float = 0.0)
     g = torch.Generator().manual_seed(0)
     draw = [torch.randn(n, dim, generator=g) + offset for n in (count, codes)]
     return draw[0], torch.rand(count, dim, generator=g) * 3 + 0.1, draw[1]
+
+
+def logits(z: Tensor, w: Tensor, codebook: Tensor) -> Tensor:
+    features, table = factors(z, w, codebook)
+    return features @ table
 
 
 def direct_logits(z: Tensor, w: Tensor, codebook: Tensor) -> Tensor:
@@ -80,45 +89,74 @@ def test_posteriors_sum_to_one_and_shifts_change_nothing() -> None:
 
 # -- (3): where gradients go
 
-Draw = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+Draw = Callable[[Tensor, Tensor, Tensor, Tensor, bool], Draws]
 
 
-def codebook_gradient(draw: Draw, through_choice: bool, through_logits: bool) -> tuple[Tensor, Tensor]:
-    """The gradient of f(c_q^T M), noise left out, to M along the named paths; and the rows that were drawn."""
-    z, w, codebook = problem(count=5)
-    codebook.requires_grad_()
-    log_pi = logits(z, 0.1 * w, codebook if through_logits else codebook.detach()).log_softmax(1)
-    torch.manual_seed(1)
-    drawn, value = draw(log_pi, codebook if through_choice else codebook.detach(), torch.tensor(1.0))
-    (gradient,) = torch.autograd.grad(value.square().sum(), codebook)
-    return gradient, drawn
+def plain_draw(z: Tensor, w: Tensor, codebook: Tensor, tau: Tensor, distances: bool, wrong: str = "") -> Draws:
+    """`draw` as it is written in the paper, with tensors of tokens x codes, and errors to choose from."""
+    seed = int(torch.randint(SEEDS, ())) + (wrong == "noise")
+    noise = gumbel(z.new_empty(len(z), len(codebook)), torch.Generator().manual_seed(seed))
+    log_pi = direct_logits(z, w, codebook).log_softmax(1)
+    scores = log_pi + noise
+    drawn = scores.argmax(1)
+    soft = (scores / (1 if wrong == "tau" else tau)).softmax(1)
+    one = torch.nn.functional.one_hot(drawn, len(codebook)).float()
+    if wrong == "all of y reaches the codebook":
+        choice = soft @ codebook + ((one - soft) @ codebook).detach()
+    elif wrong == "nothing reaches the codebook":
+        choice = (one + soft - soft.detach()) @ codebook.detach()
+    elif wrong == "nothing reaches the logits":
+        choice = one @ codebook
+    else:
+        choice = one @ codebook + (soft - soft.detach()) @ codebook.detach()
+    pi = log_pi.exp()
+    moments = pi @ code_moments(codebook) if distances else None
+    return Draws(drawn, choice, pi.mean(0), moments, torch.special.entr(pi).sum(1).detach())
 
 
-def is_straight_through(draw: Draw) -> bool:
-    direct, drawn = codebook_gradient(draw, True, False)
-    rows = direct.abs().sum(1) > 0
-    return set(rows.nonzero()[:, 0].tolist()) == set(drawn.tolist())
+def training_terms(method: Draw, tau: float, distances: bool) -> list[Tensor]:
+    """Everything that `draw` gives, and the gradients of a sum of it all to its three inputs."""
+    inputs = [t.requires_grad_() for t in problem(count=37)]
+    torch.manual_seed(6)
+    draws = method(*inputs, torch.tensor(tau), distances)
+    total = (draws.choice * torch.randn(37, 6)).sum() + 30 * kl_to_uniform(draws.mean)
+    terms = [draws.drawn, draws.choice.detach(), draws.mean.detach(), draws.entropy]
+    if distances:
+        assert draws.moments is not None
+        total = total + mean_distance(inputs[0], draws.moments, inputs[2]).sum()
+        terms.append(draws.moments.detach())
+    return terms + list(torch.autograd.grad(total, inputs))
 
 
-def soft_codes(log_pi: Tensor, codebook: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
-    drawn, _ = draw_codes(log_pi.detach(), codebook.detach(), tau)
-    return drawn, (log_pi / tau).softmax(1) @ codebook
+def alike(ours: list[Tensor], theirs: list[Tensor]) -> bool:
+    """To 1e-5 of the largest element of each."""
+    return all(float((a - b).abs().max()) <= 1e-5 * float(b.abs().max()) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_gradients_of_the_codebook() -> None:
-    assert is_straight_through(draw_codes)
-    assert not is_straight_through(soft_codes)
-    direct, _ = codebook_gradient(draw_codes, True, False)
-    by_logits, _ = codebook_gradient(draw_codes, False, True)
-    both, _ = codebook_gradient(draw_codes, True, True)
-    assert (by_logits.abs().sum(1) > 0).all()
-    assert torch.allclose(both, direct + by_logits, atol=1e-5)
+@pytest.mark.parametrize("rows", [1, 5, 37, 100])
+@pytest.mark.parametrize("distances", [False, True])
+@pytest.mark.parametrize("tau", [2.0, 0.3])
+def test_chunks_have_the_gradients_of_the_plain_form(
+    monkeypatch: pytest.MonkeyPatch, rows: int, distances: bool, tau: float
+) -> None:
+    monkeypatch.setattr(_mixture, "chunk_rows", lambda *_: rows)
+    ours = training_terms(draw, tau, distances)
+    assert alike(ours, training_terms(plain_draw, tau, distances))
+    for wrong in (
+        "noise",
+        "tau",
+        "all of y reaches the codebook",
+        "nothing reaches the codebook",
+        "nothing reaches the logits",
+    ):
+        assert not alike(ours, training_terms(partial(plain_draw, wrong=wrong), tau, distances)), wrong
 
 
 def test_draws_have_the_value_of_their_code() -> None:
     z, w, codebook = problem()
-    drawn, value = draw_codes(logits(z, w, codebook).log_softmax(1), codebook, torch.tensor(0.1))
-    assert torch.equal(value, codebook[drawn])
+    draws = draw(z, w, codebook, torch.tensor(0.1))
+    assert torch.equal(draws.choice, codebook[draws.drawn])
+    assert draws.moments is None
 
 
 @pytest.mark.parametrize("term", ["sampled", "posterior", "literal"])
@@ -160,7 +198,7 @@ def is_kl_to_uniform(kl: Callable[[Tensor], Tensor]) -> bool:
 
 
 def test_kl_to_uniform() -> None:
-    assert is_kl_to_uniform(lambda log_pi: batch_kl(log_pi)[1])
+    assert is_kl_to_uniform(lambda log_pi: kl_to_uniform(log_pi.exp().mean(0)))
     assert not is_kl_to_uniform(lambda log_pi: log(16) + (log_pi.exp() * log_pi).sum(1).mean())  # mean of the KLs
 
 
@@ -177,8 +215,20 @@ def test_kl_survives_underflow() -> None:
         mean = log_pi.exp().mean(0)
         return log(5) + torch.xlogy(mean, mean).sum()
 
-    assert finite_when_a_code_underflows(lambda log_pi: batch_kl(log_pi)[1])
+    assert finite_when_a_code_underflows(lambda log_pi: kl_to_uniform(log_pi.exp().mean(0)))
     assert not finite_when_a_code_underflows(naive)
+
+
+def test_a_code_that_nothing_can_draw() -> None:
+    z, w, codebook = problem()
+    codebook[3] = 100.0
+    inputs = [t.requires_grad_() for t in (z, w, codebook)]
+    draws = draw(*inputs, torch.tensor(0.1), True)
+    assert draws.mean[3].eq(0)
+    assert draws.entropy.isfinite().all()
+    assert draws.moments is not None
+    total = draws.choice.sum() + kl_to_uniform(draws.mean) + draws.moments.sum()
+    assert all(g.isfinite().all() for g in torch.autograd.grad(total, inputs))
 
 
 # -- (5), (9): noise and the three readings
@@ -226,8 +276,9 @@ def test_mean_distance_is_the_direct_sum() -> None:
     z, w, codebook = problem(offset=50.0)
     p = logits(z, w, codebook).softmax(1)
     direct = (p * (z[:, None] - codebook).square().sum(2)).sum(1)
-    assert torch.allclose(mean_distance(z, p, codebook), direct, rtol=1e-4)
-    assert torch.allclose(mean_distance(z, p[:1], codebook), mean_distance(z, p[:1].expand_as(p), codebook))
+    assert torch.allclose(mean_distance(z, p @ code_moments(codebook), codebook), direct, rtol=1e-4)
+    first, all_alike = (q @ code_moments(codebook) for q in (p[:1], p[:1].expand_as(p)))
+    assert torch.allclose(mean_distance(z, first, codebook), mean_distance(z, all_alike, codebook))
 
 
 # -- (6), (7): which code
@@ -281,20 +332,25 @@ def test_eval_ignores_temperature_and_random_state() -> None:
 # -- (8): the draws
 
 
-def draws_match(draw: Callable[[Tensor], Tensor]) -> bool:
-    """Frequencies of 1e5 draws against pi by chi-squared, p > 1e-3."""
+def draws_match(method: Callable[[Tensor, Tensor, Tensor], Tensor]) -> bool:
+    """Frequencies of 1e5 draws for one point against its pi by chi-squared, p > 1e-3."""
     torch.manual_seed(0)
-    log_pi = torch.randn(12).log_softmax(0)
-    counts = torch.bincount(draw(log_pi.expand(100_000, 12)), minlength=12)
-    expected = log_pi.double().softmax(0) * 100_000
-    return float(stats.chisquare(counts.numpy(), expected.numpy()).pvalue) > 1e-3
+    z, w, codebook = problem(count=1, codes=12)
+    drawn = method(z.expand(100_000, -1), 0.3 * w.expand(100_000, -1), codebook)
+    expected = direct_logits(z.double(), 0.3 * w.double(), codebook.double())[0].softmax(0) * 100_000
+    return float(stats.chisquare(torch.bincount(drawn, minlength=12).numpy(), expected.numpy()).pvalue) > 1e-3
 
 
 def test_gumbel_draws_follow_the_posterior() -> None:
     for tau in (2.0, 0.1):
-        assert draws_match(lambda p, t=tau: draw_codes(p, torch.randn(12, 2), torch.tensor(t))[0])
-    assert not draws_match(lambda p: (p + torch.randn_like(p)).argmax(1))
-    assert not draws_match(lambda p: (p + torch.empty_like(p).exponential_().log()).argmax(1))  # the wrong sign
+        assert draws_match(lambda z, w, m, t=tau: draw(z, w, m, torch.tensor(t)).drawn)
+
+    def with_noise(noise: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        return lambda z, w, m: (lambda x: (x + noise(x)).argmax(1))(direct_logits(z, w, m))
+
+    assert draws_match(with_noise(gumbel))
+    assert not draws_match(with_noise(torch.randn_like))
+    assert not draws_match(with_noise(lambda x: -gumbel(x)))  # the wrong sign
 
 
 # -- schedule, state, arguments

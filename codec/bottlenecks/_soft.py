@@ -52,13 +52,13 @@ class SoftCodebooks(Bottleneck):
         self.tau.fill_(self.temperature(progress))
 
 
-def gumbel(like: Tensor) -> Tensor:
+def gumbel(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Gumbel(0, 1) noise in the shape of a float32 tensor, at most 17.4.
 
     -log of an exponential draw -log(1 - u). torch's own exponential draws are four times as slow on a CPU; and both are
     exactly 0 once in 2^24, an infinity and then NaN, so 0 is taken for half of the least step.
     """
-    draws = torch.rand_like(like).neg_().log1p_().neg_()
+    draws = torch.rand(like.shape, generator=generator, device=like.device).neg_().log1p_().neg_()
     return draws.clamp_(min=2.0**-25).log_().neg_()
 
 

@@ -53,14 +53,6 @@ def var_mean_of_all(rows: Tensor, unbiased: bool) -> tuple[Tensor, Tensor]:
     return mean_of_all((rows - mean).square().mean(0)) * (count / (count - int(unbiased))), mean
 
 
-def log_mean_of_all(logs: Tensor) -> Tensor:
-    """The logarithm of the mean over processes of exp(logs), differentiable."""
-    if not parallel():
-        return logs
-    highest = gather_rows(logs[None]).amax(0)
-    return highest + mean_of_all((logs - highest).exp()).log()
-
-
 def mean_of_all(value: Tensor) -> Tensor:
     """The mean over processes, differentiable: DistributedDataParallel's mean of gradients is then that of the mean."""
     if not parallel():

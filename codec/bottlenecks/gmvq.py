@@ -12,17 +12,18 @@ to that code.
 from __future__ import annotations
 
 from math import log
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from codec.bottleneck import BottleneckOutput, Size, straight_through, to_grid, to_tokens
+from codec.bottlenecks._mixture import code_moments, draw
 from codec.bottlenecks._search import exact_float32, nearest
-from codec.bottlenecks._soft import SoftCodebooks, gumbel
+from codec.bottlenecks._soft import SoftCodebooks
 from codec.bottlenecks._start import check_latents, kmeans_start
-from codec.bottlenecks._sync import log_mean_of_all
+from codec.bottlenecks._sync import mean_of_all
 
 LatentTerm = Literal["sampled", "posterior", "literal"]
 
@@ -108,29 +109,29 @@ class GMVQ(SoftCodebooks):
                 return BottleneckOutput(straight_through(value, z[:, : self.dim]), indices)
             z_hat, weights = self._split(z)
             codebook = self.codebook(size)
-            log_pi = logits(z_hat, weights, codebook).log_softmax(1)  # eq. 17
-            drawn, choice = draw_codes(log_pi, codebook, self.tau)
-            variance = code_variance(z_hat, F.embedding(drawn, codebook), self.two_sigma2)
+            draws = draw(z_hat, weights, codebook, self.tau, self.latent_term == "posterior")
+            variance = code_variance(z_hat, F.embedding(draws.drawn, codebook), self.two_sigma2)
             noise = torch.randn_like(z_hat)
             sigma = variance.sqrt()
-            z_q = choice + sigma[:, None] * noise
-            log_q, kl = batch_kl(log_pi)
+            z_q = draws.choice + sigma[:, None] * noise
+            q = mean_of_all(draws.mean)
+            kl = kl_to_uniform(q)
             if self.latent_term == "sampled":
                 latent = (variance * noise.square().sum(1)).mean()  # |z - mu_j|^2: the drawn mean cancels
-            elif self.latent_term == "posterior":
-                latent = mean_distance(z_hat, log_pi.exp(), codebook).mean() / self.two_sigma2
+            elif draws.moments is not None:  # posterior
+                latent = mean_distance(z_hat, draws.moments, codebook).mean() / self.two_sigma2
             else:
-                latent = mean_distance(z_q, log_q.exp()[None], codebook).mean()
+                latent = mean_distance(z_q, q[None] @ code_moments(codebook), codebook).mean()
             with torch.no_grad():
                 stats = {
-                    "entropy": -(log_pi.exp() * log_pi).sum(1).mean(),
+                    "entropy": draws.entropy.mean(),
                     "perplexity": len(codebook) * torch.exp(-kl),
                     "latent_std": z_hat.std(correction=0),
                     "weight": weights.mean(),
                     "sigma": sigma.mean(),
                 }
             losses = {"latent": latent / self.dim, "kl": kl}
-            return BottleneckOutput(to_grid(z_q, z), to_grid(drawn[:, None], z), losses, stats)
+            return BottleneckOutput(to_grid(z_q, z), to_grid(draws.drawn[:, None], z), losses, stats)
 
     def encode(self, z: Tensor, codebook_size: int | None = None) -> Tensor:
         """argmax over c of eq. 16, with the encoder's weights: not always the Euclidean nearest code."""
@@ -168,61 +169,20 @@ class GMVQ(SoftCodebooks):
         return z_hat, F.softplus(raw + self.weight_offset).clamp(max=self.max_weight)
 
 
-def logits(z_hat: Tensor, weights: Tensor, codebook: Tensor) -> Tensor:
-    """Eq. 16 less its part that is the same for all codes: (N, L), (N, L), (K, L) -> (N, K).
-
-    -1/2 sum_i w_i (z_i - mu_i)^2 = (w z) mu - w mu^2 / 2 - w z^2 / 2. Both are centred on the codebook's mean first, or
-    the two products would cancel far from the origin; that changes no difference, and so no gradient.
-    """
-    centre = codebook.detach().mean(0)
-    codes = codebook - centre
-    return (weights * (z_hat - centre)) @ codes.T - 0.5 * weights @ codes.square().T
-
-
-def draw_codes(log_pi: Tensor, codebook: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
-    """Gumbel-max draws j from pi, (N,), and their straight-through codes c_q^T M, (N, L).
-
-    c_q = onehot(j) + y - sg(y) with y = softmax((log pi + g) / tau) and Gumbel noise g. The value is mu_j exactly; its
-    gradient reaches the codebook through row j only, and the logits through all of y.
-    """
-    scores = log_pi + gumbel(log_pi)
-    drawn = scores.argmax(1)
-    soft = (scores / tau).softmax(1)
-    return drawn, F.embedding(drawn, codebook) + _OnlyGradient.apply(soft, codebook.detach())  # type: ignore[no-untyped-call]
-
-
-class _OnlyGradient(torch.autograd.Function):
-    """(y - sg(y)) M: zeros (N, L), with the gradient of y M to y (N, K); M (K, L) is a constant."""
-
-    @staticmethod
-    def forward(ctx: Any, soft: Tensor, codebook: Tensor) -> Tensor:
-        ctx.save_for_backward(codebook)
-        return soft.new_zeros(len(soft), codebook.shape[1])
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (codebook,) = ctx.saved_tensors
-        return gradient @ codebook.T, None
-
-
 def code_variance(z_hat: Tensor, codes: Tensor, two_sigma2: float) -> Tensor:
     """Eq. 18, sigma_c^2 = |z^ - mu_c|^2 / (L 2 sigma^2): (N, L), (N, L) -> (N,). Gradients reach both."""
     return (z_hat - codes).square().mean(1) / two_sigma2 + SMALLEST_VARIANCE
 
 
-def mean_distance(points: Tensor, probabilities: Tensor, codebook: Tensor) -> Tensor:
-    """sum_c p_nc |x_n - mu_c|^2: (N, L), (N or 1, K), (K, L) -> (N,), from the codes' first two moments under p."""
-    centre = codebook.detach().mean(0)
-    offsets, codes = points - centre, codebook - centre
-    mean = probabilities @ codes
-    second = probabilities @ codes.square().sum(1)
-    return offsets.square().sum(1) - 2 * (offsets * mean).sum(1) + second
+def mean_distance(points: Tensor, moments: Tensor, codebook: Tensor) -> Tensor:
+    """sum_c p_nc |x_n - mu_c|^2: (N, L), (N or 1, L + 1) of `code_moments` under p, (K, L) -> (N,)."""
+    offsets = points - codebook.detach().mean(0)
+    return offsets.square().sum(1) - 2 * (offsets * moments[:, :-1]).sum(1) + moments[:, -1]
 
 
-def batch_kl(log_pi: Tensor) -> tuple[Tensor, Tensor]:
-    """Eq. 12: log q_B (K,), the mean posterior over all tokens of the batch, and KL(q_B || uniform) in nats.
+def kl_to_uniform(q: Tensor) -> Tensor:
+    """Eq. 12: KL(q || uniform) in nats, of q_B (K,), the mean posterior over all tokens of the batch.
 
-    By logsumexp: where float32 makes some q_B exactly 0, q log q of the mean would send a gradient of -infinity.
+    Where float32 makes some q exactly 0, its logarithm is cut, or q log q would send a gradient of -infinity.
     """
-    log_q = log_mean_of_all(log_pi.logsumexp(0) - log(len(log_pi)))
-    return log_q, log(log_pi.shape[1]) + (log_q.exp() * log_q).sum()
+    return log(len(q)) + (q * q.clamp(min=torch.finfo(q.dtype).tiny).log()).sum()
