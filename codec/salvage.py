@@ -24,6 +24,7 @@ from codec.bitstream import (
     POSITIONS_PER_SECOND,
     Data,
     End,
+    Header,
     Indices,
     Limits,
     Reader,
@@ -41,10 +42,11 @@ MAX_FILE_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A run of positions: a data chunk, or None where `count` positions are lost."""
+    """A run of positions: a data chunk, or `num_bytes` of damage that say they are `count`, 0 where they do not."""
 
     count: int
-    data: Data | None
+    data: Data | None = None
+    num_bytes: int = 0
 
 
 class Salvage:
@@ -122,9 +124,9 @@ class Salvage:
                 self._end.offset,
             )
 
-    def _walk(self, content: bytes, at: int) -> tuple[list[_Piece | int], bool]:
-        """Data chunks in order, with the number of bytes of every damaged stretch between them."""
-        pieces: list[_Piece | int] = []
+    def _walk(self, content: bytes, at: int) -> tuple[list[_Piece], bool]:
+        """Data chunks and damaged stretches in order, and whether there are any of these or no end chunk."""
+        pieces: list[_Piece] = []
         damaged = False
         while at < len(content) and self._end is None:
             found = _chunk_at(content, at)
@@ -133,7 +135,7 @@ class Salvage:
                 begin, at = at, at + 1
                 while at < len(content) and (content[at] not in b"DE" or _chunk_at(content, at) is None):
                     at += 1
-                pieces.append(at - begin)
+                pieces.append(_Piece(_claimed(content[begin:at], self.header), None, at - begin))
                 continue
             kind, start, payload, at = found
             source = Source(io.BytesIO(payload), start, "chunk")
@@ -145,7 +147,7 @@ class Salvage:
                     self._end = parse_end(source, start)
             except BitstreamError:
                 damaged = True
-                pieces.append(len(payload))
+                pieces.append(_Piece(0, None, len(payload)))
         return pieces, damaged or self._end is None
 
 
@@ -165,36 +167,61 @@ def _chunk_at(content: bytes, at: int) -> tuple[int, int, bytes, int] | None:
     return content[at], start, content[start:stop], stop + 4
 
 
-def _fill(pieces: list[_Piece | int], num_positions: int | None) -> list[_Piece]:
+def _claimed(stretch: bytes, header: Header) -> int:
+    """The positions that the chunks of a damaged stretch say they hold; 0 where they do not fill it exactly.
+
+    A flipped byte is most often in a payload, and leaves types, lengths and counts as they were.
+    """
+    at = total = 0
+    while at < len(stretch):
+        source = Source(io.BytesIO(stretch[at + 1 : at + 21]))
+        try:
+            stop = at + 1 + source.varint("a length") + source.offset + 4
+            count = source.varint("the number of positions")
+        except BitstreamError:
+            return 0
+        if stretch[at] != ord("D") or stop > len(stretch) or not 1 <= count <= header.max_chunk_positions:
+            return 0
+        at, total = stop, total + count
+    return total
+
+
+def _fill(pieces: list[_Piece], num_positions: int | None) -> list[_Piece]:
     """Gives every damaged stretch its number of positions.
 
-    All that is missing, if the total is known, is shared out by the stretches' bytes in units of the usual chunk; of an
-    unknown total, a stretch is as many positions as its bytes usually hold.
+    A stretch is as long as it says where the total is known and all such claims fit into it; claims other than of usual
+    chunks are the first to be doubted. What is missing then, if the total is known, is shared out among the other
+    stretches by their bytes, in units of the usual chunk; if not, they are as many positions as their bytes usually
+    hold.
     """
-    good = [piece for piece in pieces if isinstance(piece, _Piece)]
-    stretches = [piece for piece in pieces if not isinstance(piece, _Piece)]
+    good = [piece for piece in pieces if piece.data]
     held = sum(piece.count for piece in good)
     usual = Counter(piece.count for piece in good).most_common(1)[0][0] if good else 1
     size = sum(piece.data.num_bytes for piece in good if piece.data) / max(held, 1) * usual
-    if num_positions is None:
-        left = None
-    else:
-        left = max(num_positions - held, 0)
-        if left and not stretches:
-            pieces, stretches = [*pieces, 1], [1]  # whole chunks are gone without a trace: say, at the end
-    result: list[_Piece] = []
-    bytes_left = sum(stretches)
-    for piece in pieces:
-        if isinstance(piece, _Piece):
+    left = None if num_positions is None else max(num_positions - held, 0)
+    if left and len(good) == len(pieces):
+        pieces = [*pieces, _Piece(0, None, 1)]  # whole chunks are gone without a trace: say, at the end
+    doubts = (lambda _: False, lambda count: count % usual, lambda _: True)
+    for doubted in doubts if left is not None else doubts[1:]:
+        claims = [0 if piece.data or doubted(piece.count) else piece.count for piece in pieces]
+        others = [piece.num_bytes for piece, claim in zip(pieces, claims, strict=True) if not piece.data and not claim]
+        if left is None or sum(claims) == left or (sum(claims) < left and others):
+            break
+    left, bytes_left = None if left is None else left - sum(claims), sum(others)
+    result = []
+    for piece, claim in zip(pieces, claims, strict=True):
+        if piece.data:
             result.append(piece)
             continue
-        if left is None:
-            count = round(piece / size) * usual if size else 0
-        elif piece == bytes_left:
-            count = left
-        else:
-            count = min(left, round(left * piece / bytes_left / usual) * usual)
-        bytes_left -= piece
-        left = None if left is None else left - count
-        result.append(_Piece(count, None))
+        count = claim
+        if not claim:
+            if left is None:
+                count = round(piece.num_bytes / size) * usual if size else 0
+            elif piece.num_bytes == bytes_left:
+                count = left
+            else:
+                count = min(left, round(left * piece.num_bytes / bytes_left / usual) * usual)
+            bytes_left -= piece.num_bytes
+            left = None if left is None else left - count
+        result.append(_Piece(count))
     return result
