@@ -62,9 +62,10 @@ class GMVQ(SoftCodebooks):
             stays a constant of its own when beta is raised.
         latent_term: Which reading of the distance.
         max_weight: Upper limit of w.
-        weight_offset: Added to r. With 0, as in the paper, w begins at 0.69 and logits spread by about w L / 2; with
-            fewer dimensions 0.69 * 64 / L keeps that spread. (L = 8, pictures, 240 steps, one seed: mse 0.017 at 5.5
-            and 0.026 at 0; the posterior's entropy was 3.7 nats and 4.8.)
+        weight_offset: Added to r. With 0, as in the paper, w begins at 0.69 and logits spread by about w L / 2. Few
+            dimensions ask for far more than 0.69 * 64 / L, or most draws are codes far from the point and the decoder
+            learns from those: L = 8, pictures, 300 steps, one seed: mse 0.0122 at 5.5, 0.0086 at 40, 0.0082 at 100
+            and 200; the posterior's entropy was 4.9, 3.2, 2.1 and 1.3 nats.
 
     Raises:
         ValueError: The sizes are not ascending, or there is no such latent term.
