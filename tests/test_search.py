@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from codec.bottlenecks import _search
 from codec.bottlenecks._knn import Neighbours, _radii_by_blocks
-from codec.bottlenecks._search import exact_float32, nearest, nearest_from
+from codec.bottlenecks._search import _by_tree, exact_float32, nearest
 
 Search = Callable[[Tensor, Tensor], Tensor]
 
@@ -111,23 +112,40 @@ def test_matmul_precision_changes_nothing_and_is_restored() -> None:
             matmul.fp32_precision = precision
 
 
-@pytest.mark.parametrize("dim", [2, 5])
-@pytest.mark.parametrize("quality", ["good", "random"])
-def test_nearest_from_a_guess(dim: int, quality: str) -> None:
-    generator = torch.Generator().manual_seed(1)
-    tokens, codebook = torch.randn(3000, dim, generator=generator), torch.randn(300, dim, generator=generator)
-    truth = nearest(tokens, codebook)
-    shifted = codebook + 0.02 * torch.randn(codebook.shape, generator=generator)
-    guess = nearest(tokens, shifted) if quality == "good" else torch.randint(300, (3000,), generator=generator)
-    assert not torch.equal(guess, truth)
-    assert torch.equal(nearest_from(tokens, codebook, guess, neighbours=16), truth)
+def test_the_tree_is_exact_even_at_near_ties() -> None:
+    assert agrees_everywhere(lambda tokens, codebook: _by_tree(tokens, codebook, None))
 
 
-def test_nearest_from_with_duplicate_codes() -> None:
-    codebook = torch.randn(40, 3).repeat(3, 1)
-    tokens = torch.randn(500, 3)
-    found = nearest_from(tokens, codebook, torch.randint(120, (500,)), neighbours=8)
-    assert torch.equal(found % 40, nearest(tokens, codebook))
+@pytest.mark.parametrize("dim", [1, 4, 8])
+@pytest.mark.parametrize("num_codes", [1, 127, 128, 129, 3000])
+def test_the_tree_among_many_ties(num_codes: int, dim: int) -> None:
+    """Codes and tokens on a grid, or half-way between its points: nearly every answer is a tie."""
+    generator = torch.Generator().manual_seed(4)
+    codebook = torch.randint(4, (num_codes, dim), generator=generator).float()
+    tokens = torch.randint(-1, 10, (400, dim), generator=generator) / 2
+    weights = torch.randint(1, 3, (400, dim), generator=generator).float()
+    assert torch.equal(_by_tree(tokens, codebook, None), brute(tokens, codebook))
+    weighted = brute(tokens, codebook, weights)
+    assert torch.equal(_by_tree(tokens, codebook, weights), weighted)
+    assert torch.equal(_by_tree(tokens[:1], codebook, weights[:1]), weighted[:1])
+    if num_codes > 1 and dim == 8:  # the whole grid is not covered
+        assert not torch.equal(_by_tree(tokens, codebook, None), weighted)
+        last = num_codes - 1 - brute(tokens, codebook.flip(0))  # the highest of equals
+        assert not torch.equal(_by_tree(tokens, codebook, None), last)
+
+
+def test_where_the_tree_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+    monkeypatch.setattr(_search, "_by_tree", lambda tokens, *_: used.append(tokens))
+    for dim, num_tokens, chunk in ((5, 3000, None), (12, 3000, None), (5, 30, None), (5, 3000, 100)):
+        nearest(torch.randn(num_tokens, dim), torch.randn(2000, dim), chunk=chunk)
+    assert [tuple(tokens.shape) for tokens in used] == [(3000, 5)]
+    monkeypatch.undo()
+    tokens, codebook = torch.randn(3000, 5), torch.randn(2000, 5)
+    assert torch.equal(nearest(tokens, codebook), nearest(tokens, codebook, chunk=500))
+    tokens[7, 2] = torch.nan
+    with pytest.raises(ValueError, match="finite"):
+        nearest(tokens, codebook)
 
 
 def radii_are_exact(radii: Callable[[Tensor, Tensor], Tensor]) -> bool:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from codec.bottlenecks._search import nearest, nearest_from
+from codec.bottlenecks._search import nearest
 
 SEEDING_ROWS = 4  # sample rows per cluster for k-means++, which costs K passes over them...
 SEEDING_MINIMUM = 4096  # ...but enough that no cluster of the data is missed where K is small
-LOW_DIMENSIONS = 8  # up to here a token's next code is nearly always among its last code's neighbours
 
 
 @torch.no_grad()
@@ -43,9 +42,8 @@ def kmeans(data: Tensor, num_clusters: int, seed: int, iterations: int = 50, tol
         noise = torch.randn(copies.shape, generator=generator, device=data.device)
         return torch.cat([data, copies + 1e-3 * noise])
     centres = seed_centres(data, num_clusters, generator)
-    cells: Tensor | None = None
     for _ in range(iterations):
-        cells = assign(data, centres, cells)
+        cells = nearest(data, centres)
         moved, empty = cell_means(data, cells, num_clusters)
         if len(empty):
             moved[empty] = far_rows(data, moved[cells], len(empty), generator)
@@ -80,13 +78,6 @@ def seed_centres(data: Tensor, num_clusters: int, generator: torch.Generator) ->
         chosen = torch.searchsorted(mass, draw * mass[-1], right=True).clamp(max=len(sample) - 1)
         rows.append(chosen)
     return sample[torch.stack(rows)]
-
-
-def assign(data: Tensor, centres: Tensor, cells: Tensor | None) -> Tensor:
-    """(N,) the nearest centre of each row; `cells`, its last one, makes that fast in few dimensions."""
-    if cells is None or data.shape[1] > LOW_DIMENSIONS:
-        return nearest(data, centres)
-    return nearest_from(data, centres, cells)
 
 
 def cell_means(data: Tensor, cells: Tensor, num_clusters: int) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """The nearest code of each token: one exact answer, in any batch, in any chunk, on any machine.
 
     tokens ──float32 matmul──> distances within a known error ──> candidates (about one) ──float64 differences──> index
+           ──or, in few dimensions on a CPU, a tree─────────────> candidates ─────────────────────┘
 
 A matmul alone may round differently for one row than for eight, and then an encoder's indices would depend on how many
 tokens came along. Here it only filters: every code that could still be the nearest within the rounding bound of the
@@ -11,12 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from codec.bottlenecks._threads import in_threads
+
 NOT_FINITE = "no nearest code: a latent or the codebook is not finite"
+TREE_DIMENSIONS = 10  # up to here a tree of many codes is faster: 30 times at d = 5, 5 times at 8, alike at 12
+TREE_PAIRS = 2**22  # tokens x codes that are worth a tree
 BLOCK = 32  # codes whose least distance is taken first: three passes over all distances become one
 
 
@@ -50,16 +57,18 @@ def nearest(tokens: Tensor, codebook: Tensor, weights: Tensor | None = None, chu
         tokens: (N, D) float32.
         codebook: (K, D) float32.
         weights: (N, D) positive; all ones if None, which is the Euclidean distance.
-        chunk: Rows at a time; it bounds memory and cannot change the answer.
+        chunk: Rows at a time by matmul; it bounds memory and cannot change the answer.
 
     Returns:
         (N,) int64 in [0, K).
 
     Raises:
-        ValueError: A token, weight or code is not finite, or so large that squares overflow.
+        ValueError: A token, weight or code is not finite, or so large that its float32 square, if taken, overflows.
     """
-    chunk = chunk or chunk_rows(len(codebook), tokens.device)
     tokens, codebook = tokens.float(), codebook.float()
+    if chunk is None and tokens.device.type == "cpu" and _suits_tree(len(tokens), codebook):
+        return _by_tree(tokens, codebook, weights)
+    chunk = chunk or chunk_rows(len(codebook), tokens.device)
     num_codes, dim = codebook.shape
     num_blocks = -(-num_codes // BLOCK)
     padding = codebook[-1:].expand(num_blocks * BLOCK - num_codes, dim)  # copies of the last code change no answer
@@ -88,6 +97,29 @@ def nearest(tokens: Tensor, codebook: Tensor, weights: Tensor | None = None, chu
     return torch.cat(found) if found else torch.zeros(0, dtype=torch.int64, device=tokens.device)
 
 
+def _suits_tree(num_tokens: int, codebook: Tensor) -> bool:
+    """Whether the tree is the faster way."""
+    num_codes, dim = codebook.shape
+    return dim <= TREE_DIMENSIONS and num_tokens * num_codes >= TREE_PAIRS and find_spec("numba") is not None
+
+
+def _by_tree(tokens: Tensor, codebook: Tensor, weights: Tensor | None) -> Tensor:
+    from codec.bottlenecks._tree import Tree  # here, since numba takes half a second to load
+
+    weights = torch.ones(1, tokens.shape[1]) if weights is None else weights.float()
+    if not all(part.isfinite().all() for part in (tokens, codebook, weights)):
+        raise ValueError(NOT_FINITE)
+    tree = Tree(codebook.detach().contiguous().numpy())
+    points, scales = tokens.contiguous().numpy(), weights.contiguous().numpy()
+    index = np.empty(len(points), np.int64)
+
+    def work(part: slice) -> None:
+        tree.nearest(points[part], scales[part] if len(scales) > 1 else scales, index[part])
+
+    in_threads(len(points), work)
+    return torch.from_numpy(index)
+
+
 def _settle(tokens: Tensor, codebook: Tensor, weights: Tensor, rows: Tensor, rivals: Tensor) -> Tensor:
     """The nearest of each row's rivals by float64 differences; (P,) pairs of token row and code -> (N,) codes."""
     counts = rows.bincount(minlength=len(tokens))
@@ -108,59 +140,3 @@ def _settle(tokens: Tensor, codebook: Tensor, weights: Tensor, rows: Tensor, riv
     if (index == len(codebook)).any():
         raise ValueError(NOT_FINITE)
     return index
-
-
-@torch.no_grad()
-def nearest_from(tokens: Tensor, codebook: Tensor, guess: Tensor, neighbours: int = 64) -> Tensor:
-    """Euclidean `nearest` for tokens whose code is nearly known, as between two Lloyd iterations: 100 times cheaper.
-
-    With a the guessed code, every code closer to x than a lies within 2|x - a| of a, by the triangle inequality; so if
-    that ball holds no more than a's listed neighbours they are all there is to search. Other tokens are searched in
-    full. In 5 dimensions a listed 64 serves nearly all tokens; above about 8 dimensions nearly none.
-
-    Args:
-        tokens: (N, D) float32.
-        codebook: (K, D) float32.
-        guess: (N,) int64, a code for each token.
-        neighbours: Codes listed for each code, itself included.
-
-    Returns:
-        (N,) int64, up to ties and float32 rounding as `nearest`.
-    """
-    if neighbours >= len(codebook):
-        return nearest(tokens, codebook)
-    listed, gaps = _neighbourhoods(codebook, neighbours)
-    columns = codebook.T.contiguous()
-    index = torch.empty_like(guess)
-    unsure = []
-    step = chunk_rows(neighbours, tokens.device)
-    for start in range(0, len(tokens), step):
-        part, hint = tokens[start : start + step], guess[start : start + step]
-        options = listed[hint]
-        squared = torch.zeros(options.shape, device=tokens.device)
-        for i in range(tokens.shape[1]):
-            squared += (part[:, i, None] - columns[i][options]).square_()
-        column = squared.argmin(1)
-        index[start : start + step] = options.gather(1, column[:, None])[:, 0]
-        # options[:, 0] is the guess itself; the margin covers rounding
-        unsure.append(2 * squared[:, 0].sqrt() >= gaps[hint] * (1 - 1e-5))
-    rest = torch.cat(unsure).nonzero()[:, 0]
-    index[rest] = nearest(tokens[rest], codebook)
-    return index
-
-
-def _neighbourhoods(codebook: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Each code's `count` nearest codes, itself first, (K, count), and the distance to the first one left out, (K,)."""
-    listed, gaps = [], []
-    columns = codebook.T.contiguous()
-    for start in range(0, len(codebook), step := chunk_rows(len(codebook), codebook.device)):
-        part = codebook[start : start + step]
-        squared = torch.zeros(len(part), len(codebook), device=codebook.device)
-        for i in range(len(columns)):
-            squared += (part[:, i, None] - columns[i]).square_()
-        own = torch.arange(start, start + len(part), device=codebook.device)
-        squared.scatter_(1, own[:, None], -1.0)  # a duplicate must not come before the code itself
-        near = squared.topk(count + 1, 1, largest=False, sorted=True)
-        listed.append(near.indices[:, :count])
-        gaps.append(near.values[:, count].sqrt())
-    return torch.cat(listed), torch.cat(gaps)

@@ -32,6 +32,10 @@ class Tree:
         """See `_radii`."""
         _radii(queries, self.boxes, self.leaves, ks, out)
 
+    def nearest(self, queries: NDArray[np.float32], weights: NDArray[np.float32], out: NDArray[np.int64]) -> None:
+        """See `_nearest`."""
+        _nearest(queries, weights, self.boxes, self.leaves, self.order, self.starts, out)
+
 
 @machine_code
 def _build(rows, depth):
@@ -160,3 +164,68 @@ def _radii(queries, boxes, leaves, ks, out):
         for i in range(dim):
             if np.isnan(query[i]):
                 out[:, n] = np.nan
+
+
+@machine_code
+def _weighted_gap(query, weight, boxes, node):
+    """As `_gap`, in float64, with a weight for each dimension."""
+    total = 0.0
+    for i in range(len(query)):
+        gap = max(max(boxes[node, 0, i] - query[i], query[i] - boxes[node, 1, i]), 0.0)
+        total += gap * gap * weight[i]
+    return total
+
+
+@machine_code
+def _nearest(queries, weights, boxes, leaves, order, starts, out):
+    """out[n]: the row with the least sum_i w_ni (x_ni - row_i)^2, float64 sums in that order; ties to the lowest row.
+
+    `weights` is (N, d) positive, or (1, d) for all. Queries and weights are finite.
+    """
+    num_leaves, dim, _ = leaves.shape
+    squared = np.empty(LEAF)
+    query, weight = np.empty(dim), np.empty(dim)
+    nodes = np.empty(64, np.int64)
+    gaps = np.empty(64)
+    for n in range(len(queries)):
+        for i in range(dim):
+            query[i], weight[i] = queries[n, i], weights[n if len(weights) > 1 else 0, i]
+        best, index = np.inf, len(order)
+        nodes[0], gaps[0] = 1, 0
+        waiting = 1
+        while waiting > 0:
+            waiting -= 1
+            node = nodes[waiting]
+            if gaps[waiting] > best:  # but not where equal: a tie may have a lower row
+                continue
+            while node < num_leaves:
+                node *= 2
+                near, far = _weighted_gap(query, weight, boxes, node), _weighted_gap(query, weight, boxes, node + 1)
+                other = node + 1
+                if far < near:
+                    near, far = far, near
+                    node, other = other, node
+                if far <= best:
+                    nodes[waiting], gaps[waiting] = other, far
+                    waiting += 1
+                if near > best:
+                    break
+            if node < num_leaves:
+                continue
+            leaf, start = leaves[node - num_leaves], starts[node - num_leaves]
+            squared[:] = 0
+            for i in range(dim):
+                for j in range(LEAF):
+                    difference = leaf[i, j] - query[i]
+                    squared[j] += difference * difference * weight[i]
+            nearer = 0
+            for j in range(LEAF):
+                nearer += np.int32(squared[j] <= best)
+            if nearer == 0:
+                continue
+            for j in range(LEAF):
+                if squared[j] < best:
+                    best, index = squared[j], order[start + j]
+                elif squared[j] == best and squared[j] < np.inf:
+                    index = min(index, order[start + j])
+        out[n] = index

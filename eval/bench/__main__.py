@@ -1,0 +1,84 @@
+"""python -m eval.bench NAME: how long things take, always as ratios of two ways to do the same work, in one run.
+
+    bottlenecks   a training step of each method, against vector-quantize-pytorch
+    vp            a training step of VP, against the published queue with all distances and topk
+    gmvq          a training step of GM-VQ, against its plain form
+    nearest       the nearest of K codes, against torch.cdist, faiss and scikit-learn
+    kmeans        codebooks, against faiss and scikit-learn
+    share         the bottleneck's part of a training step
+
+The two take turns, so that a busy machine slows both; the ratio is the median over the turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from codec.errors import CodecError
+from eval.bench import timing
+from eval.bench.density import vp
+from eval.bench.libraries import bottlenecks
+from eval.bench.mixture import gmvq
+from eval.bench.search import kmeans, nearest
+from eval.bench.share import share
+from eval.bench.timing import Figures, Options
+
+SIZES = (256, 1024, 4096, 16384)
+# name -> what to run, and the tokens, dimensions, sizes and turns that it has unless told otherwise
+BENCHMARKS: dict[str, tuple[Callable[[Options], Figures], int, tuple[int, ...], tuple[int, ...], int]] = {
+    "bottlenecks": (bottlenecks, 8192, (8,), (1024,), 50),
+    "vp": (vp, 4096, (5, 8), SIZES, 3),
+    "gmvq": (gmvq, 16384, (8,), (1024, 16384), 3),
+    "nearest": (nearest, 4096, (5, 8, 64), (16384,), 5),
+    "kmeans": (kmeans, 2**20, (5,), (16384,), 1),
+    "share": (share, 1024, (), (1024,), 3),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m eval.bench", description=__doc__, formatter_class=style)
+    parser.add_argument("name", choices=BENCHMARKS)
+    parser.add_argument("--tokens", type=int, help="or rows, for kmeans; about so many, for share")
+    parser.add_argument("--dim", type=int, nargs="+", metavar="L", help="dimensions, but for FSQ, FSP and share")
+    parser.add_argument("-k", "--codebook-size", type=int, nargs="+", metavar="K")
+    parser.add_argument("--turns", type=int, help="how often each way is timed")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="figures as JSON, with the machine")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="an earlier --out: shows what changed by 10 %%")
+    given = parser.parse_args(arguments)
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    run, tokens, dims, sizes, turns = BENCHMARKS[given.name]
+    options = Options(
+        given.tokens or tokens,
+        tuple(given.dim or dims),
+        tuple(given.codebook_size or sizes),
+        given.turns or turns,
+        given.device,
+    )
+    try:
+        old = json.loads(given.against.read_text()) if given.against else {}
+        figures = {"machine": timing.machine(given.device), given.name: run(options)}
+        if given.out:
+            given.out.write_text(json.dumps(figures, indent=1) + "\n")
+    except (CodecError, OSError, json.JSONDecodeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if old and old.get("machine") != figures["machine"]:
+        print(f"another machine: {old.get('machine')}")
+    for name, then, now in sorted(timing.changes(old, figures)):
+        if abs(now - then) > 0.1 * abs(then):
+            print(f"{name}: {then:.4g} -> {now:.4g}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

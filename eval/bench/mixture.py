@@ -1,0 +1,73 @@
+"""gmvq: a training step of GM-VQ against its plain form, with every tensor of tokens x codes alive."""
+
+from __future__ import annotations
+
+from math import log
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from codec.bottlenecks import GMVQ
+from codec.bottlenecks._mixture import factors
+from codec.bottlenecks._soft import gumbel
+from eval.bench.timing import Figures, Options, Step, compare, peak_bytes
+
+LARGEST = 2**28  # bytes of one tensor of the plain form, which keeps eight or so
+
+
+def plain(z_hat: Tensor, weights: Tensor, codebook: Tensor, tau: Tensor) -> Tensor:
+    """Eqs. 12 and 16-18 with autograd: the losses of a step, summed."""
+    features, table = factors(z_hat, weights, codebook)
+    log_pi = (features @ table).log_softmax(1)
+    scores = log_pi + gumbel(log_pi)
+    drawn = scores.argmax(1)
+    soft = (scores / tau).softmax(1)
+    codes = F.embedding(drawn, codebook)
+    variance = (z_hat - codes).square().mean(1) + 1e-12
+    noise = torch.randn_like(z_hat)
+    straight = (soft - soft.detach()) @ codebook.detach()
+    z_q = codes + straight + variance.sqrt()[:, None] * noise
+    log_q = log_pi.logsumexp(0) - log(len(log_pi))
+    kl = (log_q.exp() * log_q).sum()
+    return z_q.square().mean() + (variance * noise.square().sum(1)).mean() / z_hat.shape[1] + kl
+
+
+def steps(dim: int, size: int, tokens: int, device: str) -> tuple[Step, Step, float]:
+    """Our step, the plain one, and how many times the tokens of the latter are the tokens of the former."""
+    torch.manual_seed(0)
+    method = GMVQ(dim, (size,), weight_offset=0.69 * 64 / dim).to(device).train()
+    z = torch.randn(1, 2 * dim, tokens, device=device).requires_grad_()
+    part = max(1, min(tokens, LARGEST // (4 * size)))
+
+    def ours() -> None:
+        out = method(z)
+        (out.z_q.square().mean() + sum(out.losses.values())).backward()
+
+    def theirs() -> None:
+        z_hat, raw = z[0, :, :part].T.chunk(2, dim=1)
+        weights = F.softplus(raw + method.weight_offset).clamp(max=method.max_weight)
+        plain(z_hat, weights, method.codebook(), method.tau).backward()
+
+    return ours, theirs, tokens / part
+
+
+def gmvq(options: Options) -> Figures:
+    rows: Figures = {}
+    print(f"{'L':>2} {'K':>6} {'ours, ms':>9} {'plain, ms':>10} {'faster':>7} {'MB':>6} {'plain, MB':>10}")
+    for dim in options.dims:
+        for size in options.sizes:
+            ours, theirs, part = steps(dim, size, options.tokens, options.device)
+            a, b, ratio = compare(theirs, ours, options.turns, options.device, warm=1)
+            memory = [peak_bytes(step, options.device) for step in (ours, theirs)]
+            memory[1] *= part
+            rows[f"L={dim} K={size}"] = {
+                "ours_s": b,
+                "plain_s": a * part,
+                "plain_tokens": round(options.tokens / part),
+                "ratio": ratio * part,
+                "memory_ratio": memory[1] / max(memory[0], 1),
+            }
+            print(f"{dim:2} {size:6} {1e3 * b:9.1f} {1e3 * a * part:10.0f} {ratio * part:7.2f}", end="")
+            print(f" {memory[0] / 1e6:6.0f} {memory[1] / 1e6:10.0f}", flush=True)
+    return rows

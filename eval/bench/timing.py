@@ -1,0 +1,103 @@
+"""Seconds, bytes and ratios: two ways to do the same work take turns, so that a busy machine slows both."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+Step = Callable[[], object]
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a benchmark is asked to do: the work, how often, and where."""
+
+    tokens: int
+    dims: tuple[int, ...]
+    sizes: tuple[int, ...]
+    turns: int
+    device: str
+
+
+def compare(first: Step, second: Step, turns: int, device: str, warm: int = 3) -> tuple[float, float, float]:
+    """Median seconds of both, and the median ratio first / second of neighbouring turns."""
+    for _ in range(warm):
+        first()
+        second()
+    a, b = [], []
+    for _ in range(turns):
+        a.append(seconds(first, device))
+        b.append(seconds(second, device))
+    return median(a), median(b), median(x / y for x, y in zip(a, b, strict=True))
+
+
+def seconds(step: Step, device: str) -> float:
+    """How long one call takes; with one thread on a CPU, the processor's time, so that other programs do not count."""
+    clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    if device != "cpu":
+        torch.cuda.synchronize()
+    start = clock()
+    step()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return clock() - start
+
+
+def peak_bytes(step: Step, device: str) -> float:
+    """Memory that one call takes at its worst, beyond what there was before; NaN where nobody counts it."""
+    if device != "cpu":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        torch.cuda.synchronize()
+        return float(torch.cuda.max_memory_allocated() - before)
+    if platform.system() != "Linux":
+        return float("nan")
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed before must not serve this call unseen
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
+    before = _resident("VmRSS")
+    step()
+    return _resident("VmHWM") - before
+
+
+def _resident(name: str) -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name):
+            return 1024.0 * int(line.split()[1])
+    return float("nan")
+
+
+def machine(device: str) -> Figures:
+    """What the figures were measured on."""
+    name = _processor() if device == "cpu" else torch.cuda.get_device_name()
+    threads = {"threads": torch.get_num_threads(), "cores": os.cpu_count()}
+    return {"device": name, **threads, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def _processor() -> str:
+    """Its instruction set is of use, too: platform's "x86_64" says nothing."""
+    names = [platform.processor() or platform.machine()]
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")] or names
+    return f"{names[0]}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def changes(old: Figures, new: Figures, path: str = "") -> Iterator[tuple[str, float, float]]:
+    """(name, then, now) of every number that both hold."""
+    for key in old.keys() & new.keys():
+        a, b, name = old[key], new[key], f"{path}{key}"
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from changes(a, b, f"{name}.")
+        elif isinstance(a, int | float) and isinstance(b, int | float) and key.split("_")[-1] in ("ratio", "share"):
+            yield name, a, b
