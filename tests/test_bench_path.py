@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def test_a_watched_method_is_counted_whether_it_returns_or_yields() -> None:
         def value(self) -> int:
             return sum(range(200_000))
 
-        def values(self):  # noqa: ANN202
+        def values(self) -> Iterator[int]:
             for _ in range(2):
                 yield sum(range(200_000))
 
