@@ -1,12 +1,14 @@
 """Where nets meet bytes: media in, bitstream out, and back. The only such place.
 
-Both directions stream. A signal passes through overlapping windows, a core with context on both sides that covers the
-nets' receptive field, so that memory does not grow with length and the cut is invisible: the windows lie at fixed
-positions of the signal, however it arrives in blocks.
+Both directions stream, so that memory does not grow with length. Speech passes through overlapping windows, a core
+with context on both sides that covers the nets' receptive field: the cut is invisible, and the windows lie at fixed
+positions of the signal, however it arrives in blocks. A picture passes in strips of rows from layer to layer of a net,
+each of which keeps the few rows that it needs of its neighbours: nothing is computed twice, and strips stay near the
+cache.
 
     blocks ─windows─resample─> 16 kHz ─windows─encoder─> indices ─Writer─> .bin
     .bin ─Reader─> indices ─windows─decoder─> 16 kHz ─windows─resample─> blocks
-    picture rows ─windows─encoder─> indices ─Writer─> .bin          (and back the same way)
+    picture rows ─strips─layer─...─layer─> latent rows ─> indices ─Writer─> .bin          (and back the same way)
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import log as natural_log
 from math import prod
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 import torch
@@ -33,17 +35,20 @@ from codec.media import AudioReader, Pixels, Samples, WavPipe, resample
 from codec.model import Codec, CodecConfig, Medium, build
 from codec.nets.speech import SAMPLE_RATE
 from codec.salvage import Salvage
+from codec.windows import windows
 
 log = logging.getLogger("codec")
 
 FRAMES_PER_WINDOW = 2000  # 12 s of speech
-ROWS_PER_WINDOW = 64  # latent rows of a picture, 512 pixels; fewer where they are long
+ROWS_PER_CHUNK = 64  # latent rows of a picture, 512 pixels; fewer where they are long
 FEWEST_ROWS = 8
 GREY = 128
 MAX_EFFORT = 9
 EFFORT_UNIT = 16
 CHOICES = 16  # nearest codes that an effort looks at
-POSITIONS_PER_WINDOW = 1 << 15  # 2 megapixels
+POSITIONS_PER_CHUNK = 1 << 15  # 2 megapixels
+POSITIONS_PER_STRIP = {"cpu": 1 << 12, "cuda": 1 << 15}  # that nets work on at once: near a cache, or filling a GPU
+FEWEST_STRIP_ROWS = 4
 RESAMPLE_SECONDS = 10  # whole seconds hold whole numbers of samples at every rate, so windows line up
 
 
@@ -141,7 +146,9 @@ def compress_speech(
     for window, left, core in windows(signal, FRAMES_PER_WINDOW * stride, model.codec.context * stride):
         x = torch.from_numpy(np.ascontiguousarray(window.T))[:, None].to(model.device)
         first = left // stride
-        writer.write(chooser(x, slice(first, first + -(-core // stride))))
+        with torch.inference_mode():
+            z = model.codec.latents(x)[:, :, first : first + -(-core // stride)]
+            writer.write(chooser(z))
         file.flush()  # whoever listens at the other end of a pipe gets each chunk at once
     writer.finish(counted.total)
     return Written(writer.total_bytes, writer.payload_bytes, counted.total / sample_rate)
@@ -186,21 +193,30 @@ def _speech_at_model_rate(reader: Reader | Salvage, model: Model) -> Iterator[Sa
         yield block
 
 
+@torch.inference_mode()
 def compress_image(pixels: Pixels, file: BinaryIO, model: Model, codebook_size: int, effort: int = 0) -> Written:
     """Codes a picture, (H, W, 3) uint8, a strip of rows at a time; `effort` as for speech."""
     _need(model, "image")
     height, width = pixels.shape[:2]
     header = _header(model, codebook_size, channels=3, height=height, width=width)
     writer = Writer(file, header, model.tables.get(codebook_size, NO_TABLES))
-    stride, chooser = model.codec.stride, _Chooser(model, codebook_size, effort, width)
-    for window, left, core in windows([pixels], _rows(width, stride) * stride, model.codec.context * stride):
-        x = torch.from_numpy(np.ascontiguousarray(window)).to(model.device).movedim(-1, 0)[None].float() / 255
-        first = left // stride
-        writer.write(chooser(x, slice(first, first + -(-core // stride))))
+    chooser = _Chooser(model, codebook_size, effort, width)
+    latents = model.codec.latents_of_rows(_pixel_strips(pixels, model))
+    for z, _, _ in windows(latents, _rows_per_chunk(width, model.codec.stride), 0):
+        writer.write(chooser(z.movedim(-1, 0)[None]))
     writer.finish()
     return Written(writer.total_bytes, writer.payload_bytes, float(height * width))
 
 
+def _pixel_strips(pixels: Pixels, model: Model) -> Iterator[Tensor]:
+    """(n, W, 3) in [0, 1], n and W multiples of the stride; the context serves the reflection at the lower edge."""
+    codec = model.codec
+    for window, left, core in windows([pixels], _rows_per_strip(pixels.shape[1], model) * codec.stride, codec.stride):
+        x = torch.from_numpy(np.ascontiguousarray(window)).to(model.device).movedim(-1, 0)[None].float() / 255
+        yield codec.pad(x)[0].movedim(0, -1)[left : left + -(-core // codec.stride) * codec.stride]
+
+
+@torch.inference_mode()
 def decompress_image(reader: Reader | Salvage, model: Model) -> Pixels:
     """Decodes a picture to (H, W, 3) uint8; grey where it is lost.
 
@@ -224,14 +240,10 @@ def decompress_image(reader: Reader | Salvage, model: Model) -> Pixels:
     grid = np.concatenate(runs).reshape(rows, columns, -1)
     pixels = np.empty((header.height, header.width, 3), np.uint8)
     top = 0
-    for window, left, core in windows([grid], _rows(header.width, codec.stride), codec.context):
-        indices = torch.from_numpy(np.ascontiguousarray(window.transpose(2, 0, 1)))[None].to(model.device)
-        with torch.inference_mode():
-            x = codec.decode(indices, (len(window) * codec.stride, header.width), size)[0]
-        strip = x[:, left * codec.stride : (left + core) * codec.stride].movedim(0, -1)
-        strip = strip[: header.height - top].mul(255).round().clamp(0, 255).to(torch.uint8)
-        pixels[top : top + len(strip)] = strip.cpu().numpy()
-        top += len(strip)
+    for strip in codec.pixels_of_rows(_index_strips(grid, header.width, model), size):
+        rounded = strip[: header.height - top, : header.width].mul(255).round().clamp(0, 255).to(torch.uint8)
+        pixels[top : top + len(rounded)] = rounded.cpu().numpy()
+        top += len(rounded)
     for start, stop in reader.gaps:
         for position in range(start, stop):
             row, column = (codec.stride * place for place in divmod(position, columns))
@@ -239,41 +251,26 @@ def decompress_image(reader: Reader | Salvage, model: Model) -> Pixels:
     return pixels
 
 
+def _index_strips(grid: Indices, width: int, model: Model) -> Iterator[Tensor]:
+    """(n, w, G) of the whole (h, w, G)."""
+    for window, _, _ in windows([grid], _rows_per_strip(width, model), 0):
+        yield torch.from_numpy(np.ascontiguousarray(window)).to(model.device)
+
+
 def num_positions(header: Header, model: Model) -> int | None:
     """How many positions a file should hold, where its header tells: a picture's."""
     return prod(model.codec.grid((header.height, header.width))) if header.medium == "image" else None
 
 
-def _rows(width: int, stride: int) -> int:
-    """Latent rows of a window of a picture this many pixels wide: what bounds its memory."""
-    return max(FEWEST_ROWS, min(ROWS_PER_WINDOW, POSITIONS_PER_WINDOW * stride // width))
+def _rows_per_chunk(width: int, stride: int) -> int:
+    """Latent rows of a data chunk of a picture this many pixels wide."""
+    return max(FEWEST_ROWS, min(ROWS_PER_CHUNK, POSITIONS_PER_CHUNK * stride // width))
 
 
-def windows(blocks: Iterable[NDArray[Any]], core: int, context: int) -> Iterator[tuple[NDArray[Any], int, int]]:
-    """Cuts a stream, along its first axis, into cores at fixed positions, each with context on both sides.
-
-    Yields:
-        (window, left, n): the core is window[left : left + n]; n is `core` but for the last, and the context on either
-        side is as long as the stream allows, up to `context`.
-    """
-    held: list[NDArray[Any]] = []
-    length = left = 0
-    for block in blocks:
-        held.append(block)
-        length += len(block)
-        if length < left + core + context:
-            continue
-        buffer = np.concatenate(held)
-        while len(buffer) >= left + core + context:
-            yield buffer[: left + core + context], left, core
-            drop = max(left + core - context, 0)
-            buffer, left = buffer[drop:], left + core - drop
-        held, length = [buffer], len(buffer)
-    buffer = np.concatenate(held) if held else np.empty(0)
-    while len(buffer) > left:
-        yield buffer[: left + core + context], left, min(core, len(buffer) - left)
-        drop = max(left + core - context, 0)
-        buffer, left = buffer[drop:], left + core - drop
+def _rows_per_strip(width: int, model: Model) -> int:
+    """Latent rows that the nets work on at once: it bounds memory, and changes no more than a float's last bit."""
+    positions = POSITIONS_PER_STRIP.get(model.device.type, POSITIONS_PER_STRIP["cuda"])
+    return max(FEWEST_STRIP_ROWS, positions * model.codec.stride // width)
 
 
 def _at_rate(blocks: Iterable[Samples], rate: int, target: int) -> Iterator[Samples]:
@@ -333,14 +330,11 @@ class _Chooser:
         if effort and (self._prior is None or model.codec.bottleneck.target(torch.zeros(1)) is None):
             raise ModelError(f"{model.card.name} cannot choose among codes; leave --effort out")
 
-    def __call__(self, x: Tensor, cut: slice) -> NDArray[np.int64]:
-        """(B, C, *N) -> (B, G, n): the indices of a window, of which `cut` is the core along the first axis."""
-        codec = self._model.codec
-        with torch.inference_mode():
-            if not self._effort or self._prior is None:
-                return np.asarray(codec.encode(x, self._size)[:, :, cut].flatten(2).cpu().numpy())
-            z = codec.encoder(codec._pad(x))[:, :, cut]
-            return np.stack([self._choose(sample, self._prior)[None] for sample in z])
+    def __call__(self, z: Tensor) -> NDArray[np.int64]:
+        """(B, D_in, *S) -> (B, G, n): the indices of the positions, in raster order."""
+        if not self._effort or self._prior is None:
+            return np.asarray(self._model.codec.bottleneck.encode(z, self._size).flatten(2).cpu().numpy())
+        return np.stack([self._choose(sample, self._prior)[None] for sample in z])
 
     def _choose(self, z: Tensor, prior: Prior) -> NDArray[np.int64]:
         """(D_in, *S) -> (n,)."""

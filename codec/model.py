@@ -8,14 +8,15 @@ A configuration is plain data (it is stored in the model card), and `build` is t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
 from codec.bottleneck import Bottleneck, BottleneckOutput, Size
 from codec.bottlenecks import BOTTLENECKS
+from codec.nets.blocks import stream
 from codec.nets.image import DOWNSAMPLING, ImageConfig, ImageDecoder, ImageEncoder
 from codec.nets.speech import SAMPLE_RATE, SpeechConfig, SpeechDecoder, SpeechEncoder, reflect_index
 
@@ -98,16 +99,12 @@ class Codec(nn.Module):
 
     @property
     def context(self) -> int:
-        """Latent positions on either side that can influence one, at most: what windows must overlap by."""
+        """Frames of speech on either side that can influence one, at most: what windows must overlap by."""
         nets = self.config.nets
-        if isinstance(nets, SpeechConfig):
-            frames = -(-nets.n_fft // (2 * nets.hop))  # STFT; each block reaches 3 further, the decoder's stem too
-            return frames + 3 * max(nets.encoder_depth, nets.decoder_depth + 1)
-        fine, coarse = nets.encoder_depths
-        low, middle, high = nets.decoder_depths
-        encoder = -(-(1 + 3 * fine) // 2) + 3 * coarse
-        decoder = 1 + 3 * low + -(-3 * middle // 2) + -(-(3 * high + 1) // 4)
-        return 1 + max(encoder, decoder)
+        if not isinstance(nets, SpeechConfig):
+            raise TypeError("pictures need no windows: they pass in strips from layer to layer")
+        frames = -(-nets.n_fft // (2 * nets.hop))  # STFT; each block reaches 3 further, the decoder's stem too
+        return frames + 3 * max(nets.encoder_depth, nets.decoder_depth + 1)
 
     @property
     def token_rate_hz(self) -> float | None:
@@ -115,24 +112,39 @@ class Codec(nn.Module):
 
     def forward(self, x: Tensor, codebook_size: Size = None) -> CodecOutput:
         """(B, C, *N) -> the reconstruction at the same size."""
-        out = self.bottleneck(self.encoder(self._pad(x)), codebook_size)
+        out = self.bottleneck(self.encoder(self.pad(x)), codebook_size)
         size = self.bottleneck.default_size if codebook_size is None else codebook_size
         return CodecOutput(self._crop(self.decoder(out.z_q, size), tuple(x.shape[2:])), out)
 
     def encode(self, x: Tensor, codebook_size: int | None = None) -> Tensor:
         """(B, C, *N) -> (B, G, *S) int64; S = ceil(N / stride)."""
-        return self.bottleneck.encode(self.encoder(self._pad(x)), codebook_size)
+        return self.bottleneck.encode(self.latents(x), codebook_size)
+
+    def latents(self, x: Tensor) -> Tensor:
+        """(B, C, *N) -> (B, D_in, *S), what the bottleneck gets."""
+        z: Tensor = self.encoder(self.pad(x))
+        return z
+
+    def latents_of_rows(self, strips: Iterable[Tensor]) -> Iterator[Tensor]:
+        """`latents` of a picture in strips of rows, (n, W, 3), both multiples of the stride -> (n / 8, W / 8, D_in)."""
+        return stream(cast(ImageEncoder, self.encoder).layers(), strips)
 
     def decode(self, indices: Tensor, size: tuple[int, ...], codebook_size: int | None = None) -> Tensor:
         """(B, G, *S) and the signal's size N -> (B, C, *N)."""
         z_q = self.bottleneck.decode(indices, codebook_size)
         return self._crop(self.decoder(z_q, self.bottleneck.check_size(codebook_size)), size)
 
+    def pixels_of_rows(self, strips: Iterable[Tensor], codebook_size: int) -> Iterator[Tensor]:
+        """`decode` of a picture in strips of rows, (n, w, G) indices -> (8 n, 8 w, 3)."""
+        grids = (strip.movedim(-1, 0)[None] for strip in strips)
+        z_q = (self.bottleneck.decode(grid, codebook_size)[0].movedim(0, -1).contiguous() for grid in grids)
+        return stream(cast(ImageDecoder, self.decoder).layers(codebook_size, 1), z_q)
+
     def grid(self, size: tuple[int, ...]) -> tuple[int, ...]:
         """The latent grid S of a signal of size N."""
         return tuple(-(-n // self.stride) for n in size)
 
-    def _pad(self, x: Tensor) -> Tensor:
+    def pad(self, x: Tensor) -> Tensor:
         """Reflects the end of each axis up to a multiple of the stride."""
         if x.dim() != 2 + self.axes or x.shape[1] != self.channels or 0 in x.shape:
             raise ValueError(

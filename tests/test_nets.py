@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from codec.model import PRESETS, Codec, CodecConfig, build
-from codec.nets.blocks import SizeEmbedding
+from codec.nets.blocks import SizeEmbedding, run, stream
 from codec.nets.image import ImageConfig
 from codec.nets.speech import STFT, SpeechConfig, reflect_index
 
@@ -62,6 +64,35 @@ def test_any_size_of_picture(size: tuple[int, int]) -> None:
     x_hat = codec.decode(indices, size, 256)
     assert x_hat.shape == x.shape
     assert torch.equal(x_hat, codec(x, 256).x_hat)
+
+
+@pytest.mark.parametrize("preset", PRESETS["image"])
+def test_a_picture_in_strips_is_the_whole_and_needs_all_that_its_layers_reach(preset: str) -> None:
+    """Strips of one latent row and of three; with a layer's reach cut by one row (negative control) the seams show."""
+    torch.manual_seed(0)
+    codec = build(CodecConfig("image", PRESETS["image"][preset], "fsp")).eval()
+    for module in codec.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            torch.nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+    rows = 7
+    with torch.inference_mode():
+        cases = [
+            (codec.encoder.layers(), torch.rand(8 * rows, 16, 3), 8),
+            (codec.decoder.layers(1024, 1), torch.randn(rows, 2, codec.bottleneck.dim), 1),
+        ]
+        for layers, x, stride in cases:
+            whole = run(layers, x[None])[0]
+            for strip in (stride, 3 * stride):
+                found = torch.cat(list(stream(layers, x.split(strip))))
+                assert torch.allclose(found, whole, atol=1e-5, rtol=1e-5)
+            for number, layer in enumerate(layers):
+                if layer.reach:
+                    short = [*layers[:number], dataclasses.replace(layer, reach=layer.reach - 1), *layers[number + 1 :]]
+                    found = torch.cat(list(stream(short, x.split(stride))))
+                    assert not torch.allclose(found, whole, atol=1e-5, rtol=1e-5)
+        count = 1 + sum(PRESETS["image"][preset].encoder_depths) + 2 + sum(PRESETS["image"][preset].decoder_depths)
+        assert sum(layer.reach > 0 for layers, _, _ in cases for layer in layers) == count
+        assert list(stream(cases[0][0], [])) == []
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 100), (1, 1, 0), (1, 100)])

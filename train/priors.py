@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from codec.bottlenecks._grid import LevelGrid
-from codec.coding import FRAMES_PER_WINDOW, ROWS_PER_WINDOW
+from codec.coding import FRAMES_PER_WINDOW, ROWS_PER_CHUNK
 from codec.entropy.mixing import DIGIT_SHIFT, HIDDEN_SHIFT, HIGHEST, LOGIT_SHIFT, MAX_WEIGHT, Prior
 from codec.model import Codec
 from train.data import Store
@@ -60,13 +60,13 @@ def index_grids(codec: Codec, store: Store, tokens: int = TOKENS) -> dict[int, l
         if count >= tokens:
             break
         x = store.whole(number).to(device)
-        z = codec.encoder(codec._pad(x))
+        z = codec.latents(x)
         for size in sizes:
             grid = codec.bottleneck.encode(z, size)[0, 0].cpu().numpy()
             if grid.ndim == 1:
                 grids[size] += [grid[None, i : i + FRAMES_PER_WINDOW] for i in range(0, len(grid), FRAMES_PER_WINDOW)]
             else:
-                grids[size] += [grid[i : i + ROWS_PER_WINDOW] for i in range(0, len(grid), ROWS_PER_WINDOW)]
+                grids[size] += [grid[i : i + ROWS_PER_CHUNK] for i in range(0, len(grid), ROWS_PER_CHUNK)]
         count += grid.size
     return grids
 

@@ -2,17 +2,82 @@
 
 Activations inside the nets are channels-last, (B, H, W, C), and speech is a picture one row high: one block serves
 both media, and the linear layers run on contiguous rows.
+
+A net of pictures is a list of layers. `run` applies them to whole pictures; `stream` passes strips of rows from one to
+the next, so that a picture of any height takes the memory of a few strips, and no row is computed twice:
+
+    strips ─> layer, holds `reach` rows of the next strip ─> strips ─> layer ─> ... ─> strips
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from math import log2
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codec.windows import windows
+
 CONDITION_WIDTH = 64
+POSITIONS_AT_ONCE = 1024  # of a perceptron on a CPU: its hidden layer stays in the second-level cache
+ALL = slice(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A step of a net of pictures.
+
+    Attributes:
+        apply: (B, H, W, C) and the rows that are wanted -> (B, H', W', C'), all that belongs to those rows.
+        reach: How many rows above and below one it depends on.
+    """
+
+    apply: Callable[[Tensor, slice], Tensor]
+    reach: int = 0
+
+
+def run(layers: Sequence[Layer], x: Tensor) -> Tensor:
+    """(B, H, W, C) -> (B, H', W', C')."""
+    for layer in layers:
+        x = layer.apply(x, ALL)
+    return x
+
+
+def stream(layers: Sequence[Layer], strips: Iterable[Tensor]) -> Iterator[Tensor]:
+    """`run` of one picture that comes in strips of rows.
+
+    Args:
+        strips: (n, W, C), with the same n for all but the last, which may have fewer rows.
+
+    Yields:
+        (n', W', C'), one for each strip.
+    """
+    for layer in layers:
+        strips = _stream(layer, iter(strips))
+    return iter(strips)
+
+
+def _stream(layer: Layer, strips: Iterator[Tensor]) -> Iterator[Tensor]:
+    for first in strips:
+        for window, left, rows in windows(chain([first], strips), len(first), layer.reach):
+            yield layer.apply(window[None], slice(left, left + rows))[0]
+
+
+def convolution(conv: nn.Conv2d) -> Layer:
+    """A convolution, of (B, H, W, C) too, as a layer."""
+    padding = cast(tuple[int, int], conv.padding)
+    return Layer(lambda x, rows: convolve(conv, x)[:, rows], padding[0])
+
+
+def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """(B, H, W, C) -> (B, H', W', C')."""
+    out: Tensor = conv(x.permute(0, 3, 1, 2))
+    return out.permute(0, 2, 3, 1)
 
 
 class ConvNeXt(nn.Module):
@@ -41,14 +106,30 @@ class ConvNeXt(nn.Module):
             nn.init.zeros_(self.film.weight)
             nn.init.zeros_(self.film.bias)
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C)."""
-        h = self.norm(self.depthwise(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
-        if self.film is not None and condition is not None:
-            gain, shift = self.film(condition)[:, None, None].chunk(2, -1)
+    def forward(self, x: Tensor, condition: Tensor | None = None, rows: slice = ALL) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C), of which only some rows may be wanted."""
+        h, x = convolve(self.depthwise, x)[:, rows], x[:, rows]
+        film = None if self.film is None or condition is None else self.film(condition)
+        step = POSITIONS_AT_ONCE
+        if torch.is_grad_enabled() or x.device.type != "cpu" or x[0, ..., 0].numel() <= step:
+            return self._perceptron(x, h, film)
+        pairs = zip(*(torch.split(part.flatten(1, 2), step, 1) for part in (x, h)), strict=True)
+        parts = [self._perceptron(a[:, None], b[:, None], film) for a, b in pairs]
+        return torch.cat(parts, 2).view_as(x)
+
+    def _perceptron(self, x: Tensor, h: Tensor, film: Tensor | None) -> Tensor:
+        """x + what is learnt of h, the convolved x, position by position; all (B, H, W, C)."""
+        h = self.norm(h)
+        if film is not None:
+            gain, shift = film[:, None, None].chunk(2, -1)
             h = h * (1 + gain) + shift
         out: Tensor = x + self.layer_scale * self.contract(F.gelu(self.expand(h)))
         return out
+
+    def layer(self, condition: Tensor | None = None) -> Layer:
+        """The block as a layer."""
+        padding = cast(tuple[int, int], self.depthwise.padding)
+        return Layer(lambda x, rows: self(x, condition, rows), padding[0])
 
 
 class Stack(nn.Module):
@@ -58,11 +139,13 @@ class Stack(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(ConvNeXt(dim, kernel, 1 / depth, conditioned) for _ in range(depth))
 
+    def layers(self, condition: Tensor | None = None) -> list[Layer]:
+        """The blocks as layers."""
+        return [cast(ConvNeXt, block).layer(condition) for block in self.blocks]
+
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
-        for block in self.blocks:
-            x = block(x, condition)
-        return x
+        return run(self.layers(condition), x)
 
 
 class SizeEmbedding(nn.Module):

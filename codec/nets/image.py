@@ -7,13 +7,15 @@ z_q ─blocks, told K─shuffle 2─blocks─shuffle 2─blocks─shuffle 2─> 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.nets.blocks import SizeEmbedding, Stack, downsample
+from codec.nets.blocks import Layer, SizeEmbedding, Stack, convolution, downsample, run
 
 DOWNSAMPLING = 8
 KERNEL = (7, 7)
@@ -42,12 +44,23 @@ class ImageEncoder(nn.Module):
         self.norm = nn.LayerNorm(wide)
         self.head = nn.Linear(wide, out_dim)
 
+    def layers(self) -> list[Layer]:
+        """(B, H, W, 3) in [0, 1] -> (B, H/8, W/8, out_dim)."""
+        stem, down = convolution(self.stem), convolution(self.down)
+        return [Layer(_patches), stem, *self.fine.layers(), down, *self.coarse.layers(), Layer(self._latents)]
+
+    def _latents(self, h: Tensor, _: slice) -> Tensor:
+        h = self.norm(h)
+        with torch.autocast(h.device.type, enabled=False):  # the latent is what gets quantised: float32
+            return F.linear(h.float(), self.head.weight, self.head.bias)
+
     def forward(self, x: Tensor) -> Tensor:
-        h = self.stem(F.pixel_unshuffle(x * 2 - 1, 4).contiguous(memory_format=torch.channels_last))
-        h = self.fine(h.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        h = self.norm(self.coarse(self.down(h).permute(0, 2, 3, 1)))
-        with torch.autocast(x.device.type, enabled=False):  # the latent is what gets quantised: float32
-            return F.linear(h.float(), self.head.weight, self.head.bias).permute(0, 3, 1, 2)
+        return run(self.layers(), x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _patches(x: Tensor, _: slice) -> Tensor:
+    """(B, H, W, 3) in [0, 1] -> (B, H/4, W/4, 48) in [-1, 1]."""
+    return F.pixel_unshuffle(x.permute(0, 3, 1, 2) * 2 - 1, 4).permute(0, 2, 3, 1).contiguous()
 
 
 class ImageDecoder(nn.Module):
@@ -64,13 +77,26 @@ class ImageDecoder(nn.Module):
         self.ups = nn.ModuleList(nn.Conv2d(a, 4 * b, 1) for a, b in pairwise(dims))
         self.head = nn.Conv2d(dims[-1], 12, 3, padding=1)
 
-    def forward(self, z_q: Tensor, codebook_size: int | Tensor) -> Tensor:
-        condition = self.size(codebook_size, z_q.shape[0])
-        h = self.stem(z_q.contiguous(memory_format=torch.channels_last))
+    def layers(self, codebook_size: int | Tensor, batch: int) -> list[Layer]:
+        """(B, H/8, W/8, in_dim) -> (B, H, W, 3)."""
+        condition = self.size(codebook_size, batch)
+        layers = [convolution(self.stem)]
         for stack, up in zip(self.stacks, [*self.ups, None], strict=True):
-            h = stack(h.permute(0, 2, 3, 1), condition).permute(0, 3, 1, 2)
+            layers += cast(Stack, stack).layers(condition)
             if up is not None:
-                h = F.pixel_shuffle(up(h), 2).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(z_q.device.type, enabled=False):
-            h = F.conv2d(h.float(), self.head.weight, self.head.bias, padding=1)
-        return (F.pixel_shuffle(h, 2) + 1) / 2
+                layers.append(Layer(partial(_widen, up)))
+        return [*layers, Layer(self._pixels, 1)]
+
+    def _pixels(self, h: Tensor, rows: slice) -> Tensor:
+        with torch.autocast(h.device.type, enabled=False):
+            h = F.conv2d(h.float().permute(0, 3, 1, 2), self.head.weight, self.head.bias, padding=1)[:, :, rows]
+        return ((F.pixel_shuffle(h, 2) + 1) / 2).permute(0, 2, 3, 1)
+
+    def forward(self, z_q: Tensor, codebook_size: int | Tensor) -> Tensor:
+        layers = self.layers(codebook_size, z_q.shape[0])
+        return run(layers, z_q.permute(0, 2, 3, 1).contiguous()).permute(0, 3, 1, 2)
+
+
+def _widen(up: nn.Conv2d, h: Tensor, _: slice) -> Tensor:
+    """(B, H, W, C) -> (B, 2H, 2W, C')."""
+    return F.pixel_shuffle(up(h.permute(0, 3, 1, 2)), 2).permute(0, 2, 3, 1).contiguous()

@@ -1,0 +1,401 @@
+"""python -m eval.bench_path: where the time of compress and decompress goes, from the file's bytes to the file's bytes.
+
+    speed     each stage in CPU seconds per unit (minute of speech, megapixel), times real time or megapixel/s, and the
+              share of the machine's own matrix product that the nets reach
+    startup   seconds until the command is done, for what takes no time itself
+    scaling   seconds per unit and peak memory as the work grows, each in a process of its own
+
+The media are real, joined or tiled to the lengths that are wanted. `--against TREE` runs another checkout in turn with
+this one, file by file, and compares bytes and decoded signals. CPU seconds are those of the process, which a busy
+machine inflates less than the clock; the load average stands beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RATE = 16000
+SIZE = 1024
+SPEECH_S = {"speed": (10, 300), "scaling": (1, 60, 600, 3600)}
+MEGAPIXELS = {"speed": (0.4, 12), "scaling": (0.1, 1, 12, 50)}
+STARTS = {
+    "import torch": ("-c", "import torch"),
+    "--help": ("-m", "codec.compress", "--help"),
+    "compress 1 s": ("-m", "codec.compress", "-qf", "one.wav", "one.bin"),
+    "decompress 1 s": ("-m", "codec.decompress", "-qf", "one.bin", "again.wav"),
+}
+STAGES = ("read", "encoder", "nearest code", "coder", "decoder", "write", "rest")
+
+
+# ------------------------------------------------------------------------------------------- in the measured process
+
+
+@contextmanager
+def stopwatch(spent: dict[str, float], name: str) -> Iterator[None]:
+    """Adds the CPU seconds of its body to `spent[name]`."""
+    start = time.process_time()
+    try:
+        yield
+    finally:
+        spent[name] = spent.get(name, 0.0) + time.process_time() - start
+
+
+def watch(owner: Any, method: str, spent: dict[str, float], stage: str) -> None:
+    """Has every call of a method counted under a stage; what a generator does, too."""
+    original = getattr(owner, method)
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        with stopwatch(spent, stage):
+            result = original(*args, **kwargs)
+        return steps(result) if isinstance(result, Iterator) else result
+
+    def steps(values: Iterator[Any]) -> Iterator[Any]:
+        while True:
+            with stopwatch(spent, stage):
+                value = next(values, None)
+            if value is None:
+                return
+            yield value
+
+    setattr(owner, method, counted)
+
+
+def gflops(size: int = 768) -> float:
+    """What a float32 matrix product reaches, in 1e9 floating-point operations per CPU second."""
+    import torch
+
+    a, b = torch.randn(2, size, size)
+    spent = []
+    for _ in range(6):
+        start = time.process_time()
+        a @ b
+        spent.append(time.process_time() - start)
+    return 2 * size**3 / min(spent) / 1e9
+
+
+def load(name: str, preset: str) -> Any:
+    """A shipped model, or its kind with fresh nets of another preset: as fast as a trained one."""
+    import torch
+
+    from codec import cards, coding
+    from codec.model import PRESETS, CodecConfig, build
+
+    model = coding.load(cards.find(name))
+    if preset == "shipped":
+        return model
+    config = model.codec.config
+    torch.manual_seed(0)
+    nets = build(CodecConfig(config.medium, PRESETS[config.medium][preset], config.bottleneck, config.options))
+    nets.bottleneck.load_state_dict(model.codec.bottleneck.state_dict())
+    return dataclasses.replace(model, codec=nets.eval().requires_grad_(False))
+
+
+def operations(model: Any) -> dict[str, float]:
+    """Floating-point operations of either net per second of speech or pixel."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    codec = model.codec
+    speech = codec.axes == 1
+    side = 100 if speech else 16
+    x = torch.rand(1, codec.channels, *[side * codec.stride] * codec.axes)
+    z = torch.zeros(1, codec.bottleneck.dim, *[side] * codec.axes)
+    units = x.shape[-1] / RATE if speech else x[0, 0].numel()
+    found = {}
+    for name, net in (("encoder", lambda: codec.encoder(x)), ("decoder", lambda: codec.decoder(z, SIZE))):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            net()
+        found[name] = counter.get_total_flops() / units
+    return found
+
+
+def once(model: Any, data: bytes, spent: dict[str, float]) -> dict[str, Any]:
+    """Compresses and decompresses one file in memory; both directions' CPU seconds by stage, and what came out."""
+    from codec import coding
+    from codec.bitstream import Reader
+    from codec.media import AudioWriter, load_image, save_image
+
+    speech = model.card.medium == "speech"
+    found: dict[str, Any] = {}
+
+    def direction(name: str, work: Callable[[], Any]) -> Any:
+        spent.clear()
+        start, clock = time.process_time(), time.perf_counter()
+        result = work()
+        total = time.process_time() - start
+        stages = spent | {"rest": total - sum(spent.values())}
+        found[name] = {"cpu_s": total, "clock_s": time.perf_counter() - clock, "stages": stages}
+        return result
+
+    def compress() -> tuple[bytes, float]:
+        out = io.BytesIO()
+        if speech:
+            with stopwatch(spent, "read"):
+                blocks, rate, channels = coding.open_speech(io.BytesIO(data), False)
+                blocks = iter(list(blocks))
+            written = coding.compress_speech(blocks, rate, channels, out, model, SIZE)
+        else:
+            with stopwatch(spent, "read"):
+                pixels = load_image(io.BytesIO(data))
+            written = coding.compress_image(pixels, out, model, SIZE)
+        return out.getvalue(), written.units
+
+    def decompress() -> Any:
+        reader, out, digest = Reader(io.BytesIO(packed)), io.BytesIO(), hashlib.sha256()
+        if speech:
+            writer = AudioWriter(out, RATE, 1)
+            for block in coding.decompress_speech(reader, model):
+                digest.update((block * 32768).round().clip(-32768, 32767).astype("<i2").tobytes())
+                with stopwatch(spent, "write"):
+                    writer.write(block)
+            writer.close()
+        else:
+            pixels = coding.decompress_image(reader, model)
+            digest.update(pixels.tobytes())
+            with stopwatch(spent, "write"):
+                save_image(out, pixels)
+        return digest.hexdigest()
+
+    packed, units = direction("compress", compress)
+    found["signal"] = direction("decompress", decompress)
+    return found | {"units": units, "bytes": len(packed), "bitstream": hashlib.sha256(packed).hexdigest()}
+
+
+def worker(name: str, preset: str, threads: int) -> None:
+    """Answers each file's name on stdin with a line of JSON."""
+    import torch
+
+    from codec import bitstream
+
+    torch.set_num_threads(threads)
+    model = load(name, preset)
+    answer = {"operations": operations(model), "gflops": gflops(), "torch": torch.__version__}
+    spent: dict[str, float] = {}
+    for owner, method, stage in (
+        (model.codec.encoder, "forward", "encoder"),
+        (model.codec, "latents_of_rows", "encoder"),
+        (model.codec, "pixels_of_rows", "decoder"),
+        (model.codec.decoder, "forward", "decoder"),
+        (model.codec.bottleneck, "encode", "nearest code"),
+        (bitstream, "encode_indices", "coder"),
+        (bitstream, "decode_indices", "coder"),
+    ):
+        if hasattr(owner, method):  # another checkout may do without
+            watch(owner, method, spent, stage)
+    print(json.dumps(answer), flush=True)
+    for line in sys.stdin:
+        found = once(model, Path(line.strip()).read_bytes(), spent)
+        found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps(found), flush=True)
+
+
+# -------------------------------------------------------------------------------------------------- in the measuring
+
+
+class Worker:
+    """A process that measures one checkout; `hello` is what it says of the machine."""
+
+    def __init__(self, tree: Path, name: str, preset: str, threads: int) -> None:
+        command = [sys.executable, "-P", __file__, "--worker", name, preset, str(threads)]
+        environment = os.environ | {"PYTHONPATH": str(tree), "OMP_WAIT_POLICY": "PASSIVE"}
+        self._process = subprocess.Popen(
+            command, cwd=tree, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.hello = self._answer()
+
+    def measure(self, path: Path) -> dict[str, Any]:
+        """One file."""
+        assert self._process.stdin is not None
+        print(path, file=self._process.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the measured process failed; its message is above")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.communicate()
+
+
+def make_media(data: Path, folder: Path, seconds: tuple[float, ...], megapixels: tuple[float, ...]) -> dict[str, Path]:
+    """Real speech joined to lengths in seconds, and real photographs tiled to sizes in megapixels; name -> file."""
+    import numpy as np
+    import soundfile
+    from PIL import Image
+
+    from codec.files import walk
+    from codec.media import load_audio, load_image
+
+    made = {}
+    clips = [load_audio(io.BytesIO(content), RATE)[0] for _, content in walk([data / "speech-test.tar"])]
+    speech = np.concatenate([clip.mean(1) for clip in clips])
+    for length in seconds:
+        made[f"{length:g} s"] = folder / f"{length:g}.wav"
+        soundfile.write(made[f"{length:g} s"], np.resize(speech, int(length * RATE)), RATE)
+    photos = [load_image(io.BytesIO(content)) for _, content in walk([data / "image-kodak-00.tar"])]
+    photos = [photo for photo in photos if photo.shape == photos[0].shape]
+    height, width = photos[0].shape[:2]
+    for size in megapixels:
+        side = (1e6 * size / (height * width)) ** 0.5
+        rows, columns = round(side * height), round(side * width)
+        across, down = -(-columns // width), -(-rows // height)
+        strips = [
+            np.concatenate([photos[(across * row + column) % len(photos)] for column in range(across)], 1)
+            for row in range(down)
+        ]
+        made[f"{size:g} MP"] = folder / f"{size:g}.bmp"
+        Image.fromarray(np.concatenate(strips)[:rows, :columns]).save(made[f"{size:g} MP"])
+    return made
+
+
+def speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Stages of both directions; with `--against`, the median ratio other / this of neighbouring turns."""
+    made = make_media(options.data, folder, SPEECH_S["speed"], MEGAPIXELS["speed"])
+    rows: dict[str, Any] = {}
+    for name in options.models:
+        for preset in options.presets:
+            workers = [Worker(tree, name, preset, options.threads) for tree in (ROOT, options.against) if tree]
+            for label, path in made.items():
+                if label.endswith("MP") == name.startswith("speech"):
+                    continue
+                turns = [[w.measure(path) for w in workers] for _ in range(options.turns + 1)][1:]
+                rows[f"{name} {preset} {label}"] = row = summary(workers[0].hello, turns)
+                show(f"{name} {preset} {label}", row)
+            for w in workers:
+                w.close()
+    return rows
+
+
+def summary(hello: dict[str, Any], turns: list[list[dict[str, Any]]]) -> dict[str, Any]:
+    """Of the fastest turn the stages and speed, of all turns the ratios."""
+    result: dict[str, Any] = {"load": os.getloadavg()[0], "sgemm_gflops": hello["gflops"], "torch": hello["torch"]}
+    for way, net in (("compress", "encoder"), ("decompress", "decoder")):
+        best = min((turn[0][way] for turn in turns), key=lambda found: found["cpu_s"])
+        units, stages = turns[0][0]["units"], best["stages"]
+        result[way] = {
+            "units_per_cpu_s": units / best["cpu_s"],
+            "units_per_clock_s": units / min(turn[0][way]["clock_s"] for turn in turns),
+            "shares": {stage: stages[stage] / best["cpu_s"] for stage in STAGES if stage in stages},
+            "of_sgemm": hello["operations"][net] * units / stages[net] / 1e9 / hello["gflops"],
+        }
+        if len(turns[0]) > 1:
+            result[way]["faster_than_other"] = median(turn[1][way]["cpu_s"] / turn[0][way]["cpu_s"] for turn in turns)
+    if len(turns[0]) > 1:
+        result["equal"] = {key: turns[0][0][key] == turns[0][1][key] for key in ("bitstream", "signal")}
+    return result
+
+
+def show(label: str, row: dict[str, Any]) -> None:
+    """Two lines of the table."""
+    scale, unit = (1, "x real time") if label.endswith(" s") else (1e-6, "MP/s")
+    for way in ("compress", "decompress"):
+        found = row[way]
+        shares = ", ".join(f"{stage} {share:.0%}" for stage, share in found["shares"].items() if share > 0.005)
+        ratio = f", {found['faster_than_other']:.2f} x the other" if "faster_than_other" in found else ""
+        print(
+            f"{label:28} {way:10} {scale * found['units_per_cpu_s']:7.2f} {unit} a CPU second{ratio}; "
+            f"net at {found['of_sgemm']:.0%} of sgemm; {shares}"
+        )
+    if "equal" in row:
+        print(f"{'':28} equal to the other: {row['equal']}")
+    sys.stdout.flush()
+
+
+def startup(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """CPU and clock seconds of whole commands, the least of the turns."""
+    made = make_media(options.data, folder, (1,), ())
+    made["1 s"].rename(folder / "one.wav")
+    rows = {}
+    for label, arguments in STARTS.items():
+        found = []
+        for _ in range(options.turns):
+            environment = os.environ | {"PYTHONPATH": str(options.against or ROOT)}
+            before, clock = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+            command = [sys.executable, *arguments]
+            subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, check=True)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            found.append((cpu_s, time.perf_counter() - clock))
+        rows[label] = {"cpu_s": min(cpu for cpu, _ in found), "clock_s": min(clock for _, clock in found)}
+        print(f"{label:16} {rows[label]['cpu_s']:6.2f} CPU s {rows[label]['clock_s']:6.2f} s", flush=True)
+    return rows
+
+
+def scaling(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """CPU seconds per unit and peak memory, in a new process for each file."""
+    made = make_media(options.data, folder, SPEECH_S["scaling"], MEGAPIXELS["scaling"])
+    rows: dict[str, Any] = {}
+    for name in options.models:
+        for label, path in made.items():
+            if label.endswith("MP") == name.startswith("speech"):
+                continue
+            single = Worker(options.against or ROOT, name, options.presets[0], options.threads)
+            found = single.measure(path)
+            single.close()
+            units = found["units"] / (60 if label.endswith(" s") else 1e6)
+            row = {way: found[way]["cpu_s"] / units for way in ("compress", "decompress")}
+            rows[f"{name} {label}"] = row | {"peak_mib": found["peak_mib"], "load": os.getloadavg()[0]}
+            print(
+                f"{name:12} {label:8} compress {row['compress']:7.3f}, decompress {row['decompress']:7.3f} CPU s a "
+                f"{'minute' if label.endswith(' s') else 'megapixel'}, peak {found['peak_mib']:.0f} MiB",
+                flush=True,
+            )
+    return rows
+
+
+BENCHMARKS = {"speed": speed, "startup": startup, "scaling": scaling}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["--worker"]:
+        worker(arguments[1], arguments[2], int(arguments[3]))
+        return 0
+    parser = argparse.ArgumentParser(prog="python -m eval.bench_path", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data", help="folder of the real media")
+    parser.add_argument("--models", nargs="+", default=["speech-fsp", "image-fsp"], metavar="MODEL")
+    parser.add_argument("--presets", nargs="+", default=["shipped", "small"], choices=("shipped", "tiny", "small"))
+    parser.add_argument("--against", type=Path, metavar="TREE", help="another checkout, to compare with")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="figures as JSON")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.names) - BENCHMARKS.keys():
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; choose from {', '.join(BENCHMARKS)}")
+    figures: dict[str, Any] = {
+        "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "threads": options.threads,
+    }
+    for name in options.names or BENCHMARKS:
+        with tempfile.TemporaryDirectory() as folder:
+            figures[name] = BENCHMARKS[name](options, Path(folder))
+    if options.out:
+        options.out.write_text(json.dumps(figures, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
