@@ -1,4 +1,4 @@
-"""eval.bench_path: stages add up, media have the sizes they are named by."""
+"""eval.bench.path: stages add up, media have the sizes they are named by."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from conftest import gradient, picture, tones, wav
 from PIL import Image
 
 from codec.coding import Model
-from eval import bench_path
+from eval.bench import path as bench_path
 
 
 @pytest.mark.parametrize("medium", ["speech", "image"])

@@ -7,6 +7,8 @@
     kmeans        codebooks, against faiss and scikit-learn
     share         the bottleneck's part of a training step
 
+python -m eval.bench.path does the same for whole files: compress and decompress, start-up, growth with the work.
+
 The two take turns, so that a busy machine slows both; the ratio is the median over the turns.
 """
 

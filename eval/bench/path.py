@@ -1,4 +1,4 @@
-"""python -m eval.bench_path: where the time of compress and decompress goes, from the file's bytes to the file's bytes.
+"""python -m eval.bench.path: where the time of compress and decompress goes, from the file's bytes to the file's bytes.
 
     speed     each stage in CPU seconds per unit (minute of speech, megapixel), times real time or megapixel/s, and the
               share of the machine's own matrix product that the nets reach
@@ -30,7 +30,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RATE = 16000
 SIZE = 1024
 SPEECH_S = {"speed": (10, 300), "scaling": (1, 60, 600, 3600)}
@@ -373,9 +373,9 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[:1] == ["--worker"]:
         worker(arguments[1], arguments[2], int(arguments[3]))
         return 0
-    parser = argparse.ArgumentParser(prog="python -m eval.bench_path", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m eval.bench.path", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data", help="folder of the real media")
+    parser.add_argument("--data", type=Path, required=True, help="folder of speech-test.tar and image-kodak-00.tar")
     parser.add_argument("--models", nargs="+", default=["speech-fsp", "image-fsp"], metavar="MODEL")
     parser.add_argument("--presets", nargs="+", default=["shipped", "small"], choices=("shipped", "tiny", "small"))
     parser.add_argument("--against", type=Path, metavar="TREE", help="another checkout, to compare with")
