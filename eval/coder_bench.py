@@ -33,7 +33,7 @@ from codec.files import writing
 from codec.media import Pixels, detect, load_image
 from codec.terminal import UsageError, run
 from eval import datasets
-from eval.bench import machine
+from eval.bench.timing import machine
 
 PSEUDO_COUNTS = (3, 10, 30, 100, 300, 1000)  # of the order-1 model's fallback to order 0; the best one is shown
 REPEATS = 5
