@@ -173,8 +173,9 @@ def _keep(path: Path, name: str, entries: list[Record]) -> None:
     for entry in entries:
         found = {"items": entry["items"], "rate": entry["rate"]["mean"]}
         found |= {key: entry["use"][key] for key in CARD_TABLES if key in entry["use"]}
-        for metric in METRICS[entry["medium"]]:
-            found |= {metric: entry["metrics"][metric]["mean"], f"{metric}_scored": entry["metrics"][metric]["scored"]}
+        for metric, scores in entry["metrics"].items():
+            if metric in METRICS[entry["medium"]] or metric.startswith("LPIPS"):
+                found |= {metric: scores["mean"], f"{metric}_scored": scores["scored"]}
         kept = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in found.items()}
         card.setdefault("results", {}).setdefault(name, {})[entry["setting"]] = kept
     partial = path.with_suffix(".json.part")

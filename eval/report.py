@@ -10,27 +10,37 @@ import argparse
 import sys
 from pathlib import Path
 
-from codec.cards import Card, list_cards
+from codec.cards import QUALITY_SIZE, Card, list_cards
 from codec.terminal import run
 
 COLUMNS: dict[str, tuple[str, dict[str, int]]] = {  # unit of the rate; metrics and their decimals
     "speech": ("kbit/s", {"STOI": 3, "PESQ": 2}),
-    "image": ("bits per pixel", {"PSNR": 2, "SSIM": 3}),
+    "image": ("bits per pixel", {"PSNR": 2, "SSIM": 3, "LPIPS-squeeze": 3}),
 }
 
 
 def table(medium: str, cards: list[Card]) -> str:
-    """One row for each model, test set and codebook size."""
+    """The models side by side: on the first test set at every codebook size, on the others at `QUALITY_SIZE` alone."""
     rate, metrics = COLUMNS[medium]
-    head = ["model", "test set", "K", rate, *metrics, "coded bits/token", "H0", "CVU"]
+    sets = list(dict.fromkeys(name for card in cards for name in card.data["results"]))
+    found = [
+        (sets.index(name), int(size), name, card.name, result)
+        for card in cards
+        for name, sizes in card.data["results"].items()
+        for size, result in sizes.items()
+        if name == sets[0] or size == QUALITY_SIZE
+    ]
+    head = ["test set", "K", "model", rate, *metrics, "coded bits/token", "H0", "CVU"]
     rows = [head, ["---"] * len(head)]
-    for card in cards:
-        for name, sizes in card.data.get("results", {}).items():
-            for size, result in sorted(sizes.items(), key=lambda item: int(item[0])):
-                quality = ["-" if result[m] is None else f"{result[m]:.{digits}f}" for m, digits in metrics.items()]
-                use = [f"{result['bits_per_token']:.2f}", f"{result['H0']:.2f}", f"{result['CVU']:.2f}"]
-                rows.append([card.name, f"{name} ({result['items']})", size, f"{result['rate']:.3f}", *quality, *use])
+    for _, size, name, model, result in sorted(found, key=lambda entry: entry[:4]):
+        quality = [_number(result.get(metric), digits) for metric, digits in metrics.items()]
+        use = [f"{result['bits_per_token']:.2f}", f"{result['H0']:.2f}", f"{result['CVU']:.2f}"]
+        rows.append([f"{name} ({result['items']})", str(size), model, f"{result['rate']:.3f}", *quality, *use])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def report() -> str:

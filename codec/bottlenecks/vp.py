@@ -48,8 +48,8 @@ class VP(Bottleneck):
             codebook's errors on Gaussian latents, simulated in 3 to 5 dimensions.
         rows_per_code: M. The queue holds M * reference_size rows, so that one cell's share of it is M rows; the code
             has 16 d, which measures the same radius with less spread. Only the ratio of neighbours to rows matters:
-            on Gaussian latents 32 give its mean radius within .4 % and its acceptance rate within 1.8 % (d = 5, K = 1024
-            and 16384; d = 8, K = 16384); 16 accept 2.8, 4.2 and 1.9 % fewer steps.
+            on Gaussian latents 32 give its mean radius within .4 %, its acceptance rate within 1.8 %, where d = 5 and
+            K = 1024 or 16384, and where d = 8 and K = 16384; 16 accept 2.8, 4.2 and 1.9 % fewer steps.
         neighbours: k of the density estimate (8 in the code).
         reference_size: K_ref; None for the only size offered, or 1024 where there are several.
         refresh_steps: Training steps in which the queue is replaced once (200 to 500 work; the code's fixed
