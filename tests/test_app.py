@@ -451,8 +451,8 @@ def test_disguised_files_tell_nothing_by_their_names(workshop: Workshop, image: 
     version = workshop.code(image, IMAGE, 256)
     copies = trials.disguise(workshop.shelf, [image.media, version.media])
     assert [copy.read_bytes() for copy in copies] == [image.media.read_bytes(), version.media.read_bytes()]
-    for copy in copies:
-        assert not any(word in copy.name for word in ("original", "fsp", "256", "photo"))
+    for copy in copies:  # the size is not looked for: random digits may spell it
+        assert not any(word in copy.name for word in ("original", "fsp", "photo"))
 
 
 # -------------------------------------------------------------------------------------------------- models and files

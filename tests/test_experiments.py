@@ -442,7 +442,7 @@ def test_without_accept_every_step_is_taken() -> None:
     torch.manual_seed(0)
     options = {"dim": 3, "codebook_sizes": (16,)}
     plain, bare = VP(**options).train(), vpvae.VPWithoutAccept(**options).train()
-    z = torch.randn(1, 3, 256)
+    z = torch.randn(1, 3, 512)
     for bottleneck in (plain, bare):
         bottleneck(z)  # fills the queue
     refused = [float((bottleneck(z).z_q == z).all(1).double().mean()) for bottleneck in (plain, bare)]
