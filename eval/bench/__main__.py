@@ -35,7 +35,7 @@ SIZES = (256, 1024, 4096, 16384)
 # name -> what to run, and the tokens, dimensions, sizes and turns that it has unless told otherwise
 BENCHMARKS: dict[str, tuple[Callable[[Options], Figures], int, tuple[int, ...], tuple[int, ...], int]] = {
     "bottlenecks": (bottlenecks, 8192, (8,), (1024,), 50),
-    "vp": (vp, 4096, (5, 8), SIZES, 3),
+    "vp": (vp, 4096, (5, 8), SIZES, 2),
     "gmvq": (gmvq, 16384, (8,), (1024, 16384), 3),
     "nearest": (nearest, 4096, (5, 8, 64), (16384,), 5),
     "kmeans": (kmeans, 2**20, (5,), (16384,), 1),

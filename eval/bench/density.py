@@ -13,9 +13,9 @@ from codec.bottlenecks import VP
 from codec.bottlenecks.vp import accept, sample_ball
 from eval.bench.timing import Figures, Options, Step, compare, peak_bytes
 
-LARGEST = 2**27  # bytes of the reference's table
+LARGEST = 2**25  # bytes of the reference's table
 STATISTICS = 16384  # tokens, of each of several draws
-DRAWS = 4
+DRAWS = 3
 
 
 def filled(dim: int, size: int, device: str, **options: int) -> VP:
