@@ -87,6 +87,22 @@ def test_two_models_are_paired_by_setting(tmp_path: Path, capsys: pytest.Capture
     assert findings[1]["p"] < 0.001
 
 
+def test_a_classic_codec_at_the_bytes_of_a_better_model_is_no_regression(tmp_path: Path) -> None:
+    a = results()
+    matched = [{**record, "system": "webp", "setting": "@ image-a 1024"} for record in a["records"]]
+    for record in matched:
+        record["matched_to"] = "image-a 1024"
+    a["records"] += matched
+    b = copy.deepcopy(a)
+    for record in b["records"]:
+        if "matched_to" in record:
+            record["PSNR"] -= 1
+    assert run(tmp_path, a, b) == 0
+    for record in (*a["records"], *b["records"]):
+        record.pop("matched_to", None)
+    assert run(tmp_path, a, b) == 1
+
+
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, other = results(), results()
     for record in other["records"]:
