@@ -6,6 +6,7 @@ DistributedDataParallel averages the gradients, and bottlenecks learn from all r
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,9 @@ def processes(device: str) -> Iterator[str]:
     try:
         yield device
     finally:
+        # A replica that only waits for the collector would keep the group's threads beyond the interpreter's end, where
+        # one that wants Python's lock aborts the process.
+        gc.collect()
         dist.destroy_process_group()
 
 
