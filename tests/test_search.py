@@ -54,6 +54,18 @@ def test_any_number_of_codes(num_codes: int) -> None:
     assert torch.equal(nearest(tokens, codebook), brute(tokens, codebook))
 
 
+@pytest.mark.parametrize("num_codes", [33, 64, 100])
+def test_codes_in_tiles_and_candidates_in_pieces(num_codes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_search, "TILE", 32)
+    monkeypatch.setattr(_search, "CANDIDATES", 7)
+    tokens, codebook = torch.randn(50, 3), torch.randn(num_codes, 3)
+    codebook[20:30], codebook[-1] = codebook[0], codebook[1]
+    tokens[:20] = codebook[:20]
+    assert torch.equal(nearest(tokens, codebook), brute(tokens, codebook))
+    monkeypatch.setattr(_search, "BLOCK", 1)
+    assert torch.equal(nearest(tokens, codebook, tokens.square() + 1), brute(tokens, codebook, tokens.square() + 1))
+
+
 @pytest.mark.parametrize("dim", [3, 64])
 def test_weighted_nearest(dim: int) -> None:
     tokens, codebook, weights = torch.randn(200, dim), torch.randn(77, dim), torch.rand(200, dim) * 5 + 0.01

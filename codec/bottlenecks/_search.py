@@ -24,7 +24,11 @@ from codec.bottlenecks._threads import in_threads
 NOT_FINITE = "no nearest code: a latent or the codebook is not finite"
 TREE_DIMENSIONS = 10  # up to here a tree of many codes is faster: 30 times at d = 5, 5 times at 8, alike at 12
 TREE_PAIRS = 2**22  # tokens x codes that are worth a tree
-BLOCK = 32  # codes whose least distance is taken first: three passes over all distances become one
+BLOCK = (
+    16  # codes of which only the least distance is kept at first; blocks that may hold the nearest are looked at again
+)
+TILE = 1024  # codes at a time on a CPU: 512 rows of their distances stay in its second-level cache
+CANDIDATES = 2**13  # blocks that are looked at again at once; usually one for each row, all where the codes are equal
 
 
 @contextmanager
@@ -68,17 +72,20 @@ def nearest(tokens: Tensor, codebook: Tensor, weights: Tensor | None = None, chu
     tokens, codebook = tokens.float(), codebook.float()
     if chunk is None and tokens.device.type == "cpu" and _suits_tree(len(tokens), codebook):
         return _by_tree(tokens, codebook, weights)
-    chunk = chunk or chunk_rows(len(codebook), tokens.device)
     num_codes, dim = codebook.shape
-    num_blocks = -(-num_codes // BLOCK)
-    padding = codebook[-1:].expand(num_blocks * BLOCK - num_codes, dim)  # copies of the last code change no answer
+    num_tiles = -(-num_codes // TILE) if tokens.device.type == "cpu" else 1
+    width = -(-num_codes // (num_tiles * BLOCK))  # blocks in a tile; a code is (tile, member, block)
+    chunk = chunk or chunk_rows(BLOCK * width, tokens.device)
+    padding = codebook[-1:].expand(num_tiles * BLOCK * width - num_codes, dim)  # copies of the last change no answer
     centre = codebook.mean(0)  # far from the origin the products would cancel; distances do not change
     codes = torch.cat([codebook, padding]) - centre
     squares = codes.square() if weights is not None else codes.double().square().sum(1, keepdim=True).float()
-    table = torch.cat([squares, codes], 1).T.contiguous()
-    reach = table.abs().amax(1)
+    table = torch.cat([squares, codes], 1)
+    tiles = table.view(num_tiles, BLOCK * width, -1).mT.contiguous()
+    members = table.view(num_tiles, BLOCK, width, -1).permute(0, 2, 3, 1).reshape(num_tiles * width, -1, BLOCK)
+    reach = table.abs().amax(0)
     # A sum of up to 2D products, each within a few roundings of exact, errs by less than (D + 4) eps times the sum of
-    # their moduli; two such errors separate the best from its rivals.
+    # their moduli; two such errors separate the best from its rivals, in whatever order each is summed.
     slack = 2 * (dim + 4) * torch.finfo(torch.float32).eps
     found = []
     with exact_float32(tokens.device):
@@ -86,14 +93,19 @@ def nearest(tokens: Tensor, codebook: Tensor, weights: Tensor | None = None, chu
             part = tokens[start : start + chunk]
             scale = part.new_ones(len(part), 1) if weights is None else weights[start : start + chunk].float()
             features = torch.cat([scale, -2 * scale * (part - centre)], 1)
-            # less sum_i w x^2, the same for all codes; code m * num_blocks + b is member m of block b
-            distances = (features @ table).view(len(part), BLOCK, num_blocks)
-            least = distances.amin(1)
+            # less sum_i w x^2, the same for all codes
+            least = torch.cat([(features @ tile).view(-1, BLOCK, width).amin(1) for tile in tiles], 1)
             limit = least.amin(1) + slack * (features.abs() @ reach)
-            rows, blocks = (least <= limit[:, None]).nonzero(as_tuple=True)
-            pairs, members = (distances[rows, :, blocks] <= limit[rows, None]).nonzero(as_tuple=True)
-            rivals = (members * num_blocks + blocks[pairs]).clamp(max=num_codes - 1)
-            found.append(_settle(part, codebook, scale.expand_as(part), rows[pairs], rivals))
+            near = least <= limit[:, None]
+            step = max(1, len(part) * CANDIDATES // max(int(near.sum()), CANDIDATES))
+            for first in range(0, len(part), step):
+                some = slice(first, first + step)
+                rows, blocks = near[some].nonzero(as_tuple=True)
+                distances = (features[some][rows, None] @ members[blocks])[:, 0]
+                pairs, place = (distances <= limit[some][rows, None]).nonzero(as_tuple=True)
+                tile, block = blocks[pairs] // width, blocks[pairs] % width
+                rivals = ((tile * BLOCK + place) * width + block).clamp(max=num_codes - 1)
+                found.append(_settle(part[some], codebook, scale[some].expand_as(part[some]), rows[pairs], rivals))
     return torch.cat(found) if found else torch.zeros(0, dtype=torch.int64, device=tokens.device)
 
 
@@ -129,10 +141,11 @@ def _settle(tokens: Tensor, codebook: Tensor, weights: Tensor, rows: Tensor, riv
     index[rows] = rivals  # final where there is one rival
     close = counts[rows] > 1
     rows, rivals = rows[close], rivals[close]
-    squared = torch.zeros(len(rows), dtype=torch.float64, device=tokens.device)
-    for i in range(tokens.shape[1] if len(rows) else 0):  # a fixed order of plain sums: a reduction could vary
-        difference = tokens[rows, i].double() - codebook[rivals, i].double()
-        squared += difference * difference * weights[rows, i].double()
+    differences = tokens[rows].double() - codebook[rivals].double()
+    terms = (differences * differences * weights[rows].double()).T.contiguous()
+    squared = torch.zeros_like(terms[0])
+    for term in terms if len(rows) else ():  # a fixed order of plain sums: a reduction could vary
+        squared += term
     least = squared.new_full((len(tokens),), torch.inf).scatter_reduce(0, rows, squared, "amin")
     tied = squared == least[rows]
     index[rows] = len(codebook)
