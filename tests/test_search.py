@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from codec.bottlenecks import _search
-from codec.bottlenecks._knn import Neighbours, _radii_by_blocks
+from codec.bottlenecks._knn import Neighbours, radii_by_blocks
 from codec.bottlenecks._search import _by_tree, exact_float32, nearest
 
 Search = Callable[[Tensor, Tensor], Tensor]
@@ -216,7 +216,7 @@ def clouds() -> dict[str, tuple[Tensor, Tensor]]:
 def test_the_tree_sees_what_all_distances_show(name: str) -> None:
     queries, rows = clouds()[name]
     ks = (8, 16, 1, 8)
-    expected = _radii_by_blocks(queries.float(), rows.float(), ks) if len(queries) else torch.zeros(4, 0)
+    expected = radii_by_blocks(queries.float(), rows.float(), ks) if len(queries) else torch.zeros(4, 0)
     found = Neighbours(rows).radii(queries, ks)
     assert torch.allclose(found, expected, rtol=1e-6, atol=0, equal_nan=True)
     wrong = Neighbours(rows[::2] if len(rows) > 16 else rows + 1).radii(queries, ks)

@@ -12,7 +12,7 @@ from torch import Tensor
 from codec.bottleneck import to_tokens
 from codec.bottlenecks import vp as module
 from codec.bottlenecks._kmeans import cell_means
-from codec.bottlenecks._knn import Neighbours, _radii_by_blocks
+from codec.bottlenecks._knn import Neighbours, radii_by_blocks
 from codec.bottlenecks._search import nearest
 from codec.bottlenecks.vp import VP, accept, sample_ball
 
@@ -322,7 +322,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, by_tree: bool, rows_per_code: int =
     nets = [torch.nn.Linear(6, 3), VP(3, (32,), rows_per_code=rows_per_code), torch.nn.Linear(3, 6)]
     optimiser = torch.optim.Adam([p for net in nets for p in net.parameters()], 1e-2)
     if not by_tree:
-        monkeypatch.setattr(Neighbours, "radii", lambda self, x, ks: _radii_by_blocks(x, self.rows, ks))
+        monkeypatch.setattr(Neighbours, "radii", lambda self, x, ks: radii_by_blocks(x, self.rows, ks))
     for step in range(40):
         torch.manual_seed(1000 + step)
         x = torch.randn(300, 6) @ mix

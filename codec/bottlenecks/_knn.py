@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from codec.bottlenecks._threads import in_threads
 
 
 class Neighbours:
-    """D_m(x|S) for many x, exact: on a CPU a tree of S is made once and serves every search.
+    """D_m(x|S) for many x, exact: on a CPU a tree of S is made once and serves every search, on a GPU a kernel counts.
 
     Differences, not the matmul expansion: an acceptance test raises ratios of these radii to the power d, and near
     duplicates (digital silence) would cancel to noise. The tree is for few dimensions: a query among 8192 rows takes
@@ -47,7 +49,7 @@ class Neighbours:
             raise ValueError(f"neighbours {ks} do not exist among {len(self.rows)} rows")
         queries = queries.float()
         if self.tree is None:
-            return _radii_by_blocks(queries, self.rows, ks)
+            return _on_device(queries, self.rows, ks)
         ascending = sorted(set(ks))
         points, ranks = queries.contiguous().numpy(), np.array(ascending)
         found = np.empty((len(ascending), len(points)), np.float32)
@@ -56,7 +58,16 @@ class Neighbours:
         return torch.from_numpy(found)[[ascending.index(k) for k in ks]]
 
 
-def _radii_by_blocks(queries: Tensor, rows: Tensor, ks: tuple[int, ...]) -> Tensor:
+def _on_device(queries: Tensor, rows: Tensor, ks: tuple[int, ...]) -> Tensor:
+    if rows.device.type == "cuda" and find_spec("triton") is not None:
+        from codec.bottlenecks import _radii_kernel
+
+        if _radii_kernel.works(rows.device):
+            return _radii_kernel.radii(queries, rows, ks)
+    return radii_by_blocks(queries, rows, ks)
+
+
+def radii_by_blocks(queries: Tensor, rows: Tensor, ks: tuple[int, ...]) -> Tensor:
     """All distances and topk, for a block of queries at a time."""
     columns = rows.T.contiguous()
     picks = torch.tensor(ks, device=rows.device) - 1

@@ -1,0 +1,108 @@
+"""Neighbours' radii on a GPU in one Triton kernel, without an array of tokens x rows.
+
+The m-th smallest of a token's distances is found by bisection: squared distances are positive, so that their bits order
+as their values do, and 31 counts of "how many rows are no farther than this" end at the very float. Each count computes
+the distances again, in registers; the rows stay in the cache.
+
+    bits of the answer:  0........   count(d <= 0 1 1 ... 1) < m ?  1........  then the next bit ...
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+INFINITY_BITS = tl.constexpr(0x7F800000)
+TOKENS = tl.constexpr(32)  # of a program
+ROWS = tl.constexpr(64)  # at a time; 128 x 64 would not fit the registers
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _count(
+    queries: tl.tensor,
+    rows: tl.tensor,
+    token: tl.tensor,
+    num_rows: tl.tensor,
+    stride: tl.tensor,
+    limit: tl.tensor,
+    dim: tl.constexpr,
+) -> tl.tensor:
+    """How many rows have a squared distance of at most `limit` (its bits) from each token."""
+    total = tl.zeros((token.shape[0], ROWS), tl.int32)
+    for start in range(0, num_rows, ROWS):
+        row = start + tl.arange(0, ROWS)
+        squared = tl.zeros((token.shape[0], ROWS), tl.float32)
+        for i in tl.static_range(dim):
+            x = tl.load(queries + i * stride + token)
+            y = tl.load(rows + i * num_rows + row, mask=row < num_rows, other=float("nan"))  # NaN: never counted
+            difference = x[:, None] - y[None, :]
+            squared += difference * difference
+        total += (squared <= limit.to(tl.float32, bitcast=True)[:, None]).to(tl.int32)
+    return tl.sum(total, 1)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _radii(
+    queries: tl.tensor,
+    rows: tl.tensor,
+    ranks: tl.tensor,
+    found: tl.tensor,
+    num_rows: tl.tensor,
+    stride: tl.tensor,
+    dim: tl.constexpr,
+) -> None:
+    """Program (p, r): the distances of TOKENS tokens to their neighbour ranks[r]."""
+    token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
+    rank = tl.load(ranks + tl.program_id(1))
+    bits = tl.zeros((TOKENS,), tl.int32)
+    for place in range(31):
+        step = 1 << (30 - place)
+        limit = tl.minimum(bits + step - 1, INFINITY_BITS)
+        count = _count(queries, rows, token, num_rows, stride, limit, dim)
+        bits = tl.where(count < rank, bits + step, bits)
+    squared = bits.to(tl.float32, bitcast=True)  # all bits set, a NaN, where even infinity counts too few
+    tl.store(found + tl.program_id(1) * stride + token, tl.sqrt(squared))
+
+
+def radii(queries: Tensor, rows: Tensor, ks: tuple[int, ...]) -> Tensor:
+    """D_m for each m in `ks`: see `codec.bottlenecks._knn.Neighbours`.
+
+    Args:
+        queries: (N, d) float32.
+        rows: (Q, d) float32 on the same device.
+        ks: Which neighbours, counted from 1, all of them at most Q.
+
+    Returns:
+        (len(ks), N) float32.
+    """
+    num_tokens, dim = queries.shape
+    stride = -(-num_tokens // TOKENS.value) * TOKENS.value
+    columns = queries.new_zeros(dim, stride)
+    columns[:, :num_tokens] = queries.T
+    ranks = torch.tensor(ks, dtype=torch.int32, device=queries.device)
+    found = queries.new_empty(len(ks), stride)
+    grid = (stride // TOKENS.value, len(ks))
+    if stride:
+        _radii[grid](columns, rows.T.contiguous(), ranks, found, len(rows), stride, dim=dim)
+    return found[:, :num_tokens]
+
+
+@cache
+def works(device: torch.device) -> bool:
+    """Whether the kernel compiles here and agrees with all distances and topk; says so where it does not."""
+    from codec.bottlenecks._knn import radii_by_blocks
+
+    generator = torch.Generator().manual_seed(0)
+    rows, queries = (torch.randn(n, 5, generator=generator).to(device) for n in (300, 70))
+    try:
+        torch.testing.assert_close(radii(queries, rows, (1, 8)), radii_by_blocks(queries, rows, (1, 8)))
+    except Exception as error:  # no C compiler, an unknown GPU, a driver too old: training goes on without the kernel
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        warnings.warn(f"VP's search runs without its Triton kernel: {reason}", stacklevel=2)
+        return False
+    return True
