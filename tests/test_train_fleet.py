@@ -131,7 +131,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(
 @pytest.mark.parametrize(
     ("plan", "arguments", "message"),
     [
-        ("nothing", [], "no such plan; give a .toml file or one of dedicated, six, stages"),
+        ("nothing", [], "no such plan; give a .toml file or one of dedicated, queues, six, stages, stages-tiny"),
         ("six", ["--only", "speech-fsp,imagefsp"], "--only imagefsp: not in the plan"),
         ("six", ["--only", "speech-fsp"], "the plan trains on speech; add --data speech=PATH"),
         ("six", ["--data", "speech"], "want speech=PATH or image=PATH"),

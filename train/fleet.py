@@ -1,6 +1,6 @@
 """python -m train.fleet PLAN --data speech=PATH --data image=PATH --work DIR --out DIR: several trainings side by side.
 
-A plan is a TOML file, or one of those shipped (six, dedicated, stages): for each run its recipe and what differs.
+A plan is a TOML file, or one of those shipped (in train/plans): for each run its recipe and what differs.
 
     plan ──one process each, python -m train──> WORK/NAME ──python -m train.export──> OUT/NAME.tar
 
@@ -113,20 +113,22 @@ class Fleet:
 
     def export(self, out: Path) -> list[str]:
         """Exports and packs every run that has a checkpoint; names of those that failed."""
-        started = {
-            run.name: (run, self._start(self._exporting(run), run))
-            for run in self.runs
-            if (self.work / run.name / CHECKPOINT_NAME).is_file()
-        }
-        failed = [run.name for run in self.runs if run.name not in started]
-        for name, (run, process) in started.items():
-            if process.wait():
-                failed.append(name)
-                print(f"{name}: export failed: {self._last_line(name)}", file=sys.stderr, flush=True)
-                continue
-            kept = pack(self.work / "models", run.name, self.work / run.name, out, self.options.pack_mib)
-            print(f"{out / run.name}.tar: {', '.join(kept)}", flush=True)
+        ready = [run for run in self.runs if (self.work / run.name / CHECKPOINT_NAME).is_file()]
+        failed = [run.name for run in self.runs if run not in ready]
+        jobs = self.options.jobs or max(1, len(ready))
+        for first in range(0, len(ready), jobs):
+            started = [(run, self._start(self._exporting(run), run)) for run in ready[first : first + jobs]]
+            failed += [run.name for run, process in started if not self._packed(run, process, out)]
         return failed
+
+    def _packed(self, run: Run, process: subprocess.Popen[bytes], out: Path) -> bool:
+        """Packs a run when its export has ended; whether that went well."""
+        if process.wait():
+            print(f"{run.name}: export failed: {self._last_line(run.name)}", file=sys.stderr, flush=True)
+            return False
+        kept = pack(self.work / "models", run.name, self.work / run.name, out, self.options.pack_mib)
+        print(f"{out / run.name}.tar: {', '.join(kept)}", flush=True)
+        return True
 
     def report(self) -> None:
         """One line for each run, and one for the GPU."""
@@ -225,7 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m train.fleet", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("plan", help="six, dedicated, stages, or a .toml file")
+    parser.add_argument("plan", help="six, dedicated, queues, stages, stages-tiny, or a .toml file")
     parser.add_argument(
         "--data", action="append", required=True, metavar="MEDIUM=PATH", help="prepared data; once for each medium"
     )
