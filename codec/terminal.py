@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn, TextIO
 
-from tqdm import tqdm
-
 from codec.errors import CodecError
 from codec.files import STDIO
 from codec.media import Samples
@@ -118,7 +116,12 @@ def _naming(name: str) -> Iterator[None]:
 
 def progress(blocks: Iterable[Samples], sample_rate: int, quiet: bool) -> Iterator[Samples]:
     """Passes blocks of (n, C) samples on and counts seconds on stderr, where that is a terminal."""
-    with tqdm(unit=" s", unit_scale=True, leave=False, delay=1, disable=quiet or None) as bar:
+    if quiet or not sys.stderr.isatty():
+        yield from blocks
+        return
+    from tqdm import tqdm
+
+    with tqdm(unit=" s", unit_scale=True, leave=False, delay=1) as bar:
         for block in blocks:
             yield block
             bar.update(len(block) / sample_rate)
