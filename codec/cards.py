@@ -185,9 +185,8 @@ def find(name: str | None = None, medium: str | None = None, model_id: bytes | N
     candidates = [card for card in candidates if medium in (None, card.medium)]
     if not candidates:
         have = ", ".join(card.name for card in cards)
-        raise ModelError(
-            f"no {f'{medium} ' if medium else ''}model {name or ''}; here are {have or 'none'}".replace("  ", " ")
-        )
+        wanted = " ".join(filter(None, ("no", medium, "model", name)))
+        raise ModelError(f"{wanted}; here are {have or 'none'}")
     return _best(candidates)
 
 

@@ -180,21 +180,22 @@ def _without_repeat(pieces: list[_Piece], num_positions: int) -> list[_Piece]:
     """
     excess = sum(piece.count for piece in pieces) - num_positions
     contents = [(piece.count, [encoded for _, encoded in piece.data.streams]) for piece in pieces if piece.data]
-    found: list[tuple[int, int]] = []
+    found = None
     for start in range(len(contents)):
         stop, left = start, excess
         while left > 0 and stop < len(contents):
             left -= contents[stop][0]
             stop += 1
-        if stop > start and left == 0 and contents[start:stop] == contents[stop : 2 * stop - start]:
-            if found and found[-1][0] != start - 1:
-                return pieces  # neighbouring places leave the same chunks, but these two do not
-            found.append((start, stop))
-    if not found:
+        periods = (size for size in range(1, stop - start + 1) if (stop - start) % size == 0)
+        if left == 0 and any(contents[start:stop] == contents[start + size : stop + size] for size in periods):
+            rest = contents[:start] + contents[stop:]
+            if found is not None and rest != found[1]:
+                return pieces
+            found = pieces[:start] + pieces[stop:], rest
+    if found is None:
         return pieces
-    start, stop = found[0]
     log.warning("%d positions were there twice, one after the other: the repeat is left out", excess)
-    return pieces[:start] + pieces[stop:]
+    return found[0]
 
 
 def _claimed(stretch: bytes, header: Header) -> int:
