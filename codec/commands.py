@@ -33,7 +33,7 @@ from codec.media import (
     detect,
 )
 from codec.salvage import MAX_FILE_BYTES, Salvage
-from codec.terminal import UsageError, each, print_line, progress, run
+from codec.terminal import UsageError, each, notices, print_line, progress, run
 
 if TYPE_CHECKING:
     from codec.coding import Model
@@ -399,7 +399,9 @@ def _device(name: str) -> str:
 
 class _ListModels(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
-        for card in cards.list_cards():
+        with notices():
+            found = cards.list_cards()
+        for card in found:
             sizes = ", ".join(map(str, card.num_codes))
             print(f"{card.name:<14} {card.medium:<7} K = {sizes}   {card.model_id.hex()}")
         parser.exit(0)
