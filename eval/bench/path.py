@@ -44,6 +44,14 @@ STARTS = {
     "compress 256^2": ("-m", "codec.compress", "-qf", "one.bmp", "one.bmp.bin"),
     "decompress 256^2": ("-m", "codec.decompress", "-qf", "one.bmp.bin", "again.png"),
 }
+# A process's peak begins with that of the one that started it, so a small one starts the measured command.
+LAUNCHER = """
+import os, sys, time
+start, quiet = time.perf_counter(), [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+_, status, used = os.wait4(os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=quiet), 0)
+seconds = used.ru_utime + used.ru_stime, time.perf_counter() - start
+print(os.waitstatus_to_exitcode(status), *seconds, used.ru_maxrss / 1024)
+"""
 STAGES = ("read", "encoder", "nearest code", "coder", "decoder", "write", "rest")
 
 
@@ -337,13 +345,13 @@ class Spent:
 def spend(arguments: Iterable[object], folder: Path, tree: Path, threads: int) -> Spent:
     """Runs Python with these arguments, on a checkout's packages. Raises CalledProcessError."""
     environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(threads)}
-    command, start = [sys.executable, *map(str, arguments)], time.perf_counter()
-    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
-    return Spent(usage.ru_utime + usage.ru_stime, time.perf_counter() - start, usage.ru_maxrss / 1024)
+    command = [sys.executable, *map(str, arguments)]
+    launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER, *command]
+    done = subprocess.run(launcher, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    code, cpu_s, clock_s, peak_mib = map(float, done.stdout.split())
+    if code:
+        raise subprocess.CalledProcessError(int(code), command)
+    return Spent(cpu_s, clock_s, peak_mib)
 
 
 def startup(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
