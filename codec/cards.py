@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from codec.errors import ModelError
+
+log = logging.getLogger("codec")
 
 MODEL_ID_BYTES = 16
 PRIOR = "prior."  # how the tensors of the mixing coder's priors begin
@@ -69,8 +73,9 @@ class Card:
     def quality(self) -> dict[str, float]:
         """Test set -> what `python -m eval --card` measured there, higher is better; empty where nothing was."""
         try:
+            figure = QUALITY.get(self.medium)  # a later version may know more media
             results = {name: sizes.get(QUALITY_SIZE, {}) for name, sizes in self.data.get("results", {}).items()}
-            measured = {name: result.get(QUALITY[self.medium]) for name, result in results.items()}
+            measured = {name: result.get(figure) for name, result in results.items()}
             return {name: float(figure) for name, figure in measured.items() if figure is not None}
         except (AttributeError, TypeError, ValueError) as error:
             raise ModelError(f"{self.path}: the card's results are not readable ({error}); measure again") from None
@@ -110,7 +115,7 @@ def read_card(path: Path) -> Card:
         data = json.loads(path.read_text(encoding="utf-8"))
         if not {"medium", "bottleneck"} <= data["config"].keys():
             raise ValueError("a configuration without medium or bottleneck")
-        return Card(
+        card = Card(
             path=path,
             name=data["name"],
             model_id=bytes.fromhex(data["model_id"]),
@@ -120,6 +125,8 @@ def read_card(path: Path) -> Card:
             tokens_per_unit=float(data["tokens_per_unit"]),
             data=data,
         )
+        _ = card.quality, card.medium  # what is read later
+        return card
     except OSError as error:
         raise ModelError(f"{path}: cannot read this model card ({error.strerror}); see --list-models") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -129,8 +136,23 @@ def read_card(path: Path) -> Card:
 
 
 def list_cards(folder: Path | None = None) -> list[Card]:
-    """The cards in a folder, by default those that come with the package, sorted by name."""
-    return [read_card(path) for path in sorted((folder or MODELS_FOLDER).glob("*.json"))]
+    """The cards in a folder, by default those that come with the package, sorted by name.
+
+    Damaged ones are left out, and named in a warning each.
+    """
+    found = []
+    for path in sorted((folder or MODELS_FOLDER).glob("*.json")):
+        try:
+            found.append(read_card(path))
+        except ModelError as error:
+            _warn(str(error))
+    return found
+
+
+@cache
+def _warn(message: str) -> None:
+    """Once in a process, however often cards are listed."""
+    log.warning("%s", message)
 
 
 def find(name: str | None = None, medium: str | None = None, model_id: bytes | None = None) -> Card:
@@ -142,7 +164,7 @@ def find(name: str | None = None, medium: str | None = None, model_id: bytes | N
         model_id: The identity that a bitstream names.
 
     Raises:
-        ModelError: There is none such; the message lists what there is.
+        ModelError: There is none such, and the message lists what there is; or it is damaged.
     """
     if name is not None and ("/" in name or name.endswith((".json", ".safetensors"))):
         cards = [read_card(Path(name.removesuffix(".safetensors").removesuffix(".json") + ".json"))]
@@ -150,6 +172,8 @@ def find(name: str | None = None, medium: str | None = None, model_id: bytes | N
     else:
         cards = list_cards()
     candidates = [card for card in cards if name in (None, card.name)]
+    if name and not candidates and (MODELS_FOLDER / f"{name}.json").is_file():
+        read_card(MODELS_FOLDER / f"{name}.json")  # says what is wrong with it
     if model_id is not None and candidates:
         matching = [card for card in candidates if card.answers_to(model_id)]
         if not matching:
@@ -161,9 +185,8 @@ def find(name: str | None = None, medium: str | None = None, model_id: bytes | N
     candidates = [card for card in candidates if medium in (None, card.medium)]
     if not candidates:
         have = ", ".join(card.name for card in cards)
-        raise ModelError(
-            f"no {f'{medium} ' if medium else ''}model {name or ''}; here are {have or 'none'}".replace("  ", " ")
-        )
+        wanted = " ".join(filter(None, ("no", medium, "model", name)))
+        raise ModelError(f"{wanted}; here are {have or 'none'}")
     return _best(candidates)
 
 

@@ -31,7 +31,7 @@ from codec.cards import PRIOR, Card, Tensors
 from codec.entropy import NO_TABLES, Prior, Tables
 from codec.entropy.mixing import choose, columns_of
 from codec.errors import BitstreamError, MediaError, ModelError
-from codec.media import AudioReader, Pixels, Samples, WavPipe, resample
+from codec.media import AudioReader, Picture, Pixels, Samples, WavPipe, resample
 from codec.model import Codec, CodecConfig, Medium, build
 from codec.nets.speech import SAMPLE_RATE
 from codec.salvage import Salvage
@@ -194,34 +194,49 @@ def _speech_at_model_rate(reader: Reader | Salvage, model: Model) -> Iterator[Sa
 
 
 @torch.inference_mode()
-def compress_image(pixels: Pixels, file: BinaryIO, model: Model, codebook_size: int, effort: int = 0) -> Written:
-    """Codes a picture, (H, W, 3) uint8, a strip of rows at a time; `effort` as for speech."""
+def compress_image(
+    picture: Pixels | Picture, file: BinaryIO, model: Model, codebook_size: int, effort: int = 0
+) -> Written:
+    """Codes a picture, read from a file or (H, W, 3) uint8, a strip of rows at a time; `effort` as for speech."""
     _need(model, "image")
-    height, width = pixels.shape[:2]
+    if isinstance(picture, Picture):
+        height, width, strips = picture.height, picture.width, picture.strips()
+    else:
+        (height, width), strips = picture.shape[:2], iter([picture])
     header = _header(model, codebook_size, channels=3, height=height, width=width)
     writer = Writer(file, header, model.tables.get(codebook_size, NO_TABLES))
     chooser = _Chooser(model, codebook_size, effort, width)
-    latents = model.codec.latents_of_rows(_pixel_strips(pixels, model))
+    latents = model.codec.latents_of_rows(_pixel_strips(strips, width, model))
     for z, _, _ in windows(latents, _rows_per_chunk(width, model.codec.stride), 0):
         writer.write(chooser(z.movedim(-1, 0)[None]))
     writer.finish()
     return Written(writer.total_bytes, writer.payload_bytes, float(height * width))
 
 
-def _pixel_strips(pixels: Pixels, model: Model) -> Iterator[Tensor]:
+def _pixel_strips(strips: Iterable[Pixels], width: int, model: Model) -> Iterator[Tensor]:
     """(n, W, 3) in [0, 1], n and W multiples of the stride; the context serves the reflection at the lower edge."""
     codec = model.codec
-    for window, left, core in windows([pixels], _rows_per_strip(pixels.shape[1], model) * codec.stride, codec.stride):
+    for window, left, core in windows(strips, _rows_per_strip(width, model) * codec.stride, codec.stride):
         x = torch.from_numpy(np.ascontiguousarray(window)).to(model.device).movedim(-1, 0)[None].float() / 255
         yield codec.pad(x)[0].movedim(0, -1)[left : left + -(-core // codec.stride) * codec.stride]
 
 
-@torch.inference_mode()
 def decompress_image(reader: Reader | Salvage, model: Model) -> Pixels:
-    """Decodes a picture to (H, W, 3) uint8; grey where it is lost.
+    """Decodes a picture to (H, W, 3) uint8; grey where it is lost. Raises what `image_strips` does."""
+    pixels = np.empty((reader.header.height, reader.header.width, 3), np.uint8)
+    top = 0
+    for strip in image_strips(reader, model):
+        pixels[top : top + len(strip)] = strip
+        top += len(strip)
+    return pixels
+
+
+@torch.inference_mode()
+def image_strips(reader: Reader | Salvage, model: Model) -> Iterator[Pixels]:
+    """Decodes a picture to strips of rows, (n, W, 3) uint8; grey where it is lost.
 
     Raises:
-        BitstreamError: Damaged, or of a size that does not fit its indices.
+        BitstreamError: Damaged, or of a size that does not fit its indices; before the first strip.
     """
     _need(model, "image")
     _check_header(reader.header, model)
@@ -238,17 +253,17 @@ def decompress_image(reader: Reader | Salvage, model: Model) -> Pixels:
             f"{header.width} x {header.height} pixels do not fit {count} positions; the file is damaged"
         )
     grid = np.concatenate(runs).reshape(rows, columns, -1)
-    pixels = np.empty((header.height, header.width, 3), np.uint8)
+    lost = np.zeros(rows * columns, bool)
+    for start, stop in reader.gaps:
+        lost[start:stop] = True
+    unseen = lost.reshape(rows, columns).repeat(codec.stride, 1)[:, : header.width]  # rows of it serve a stride each
     top = 0
     for strip in codec.pixels_of_rows(_index_strips(grid, header.width, model), size):
         rounded = strip[: header.height - top, : header.width].mul(255).round().clamp(0, 255).to(torch.uint8)
-        pixels[top : top + len(rounded)] = rounded.cpu().numpy()
-        top += len(rounded)
-    for start, stop in reader.gaps:
-        for position in range(start, stop):
-            row, column = (codec.stride * place for place in divmod(position, columns))
-            pixels[row : row + codec.stride, column : column + codec.stride] = GREY
-    return pixels
+        pixels = rounded.cpu().numpy()
+        pixels[unseen[np.arange(top, top + len(pixels)) // codec.stride]] = GREY
+        top += len(pixels)
+        yield pixels
 
 
 def _index_strips(grid: Indices, width: int, model: Model) -> Iterator[Tensor]:

@@ -15,7 +15,7 @@ import struct
 import tempfile
 import warnings
 import wave
-import zlib
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from codec.errors import MediaError
+from codec.png import PngWriter
 
 log = logging.getLogger("codec")
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it says of damaged files is in the errors, too
@@ -56,13 +57,9 @@ IMAGE_SUFFIXES = {
     "tif": "TIFF",
     "tiff": "TIFF",
 }
-# After its filters a photograph's PNG holds few repetitions: to look for runs alone takes a quarter of the time, and 1
-# to 3 % more bytes.
-SAVING: dict[str, dict[str, int]] = {
-    "JPEG": {"quality": 95},
-    "WEBP": {"quality": 95},
-    "PNG": {"compress_type": zlib.Z_RLE},
-}
+SAVING: dict[str, dict[str, int]] = {"JPEG": {"quality": 95}, "WEBP": {"quality": 95}}
+STRIP_PIXELS = 1 << 20  # of a picture that are at hand at once
+MAX_IN_MEMORY = 1 << 25  # bytes of a picture's pixels; those of larger ones wait in a temporary file
 
 Samples = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -92,12 +89,50 @@ def detect(head: bytes) -> str:
     return "image" if head.startswith(signatures) or is_webp or is_avif or is_ppm else "speech"
 
 
-def load_image(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Reads a picture as (H, W, 3) uint8 RGB, upright; alpha is laid on white, 16 bits become 8.
+class Picture:
+    """A picture read from a file, upright, as strips of rows; alpha is laid on white, 16 bits become 8.
+
+    Pillow decodes a whole picture, into four bytes a pixel. They are given back before the first strip is asked for.
+
+    Args:
+        file: A binary file open for reading.
+        max_pixels: Refuse larger ones.
+
+    Attributes:
+        height: Pixels.
+        width: Pixels.
 
     Raises:
         MediaError: Not a picture of a known format, damaged, or above `max_pixels`.
+        OSError: There is no room for a temporary file.
     """
+
+    def __init__(self, file: BinaryIO, max_pixels: int = MAX_PIXELS) -> None:
+        with _decoded(file, max_pixels) as image:
+            self.width, self.height = image.size
+            self._rows = max(1, STRIP_PIXELS // self.width)
+            self._spool = tempfile.SpooledTemporaryFile(MAX_IN_MEMORY)  # noqa: SIM115
+            weakref.finalize(self, self._spool.close)
+            for top in range(0, self.height, self._rows):
+                strip = image.crop((0, top, self.width, min(top + self._rows, self.height)))
+                self._spool.write(np.asarray(_to_rgb(strip)).tobytes())
+
+    def strips(self) -> Iterator[Pixels]:
+        """All rows from the top, (n, W, 3) uint8 RGB."""
+        self._spool.seek(0)
+        for top in range(0, self.height, self._rows):
+            size = min(self._rows, self.height - top), self.width, 3
+            yield np.frombuffer(bytearray(self._spool.read(math.prod(size))), np.uint8).reshape(size)
+
+
+def load_image(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """A whole picture as (H, W, 3) uint8 RGB; arguments and errors are those of `Picture`."""
+    return np.concatenate(list(Picture(file, max_pixels).strips()))
+
+
+@contextmanager
+def _decoded(file: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
+    """A picture in memory, upright; all that goes wrong with it is a MediaError."""
     try:
         # The warnings are of odd metadata, which nothing here needs.
         with warnings.catch_warnings(action="ignore"), Image.open(file, formats=IMAGE_FORMATS) as image:
@@ -111,7 +146,10 @@ def load_image(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Pixels:
             # Pillow cuts colour pictures of 16 bits to 8 as it reads: only the raw mode of their tiles tells.
             if image.mode in DEEP_MODES or any(";16" in str(tile.args) for tile in image.tile):
                 log.warning("picture of more than 8 bits: coded with 8 bits a channel")
-            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+            ImageOps.exif_transpose(image, in_place=True)  # no copy of what is upright
+            if image.mode not in DEEP_MODES and image.has_transparency_data and _least_alpha(image) < 255:
+                log.warning("transparent picture: laid on white")
+            yield _to_8_bits(image) if image.mode in DEEP_MODES else image
     except (MediaError, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -119,28 +157,67 @@ def load_image(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Pixels:
     except Image.DecompressionBombError as error:
         raise MediaError(f"{error}; scale the picture down") from None
     except Exception as error:  # Pillow's readers raise anything on damaged files
+        if isinstance(error, OSError) and error.errno is not None:  # the system's: a full disk
+            raise
         raise MediaError(f"damaged picture ({error}); save it again") from None
 
 
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Of one deep channel; what white is depends on the whole picture."""
+    values = np.nan_to_num(np.asarray(image, np.float64))
+    white = 65535.0 if image.mode != "F" else next((w for w in (1.0, 255.0) if values.max() <= w), 65535.0)
+    return Image.fromarray((values * (255 / white)).round().clip(0, 255).astype(np.uint8))
+
+
+def _least_alpha(image: Image.Image) -> float:
+    """Of a picture with transparency, 0 to 255."""
+    extremes = (image if image.mode == "RGBA" else image.convert("RGBA")).getextrema()
+    return cast(tuple[tuple[int, int], ...], extremes)[3][0]
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in DEEP_MODES:
-        values = np.nan_to_num(np.asarray(image, np.float64))
-        white = 65535.0 if image.mode != "F" else next((w for w in (1.0, 255.0) if values.max() <= w), 65535.0)
-        return Image.fromarray((values * (255 / white)).round().clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        if rgba.getchannel("A").getextrema() != (255, 255):
-            log.warning("transparent picture: laid on white")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+class ImageWriter:
+    """A picture written strip by strip, in the format of a file suffix. Only a PNG is never whole in memory.
+
+    Raises:
+        MediaError: A suffix that cannot be written.
+    """
+
+    def __init__(self, file: BinaryIO, height: int, width: int, suffix: str = "png") -> None:
+        name = IMAGE_SUFFIXES.get(suffix.lower())
+        if name is None:
+            raise MediaError(f"cannot write pictures as .{suffix}; use one of {', '.join(sorted(IMAGE_SUFFIXES))}")
+        self._file, self._name, self._top = file, name, 0
+        self._png = PngWriter(file, height, width) if name == "PNG" else None
+        self._whole = Image.new("RGB", (1, 1) if self._png else (width, height))
+
+    def write(self, strip: Pixels) -> None:
+        """Appends rows, (n, W, 3)."""
+        if self._png:
+            self._png.write(strip)
+        else:
+            self._whole.paste(Image.fromarray(strip), (0, self._top))
+            self._top += len(strip)
+
+    def close(self) -> None:
+        """Completes the file."""
+        if self._png:
+            self._png.close()
+        else:
+            self._whole.save(self._file, self._name, **SAVING.get(self._name, {}))
 
 
 def save_image(file: BinaryIO, pixels: Pixels, suffix: str = "png") -> None:
     """Writes (H, W, 3) uint8 in the format of a file suffix. Raises MediaError for a suffix it cannot write."""
-    name = IMAGE_SUFFIXES.get(suffix.lower())
-    if name is None:
-        raise MediaError(f"cannot write pictures as .{suffix}; use one of {', '.join(sorted(IMAGE_SUFFIXES))}")
-    Image.fromarray(pixels).save(file, name, **SAVING.get(name, {}))
+    writer = ImageWriter(file, pixels.shape[0], pixels.shape[1], suffix)
+    writer.write(pixels)
+    writer.close()
 
 
 class AudioReader:

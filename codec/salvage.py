@@ -10,6 +10,7 @@ index, and says in `gaps` which those are, so that they can be silenced or greye
 from __future__ import annotations
 
 import io
+import logging
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -36,6 +37,8 @@ from codec.bitstream import (
 )
 from codec.entropy import NO_TABLES, Tables
 from codec.errors import BitstreamError
+
+log = logging.getLogger("codec")
 
 MAX_FILE_BYTES = 1 << 30
 
@@ -77,6 +80,8 @@ class Salvage:
         self._end: End | None = None
         pieces, damaged = self._walk(content, reader.offset)
         known = num_positions if num_positions is not None else self._end and self._end.num_positions
+        if known is not None and not damaged:
+            pieces = _without_repeat(pieces, known)
         self._pieces = _fill(pieces, known)
         self.num_positions = sum(piece.count for piece in self._pieces)
         most = limits.max_pixels if self.header.medium == "image" else limits.max_seconds * POSITIONS_PER_SECOND
@@ -165,6 +170,32 @@ def _chunk_at(content: bytes, at: int) -> tuple[int, int, bytes, int] | None:
     if zlib.crc32(content[at:stop]) != int.from_bytes(content[stop : stop + 4], "big"):
         return None
     return content[at], start, content[start:stop], stop + 4
+
+
+def _without_repeat(pieces: list[_Piece], num_positions: int) -> list[_Piece]:
+    """Drops a chunk, or several in a row, that follow themselves, as a transfer that was resumed too early leaves them.
+
+    Equal neighbours alone prove nothing, since silence has them, too: it takes positions beyond the total, as many as
+    the repeat has, and one place only where it can be. The index checksum then proves the rest, when all is decoded.
+    """
+    excess = sum(piece.count for piece in pieces) - num_positions
+    contents = [(piece.count, [encoded for _, encoded in piece.data.streams]) for piece in pieces if piece.data]
+    found = None
+    for start in range(len(contents)):
+        stop, left = start, excess
+        while left > 0 and stop < len(contents):
+            left -= contents[stop][0]
+            stop += 1
+        periods = (size for size in range(1, stop - start + 1) if (stop - start) % size == 0)
+        if left == 0 and any(contents[start:stop] == contents[start + size : stop + size] for size in periods):
+            rest = contents[:start] + contents[stop:]
+            if found is not None and rest != found[1]:
+                return pieces
+            found = pieces[:start] + pieces[stop:], rest
+    if found is None:
+        return pieces
+    log.warning("%d positions were there twice, one after the other: the repeat is left out", excess)
+    return found[0]
 
 
 def _claimed(stretch: bytes, header: Header) -> int:

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn, TextIO
 
-from tqdm import tqdm
-
 from codec.errors import CodecError
 from codec.files import STDIO
 from codec.media import Samples
@@ -29,17 +27,14 @@ def run(
 ) -> int:
     """Parses, runs, and turns every deliberate error into one line and its exit code."""
     options = parser.parse_args(arguments)
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     quiet, verbose = getattr(options, "quiet", False), getattr(options, "verbose", False)
     # Two threads that spin while they wait were a sixth faster on an idle machine, and half as fast beside a busy loop.
     # OpenMP reads this when torch is first imported, later than here.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    previous_level, previous_terminate = log.level, _on_terminate(_interrupt)
-    log.addHandler(handler)
-    log.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
+    previous_terminate = _on_terminate(_interrupt)
     try:
-        command(options)
+        with notices(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING):
+            command(options)
         sys.stdout.flush()
     except UsageError as error:
         parser.print_usage(sys.stderr)
@@ -58,10 +53,22 @@ def run(
     except KeyboardInterrupt:
         return fail("interrupted; no unfinished file is left", 130)
     finally:
-        log.removeHandler(handler)
-        log.setLevel(previous_level)
         _on_terminate(previous_terminate)
     return 0
+
+
+@contextmanager
+def notices(level: int = logging.WARNING) -> Iterator[None]:
+    """Shows what the package has to say, from a level on, as lines on stderr."""
+    handler, previous = logging.StreamHandler(), log.level
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(level)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(previous)
 
 
 def fail(error: object, code: int) -> int:
@@ -118,7 +125,12 @@ def _naming(name: str) -> Iterator[None]:
 
 def progress(blocks: Iterable[Samples], sample_rate: int, quiet: bool) -> Iterator[Samples]:
     """Passes blocks of (n, C) samples on and counts seconds on stderr, where that is a terminal."""
-    with tqdm(unit=" s", unit_scale=True, leave=False, delay=1, disable=quiet or None) as bar:
+    if quiet or not sys.stderr.isatty():
+        yield from blocks
+        return
+    from tqdm import tqdm
+
+    with tqdm(unit=" s", unit_scale=True, leave=False, delay=1) as bar:
         for block in blocks:
             yield block
             bar.update(len(block) / sample_rate)

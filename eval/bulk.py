@@ -4,11 +4,11 @@ Ray runs on this machine, or on a cluster by --address, whose nodes see the data
 codec installed; --workers 0 needs no Ray. What comes out is Parquet, a row for each item with its indices, tokens for a
 language model; or .bin files, with rows that describe them.
 
-    items ─shards of 64─> worker ─each item─> OUT/staging/SHARD/ITEM.{bin,json} ─whole shard─> OUT/part-N.parquet
+    items ─shards of 64─> worker ─each item─> OUT/staging/SHARD/ITEM.json ─whole shard─> OUT/part-N.parquet
 
-An item is done when its .json stands in the staging folder, under its name at once and whole; a shard, when its Parquet
-does. So a worker that is killed loses the item in its hands and nothing else: whoever takes its shard over, in this run
-or the next, goes on behind the last finished item. OUT/log has a line for each item that was really computed.
+An item is done when its row stands in the staging folder, whole; a shard, when its Parquet does. So a worker that is
+killed loses the item in its hands and nothing else: whoever takes its shard over, in this run or the next, goes on
+behind the last finished item. OUT/log has a line for each item that was really computed.
 """
 
 from __future__ import annotations
@@ -115,6 +115,7 @@ class ShardWorker:
         mine = job.items[first : first + job.shard]
         if not job.part(number).is_file():
             staging = job.out / "staging" / f"{number:05d}"
+            staging.mkdir(parents=True, exist_ok=True)
             rows = [self._item(staging, *work) for work in mine]
             self._write(number, rows)
             shutil.rmtree(staging, ignore_errors=True)
@@ -123,27 +124,20 @@ class ShardWorker:
     def _item(self, staging: Path, set_name: str, item: Item, crop: int | None) -> Record:
         """One item's row, computed or as an earlier worker left it."""
         done = staging / f"{flat_name(f'{set_name}/{item.name}')}.json"
-        target = done.with_suffix(".bin")
-        if self._job.keep == "bin":
-            target = self._job.out / "files" / flat_name(set_name) / f"{flat_name(item.name)}.bin"
-        if done.is_file():
+        # No sync of what is soon deleted: a row that a power failure has torn is no JSON, and is computed again.
+        with contextlib.suppress(FileNotFoundError, ValueError):
             row: Record = json.loads(done.read_text(encoding="utf-8"))
-        else:
-            with self._log.open("a", encoding="utf-8") as log:
-                row = self._compute(set_name, item, crop, target)
-                with writing(str(done), force=True) as file:
-                    file.write(json.dumps(row).encode())
-                log.write(json.dumps({"set": set_name, "item": item.name, "time": time.time()}) + "\n")
-        if self._job.keep == "parquet" and row["skipped"] is None:
-            indices = self._system.indices(target.read_bytes())
-            assert indices is not None
-            row |= {"indices": indices.ravel().tolist(), "shape": list(indices.shape)}
+            return row
+        with self._log.open("a", encoding="utf-8") as log:
+            row = self._compute(set_name, item, crop)
+            done.write_text(json.dumps(row), encoding="utf-8")
+            log.write(json.dumps({"set": set_name, "item": item.name, "time": time.time()}) + "\n")
         return row
 
-    def _compute(self, set_name: str, item: Item, crop: int | None, target: Path) -> Record:
-        name, path, (size,) = self._job.model
+    def _compute(self, set_name: str, item: Item, crop: int | None) -> Record:
+        name, _, (size,) = self._job.model
         row: Record = {
-            "set": set_name, "item": item.name, "model": name, "model_id": cards.find(path).model_id.hex(),
+            "set": set_name, "item": item.name, "model": name, "model_id": self._system.model.card.model_id.hex(),
             "codebook_size": size, "num_codes": self._system.num_codes, "skipped": None,
         }  # fmt: skip
         try:
@@ -153,8 +147,14 @@ class ShardWorker:
         except (CodecError, OSError) as error:
             return row | {"skipped": " ".join(str(error).split())}
         data = self._system.compress(signal)
-        with writing(str(target), force=True) as file:
-            file.write(data)
+        if self._job.keep == "bin":
+            target = self._job.out / "files" / flat_name(set_name) / f"{flat_name(item.name)}.bin"
+            with writing(str(target), force=True) as file:
+                file.write(data)
+        else:
+            indices = self._system.indices(data)
+            assert indices is not None
+            row |= {"indices": indices.ravel().tolist(), "shape": list(indices.shape)}
         row |= {"signal": list(signal.shape), "bytes": len(data), "payload_bytes": self._system.payload(data)}
         if self._metrics:
             decoded = self._system.decompress(data, len(signal))
@@ -194,7 +194,8 @@ def run_job(job: Job, workers: int, address: str | None = None) -> None:
         todo = [number for number in range(job.num_shards) if not job.part(number).is_file()]
         sizes = [len(job.items[n * job.shard : (n + 1) * job.shard]) for n in todo]
         with tqdm(total=len(job.items), initial=len(job.items) - sum(sizes), unit="item", disable=None) as bar:
-            for done in _here(job, todo) if workers == 0 else _through_ray(job, todo, workers, address):
+            alone = workers == 0 or (address is None and len(todo) == 1)  # Ray takes seconds to start
+            for done in _here(job, todo) if alone else _through_ray(job, todo, workers, address):
                 bar.update(done["items"])
         with contextlib.suppress(OSError):
             (job.out / "staging").rmdir()

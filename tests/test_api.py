@@ -70,6 +70,28 @@ def test_a_model_of_ones_own(tmp_path: Path) -> None:
         codec.decompress(codec.compress(wav(tones(500))), mine)
 
 
+def test_a_model_may_be_loaded_or_named_or_a_path(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recording, loaded = wav(tones(500)), codec.load("speech-fsp")
+    card = models / "speech-fsp.json"
+    monkeypatch.chdir(models)
+    data = codec.compress(recording, 256, loaded)
+    back = codec.decompress(data)
+    for model in ("speech-fsp", str(card), card, Path("speech-fsp.json"), Path("speech-fsp")):
+        assert codec.compress(recording, 256, model) == data
+        assert codec.decompress(data, model) == back
+        assert codec.load(model).card == loaded.card
+    assert codec.load(loaded) is loaded
+    for function in (codec.compress, codec.decompress):
+        with pytest.raises(TypeError, match="a name or the path of a card, not int"):
+            function(recording if function is codec.compress else data, model=5)
+        with pytest.raises(ModelError, match="no model nonesuch"):
+            function(recording if function is codec.compress else data, model="nonesuch")
+    with pytest.raises(ModelError, match="image-fsp codes image, not speech"):
+        codec.compress(recording, model="image-fsp")
+    with pytest.raises(ModelError, match=r"needs model .* here are image-fsp"):
+        codec.decompress(data, model="image-fsp")
+
+
 def test_wrong_arguments(speech_model: Model) -> None:
     with pytest.raises(ModelError, match="codes speech, not image"):
         codec.compress(picture(gradient(4, 4)), model=speech_model)

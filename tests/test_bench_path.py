@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,3 +57,14 @@ def test_media_have_the_lengths_they_are_named_by(tmp_path: Path, root: Path) ->
     for name in ("0.1 MP", "1 MP"):
         width, height = Image.open(io.BytesIO(made[name].read_bytes())).size
         assert width * height / 1e6 == pytest.approx(float(name.split()[0]), rel=0.01)
+
+
+def test_a_command_is_measured_alone(tmp_path: Path) -> None:
+    small, large = (
+        bench_path.spend(["-c", f"x = bytearray({size}); x[::4096] = x[1::4096]"], tmp_path, tmp_path, 1)
+        for size in (1 << 12, 1 << 27)
+    )
+    assert 120 < large.peak_mib - small.peak_mib < 140
+    assert large.cpu_s > 0
+    with pytest.raises(subprocess.CalledProcessError):
+        bench_path.spend(["-c", "raise SystemExit(3)"], tmp_path, tmp_path, 1)

@@ -151,6 +151,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "no sizes": (spoil_card("num_codes", 5), "not a model card"),
     "no configuration": (spoil_card("config", "xyz"), "not a model card"),
     "an empty configuration": (spoil_card("config", {}), "not a model card"),
+    "no figures": (spoil_card("results", {"set": {"1024": {"STOI": "good"}}}), "results are not readable"),
     "other sizes": (spoil_card("num_codes", {"512": 512}), "other codebook sizes"),
 }
 
@@ -162,6 +163,28 @@ def test_a_damaged_model_is_refused_by_its_path(copied: Path, name: str) -> None
     with pytest.raises(ModelError, match=message) as error:
         coding.load(cards.find(str(copied / "speech-fsp.json")))
     assert str(error.value).startswith(str(copied / "speech-fsp"))
+
+
+@pytest.mark.parametrize(
+    "name", ["no JSON", "no text", "a list", "no hex", "no sizes", "no configuration", "no figures"]
+)
+def test_a_damaged_card_is_named_once_and_the_others_work(
+    copied: Path, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cards, "MODELS_FOLDER", copied)
+    image = cards.find("image-fsp")
+    spoil, message = DAMAGE[name]
+    spoil(copied)
+    for _ in range(2):
+        assert [card.name for card in cards.list_cards()] == ["image-fsp"]
+        assert cards.find(medium="image") == cards.find("image-fsp") == cards.find(model_id=image.model_id) == image
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert message in caplog.text
+    assert str(copied / "speech-fsp.json") in caplog.text
+    with pytest.raises(ModelError, match=message):
+        cards.find("speech-fsp")
+    with pytest.raises(ModelError, match="no speech model; here are image-fsp"):
+        cards.find(medium="speech")
 
 
 @pytest.mark.parametrize("change", [{"bottleneck": "nonesuch"}, {"options": {"nonesuch": 1}}, {"medium": "video"}])

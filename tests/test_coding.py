@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import gradient, tones
+from conftest import gradient, picture, tones
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from codec import coding
 from codec.bitstream import Limits, Reader, scan, unpack
 from codec.coding import Model
 from codec.errors import BitstreamError, MediaError, ModelError
-from codec.media import load_audio, load_image, resample
+from codec.media import Picture, load_audio, load_image, resample
 from codec.model import PRESETS, Codec, CodecConfig, build
 from codec.nets import blocks
 from codec.windows import windows
@@ -253,6 +253,24 @@ def test_without_context_the_strips_show(image_model: Model) -> None:
     pixels = gradient(8 * ROWS * 5, 40)
     indices = unpack(encode_image(pixels, image_model), image_model.tables[SIZE])[1]
     assert not np.array_equal(indices, image_indices(pixels, image_model))
+
+
+@pytest.mark.usefixtures("small_windows")
+@pytest.mark.parametrize("size", [(203, 99), (64, 200), (7, 9)])
+def test_a_file_read_in_any_strips_gives_the_same_bytes(
+    image_model: Model, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = gradient(*size)
+    expected = encode_image(pixels, image_model)
+    for rows in (1, 5, 64):
+        monkeypatch.setattr("codec.media.STRIP_PIXELS", rows * size[1])
+        out = io.BytesIO()
+        coding.compress_image(Picture(io.BytesIO(picture(pixels))), out, image_model, SIZE)
+        assert out.getvalue() == expected
+    strips = list(coding.image_strips(Reader(io.BytesIO(expected)), image_model))
+    whole = coding.decompress_image(Reader(io.BytesIO(expected)), image_model)
+    assert np.array_equal(np.concatenate(strips), whole)
+    assert len(strips) > 1 or size[0] < 64
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (7, 9)])

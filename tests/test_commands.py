@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ import soundfile
 from conftest import export, gradient, picture, tiny_codec, tones, wav
 from PIL import Image
 
-from codec import cards, coding, commands, files
+from codec import cards, coding, commands, files, media, png
 from codec.bitstream import FIRST_CHUNK
 
 pytestmark = pytest.mark.usefixtures("models")
@@ -604,6 +605,30 @@ def test_a_suffix_that_does_not_fit_lists_those_that_do(
     assert listing(tmp_path) == before
 
 
+def test_the_pixels_of_a_png_are_never_all_in_memory(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy's buffers, which tracemalloc sees, both ways; the same picture read whole is the negative control."""
+    pixels = np.tile(gradient(600, 600), (2, 1, 1))
+    monkeypatch.setattr(media, "MAX_IN_MEMORY", 1 << 18)
+    monkeypatch.setattr(media, "STRIP_PIXELS", 1 << 16)
+    monkeypatch.setattr(png, "PIXELS_AT_ONCE", 1 << 13)
+    monkeypatch.setattr(coding, "POSITIONS_PER_STRIP", {"cpu": 1 << 9, "cuda": 1 << 9})
+    (tmp_path / "in.png").write_bytes(picture(pixels))
+    packed, back = tmp_path / "o.bin", tmp_path / "o.png"
+    assert run("compress", tmp_path / "in.png", packed).code == 0  # what is loaded once and kept
+
+    def peak(work: Callable[[], object]) -> int:
+        tracemalloc.start()
+        try:
+            work()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(lambda: run("compress", tmp_path / "in.png", packed, "-f")) < pixels.nbytes
+    assert peak(lambda: run("decompress", packed, back)) < pixels.nbytes
+    assert peak(lambda: media.load_image(io.BytesIO(back.read_bytes()))) > pixels.nbytes
+
+
 @pytest.mark.parametrize("suffix", ["PNG", "jpg", "webp", "tiff", "bmp"])
 def test_the_suffix_chooses_the_format(run: Run, packed: dict[str, Path], tmp_path: Path, suffix: str) -> None:
     assert run("decompress", packed["image"], tmp_path / f"out.{suffix}").code == 0
@@ -618,10 +643,26 @@ def test_models_are_listed(run: Run) -> None:
     assert [line.split()[0] for line in result.out.splitlines()] == ["image-fsp", "speech-fsp"]
 
 
-def test_listing_damaged_models_is_one_line(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "x.json").write_text("{}")
-    monkeypatch.setattr(cards, "MODELS_FOLDER", tmp_path)
-    assert run("compress", "--list-models").code == 3
+def test_a_damaged_model_is_a_line_and_the_others_go_on(
+    run: Run, models: Path, speech: Path, packed: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(models, tmp_path / "models"))
+    (folder / "broken.json").write_text("{}")
+    monkeypatch.setattr(cards, "MODELS_FOLDER", folder)
+    listed = run("compress", "--list-models")
+    assert listed.code == 0
+    assert [line.split()[0] for line in listed.out.splitlines()] == ["image-fsp", "speech-fsp"]
+    assert f"{folder / 'broken.json'}: not a model card" in listed.err
+    assert listed.err.count("\n") == 1
+    (folder / "broken.json").write_text("[]")  # other damage: what was said is not said again in a process
+    packing = run("compress", speech, tmp_path / "o.bin")
+    assert packing.code == 0
+    assert packing.err.startswith("WARNING: ")
+    assert packing.err.count("broken.json: not a model card") == 1
+    assert run("info", packed["speech"]).code == 0
+    refused = run("compress", speech, tmp_path / "p.bin", "-m", "broken")
+    assert refused.code == 3
+    assert "broken.json: not a model card" in refused.err
 
 
 @pytest.mark.parametrize("command", sorted(MAINS))
@@ -637,7 +678,7 @@ def test_info_describes_without_a_model(run: Run, packed: dict[str, Path], monke
     assert (speech["duration_s"], speech["sample_rate"], speech["model"]) == (0.25, 16000, "speech-fsp")
     assert (image["width"], image["height"], image["tokens"]) == (30, 21, 12)
     assert image["bytes"] == packed["image"].stat().st_size
-    monkeypatch.setattr(cards, "list_cards", lambda: cards.read_card(Path("damaged")))
+    monkeypatch.setattr(cards, "list_cards", list)
     assert json.loads(run("info", "--json", packed["image"]).out)["model"] is None
 
 

@@ -89,6 +89,37 @@ def test_an_interrupted_job_repeats_no_finished_item(
     assert len(list(read_parts(out))) == 11
 
 
+def test_a_row_that_a_power_failure_tore_is_computed_again(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    words = ["image-fsp", "--data", str(media), "--out", str(out), "--workers", "0", "--first", "3"]
+    monkeypatch.setattr(bulk.ShardWorker, "_write", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(words)
+    staged = sorted((out / "staging/00000").iterdir())
+    assert [file.suffix for file in staged] == [".json"] * 3
+    staged[0].write_bytes(b"")
+    staged[1].write_text(staged[1].read_text()[:-9])
+    monkeypatch.undo()
+    assert main(words) == 0
+    assert logged(out) == {"00.png": 2, "01.png": 2, "02.png": 1}
+    assert main([*words[:4], str(tmp_path / "again"), *words[5:]]) == 0
+    assert list(read_parts(out)) == list(read_parts(tmp_path / "again"))
+
+
+def test_a_single_shard_is_not_worth_a_cluster(media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(bulk, "_through_ray", lambda _, todo, *__: asked.append(todo) or iter(()))
+    words = ["image-fsp", "--data", str(media), "--workers", "2", "--out"]
+    assert main([*words, str(tmp_path / "one"), "--shard", "11"]) == 0
+    assert len(list(read_parts(tmp_path / "one"))) == 11
+    assert not asked
+    main([*words, str(tmp_path / "two"), "--shard", "6"])
+    main([*words, str(tmp_path / "far"), "--shard", "11", "--address", "host:1"])
+    assert asked == [[0, 1], [0]]
+
+
 def test_two_jobs_and_another_job_in_one_folder_are_refused(
     media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

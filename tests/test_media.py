@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import random
@@ -16,8 +17,20 @@ import soundfile
 from conftest import gradient, picture, tones, wav
 from PIL import Image
 
+from codec import media, png
 from codec.errors import MediaError
-from codec.media import AUDIO_SUFFIXES, AudioReader, AudioWriter, detect, load_audio, load_image, resample, save_image
+from codec.media import (
+    AUDIO_SUFFIXES,
+    AudioReader,
+    AudioWriter,
+    ImageWriter,
+    Picture,
+    detect,
+    load_audio,
+    load_image,
+    resample,
+    save_image,
+)
 
 GREY = Image.new("L", (5, 4), 100)
 RED = Image.new("RGB", (5, 4), (200, 30, 40))
@@ -274,6 +287,73 @@ def test_pictures_are_written_without_loss(suffix: str) -> None:
     file = io.BytesIO()
     save_image(file, gradient(9, 7), suffix)
     assert np.array_equal(load_image(file), gradient(9, 7))
+
+
+@pytest.mark.parametrize("name", sorted(PICTURES))
+def test_a_picture_is_the_same_in_strips(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a row each, from a temporary file; what is said of it is said once."""
+    data = PICTURES[name][0]()
+    whole, notices = load_image(io.BytesIO(data)), list(caplog.messages)
+    caplog.clear()
+    monkeypatch.setattr(media, "STRIP_PIXELS", 5)
+    monkeypatch.setattr(media, "MAX_IN_MEMORY", 1)
+    found = Picture(io.BytesIO(data))
+    assert (found.height, found.width) == (4, 5)
+    for _ in range(2):
+        strips = list(found.strips())
+        assert [strip.shape for strip in strips] == [(1, 5, 3)] * 4
+        assert np.array_equal(np.concatenate(strips), whole)
+    assert caplog.messages == notices
+
+
+def test_a_full_disk_is_not_a_damaged_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.SpooledTemporaryFile.write", full)
+    with pytest.raises(OSError, match="No space left"):
+        Picture(io.BytesIO(picture(gradient(9, 7))))
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "jpg", "webp"])
+@pytest.mark.parametrize("rows", [1, 4, 9])
+def test_a_picture_written_in_strips_is_the_one_written_whole(suffix: str, rows: int) -> None:
+    pixels, whole, file = gradient(9, 7), io.BytesIO(), io.BytesIO()
+    save_image(whole, pixels, suffix)
+    writer = ImageWriter(file, 9, 7, suffix)
+    for top in range(0, 9, rows):
+        writer.write(pixels[top : top + rows])
+    writer.close()
+    assert np.array_equal(load_image(file), load_image(whole))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (131, 67)])
+@pytest.mark.parametrize("kind", ["detail", "noise", "flat", "full range"])
+def test_a_png_is_what_pillow_reads(size: tuple[int, int], kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written with little at once, so that rows meet across its pieces."""
+    monkeypatch.setattr(png, "PIXELS_AT_ONCE", 150)
+    random = np.random.default_rng(0)
+    pixels = {
+        "detail": gradient(*size),
+        "noise": random.integers(0, 256, (*size, 3)).astype(np.uint8),
+        "flat": np.full((*size, 3), 200, np.uint8),
+        "full range": (random.integers(0, 2, (*size, 3)) * 255).astype(np.uint8),
+    }[kind]
+    file = io.BytesIO()
+    save_image(file, pixels)
+    with Image.open(file) as image:
+        image.verify()  # the CRC-32 of every chunk
+    with Image.open(file) as image:
+        assert np.array_equal(np.asarray(image), pixels)
+
+
+def test_a_png_is_about_as_small_as_pillows(real: Callable[[str, int], bytes]) -> None:
+    pixels, ours, theirs = load_image(io.BytesIO(real("image-kodak-00.tar", 0))), io.BytesIO(), io.BytesIO()
+    save_image(ours, pixels)
+    Image.fromarray(pixels).save(theirs, "PNG", compress_type=zlib.Z_RLE)
+    assert len(ours.getvalue()) < 1.01 * len(theirs.getvalue())
 
 
 def test_an_unknown_picture_suffix_lists_the_known() -> None:

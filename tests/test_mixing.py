@@ -19,6 +19,7 @@ from codec.entropy import NO_TABLES, Prior, Tables, decode_indices, encode_indic
 from codec.errors import BitstreamError
 
 Array = NDArray[np.int64]
+PLAIN = mixing.code
 LEVELS = [(2,), (7, 5, 5), (4, 4, 4, 2, 2), (3, 2), (50,), (16, 4), (1000,)]
 SPEECH_OFFSETS = [(0, -1), (0, -2), (0, -3)]
 IMAGE_OFFSETS = [(0, -1), (1, 0), (1, -1), (1, 1), (2, 3), (0, -5)]
@@ -78,6 +79,29 @@ def encode(indices: Array, prior: Prior, columns: int) -> bytes:
     data = mixing.encode(indices, prior, columns, 10**6)
     assert data is not None
     return data
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loaded() -> None:
+    """The compiled twin, which a new process does without at first."""
+    mixing._coder()
+
+
+def test_a_process_begins_with_the_plain_twin_and_soon_leaves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    prior, indices = random_prior(1, (7, 5, 5), False), np.arange(300) * 7 % 175
+    expected, used = encode(indices, prior, 300), []
+    monkeypatch.setattr(mixing, "code", lambda *words: used.append("plain") or PLAIN(*words))
+    monkeypatch.setattr(mixing, "_coder", lambda: lambda *words: used.append("compiled") or PLAIN(*words))
+    monkeypatch.setattr(mixing, "_coded_plainly", 0)
+    encode(indices, prior, 300)
+    assert used == ["compiled"]  # it is loaded already
+    monkeypatch.setattr(mixing, "COMPILED", "nonesuch")
+    monkeypatch.setattr(mixing, "PLAIN_POSITIONS", 800)
+    assert encode(indices, prior, 300) == expected
+    assert np.array_equal(mixing.decode(expected, 300, prior, 300), indices)
+    assert encode(indices, prior, 300) == expected
+    assert used == ["compiled", "plain", "plain", "compiled"]
 
 
 def test_the_compiled_twin_is_the_one_in_use() -> None:

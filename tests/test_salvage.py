@@ -115,6 +115,50 @@ def test_several_damages(hits: list[tuple[int, int]], size: int) -> None:
             assert np.array_equal(decoded[..., part], indices[..., part])
 
 
+def repeated(data: bytes, first: int, count: int = 1, times: int = 1) -> bytes:
+    """With some data chunks in a row there again, right behind themselves."""
+    chunks = places(data)[1:-1]
+    start, stop = chunks[first][0], chunks[first + count - 1][1]
+    return data[:stop] + data[start:stop] * times + data[stop:]
+
+
+@pytest.mark.parametrize(
+    ("first", "count", "times"), [(0, 1, 1), (4, 1, 1), (9, 1, 1), (3, 2, 1), (0, 5, 1), (2, 1, 3)]
+)
+def test_a_chunk_that_is_there_twice_counts_once(
+    first: int, count: int, times: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, indices = chunked(950, 100)
+    decoded, found = salvage(repeated(data, first, count, times))
+    assert np.array_equal(decoded, indices)
+    assert (found.gaps, found.complete) == ([], True)
+    assert "there twice" in caplog.text
+    with pytest.raises(BitstreamError, match="should hold 950"):
+        unpack(repeated(data, first, count, times))
+
+
+def test_silence_repeats_itself_honestly(caplog: pytest.LogCaptureFixture) -> None:
+    """Equal chunks of a sound file stay; one too many among them goes; and what could be in two places is refused."""
+    indices = skewed((1, 1, 1000), 50, 3)
+    indices[..., 200:500] = 7
+    data = write_in_splits(SPEECH, indices, 16000, NO_TABLES, list(range(100, 1000, 100)))
+    assert np.array_equal(salvage(data)[0], indices)
+    assert not caplog.records
+    assert np.array_equal(salvage(repeated(data, 3))[0], indices)
+    with pytest.raises(BitstreamError, match="index checksum does not match"):
+        salvage(repeated(data, 8))
+
+
+def test_a_foreign_chunk_is_no_repeat() -> None:
+    """Negative control: as many positions too many, of another content."""
+    data, indices = chunked()
+    other = write_in_splits(SPEECH, (indices + 1) % 50, 16000, NO_TABLES, list(range(100, 1000, 100)))
+    start, stop = places(other)[3]
+    at = places(data)[5][0]
+    with pytest.raises(BitstreamError, match="index checksum does not match"):
+        salvage(data[:at] + other[start:stop] + data[at:])
+
+
 def uneven() -> tuple[bytes, Array]:
     """Chunks of very unequal bytes, as of pauses and speech: their bytes do not tell how long they are."""
     indices = skewed((1, 1, 1000), 50, 3)

@@ -21,6 +21,7 @@ Shapes: n positions, D digits of an index, J neighbours, E features of an embedd
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -45,6 +46,7 @@ MAX_WEIGHT = 32767
 MAX_HIDDEN = 64  # units: HIGHEST * MAX_WEIGHT * MAX_HIDDEN is still below 2**31
 SPEED_BITS = 8
 MAX_CODES = 1 << 16
+PLAIN_POSITIONS = 2048  # the plain twin codes them in half the time that numba takes to load
 FIRST_EXP = 1 << 40
 NEXT_EXP = 1095225038176  # round(2**40 * exp(-1 / 256))
 
@@ -69,6 +71,7 @@ def prices() -> Ints:
     return np.round(-256 * np.log2(squash() / (1 << BIT_BITS))).astype(np.int64)
 
 
+COMPILED = "codec.entropy._compiled"
 NO_CHOICE = (np.empty((0, 0, 0), np.int64), np.empty((0, 0), np.int64), np.empty(0, np.int64))
 
 
@@ -251,7 +254,7 @@ def encode(indices: Ints, prior: Prior, columns: int, max_bytes: int) -> bytes |
     digits = prior.to_digits(indices)
     capacity = max_bytes // 2
     words = np.zeros(capacity + 1, np.int64)
-    count, low, width = _coder()(False, digits, *NO_CHOICE, columns, words, capacity, 0, FULL, *prior.tables)
+    count, low, width = _run(False, digits, *NO_CHOICE, columns, words, capacity, 0, FULL, *prior.tables)
     if count < 0:
         return None
     last_word, num_bytes = shortest_tail(low, width)
@@ -274,7 +277,7 @@ def decode(data: bytes, count: int, prior: Prior, columns: int) -> Ints:
     window = int(words[0]) << 32 | int(words[1]) << 16 | int(words[2])
     digits = np.zeros((count, len(prior.levels)), np.int64)
     capacity = len(data) // 2
-    taken, code, width = _coder()(True, digits, *NO_CHOICE, columns, words[3:], capacity, window, FULL, *prior.tables)
+    taken, code, width = _run(True, digits, *NO_CHOICE, columns, words[3:], capacity, window, FULL, *prior.tables)
     if taken < 0:
         raise BitstreamError("entropy-coded data end too early: damaged, or made for another model")
     window = int(words[taken]) << 32 | int(words[taken + 1]) << 16 | int(words[taken + 2])
@@ -303,7 +306,7 @@ def choose(options: Ints, penalties: Ints, prior: Prior, columns: int) -> Ints:
     chosen = digits[:, 0].copy()
     room = 2 * chosen.size * 16 + 1  # more than any indices take
     words = np.zeros(room, np.int64)
-    _coder()(False, chosen, digits, penalties.astype(np.int64), prices(), columns, words, room, 0, FULL, *prior.tables)
+    _run(False, chosen, digits, penalties.astype(np.int64), prices(), columns, words, room, 0, FULL, *prior.tables)
     return prior.to_indices(chosen)
 
 
@@ -410,6 +413,19 @@ def code(
         target = embedding[starts + place].astype(np.int64).sum(0) << SPEED_BITS
         trend += (target - trend) >> speeds[:, None]
     return num_words, low, width
+
+
+_coded_plainly = 0  # positions, in this process
+
+
+def _run(decoding: bool, positions: Ints, options: Ints, *rest: Any) -> tuple[int, int, int]:
+    """`code` for the first few positions of a process, which then is done before numba would be loaded; or its twin."""
+    global _coded_plainly
+    count = len(positions) * (1 + options.shape[1])
+    if COMPILED not in sys.modules and _coded_plainly + count <= PLAIN_POSITIONS:
+        _coded_plainly += count
+        return code(decoding, positions, options, *rest)
+    return _coder()(decoding, positions, options, *rest)
 
 
 @cache

@@ -2,8 +2,8 @@
 
     speed     each stage in CPU seconds per unit (minute of speech, megapixel), times real time or megapixel/s, and the
               share of the machine's own matrix product that the nets reach
-    startup   seconds until the command is done, for what takes no time itself
-    scaling   seconds per unit and peak memory as the work grows, each in a process of its own
+    startup   seconds until a command is done, for what takes no time itself
+    scaling   seconds and peak memory of whole commands as the work grows
 
 The media are real, joined or tiled to the lengths that are wanted. `--against TREE` runs another checkout in turn with
 this one, file by file, and compares bytes and decoded signals. CPU seconds are those of the process, which a busy
@@ -19,13 +19,13 @@ import io
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,9 +38,20 @@ MEGAPIXELS = {"speed": (0.4, 12), "scaling": (0.1, 1, 12, 50)}
 STARTS = {
     "import torch": ("-c", "import torch"),
     "--help": ("-m", "codec.compress", "--help"),
+    "codec.load": ("-c", "import codec; codec.load('speech-fsp')"),
     "compress 1 s": ("-m", "codec.compress", "-qf", "one.wav", "one.bin"),
     "decompress 1 s": ("-m", "codec.decompress", "-qf", "one.bin", "again.wav"),
+    "compress 256^2": ("-m", "codec.compress", "-qf", "one.bmp", "one.bmp.bin"),
+    "decompress 256^2": ("-m", "codec.decompress", "-qf", "one.bmp.bin", "again.png"),
 }
+# A process's peak begins with that of the one that started it, so a small one starts the measured command.
+LAUNCHER = """
+import os, sys, time
+start, quiet = time.perf_counter(), [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+_, status, used = os.wait4(os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=quiet), 0)
+seconds = used.ru_utime + used.ru_stime, time.perf_counter() - start
+print(os.waitstatus_to_exitcode(status), *seconds, used.ru_maxrss / 1024)
+"""
 STAGES = ("read", "encoder", "nearest code", "coder", "decoder", "write", "rest")
 
 
@@ -202,7 +213,6 @@ def worker(name: str, preset: str, threads: int) -> None:
     print(json.dumps(answer), flush=True)
     for line in sys.stdin:
         found = once(model, Path(line.strip()).read_bytes(), spent)
-        found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps(found), flush=True)
 
 
@@ -323,45 +333,74 @@ def show(label: str, row: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a command took."""
+
+    cpu_s: float
+    clock_s: float
+    peak_mib: float
+
+
+def spend(arguments: Iterable[object], folder: Path, tree: Path, threads: int) -> Spent:
+    """Runs Python with these arguments, on a checkout's packages. Raises CalledProcessError."""
+    environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, *map(str, arguments)]
+    launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER, *command]
+    done = subprocess.run(launcher, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    code, cpu_s, clock_s, peak_mib = map(float, done.stdout.split())
+    if code:
+        raise subprocess.CalledProcessError(int(code), command)
+    return Spent(cpu_s, clock_s, peak_mib)
+
+
 def startup(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """CPU and clock seconds of whole commands, the least of the turns."""
-    made = make_media(options.data, folder, (1,), ())
-    made["1 s"].rename(folder / "one.wav")
+    """Medians over the turns; with `--against`, of the ratio other / this of neighbouring turns, too."""
+    made = make_media(options.data, folder, (1,), (256 * 256 / 1e6,))
+    for path in made.values():
+        path.rename(folder / f"one{path.suffix}")
     rows = {}
     for label, arguments in STARTS.items():
-        found = []
-        for _ in range(options.turns):
-            environment = os.environ | {"PYTHONPATH": str(options.against or ROOT)}
-            before, clock = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-            command = [sys.executable, *arguments]
-            subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, check=True)
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            found.append((cpu_s, time.perf_counter() - clock))
-        rows[label] = {"cpu_s": min(cpu for cpu, _ in found), "clock_s": min(clock for _, clock in found)}
-        print(f"{label:16} {rows[label]['cpu_s']:6.2f} CPU s {rows[label]['clock_s']:6.2f} s", flush=True)
+        trees = [tree for tree in (ROOT, options.against) if tree]
+        turns = [[spend(arguments, folder, tree, options.threads) for tree in trees] for _ in range(options.turns)]
+        rows[label] = row = {name: median(getattr(turn[0], name) for turn in turns) for name in Spent.__slots__}
+        ratio = ""
+        if options.against:
+            row["other_cpu"] = median(turn[1].cpu_s / turn[0].cpu_s for turn in turns)
+            row["other_peak"] = median(turn[1].peak_mib / turn[0].peak_mib for turn in turns)
+            ratio = f"; the other takes {row['other_cpu']:.2f} x the CPU time and {row['other_peak']:.2f} x the memory"
+        print(
+            f"{label:16} {row['cpu_s']:6.2f} CPU s {row['clock_s']:6.2f} s {row['peak_mib']:6.0f} MiB{ratio}",
+            flush=True,
+        )
     return rows
 
 
 def scaling(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """CPU seconds per unit and peak memory, in a new process for each file."""
+    """CPU seconds per unit, less the start as the smallest file has it, and peak memory of both commands."""
     made = make_media(options.data, folder, SPEECH_S["scaling"], MEGAPIXELS["scaling"])
     rows: dict[str, Any] = {}
     for name in options.models:
+        least: dict[str, float] = {}
         for label, path in made.items():
             if label.endswith("MP") == name.startswith("speech"):
                 continue
-            single = Worker(options.against or ROOT, name, options.presets[0], options.threads)
-            found = single.measure(path)
-            single.close()
-            units = found["units"] / (60 if label.endswith(" s") else 1e6)
-            row = {way: found[way]["cpu_s"] / units for way in ("compress", "decompress")}
-            rows[f"{name} {label}"] = row | {"peak_mib": found["peak_mib"], "load": os.getloadavg()[0]}
-            print(
-                f"{name:12} {label:8} compress {row['compress']:7.3f}, decompress {row['decompress']:7.3f} CPU s a "
-                f"{'minute' if label.endswith(' s') else 'megapixel'}, peak {found['peak_mib']:.0f} MiB",
-                flush=True,
+            seconds = label.endswith(" s")
+            units = float(label.split()[0]) / (60 if seconds else 1)
+            packed, restored = folder / "packed.bin", folder / f"restored.{'wav' if seconds else 'png'}"
+            row: dict[str, Any] = {"load": os.getloadavg()[0]}
+            for way, words in (("compress", (path, packed, "-m", name)), ("decompress", (packed, restored))):
+                module = ("-m", f"codec.{way}", "-qf")
+                spent = spend((*module, *words), folder, options.against or ROOT, options.threads)
+                least.setdefault(way, spent.cpu_s)
+                row[way] = dataclasses.asdict(spent) | {"cpu_s_per_unit": (spent.cpu_s - least[way]) / units}
+            rows[f"{name} {label}"] = row
+            shown = ", ".join(
+                f"{way} {row[way]['cpu_s_per_unit']:.3f} CPU s a {'minute' if seconds else 'megapixel'} in "
+                f"{row[way]['peak_mib']:.0f} MiB"
+                for way in ("compress", "decompress")
             )
+            print(f"{name:12} {label:8} {shown}", flush=True)
     return rows
 
 
