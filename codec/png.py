@@ -28,8 +28,8 @@ class PngWriter:
 
     Args:
         file: A binary file open for writing; it need not seek, and stays open.
-        height: NDArray[np.uint8].
-        width: NDArray[np.uint8].
+        height: Pixels.
+        width: Pixels.
     """
 
     def __init__(self, file: BinaryIO, height: int, width: int) -> None:
