@@ -120,7 +120,7 @@ def operations(model: Any) -> dict[str, float]:
     units = x.shape[-1] / RATE if speech else x[0, 0].numel()
     found = {}
     for name, net in (("encoder", lambda: codec.encoder(x)), ("decoder", lambda: codec.decoder(z, SIZE))):
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.enable_grad(), FlopCounterMode(display=False) as counter:  # which does not know fused layers
             net()
         found[name] = counter.get_total_flops() / units
     return found
