@@ -23,6 +23,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -183,10 +184,8 @@ def export(model: coding.Model, folder: Path, force: bool = False) -> list[Path]
 
 
 def _trace(graph: nn.Module, inputs: dict[str, tuple[Tensor, dict[int, Any]]], outputs: list[str]) -> Any:
-    try:
-        import onnxscript  # noqa: F401
-    except ImportError:
-        raise ModelError(HINT) from None
+    if find_spec("onnxscript") is None:  # torch.onnx imports it
+        raise ModelError(HINT)
     with torch.enable_grad(), _quiet():
         return torch.onnx.export(
             graph.eval(),
