@@ -6,9 +6,10 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from codec.model import PRESETS, Codec, CodecConfig, build
-from codec.nets.blocks import SizeEmbedding, run, stream
+from codec.nets.blocks import POSITIONS_AT_ONCE, ConvNeXt, SizeEmbedding, linear, run, stream
 from codec.nets.image import ImageConfig
 from codec.nets.speech import STFT, SpeechConfig, reflect_index
 
@@ -32,10 +33,10 @@ def test_the_stft_gives_the_signal_back_to_its_very_edges(n_fft: int, hop: int) 
     stft = STFT(n_fft, hop)
     x = torch.randn(2, 10 * hop, generator=torch.Generator().manual_seed(0))
     spectrum = stft.analyse(x)
-    assert spectrum.shape == (2, 10, n_fft // 2 + 1)
-    assert torch.allclose(stft.synthesise(spectrum), x, atol=1e-4)
+    assert all(part.shape == (2, 10, n_fft // 2 + 1) for part in spectrum)
+    assert torch.allclose(stft.synthesise(*spectrum), x, atol=1e-4)
     stft.margin -= 1  # negative control: a trim that is one sample off
-    assert not torch.allclose(stft.synthesise(spectrum), x, atol=1e-4)
+    assert not torch.allclose(stft.synthesise(*spectrum), x, atol=1e-4)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 50])
@@ -93,6 +94,41 @@ def test_a_picture_in_strips_is_the_whole_and_needs_all_that_its_layers_reach(pr
         count = 1 + sum(PRESETS["image"][preset].encoder_depths) + 2 + sum(PRESETS["image"][preset].decoder_depths)
         assert sum(layer.reach > 0 for layers, _, _ in cases for layer in layers) == count
         assert list(stream(cases[0][0], [])) == []
+
+
+@pytest.mark.parametrize("width", [24, 160, 256])
+def test_one_pass_of_a_linear_layer_and_its_gelu_is_the_two_whatever_the_rows_and_threads(width: int) -> None:
+    layer, x = torch.nn.Linear(width, 3 * width), torch.randn(1030, width, generator=torch.Generator().manual_seed(0))
+    plain = F.gelu(layer(x))
+    count = torch.get_num_threads()
+    with torch.inference_mode():
+        fused = linear(layer, x, gelu=True)
+        assert torch.allclose(fused, plain, atol=1e-5)
+        assert torch.allclose(linear(layer, x), layer(x), atol=1e-5)
+        assert not torch.allclose(F.gelu(layer(x), approximate="tanh"), plain, atol=1e-5)  # negative control
+        try:
+            for threads in (1, 2):
+                torch.set_num_threads(threads)
+                for rows in (2, 3, 31, 200, 1024):
+                    assert torch.equal(linear(layer, x[:rows], gelu=True), fused[:rows])
+        finally:
+            torch.set_num_threads(count)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, POSITIONS_AT_ONCE + 3), (2, 41, 30)])
+def test_a_block_without_gradients_is_the_block_and_leaves_its_input_alone(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    block = ConvNeXt(8, (7, 7), 0.5, conditioned=True)
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x, condition = torch.randn(*shape, 8), torch.randn(shape[0], 64)
+    before = x.clone()
+    for rows in (slice(None), slice(1, 30)):
+        expected = block(x, condition, rows)
+        with torch.inference_mode():
+            assert torch.allclose(block(x, condition, rows), expected, atol=1e-4)
+            assert not torch.allclose(block(x, -condition, rows), expected, atol=1e-4) or not expected.numel()
+    assert torch.equal(x, before)
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 100), (1, 1, 0), (1, 100)])

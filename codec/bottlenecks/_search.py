@@ -70,6 +70,8 @@ def nearest(tokens: Tensor, codebook: Tensor, weights: Tensor | None = None, chu
         ValueError: A token, weight or code is not finite, or so large that its float32 square, if taken, overflows.
     """
     tokens, codebook = tokens.float(), codebook.float()
+    if torch.compiler.is_exporting():
+        return _in_one_product(tokens, codebook, weights)
     if chunk is None and tokens.device.type == "cpu" and _suits_tree(len(tokens), codebook):
         return _by_tree(tokens, codebook, weights)
     num_codes, dim = codebook.shape
@@ -107,6 +109,14 @@ def nearest(tokens: Tensor, codebook: Tensor, weights: Tensor | None = None, chu
                 rivals = ((tile * BLOCK + place) * width + block).clamp(max=num_codes - 1)
                 found.append(_settle(part[some], codebook, scale[some].expand_as(part[some]), rows[pairs], rivals))
     return torch.cat(found) if found else torch.zeros(0, dtype=torch.int64, device=tokens.device)
+
+
+def _in_one_product(tokens: Tensor, codebook: Tensor, weights: Tensor | None) -> Tensor:
+    """As `nearest`, but in float64 at once, for a graph that knows no data-dependent shapes."""
+    points, codes = tokens.double(), codebook.double()
+    scale = torch.ones_like(points) if weights is None else weights.double()
+    distances = scale @ codes.square().T - 2 * (scale * points) @ codes.T
+    return distances.argmin(1)
 
 
 def _suits_tree(num_tokens: int, codebook: Tensor) -> bool:

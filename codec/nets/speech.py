@@ -48,15 +48,15 @@ class STFT(nn.Module):
         self.margin = (n_fft - hop) // 2
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
-    def analyse(self, x: Tensor) -> Tensor:
-        """(B, T) with T a multiple of the hop -> (B, F, n_fft / 2 + 1) complex64."""
+    def analyse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T) with T a multiple of the hop -> real and imaginary part, each (B, F, n_fft / 2 + 1)."""
         padded = x[:, reflect_index(x.shape[1], self.margin, self.margin, x.device)]
-        spectrum: Tensor = torch.fft.rfft(padded.unfold(1, self.n_fft, self.hop) * self.window)
-        return spectrum
+        spectrum = torch.fft.rfft(padded.unfold(1, self.n_fft, self.hop) * self.window)
+        return spectrum.real, spectrum.imag
 
-    def synthesise(self, spectrum: Tensor) -> Tensor:
-        """(B, F, n_fft / 2 + 1) complex64 -> (B, F * hop)."""
-        frames = torch.fft.irfft(spectrum, self.n_fft) * self.window
+    def synthesise(self, real: Tensor, imaginary: Tensor) -> Tensor:
+        """Two (B, F, n_fft / 2 + 1) -> (B, F * hop)."""
+        frames = torch.fft.irfft(torch.complex(real, imaginary), self.n_fft) * self.window
         weight = self.window.square().expand(1, frames.shape[1], -1)
         length = frames.shape[1] * self.hop
         signal, envelope = self._overlap_add(frames), self._overlap_add(weight)
@@ -77,7 +77,9 @@ def reflect_index(length: int, before: int, after: int, device: torch.device) ->
     """Indices that pad by reflection, as often as needed: any padding of any length >= 1, where F.pad refuses."""
     position = torch.arange(-before, length + after, device=device)
     period = max(2 * (length - 1), 1)
-    position = position.remainder(period)
+    position = position.remainder(
+        torch.full_like(position, period)
+    )  # a tensor, since ONNX knows no symbolic number here
     return torch.minimum(position, period - position) if length > 1 else torch.zeros_like(position)
 
 
@@ -95,10 +97,9 @@ class SpeechEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            spectrum = self.stft.analyse(x[:, 0].float())
-            power = spectrum.real.square() + spectrum.imag.square()
-            compressed = spectrum * (power + 1e-8).pow(-0.35)  # |X|^-0.7, which leaves |X|^0.3
-            features = torch.cat([compressed.real, compressed.imag], -1)
+            real, imaginary = self.stft.analyse(x[:, 0].float())
+            gain = (real.square() + imaginary.square() + 1e-8).pow(-0.35)  # |X|^-0.7, which leaves |X|^0.3
+            features = torch.cat([real * gain, imaginary * gain], -1)
         h = self.norm_in(self.project(features))[:, None]
         h = self.norm_out(self.blocks(h)[:, 0])
         with torch.autocast(x.device.type, enabled=False):  # the latent is what gets quantised: float32
@@ -125,4 +126,4 @@ class SpeechDecoder(nn.Module):
         with torch.autocast(z_q.device.type, enabled=False):
             log_magnitude, phase = h.float().chunk(2, -1)
             magnitude = torch.exp(log_magnitude).clamp(max=1e2)
-            return self.stft.synthesise(torch.polar(magnitude, phase))[:, None]
+            return self.stft.synthesise(magnitude * phase.cos(), magnitude * phase.sin())[:, None]
