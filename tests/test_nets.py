@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from codec.model import PRESETS, Codec, CodecConfig, build
-from codec.nets.blocks import POSITIONS_AT_ONCE, ConvNeXt, SizeEmbedding, linear, run, stream
+from codec.nets.blocks import HIDDEN_AT_ONCE, ConvNeXt, SizeEmbedding, linear, run, stream
 from codec.nets.image import ImageConfig
 from codec.nets.speech import STFT, SpeechConfig, reflect_index
 
@@ -115,7 +115,7 @@ def test_one_pass_of_a_linear_layer_and_its_gelu_is_the_two_whatever_the_rows_an
             torch.set_num_threads(count)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, POSITIONS_AT_ONCE + 3), (2, 41, 30)])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, HIDDEN_AT_ONCE // 24 + 3), (2, 41, 30)])
 def test_a_block_without_gradients_is_the_block_and_leaves_its_input_alone(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     block = ConvNeXt(8, (7, 7), 0.5, conditioned=True)

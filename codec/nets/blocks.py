@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from codec.windows import windows
 
 CONDITION_WIDTH = 64
-POSITIONS_AT_ONCE = 1024  # of a perceptron on a CPU: its hidden layer stays in the second-level cache
+HIDDEN_AT_ONCE = 1 << 19  # values of a perceptron's hidden layer on a CPU: few for the caches, many for two threads
 ONEDNN = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 ALL = slice(None)
 
@@ -128,7 +128,8 @@ class ConvNeXt(nn.Module):
         film = None if self.film is None or condition is None else self.film(condition)
         if torch.is_grad_enabled() or x.device.type != "cpu":
             return self._perceptron(x, h, film)
-        for a, b in zip(*(torch.split(part.flatten(1, 2), POSITIONS_AT_ONCE, 1) for part in (x, h)), strict=True):
+        step = max(1, HIDDEN_AT_ONCE // self.expand.out_features)
+        for a, b in zip(*(torch.split(part.flatten(1, 2), step, 1) for part in (x, h)), strict=True):
             b.copy_(self._perceptron(a[:, None], b[:, None], film)[:, 0])  # where h was, the result is
         return h
 
