@@ -48,9 +48,7 @@ class Encoder(nn.Module):
     def __init__(self, codec: Codec) -> None:
         super().__init__()
         self.net, self.bottleneck = _with_plain_stft(codec.encoder), copy.deepcopy(codec.bottleneck)
-        if "fitted" in dict(
-            self.bottleneck.named_buffers(recurse=False)
-        ):  # a graph cannot ask a tensor whether to go on
+        if "fitted" in dict(self.bottleneck.named_buffers(recurse=False)):  # a graph cannot ask a tensor
             fitted = bool(self.bottleneck.get_buffer("fitted"))
             del self.bottleneck.fitted
             self.bottleneck.fitted = cast(Tensor, fitted)

@@ -77,9 +77,7 @@ def reflect_index(length: int, before: int, after: int, device: torch.device) ->
     """Indices that pad by reflection, as often as needed: any padding of any length >= 1, where F.pad refuses."""
     position = torch.arange(-before, length + after, device=device)
     period = max(2 * (length - 1), 1)
-    position = position.remainder(
-        torch.full_like(position, period)
-    )  # a tensor, since ONNX knows no symbolic number here
+    position = position.remainder(torch.full_like(position, period))  # a tensor: ONNX takes no symbolic number here
     return torch.minimum(position, period - position) if length > 1 else torch.zeros_like(position)
 
 
