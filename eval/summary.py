@@ -49,8 +49,8 @@ def statistic(values: Sequence[float | None], seed: str = "") -> Record:
 def total_rate(amounts: Sequence[float], units: Sequence[float], seed: str = "") -> Record:
     """A rate of a whole set: the sum of amounts over the sum of units, never the mean of the items' own rates.
 
-    A clip of one sample has hundreds of kbit/s, as its file is nearly all container; it must weigh one sample. "mean" is
-    the rate, the mean over all units; "se" and the interval are as in `statistic`, items being what is drawn.
+    A clip of one sample has hundreds of kbit/s, as its file is nearly all container; it must weigh one sample. "mean"
+    is the rate, the mean over all units; "se" and the interval are as in `statistic`, items being what is drawn.
 
     Args:
         amounts: Of each item, say bits.
@@ -62,7 +62,7 @@ def total_rate(amounts: Sequence[float], units: Sequence[float], seed: str = "")
 
 
 def _pooled(amounts: NDArray[np.float64], units: NDArray[np.float64], seed: str) -> Record:
-    """Sum over sum; from two items on with standard error (of a ratio, Cochran 1977 eq. 2.46) and bootstrap interval."""
+    """Sum over sum; from two items on with a ratio's standard error (Cochran 1977, section 2.11) and an interval."""
     mean = float(amounts.sum() / units.sum())
     if len(amounts) < 2:
         return {"mean": mean}
@@ -107,6 +107,7 @@ def summarise(journal: Journal) -> Record:
             _summarise(group, lines, failures)
             for group in _groups(records, [model[0] for model in journal.header["models"]])
         ],
+        "originals": _originals(lines),
         "skipped": sorted(skipped, key=lambda s: (s["set"], s["item"])),
         "failed": failures,
         "records": records,
@@ -151,6 +152,18 @@ def _summarise(records: list[Record], lines: list[Record], failures: list[Record
         found = use([unpack_tokens(p["indices"]) for p in packed], packed[0]["num_codes"], payload_bits)
         summary["use"] = found | {"perplexity_soft_batch": statistic(soft)["mean"]}
     return summary
+
+
+def _originals(lines: list[Record]) -> list[Record]:
+    """What metrics that need no original say of the originals: an entry for each set and metric."""
+    groups: dict[tuple[str, str], list[float | None]] = {}
+    for line in lines:
+        for metric, value in line.get("original", {}).items():
+            groups.setdefault((line["set"], metric), []).append(value)
+    return [
+        {"set": name, "metric": metric} | statistic(values, f"{name}/originals/{metric}")
+        for (name, metric), values in groups.items()
+    ]
 
 
 def _bytes_off(records: list[Record], lines: list[Record], seed: str) -> Record:
