@@ -273,8 +273,8 @@ def test_every_name_is_one_part_of_a_path() -> None:
 
 @pytest.mark.skipif(os.environ.get("CI") != "true", reason="only CI must have every extra that tests need")
 def test_ci_has_what_other_tests_skip_without() -> None:
-    for package in ("av", "pyarrow", "ray", "auraloss", "torch_stoi", "bjontegaard"):
-        assert find_spec(package), f"{package} is missing; .ci/run installs [dev,cluster]"
+    for package in ("av", "distillmos", "pyarrow", "ray", "auraloss", "torch_stoi", "bjontegaard"):
+        assert find_spec(package), f"{package} is missing; .ci/run installs them"
 
 
 @pytest.mark.parametrize("module", ["eval", "eval.demo", "eval.experiments", "eval.compare", "eval.bulk"])
