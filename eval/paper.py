@@ -66,8 +66,9 @@ def _plan(results: Record) -> str:
     packages = ", ".join(f"{name} {number}" for name, number in plan["packages"].items())
     lines = [
         f"Models: {models}. Classic codecs: {', '.join(plan['baselines']) or 'none'}. Software: {packages}.",
-        "Rates are of whole files. Brackets are 95 % bootstrap intervals of the mean over items; n/m: n of m items "
-        f"were scored. Bold is the best mean of a group, among files within {EQUAL:g} % of equal bytes; a codec that "
+        "Rates are of whole files, total bits over total seconds or pixels of the set; quality is the mean over items. "
+        "Brackets are 95 % bootstrap intervals over items; n/m: n of m items were scored. "
+        f"Bold is the best mean of a group, among files within {EQUAL:g} % of equal bytes; a codec that "
         "is further off has no setting so small, or so large.",
     ]
     if not plan["lpips"]:
