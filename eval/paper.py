@@ -116,12 +116,15 @@ def _set(folder: Path, name: str, medium: str, results: Record, timing: list[Rec
     rates = _bd_table(entries, name, anchor, weights)
     if rates:
         parts += ["### Bjontegaard rates", rates]
-    metrics = [m for m in CURVES[medium] if any(m in e["metrics"] for e in entries)]
+    shown = (*models, *baselines)
+    scored = {m for entry in shown for m, found in entry["metrics"].items() if found["mean"] is not None}
+    metrics = [m for m in CURVES[medium] if m in scored]
     curves: dict[str, list[Record]] = {}
-    for entry in (*models, *baselines):
+    for entry in shown:
         curves.setdefault(_title(entry["system"]), []).append(entry)
-    figures.rd_curves(folder / "report" / f"{stem}-rd.png", medium, metrics, curves, weights)
-    parts += ["### Rate and quality", f"![quality against rate](report/{stem}-rd.png)"]
+    if metrics:
+        figures.rd_curves(folder / "report" / f"{stem}-rd.png", medium, metrics, curves, weights)
+        parts += ["### Rate and quality", f"![quality against rate](report/{stem}-rd.png)"]
     parts += _samples(folder, name, medium, stem, entries, results)
     return "\n\n".join([*parts, "### Speed", _speed([t for t in timing if (t["set"], t["medium"]) == (name, medium)])])
 
