@@ -30,10 +30,12 @@ from codec.bitstream import Limits, Reader, Summary, scan
 from codec.commands import describe
 from codec.errors import BitstreamError, CodecError, MediaError
 from eval.baselines import BASELINES, Baseline, find, match_bytes
+from eval.trained import lpips_weight
 
 log = logging.getLogger("app")
 
 SCORED_SECONDS = 10  # PESQ takes a quarter of a second for these
+SCORED_PIXELS = 1 << 20  # SSIMULACRA2 takes two seconds and a gigabyte for these
 MAX_VERSIONS = 16
 SUFFIXES = {"jpeg": "jpg", "jpeg2000": "jp2", "codec2": "c2"}  # of files whose codec is called otherwise
 UNIT = {"speech": "kbit/s", "image": "bits per pixel"}
@@ -56,6 +58,8 @@ class Version:
         rate: kbit/s or bits per pixel of the whole file.
         scores: Metric -> figure; None where it cannot be scored.
         samples: What the metrics saw: (T,) at 16 kHz or (H, W, 3).
+        lpips_weight: Of LPIPS among the losses that trained the model, which then flatters it; 0 for classic codecs,
+            None where nobody knows.
     """
 
     label: str
@@ -75,11 +79,12 @@ class Version:
     codebook_size: int | None = None
     num_codes: int | None = None
     used_codes: int | None = None
+    lpips_weight: float | None = 0.0
     notices: list[str] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
         """Plain data: what tables, CSV files and the API show."""
-        return {
+        known: dict[str, Any] = {
             "version": self.label,
             "kind": self.kind,
             "model": self.model,
@@ -91,7 +96,11 @@ class Version:
             "ratio": round(self.ratio, 2),
             "encode_s": round(self.encode_s, 4),
             "decode_s": round(self.decode_s, 4),
-        } | {name: None if value is None else round(value, 4) for name, value in self.scores.items()}
+        }
+        scores = {name: None if value is None else round(value, 4) for name, value in self.scores.items()}
+        if any(name.startswith("LPIPS") for name in scores):
+            scores["trained_on_lpips"] = None if self.lpips_weight is None else self.lpips_weight > 0
+        return known | scores
 
 
 class Workshop:
@@ -270,16 +279,19 @@ class Workshop:
             model=model.card.name,
             codebook_size=size,
             num_codes=header.num_codes * header.num_codebooks,
+            lpips_weight=lpips_weight(model.card),
             used_codes=sum(len(np.unique(indices[:, book])) for book in range(indices.shape[1])),
         )
 
     def scored(self, source: Source, samples: NDArray[Any]) -> dict[str, float | None]:
-        """All metrics of the medium; of speech, on its first `SCORED_SECONDS`."""
-        from eval.metrics import score
+        """The page's metrics of the medium; of speech, on its first `SCORED_SECONDS`."""
+        from eval.metrics import score, ssimulacra2
 
         if source.medium == "image":
-            more = {name: metric(source.reference, samples) for name, metric in self._more_metrics().items()}
-            return score("image", source.reference, samples) | more
+            small = samples.shape[0] * samples.shape[1] <= SCORED_PIXELS
+            scores = score("image", source.reference, samples)
+            scores["SSIMULACRA2"] = ssimulacra2(source.reference, samples) if small else None
+            return scores | {name: metric(source.reference, samples) for name, metric in self._more_metrics().items()}
         count = min(SCORED_SECONDS * SPEECH_RATE, len(source.reference), len(samples))
         return score("speech", source.reference[:count], samples[:count])
 

@@ -14,6 +14,7 @@ from app import pictures
 from app.jobs import UNIT, Version
 from app.reading import Source
 from app.words import number, tip
+from eval.trained import mark, note
 
 STATIC = Path(__file__).parent / "static"
 ORIGINAL_TONE = "var(--ink)"
@@ -118,7 +119,8 @@ def chart(versions: Sequence[Version], metric: str) -> dict[str, Any]:
             name, {"name": name, "tone": colour[name], "dashed": version.kind == "classic", "points": []}
         )
         if value is not None:
-            label = f"{version.label}: {version.rate:.3g} {UNIT[version.medium]}, {metric} {value:.3f}"
+            figure = f"{value:.3f}{mark(metric, version.lpips_weight)}"
+            label = f"{version.label}: {version.rate:.3g} {UNIT[version.medium]}, {metric} {figure}"
             size = f"{version.codebook_size:,}" if version.codebook_size else ""
             line["points"].append({"x": version.rate, "y": value, "row": row, "label": label, "size": size})
     medium = versions[0].medium
@@ -136,7 +138,7 @@ def facts(versions: Sequence[Version]) -> str:
     for version, name in zip(versions, short_names(versions), strict=True):
         used = "–" if version.num_codes is None else f"{version.used_codes:,} of {version.num_codes:,}"
         cells = [number(version.num_bytes), f"{version.rate:.3g}", f"{version.ratio:.0f} : 1"]
-        cells += [number(version.scores.get(name)) for name in metrics]
+        cells += [_score(version, name) for name in metrics]
         cells += [used, f"{version.encode_s:.2f} + {version.decode_s:.2f} s"]
         body = "".join(f'<td data-head="{escape(head)}">{cell}</td>' for head, cell in zip(heads, cells, strict=True))
         rows.append(
@@ -146,8 +148,20 @@ def facts(versions: Sequence[Version]) -> str:
     titles = "".join(f'<th scope="col">{tip(head, head.split("-")[0])}</th>' for head in heads)
     return (
         '<div class="facts"><table><thead><tr><th scope="col">version</th><th scope="col">file</th>'
-        f"{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table>{_below(versions, metrics)}</div>"
     )
+
+
+def _score(version: Version, metric: str) -> str:
+    value = version.scores.get(metric)
+    return number(value) + (mark(metric, version.lpips_weight) if value is not None else "")
+
+
+def _below(versions: Sequence[Version], metrics: Sequence[str]) -> str:
+    """Whether the models were trained on LPIPS, where there is one."""
+    weights = {version.model: version.lpips_weight for version in versions if version.model}
+    shown = weights and any(metric.startswith("LPIPS") for metric in metrics)
+    return f'<p class="below">{escape(note(weights))}</p>' if shown else ""
 
 
 def download(path: Path, text: str | None = None) -> str:

@@ -14,6 +14,8 @@ TERMS = {
     "ESTOI": "Like STOI, stricter where noise comes and goes. On at most 10 seconds.",
     "PSNR": "Closeness of every pixel, in decibels. Below 25 one sees losses at once, above 40 hardly any.",
     "SSIM": "Likeness of structure: 1 is the same picture, 0 has nothing in common.",
+    "SSIMULACRA2": "Likeness as people judged compressed pictures: 100 is the same picture, 70 is high quality, 30 is "
+    "low, below 0 is hardly like it. On pictures of at least 225 x 225 pixels and at most a megapixel.",
     "LPIPS": "Distance as a trained eye model sees it: 0 is the same picture, larger is worse.",
     "codes used": "How many different entries of the codebook this file needs, of all there are.",
     "time": "To make the file from the input, and sound or picture from the file, on this machine.",

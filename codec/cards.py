@@ -80,6 +80,14 @@ class Card:
         except (AttributeError, TypeError, ValueError) as error:
             raise ModelError(f"{self.path}: the card's results are not readable ({error}); measure again") from None
 
+    @property
+    def losses(self) -> dict[str, float]:
+        """Loss -> its weight in the recipe that trained the model; empty where the card does not say."""
+        try:
+            return {str(name): float(weight) for name, weight in self.data["training"]["recipe"]["losses"].items()}
+        except (KeyError, AttributeError, TypeError, ValueError):
+            return {}
+
     def answers_to(self, model_id: bytes) -> bool:
         """Whether a file that names `model_id` is this model's."""
         return model_id in (self.model_id, self.base_id)

@@ -4,6 +4,10 @@ Prints a line for each model and codebook size; --out DIR keeps everything: a re
 intervals in results.json, a report with tables and pictures in report.md, the compressed files. A run that was stopped
 goes on where it was: same command, same folder. --card NAME keeps the means in a model's card, where `eval.report` and
 the choice of the default model find them.
+
+--level-dbfs -60 -40 -20 measures speech at these input levels, a set for each: the recordings are brought to a root
+mean square of so many dB below full scale, and what is decoded is held against that. --mos adds DistillMOS, which
+judges speech without an original.
 """
 
 from __future__ import annotations
@@ -23,13 +27,15 @@ from codec.errors import MediaError
 from codec.terminal import UsageError, run
 
 try:
-    from eval import baselines, lpips_metric, paper, summary
+    from eval import baselines, lpips_metric, mos, paper, summary
     from eval.datasets import ROOT_VARIABLE, TestSet, find
-    from eval.metrics import METRICS
+    from eval.report import kept_in_cards
     from eval.run import Plan, Record, run_all
+    from eval.trained import mark, note
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval]'")
 
+LEVELS = (-90, 0)  # dBFS: about the noise of 16 bits, and a square wave of full scale
 CARD_TABLES = ("rate", "bits_per_token", "H0", "CVU")
 
 
@@ -48,6 +54,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--neighbour", action="append", default=[], metavar="KIND:PATH", help="see eval.systems")
     parser.add_argument("--lpips", default="", metavar="NET,...", help="alex, vgg, squeeze; fetched if need be")
     parser.add_argument("--lpips-backbone", type=Path, action="append", default=[], metavar="FILE")
+    parser.add_argument("--mos", action="store_true", help="DistillMOS of speech; extra [mos]")
+    parser.add_argument(
+        "--level-dbfs", nargs="+", type=float, metavar="DB", help="speech at these levels; default: as recorded"
+    )
     parser.add_argument("--quick", action="store_true", help="only PSNR and SSIM, PESQ and STOI")
     parser.add_argument("--crop", type=int, metavar="N", help="scale and cut pictures to N x N; default: of the set")
     parser.add_argument("--first", type=int, metavar="N", help="only the first N items of each set")
@@ -59,14 +69,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    if options.card and len(options.data) > 1:
-        raise UsageError("--card names the results of one test set; give one --data")
+    if options.card and len(options.data) * len(options.level_dbfs or [0]) > 1:
+        raise UsageError("--card names the results of one test set; give one --data, and one --level-dbfs at most")
+    for level in options.level_dbfs or []:
+        if not LEVELS[0] <= level <= LEVELS[1]:
+            raise UsageError(f"--level-dbfs {level:g}: want {LEVELS[0]} to {LEVELS[1]} dB")
     for name, value in (("--first", options.first), ("--crop", options.crop), ("--workers", options.workers)):
         if value is not None and value < 1:
             raise UsageError(f"{name} {value}: want at least 1")
     if options.out and options.out.is_file():
         raise UsageError(f"--out {options.out} is a file; give a folder")
-    sets = [_test_set(name, options) for name in options.data]
+    sets = [at for name in options.data for at in _at_levels(_test_set(name, options), options.level_dbfs)]
     twice = [name for name, count in Counter(one.name for one in sets).items() if count > 1]
     if twice:
         raise UsageError(f"--data: two sets are called {twice[0]}; rename a folder")
@@ -87,13 +100,23 @@ def _evaluate(options: argparse.Namespace) -> None:
             print(f"report: {paper.write(out, options.anchor)}")
         if options.card:
             for name, path, _ in plan.models:
-                _keep(Path(path), options.card, [e for e in results["summary"] if e["system"] == name])
+                _keep(Path(path), options.card, [e for e in results["summary"] if e["system"] == name], results)
 
 
 def _test_set(name: str, options: argparse.Namespace) -> TestSet:
     found = find(name, options.root)
     items = found.items[: options.first]
     return dataclasses.replace(found, items=items, crop=options.crop or found.crop)
+
+
+def _at_levels(one: TestSet, levels: list[float] | None) -> list[TestSet]:
+    """A set as it is, or one for each level."""
+    if levels is None:
+        return [one]
+    return [
+        dataclasses.replace(one, name=f"{one.name} at {level:g} dBFS", level_dbfs=level)
+        for level in dict.fromkeys(levels)
+    ]
 
 
 def _plan(options: argparse.Namespace) -> Plan:
@@ -117,6 +140,8 @@ def _plan(options: argparse.Namespace) -> Plan:
     sources, notices = lpips_metric.sources(nets, options.lpips_backbone) if not options.quick else ([], [])
     for notice in notices:
         print(notice, file=sys.stderr)
+    if options.mos:
+        mos.DistillMOS()  # is it there?
     return Plan(
         models=models,
         baselines=tuple(b.name for b in known),
@@ -125,6 +150,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         neighbours=tuple(options.neighbour),
         lpips=tuple(sources),
         quick=options.quick,
+        mos=options.mos,
     )
 
 
@@ -146,14 +172,22 @@ def _print(results: Record) -> None:
     """A line for each model and size, and one for each item that was skipped."""
     for skipped in results["skipped"]:
         print(f"skipped {skipped['set']}/{skipped['item']}: {skipped['reason']}", file=sys.stderr)
+    for found in results["originals"]:
+        scored = f"{found['metric']} {_number(found['mean'])} ({found['scored']}/{found['of']})"
+        print(f"originals of {found['set']}: {scored}")
+    known = results["plan"]["lpips_weight"]
+    weights: dict[str, float | None] = {}  # of the models that an LPIPS was printed of
     for entry in results["summary"]:
         if "use" not in entry:
             continue
         unit = "kbit/s" if entry["medium"] == "speech" else "bit/pixel"
+        weight = known.get(entry["system"])
         quality = ", ".join(
-            f"{name} {_number(found['mean'])} ({found['scored']}/{found['of']})"
+            f"{name} {_number(found['mean'])}{mark(name, weight)} ({found['scored']}/{found['of']})"
             for name, found in entry["metrics"].items()
         )
+        if any(name.startswith("LPIPS") for name in entry["metrics"]):
+            weights[entry["system"]] = weight
         found = entry["use"]
         print(
             f"{entry['system']} K={entry['setting']} on {entry['set']}: {entry['items']} items, "
@@ -161,21 +195,25 @@ def _print(results: Record) -> None:
             f"H0 {found['H0']:.2f}, CVU {found['CVU']:.3f}",
             flush=True,
         )
+    if weights:
+        print(note(weights))
 
 
 def _number(value: float | None) -> str:
     return "unscored" if value is None else f"{value:.4g}"
 
 
-def _keep(path: Path, name: str, entries: list[Record]) -> None:
+def _keep(path: Path, name: str, entries: list[Record], results: Record) -> None:
     """Writes means into a card, which the model's identity does not cover."""
+    originals = {f"{found['metric']}_originals": found["mean"] for found in results["originals"]}
     card = json.loads(path.read_text(encoding="utf-8"))
     for entry in entries:
         found = {"items": entry["items"], "rate": entry["rate"]["mean"]}
         found |= {key: entry["use"][key] for key in CARD_TABLES if key in entry["use"]}
         for metric, scores in entry["metrics"].items():
-            if metric in METRICS[entry["medium"]] or metric.startswith("LPIPS"):
+            if kept_in_cards(entry["medium"], metric):
                 found |= {metric: scores["mean"], f"{metric}_scored": scores["scored"]}
+                found |= {key: value for key, value in originals.items() if key == f"{metric}_originals"}
         kept = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in found.items()}
         card.setdefault("results", {}).setdefault(name, {})[entry["setting"]] = kept
     partial = path.with_suffix(".json.part")

@@ -25,7 +25,7 @@ from codec.terminal import UsageError, run
 
 try:
     from eval.metrics import DECIMALS, LOWER_IS_BETTER
-    from eval.summary import NOT_METRICS, statistic
+    from eval.summary import NOT_METRICS, statistic, total_rate
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval]'")
 
@@ -33,7 +33,9 @@ Record = dict[str, Any]
 Key = tuple[str, str, str]  # set, system, setting
 LEVEL = 0.05
 FEWEST = 6  # paired differences, all of one sign, have p = 1/32 at six
-MARGINS = {"PSNR": 0.1, "SI-SDR": 0.1, "PESQ": 0.02, "rate": 0.01}  # of others 0.005; of the rate, a share of A's
+MARGINS = {  # of others 0.005; of the rate, a share of A's
+    "PSNR": 0.1, "SSIMULACRA2": 0.5, "SI-SDR": 0.1, "PESQ": 0.02, "DistillMOS": 0.02, "rate": 0.01,
+}  # fmt: skip
 OTHER_MARGIN = 0.005
 
 
@@ -106,20 +108,25 @@ def _finding(
     if not scored:
         return None
     if not both:
-        return Finding(
-            what, metric, float(np.mean(list(scored.values()))), float("nan"), None, None, None, 0, lost, True
-        )
+        before = float(np.mean(list(scored.values())))
+        return Finding(what, metric, before, float("nan"), None, None, None, 0, lost, True)
     x = np.array([scored[item] for item in both])
     y = np.array([_value(b[item], metric) for item in both], np.float64)
     differences = y - x
     p = 1.0 if not differences.any() else float(wilcoxon(differences).pvalue)
-    spread = statistic(differences.tolist(), what + metric)
+    if metric == "rate":  # of the set: items weigh as many seconds or pixels as they have
+        units = np.array([a[item]["units"] for item in both], np.float64)
+        spread = total_rate((differences * units).tolist(), units.tolist(), what + metric)
+        before = float((x * units).sum() / units.sum())
+    else:
+        spread = statistic(differences.tolist(), what + metric)
+        before = float(x.mean())
+    change = float(spread["mean"])
     lower = metric in LOWER_IS_BETTER or metric == "rate"
-    worse = float(differences.mean()) * (1 if lower else -1)
-    margin = margins.get(metric, OTHER_MARGIN) * (float(x.mean()) if metric == "rate" else 1)
-    regressed = bool(lost) or (worse > margin and (p < LEVEL or len(both) < FEWEST))
+    margin = margins.get(metric, OTHER_MARGIN) * (before if metric == "rate" else 1)
+    regressed = bool(lost) or (change * (1 if lower else -1) > margin and (p < LEVEL or len(both) < FEWEST))
     low, high = spread["low"], spread["high"]
-    return Finding(what, metric, float(x.mean()), float(y.mean()), low, high, p, len(both), lost, regressed)
+    return Finding(what, metric, before, before + change, low, high, p, len(both), lost, regressed)
 
 
 def _value(record: Record, metric: str) -> float | None:

@@ -54,6 +54,7 @@ class TestSet:
     Attributes:
         crop: Pictures are scaled so that the shorter side has this many pixels, and cut square; None leaves them.
         duplicates: Names that came a second time and were left out.
+        level_dbfs: Recordings are brought to this level, see `at_level`; None leaves them.
     """
 
     __test__ = False  # for pytest
@@ -62,6 +63,7 @@ class TestSet:
     items: list[Item]
     crop: int | None = None
     duplicates: tuple[str, ...] = ()
+    level_dbfs: float | None = None
 
 
 def find(name: str, root: Path | None = None) -> TestSet:
@@ -102,20 +104,40 @@ def _packs(root: Path, stem: str) -> list[Path]:
     return sorted(root.glob(f"{stem}.tar")) or sorted(root.glob(f"{stem}-[0-9][0-9].tar"))
 
 
-def load_signal(item: Item, crop: int | None = None) -> tuple[str, NDArray[Any]]:
+def load_signal(item: Item, crop: int | None = None, level_dbfs: float | None = None) -> tuple[str, NDArray[Any]]:
     """The medium and signal of an item: ("image", (H, W, 3) uint8) or ("speech", (n, 1) float32 at 16 kHz, mixed).
 
+    Args:
+        item: A recording or picture.
+        crop: As in `TestSet`, for pictures.
+        level_dbfs: As in `TestSet`, for recordings.
+
     Raises:
-        MediaError: Not readable.
+        MediaError: Not readable; or a picture, where a level is asked for.
     """
     content = item.read()
-    if isinstance(content, np.ndarray):
-        return "image", cut(content, crop)
-    medium = detect(content[:16])
+    medium = "image" if isinstance(content, np.ndarray) else detect(content[:16])
     if medium == "image":
-        return medium, cut(load_image(io.BytesIO(content)), crop)
+        if level_dbfs is not None:
+            raise MediaError("a picture, which has no level")
+        return medium, cut(content if isinstance(content, np.ndarray) else load_image(io.BytesIO(content)), crop)
     samples, _ = load_audio(io.BytesIO(content), SAMPLE_RATE)
-    return medium, samples.mean(1, keepdims=True)
+    mixed = samples.mean(1, keepdims=True)
+    return medium, mixed if level_dbfs is None else at_level(mixed, level_dbfs)
+
+
+def at_level(signal: NDArray[np.float32], level_dbfs: float) -> NDArray[np.float32]:
+    """A recording as it would be at another input level: scaled to a root mean square of so many dB below full scale.
+
+    The mean is over the whole clip, pauses included. What then is beyond full scale is cut off, as a converter does;
+    that is the original which a decoded clip is held against. Silence stays silence.
+
+    Args:
+        signal: (n, 1) in [-1, 1].
+        level_dbfs: In dB; 0 is a square wave of full scale.
+    """
+    level = float(np.sqrt(np.mean(np.square(signal, dtype=np.float64)))) if len(signal) else 0.0
+    return (signal * (10 ** (level_dbfs / 20) / level)).clip(-1, 1).astype(np.float32) if level else signal
 
 
 def cut(pixels: Pixels, crop: int | None) -> Pixels:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from eval.metrics import LOWER_IS_BETTER
+from eval.trained import Weights, mark
 
 Record = dict[str, Any]
 Panel = tuple[str, NDArray[Any]]  # caption and signal
@@ -23,7 +24,9 @@ RANGE_DB = 80  # of a spectrogram
 DPI = 110
 
 
-def rd_curves(path: Path, medium: str, metrics: Sequence[str], curves: Mapping[str, list[Record]]) -> None:
+def rd_curves(
+    path: Path, medium: str, metrics: Sequence[str], curves: Mapping[str, list[Record]], weights: Weights
+) -> None:
     """Quality against coded rate, a panel for each metric, with 95 % intervals.
 
     Args:
@@ -31,13 +34,15 @@ def rd_curves(path: Path, medium: str, metrics: Sequence[str], curves: Mapping[s
         medium: "image" or "speech".
         metrics: Names.
         curves: Title -> entries of the summary, one for each setting; models are drawn thick.
+        weights: Model -> weight of LPIPS in its training, for the mark in the legend.
     """
     figure = Figure(figsize=(5.2 * len(metrics), 4.2), layout="constrained")
     for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
         for number, (title, entries) in enumerate(curves.items()):
             points = [e for e in entries if e["metrics"].get(metric, {}).get("mean") is not None]
             if points:
-                _curve(axes, title, sorted(points, key=lambda e: float(e["rate"]["mean"])), metric, number)
+                label = f"{title} {mark(metric, weights.get(title))}".strip()
+                _curve(axes, label, sorted(points, key=lambda e: float(e["rate"]["mean"])), metric, number)
         axes.set(xlabel=UNITS[medium], ylabel=metric, xscale="log")
         axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
         axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())

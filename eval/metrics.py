@@ -3,13 +3,14 @@
 Pictures are (H, W, 3) uint8; speech is (T,) float at 16 kHz. What cannot be scored is None, never a sentinel, and
 `measure` says why: silence, too short, too small, no difference, a signal that the metric's model finds no speech in.
 
-`METRICS` are the two that every table has; `MORE_METRICS` cost more or ask for more. LPIPS is in `eval.lpips_metric`,
-since it needs weights.
+`METRICS` are the two that every table has; `MORE_METRICS` cost more or ask for more. LPIPS is in `eval.lpips_metric`
+and DistillMOS in `eval.mos`, since they need weights.
 """
 
 from __future__ import annotations
 
 import inspect
+import io
 import warnings
 from collections.abc import Callable
 from functools import lru_cache, wraps
@@ -18,15 +19,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pesq import NoUtterancesError, PesqError, pesq
+from PIL import Image
 from pystoi import stoi as _stoi
 from pytorch_msssim import ms_ssim as _ms_ssim
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from ssimulacra2 import compute_ssimulacra2
 from torchaudio.transforms import MelSpectrogram
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 
 SAMPLE_RATE = 16_000  # Hz
 MIN_PESQ_SECONDS = 0.25
 MIN_MS_SSIM = 161  # pixels: five scales under a window of 11
+MIN_SSIMULACRA2 = 225  # pixels: halved five times, rounding up, they are 8, the least that its six scales take
 STFT_SIZES = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))  # FFT, hop, window: Yamamoto et al. 2020
 MEL = {"n_fft": 1024, "hop_length": 256, "n_mels": 80, "power": 1.0}
 MAGNITUDE_FLOOR, MEL_FLOOR = 1e-7, 1e-5  # of power, and of mel magnitude
@@ -93,6 +97,30 @@ def ms_ssim(x: Pixels, x_hat: Pixels) -> float:
         raise Unscored(f"below {MIN_MS_SSIM} x {MIN_MS_SSIM} pixels")
     pair = [torch.tensor(p).movedim(2, 0)[None].float() for p in (x_hat, x)]
     return float(_ms_ssim(*pair, data_range=255))
+
+
+@optional
+def ssimulacra2(x: Pixels, x_hat: Pixels) -> float:
+    """SSIMULACRA 2.1 (Sneyers 2023, Cloudinary), by a package of that name: 100 for equal pictures, below 0 very bad.
+
+    30 is low quality, 50 medium, 70 high, 90 visually lossless, as its author calibrated it on people's opinions of
+    compressed pictures. It costs about 2 seconds a megapixel.
+
+    Raises:
+        Unscored: Below 225 x 225 pixels. The package drops scales that a picture is too small for, and then gives the
+            weights of one scale to another: a figure of another kind.
+    """
+    if min(x.shape[:2]) < MIN_SSIMULACRA2:
+        raise Unscored(f"below {MIN_SSIMULACRA2} x {MIN_SSIMULACRA2} pixels")
+    return float(compute_ssimulacra2(*map(_as_file, (x, x_hat))))
+
+
+def _as_file(x: Pixels) -> io.BytesIO:
+    """A picture as the package takes it: a file, here one in memory and without loss."""
+    file = io.BytesIO()
+    Image.fromarray(x).save(file, "PPM")
+    file.seek(0)
+    return file
 
 
 # ------------------------------------------------------------------------------------------------------------- speech
@@ -203,11 +231,11 @@ METRICS: dict[str, dict[str, Metric]] = {
     "speech": {"PESQ": pesq_wb, "STOI": stoi},
 }
 MORE_METRICS: dict[str, dict[str, Metric]] = {
-    "image": {"MS-SSIM": ms_ssim},
+    "image": {"MS-SSIM": ms_ssim, "SSIMULACRA2": ssimulacra2},
     "speech": {"ESTOI": estoi, "SI-SDR": si_sdr, "STFT": stft_distance, "mel": mel_distance},
 }
 LOWER_IS_BETTER = {"STFT", "mel", "LPIPS-alex", "LPIPS-vgg", "LPIPS-squeeze"}
-DECIMALS = {"PSNR": 2, "SI-SDR": 2, "PESQ": 2}  # all others: 3
+DECIMALS = {"PSNR": 2, "SSIMULACRA2": 1, "SI-SDR": 2, "PESQ": 2, "DistillMOS": 2}  # all others: 3
 
 
 def score(medium: str, x: NDArray, x_hat: NDArray) -> dict[str, float | None]:

@@ -21,10 +21,14 @@ from eval.baselines import BASELINES
 from eval.metrics import DECIMALS, LOWER_IS_BETTER
 from eval.run import SAMPLES, read_journal, sample_path, unpack_tokens
 from eval.summary import bd_rates
+from eval.trained import Weights, mark, note
 
 Record = dict[str, Any]
 UNITS = {"speech": "kbit/s", "image": "bits per pixel"}
-CURVES = {"image": ("PSNR", "SSIM", "LPIPS-squeeze", "LPIPS-alex", "LPIPS-vgg"), "speech": ("PESQ", "STOI", "ESTOI")}
+CURVES = {
+    "image": ("PSNR", "MS-SSIM", "SSIMULACRA2", "LPIPS-squeeze", "LPIPS-alex", "LPIPS-vgg"),
+    "speech": ("PESQ", "STOI", "ESTOI", "DistillMOS"),
+}
 SHOWN_SETTING = "1024"  # of contact sheets and spectrograms, where a model has it
 MOST_PANELS = 6  # a row of these, the original among them
 MOST_SKIPPED = 20  # lines
@@ -62,8 +66,9 @@ def _plan(results: Record) -> str:
     packages = ", ".join(f"{name} {number}" for name, number in plan["packages"].items())
     lines = [
         f"Models: {models}. Classic codecs: {', '.join(plan['baselines']) or 'none'}. Software: {packages}.",
-        "Rates are of whole files. Brackets are 95 % bootstrap intervals of the mean over items; n/m: n of m items "
-        f"were scored. Bold is the best mean of a group, among files within {EQUAL:g} % of equal bytes; a codec that "
+        "Rates are of whole files, total bits over total seconds or pixels of the set; quality is the mean over items. "
+        "Brackets are 95 % bootstrap intervals over items; n/m: n of m items were scored. "
+        f"Bold is the best mean of a group, among files within {EQUAL:g} % of equal bytes; a codec that "
         "is further off has no setting so small, or so large.",
     ]
     if not plan["lpips"]:
@@ -93,24 +98,33 @@ def _set(folder: Path, name: str, medium: str, results: Record, timing: list[Rec
     baselines = [e for e in entries if "use" not in e and "matched_to" not in e]
     cut = f", cut to {crop} x {crop}" if crop and medium == "image" else ""
     parts = [f"## {name}: {count} {kind}{cut}"]
+    weights: Weights = results["plan"].get("lpips_weight") or {}
+    weights = {e["system"]: weights.get(e["system"]) for e in models}
     if models:
-        parts += ["### At the bytes of each model", _quality(_groups(entries), medium)]
+        parts += ["### At the bytes of each model", _quality(_groups(entries), medium, weights)]
+        if any(metric.startswith("LPIPS") for entry in models for metric in entry["metrics"]):
+            parts.append(note(weights))
+    originals = [o for o in results.get("originals", []) if o["set"] == name and medium == "speech"]
+    parts += [f"{o['metric']} of the originals: {_cell(o, o['metric'], None)}." for o in originals]
     unscored = _unscored(entries)
     if unscored:
         parts.append(unscored)
     if models:
         parts += ["### Codebook use", _use(models), _histograms(folder, name, stem, models)]
     if baselines:
-        parts += ["### Classic codecs", _quality([[e] for e in baselines], medium, bold=False)]
-    rates = _bd_table(entries, name, anchor)
+        parts += ["### Classic codecs", _quality([[e] for e in baselines], medium, {}, bold=False)]
+    rates = _bd_table(entries, name, anchor, weights)
     if rates:
         parts += ["### Bjontegaard rates", rates]
-    metrics = [m for m in CURVES[medium] if any(m in e["metrics"] for e in entries)]
+    shown = (*models, *baselines)
+    scored = {m for entry in shown for m, found in entry["metrics"].items() if found["mean"] is not None}
+    metrics = [m for m in CURVES[medium] if m in scored]
     curves: dict[str, list[Record]] = {}
-    for entry in (*models, *baselines):
+    for entry in shown:
         curves.setdefault(_title(entry["system"]), []).append(entry)
-    figures.rd_curves(folder / "report" / f"{stem}-rd.png", medium, metrics, curves)
-    parts += ["### Rate and quality", f"![quality against rate](report/{stem}-rd.png)"]
+    if metrics:
+        figures.rd_curves(folder / "report" / f"{stem}-rd.png", medium, metrics, curves, weights)
+        parts += ["### Rate and quality", f"![quality against rate](report/{stem}-rd.png)"]
     parts += _samples(folder, name, medium, stem, entries, results)
     return "\n\n".join([*parts, "### Speed", _speed([t for t in timing if (t["set"], t["medium"]) == (name, medium)])])
 
@@ -140,7 +154,7 @@ def _groups(entries: list[Record]) -> list[list[Record]]:
     return [[e for e in models if e["setting"] == setting] for setting in settings]
 
 
-def _quality(groups: list[list[Record]], medium: str, bold: bool = True) -> str:
+def _quality(groups: list[list[Record]], medium: str, weights: Weights, bold: bool = True) -> str:
     names = list(dict.fromkeys(name for group in groups for entry in group for name in entry["metrics"]))
     rows = []
     for group in groups:
@@ -150,9 +164,9 @@ def _quality(groups: list[list[Record]], medium: str, bold: bool = True) -> str:
             setting = f"{_bytes_off(entry):+.1f} % bytes" if "matched_to" in entry else entry["setting"]
             count = entry["items"] + entry["failed"]
             label = _title(entry["system"]) + (f" ({entry['items']}/{count})" if entry["failed"] else "")
-            cells = [
-                _cell(entry["metrics"].get(n), n, bold and len(fair) > 1 and entry in fair and best[n]) for n in names
-            ]
+            shown = {n: best[n] if bold and len(fair) > 1 and entry in fair else None for n in names}
+            weight = weights.get(entry["system"])
+            cells = [_cell(entry["metrics"].get(n), n, shown[n], mark(n, weight)) for n in names]
             rates = [f"{entry[rate]['mean']:.3f}" for rate in ("rate", "payload_rate")]
             rows.append([label, setting, *rates, *cells])
     return table(["system", "setting", UNITS[medium], "without container", *names], rows)
@@ -179,13 +193,14 @@ def _best(found: list[Record | None], name: str) -> float | None:
     return (min if name in LOWER_IS_BETTER else max)(means, default=None)
 
 
-def _cell(found: Record | None, name: str, best: float | None) -> str:
+def _cell(found: Record | None, name: str, best: float | None, mark_behind: str = "") -> str:
     if found is None or found["mean"] is None:
         return "unscored" if found else "-"
     digits = DECIMALS.get(name, 3)
     text = f"{found['mean']:.{digits}f}"
     if best is not None and text == f"{best:.{digits}f}":
         text = f"**{text}**"
+    text += mark_behind
     if found["low"] is not None:
         text += f" [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"
     return text if found["scored"] == found["of"] else f"{text} {found['scored']}/{found['of']}"
@@ -210,7 +225,7 @@ def _use(models: list[Record]) -> str:
     return table(["model", "K", *(title for title, _ in USE.values())], rows)
 
 
-def _bd_table(entries: list[Record], name: str, anchor: str | None) -> str | None:
+def _bd_table(entries: list[Record], name: str, anchor: str | None, weights: Weights) -> str | None:
     systems = list(dict.fromkeys(e["system"] for e in entries if "matched_to" not in e))
     known = [s for s in systems if s in BASELINES]
     anchor = anchor if anchor in systems else next(iter(known), None)
@@ -219,7 +234,10 @@ def _bd_table(entries: list[Record], name: str, anchor: str | None) -> str | Non
     metrics = list(dict.fromkeys(m for e in entries for m in e["metrics"]))
     rates = {metric: bd_rates(entries, name, anchor, metric) for metric in metrics}
     rows = [
-        [_title(s), *("-" if rates[m].get(s) is None else f"{rates[m][s]:+.1f} %" for m in metrics)]
+        [
+            _title(s),
+            *("-" if rates[m].get(s) is None else f"{rates[m][s]:+.1f} %{mark(m, weights.get(s))}" for m in metrics),
+        ]
         for s in systems
         if s != anchor
     ]

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
@@ -45,19 +45,22 @@ from eval.baselines import BASELINES, SAMPLE_RATE, match_bytes
 from eval.datasets import Item, TestSet, load_signal
 from eval.lpips_metric import Source
 from eval.metrics import METRICS, MORE_METRICS, Metric, measure
+from eval.mos import NAME as MOS
+from eval.mos import DistillMOS
 from eval.systems import BaselineSystem, ModelSystem, NeighbourSystem, System, check_shape, load_models, load_neighbour
+from eval.trained import lpips_weight
 
 FORMAT = 1
 MAX_NAME = 150  # bytes of a file's name; longer ones end in a hash
 PACKAGES = (
-    "av", "lpips", "numpy", "pesq", "pillow", "pillow-jxl-plugin", "pycodec2", "pystoi", "pytorch-msssim",
-    "scikit-image", "torch", "torchaudio", "torchmetrics",
+    "av", "distillmos", "lpips", "numpy", "pesq", "pillow", "pillow-jxl-plugin", "pycodec2", "pystoi", "pytorch-msssim",
+    "scikit-image", "ssimulacra2", "torch", "torchaudio", "torchmetrics",
 )  # fmt: skip
 IN_FLIGHT = 2  # items a worker has waiting
 SAMPLES = 4  # items of each set that are kept to look at and listen to
 
 Record = dict[str, Any]
-Job = tuple[str, Item, int | None, bool]  # what Worker.measure takes
+Job = tuple[TestSet, Item, bool]  # what Worker.measure takes; of the set all but its items
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Plan:
         neighbours: Words for `load_neighbour`.
         lpips: Backbones.
         quick: Only the two metrics of every table.
+        mos: Whether speech is scored by DistillMOS, too.
     """
 
     models: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
@@ -81,11 +85,14 @@ class Plan:
     neighbours: tuple[str, ...] = ()
     lpips: tuple[Source, ...] = ()
     quick: bool = False
+    mos: bool = False
 
     def fingerprint(self) -> Record:
         """The plan by content: models and backbones by hash, packages by version."""
         known = asdict(self)
-        known["models"] = [[name, cards.find(path).model_id.hex(), list(sizes)] for name, path, sizes in self.models]
+        found = {name: cards.find(path) for name, path, _ in self.models}
+        known["models"] = [[name, found[name].model_id.hex(), list(sizes)] for name, _, sizes in self.models]
+        known["lpips_weight"] = {name: lpips_weight(card) for name, card in found.items() if card.medium == "image"}
         known["lpips"] = [[s.net, hashlib.sha256(Path(s.path).read_bytes()).hexdigest()] for s in self.lpips]
         packages = {"codec": __version__}
         for name in PACKAGES:
@@ -96,7 +103,7 @@ class Plan:
         return json.loads(json.dumps(known | {"format": FORMAT, "packages": packages}))
 
     def metrics(self, medium: str) -> dict[str, Metric]:
-        """Name -> metric, without LPIPS, whose nets a worker loads."""
+        """Name -> metric, without LPIPS and DistillMOS, whose nets a worker loads."""
         return METRICS[medium] | ({} if self.quick else MORE_METRICS[medium])
 
 
@@ -114,25 +121,32 @@ class Worker:
         self._plan, self._folder = plan, folder
         self._models = load_models(list(plan.models))
         self._neighbours = [NeighbourSystem(load_neighbour(spec)) for spec in plan.neighbours]
-        self._lpips: dict[str, Metric] = {source.name: source.load() for source in plan.lpips}
+        self._mos = DistillMOS() if plan.mos else None
+        with_weights: dict[str, dict[str, Metric]] = {
+            "image": {source.name: source.load() for source in plan.lpips},
+            "speech": {MOS: self._mos} if self._mos else {},
+        }
+        self._metrics = {medium: plan.metrics(medium) | more for medium, more in with_weights.items()}
 
-    def measure(self, set_name: str, item: Item, crop: int | None, sample: bool = False) -> Record:
+    def measure(self, one: TestSet, item: Item, sample: bool = False) -> Record:
         """All there is to know of one item: its records, tokens and timings, or why it was skipped.
 
         Args:
-            set_name: Of its set.
+            one: Its set; the items of that do not matter.
             item: A recording or picture.
-            crop: Of its set.
             sample: Keep it and what comes out of each system, to look at and to listen to.
         """
-        line: Record = {"set": set_name, "item": item.name}
+        line: Record = {"set": one.name, "item": item.name}
         try:
-            medium, signal = load_signal(item, crop)
+            medium, signal = load_signal(item, one.crop, one.level_dbfs)
             if not any(system.medium == medium for system in self._all_systems()):
                 raise MediaError(f"{medium}, which no system of this run codes")
         except (CodecError, OSError) as error:
             return line | {"skipped": " ".join(str(error).split()), "records": []}
-        return line | {"medium": medium} | self._measure(set_name, item.name, medium, signal, sample)
+        line |= {"medium": medium}
+        if self._mos and medium == "speech":
+            line["original"] = {MOS: measure(self._mos, signal[:, 0], signal[:, 0])[0]}
+        return line | self._measure(one.name, item.name, medium, signal, sample)
 
     def _all_systems(self) -> Iterator[System]:
         yield from self._models
@@ -203,7 +217,7 @@ class Worker:
             record["perplexity_soft"] = system.soft_perplexity(signal)
         pair = (signal[:, 0], decoded[:, 0]) if speech else (signal, decoded)
         reasons = {}
-        for name, metric in (self._plan.metrics(system.medium) | ({} if speech else self._lpips)).items():
+        for name, metric in self._metrics[system.medium].items():
             record[name], reason = measure(metric, *pair)
             if reason:
                 reasons[name] = reason
@@ -355,6 +369,7 @@ def header_of(plan: Plan, sets: list[TestSet]) -> Record:
             "items": len(one.items),
             "listing": hashlib.sha256(listing).hexdigest(),
             "crop": one.crop,
+            "level_dbfs": one.level_dbfs,
             "duplicates": list(one.duplicates),
         }
     return plan.fingerprint() | {"sets": described}
@@ -372,7 +387,7 @@ def run_all(plan: Plan, sets: list[TestSet], folder: Path, workers: int = 1, fre
     """
     with open_journal(folder, header_of(plan, sets), fresh) as journal:
         todo = [
-            (one.name, item, one.crop, item.name in samples)
+            (replace(one, items=[]), item, item.name in samples)
             for one, samples in ((one, _samples(one)) for one in sets)
             for item in one.items
             if (one.name, item.name) not in journal.lines

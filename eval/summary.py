@@ -1,7 +1,8 @@
 """What a run's records say together: means with their uncertainty, codebook use, Bjontegaard rates, speeds.
 
 A mean never hides what it leaves out: each statistic carries the number of items scored, the number there were, and the
-reasons for the difference.
+reasons for the difference. Quality is a mean over items; a rate is of the whole set, total bits over total seconds,
+pixels or tokens.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from scipy.stats import bootstrap
 
@@ -41,20 +43,44 @@ def statistic(values: Sequence[float | None], seed: str = "") -> Record:
     """
     scored = np.array([value for value in values if value is not None], np.float64)
     result: Record = {"mean": None, "se": None, "low": None, "high": None, "scored": len(scored), "of": len(values)}
-    if not len(scored):
-        return result
-    result["mean"] = float(scored.mean())
-    if len(scored) > 1:
-        result["se"] = float(scored.std(ddof=1) / np.sqrt(len(scored)))
-        interval = (result["mean"], result["mean"])
-        if np.ptp(scored) > 0:
-            found = bootstrap(
-                (scored,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile",
-                rng=np.random.default_rng(zlib.crc32(seed.encode())), batch=max(1, 2**22 // len(scored)),
-            ).confidence_interval  # fmt: skip
-            interval = (float(found.low), float(found.high))
-        result["low"], result["high"] = interval
-    return result
+    return result | (_pooled(scored, np.ones(len(scored)), seed) if len(scored) else {})
+
+
+def total_rate(amounts: Sequence[float], units: Sequence[float], seed: str = "") -> Record:
+    """A rate of a whole set: the sum of amounts over the sum of units, never the mean of the items' own rates.
+
+    A clip of one sample has hundreds of kbit/s, as its file is nearly all container; it must weigh one sample. "mean"
+    is the rate, the mean over all units; "se" and the interval are as in `statistic`, items being what is drawn.
+
+    Args:
+        amounts: Of each item, say bits.
+        units: Of each item, say seconds or pixels; above 0 in sum.
+        seed: As in `statistic`.
+    """
+    found = _pooled(np.asarray(amounts, np.float64), np.asarray(units, np.float64), seed)
+    return {"mean": None, "se": None, "low": None, "high": None} | found | {"scored": len(units), "of": len(units)}
+
+
+def _pooled(amounts: NDArray[np.float64], units: NDArray[np.float64], seed: str) -> Record:
+    """Sum over sum; from two items on with a ratio's standard error (Cochran 1977, section 2.11) and an interval."""
+    mean = float(amounts.sum() / units.sum())
+    if len(amounts) < 2:
+        return {"mean": mean}
+    errors = amounts - mean * units
+    low = high = mean
+    if np.ptp(amounts) > 0 or np.ptp(units) > 0:
+        found = bootstrap(
+            (amounts, units), _sum_over_sum, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile",
+            paired=True, vectorized=True, rng=np.random.default_rng(zlib.crc32(seed.encode())),
+            batch=max(1, 2**21 // len(amounts)),
+        ).confidence_interval  # fmt: skip
+        low, high = float(found.low), float(found.high)
+    se = float(np.sqrt((errors**2).sum() / (len(errors) - 1) / len(errors)) / units.mean())
+    return {"mean": mean, "se": se, "low": low, "high": high}
+
+
+def _sum_over_sum(amounts: NDArray[np.float64], units: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+    return np.asarray(amounts.sum(axis) / units.sum(axis))
 
 
 def summarise(journal: Journal) -> Record:
@@ -81,6 +107,7 @@ def summarise(journal: Journal) -> Record:
             _summarise(group, lines, failures)
             for group in _groups(records, [model[0] for model in journal.header["models"]])
         ],
+        "originals": _originals(lines),
         "skipped": sorted(skipped, key=lambda s: (s["set"], s["item"])),
         "failed": failures,
         "records": records,
@@ -108,8 +135,8 @@ def _summarise(records: list[Record], lines: list[Record], failures: list[Record
         summary["matched_to"] = first["matched_to"]
         summary["bytes_off"] = _bytes_off(records, lines, f"{seed}/bytes_off")
     for rate, size in (("rate", "bytes"), ("payload_rate", "payload_bytes")):
-        rates = [8 * record[size] / record["units"] / scale for record in records]
-        summary[rate] = statistic(rates, f"{seed}/{rate}")
+        bits = [8 * record[size] / scale for record in records]
+        summary[rate] = total_rate(bits, [record["units"] for record in records], f"{seed}/{rate}")
     names = [key for key in first if key not in NOT_METRICS]
     summary["metrics"] = {n: statistic([record[n] for record in records], f"{seed}/{n}") for n in names}
     summary["unscored"] = {
@@ -127,8 +154,20 @@ def _summarise(records: list[Record], lines: list[Record], failures: list[Record
     return summary
 
 
+def _originals(lines: list[Record]) -> list[Record]:
+    """What metrics that need no original say of the originals: an entry for each set and metric."""
+    groups: dict[tuple[str, str], list[float | None]] = {}
+    for line in lines:
+        for metric, value in line.get("original", {}).items():
+            groups.setdefault((line["set"], metric), []).append(value)
+    return [
+        {"set": name, "metric": metric} | statistic(values, f"{name}/originals/{metric}")
+        for (name, metric), values in groups.items()
+    ]
+
+
 def _bytes_off(records: list[Record], lines: list[Record], seed: str) -> Record:
-    """How much larger matched files are than those they were matched to, in per cent."""
+    """How much larger matched files are than those they were matched to, all together, in per cent."""
     target = {
         line["item"]: r["bytes"]
         for line in lines
@@ -136,7 +175,8 @@ def _bytes_off(records: list[Record], lines: list[Record], seed: str) -> Record:
         for r in line["records"]
         if f"{r['system']} {r['setting']}" == records[0]["matched_to"]
     }
-    return statistic([100 * (record["bytes"] / target[record["item"]] - 1) for record in records], seed)
+    wanted = [target[record["item"]] for record in records]
+    return total_rate([100 * (r["bytes"] - size) for r, size in zip(records, wanted, strict=True)], wanted, seed)
 
 
 def use(tokens: Iterable[np.ndarray], num_codes: int, payload_bits: int) -> Record:

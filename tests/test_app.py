@@ -24,6 +24,7 @@ from app import pictures, tokens, trials, words
 from app.jobs import MAX_VERSIONS, Workshop, write_csv
 from app.reading import Source, heard
 from app.store import Models, Settings, Shelf
+from app.widgets import chart, facts
 from codec import api, cards, coding, commands
 from codec.coding import read_indices
 from codec.errors import BitstreamError, CodecError, MediaError, ModelError
@@ -97,6 +98,38 @@ def test_figures_agree_with_each_other(workshop: Workshop, image: Source) -> Non
     indices = read_indices(version.file.read_bytes(), workshop.models.get(IMAGE))[1]
     assert record["used_codes"] == len(set(indices.ravel().tolist())) <= record["num_codes"] == 1024
     assert set(record) >= {"PSNR", "SSIM", "encode_s", "decode_s"}
+
+
+def test_ssimulacra2_stands_beside_where_it_has_a_value(
+    workshop: Workshop, image: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert workshop.code(image, IMAGE, 1024).scores["SSIMULACRA2"] is None  # too small for its scales
+    large = gradient(240, 240)
+    source = replace(image, reference=large)
+    assert workshop.scored(source, large)["SSIMULACRA2"] == 100
+    monkeypatch.setattr("app.jobs.SCORED_PIXELS", 240 * 240 - 1)
+    assert workshop.scored(source, large)["SSIMULACRA2"] is None  # too large for someone who waits
+
+
+def test_a_model_trained_on_lpips_is_marked_wherever_its_lpips_stands(workshop: Workshop, image: Source) -> None:
+    version = workshop.code(image, IMAGE, 1024)
+    assert "trained_on_lpips" not in version.record()  # there is no LPIPS
+    scores = {"PSNR": 24.0, "LPIPS-squeeze": 0.1234}
+    ours = replace(version, scores=scores, lpips_weight=0.4)
+    other = replace(version, scores=scores, lpips_weight=0.0, label="other", family="other", model="other")
+    classic = replace(version, scores=scores, lpips_weight=0.0, label="WebP", family="WebP", model=None, kind="classic")
+    unknown = replace(ours, scores=scores | {"LPIPS-squeeze": None})
+    versions = [ours, other, classic, unknown]
+    assert [v.record()["trained_on_lpips"] for v in versions] == [True, False, False, True]
+    rows = facts(versions).split("<tr ")[1:]
+    assert ["0.123†" in row.split("</tr>")[0] for row in rows] == [True, False, False, False]
+    assert "†" not in rows[3].split("</tr>")[0]  # a dash needs none
+    below = facts(versions).split('<p class="below">')[1]
+    assert f"{IMAGE} (weight 0.4)" in below
+    assert "Not trained on LPIPS: other." in below
+    assert "below" not in facts([replace(ours, scores={"PSNR": 24.0})])
+    labels = {p["label"] for line in chart([ours, other], "LPIPS-squeeze")["series"] for p in line["points"]}
+    assert sum("0.123†" in label for label in labels) == 1
 
 
 def test_long_speech_is_scored_on_a_bounded_part(workshop: Workshop, speech: Source) -> None:
@@ -578,6 +611,18 @@ def test_words_of_the_page_are_escaped_and_explained() -> None:
     assert "<script>" not in words.empty("<script>", "<script>") + words.notice(["<script>"]) + words.tip("<script>")
     assert words.notice([]) == ""
     assert words.notice(["a", "a"]).count("<p>") == 1
-    for term in ("bytes", "kbit/s", "bits per pixel", "ratio", "PESQ", "STOI", "PSNR", "SSIM", "codes used", "time"):
+    for term in (
+        "bytes",
+        "kbit/s",
+        "bits per pixel",
+        "ratio",
+        "PESQ",
+        "STOI",
+        "PSNR",
+        "SSIM",
+        "SSIMULACRA2",
+        "codes used",
+        "time",
+    ):
         assert f'data-tip="{words.TERMS[term][:9]}' in words.tip(term)
     assert (words.number(None).count("–"), words.number(1234), words.number(0.12345)) == (1, "1,234", "0.123")

@@ -196,6 +196,37 @@ def test_a_card_keeps_the_means(media: Path, tmp_path: Path) -> None:
     assert {"rate", "bits_per_token", "H0", "CVU", "PSNR", "SSIM"} <= kept.keys()
 
 
+def test_a_clip_of_one_sample_weighs_one_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its own rate is hundreds of kbit/s; the set's, wherever it is shown, is total bits over total seconds."""
+    for suffix in (".json", ".safetensors"):
+        shutil.copy(cards.find("speech-fsp").path.with_suffix(suffix), tmp_path / f"mine{suffix}")
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    (folder / "long.wav").write_bytes(wav(tones(32_000)))
+    (folder / "short.wav").write_bytes(wav(tones(1)))
+    out = tmp_path / "out"
+    words = [str(tmp_path / "mine.json"), "--data", str(folder), "-k", "1024", "--quick", "--workers", "1"]
+    extra = ["--out", str(out), "--card", "two clips", "--baselines", "opus", "--match-rate", "--no-curves"]
+    assert main([*words, *extra]) == 0
+    results = results_of(out)
+    ours = [r for r in results["records"] if r["system"] == "speech-fsp"]
+    seconds = 2 + 1 / 16_000
+    rate = 8 * sum(r["bytes"] for r in ours) / seconds / 1000
+    assert max(8 * r["bytes"] / r["units"] / 1000 for r in ours) > 100 * rate  # what a mean over items would show
+    by_system = {e["system"]: e for e in results["summary"]}
+    entry = by_system["speech-fsp"]
+    assert entry["rate"]["mean"] == pytest.approx(rate)
+    payload = 8 * sum(r["payload_bytes"] for r in ours)
+    assert entry["payload_rate"]["mean"] == pytest.approx(payload / seconds / 1000)
+    assert entry["use"]["bits_per_token"] == pytest.approx(payload / entry["use"]["tokens"])
+    sizes = {s: sum(r["bytes"] for r in results["records"] if r["system"] == s) for s in ("opus", "speech-fsp")}
+    assert by_system["opus"]["bytes_off"]["mean"] == pytest.approx(100 * (sizes["opus"] / sizes["speech-fsp"] - 1))
+    assert f"2 items, {rate:.4g} kbit/s" in capsys.readouterr().out
+    assert f"| speech-fsp | 1024 | {rate:.3f} |" in (out / "report.md").read_text()
+    kept = cards.read_card(tmp_path / "mine.json").data["results"]["two clips"]["1024"]
+    assert kept["rate"] == pytest.approx(rate, rel=1e-3)
+
+
 def test_mistakes_are_one_line_and_the_right_code(
     media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -242,8 +273,8 @@ def test_every_name_is_one_part_of_a_path() -> None:
 
 @pytest.mark.skipif(os.environ.get("CI") != "true", reason="only CI must have every extra that tests need")
 def test_ci_has_what_other_tests_skip_without() -> None:
-    for package in ("av", "pyarrow", "ray", "auraloss", "torch_stoi", "bjontegaard"):
-        assert find_spec(package), f"{package} is missing; .ci/run installs [dev,cluster]"
+    for package in ("av", "distillmos", "pyarrow", "ray", "auraloss", "torch_stoi", "bjontegaard"):
+        assert find_spec(package), f"{package} is missing; .ci/run installs them"
 
 
 @pytest.mark.parametrize("module", ["eval", "eval.demo", "eval.experiments", "eval.compare", "eval.bulk"])

@@ -115,3 +115,14 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err.count("\n") == 2
     assert run(tmp_path, a, a, "--margin", "PSNR") == 2
     assert run(tmp_path, a, a, "--as", "x") == 2
+
+
+def test_the_rate_that_is_compared_is_of_the_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An item of one pixel, with 9 bytes more in B: 1 % of the set's bits, whatever that does to its own rate."""
+    a = results()
+    a["records"][0] |= {"units": 1, "bytes": 40}
+    b = copy.deepcopy(a)
+    b["records"][0]["bytes"] += 9
+    assert run(tmp_path, a, b) == 0
+    rate = 8 * (19 * 1000 + 40) / (19 * 65536 + 1)
+    assert f"rate: {rate:.4f} -> {rate + 72 / (19 * 65536 + 1):.4f}" in capsys.readouterr().out

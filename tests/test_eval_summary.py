@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import entropy
 
 pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
-from eval.summary import bd_rate, bd_rates, statistic, use
+from eval.summary import bd_rate, bd_rates, statistic, total_rate, use
 
 RNG = np.random.default_rng(0)
 
@@ -19,6 +19,36 @@ def test_a_statistic_is_of_what_was_scored() -> None:
     assert statistic([None, None])["mean"] is None
     assert statistic([2.0])["low"] is None  # one item tells nothing of its spread
     assert (statistic([2.0, 2.0])["low"], statistic([2.0, 2.0])["high"]) == (2.0, 2.0)
+
+
+def test_a_rate_is_of_the_set_and_not_of_its_items() -> None:
+    """One clip of one sample, nearly all container, beside two real ones: sums, with an interval over items."""
+    found = total_rate([1400.0, 2800.0, 40.0], [1.0, 2.0, 1 / 16_000])
+    assert found["mean"] == pytest.approx(4240 / (3 + 1 / 16_000))
+    assert found["low"] <= found["mean"] <= found["high"]
+    assert (found["scored"], found["of"]) == (3, 3)
+    alone = total_rate([40.0], [0.5])
+    assert (alone["mean"], alone["se"], alone["low"], alone["high"]) == (80.0, None, None, None)
+
+
+def test_a_rate_of_equal_units_is_the_mean_of_the_items() -> None:
+    bits = RNG.normal(9000, 500, 30)
+    ours, plain = total_rate(bits.tolist(), [4.0] * 30, "a"), statistic((bits / 4).tolist(), "a")
+    assert ours == pytest.approx(plain)
+
+
+def test_the_interval_of_a_rate_covers_the_true_rate_as_often_as_it_says() -> None:
+    """Clips of unequal length, whose bits are 1000 + 1500 a second and noise: the rate is 1500 + 1000 / 5.25."""
+    hits, spread, errors = 0, [], []
+    for i in range(300):
+        seconds = RNG.uniform(0.5, 10, 40)
+        bits = 1000 + 1500 * seconds + RNG.normal(0, 400, 40)
+        found = total_rate(bits.tolist(), seconds.tolist(), str(i))
+        hits += found["low"] <= 1500 + 1000 / 5.25 <= found["high"]
+        spread.append(found["mean"])
+        errors.append(found["se"])
+    assert 0.89 <= hits / 300 <= 0.98
+    assert np.mean(errors) == pytest.approx(np.std(spread), rel=0.15)
 
 
 def test_the_interval_covers_the_true_mean_as_often_as_it_says() -> None:

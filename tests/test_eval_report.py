@@ -1,0 +1,125 @@
+"""The tables of the cards, and the mark of what was trained on LPIPS in every table."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import picture
+from skimage import data
+
+pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
+from codec import cards
+from codec.cards import Card, read_card
+from eval import report
+from eval.__main__ import main
+from eval.report import table
+from eval.trained import MARK, lpips_weight, mark, note
+
+
+def card(name: str, losses: Any, results: dict[str, dict[str, dict[str, Any]]]) -> Card:
+    medium = name.split("-")[0]
+    content = {"training": {"recipe": {"losses": losses}}, "results": results}
+    return Card(Path(name), name, bytes(16), bytes(16), {"medium": medium}, {}, 1.0, content)
+
+
+def result(**figures: float | None) -> dict[str, Any]:
+    return {"items": 3, "rate": 0.125, "bits_per_token": 8.0, "H0": 9.0, "CVU": 0.5} | figures
+
+
+def test_the_weight_of_a_loss_comes_from_the_card() -> None:
+    for losses, weight in (({"l1": 1.0, "lpips": 0.4}, 0.4), ({"l1": 1.0}, 0.0), ({}, None), (None, None), ("x", None)):
+        assert lpips_weight(card("image-a", losses, {})) == weight
+    assert (mark("LPIPS-vgg", 0.4), mark("LPIPS-vgg", 0.0), mark("LPIPS-vgg", None), mark("PSNR", 0.4)) == (
+        MARK, "", "", "",
+    )  # fmt: skip
+
+
+def test_the_note_says_it_of_every_model() -> None:
+    text = note({"image-a": 0.4, "image-b": 0.0, "image-c": None})
+    assert "image-a (weight 0.4)" in text
+    assert "Not trained on LPIPS: image-b." in text
+    assert "not known: image-c." in text
+    assert note({}) == ""
+
+
+def test_the_table_of_pictures_has_the_measured_metrics_and_the_mark() -> None:
+    first = result(PSNR=24.21, SSIM=0.711) | {"MS-SSIM": 0.9, "SSIMULACRA2": -4.6, "LPIPS-squeeze": 0.169}
+    second = result(PSNR=23.0, SSIM=0.6) | {"LPIPS-squeeze": 0.3, "SSIMULACRA2": None}
+    models = [
+        card("image-a", {"lpips": 0.4}, {"coco": {"256": result(PSNR=24.5, SSIM=0.7), "1024": first}}),
+        card("image-b", {"l1": 1.0}, {"coco": {"1024": second}}),
+    ]
+    lines = table("image", models).splitlines()
+    names = "PSNR | SSIM | MS-SSIM | SSIMULACRA2 | LPIPS-squeeze"
+    assert lines[0] == f"| test set | K | model | bits per pixel | {names} | coded bits/token | H0 | CVU |"
+    rows = {tuple(line.split(" | ")[1:3]): line for line in lines[2:5]}
+    assert f"| 24.21 | 0.711 | 0.900 | -4.6 | 0.169{MARK} |" in rows["1024", "image-a"]
+    assert "| 23.00 | 0.600 | - | - | 0.300 |" in rows["1024", "image-b"]
+    assert f"- | - | -{MARK}" not in rows["256", "image-a"]
+    assert "Not trained on LPIPS: image-b." in lines[6]
+    assert lines[8] == "PSNR grows with K on every test set, but for image-a on coco from 256 to 1024 (24.5 to 24.21)."
+
+
+def test_the_table_of_speech_tells_what_originals_score() -> None:
+    plain = [card("speech-a", {}, {"libri": {"256": result(STOI=0.8, PESQ=1.5), "1024": result(STOI=0.9, PESQ=1.9)}})]
+    assert "DistillMOS" not in table("speech", plain)
+    assert table("speech", plain).endswith("PESQ grows with K on every test set.")
+    judged = result(STOI=0.9, PESQ=1.9, DistillMOS=3.1, DistillMOS_originals=4.05)
+    text = table("speech", [card("speech-a", {}, {"libri": {"1024": judged}})])
+    assert "| 0.900 | 1.90 | 3.10 |" in text
+    assert "DistillMOS needs no original; the originals score 4.05 on libri." in text
+
+
+def test_no_cards_make_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "list_cards", list)
+    assert "| test set | K | model |" in report.report()
+
+
+@pytest.fixture
+def backbone(tmp_path: Path) -> Path:
+    """Of SqueezeNet's shape and without its knowledge: the figures mean nothing, the tables are the same."""
+    from torchvision.models import squeezenet1_1
+
+    torch.manual_seed(0)
+    path = tmp_path / "squeeze.pth"
+    torch.save(squeezenet1_1().features.state_dict(), path)
+    return path
+
+
+def test_a_run_marks_the_model_that_was_trained_on_lpips(
+    tmp_path: Path, backbone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In what is printed, in both tables of the report and in the card."""
+    for name, losses in (("image-with", {"l1": 1.0, "lpips": 0.4}), ("image-without", {"l1": 1.0})):
+        shipped = cards.find("image-fsp").path
+        shutil.copy(shipped.with_suffix(".safetensors"), tmp_path / f"{name}.safetensors")
+        content = json.loads(shipped.read_text())
+        content["name"], content["training"]["recipe"]["losses"] = name, losses
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    (tmp_path / "set").mkdir()
+    for i in range(2):
+        (tmp_path / f"set/{i}.png").write_bytes(
+            picture(np.ascontiguousarray(data.astronaut()[:232, i * 90 :][:, :232]))
+        )
+    models = [str(tmp_path / f"{name}.json") for name in ("image-with", "image-without")]
+    words = [*models, "--data", str(tmp_path / "set"), "-k", "256,1024", "--lpips-backbone", str(backbone)]
+    extra = ["--baselines", "jpeg", "--anchor", "image-without", "--workers", "1", "--card", "two"]
+    assert main([*words, *extra, "--out", str(tmp_path / "out")]) == 0
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("image-with")]
+    assert [MARK in line.split("LPIPS-squeeze ")[1].split()[0] for line in printed] == [True, True, False, False]
+    text = (tmp_path / "out/report.md").read_text()
+    assert text.count(f"{MARK} Trained on LPIPS, which flatters there: image-with (weight 0.4)") == 1
+    of = {name: [row for row in text.splitlines() if row.startswith(f"| {name} |")] for name in (
+        "image-with", "image-without", "JPEG",
+    )}  # fmt: skip
+    assert sum(MARK in row for row in of["image-with"]) >= 2  # a row for each size; the anchor is its equal
+    assert not any(MARK in row for row in of["image-without"] + of["JPEG"])
+    results = read_card(tmp_path / "image-with.json").data["results"]["two"]["1024"]
+    assert {"PSNR", "SSIM", "MS-SSIM", "SSIMULACRA2", "LPIPS-squeeze", "SSIMULACRA2_scored"} <= results.keys()
+    assert "| SSIMULACRA2 |" in next(line for line in text.splitlines() if line.startswith("| system | PSNR"))
