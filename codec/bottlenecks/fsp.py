@@ -76,6 +76,8 @@ class FSP(LevelGrid):
         ValueError: Levels of unequal length or below 1, or an unknown activation.
     """
 
+    loss_names = ("mean", "variance")
+
     def __init__(
         self,
         levels: Mapping[int, Sequence[int]] | None = None,

@@ -60,6 +60,7 @@ class VP(Bottleneck):
     """
 
     coupled = False
+    loss_names = ("mean", "variance")
     training_state = ("queue", "queue_position", "queue_count")
     queue: Tensor  # (Q, d)
     queue_position: Tensor  # () int64, the row that is replaced next
