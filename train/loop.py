@@ -375,7 +375,10 @@ class Trainer:
 
     @torch.no_grad()
     def latents(self) -> Tensor:
-        """Latents of the averaged encoder over random crops of the training data, (N <= FIT_TOKENS, D_in) float32."""
+        """Latents of the averaged encoder over random crops of the training data, (N <= FIT_TOKENS, D_in) float32.
+
+        Augmented, as all that the encoder learnt from; the VP-VAE paper encodes the training set as it is.
+        """
         rows: list[Tensor] = []
         count = 0
         total = min(FIT_TOKENS, int(self.store.weights.sum() / self.codec.stride**self.codec.axes))
