@@ -50,11 +50,13 @@ class Bottleneck(nn.Module, ABC):
         num_codebooks: G, indices per position.
         training_state: Buffers that only training needs; model files leave them out.
         coupled: Whether training uses a codebook, so that a batch has one size; perturbing methods take one per sample.
+        loss_names: What `forward` names its losses in training; a recipe weighs each of them.
     """
 
     num_codebooks: int = 1
     coupled: bool = True
     training_state: tuple[str, ...] = ()
+    loss_names: tuple[str, ...] = ()
 
     def __init__(self, dim: int, codebook_sizes: tuple[int, ...], in_dim: int | None = None) -> None:
         super().__init__()

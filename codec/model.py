@@ -30,7 +30,7 @@ PRESETS: dict[str, dict[str, SpeechConfig | ImageConfig]] = {
     },
     "image": {
         "tiny": ImageConfig(),
-        "small": ImageConfig((64, 128), (2, 4), (160, 80, 40), (6, 4, 2)),
+        "small": ImageConfig((64, 128), (2, 4), (160, 96, 48), (6, 4, 2)),
     },
 }
 

@@ -1,36 +1,24 @@
-"""LPIPS (Zhang et al. 2018): distances between a network's features, weighed by heads that the lpips package brings.
+"""LPIPS as a metric: `train.lpips_net` on pictures as eval holds them, and the search for its backbones.
 
-The network itself, the backbone, does not come with it. It is read from a file, or from torch hub's folder if
-torchvision has put it there before; it is downloaded only if its net is asked for by name. A random backbone would not
-be LPIPS, so without one there is no score, and the file that is missing is named.
+A backbone is read from a file, or from torch hub's folder if torchvision has put it there before; it is downloaded only
+if its net is asked for by name.
 """
 
 from __future__ import annotations
 
-import pickle
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import lpips
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision import models as zoo
 
 from codec.errors import ModelError
 from eval.metrics import Unscored
-
-HUB = {  # net -> torchvision's weights
-    "alex": zoo.AlexNet_Weights.IMAGENET1K_V1,
-    "vgg": zoo.VGG16_Weights.IMAGENET1K_V1,
-    "squeeze": zoo.SqueezeNet1_1_Weights.IMAGENET1K_V1,
-}
-SMALLEST = 32  # pixels; below, the pooling of the backbones leaves nothing
+from train.losses import LPIPS_SMALLEST
+from train.lpips_net import HUB, LPIPSNet, hub_file, load, read_features
 
 
 class LPIPS:
@@ -42,23 +30,12 @@ class LPIPS:
     """
 
     def __init__(self, net: str, features: Mapping[str, Tensor]) -> None:
-        with warnings.catch_warnings(action="ignore"):  # lpips calls torchvision the old way
-            self._model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False).eval().requires_grad_(False)
-        wanted = {}
-        for part, tensor in self._model.net.state_dict(keep_vars=True).items():
-            wanted[part.split(".", 1)[1]] = tensor  # slice3.4.weight is features' 4.weight
-        missing = wanted.keys() - features.keys()
-        if missing:
-            raise ModelError(f"the backbone has no {min(missing)}; give the features of torchvision's {net} net")
-        for name, tensor in wanted.items():
-            if tensor.shape != features[name].shape:
-                raise ModelError(f"the backbone's {name} has shape {tuple(features[name].shape)}: not a {net} net")
-            tensor.data.copy_(features[name].float())
+        self._model = LPIPSNet(net, features)
 
     def __call__(self, x: NDArray[np.uint8], x_hat: NDArray[np.uint8]) -> float:
-        if min(x.shape[:2]) < SMALLEST:
-            raise Unscored(f"below {SMALLEST} x {SMALLEST} pixels")
-        pair = [torch.tensor(p).movedim(2, 0)[None].float() / 127.5 - 1 for p in (x, x_hat)]
+        if min(x.shape[:2]) < LPIPS_SMALLEST:
+            raise Unscored(f"below {LPIPS_SMALLEST} x {LPIPS_SMALLEST} pixels")
+        pair = [torch.tensor(p).movedim(2, 0)[None] / 255 for p in (x, x_hat)]
         with torch.inference_mode():
             return float(self._model(*pair))
 
@@ -78,46 +55,6 @@ class Source:
         return LPIPS(self.net, read_features(Path(self.path)))
 
 
-def read_features(path: Path) -> dict[str, Tensor]:
-    """The tensors of a backbone file, .safetensors or .pth, by their names within `features`.
-
-    Raises:
-        ModelError: Not readable, or no backbone.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            tensors = load_file(path)
-        else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-        named = {name.removeprefix("features."): tensor for name, tensor in tensors.items()}
-        if "0.weight" not in named:
-            raise KeyError("there is no 0.weight")
-    except (
-        OSError,
-        RuntimeError,
-        SafetensorError,
-        KeyError,
-        AttributeError,
-        EOFError,
-        pickle.UnpicklingError,
-    ) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{path}: no LPIPS backbone ({reason}); give features of torchvision's nets") from None
-    return named
-
-
-def tell_net(features: Mapping[str, Tensor]) -> str:
-    """Which net a backbone is of, by its layers."""
-    if features["0.weight"].shape[-1] == 11:
-        return "alex"
-    return "squeeze" if "3.squeeze.weight" in features else "vgg"
-
-
-def hub_file(net: str) -> Path:
-    """Where torch hub keeps the backbone."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / HUB[net].url.rsplit("/", 1)[1]
-
-
 def sources(nets: list[str], backbones: list[Path]) -> tuple[list[Source], list[str]]:
     """The nets that can be scored with, and a line on each that cannot.
 
@@ -130,9 +67,7 @@ def sources(nets: list[str], backbones: list[Path]) -> tuple[list[Source], list[
     """
     found: dict[str, Source] = {}
     for path in backbones:
-        features = read_features(path)
-        net = tell_net(features)
-        LPIPS(net, features)  # complete?
+        net = load(path).net
         found[net] = Source(net, str(path.resolve()))
     notices = []
     for net in nets or HUB:
@@ -161,4 +96,4 @@ def _download(net: str) -> None:
 
 def modules(model: LPIPS) -> nn.Module:
     """The network, for tests."""
-    return model._model
+    return model._model.package

@@ -71,6 +71,10 @@ def test_every_registered_method_is_tested() -> None:
     assert set(BOTTLENECKS) <= set(METHODS)
 
 
+def test_losses_are_those_that_the_method_declares(bottleneck: Bottleneck, z: Tensor) -> None:
+    assert tuple(bottleneck.train()(z, SIZES[0]).losses) == bottleneck.loss_names
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_the_law(bottleneck: Bottleneck, z: Tensor, size: int) -> None:
     out = bottleneck(z, size)

@@ -14,7 +14,7 @@ from PIL import Image
 
 pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
 from codec.media import load_audio, load_image, save_image
-from eval.lpips_metric import LPIPS, modules, read_features, sources, tell_net
+from eval.lpips_metric import LPIPS, modules, sources
 from eval.metrics import (
     METRICS,
     MORE_METRICS,
@@ -32,6 +32,7 @@ from eval.metrics import (
     stft_distance,
     stoi,
 )
+from train.lpips_net import read_features, tell_net
 
 Real = Callable[[str, int], bytes]
 Pair = tuple[NDArray[np.generic], NDArray[np.generic]]

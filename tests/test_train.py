@@ -258,9 +258,18 @@ def test_one_bad_batch_does_not_spoil_the_run(tmp_path: Path, medium: str, data:
     assert torch.isfinite(run.size_losses).all()
 
 
-def test_a_misspelt_loss_is_an_error(tmp_path: Path, medium: str, data: Path) -> None:
-    with pytest.raises(CodecError, match="unknown loss mell"):
-        trainer(medium, data, tmp_path / "run", 10, extra=("losses.mell=1.0",)).train_step()
+@pytest.mark.parametrize("name", ["speech-fsp", "image-vp", "image-gmvq", "speech-gmvq-small"])
+def test_losses_that_a_recipe_misspells_or_lacks_are_refused_when_it_is_read(name: str) -> None:
+    with pytest.raises(CodecError, match=r"unknown loss mell; known are .*mel|unknown loss mell; known are l1"):
+        recipes.load(name, ["losses.mell=1.0"])
+    whole = recipes.load(name).to_dict()
+    for loss in whole["losses"]:
+        fewer = whole | {"losses": {key: value for key, value in whole["losses"].items() if key != loss}}
+        with pytest.raises(CodecError, match=f"no weight for the loss {loss}"):
+            recipes.from_dict(fewer)
+    for wrong in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(CodecError, match="from 0 on"):
+            recipes.from_dict(whole | {"losses": whole["losses"] | {loss: wrong}})
 
 
 def test_a_run_is_not_overwritten_and_resumes_to_its_end(tmp_path: Path, medium: str, data: Path, capsys) -> None:

@@ -149,8 +149,8 @@ def test_the_small_recipes_go_end_to_end(tmp_path: Path, medium: str, data: Path
 
     crop = {"speech": "data.crop=[1920]", "image": "data.crop=[32, 32]"}[medium]
     changes = [crop, "data.batch=2", "data.zoom=1.1", "adversary.width=1", *OPTIONS[name], "codec.preset=tiny"]
+    changes += ["stages={A=0.5, B=0.25, C=0.25}", *(["losses.lpips=0"] if medium == "image" else [])]
     recipe = recipes.load(f"{medium}-{name}-small", changes)
-    assert recipe.share("B") > 0
     store = Store(data, medium, tuple(recipe.data.crop), recipe.data.zoom)
     run = Trainer(recipe, store, Budget(steps=6), tmp_path / "run", 0, "cpu")
     assert not run.run(stop_minutes=1e-9)  # after one step

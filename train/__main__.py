@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from codec.errors import CodecError
-from train import parallel, recipes
+from train import losses, parallel, recipes
 from train.data import Store, is_prepared, prepare
 from train.loop import CHECKPOINT_NAME, Budget, Trainer
 from train.parallel import processes
@@ -58,6 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--init", type=Path, metavar="CARD", help="begins with the weights of this exported model (its .json)"
     )
+    parser.add_argument(
+        "--lpips-backbone", type=Path, metavar="FILE", help="for a recipe with losses.lpips (default: torch hub's)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="CPU threads")
     default = "cuda" if torch.cuda.is_available() else "cpu"
@@ -81,10 +84,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _train(options: argparse.Namespace, device: str) -> int:
     recipe = recipes.load(options.recipe, options.set)
+    losses.build(recipe.codec.medium, recipe.losses, options.lpips_backbone)  # refused before anything starts
     data = parallel.first(_prepared(recipe.codec.medium, options) if parallel.rank() == 0 else None)
     store = Store(data, recipe.codec.medium, tuple(recipe.data.crop), recipe.data.zoom).to(device)
     budget = Budget(options.minutes, options.steps)
-    trainer = Trainer(recipe, store, budget, options.out, options.seed, device, options.compile)
+    trainer = Trainer(recipe, store, budget, options.out, options.seed, device, options.compile, options.lpips_backbone)
     if options.resume:
         trainer.resume()
     elif (options.out / CHECKPOINT_NAME).exists():

@@ -1,6 +1,6 @@
 """Changes to training crops that keep them real speech or real pictures, for whole batches, on their device.
 
-    light   speech: level -30..-14 dBFS and polarity. pictures: mirror images
+    light   speech: level -42..-12 dBFS and polarity. pictures: mirror images
     full    speech: also random equaliser, phase rotation, a second speaker at times, noise at times
             pictures: also brightness, contrast and saturation within 10 %
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from train.draws import Draws
 
 STRENGTHS = ("light", "full")
+LEVELS_DB = -42.0, -12.0  # root mean square of a crop, dBFS: recordings are not levelled before they are compressed
 EQ_DB, EQ_KNOTS = 6.0, 8
 MIXED, NOISY = 0.05, 0.1  # shares of the samples
 JITTER = 0.1
@@ -30,7 +31,8 @@ def augment(medium: str, x: Tensor, draws: Draws, strength: str = "light") -> Te
     if strength == "full":
         x = _noise(_mix(_filter(x, draws), draws), draws)
     level = _level(x)
-    target = 10 ** ((draws.uniform(len(x), 1, 1) * 16 - 30) / 20)
+    lowest, highest = LEVELS_DB
+    target = 10 ** ((lowest + draws.uniform(len(x), 1, 1) * (highest - lowest)) / 20)
     sign = torch.where(draws.uniform(len(x), 1, 1) < 0.5, -1.0, 1.0)
     return (x * sign * target / level).clamp(-1, 1)
 

@@ -117,7 +117,7 @@ class Store:
 
     Attributes:
         usable: (I,) numbers of the items that hold a crop.
-        weights: (I,) their seconds or pixels, which is how often they are drawn.
+        weights: (I,) their samples or pixels, which is how often they are drawn.
 
     Raises:
         CodecError: No prepared data there, of another medium, or no item holds a crop.
@@ -152,7 +152,7 @@ class Store:
             self.flat = self.flat.view(-1, 3)
             starts = starts // 3
         # Longer clips and larger pictures are drawn more often: every second and every pixel counts the same.
-        self.weights = torch.tensor(self.shapes[self.usable].prod(1), dtype=torch.float64)
+        self.weights = torch.tensor(self.shapes[self.usable, :2].prod(1), dtype=torch.float64)
         self._cumulative = self.weights.cumsum(0)
         self._starts = torch.tensor(starts[:-1][self.usable])
         self._sides = torch.tensor(self.shapes[self.usable][:, :2])  # (I, 1) samples | (I, 2) height, width

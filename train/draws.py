@@ -23,21 +23,22 @@ class Draws:
 
     def __init__(self, seed: int, device: str = "cpu", rank: int = 0, world: int = 1) -> None:
         self.rank, self.world, self.device = rank, world, device
+        self.kind = torch.device(device).type
         self.host = torch.Generator().manual_seed(seed)  # for what the host must know: sizes of tensors
-        self.generators = {"cpu": self.host}
-        if device != "cpu":
-            self.generators[device] = torch.Generator(device).manual_seed(seed + 1)
+        self.generators = {"cpu": self.host}  # by kind of device: "cuda:1" goes on with what "cuda:0" has saved
+        if self.kind != "cpu":
+            self.generators[self.kind] = torch.Generator(device).manual_seed(seed + 1)
 
     def uniform(self, rows: int, *shape: int, double: bool = False) -> Tensor:
         """(rows, *shape) in [0, 1), on the device; this process's part of what all draw."""
-        kind = torch.float64 if double else torch.float32
+        dtype = torch.float64 if double else torch.float32
         full = (rows * self.world, *shape)
-        return self._own(torch.rand(full, generator=self.generators[self.device], device=self.device, dtype=kind), rows)
+        return self._own(torch.rand(full, generator=self.generators[self.kind], device=self.device, dtype=dtype), rows)
 
     def normal(self, rows: int, *shape: int) -> Tensor:
         """(rows, *shape) standard normal, on the device."""
         full = (rows * self.world, *shape)
-        return self._own(torch.randn(full, generator=self.generators[self.device], device=self.device), rows)
+        return self._own(torch.randn(full, generator=self.generators[self.kind], device=self.device), rows)
 
     def integers(self, rows: int, limit: int) -> Tensor:
         """(rows,) int64 in [0, limit), on the host."""
@@ -51,10 +52,12 @@ class Draws:
         return rows[self.rank * count : (self.rank + 1) * count]
 
     def state_dict(self) -> dict[str, Any]:
-        return {device: generator.get_state() for device, generator in self.generators.items()}
+        """By kind of device, since the stream is the same on every process and each names its own device."""
+        return {kind: generator.get_state() for kind, generator in self.generators.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved stream; one of another device keeps only what both have."""
-        for device, generator in self.generators.items():
-            if device in state:
-                generator.set_state(state[device].cpu())
+        """Goes on from a saved stream; one of another kind of device keeps only what both have."""
+        saved = {name.partition(":")[0]: value for name, value in state.items()}  # once they were named "cuda:0"
+        for kind, generator in self.generators.items():
+            if kind in saved:
+                generator.set_state(saved[kind].cpu())

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from codec.errors import CodecError
 from codec.files import writing
-from train import recipes
+from train import losses, recipes
 from train.log import LOG_NAME, read
 from train.loop import ADVERSARY_SUFFIX, CHECKPOINT_NAME
 
@@ -154,6 +154,8 @@ class Fleet:
             command += ["--set", change]
         if options.compile:
             command.append("--compile")
+        if options.lpips_backbone is not None:
+            command += ["--lpips-backbone", options.lpips_backbone]
         if options.stop_minutes is not None:
             left = options.stop_minutes - (time.monotonic() - self.begun) / 60
             command += ["--stop-minutes", max(left, 0.01)]
@@ -244,6 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="for all runs")
     parser.add_argument("--init", type=Path, metavar="DIR", help="begins with the models NAME.json in this folder")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--lpips-backbone", type=Path, metavar="FILE", help="for recipes with losses.lpips")
     parser.add_argument("--threads", type=int, help="CPU threads of each run (default: all, shared out)")
     parser.add_argument("--checkpoint-minutes", type=float, default=2.0)
     parser.add_argument("--log-steps", type=int, default=50)
@@ -264,6 +267,8 @@ def main(arguments: list[str] | None = None) -> int:
         data = {medium: Path(path) for medium, path in (text.split("=", 1) for text in options.data)}
         if missing := {run.medium for run in runs} - set(data):
             raise CodecError(f"the plan trains on {', '.join(sorted(missing))}; add --data {sorted(missing)[0]}=PATH")
+        for recipe in [recipes.load(run.recipe, [*run.set, *options.set]) for run in runs]:
+            losses.build(recipe.codec.medium, recipe.losses, options.lpips_backbone)  # refused before anything starts
         fleet = Fleet(runs, data, options.work, options)
         failed = fleet.train()
         failed += fleet.export(options.out)

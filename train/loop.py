@@ -16,6 +16,7 @@ import json
 import pickle
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,12 @@ from codec.errors import CodecError
 from codec.files import writing
 from codec.model import build
 from codec.nets.blocks import Stack
-from train import parallel
+from train import losses, parallel
 from train.adversary import Adversary, cosine
 from train.augment import augment
 from train.data import Store
 from train.draws import Draws
 from train.log import LOG_NAME, Log, cut
-from train.losses import LOSSES
 from train.recipes import Recipe
 
 FIT_TOKENS = 400_000  # latents that a codebook is built from, at most: 24 for each of 16384 entries
@@ -77,12 +77,22 @@ class Trainer:
         seed: Of initial weights and of everything drawn.
         device: "cpu" or "cuda", "cuda:1".
         compiled: Whether the nets go through torch.compile.
+        backbone: A file with LPIPS's, for a recipe that weighs it (see `train.losses.build`).
     """
 
     def __init__(
-        self, recipe: Recipe, store: Store, budget: Budget, folder: Path, seed: int, device: str, compiled: bool = False
+        self,
+        recipe: Recipe,
+        store: Store,
+        budget: Budget,
+        folder: Path,
+        seed: int,
+        device: str,
+        compiled: bool = False,
+        backbone: Path | None = None,
     ) -> None:
         self.recipe, self.store, self.budget, self.folder = recipe, store, budget, folder
+        self.backbone = backbone
         self.device, self.compiled, self.kind = device, compiled, torch.device(device).type
         torch.manual_seed(seed)
         self.codec = build(recipe.config()).to(device)
@@ -96,7 +106,6 @@ class Trainer:
         parallel.copy_first(self.codec)
         torch.manual_seed(seed + parallel.rank())  # the noise of bottlenecks; all else is in `draws`
         self.draws = Draws(seed, device, parallel.rank(), parallel.world())
-        self.loss = LOSSES[recipe.codec.medium]().to(device)
         self.adversary: Adversary | None = None
         self.sizes = torch.tensor(self.codec.bottleneck.codebook_sizes)
         self.size_losses = torch.zeros(len(self.sizes), device=device)  # running mean loss at each size
@@ -122,6 +131,11 @@ class Trainer:
         )
         # A coupled method uses one of its codebooks in a step.
         self.replica = parallel.replicate(self.codec, unused=len(self.sizes) > 1 and self.codec.bottleneck.coupled)
+
+    @cached_property
+    def loss(self) -> nn.Module:
+        """The distances, when they are first asked for: an export of the run needs no backbone of LPIPS."""
+        return losses.build(self.recipe.codec.medium, self.recipe.losses, self.backbone).to(self.device)
 
     @property
     def progress(self) -> float:
@@ -244,10 +258,6 @@ class Trainer:
             out = self.replica(x, self.sizes[drawn] if len(drawn.unique()) > 1 else int(self.sizes[drawn[0]]))
         terms = self.loss(x, out.x_hat)
         pulls = {} if self.stage == "C" else out.bottleneck.losses  # a frozen encoder and codebook feel none
-        misspelt = set(weights) - set(terms) - set(pulls)
-        if misspelt and self.stage != "C":
-            known = ", ".join([*terms, *pulls])
-            raise CodecError(f"unknown loss {', '.join(sorted(misspelt))} in the recipe; known are {known}")
         distortion = torch.stack([weights[name] * value for name, value in terms.items()]).sum(0)
         loss = (distortion * self._size_weights(drawn, distortion)).mean()
         loss = loss + sum(weights[name] * value for name, value in pulls.items())
@@ -365,7 +375,10 @@ class Trainer:
 
     @torch.no_grad()
     def latents(self) -> Tensor:
-        """Latents of the averaged encoder over random crops of the training data, (N <= FIT_TOKENS, D_in) float32."""
+        """Latents of the averaged encoder over random crops of the training data, (N <= FIT_TOKENS, D_in) float32.
+
+        Augmented, as all that the encoder learnt from; the VP-VAE paper encodes the training set as it is.
+        """
         rows: list[Tensor] = []
         count = 0
         total = min(FIT_TOKENS, int(self.store.weights.sum() / self.codec.stride**self.codec.axes))

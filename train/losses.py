@@ -1,13 +1,26 @@
-"""Reconstruction losses, one value per sample so that samples at different codebook sizes can be weighted apart."""
+"""Reconstruction losses, one value per sample so that samples at different codebook sizes can be weighted apart.
+
+LPIPS, alone among them, needs a network from elsewhere (`train.lpips_net`); a recipe that does not weigh it trains
+without one, and nothing of it is imported.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
+from codec.errors import CodecError
 from codec.nets.speech import SAMPLE_RATE
+
+NAMES = {"speech": ("mel", "stft", "wave"), "image": ("l1", "mse", "ssim", "lpips")}  # what a recipe weighs
+OPTIONAL = ("lpips",)  # a recipe may leave it out, which is a weight of 0
+LPIPS_SMALLEST = 32  # pixels of a crop; below, the pooling of LPIPS's nets leaves nothing
+HUB_NET = "squeeze"  # the net that is looked for in torch hub's folder: that of the shipped models, and the fastest
 
 
 class SpeechLoss(nn.Module):
@@ -53,16 +66,26 @@ class SpeechLoss(nn.Module):
 
 
 class ImageLoss(nn.Module):
-    """L1, squared error and 1 - SSIM."""
+    """L1, squared error, 1 - SSIM and, where its net is given, LPIPS.
+
+    Args:
+        lpips: Maps two (B, 3, H, W) pictures to (B,) distances, as `train.lpips_net.LPIPSNet` does; None leaves
+            the term out.
+    """
+
+    def __init__(self, lpips: nn.Module | None = None) -> None:
+        super().__init__()
+        self.lpips = lpips
 
     def forward(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
-        """Two (B, 3, H, W) pictures -> named (B,) distances: "l1", "mse", "ssim" (1 - SSIM)."""
+        """Two (B, 3, H, W) pictures -> named (B,) distances: "l1", "mse", "ssim" (1 - SSIM), with a net "lpips"."""
         x, x_hat = x.float(), x_hat.float()
-        return {
+        terms = {
             "l1": _per_sample_l1(x, x_hat),
             "mse": (x - x_hat).square().mean((1, 2, 3)),
             "ssim": 1 - ssim(x, x_hat),
         }
+        return terms if self.lpips is None else terms | {"lpips": self.lpips(x, x_hat)}
 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:
@@ -97,4 +120,31 @@ def _per_sample_l1(a: Tensor, b: Tensor) -> Tensor:
     return F.l1_loss(a, b, reduction="none").flatten(1).mean(1)
 
 
-LOSSES: dict[str, type[nn.Module]] = {"speech": SpeechLoss, "image": ImageLoss}
+def build(medium: str, weights: Mapping[str, float], backbone: Path | None = None) -> nn.Module:
+    """The distances that a recipe weighs.
+
+    Args:
+        medium: "speech" or "image".
+        weights: Of the recipe; only whether "lpips" has one matters here.
+        backbone: A file with LPIPS's backbone; None looks for SqueezeNet's in torch hub's folder.
+
+    Raises:
+        CodecError: The recipe weighs LPIPS and there is no backbone, or the file is none.
+    """
+    if medium == "speech":
+        return SpeechLoss()
+    if not weights.get("lpips"):
+        return ImageLoss()
+    try:
+        from train import lpips_net  # takes seconds
+    except ImportError as error:
+        raise CodecError(
+            f"losses.lpips needs {error.name}; pip install 'codec[train]', or --set losses.lpips=0"
+        ) from None
+    file = backbone or lpips_net.hub_file(HUB_NET)
+    if backbone is None and not file.is_file():
+        raise CodecError(
+            f"losses.lpips = {weights['lpips']:g} needs a backbone: give --lpips-backbone FILE ({file.name} is not in "
+            f"{file.parent}), or train without: --set losses.lpips=0"
+        )
+    return ImageLoss(lpips_net.load(file))

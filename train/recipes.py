@@ -7,6 +7,7 @@ Files that begin with an underscore are parts, for others to name.
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from codec.bottlenecks import BOTTLENECKS
 from codec.errors import CodecError
 from codec.model import PRESETS, CodecConfig, build
 from train.augment import STRENGTHS
+from train.losses import LPIPS_SMALLEST, NAMES, OPTIONAL
 
 MAX_BASES = 8
 STAGES = ("A", "B", "C")
@@ -169,9 +171,10 @@ def _build(path: Path, data: dict[str, Any]) -> Recipe:
     _check_data(path, recipe)
     _check_numbers(path, recipe)
     try:
-        build(recipe.config())
+        own = build(recipe.config()).bottleneck.loss_names
     except (TypeError, ValueError) as error:
         raise CodecError(f"{path}: codec.options = {recipe.codec.options}: {error}") from None
+    _check_losses(path, recipe, (*NAMES[recipe.codec.medium], *own))
     return recipe
 
 
@@ -202,10 +205,23 @@ def _check_data(path: Path, recipe: Recipe) -> None:
         raise CodecError(f"{path}: data.augment = {data.augment!r}; choose from {', '.join(STRENGTHS)}")
 
 
+def _check_losses(path: Path, recipe: Recipe, known: tuple[str, ...]) -> None:
+    """Each distance of the medium and each loss of the bottleneck has a weight, and nothing else has."""
+    weights = recipe.losses
+    if unknown := [name for name in weights if name not in known]:
+        raise CodecError(f"{path}: unknown loss {', '.join(unknown)}; known are {', '.join(known)}")
+    if missing := [name for name in known if name not in weights and name not in OPTIONAL]:
+        raise CodecError(f"{path}: no weight for the loss {', '.join(missing)}; give one, 0 to leave it out")
+    if weights.get("lpips") and min(recipe.data.crop) < LPIPS_SMALLEST:
+        raise CodecError(f"{path}: data.crop = {recipe.data.crop}; losses.lpips needs at least {LPIPS_SMALLEST}")
+
+
 def _check_numbers(path: Path, recipe: Recipe) -> None:
     shares, weights = recipe.stages, recipe.losses
     if not all(isinstance(value, int | float) for value in [*shares.values(), *weights.values()]):
         raise CodecError(f"{path}: stages and losses are numbers, got {shares} and {weights}")
+    if not all(0 <= value < math.inf for value in weights.values()):
+        raise CodecError(f"{path}: weights of losses are numbers from 0 on, got {weights}")
     whole = 0.99 < sum(shares.values()) < 1.01 and min(shares.values()) >= 0 and recipe.share("A") > 0
     if set(shares) - set(STAGES) or not whole:
         raise CodecError(f"{path}: stages are shares of {', '.join(STAGES)} that add up to 1, got {shares}")

@@ -65,7 +65,8 @@ class FSP(LevelGrid):
 
     Args:
         levels: For each offered size K, the number of levels of each dimension; all of one length d.
-        activation: One of `ACTIVATIONS`; tanh and sigmoid are one family at two scales.
+        activation: One of `ACTIVATIONS`; tanh and sigmoid are one family at two scales. The published code's Cauchy
+            CDF is missing: a Cauchy variable has no variance, so no moments that would make its image uniform.
         eta: Width of the noise in cells (eq. 16).
         quantise_probability: Share of tokens that are quantised while training (eq. 18). The published code's default
             is 0, the paper's 1/2 at each forward pass; a mask per token has the same mean and less variance.
@@ -75,6 +76,8 @@ class FSP(LevelGrid):
     Raises:
         ValueError: Levels of unequal length or below 1, or an unknown activation.
     """
+
+    loss_names = ("mean", "variance")
 
     def __init__(
         self,
@@ -141,8 +144,11 @@ class FSP(LevelGrid):
         return torch.where(inside, proposal, u.detach()), inside
 
     def _moments(self, a: Tensor) -> dict[str, Tensor]:
-        """Eq. 14 on pre-activations, as means over dimensions; the target variance makes g(a) uniform."""
-        variance, mean = var_mean_of_all(to_tokens(a), unbiased=False)
+        """Eq. 14 on pre-activations, as means over dimensions; the target variance makes g(a) uniform.
+
+        The variance is unbiased, as VP's is.
+        """
+        variance, mean = var_mean_of_all(to_tokens(a), unbiased=True)
         return {"mean": mean.square().mean(), "variance": (variance - self.activation.variance).square().mean()}
 
 

@@ -71,6 +71,7 @@ class GMVQ(SoftCodebooks):
         ValueError: The sizes are not ascending, or there is no such latent term.
     """
 
+    loss_names = ("latent", "kl")
     fitted: Tensor  # () bool
 
     def __init__(

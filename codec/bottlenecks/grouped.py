@@ -44,6 +44,7 @@ class Grouped(Bottleneck):
         self.groups = nn.ModuleList(groups)
         self.num_codebooks = sum(group.num_codebooks for group in groups)
         self.coupled = any(group.coupled for group in groups)
+        self.loss_names = joined_names(groups)
         self.training_state = tuple(f"groups.{i}.{name}" for i, g in enumerate(groups) for name in g.training_state)
 
     def num_codes(self, codebook_size: int | None = None) -> int:
@@ -96,6 +97,11 @@ def check_alike(parts: Sequence[Bottleneck]) -> None:
     offers = {tuple((k, part.num_codes(k)) for k in part.codebook_sizes) for part in parts}
     if len(offers) != 1:
         raise ValueError(f"parts must offer the same codebook sizes and numbers of codes, got {sorted(offers)}")
+
+
+def joined_names(parts: Sequence[Bottleneck]) -> tuple[str, ...]:
+    """The names of all parts' losses, each once, in order."""
+    return tuple(dict.fromkeys(name for part in parts for name in part.loss_names))
 
 
 def join_indices(outputs: Sequence[BottleneckOutput]) -> Tensor | None:

@@ -42,6 +42,8 @@ class GumbelVQ(SoftCodebooks):
         ValueError: The sizes are not ascending.
     """
 
+    loss_names = ("kl",)
+
     def __init__(
         self,
         dim: int = 64,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from codec.bottleneck import Bottleneck, BottleneckOutput, Size
-from codec.bottlenecks.grouped import check_alike, join_indices, numbered_stats
+from codec.bottlenecks.grouped import check_alike, join_indices, joined_names, numbered_stats
 
 
 class Residual(Bottleneck):
@@ -56,6 +56,7 @@ class Residual(Bottleneck):
                 raise ValueError(f"a stage must offer the one size {size} and give the {first.dim} channels it takes")
         self.chains = nn.ModuleDict({str(size): nn.ModuleList(chain) for size, chain in chains.items()})
         self.num_codebooks = sum(stage.num_codebooks for stage in chains[codebook_sizes[0]])
+        self.loss_names = joined_names(chains[codebook_sizes[0]])
         self.training_state = tuple(
             f"chains.{size}.{i}.{name}"
             for size, chain in chains.items()

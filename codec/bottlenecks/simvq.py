@@ -33,6 +33,8 @@ class SimVQ(Bottleneck):
         ValueError: The sizes are not ascending.
     """
 
+    loss_names = ("commitment", "codebook")
+
     def __init__(self, dim: int = 64, codebook_sizes: tuple[int, ...] = (1024,)) -> None:
         super().__init__(dim, tuple(codebook_sizes))
         self.maps = nn.ModuleDict({str(k): nn.Linear(dim, dim) for k in self.codebook_sizes})

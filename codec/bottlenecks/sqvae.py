@@ -48,6 +48,8 @@ class SQVAE(SoftCodebooks):
 
     fitted: Tensor  # () bool
 
+    loss_names = ("latent", "kl")
+
     def __init__(self, dim: int = 64, codebook_sizes: tuple[int, ...] = (1024,)) -> None:
         super().__init__(dim, codebook_sizes)
         start = log(VARIANCE_START)

@@ -42,6 +42,8 @@ class TokenBridge(LevelGrid):
     table: Tensor  # (sizes, d, n) float32, the values in increasing order, padded by infinity
     borders: Tensor  # (sizes, d, n - 1) float32, halfway between neighbours, padded by infinity
 
+    loss_names = ("kl",)
+
     def __init__(self, levels: Mapping[int, Sequence[int]] | None = None, latent_range: float = 5.0) -> None:
         super().__init__(levels or LEVELS, fewest=1, inputs=2)
         if not latent_range > 0:

@@ -25,6 +25,9 @@ from codec.bottlenecks._start import check_latents
 from codec.bottlenecks._sync import from_first, gather_rows, var_mean_of_all
 
 FIT_SEED = 0
+# Of Lloyd. On latents of the shipped models 50 instead of 25 lower the error of latents that were not fitted by .24 %
+# (pictures) and .18 % (speech) at K = 1024, by .02 % at 16384, for twice the time.
+FIT_ITERATIONS = 25
 FIT_ROWS_PER_CODE = 200  # simulated: 64 rows a code instead of 16 lower the error by 1.5-2 %
 FIT_ROWS = 2**20  # at most, which is 64 for each of 16384 codes
 SMALLEST = 1e-6  # of the queue's standard deviation: the least distance whose logarithm is taken
@@ -39,7 +42,10 @@ class VP(Bottleneck):
 
     Differences from the published code: the queue and its pointer are saved with the model (a resumed run goes on from
     the same state), nothing is perturbed before the queue is full of real latents (it starts as noise), and
-    the codebook is built by a named call, never by eval().
+    the codebook is built by a named call, never by eval(), from latents and not from the queue, by k-means whose seeds
+    are drawn by plain squared distances (the code clamps them at their 90 % quantile against outliers). P_down and P_up
+    of the paper, linear maps of each position, are not here: in a codec they are the encoder's last layer and the
+    decoder's first.
 
     Args:
         dim: d. The paper uses 3 to 5 (FSQ's d for that K); neighbour distances lose their meaning above about 16.
@@ -60,6 +66,7 @@ class VP(Bottleneck):
     """
 
     coupled = False
+    loss_names = ("mean", "variance")
     training_state = ("queue", "queue_position", "queue_count")
     queue: Tensor  # (Q, d)
     queue_position: Tensor  # () int64, the row that is replaced next
@@ -151,7 +158,7 @@ class VP(Bottleneck):
         for size in self.codebook_sizes:
             generator = torch.Generator(latents.device).manual_seed(FIT_SEED)
             data = subsample(latents, min(FIT_ROWS_PER_CODE * size, FIT_ROWS), generator)
-            centres = kmeans(data, size, FIT_SEED)
+            centres = kmeans(data, size, FIT_SEED, FIT_ITERATIONS)
             self.get_buffer(f"codebook_{size}").copy_(centres.half())  # rounded here, so that all use what is stored
         self.fitted.fill_(True)
 

@@ -326,6 +326,7 @@ class VQ(Bottleneck):
             self.books[str(size)] = book
             if restart:
                 self.restarts[str(size)] = restart(size)
+            self.loss_names = ("commitment", "codebook") if book.update.by_gradient else ("commitment",)
         self.register_buffer("fitted", torch.tensor(False))
         self.training_state = tuple(
             name for name, _ in self.named_buffers() if ".update." in name or name.startswith("restarts.")

@@ -83,7 +83,10 @@ def collect(request: Request, key: str, candidates: tuple[Row, ...], seeds: int)
     for seed in range(seeds):
         for row in chosen:
             identity = {"data": data.source, "settings": asdict(settings), "budget": asdict(budget), "seed": seed}
-            identity |= {"row": {k: v for k, v in asdict(row).items() if k not in ("name", "source")}}
+            row_data = {k: v for k, v in asdict(row).items() if k not in ("name", "source")}
+            if not row.ramps:
+                del row_data["ramps"]  # runs of rows without one are those of before there were any
+            identity |= {"row": row_data}
             record = run_once(
                 request.out / f"runs-{key}",
                 f"{row.name}-seed{seed}",
@@ -115,6 +118,10 @@ def how(request: Request, runs: Runs, data: ImageSet, seeds: int) -> list[str]:
         f"{seeds} seeds; {pace:.2g} s a step on {request.device}; mean ± deviation (n - 1)",
     ]
     notes.append("the paper: 50000 or 162770 pictures, 100 epochs, nets that are not public; compare within the table")
+    notes.append(
+        'the paper\'s perplexity is of a batch\'s mean posterior, averaged over batches: "soft, batch" here, "hard, '
+        'batch" for methods without a posterior; "hard, global" counts the indices of the whole test set'
+    )
     if request.small:
         notes.append(
             "REDUCED SIZE for a CPU: few epochs; CIFAR-10 has its full net, in batches of 64 for more steps; "

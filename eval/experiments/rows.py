@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import cos, pi
 from typing import Any, Protocol, TypeVar
 
 from codec.bottlenecks import BOTTLENECKS
@@ -27,6 +28,7 @@ class Row:
         bottleneck: A key of `BOTTLENECKS`.
         weights: Loss name -> weight.
         source: Of the weights.
+        ramps: Loss name -> share of the training in which its weight rises from 0, along half a cosine.
         self_weighted: SQ-VAE's likelihood with a learnt variance, D/2 log mse + T L (losses): the same gradient as with
             weights times 2 T L mse / D, which fall as the error does.
         posterior: Whether the method has a q(c|x), whose perplexity the training forward reports.
@@ -40,6 +42,12 @@ class Row:
     self_weighted: bool = False
     posterior: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    ramps: Mapping[str, float] = field(default_factory=dict)
+
+    def weights_at(self, progress: float) -> dict[str, float]:
+        """The weights at `progress` in [0, 1] of the training."""
+        risen = {name: min(progress / share, 1.0) for name, share in self.ramps.items()}
+        return {name: weight * (1 - cos(pi * risen.get(name, 1.0))) / 2 for name, weight in self.weights.items()}
 
 
 def gmvq(name: str, beta: float, latent_term: str = "sampled", gamma: float = GAMMA) -> Row:
@@ -53,7 +61,8 @@ VQ_WEIGHTS = {"codebook": CIFAR_VARIANCE, "commitment": 0.25 * CIFAR_VARIANCE}
 VQ_SOURCE = "van den Oord et al.: 1 and 0.25 beside the error over the data's variance"
 OPT_WEIGHTS = {"commitment": 0.0}
 SQ_SOURCE = "Takida et al.: the likelihood's own, times 2 T L mse / D"
-GUMBEL_SOURCE = "Karpathy: 5e-4 beside the error over twice the data's variance"
+GUMBEL_SOURCE = "Karpathy: 5e-4 beside the error over twice the data's variance, from 0 in the first thirtieth"
+GUMBEL_RAMP = 5000 / 150_000  # updates of the KL's ramp and of the temperature's, which here takes the whole training
 OPT_SOURCE = "Huh et al.: the encoder learns from the task alone"
 
 ROWS: tuple[Row, ...] = (
@@ -65,7 +74,14 @@ ROWS: tuple[Row, ...] = (
     Row("vq-opt", "vq-opt", OPT_WEIGHTS, OPT_SOURCE),
     Row("vq-affine-opt", "vq-affine-opt", OPT_WEIGHTS, OPT_SOURCE),
     Row("sqvae", "sqvae", {"latent": 1.0, "kl": 1 / LATENT}, SQ_SOURCE, self_weighted=True, posterior=True),
-    Row("gumbelvq", "gumbelvq", {"kl": 5e-4 * 2 * CIFAR_VARIANCE}, GUMBEL_SOURCE, posterior=True),
+    Row(
+        "gumbelvq",
+        "gumbelvq",
+        {"kl": 5e-4 * 2 * CIFAR_VARIANCE},
+        GUMBEL_SOURCE,
+        posterior=True,
+        ramps={"kl": GUMBEL_RAMP},
+    ),
     gmvq("gmvq", beta=1.0),
     gmvq("gmvq+entropy", beta=BETA),
 )

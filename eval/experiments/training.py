@@ -59,12 +59,10 @@ def schedule(progress: float) -> float:
     return (1 + math.cos(math.pi * (progress - WARMUP) / (1 - WARMUP))) / 2
 
 
-def objective(row: Row, x: Tensor, x_hat: Tensor, out: BottleneckOutput) -> Tensor:
-    """The squared error plus the row's weighted losses; a loss without a weight is a KeyError."""
-    error = F.mse_loss(x_hat, x)
-    losses = torch.stack(
-        [error.new_zeros(()), *(row.weights[name] * value for name, value in out.losses.items())]
-    ).sum()
+def objective(row: Row, x: Tensor, x_hat: Tensor, out: BottleneckOutput, progress: float = 1.0) -> Tensor:
+    """The squared error plus the losses weighted as at `progress` in [0, 1]; one without a weight is a KeyError."""
+    error, weights = F.mse_loss(x_hat, x), row.weights_at(progress)
+    losses = torch.stack([error.new_zeros(()), *(weights[name] * value for name, value in out.losses.items())]).sum()
     if row.self_weighted:
         losses = losses * 2 * error.detach() * out.z_q.numel() / x.numel()
     return error + losses
@@ -91,7 +89,7 @@ def train(row: Row, images: ImageSet, settings: Settings, budget: Budget, seed: 
             net.bottleneck.anneal(progress)
             x = next(batches)
             x_hat, out = net(x)
-            loss = objective(row, x, x_hat, out)
+            loss = objective(row, x, x_hat, out, progress)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             norm = nn.utils.clip_grad_norm_(net.parameters(), settings.clip)
