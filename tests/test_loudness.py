@@ -1,0 +1,121 @@
+"""The loudness of an error: the order of PESQ, zero for equals, finite gradients; a plain distance fails that."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from codec.nets.speech import SAMPLE_RATE
+from train import losses
+from train.loudness import LoudnessLoss
+
+
+def voice(seed: int = 0, seconds: float = 2.0) -> Tensor:
+    """(1, 1, T): harmonics of a wandering pitch under moving formants, in syllables: what PESQ takes for speech."""
+    t = torch.arange(int(SAMPLE_RATE * seconds)) / SAMPLE_RATE
+    generator = torch.Generator().manual_seed(seed)
+    pitch = 120 + 20 * torch.sin(2 * math.pi * 2.1 * t + seed)
+    phase = 2 * math.pi * pitch.cumsum(0) / SAMPLE_RATE
+    signal = torch.zeros_like(t)
+    for n in range(1, 50):
+        formants = sum(
+            torch.exp(-(((n * pitch - f * (1 + 0.2 * torch.sin(2 * math.pi * r * t + seed))) / w) ** 2))
+            for f, w, r in ((500, 150, 1.3), (1500, 200, 1.9), (2500, 300, 2.3))
+        )
+        signal = signal + (formants + 0.02) * torch.sin(n * phase)
+    syllables = (torch.sin(2 * math.pi * 3 * t) > -0.5).float()
+    signal = signal * syllables + 0.01 * torch.randn(t.shape, generator=generator)
+    return (0.2 * signal / signal.abs().max())[None, None]
+
+
+def noisy(x: Tensor, share: float, seed: int = 1) -> Tensor:
+    return x + share * x.std() * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_equal_signals_and_equal_up_to_level_are_perfect() -> None:
+    x, loss = voice(), LoudnessLoss(SAMPLE_RATE)
+    assert float(loss(x, x)) < 0.01
+    assert float(loss(x, 0.5 * x)) < 0.01
+    assert float(loss(x, noisy(x, 0.3))) > 1
+
+
+def test_more_noise_is_worse() -> None:
+    x, loss = voice(), LoudnessLoss(SAMPLE_RATE)
+    values = [float(loss(x, noisy(x, share))) for share in (0.01, 0.03, 0.1, 0.3, 1.0)]
+    assert all(a < b for a, b in pairwise(values))
+
+
+def band(x: Tensor, low: float, high: float, power: float) -> Tensor:
+    """Noise of a band, of a given standard deviation, where x sounds and every other tenth of a second."""
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(3))
+    frequencies = torch.fft.rfftfreq(x.shape[-1], 1 / SAMPLE_RATE)
+    part = torch.fft.irfft(torch.fft.rfft(noise) * ((frequencies > low) & (frequencies < high)), x.shape[-1])
+    gate = torch.arange(x.shape[-1]) // (SAMPLE_RATE // 10) % 2
+    heard = torch.nn.functional.avg_pool1d(x.abs(), 401, 1, 200) > 0.01
+    return power * gate * heard * part / part.std()
+
+
+def test_what_is_added_disturbs_more_than_what_is_missing() -> None:
+    x, loss = voice(), LoudnessLoss(SAMPLE_RATE)
+    rich = x + band(x, 4500, 6000, 0.01)
+    assert float(loss(x, rich)) > 1.2 * float(loss(rich, x))
+
+
+def test_masked_noise_is_quieter_than_the_same_noise_elsewhere() -> None:
+    """Noise of the same power under the formants and far from them: a distance of waveforms sees no difference."""
+    x, loss = voice(), LoudnessLoss(SAMPLE_RATE)
+    under, beside = (x + band(x, low, high, 0.003) for low, high in ((400, 600), (5000, 7000)))
+    assert float(loss(x, beside)) > 1.5 * float(loss(x, under))
+    assert float((x - beside).abs().mean()) < 1.2 * float((x - under).abs().mean())
+
+
+def test_the_order_of_pesq() -> None:
+    """Rank correlation with the pesq package over noises, codebooks' worth of distortions and bandwidths."""
+    pesq = pytest.importorskip("pesq", reason="pesq is not installed: pip install 'codec[eval]'").pesq
+    stats = pytest.importorskip("scipy.stats", reason="scipy is not installed: pip install 'codec[eval]'")
+    loss = LoudnessLoss(SAMPLE_RATE)
+    ours, plain, theirs = [], [], []
+    for seed in range(4):
+        x = voice(seed)
+        spectrum = torch.fft.rfft(x)
+        bins = torch.arange(spectrum.shape[-1])
+        narrow = torch.fft.irfft(spectrum * (bins < len(bins) // 4), x.shape[-1])
+        for y in (*(noisy(x, share) for share in (0.01, 0.05, 0.2, 0.6)), narrow, x.clamp(-0.05, 0.05), 0.3 * x):
+            theirs.append(pesq(SAMPLE_RATE, x[0, 0].numpy(), y[0, 0].numpy(), "wb"))
+            ours.append(float(loss(x, y)))
+            plain.append(float((x - y).abs().mean()))
+    assert stats.spearmanr(theirs, ours)[0] < -0.9
+    assert stats.spearmanr(theirs, plain)[0] > -0.9  # an L1 of the waveform does not know
+
+
+def test_silence_and_short_clips_have_finite_gradients() -> None:
+    loss = LoudnessLoss(SAMPLE_RATE)
+    for x in (torch.zeros(1, 1, 4000), voice()[..., :600], 1e-5 * voice()[..., :4000]):
+        y = noisy(x, 0.1).add(1e-6).requires_grad_()
+        value = loss(x, y)
+        value.sum().backward()
+        assert value.isfinite().all()
+        assert y.grad is not None
+        assert y.grad.isfinite().all()
+    assert float(loss(torch.zeros(1, 1, 4000), 0.1 * torch.ones(1, 1, 4000))) == 0
+
+
+def test_each_sample_counts_alone() -> None:
+    loss = LoudnessLoss(SAMPLE_RATE)
+    x = torch.cat([voice(0), voice(1)])
+    y = torch.cat([noisy(voice(0), 0.1), noisy(voice(1), 0.5)])
+    both = loss(x, y)
+    assert torch.allclose(both, torch.cat([loss(x[:1], y[:1]), loss(x[1:], y[1:])]), rtol=1e-4)
+    assert both[1] > both[0]
+
+
+def test_a_recipe_weighs_it_or_does_without() -> None:
+    x = voice(0, 0.5)
+    with_it = losses.build("speech", {"mel": 1, "loudness": 1})(x, noisy(x, 0.1))
+    without = losses.build("speech", {"mel": 1})(x, noisy(x, 0.1))
+    assert set(with_it) - set(without) == {"loudness"}
+    assert all(torch.equal(with_it[name], value) for name, value in without.items())
