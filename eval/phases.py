@@ -1,0 +1,133 @@
+"""python -m eval.phases MODEL --data PATH: what holds a speech model back, magnitudes or phases?
+
+Spectra of the original and of the decoded signal are taken apart and put together again in other pairs; what each pair
+scores says how much is lost where. Spectra are the model's own (its FFT size and hop), so that nothing else changes.
+
+    phases of the original      what the model would reach if its phases were right
+    magnitudes of the original  what it would reach if its magnitudes were right, its phases made consistent by the
+                                fast Griffin-Lim algorithm (Perraudin et al. 2013), from them or from random ones
+    half the error              both magnitudes' geometric mean, with phases of either
+    no quantisation             the decoder on the encoder's latents: what the codebook costs
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+import codec
+from codec.errors import CodecError
+from codec.model import Codec
+from codec.nets.speech import STFT
+from codec.terminal import run
+
+try:
+    from eval.datasets import find, load_signal
+    from eval.metrics import score
+except ModuleNotFoundError as missing:
+    sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval]'")
+
+ITERATIONS = 16
+MOMENTUM = 0.99  # of the fast Griffin-Lim algorithm
+QUIET = 1e-4  # magnitudes below are not told apart
+METRICS = ("PESQ", "STOI")
+
+
+def griffin_lim(magnitude: Tensor, start: Tensor, stft: STFT, iterations: int = ITERATIONS) -> Tensor:
+    """A signal whose spectrum has about this magnitude.
+
+    Args:
+        magnitude: (B, F, bins), wanted.
+        start: (B, F, bins) complex; its phases are where the search begins.
+        stft: The transform.
+        iterations: 0 takes the phases as they are.
+
+    Returns:
+        (B, T).
+    """
+    guess, previous = start, None
+    for _ in range(iterations):
+        consistent = _analyse(_synthesise(torch.polar(magnitude, guess.angle()), stft), stft)
+        guess = consistent if previous is None else consistent + MOMENTUM * (consistent - previous)
+        previous = consistent
+    return _synthesise(torch.polar(magnitude, guess.angle()), stft)
+
+
+@torch.no_grad()
+def variants(model: Codec, x: Tensor, codebook_size: int) -> Iterator[tuple[str, Tensor]]:
+    """Names and signals (1, 1, T) that x (1, 1, T) becomes."""
+    stft: STFT = model.decoder.stft
+    padded, length = model.pad(x), x.shape[-1]
+    z = model.encoder(padded)
+    decoded = model.decoder(
+        model.bottleneck.decode(model.bottleneck.encode(z, codebook_size), codebook_size), codebook_size
+    )
+    ours, theirs = _analyse(decoded[:, 0], stft), _analyse(padded[:, 0], stft)
+    between = ((ours.abs() + QUIET).log() / 2 + (theirs.abs() + QUIET).log() / 2).exp()
+    noise = torch.polar(
+        theirs.abs(), 2 * torch.pi * torch.rand(theirs.shape, generator=torch.Generator().manual_seed(0))
+    )
+    found = {
+        "decoded": decoded[:, 0],
+        "no quantisation": model.decoder(z, codebook_size)[:, 0],
+        "phases of the original": griffin_lim(ours.abs(), theirs, stft, 0),
+        "magnitudes of the original, decoded phases": griffin_lim(theirs.abs(), ours, stft),
+        "magnitudes of the original, random phases": griffin_lim(theirs.abs(), noise, stft, 2 * ITERATIONS),
+        "half the error of magnitudes, decoded phases": griffin_lim(between, ours, stft),
+        "half the error of magnitudes, phases of the original": griffin_lim(between, theirs, stft, 0),
+    }
+    for name, signal in found.items():
+        yield name, signal[None, :, :length].clamp(-1, 1)
+
+
+def _analyse(signal: Tensor, stft: STFT) -> Tensor:
+    return torch.complex(*stft.analyse(signal))
+
+
+def _synthesise(spectrum: Tensor, stft: STFT) -> Tensor:
+    return stft.synthesise(spectrum.real.contiguous(), spectrum.imag.contiguous())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.phases", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", metavar="MODEL", help="a shipped speech model, or the path of a card")
+    parser.add_argument("--data", required=True, metavar="PATH", help="recordings: a folder, .tar or file")
+    parser.add_argument("-k", "--codebook-size", type=int, default=1024, metavar="K")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th recording")
+    return run(parser, arguments, _command)
+
+
+def _command(options: argparse.Namespace) -> None:
+    model = codec.load(options.model).codec
+    if model.axes != 1:
+        raise CodecError(f"{options.model}: a picture has no phases; name a model of speech")
+    scores: dict[str, list[dict[str, float | None]]] = {}
+    items = find(options.data).items[:: options.every]
+    for item in items:
+        medium, samples = load_signal(item)
+        if medium != "speech":
+            raise CodecError(f"{item.name}: a picture has no phases; give recordings")
+        signal = torch.from_numpy(samples).T[None]
+        for name, other in variants(model, signal, options.codebook_size):
+            scores.setdefault(name, []).append(score("speech", signal[0, 0].numpy(), other[0, 0].numpy()))
+    print(f"| {options.model}, K = {options.codebook_size}, {len(items)} clips | {' | '.join(METRICS)} |")
+    print("| --- | --- | --- |")
+    for name, found in scores.items():
+        print(f"| {name} | {' | '.join(f'{_mean(found, metric):.3f}' for metric in METRICS)} |")
+
+
+def _mean(found: list[dict[str, float | None]], metric: str) -> float:
+    """The mean over the clips that have a value; nan where none has."""
+    known = [value for scores in found if (value := scores.get(metric)) is not None]
+    return fmean(known) if known else float("nan")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Magnitudes and phases exchanged: what is right stays right, and what is random does not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from codec.nets.speech import STFT
+from eval.phases import griffin_lim, main, variants
+from tests.test_loudness import voice
+
+
+def test_right_magnitudes_find_their_phases_again() -> None:
+    stft, x = STFT(384, 96), voice(0, 0.96)[:, 0]
+    spectrum = torch.complex(*stft.analyse(x))
+    assert torch.allclose(griffin_lim(spectrum.abs(), spectrum, stft, 0), x, atol=1e-5)
+    noise = torch.polar(spectrum.abs(), 6.28 * torch.rand(spectrum.shape, generator=torch.Generator().manual_seed(0)))
+
+    def error(iterations: int) -> float:
+        found = torch.complex(*stft.analyse(griffin_lim(spectrum.abs(), noise, stft, iterations)))
+        return float((found.abs() - spectrum.abs()).norm() / spectrum.norm())
+
+    assert error(0) > 2 * error(16)
+
+
+def test_phases_of_the_original_help_and_the_decoder_alone_is_the_codec() -> None:
+    model = pytest.importorskip("codec").load("speech-vp").codec
+    x = voice(0, 1.0)
+    found = dict(variants(model, x, 1024))
+    with torch.no_grad():
+        decoded = model.decode(model.encode(x, 1024), (x.shape[-1],), 1024)
+    assert torch.equal(found["decoded"], decoded.clamp(-1, 1))
+    assert all(signal.shape == x.shape for signal in found.values())
+
+    def error(name: str) -> float:
+        return float((found[name] - x).norm() / x.norm())
+
+    assert error("phases of the original") < error("decoded")
+
+
+def test_a_picture_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["image-vp", "--data", "nowhere"]) == 1
+    assert "a picture has no phases" in capsys.readouterr().err
