@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
 
-from codec.media.survey import Part, Survey
+from codec.media.survey import LEFT_OUT, Part, Survey
 from codec.media.wav import FORMS, is_placeholder
 from codec.media.window import Window
 
@@ -39,7 +39,6 @@ LAYOUTS = {
     b"caff": _Layout(8, 4, 8, align=1),
     b"riff": _Layout(40, 16, 8, "little", align=8, counts_itself=True),
 }
-LEFT_OUT = "what lies behind the recording is no sound that its header tells of: left out"
 
 
 def survey(window: Window) -> Survey | None:
@@ -58,7 +57,7 @@ def survey(window: Window) -> Survey | None:
         piece = window.read(window.size - left, 1 << 20)
         rest, left = not piece.strip(b"\0"), left - len(piece)
     if not rest:
-        found.notices.append(LEFT_OUT)
+        found.say(LEFT_OUT)
     return found
 
 
@@ -71,7 +70,7 @@ def _chunked(window: Window, start: int, found: Survey) -> int | None:
         body = at + head
         size = int.from_bytes(window.read(at + layout.name, layout.size), layout.order)
         size -= head if layout.counts_itself else 0
-        end = body + size
+        end = body + max(size, 0)
         if not sound and window.read(at, 4) in layout.sound:
             sound = True
             # Eight bytes of a sound chunk of AIFF come before its samples.

@@ -10,7 +10,7 @@ import logging
 import struct
 from collections.abc import Callable
 from io import BytesIO
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,23 +31,26 @@ PRIMARIES = {
     11: ((0.314, 0.351), (0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
     12: (D65, (0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
 }
-SRGB_TRANSFER, BT709_TRANSFERS, GAMMAS = 13, (1, 6, 14, 15), {4: 2.2, 5: 2.8, 8: 1.0}
+# Transfer functions: sRGB's and those of video, which is shown as if it were sRGB; and plain exponents.
+SRGB_TRANSFERS, GAMMAS = (13, 1, 6, 14, 15), {4: 2.2, 5: 2.8, 8: 1.0}
+HEAD_BYTES = 1 << 16  # of a file, which hold the boxes about colours
 CURVE_POINTS = 4096
+GAMMA_RANGE = range(10_000, 500_001)  # of gAMA, in units of 1 / 100000
 D50 = (0.9642, 1.0, 0.8249)
 BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 
 Conversion = Callable[[Image.Image], Image.Image]
 
 
-def conversion(image: Image.Image, png: dict[bytes, bytes] | None = None) -> Conversion | None:
+def conversion(image: Image.Image, file: BinaryIO) -> Conversion | None:
     """What turns pieces of a picture, without transparency, into sRGB; None if Pillow's own conversion is right.
 
     Args:
         image: Decoded or not; a piece has its mode, or "L" where that is deeper than 8 bits.
-        png: The chunks of a PNG that say what its colours mean.
+        file: What it comes from; some formats keep what Pillow does not look for.
     """
     try:
-        profile = _profile(image, png)
+        profile = _profile(image, file)
         if not profile:
             return None
         from PIL import ImageCms
@@ -92,41 +95,58 @@ def _changes_nothing(convert: Conversion, mode: str) -> bool:
     return bool(np.abs(difference).max() <= NEARLY)
 
 
-def _profile(image: Image.Image, png: dict[bytes, bytes] | None) -> bytes | None:
-    """An ICC profile, in the order in which a PNG's chunks count. Raises ValueError or struct.error on broken ones."""
-    if png is None:
-        profile = image.info.get("icc_profile", b"")
-        if not isinstance(profile, bytes):
-            raise ValueError("pieces of it are missing")
-        return profile
+def _profile(image: Image.Image, file: BinaryIO) -> bytes | None:
+    """An ICC profile. Raises ValueError or struct.error on broken ones."""
+    if image.format == "PNG":
+        return _of_png(png_chunks.colour_chunks(file))
+    profile = image.info.get("icc_profile", b"")
+    if not isinstance(profile, bytes):
+        raise ValueError("pieces of it are missing")
+    return profile or (_of_boxes(file) if image.format in ("AVIF", "JPEG2000") else None)
+
+
+def _of_boxes(file: BinaryIO) -> bytes | None:
+    """From the box of a JPEG 2000 or AVIF that is called colr (ISO/IEC 15444-1 and 23008-12)."""
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    at = head.find(b"colr")
+    box = head[at + 4 : at - 4 + int.from_bytes(head[at - 4 : at], "big")] if at >= 4 else b""
+    if box.startswith(b"nclx"):
+        primaries, transfer = struct.unpack(">2H", box[4:8])
+        return None if 2 in (primaries, transfer) else _of_numbers(primaries, transfer)
+    return box[3:] if box[:1] in (b"\2", b"\3") else None
+
+
+def _of_png(png: dict[bytes, bytes]) -> bytes | None:
+    """From the chunks of a PNG, in the order in which they count."""
     if b"cICP" in png:
-        return _of_numbers(png[b"cICP"])
+        primaries, transfer, matrix, full = struct.unpack("4B", png[b"cICP"])
+        if matrix != 0 or full != 1:
+            raise ValueError(f"it is for video, matrix {matrix} and range {full}")
+        return _of_numbers(primaries, transfer)
     if b"iCCP" in png:
         return png_chunks.profile(png[b"iCCP"])
     if b"sRGB" in png or b"gAMA" not in png:
         return None
     (gamma,) = struct.unpack(">I", png[b"gAMA"])
-    if not gamma:
-        raise ValueError("its gamma is 0")
+    if gamma not in GAMMA_RANGE:
+        raise ValueError(f"its gamma is {gamma / 100000:g}")
     primaries = SRGB_PRIMARIES
     if b"cHRM" in png:
         values = [value / 100000 for value in struct.unpack(">8I", png[b"cHRM"])]
-        primaries = tuple(zip(values[::2], values[1::2], strict=True))  # type: ignore[assignment]
+        primaries = tuple(zip(values[::2], values[1::2], strict=True))
     if abs(gamma - 45455) < 500 and np.abs(np.subtract(primaries, SRGB_PRIMARIES)).max() < 0.002:
         return None  # what writers of sRGB put there
     return matrix_profile(primaries, np.linspace(0, 1, CURVE_POINTS) ** (100000 / gamma))
 
 
-def _of_numbers(chunk: bytes) -> bytes | None:
-    primaries, transfer, matrix, full = struct.unpack("4B", chunk)
-    if primaries not in PRIMARIES or matrix != 0 or full != 1:
-        raise ValueError(f"coding-independent code points {primaries}, {transfer}, {matrix}, {full}")
+def _of_numbers(primaries: int, transfer: int) -> bytes | None:
+    """From code points of ITU-T H.273."""
+    if primaries not in PRIMARIES:
+        raise ValueError(f"primaries {primaries}")
     x = np.linspace(0, 1, CURVE_POINTS)
-    if transfer == SRGB_TRANSFER:
+    if transfer in SRGB_TRANSFERS:
         curve = np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
-    elif transfer in BT709_TRANSFERS:
-        # Video is meant for a display of this exponent; the inverse of the camera's curve would look too bright.
-        curve = x**2.4
     elif transfer in GAMMAS:
         curve = x ** GAMMAS[transfer]
     else:

@@ -21,16 +21,18 @@ def survey(window: Window) -> Survey:
     if not starts:
         return Survey()
     starts[0] = 0  # a tag before it is the decoder's
-    ends = [*starts[1:], window.size]
-    parts = [
-        Part(((start, end - start),), whole_end=ends_with_frame(window, start, end))
-        for start, end in zip(starts, ends, strict=True)
-    ]
-    return Survey(parts)
+    found = Survey()
+    for start, end in zip(starts, [*starts[1:], window.size], strict=True):
+        last = end_of_frames(window, start, end)
+        found.parts.append(Part(((start, (last or end) - start),), whole_end=last is not None))
+    return found
 
 
-def ends_with_frame(window: Window, start: int, end: int) -> bool:
-    """Whether a frame ends at the end of a part: the CRC-16 of a whole one, its own included, is 0."""
+def end_of_frames(window: Window, start: int, end: int) -> int | None:
+    """Where the last frame of a part ends, a tag and padding aside; None if that frame is not whole.
+
+    The CRC-16 of a whole frame, its own included, is 0.
+    """
     if window.read(max(end - ID3V1_BYTES, 0), 3) == b"TAG":
         end -= ID3V1_BYTES
     first = max(start, end - LONGEST_TAIL)
@@ -41,11 +43,11 @@ def ends_with_frame(window: Window, start: int, end: int) -> bool:
         head = tail[at : at + 16]
         if len(head) > 5 and head[1] & 0xFC == 0xF8 and _is_header(head):
             crc = _crc(tail[at:], CRC16, 16)
-            for _ in range(zeros + 1):
+            for taken in range(zeros + 1):
                 if crc == 0:
-                    return True
+                    return first + len(tail) + taken
                 crc = (crc << 8 & 0xFFFF) ^ CRC16[crc >> 8]
-    return False
+    return None
 
 
 def _is_header(head: bytes) -> bool:

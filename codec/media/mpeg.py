@@ -5,7 +5,7 @@ Format: ISO/IEC 11172-3 and 13818-3; the Xing, Info and VBRI frames that say how
 
 from __future__ import annotations
 
-from codec.media.survey import DAMAGED, Part, Survey
+from codec.media.survey import DAMAGED, LEFT_OUT, Part, Survey
 from codec.media.window import Window
 
 # kbit/s by index, for MPEG-1 and MPEG-2, layers I to III
@@ -43,7 +43,7 @@ def survey(window: Window) -> Survey:
             continue
         counted = _counted(window.read(at, min(length, 200)), head)
         if kind is not None and (counted is not None or kind != _kind(head)):
-            found.cut |= count < expected
+            found.cut |= count < expected and DAMAGED not in found.notices
             starts.append(at)
         if counted is not None or kind != _kind(head):
             expected, count, kind = counted or 0, 0 if counted is None else -1, _kind(head)
@@ -52,7 +52,7 @@ def survey(window: Window) -> Survey:
             break
         count += 1
         at += length
-    found.cut |= count < expected
+    found.cut |= count < expected and DAMAGED not in found.notices
     ends = [*starts[1:], window.size]
     found.parts = [Part(((start, end - start),)) for start, end in zip(starts, ends, strict=True)]
     return found if kind is not None else Survey()
@@ -111,8 +111,8 @@ def _resync(window: Window, at: int, found: Survey) -> int:
             break
         at += 1
     rest = window.read(start, min((window.size if at < 0 else at) - start, 1 << 16))
-    if at < 0:
-        found.cut |= len(rest) < HEADER_BYTES and rest.startswith(b"\xff")
-    if at >= 0 and rest.strip(b"\0") and DAMAGED not in found.notices:
-        found.notices.append(DAMAGED)
+    if at < 0 and len(rest) < HEADER_BYTES and rest.startswith(b"\xff"):
+        found.cut = True
+    elif rest.strip(b"\0"):
+        found.say(LEFT_OUT if at < 0 else DAMAGED)
     return (window.size if at < 0 else at) - start

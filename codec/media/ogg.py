@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass, field
 
-from codec.media.survey import DAMAGED, Part, Survey
+from codec.media.survey import DAMAGED, LEFT_OUT, Part, Survey
 from codec.media.window import Window
 
 MAGIC = b"OggS"
@@ -41,31 +41,40 @@ class _Stream:
 def survey(window: Window) -> Survey:
     """Every link of an Ogg file is a part; of several streams in a link, the first that is sound."""
     links: list[dict[bytes, _Stream]] = []
-    at, starting, damaged = 0, False, False
+    at, lost, starting, damaged = 0, 0, False, False
     while 0 <= at < window.size:
-        head = window.read(at, HEADER_BYTES + 255)
-        if not head.startswith(MAGIC) or len(head) < HEADER_BYTES + head[26]:
-            at = window.find(MAGIC, at + 1)
+        page = _page(window, at)
+        if not page:
+            lost, at = at, window.find(MAGIC, at + 1)
             damaged |= at >= 0
             continue
-        start = HEADER_BYTES + head[26]
-        length = start + sum(head[HEADER_BYTES:start])
-        if at + length > window.size:
-            break
-        page = window.read(at, length)
         if page[5] & FIRST:
             if not starting:
                 links.append({})
-            links[-1][page[14:18]] = _Stream(page[start : start + 8])
+            links[-1][page[14:18]] = _Stream(page[HEADER_BYTES + page[26] :][:8])
         starting = bool(page[5] & FIRST)
         stream = links[-1].get(page[14:18]) if links else None
         if stream is not None:
             number = int.from_bytes(page[18:22], "little")
-            damaged |= checksum(page) != page[CHECKSUM] or number != stream.next_page != 0
+            damaged |= number != stream.next_page != 0
             stream.next_page, stream.ended = number + 1, bool(page[5] & LAST)
-            stream.extend(at, length)
-        at += length
-    return _found(links, damaged, 0 <= at < window.size)
+            stream.extend(at, len(page))
+        at += len(page)
+    rest = window.read(lost, 1 << 20) if at < 0 else b""
+    found = _found(links, damaged, rest.startswith(MAGIC))
+    if rest.strip(b"\0") and not found.cut:
+        found.say(LEFT_OUT)
+    return found
+
+
+def _page(window: Window, at: int) -> bytes:
+    """A page that is whole; else nothing."""
+    head = window.read(at, HEADER_BYTES + 255)
+    if not head.startswith(MAGIC) or len(head) < HEADER_BYTES:
+        return b""
+    start = HEADER_BYTES + head[26]
+    page = window.read(at, start + sum(head[HEADER_BYTES:start]))
+    return page if checksum(page) == page[CHECKSUM] else b""
 
 
 def checksum(page: bytes) -> bytes:
@@ -85,7 +94,7 @@ def _found(links: list[dict[bytes, _Stream]], damaged: bool, breaks_off: bool) -
             found.parts.append(Part(tuple(sound[0].segments)))
             found.cut |= not sound[0].ended
     if others:
-        found.notices.append("several streams in one file: only its first recording is coded")
+        found.say("several streams in one file: only its first recording is coded")
     if damaged:
-        found.notices.append(DAMAGED)
+        found.say(DAMAGED)
     return found

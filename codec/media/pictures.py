@@ -85,8 +85,7 @@ def _decoded(file: BinaryIO, max_pixels: int) -> Iterator[tuple[Image.Image, Con
     try:
         # The warnings are of odd metadata, which nothing here needs.
         with warnings.catch_warnings(action="ignore"), _opened(file, max_pixels) as image:
-            png = png_chunks.colour_chunks(file) if image.format == "PNG" else None
-            to_srgb = conversion(image, png)
+            to_srgb = conversion(image, file)
             try:
                 ImageOps.exif_transpose(image, in_place=True)  # no copy of what is upright
             except MemoryError:
@@ -103,7 +102,8 @@ def _decoded(file: BinaryIO, max_pixels: int) -> Iterator[tuple[Image.Image, Con
     except (MediaError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise MediaError(f"not a picture in a known format ({', '.join(IMAGE_FORMATS)})") from None
+        known = ", ".join(IMAGE_FORMATS)
+        raise MediaError(f"not a picture in a known format ({known}), or a damaged one; save it again") from None
     except Image.DecompressionBombError as error:
         raise MediaError(f"{error}; scale the picture down") from None
     except Exception as error:  # Pillow's readers raise anything on damaged files

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOURS = (b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")
-NEEDED = (b"tRNS", b"eXIf")  # of the chunks that a decoder may leave out
+TRANSPARENCY_BYTES = {0: range(2, 3), 2: range(6, 7), 3: range(1, 257)}  # of tRNS, by colour type
 ANIMATION = b"acTL"
 MAX_BYTES = 1 << 24  # of a colour profile
 
@@ -24,12 +24,16 @@ def colour_chunks(file: BinaryIO) -> dict[bytes, bytes]:
 
 
 def without_metadata(file: BinaryIO) -> tuple[BinaryIO, bool]:
-    """A copy of a PNG that holds what its pixels need, and whether there were more pictures in it."""
+    """A copy of a PNG that holds pixels, transparency and orientation, and whether there were more pictures in it."""
     copy, animated = io.BytesIO(), False
     copy.write(SIGNATURE)
+    allowed: range = range(0)
     for name, data, raw in _chunks(file, None):
         animated |= name == ANIMATION
-        if name[:1].isupper() or (name in NEEDED and data is not None):
+        if name == b"IHDR" and data is not None and len(data) == 13:
+            allowed = TRANSPARENCY_BYTES.get(data[9], allowed)
+        whole = data is not None and (name == b"eXIf" or (name == b"tRNS" and len(data) in allowed))
+        if name[:1].isupper() or whole:
             copy.write(raw)
     copy.seek(0)
     return copy, animated

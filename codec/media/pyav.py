@@ -21,7 +21,7 @@ TIMED = "mov,matroska,flv,asf,wv,tta,ape,avi,wav,caf,aiff"  # their headers say 
 CONTAINERS = (
     f"{TIMED},aac,adts,loas,ac3,eac3,dts,amr,amrnb,amrwb,mpegts,mpeg,mp3,ogg,flac,au,w64,dsf,iff,tak,mpc,mpc8,oma"
 )
-TOLERANCE_S = 0.15  # between the length a header says and that of what was decoded: padding, rounding
+TOLERANCE_S = 0.1  # between the length a header says and that of what was decoded: padding, rounding
 FORMATS = f"{AUDIO_NAMES}; pictures: {', '.join(IMAGE_FORMATS)}"
 
 
@@ -61,6 +61,10 @@ class AvReader:
             self._stream: Any = streams[0]
             self.sample_rate, self.channels = int(self._stream.sample_rate or 0), int(self._stream.channels or 0)
         except (av.error.FFmpegError, ValueError) as error:
+            if cut:
+                raise MediaError(
+                    f"damaged recording: it is cut short, and what is missing tells how to read it ({_text(error)})"
+                ) from None
             raise MediaError(
                 f"not a recording or picture in a known format, or damaged ({reason}; {_text(error)}); {FORMATS}"
             ) from None

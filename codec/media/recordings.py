@@ -106,9 +106,9 @@ class AudioReader:
             if not said and (rate, channels) != (self.sample_rate, self.channels):
                 said = True
                 log.warning(
-                    "recordings of different kinds in one file: all are coded like the first, %d channels at %g kHz",
-                    self.channels,
+                    "recordings of different kinds in one file: all are coded like the first, %g kHz, channels: %d",
                     self.sample_rate / 1000,
+                    self.channels,
                 )
             yield from at_rate(with_channels(reader.blocks(), self.channels), rate, self.sample_rate)
             self._cut |= reader.cut
@@ -181,7 +181,7 @@ def _survey(window: Window, head: bytes) -> Survey:
         return flac.survey(window)
     if mpeg.is_mpeg(head):
         return mpeg.survey(window)
-    return chunks.survey(window) or Survey(cut=boxes.is_cut(window))
+    return chunks.survey(window) or boxes.survey(window)
 
 
 class SoundReader:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
 DAMAGED = "the recording is damaged: what is lost within it is left out"
+LEFT_OUT = "what lies behind the recording is no sound that its header tells of: left out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,11 @@ class Survey:
     parts: list[Part] = field(default_factory=list)
     cut: bool = False
     notices: list[str] = field(default_factory=list)
+
+    def say(self, notice: str) -> None:
+        """Adds a notice, once."""
+        if notice not in self.notices:
+            self.notices.append(notice)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from codec.errors import MediaError
 from codec.media.kinds import Samples
+from codec.media.survey import LEFT_OUT
 
 log = logging.getLogger("codec")
 
@@ -152,7 +153,7 @@ class WavReader:
                 while not rest and (piece := self._stream.take(1 << 16)):
                     rest = piece.strip(b"\0")
                 if rest:
-                    log.warning("what lies behind the recording is no sound that its header tells of: left out")
+                    log.warning(LEFT_OUT)
                 self._stream.drain()
                 return False
             size = struct.unpack(f"{self._order}I", head[4:])[0]

@@ -22,6 +22,8 @@ class Window:
 
     def read(self, offset: int, size: int) -> bytes:
         """`size` bytes from `offset` on, fewer at the end of the file."""
+        if offset >= self.size:
+            return b""
         at = offset - self._start
         if at < 0 or at + size > len(self._buffer):
             self._file.seek(offset)
