@@ -49,7 +49,8 @@ def survey(window: Window) -> Survey | None:
         end = _READERS[magic](window, at, found) if magic in _READERS else None
         if end is None:
             break
-        at = end
+        padding = window.read(end, 8)  # which not all writers count in
+        at = end + len(padding) - len(padding.lstrip(b"\0"))
     if not found.parts:
         return None
     left, rest = window.size - at, True

@@ -235,7 +235,10 @@ class _Samples:
         return np.asarray(scaled, np.float32)
 
     def _place(self, data: bytes) -> int | None:
-        """By how many bits samples have to move up in their containers; None if these do not look like containers."""
+        """By how many bits samples have to move up in their containers; None if these do not look like containers.
+
+        Of samples that might lie at either end, all quiet, it is the upper one, which the definition asks for.
+        """
         values = np.frombuffer(data[: len(data) // 4 * 4], f"{self._order}i4")
         if not (values & ((1 << 32 - self._bits) - 1)).any():
             return 0
