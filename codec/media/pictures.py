@@ -105,7 +105,7 @@ def _decoded(file: BinaryIO, max_pixels: int) -> Iterator[tuple[Image.Image, Con
         known = ", ".join(IMAGE_FORMATS)
         raise MediaError(f"not a picture in a known format ({known}), or a damaged one; save it again") from None
     except Image.DecompressionBombError as error:
-        raise MediaError(f"{error}; scale the picture down") from None
+        raise MediaError(f"{error}; raise --max-pixels or scale the picture down") from None
     except Exception as error:  # Pillow's readers raise anything on damaged files
         if isinstance(error, OSError) and error.errno is not None:  # the system's: a full disk
             raise
