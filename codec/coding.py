@@ -31,7 +31,7 @@ from codec.cards import PRIOR, Card, Tensors
 from codec.entropy import NO_TABLES, Prior, Tables
 from codec.entropy.mixing import choose, columns_of
 from codec.errors import BitstreamError, MediaError, ModelError
-from codec.media import AudioReader, Picture, Pixels, Samples, WavPipe, resample
+from codec.media import AudioReader, Picture, Pixels, Samples, at_rate
 from codec.model import Codec, CodecConfig, Medium, build
 from codec.nets.speech import SAMPLE_RATE
 from codec.salvage import Salvage
@@ -49,7 +49,6 @@ CHOICES = 16  # nearest codes that an effort looks at
 POSITIONS_PER_CHUNK = 1 << 15  # 2 megapixels
 POSITIONS_PER_STRIP = {"cpu": 1 << 12, "cuda": 1 << 15}  # that nets work on at once: near a cache, or filling a GPU
 FEWEST_STRIP_ROWS = 4
-RESAMPLE_SECONDS = 10  # whole seconds hold whole numbers of samples at every rate, so windows line up
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +141,7 @@ def compress_speech(
     writer = Writer(file, header, model.tables.get(codebook_size, NO_TABLES))
     counted, chooser = _Counter(blocks), _Chooser(model, codebook_size, effort)
     stride = model.codec.stride
-    signal = _at_rate(counted, sample_rate, SAMPLE_RATE)
+    signal = at_rate(counted, sample_rate, SAMPLE_RATE)
     for window, left, core in windows(signal, FRAMES_PER_WINDOW * stride, model.codec.context * stride):
         x = torch.from_numpy(np.ascontiguousarray(window.T))[:, None].to(model.device)
         first = left // stride
@@ -166,7 +165,7 @@ def decompress_speech(reader: Reader | Salvage, model: Model) -> Iterator[Sample
     if isinstance(reader, Salvage) and not reader.length_known:
         reader.num_samples = reader.num_positions * codec.stride * header.sample_rate // SAMPLE_RATE
     written = 0
-    for block in _at_rate(_speech_at_model_rate(reader, model), SAMPLE_RATE, header.sample_rate):
+    for block in at_rate(_speech_at_model_rate(reader, model), SAMPLE_RATE, header.sample_rate):
         if reader.finished:  # the last blocks: the signal was padded to whole frames
             block = block[: max(reader.num_samples - written, 0)]
         written += len(block)
@@ -288,16 +287,6 @@ def _rows_per_strip(width: int, model: Model) -> int:
     return max(FEWEST_STRIP_ROWS, positions * model.codec.stride // width)
 
 
-def _at_rate(blocks: Iterable[Samples], rate: int, target: int) -> Iterator[Samples]:
-    """Resamples a stream; T samples become ceil(T * target / rate)."""
-    if rate == target:
-        yield from blocks
-        return
-    for window, left, core in windows(blocks, RESAMPLE_SECONDS * rate, rate):
-        first = left // rate * target  # the context is whole seconds
-        yield resample(window, rate, target)[first : first + -(-core * target // rate)]
-
-
 class _Counter:
     """Passes blocks on and counts their samples."""
 
@@ -317,9 +306,9 @@ def to_mono(blocks: Iterable[Samples]) -> Iterator[Samples]:
         yield block.mean(1, keepdims=True, dtype=np.float32)
 
 
-def open_speech(file: BinaryIO | WavPipe, mono: bool) -> tuple[Iterator[Samples], int, int]:
+def open_speech(file: BinaryIO | AudioReader, mono: bool) -> tuple[Iterator[Samples], int, int]:
     """A recording's blocks, sample rate in Hz and channels; the channels mixed into one if `mono`."""
-    reader = file if isinstance(file, WavPipe) else AudioReader(file)
+    reader = file if isinstance(file, AudioReader) else AudioReader(file)
     if mono:
         return to_mono(reader.blocks()), reader.sample_rate, 1
     return reader.blocks(), reader.sample_rate, reader.channels

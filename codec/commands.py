@@ -12,7 +12,6 @@ import logging
 import os
 import sys
 import time
-import wave
 from collections.abc import Callable, Mapping
 from math import inf, log2
 from pathlib import Path
@@ -25,12 +24,13 @@ from codec.files import STDIO, Pipe, piping, spooling, writing
 from codec.media import (
     AUDIO_SUFFIXES,
     IMAGE_SUFFIXES,
+    AudioReader,
     AudioWriter,
     ImageWriter,
     Picture,
-    WavPipe,
     WavStream,
     detect,
+    streamed,
 )
 from codec.salvage import MAX_FILE_BYTES, Salvage
 from codec.terminal import UsageError, each, notices, print_line, progress, run
@@ -102,21 +102,17 @@ def _compress_file(source: str, target: str, options: argparse.Namespace, models
     _report(report | {"input": source, "output": target}, options, data_on_stdout=target == STDIO)
 
 
-def _streamed(file: BinaryIO | Pipe, head: bytes) -> WavPipe | None:
+def _streamed(file: BinaryIO | Pipe, head: bytes) -> AudioReader | None:
     """A recording that can be coded while it still comes in: a plain .wav through a pipe. Else None."""
-    if not isinstance(file, Pipe) or (head[:4], head[8:12]) != (b"RIFF", b"WAVE"):
-        return None
-    try:
-        recording = WavPipe(cast(BinaryIO, file))
-    except (wave.Error, EOFError):
-        return None
-    file.forget()
+    recording = streamed(cast(BinaryIO, file), head) if isinstance(file, Pipe) else None
+    if recording is not None:
+        cast(Pipe, file).forget()
     return recording
 
 
 def _compress_one(
     file: BinaryIO | Pipe,
-    recording: WavPipe | None,
+    recording: AudioReader | None,
     out: BinaryIO,
     medium: str,
     load: Callable[[], Model],

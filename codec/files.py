@@ -157,6 +157,6 @@ def writing(name: str, force: bool, stream: bool = False) -> Iterator[BinaryIO]:
         for folder in new_folders:
             with suppress(OSError):
                 folder.rmdir()
-        if isinstance(error, OSError) and error.filename in (None, partial):
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, partial):
             error.filename = name  # rather than the temporary file's
         raise

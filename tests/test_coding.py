@@ -22,7 +22,7 @@ from codec import coding
 from codec.bitstream import Limits, Reader, scan, unpack
 from codec.coding import Model
 from codec.errors import BitstreamError, MediaError, ModelError
-from codec.media import Picture, load_audio, load_image, resample
+from codec.media import Picture, at_rate, load_audio, load_image, resample
 from codec.model import PRESETS, Codec, CodecConfig, build
 from codec.nets import blocks
 from codec.windows import windows
@@ -151,11 +151,11 @@ def test_channels_do_not_touch_each_other(speech_model: Model) -> None:
 
 @pytest.mark.parametrize("rate", [8000, 11025, 44100, 96000, 44101])
 def test_resampling_in_windows_has_no_seams(rate: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coding, "RESAMPLE_SECONDS", 1)
+    monkeypatch.setattr("codec.media.resampling.RESAMPLE_SECONDS", 1)
     samples = tones(4 * rate + 321, rate)
     blocks = np.array_split(samples, 7)
     for source, target in ((rate, 16000), (16000, rate)):
-        found = np.concatenate(list(coding._at_rate(iter(blocks), source, target)))
+        found = np.concatenate(list(at_rate(iter(blocks), source, target)))
         expected = resample(samples, source, target)
         assert found.shape == expected.shape
         assert np.abs(found - expected)[:-100].max() < 1e-3
@@ -263,7 +263,7 @@ def test_a_file_read_in_any_strips_gives_the_same_bytes(
     pixels = gradient(*size)
     expected = encode_image(pixels, image_model)
     for rows in (1, 5, 64):
-        monkeypatch.setattr("codec.media.STRIP_PIXELS", rows * size[1])
+        monkeypatch.setattr("codec.media.pictures.STRIP_PIXELS", rows * size[1])
         out = io.BytesIO()
         coding.compress_image(Picture(io.BytesIO(picture(pixels))), out, image_model, SIZE)
         assert out.getvalue() == expected

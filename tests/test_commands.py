@@ -25,8 +25,9 @@ import soundfile
 from conftest import export, gradient, picture, tiny_codec, tones, wav
 from PIL import Image
 
-from codec import cards, coding, commands, files, media, png
+from codec import cards, coding, commands, files, png
 from codec.bitstream import FIRST_CHUNK
+from codec.media import load_image, pictures
 
 pytestmark = pytest.mark.usefixtures("models")
 MAINS = {
@@ -608,8 +609,8 @@ def test_a_suffix_that_does_not_fit_lists_those_that_do(
 def test_the_pixels_of_a_png_are_never_all_in_memory(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """NumPy's buffers, which tracemalloc sees, both ways; the same picture read whole is the negative control."""
     pixels = np.tile(gradient(600, 600), (2, 1, 1))
-    monkeypatch.setattr(media, "MAX_IN_MEMORY", 1 << 18)
-    monkeypatch.setattr(media, "STRIP_PIXELS", 1 << 16)
+    monkeypatch.setattr(pictures, "MAX_IN_MEMORY", 1 << 18)
+    monkeypatch.setattr(pictures, "STRIP_PIXELS", 1 << 16)
     monkeypatch.setattr(png, "PIXELS_AT_ONCE", 1 << 13)
     monkeypatch.setattr(coding, "POSITIONS_PER_STRIP", {"cpu": 1 << 9, "cuda": 1 << 9})
     (tmp_path / "in.png").write_bytes(picture(pixels))
@@ -626,7 +627,7 @@ def test_the_pixels_of_a_png_are_never_all_in_memory(run: Run, tmp_path: Path, m
 
     assert peak(lambda: run("compress", tmp_path / "in.png", packed, "-f")) < pixels.nbytes
     assert peak(lambda: run("decompress", packed, back)) < pixels.nbytes
-    assert peak(lambda: media.load_image(io.BytesIO(back.read_bytes()))) > pixels.nbytes
+    assert peak(lambda: load_image(io.BytesIO(back.read_bytes()))) > pixels.nbytes
 
 
 @pytest.mark.parametrize("suffix", ["PNG", "jpg", "webp", "tiff", "bmp"])

@@ -17,7 +17,7 @@ import soundfile
 from conftest import gradient, picture, tones, wav
 from PIL import Image
 
-from codec import media, png
+from codec import png
 from codec.errors import MediaError
 from codec.media import (
     AUDIO_SUFFIXES,
@@ -28,6 +28,7 @@ from codec.media import (
     detect,
     load_audio,
     load_image,
+    pictures,
     resample,
     save_image,
 )
@@ -297,8 +298,8 @@ def test_a_picture_is_the_same_in_strips(
     data = PICTURES[name][0]()
     whole, notices = load_image(io.BytesIO(data)), list(caplog.messages)
     caplog.clear()
-    monkeypatch.setattr(media, "STRIP_PIXELS", 5)
-    monkeypatch.setattr(media, "MAX_IN_MEMORY", 1)
+    monkeypatch.setattr(pictures, "STRIP_PIXELS", 5)
+    monkeypatch.setattr(pictures, "MAX_IN_MEMORY", 1)
     found = Picture(io.BytesIO(data))
     assert (found.height, found.width) == (4, 5)
     for _ in range(2):

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from codec.errors import MediaError
+from codec.media import load_image
 
 TILE = 32  # pixels; a mosaic has 32 columns of tiles, too
 FACE_CROP = 178  # of a full-size CelebA picture of 178x218: the largest square, from its middle
@@ -64,7 +65,7 @@ def celeba(folders: Iterable[Path], side: int) -> ImageSet:
         if partition.is_file():
             names = [line.split() for line in partition.read_text().splitlines()]
             paths = {part: [partition.parent / "img_align_celeba" / n for n, p in names if p == part] for part in "02"}
-            train, test = (_stack(_square(Image.open(p), side) for p in paths[part]) for part in "02")
+            train, test = (_stack(_square(_read(p), side) for p in paths[part]) for part in "02")
             return ImageSet(train, test, f"CelebA at {side}x{side}, {len(train)} + {len(test)} faces")
         pack = folder / "celeba.npz"
         if pack.is_file():
@@ -87,8 +88,8 @@ def _one(folder: Path, pattern: str) -> Path | None:
 def _mosaic(path: Path) -> list[NDArray[np.uint8]]:
     """The first n tiles of a mosaic, row by row; n stands at the end of its name."""
     count = int("".join(c for c in path.stem.rpartition("-")[2] if c.isdigit()))
-    with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGB"))
+    with path.open("rb") as file:
+        pixels = load_image(file)
     rows, columns = pixels.shape[0] // TILE, pixels.shape[1] // TILE
     tiles = pixels.reshape(rows, TILE, columns, TILE, 3).swapaxes(1, 2).reshape(-1, TILE, TILE, 3)
     return list(tiles[:count])
@@ -99,14 +100,19 @@ def _jpegs(path: Path, content: str, offsets: str) -> list[NDArray[np.uint8]]:
     with np.load(path) as pack:
         data, edges = pack[content].tobytes(), pack[offsets].tolist()
     parts = [data[a:b] for a, b in pairwise(edges)]
-    return [np.asarray(Image.open(io.BytesIO(part)).convert("RGB")) for part in parts]
+    return [load_image(io.BytesIO(part)) for part in parts]
+
+
+def _read(path: Path) -> Image.Image:
+    with path.open("rb") as file:
+        return Image.fromarray(load_image(file))
 
 
 def _square(image: Image.Image, side: int) -> NDArray[np.uint8]:
     width, height = image.size
     edge = min(width, height, FACE_CROP)
     left, top = (width - edge) // 2, (height - edge) // 2
-    square = image.convert("RGB").crop((left, top, left + edge, top + edge))
+    square = image.crop((left, top, left + edge, top + edge))
     return np.asarray(square.resize((side, side), Image.Resampling.BICUBIC))
 
 

@@ -1,0 +1,35 @@
+"""Files and arrays: the only place that touches audio and picture files.
+
+Audio is (T, C) float32 in [-1, 1]; a picture is (H, W, 3) uint8 in sRGB. The kind of a file is told from its content,
+never from its name. What is lost on the way in (an alpha channel, 16-bit depth, the end of a recording) is said through
+the "codec" logger.
+"""
+
+from codec.media.audio_writer import AudioWriter
+from codec.media.kinds import AUDIO_SUFFIXES, IMAGE_FORMATS, IMAGE_SUFFIXES, Pixels, Samples, detect
+from codec.media.picture_writer import ImageWriter, save_image
+from codec.media.pictures import MAX_PIXELS, Picture, load_image
+from codec.media.recordings import AudioReader, load_audio, streamed
+from codec.media.resampling import at_rate, resample
+from codec.media.wav import WavStream
+
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "IMAGE_FORMATS",
+    "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
+    "AudioReader",
+    "AudioWriter",
+    "ImageWriter",
+    "Picture",
+    "Pixels",
+    "Samples",
+    "WavStream",
+    "at_rate",
+    "detect",
+    "load_audio",
+    "load_image",
+    "resample",
+    "save_image",
+    "streamed",
+]

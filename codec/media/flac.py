@@ -1,0 +1,79 @@
+"""The structure of a FLAC file: where it ends, and whether it does so with a whole frame. Format: RFC 9639."""
+
+from __future__ import annotations
+
+from codec.media.survey import Part, Survey
+from codec.media.window import Window
+
+MAGIC = b"fLaC"
+FIRST_BLOCK = b"\0\0\0\x22", b"\x80\0\0\x22"  # the header of the block that comes first: its kind and its 34 bytes
+LONGEST_TAIL = 1 << 19  # bytes that may hold the last frame
+ID3V1_BYTES = 128
+
+
+def survey(window: Window) -> Survey:
+    """Files behind one another are parts."""
+    starts, at = [], window.find(MAGIC, 0)
+    while at >= 0:
+        if window.read(at + 4, 4) in FIRST_BLOCK:
+            starts.append(at)
+        at = window.find(MAGIC, at + 4)
+    if not starts:
+        return Survey()
+    starts[0] = 0  # a tag before it is the decoder's
+    found = Survey()
+    for start, end in zip(starts, [*starts[1:], window.size], strict=True):
+        last = end_of_frames(window, start, end)
+        found.parts.append(Part(((start, (last or end) - start),), whole_end=last is not None))
+    return found
+
+
+def end_of_frames(window: Window, start: int, end: int) -> int | None:
+    """Where the last frame of a part ends, a tag and padding aside; None if that frame is not whole.
+
+    The CRC-16 of a whole frame, its own included, is 0.
+    """
+    if window.read(max(end - ID3V1_BYTES, 0), 3) == b"TAG":
+        end -= ID3V1_BYTES
+    first = max(start, end - LONGEST_TAIL)
+    tail = window.read(first, end - first).rstrip(b"\0")
+    zeros = min(end - first - len(tail), 2)  # which the CRC-16 itself may end with
+    at = len(tail)
+    while (at := tail.rfind(b"\xff", 0, at)) >= 0:
+        head = tail[at : at + 16]
+        if len(head) > 5 and head[1] & 0xFC == 0xF8 and _is_header(head):
+            crc = _crc(tail[at:], CRC16, 16)
+            for taken in range(zeros + 1):
+                if crc == 0:
+                    return first + len(tail) + taken
+                crc = (crc << 8 & 0xFFFF) ^ CRC16[crc >> 8]
+    return None
+
+
+def _is_header(head: bytes) -> bool:
+    """Whether a frame's header ends with the CRC-8 of what is before it."""
+    lead = head[4]
+    coded = 1 if lead < 0x80 else f"{lead:08b}".find("0")
+    size = 4 + coded + {6: 1, 7: 2}.get(head[2] >> 4, 0) + {12: 1, 13: 2, 14: 2}.get(head[2] & 15, 0)
+    return 0 < coded <= 7 and size < len(head) and _crc(head[: size + 1], CRC8, 8) == 0
+
+
+def _table(polynomial: int, bits: int) -> tuple[int, ...]:
+    table = []
+    for byte in range(256):
+        value = byte << bits - 8
+        for _ in range(8):
+            value = value << 1 ^ (polynomial if value >> bits - 1 else 0)
+            value &= (1 << bits) - 1
+        table.append(value)
+    return tuple(table)
+
+
+CRC8, CRC16 = _table(0x07, 8), _table(0x8005, 16)
+
+
+def _crc(data: bytes, table: tuple[int, ...], bits: int) -> int:
+    value, mask = 0, (1 << bits) - 1
+    for byte in data:
+        value = (value << 8 & mask) ^ table[value >> bits - 8 ^ byte]
+    return value

@@ -1,0 +1,58 @@
+"""Which kinds of media there are: told from a file's first bytes when it is read, by its suffix when it is written."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec.errors import MediaError
+
+Samples = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "JPEG2000", "TIFF", "BMP", "GIF", "PPM")
+AUDIO_NAMES = "WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF, CAF, AU"
+AUDIO_SUFFIXES = {
+    "wav": "WAV",
+    "flac": "FLAC",
+    "ogg": "OGG",
+    "opus": "OGG",
+    "mp3": "MP3",
+    "aiff": "AIFF",
+    "aif": "AIFF",
+}
+IMAGE_SUFFIXES = {
+    "png": "PNG",
+    "jpg": "JPEG",
+    "jpeg": "JPEG",
+    "webp": "WEBP",
+    "bmp": "BMP",
+    "tif": "TIFF",
+    "tiff": "TIFF",
+}
+_PICTURES = (
+    b"\x89PNG",
+    b"\xff\xd8\xff",
+    b"BM",
+    b"GIF8",
+    b"II*\0",
+    b"MM\0*",
+    b"II+\0",  # BigTIFF
+    b"MM\0+",
+    b"\0\0\0\x0cjP  ",
+    b"\xff\x4f\xff\x51",
+)
+
+
+def detect(head: bytes) -> str:
+    """Tells "image" from "speech" by the first bytes of a file; what is no known picture is left to the audio reader.
+
+    Raises:
+        MediaError: The file is empty.
+    """
+    if not head:
+        raise MediaError("the file is empty; give a recording or a picture")
+    is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    is_avif = head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", b"mif1")
+    is_ppm = head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace()
+    return "image" if head.startswith(_PICTURES) or is_webp or is_avif or is_ppm else "speech"

@@ -1,0 +1,245 @@
+"""Pictures read from files: (H, W, 3) uint8 in sRGB, upright, in strips of rows.
+
+file ─Pillow, or a mended copy─> pixels of any mode ─to 8 bits, to sRGB, onto white─> strips
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import tempfile
+import threading
+import warnings
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, cast
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from codec.errors import MediaError
+from codec.media import jpeg_end, png_chunks
+from codec.media.colour import Conversion, conversion
+from codec.media.kinds import IMAGE_FORMATS, Pixels
+
+log = logging.getLogger("codec")
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it says of damaged files is in the errors, too
+
+MAX_PIXELS = 1 << 26  # as many as a bitstream's reader takes
+DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+STRIP_PIXELS = 1 << 20  # of a picture that are at hand at once
+MAX_IN_MEMORY = 1 << 25  # bytes of a picture's pixels; those of larger ones wait in a temporary file
+_limit = threading.Lock()
+
+
+class Picture:
+    """A picture read from a file, upright, as strips of rows; alpha is laid on white, 16 bits become 8.
+
+    Pillow decodes a whole picture, into four bytes a pixel. They are given back before the first strip is asked for.
+
+    Args:
+        file: A binary file open for reading.
+        max_pixels: Refuse larger ones.
+
+    Attributes:
+        height: Pixels.
+        width: Pixels.
+
+    Raises:
+        MediaError: Not a picture of a known format, damaged, or above `max_pixels`.
+        OSError: There is no room for a temporary file.
+    """
+
+    def __init__(self, file: BinaryIO, max_pixels: int = MAX_PIXELS) -> None:
+        with _decoded(file, max_pixels) as (image, to_rgb):
+            self.width, self.height = image.size
+            self._rows = max(1, STRIP_PIXELS // self.width)
+            self._spool = tempfile.SpooledTemporaryFile(MAX_IN_MEMORY)  # noqa: SIM115
+            weakref.finalize(self, self._spool.close)
+            for strip in _strips(image, self._rows):
+                self._spool.write(np.asarray(to_rgb(strip)).tobytes())
+
+    def strips(self) -> Iterator[Pixels]:
+        """All rows from the top, (n, W, 3) uint8 RGB."""
+        self._spool.seek(0)
+        for top in range(0, self.height, self._rows):
+            size = min(self._rows, self.height - top), self.width, 3
+            yield np.frombuffer(bytearray(self._spool.read(math.prod(size))), np.uint8).reshape(size)
+
+
+def load_image(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """A whole picture as (H, W, 3) uint8 RGB; arguments and errors are those of `Picture`."""
+    return np.concatenate(list(Picture(file, max_pixels).strips()))
+
+
+def _strips(image: Image.Image, rows: int) -> Iterator[Image.Image]:
+    for top in range(0, image.height, rows):
+        yield image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+@contextmanager
+def _decoded(file: BinaryIO, max_pixels: int) -> Iterator[tuple[Image.Image, Conversion]]:
+    """A picture in memory, upright, and what makes RGB of its strips; all that goes wrong with it is a MediaError."""
+    try:
+        # The warnings are of odd metadata, which nothing here needs.
+        with warnings.catch_warnings(action="ignore"), _opened(file, max_pixels) as image:
+            to_srgb = conversion(image, file)
+            try:
+                ImageOps.exif_transpose(image, in_place=True)  # no copy of what is upright
+            except MemoryError:
+                raise
+            except Exception:  # whatever stands in the metadata
+                log.warning("metadata that cannot be read: left out")
+            if image.mode in DEEP_MODES:
+                to_8_bits = _to_8_bits(image)
+                yield image, lambda strip: _to_rgb(to_8_bits(strip), to_srgb)
+            else:
+                if image.has_transparency_data and _least_alpha(image) < 255:
+                    log.warning("transparent picture: laid on white")
+                yield image, lambda strip: _to_rgb(strip, to_srgb)
+    except (MediaError, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        known = ", ".join(IMAGE_FORMATS)
+        raise MediaError(f"not a picture in a known format ({known}), or a damaged one; save it again") from None
+    except Image.DecompressionBombError as error:
+        raise MediaError(f"{error}; raise --max-pixels or scale the picture down") from None
+    except Exception as error:  # Pillow's readers raise anything on damaged files
+        if isinstance(error, OSError) and error.errno is not None:  # the system's: a full disk
+            raise
+        raise MediaError(f"damaged picture ({error}); save it again") from None
+
+
+@contextmanager
+def _opened(file: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
+    """A picture as Pillow decodes it, where need be from a copy that is mended; and what is to be said of it."""
+    notices: list[str] = []
+    try:
+        image = _loaded(file, max_pixels, notices)
+    except (MediaError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        mended = _mended(file, notices)
+        if mended is None:
+            raise
+        try:
+            image = _loaded(mended, max_pixels, notices)
+        except UnidentifiedImageError:
+            raise error from None
+    with image:
+        for notice in notices:
+            log.warning(notice)
+        yield image
+
+
+def _loaded(file: BinaryIO, max_pixels: int, notices: list[str]) -> Image.Image:
+    file.seek(0)
+    with _no_smaller_limit(max_pixels):
+        image = Image.open(file, formats=IMAGE_FORMATS)
+    if image.width * image.height > max_pixels:
+        raise MediaError(
+            f"picture of {image.width}x{image.height} pixels is above the limit of {max_pixels}; "
+            "raise --max-pixels or scale it down"
+        )
+    found = []
+    if image.format != "MPO" and _is_one_of_several(image):  # MPO: a photograph and its previews
+        found.append("several pictures in one file: only the first is coded")
+    # Pillow cuts colour pictures of 16 bits to 8 as it reads: only the raw mode of their tiles tells.
+    if image.mode not in DEEP_MODES and any(";16" in str(tile.args) for tile in image.tile):
+        found.append("picture of more than 8 bits: coded with 8 bits a channel")
+    image.load()
+    notices += found
+    return image
+
+
+def _is_one_of_several(image: Image.Image) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # there is another one, and it is damaged
+        return True
+
+
+@contextmanager
+def _no_smaller_limit(max_pixels: int) -> Iterator[None]:
+    """Pillow refuses what is above a limit of its own, one for the whole process: for a moment, a higher one."""
+    own = Image.MAX_IMAGE_PIXELS
+    if own is None or max_pixels <= 2 * own:
+        yield
+        return
+    with _limit:
+        own, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = own
+
+
+def _mended(file: BinaryIO, notices: list[str]) -> BinaryIO | None:
+    """A copy that can be decoded, as far as it goes; None if nothing is known to help."""
+    file.seek(0)
+    head = file.read(len(png_chunks.SIGNATURE))
+    if head == png_chunks.SIGNATURE:
+        copy, animated = png_chunks.without_metadata(file)
+        notices += ["metadata that cannot be read: left out"]
+        notices += ["several pictures in one file: only the first is coded"] if animated else []
+        return copy
+    if head[:2] == b"\xff\xd8":
+        data = jpeg_end.ended(head + file.read())
+        if data is not None:
+            notices += ["the picture is cut short: coded as far as it goes"]
+            return io.BytesIO(data)
+    return None
+
+
+def _to_8_bits(image: Image.Image) -> Conversion:
+    """Makes "L" of strips of one deep channel; what white is depends on the whole picture."""
+    low, high, odd = np.inf, -np.inf, 0
+    for strip in _strips(image, max(1, STRIP_PIXELS // image.width)):
+        values = np.asarray(strip)
+        finite = values[np.isfinite(values)]
+        odd += int(np.isnan(values).sum())
+        if len(finite):
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    black, white = 0.0, 65535.0
+    if low < 0 or high > white:
+        black, white = min(low, 0.0), max(high, 1.0)
+    elif image.mode == "F":
+        white = next((w for w in (1.0, 255.0) if high <= w), white)
+    log.warning(
+        "picture of more than 8 bits: coded with 8 bits a channel, from %g as black to %g as white%s",
+        black,
+        white,
+        f"; {odd} values are no numbers, and black" if odd else "",
+    )
+
+    def convert(strip: Image.Image) -> Image.Image:
+        values = np.asarray(strip, np.float64)
+        if image.mode == "F":
+            values = np.nan_to_num(values, nan=black, posinf=white, neginf=black)
+        scaled = (values - black) * (255 / (white - black))
+        return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))
+
+    return convert
+
+
+def _least_alpha(image: Image.Image) -> float:
+    """Of a picture with transparency, 0 to 255."""
+    extremes = (image if image.mode == "RGBA" else image.convert("RGBA")).getextrema()
+    return cast(tuple[tuple[int, int], ...], extremes)[3][0]
+
+
+def _to_rgb(image: Image.Image, to_srgb: Conversion | None) -> Image.Image:
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        if to_srgb is not None:
+            colours = to_srgb(image.convert("L") if image.mode in ("LA", "La") else rgba.convert("RGB"))
+            colours.putalpha(rgba.getchannel("A"))
+            rgba = colours
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    if to_srgb is not None:
+        return to_srgb(image)
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -1,0 +1,248 @@
+"""Recordings read block by block, whatever they come in.
+
+a plain .wav, from a file or a pipe ───────────────> WavReader ─┐
+any other file ─survey─> parts ─┬─ libsndfile ─> SoundReader ───┼─> AudioReader ─> blocks
+                                └─ or else PyAV ─> AvReader ────┘
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from typing import BinaryIO, Protocol
+
+import numpy as np
+import soundfile
+
+from codec.errors import MediaError
+from codec.media import boxes, chunks, flac, mpeg, ogg
+from codec.media.kinds import Samples
+from codec.media.pyav import AvReader
+from codec.media.resampling import at_rate, resample, with_channels
+from codec.media.survey import Part, Survey, on_disk
+from codec.media.wav import BLOCK, MAX_BLOCK_VALUES, OtherWavError, WavReader, is_wav
+from codec.media.window import Window
+
+log = logging.getLogger("codec")
+
+MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000
+HEAD = 16  # bytes that tell a container
+UNKNOWN_FRAMES = 1 << 62  # libsndfile says more where a FLAC does not tell its length
+
+
+class Reader(Protocol):
+    """One recording of a file.
+
+    Attributes:
+        sample_rate: Hz.
+        channels: Number of channels.
+        cut: It was found to end too early; known once all blocks were taken.
+    """
+
+    sample_rate: int
+    channels: int
+    cut: bool
+
+    def blocks(self) -> Iterator[Samples]: ...
+
+
+class AudioReader:
+    """A recording read block by block; recordings that follow in the same file are appended.
+
+    What is cut short is read as far as it goes. That, and all that is left out, is said through the log.
+
+    Args:
+        file: A binary file at its start.
+
+    Attributes:
+        sample_rate: Hz.
+        channels: Number of channels.
+
+    Raises:
+        MediaError: Not audio, no samples, or a sample rate outside 1..768 kHz.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._readers = _readers(file)
+        self._first = next(self._readers)
+        self._cut = False
+        self.sample_rate, self.channels = self._first.sample_rate, self._first.channels
+        if not MIN_RATE_HZ <= self.sample_rate <= MAX_RATE_HZ:
+            raise MediaError(f"sample rate of {self.sample_rate} Hz; want {MIN_RATE_HZ}..{MAX_RATE_HZ}")
+
+    def blocks(self) -> Iterator[Samples]:
+        """(n, C) float32 blocks in [-1, 1], n > 0, at most `BLOCK` where nothing is resampled.
+
+        Raises:
+            MediaError: NaN or infinite samples, or the file is damaged.
+        """
+        position, clipped = 0, False
+        for block in self._joined():
+            if not np.isfinite(block).all():
+                where = position + int(np.argwhere(~np.isfinite(block))[0][0])
+                raise MediaError(f"sample {where} is not a number or infinite; repair the recording first")
+            position += len(block)
+            if np.abs(block).max() > 1:  # floats only; 16 bits could not hold them on the way out
+                if not clipped:
+                    log.warning("samples beyond full scale: clipped")
+                block, clipped = block.clip(-1, 1), True
+            yield block
+        if position == 0 and self._cut:
+            raise MediaError("damaged recording: it breaks off before its first sample")
+        if position == 0:
+            raise MediaError("the recording has no samples")
+        if self._cut:
+            log.warning("the recording is cut short: coded as far as it goes")
+
+    def _joined(self) -> Iterator[Samples]:
+        """The blocks of all recordings of the file, like those of the first."""
+        yield from self._first.blocks()
+        self._cut, said = self._first.cut, False
+        for reader in self._readers:
+            rate, channels = reader.sample_rate, reader.channels
+            if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
+                raise MediaError(f"sample rate of {rate} Hz; want {MIN_RATE_HZ}..{MAX_RATE_HZ}")
+            if not said and (rate, channels) != (self.sample_rate, self.channels):
+                said = True
+                log.warning(
+                    "recordings of different kinds in one file: all are coded like the first, %g kHz, channels: %d",
+                    self.sample_rate / 1000,
+                    self.channels,
+                )
+            yield from at_rate(with_channels(reader.blocks(), self.channels), rate, self.sample_rate)
+            self._cut |= reader.cut
+
+
+def streamed(pipe: BinaryIO, head: bytes) -> AudioReader | None:
+    """A recording that can be read while it still comes in: a plain .wav. Of any other, None; some bytes are gone then.
+
+    Args:
+        head: The first bytes of what comes, which are still to be read.
+    """
+    try:
+        return AudioReader(pipe) if is_wav(head) else None
+    except OtherWavError:
+        return None
+
+
+def load_audio(file: BinaryIO, sample_rate: int | None = None) -> tuple[Samples, int]:
+    """A whole recording as (T, C) float32 and its rate in Hz, resampled to `sample_rate` where that is given."""
+    reader = AudioReader(file)
+    samples = np.concatenate(list(reader.blocks()))
+    if sample_rate is None or sample_rate == reader.sample_rate:
+        return samples, reader.sample_rate
+    return resample(samples, reader.sample_rate, sample_rate), sample_rate
+
+
+def _readers(file: BinaryIO) -> Iterator[Reader]:
+    """All recordings of a file, each to be read before the next is asked for."""
+    if not file.seekable():
+        yield from _wav_readers(WavReader(file))
+        return
+    file.seek(0)
+    head = file.read(HEAD)
+    file.seek(0)
+    if is_wav(head):
+        try:
+            wav = WavReader(file)
+        except OtherWavError:
+            file.seek(0)
+        else:
+            yield from _wav_readers(wav)
+            return
+    window = Window(file)
+    found = _survey(window, head)
+    for notice in found.notices:
+        log.warning(notice)
+    for part in found.parts or [Part(((0, window.size),))]:
+        with on_disk(file, part, window.size) as piece:
+            yield _reader(piece, found.cut, part.whole_end)
+
+
+def _reader(file: BinaryIO, cut: bool, whole_end: bool | None) -> Reader:
+    """A decoder that knows the file."""
+    try:
+        return SoundReader(file, cut, whole_end)
+    except soundfile.LibsndfileError as error:
+        return AvReader(file, cut, reason_of(error))
+
+
+def _wav_readers(wav: WavReader) -> Iterator[Reader]:
+    yield wav
+    while wav.following():
+        yield wav
+
+
+def _survey(window: Window, head: bytes) -> Survey:
+    if head.startswith(ogg.MAGIC):
+        return ogg.survey(window)
+    if window.read(mpeg.tag_bytes(window, 0), 4) == flac.MAGIC:
+        return flac.survey(window)
+    if mpeg.is_mpeg(head):
+        return mpeg.survey(window)
+    return chunks.survey(window) or boxes.survey(window)
+
+
+class SoundReader:
+    """A file as libsndfile reads it.
+
+    Args:
+        file: A file on disk.
+        cut: It is known to end too early.
+        whole_end: See `Part`.
+
+    Raises:
+        soundfile.LibsndfileError: Not of a kind that it knows.
+    """
+
+    def __init__(self, file: BinaryIO, cut: bool, whole_end: bool | None) -> None:
+        file.flush()
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        # A descriptor of its own: libsndfile's callbacks to a Python file swallow every exception.
+        descriptor = os.dup(file.fileno())
+        try:
+            self._file = _Sequential(descriptor)
+        except TypeError as error:  # headerless: it asks for the format
+            raise soundfile.LibsndfileError(1, f"{error}: ") from None
+        self.sample_rate: int = self._file.samplerate
+        self.channels: int = self._file.channels
+        self.cut, self._whole_end = cut, whole_end
+
+    def blocks(self) -> Iterator[Samples]:
+        """(n, C) float32 blocks, n > 0. Raises MediaError if the file is damaged."""
+        position = 0
+        length = max(min(BLOCK, MAX_BLOCK_VALUES // self.channels), 1)
+        while True:
+            block = np.full((length, self.channels), np.nan, np.float32)
+            failure = None
+            try:
+                count = len(self._file.read(out=block))
+            except soundfile.LibsndfileError as error:
+                failure, count = error, int((~np.isnan(block[:, 0])).sum())
+            position += count
+            if count:
+                yield block[:count]
+            if failure is not None or count < length:
+                break
+        frames = self._file.frames
+        self._file.close()
+        if failure is None and self._whole_end is None:
+            return
+        complete = position >= frames if frames < UNKNOWN_FRAMES else failure is None and self._whole_end is True
+        if failure is not None and not complete and not self.cut and self._whole_end is not False:
+            raise MediaError(f"damaged recording after {position} samples ({reason_of(failure)}); repair it first")
+        self.cut |= not complete
+
+
+class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
+    """Read from front to back, which asks for neither lengths nor places: a FLAC from a pipe knows none."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def reason_of(error: Exception) -> str:
+    """What libsndfile says, in a line."""
+    text = str(getattr(error, "error_string", error)).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

@@ -1,0 +1,53 @@
+"""Sample rates and channels: a recording at another rate, a stream of one that is mixed to other channels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from codec.media.kinds import Samples
+
+MAX_KERNEL = 10**6  # phases times step of a resampling filter bank; 11025 Hz has the largest common one, 282240
+RESAMPLE_SECONDS = 10  # whole seconds hold whole numbers of samples at every rate, so windows line up
+
+
+def resample(samples: Samples, rate: int, target: int) -> Samples:
+    """(T, C) at `rate` Hz -> (ceil(T * target / rate), C) at `target` Hz, by windowed-sinc interpolation."""
+    import torch
+    from torchaudio.functional import resample as sinc_resample
+
+    if rate == target:
+        return samples
+    signal = torch.from_numpy(np.ascontiguousarray(samples.T))
+    if rate * target // math.gcd(rate, target) ** 2 <= MAX_KERNEL:
+        out = sinc_resample(signal, rate, target)
+    else:
+        # The filter bank has a row for each phase, and rates without a common factor (44101 Hz) would need gigabytes:
+        # those go through the spectrum of whole seconds, a second of silence at the end.
+        seconds = -(-len(samples) // rate) + 1
+        spectrum = torch.fft.rfft(signal, seconds * rate)
+        length = -(-len(samples) * target // rate)
+        out = torch.fft.irfft(spectrum, seconds * target)[:, :length] * (target / rate)
+    return np.ascontiguousarray(out.numpy().T)
+
+
+def at_rate(blocks: Iterable[Samples], rate: int, target: int) -> Iterator[Samples]:
+    """Resamples a stream; T samples become ceil(T * target / rate)."""
+    if rate == target:
+        yield from blocks
+        return
+    from codec.windows import windows
+
+    for window, left, core in windows(blocks, RESAMPLE_SECONDS * rate, rate):
+        first = left // rate * target  # the context is whole seconds
+        yield resample(window, rate, target)[first : first + -(-core * target // rate)]
+
+
+def with_channels(blocks: Iterable[Samples], channels: int) -> Iterator[Samples]:
+    """Gives each block as many channels: one becomes all of them; of several, each gets the mean."""
+    for block in blocks:
+        if block.shape[1] != channels:
+            block = block.mean(1, keepdims=True, dtype=np.float32).repeat(channels, 1)
+        yield block

@@ -1,0 +1,40 @@
+"""A file that is looked at here and there: what a survey of its structure reads."""
+
+from __future__ import annotations
+
+import os
+from typing import BinaryIO
+
+AT_ONCE = 1 << 20
+
+
+class Window:
+    """Bytes anywhere in a file that can seek, read through a buffer.
+
+    Attributes:
+        size: Of the file, bytes.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.size = file.seek(0, os.SEEK_END)
+        self._start, self._buffer = 0, b""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset` on, fewer at the end of the file."""
+        if offset >= self.size:
+            return b""
+        at = offset - self._start
+        if at < 0 or at + size > len(self._buffer):
+            self._file.seek(offset)
+            self._start, self._buffer, at = offset, self._file.read(max(size, AT_ONCE)), 0
+        return self._buffer[at : at + size]
+
+    def find(self, pattern: bytes, offset: int) -> int:
+        """The first place of a few bytes from `offset` on, or -1."""
+        while offset < self.size:
+            piece = self.read(offset, AT_ONCE)
+            if (at := piece.find(pattern)) >= 0:
+                return offset + at
+            offset += max(len(piece) - len(pattern) + 1, 1) if len(piece) == AT_ONCE else len(piece)
+        return -1

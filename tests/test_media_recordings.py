@@ -1,0 +1,434 @@
+"""codec.media, odd recordings: headers that lie, files in a row, streams side by side, ends that are missing."""
+
+from __future__ import annotations
+
+import io
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import tones, wav
+
+from codec.errors import MediaError
+from codec.files import Pipe
+from codec.media import AudioReader, load_audio, ogg, streamed
+
+CUT = "the recording is cut short: coded as far as it goes"
+DAMAGED = "the recording is damaged: what is lost within it is left out"
+LEFT_OUT = "what lies behind the recording is no sound that its header tells of: left out"
+PCM = np.round(tones(4000)[:, 0] * 32767).astype("<i2")
+WIDE = PCM.astype("<i4") << 16
+FINE = WIDE | 0x1100  # of 24 bits
+
+
+def riff(form: bytes, data: bytes, size: int | None = None, riff_size: int = 36, magic: bytes = b"RIFF") -> bytes:
+    """A WAV; `size` is what it says of its sound."""
+    size = len(data) if size is None else size
+    head = magic + struct.pack("<I", riff_size) + b"WAVEfmt " + struct.pack("<I", len(form)) + form
+    return head + b"data" + struct.pack("<I", size) + data
+
+
+def form(bits: int = 16, align: int | None = None, tag: int = 1, channels: int = 1, rate: int = 16000) -> bytes:
+    align = channels * -(-bits // 8) if align is None else align
+    return struct.pack("<HHIIHH", tag, channels, rate, rate * align, align, bits)
+
+
+def extensible(bits: int, valid: int, tag: int = 1) -> bytes:
+    guid = struct.pack("<H", tag) + b"\0\0\0\0\x10\0\x80\0\0\xaa\0\x38\x9b\x71"
+    return form(bits, tag=0xFFFE) + struct.pack("<HHI", 22, valid, 0) + guid
+
+
+def from_pipe(data: bytes) -> np.ndarray[Any, Any]:
+    """Of a plain WAV; nothing is held back for a file."""
+    pipe = cast(BinaryIO, Pipe(io.BytesIO(data)))
+    reader = streamed(pipe, cast(Pipe, pipe).peek(16))
+    assert reader is not None
+    return np.concatenate(list(reader.blocks()))
+
+
+def both_ways(data: bytes) -> np.ndarray[Any, Any]:
+    """What a file gives, which is what a pipe gives."""
+    samples, _ = load_audio(io.BytesIO(data))
+    assert np.array_equal(from_pipe(data), samples)
+    return samples
+
+
+# ----------------------------------------------------------------------------------------------------------------- WAV
+
+
+@pytest.mark.parametrize(
+    "size", [0, 0x7FFFF000, 0x7FFFFFFF, 0x7FFFFFDB, 0x80000000, 0xFFFFFFFF, 0xFFFFFFD8, 0xFFFFFFF0]
+)
+@pytest.mark.parametrize("riff_size", [0, 36, 4036, 0xFFFFFFFF])
+def test_a_size_that_was_not_known_means_all_there_is(
+    size: int, riff_size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    samples = both_ways(riff(form(), PCM.tobytes(), size, riff_size))
+    assert np.array_equal(samples[:, 0] * 32768, PCM)
+    assert not caplog.messages
+
+
+def test_the_size_of_the_whole_file_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
+    assert len(both_ways(riff(form(), PCM.tobytes(), riff_size=36 + PCM.nbytes // 2))) == len(PCM)
+    assert not caplog.messages
+
+
+def test_a_wav_without_sound_is_no_sound_of_unknown_size() -> None:
+    """Its size is 0 and another chunk follows, or nothing."""
+    for data in (riff(form(), b""), riff(form(), b"LIST" + struct.pack("<I", 4) + b"INFO", 0)):
+        with pytest.raises(MediaError, match="no samples"):
+            both_ways(data)
+
+
+@pytest.mark.parametrize("magic", [b"RF64", b"BW64"])
+@pytest.mark.parametrize("size", [PCM.nbytes, 0, 2**64 - 1])
+def test_a_64_bit_header_is_read(magic: bytes, size: int, caplog: pytest.LogCaptureFixture) -> None:
+    data = riff(form(), PCM.tobytes(), 0xFFFFFFFF, 0xFFFFFFFF, magic)
+    chunk = b"ds64" + struct.pack("<IQQQI", 28, 2**64 - 1, size, 0, 0)
+    assert np.array_equal(both_ways(data[:12] + chunk + data[12:])[:, 0] * 32768, PCM)
+    assert not caplog.messages
+
+
+def big_endian() -> bytes:
+    head = b"RIFX" + struct.pack(">I", 36) + b"WAVEfmt " + struct.pack(">IHHIIHH", 16, 1, 1, 16000, 32000, 2, 16)
+    return head + b"data" + struct.pack(">I", PCM.nbytes) + PCM.astype(">i2").tobytes()
+
+
+# Kinds of plain WAV, all of the same sound.
+KINDS: dict[str, Callable[[], bytes]] = {
+    "16 bits": lambda: riff(form(), PCM.tobytes()),
+    "big-endian": big_endian,
+    "12 bits in 2 bytes": lambda: riff(form(12), PCM.tobytes()),
+    "24 bits": lambda: riff(form(24), WIDE.view(np.uint8).reshape(-1, 4)[:, 1:].tobytes()),
+    "24 bits at the upper end of 4 bytes": lambda: riff(form(24, 4), WIDE.tobytes()),
+    "24 bits at the lower end of 4 bytes": lambda: riff(form(24, 4), (FINE >> 8).tobytes()),
+    "16 bits at the lower end of 4 bytes": lambda: riff(form(16, 4), (WIDE >> 16).tobytes()),
+    "20 bits in 3 bytes": lambda: riff(form(20), WIDE.view(np.uint8).reshape(-1, 4)[:, 1:].tobytes()),
+    "32 bits": lambda: riff(form(32), WIDE.tobytes()),
+    "64 bits": lambda: riff(form(64), (WIDE.astype("<i8") << 32).tobytes()),
+    "extensible, 24 of 32 bits": lambda: riff(extensible(32, 24), WIDE.tobytes()),
+    "extensible, floats": lambda: riff(extensible(32, 32, 3), (PCM / 32768).astype("<f4").tobytes()),
+    "32-bit floats": lambda: riff(form(32, tag=3), (PCM / 32768).astype("<f4").tobytes()),
+    "64-bit floats": lambda: riff(form(64, tag=3), (PCM / 32768).astype("<f8").tobytes()),
+    "block align 0": lambda: riff(form(16, 0), PCM.tobytes()),
+    "block align 1": lambda: riff(form(16, 1), PCM.tobytes()),
+    "block align 4 for 16 bits": lambda: riff(form(16, 4), PCM.tobytes()),
+    "block align 6": lambda: riff(form(16, 6), PCM.tobytes()),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_plain_wav_is_read_alike(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    samples = both_ways(KINDS[name]())
+    assert samples.dtype == np.float32
+    assert np.array_equal(np.floor(samples[:, 0] * 32768), PCM)
+    assert not caplog.messages
+
+
+def test_silence_does_not_tell_where_24_bits_lie() -> None:
+    data = np.concatenate([np.zeros(70000, "<i4"), FINE >> 8])
+    assert np.array_equal(both_ways(riff(form(24, 4), data.tobytes()))[70000:, 0], FINE / 2**31)
+
+
+@pytest.mark.parametrize("subtype", ["ALAW", "ULAW", "IMA_ADPCM", "MS_ADPCM", "GSM610"])
+@pytest.mark.parametrize("size", [None, 0, 0x7FFFF000, 0xFFFFFFFF])
+def test_other_wavs_are_libsndfiles_with_the_same_sizes(
+    subtype: str, size: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = bytearray(wav(tones(4000), subtype=subtype))
+    whole, _ = soundfile.read(io.BytesIO(bytes(data)), dtype="float32", always_2d=True)
+    if size is not None:
+        at = data.find(b"data") + 4
+        data[at : at + 4] = struct.pack("<I", size)
+    pipe = Pipe(io.BytesIO(bytes(data)))
+    assert streamed(cast(BinaryIO, pipe), pipe.peek(16)) is None
+    assert np.array_equal(load_audio(io.BytesIO(bytes(data)))[0], whole)
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("cut", [1, 999, 4001])
+@pytest.mark.parametrize("name", ["16 bits", "24 bits", "32-bit floats", "24 bits at the lower end of 4 bytes"])
+def test_a_wav_that_was_cut_says_so(name: str, cut: int, caplog: pytest.LogCaptureFixture) -> None:
+    samples, whole = both_ways(KINDS[name]()[:-cut]), both_ways(KINDS[name]())
+    assert np.array_equal(samples, whole[: len(samples)])
+    assert 0 <= len(whole) - len(samples) <= cut
+    assert caplog.messages == [CUT] * 2
+
+
+def test_a_stream_that_ends_within_a_sample_was_cut(caplog: pytest.LogCaptureFixture) -> None:
+    assert len(both_ways(riff(form(24), bytes(range(1, 201)), 0xFFFFFFFF))) == 66
+    assert caplog.messages == [CUT] * 2
+    caplog.clear()
+    assert len(both_ways(riff(form(24), bytes(range(1, 100)) + b"\0", 0xFFFFFFFF))) == 33  # padded
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_chunks_behind_the_sound_are_no_sound(padded: bool, caplog: pytest.LogCaptureFixture) -> None:
+    behind = b"\0" * padded + b"LIST" + struct.pack("<I", 4) + b"INFO"
+    assert len(both_ways(riff(form(8), bytes([100]) * 1001 + behind, 1001))) == 1001
+    assert not caplog.messages
+
+
+def test_what_is_no_chunk_behind_the_sound_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    assert len(both_ways(riff(form(), PCM.tobytes(), 2000))) == 1000
+    assert caplog.messages == [LEFT_OUT] * 2
+    caplog.clear()
+    assert len(both_ways(riff(form(), PCM.tobytes() + bytes(500), PCM.nbytes))) == len(PCM)
+    assert not caplog.messages
+
+
+def test_a_wav_of_thousands_of_channels_is_read_in_small_blocks() -> None:
+    reader = AudioReader(io.BytesIO(riff(form(8, channels=60000), bytes(60000 * 100))))
+    assert max(block.size for block in reader.blocks()) <= 1 << 22
+
+
+@pytest.mark.parametrize("length", range(12, 44, 4))
+def test_a_wav_cut_within_its_header_is_an_error(length: int) -> None:
+    with pytest.raises(MediaError, match="breaks off"):
+        both_ways(riff(form(), PCM.tobytes())[:length])
+
+
+# ------------------------------------------------------------------------------------------------ chunks of others
+
+
+def with_size(kind: str, size: int) -> bytes:
+    """A file of 4000 samples that says something else about itself."""
+    data = bytearray(wav(tones(4000), kind=kind))
+    at, layout = {
+        "AIFF": (data.find(b"SSND") + 4, ">I"),
+        "AU": (8, ">I"),
+        "CAF": (data.find(b"data") + 4, ">Q"),
+        "W64": (data.find(b"data") + 16, "<Q"),
+    }[kind]
+    data[at : at + struct.calcsize(layout)] = struct.pack(layout, size)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [(kind, size) for kind in ("AIFF", "AU") for size in (0, 0x7FFFF000, 0x80000000, 0xFFFFFFFF)]
+    + [("AIFF", 8), ("CAF", 2**64 - 1), ("CAF", 0), ("W64", 2**64 - 1), ("W64", 0), ("W64", 24)],
+)
+def test_other_containers_of_unknown_size_are_read_to_their_end(
+    kind: str, size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert len(load_audio(io.BytesIO(with_size(kind, size)))[0]) == 4000
+    assert not caplog.messages
+
+
+# ---------------------------------------------------------------------------------------- cut short, damaged, in a row
+
+
+def unknown_flac(length: int = 100_000) -> bytes:
+    """As an encoder writes it into a pipe: the total number of samples is 0."""
+    data = bytearray(wav(tones(length), kind="FLAC"))
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    return bytes(data)
+
+
+def plain_mp3() -> bytes:
+    """Without the frame that counts the others: a cut shows only in the last frame."""
+    data = wav(tones(100_000), kind="MP3", subtype=None)
+    from codec.media import mpeg
+
+    return data[mpeg.frame_bytes(data) :]
+
+
+CONTAINERS: dict[str, Callable[[], bytes]] = {
+    "wav": lambda: wav(tones(100_000)),
+    "a-law": lambda: wav(tones(100_000), subtype="ALAW"),
+    "rf64": lambda: wav(tones(100_000), kind="RF64"),
+    "w64": lambda: wav(tones(100_000), kind="W64"),
+    "aiff": lambda: wav(tones(100_000), kind="AIFF"),
+    "caf": lambda: wav(tones(100_000), kind="CAF"),
+    "alac": lambda: wav(tones(100_000), kind="CAF", subtype="ALAC_16"),
+    "au": lambda: wav(tones(100_000), kind="AU"),
+    "nist": lambda: wav(tones(100_000), kind="NIST"),
+    "flac": lambda: wav(tones(100_000), kind="FLAC"),
+    "flac of unknown length": unknown_flac,
+    "vorbis": lambda: wav(tones(100_000), kind="OGG", subtype="VORBIS"),
+    "opus": lambda: wav(tones(100_000), kind="OGG", subtype="OPUS"),
+    "mp3": lambda: wav(tones(100_000), kind="MP3", subtype=None),
+    "mp3 without a count": plain_mp3,
+}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_whatever_is_cut_says_so_and_what_is_whole_says_nothing(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    data = CONTAINERS[name]()
+    whole, _ = load_audio(io.BytesIO(data))
+    assert not caplog.messages
+    lengths = []
+    for kept in (len(data) // 3, len(data) // 2, len(data) - 999, len(data) - 3):
+        caplog.clear()
+        lengths.append(len(load_audio(io.BytesIO(data[:kept]))[0]))
+        assert caplog.messages == [CUT], kept
+    assert lengths == sorted(lengths)
+    assert len(whole) // 8 < lengths[0] < len(whole) // 2.5
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_files_in_a_row_are_read_one_after_the_other(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    data = CONTAINERS[name]()
+    whole, _ = load_audio(io.BytesIO(data))
+    joined, _ = load_audio(io.BytesIO(data + data))
+    if name == "mp3 without a count":  # one stream for its decoder
+        assert abs(len(joined) - 2 * len(whole)) < 3000
+    else:
+        assert np.array_equal(joined, np.concatenate([whole, whole]))
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("name", ["wav", "a-law", "aiff", "caf", "au", "nist", "vorbis", "opus", "mp3"])
+def test_what_lies_behind_is_said_unless_it_is_nothing(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    data = CONTAINERS[name]()
+    whole, _ = load_audio(io.BytesIO(data))
+    for rest, notices in ((bytes(100), []), (b"\xf3, no sound" * 9, [LEFT_OUT])):
+        caplog.clear()
+        assert np.array_equal(load_audio(io.BytesIO(data + rest))[0], whole)
+        assert caplog.messages == notices
+
+
+@pytest.mark.parametrize("name", ["vorbis", "opus", "mp3", "mp3 without a count", "flac", "flac of unknown length"])
+def test_damage_within_is_a_notice_or_an_error(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    data = bytearray(CONTAINERS[name]())
+    middle = len(data) // 2
+    data[middle : middle + 200] = np.random.default_rng(0).integers(0, 256, 200).astype(np.uint8).tobytes()
+    if "flac" in name:
+        with pytest.raises(MediaError, match=r"damaged recording after \d+ samples"):
+            load_audio(io.BytesIO(bytes(data)))
+    else:
+        load_audio(io.BytesIO(bytes(data)))
+        assert caplog.messages == [DAMAGED]
+
+
+# ----------------------------------------------------------------------------------------------------------------- Ogg
+
+
+def pages(data: bytes) -> list[bytes]:
+    found, at = [], 0
+    while at < len(data):
+        length = 27 + data[at + 26] + sum(data[at + 27 : at + 27 + data[at + 26]])
+        found.append(data[at : at + length])
+        at += length
+    return found
+
+
+def renumbered(page: bytes, serial: int) -> bytes:
+    page = page[:14] + struct.pack("<I", serial) + page[18:]
+    return page[:22] + ogg.checksum(page) + page[26:]
+
+
+def link(serial: int, subtype: str = "VORBIS", rate: int = 16000, channels: int = 1) -> list[bytes]:
+    """The pages of a second of sound."""
+    data = wav(tones(rate, rate, channels), rate, "OGG", subtype)
+    return [renumbered(page, serial) for page in pages(data)]
+
+
+def test_the_checksum_of_a_page_is_oggs() -> None:
+    assert all(ogg.checksum(page) == page[22:26] for page in pages(wav(tones(9000), kind="OGG", subtype="VORBIS")))
+
+
+@pytest.mark.parametrize("serial", [1, 2])
+def test_links_of_other_kinds_are_coded_like_the_first(serial: int, caplog: pytest.LogCaptureFixture) -> None:
+    """The second link has another rate, other channels and another codec; some writers repeat the serial number."""
+    data = b"".join(link(1) + link(serial, "OPUS", 48000, 2) + link(3, "VORBIS", 44100))
+    samples, rate = load_audio(io.BytesIO(data))
+    assert (samples.shape, rate) == ((48000, 1), 16000)
+    assert min(np.abs(samples[second * 16000 :][:16000]).max() for second in range(3)) > 0.1
+    assert caplog.messages == [
+        "recordings of different kinds in one file: all are coded like the first, 16 kHz, channels: 1"
+    ]
+
+
+def test_streams_side_by_side_are_the_first_and_a_notice(caplog: pytest.LogCaptureFixture) -> None:
+    one, other = link(1), link(2, "OPUS", 48000, 2)
+    video = renumbered(b"OggS\0\2" + bytes(20) + b"\1\x2a\x80theora" + bytes(35), 3)
+    alone = load_audio(io.BytesIO(b"".join(one)))[0]
+    mixed = [one[0], other[0], *(page for pair in zip(one[1:], other[1:], strict=False) for page in pair)]
+    mixed += [*one[len(other) :], *other[len(one) :]]
+    for found in (mixed, [video, *one], [one[0], video, *one[1:]]):
+        caplog.clear()
+        assert np.array_equal(load_audio(io.BytesIO(b"".join(found)))[0], alone)
+        assert caplog.messages == ["several streams in one file: only its first recording is coded"]
+
+
+def test_a_link_that_was_cut_does_not_hide_the_next(caplog: pytest.LogCaptureFixture) -> None:
+    data = b"".join(link(1))[:-200] + b"".join(link(2))
+    assert 16000 < len(load_audio(io.BytesIO(data))[0]) < 32000
+    assert caplog.messages == [DAMAGED, CUT]
+
+
+# --------------------------------------------------------------------------------------------------------------- PyAV
+
+
+def coded(container: str, codec: str, rate: int = 16000) -> bytes:
+    """Two seconds of sound as FFmpeg writes them."""
+    av = pytest.importorskip("av")
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as out:
+        stream = out.add_stream(codec, rate=rate)
+        stream.layout = "mono"
+        resampler = av.AudioResampler(
+            format=stream.codec_context.format.name, layout="mono", rate=rate, frame_size=1024
+        )
+        frame = av.AudioFrame.from_ndarray(tones(32000).T.copy(), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = 16000, 0
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            out.mux(stream.encode(part))
+        out.mux(stream.encode(None))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [("mp4", "aac"), ("ipod", "alac"), ("adts", "aac"), ("matroska", "flac"), ("matroska", "aac")],
+)
+def test_what_libsndfile_does_not_know_goes_through_pyav(
+    container: str, codec: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = coded(container, codec)
+    samples, rate = load_audio(io.BytesIO(data))
+    assert rate == 16000
+    assert 32000 <= len(samples) < 35000
+    assert not caplog.messages
+    original, best = tones(32000)[8000:16000, 0], 0.0
+    for delay in range(0, 2200, 8 if codec == "aac" else 1024):
+        best = max(best, float(np.corrcoef(original, samples[8000 + delay : 16000 + delay, 0])[0, 1]))
+    assert best > 0.9
+
+
+@pytest.mark.parametrize(("container", "codec"), [("adts", "aac"), ("matroska", "flac"), ("ipod", "alac")])
+def test_what_pyav_reads_says_that_it_is_cut(container: str, codec: str, caplog: pytest.LogCaptureFixture) -> None:
+    data = coded(container, codec)
+    if container == "ipod":  # what tells how to read it comes last
+        with pytest.raises(MediaError, match="cut short"):
+            load_audio(io.BytesIO(data[: len(data) // 2]))
+        return
+    assert 8000 < len(load_audio(io.BytesIO(data[: len(data) // 2]))[0]) < 24000
+    assert caplog.messages == [CUT]
+
+
+def test_a_playlist_is_not_followed(tmp_path: Any) -> None:
+    """FFmpeg would read what it names."""
+    pytest.importorskip("av")
+    (tmp_path / "secret.ts").write_bytes(b"G" * 1880)
+    for text in (
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{tmp_path}/secret.ts\n#EXT-X-ENDLIST\n",
+        f"ffconcat version 1.0\nfile '{tmp_path}/secret.ts'\n",
+    ):
+        with pytest.raises(MediaError, match="not a recording or picture in a known format"):
+            load_audio(io.BytesIO(text.encode()))
+
+
+def test_without_pyav_the_message_names_formats_and_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MediaError, match=r"FLAC.*m4a, webm.*pip install av.*ffmpeg -i") as raised:
+        load_audio(io.BytesIO(b"\0\0\0\x20ftypM4A " + bytes(100)))
+    assert "\n" not in str(raised.value)
