@@ -44,15 +44,16 @@ class Grouped(Bottleneck):
         self.groups = nn.ModuleList(groups)
         self.num_codebooks = sum(group.num_codebooks for group in groups)
         self.coupled = any(group.coupled for group in groups)
+        self.loss_names = joined_names(groups)
         self.training_state = tuple(f"groups.{i}.{name}" for i, g in enumerate(groups) for name in g.training_state)
 
     def num_codes(self, codebook_size: int | None = None) -> int:
         """Of each group."""
         return self._parts()[0].num_codes(codebook_size)
 
-    def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
-        """Each group quantises, or does what it does in training, with its channels of z."""
-        if self.coupled or not self.training:
+    def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
+        """Each group does what it does with its channels of z."""
+        if self.coupled:
             codebook_size = self.check_size(codebook_size)
         outputs = [group(part, codebook_size) for group, part in zip(self.groups, self._split(z), strict=True)]
         names = {name: None for out in outputs for name in out.losses}  # in order
@@ -61,14 +62,17 @@ class Grouped(Bottleneck):
             torch.cat([out.z_q for out in outputs], 1), join_indices(outputs), losses, numbered_stats(outputs)
         )
 
-    def encode(self, z: Tensor, codebook_size: int | None = None) -> Tensor:
-        size = self.check_size(codebook_size)
-        return torch.cat([g.encode(part, size) for g, part in zip(self._parts(), self._split(z), strict=True)], 1)
+    def _encode(self, z: Tensor, size: int) -> Tensor:
+        return torch.cat([g._encode(part, size) for g, part in zip(self._parts(), self._split(z), strict=True)], 1)
 
-    def decode(self, indices: Tensor, codebook_size: int | None = None) -> Tensor:
-        size, parts = self.check_size(codebook_size), self._parts()
+    def _decode(self, indices: Tensor, size: int) -> Tensor:
+        parts = self._parts()
         rows = torch.split(indices, [group.num_codebooks for group in parts], 1)
-        return torch.cat([group.decode(row, size) for group, row in zip(parts, rows, strict=True)], 1)
+        return torch.cat([group._decode(row, size) for group, row in zip(parts, rows, strict=True)], 1)
+
+    def _gradient_path(self, z: Tensor, size: int) -> Tensor:
+        paths = [g._gradient_path(part, size) for g, part in zip(self._parts(), self._split(z), strict=True)]
+        return torch.cat(paths, 1)
 
     def anneal(self, progress: float) -> None:
         for group in self._parts():
@@ -96,6 +100,11 @@ def check_alike(parts: Sequence[Bottleneck]) -> None:
     offers = {tuple((k, part.num_codes(k)) for k in part.codebook_sizes) for part in parts}
     if len(offers) != 1:
         raise ValueError(f"parts must offer the same codebook sizes and numbers of codes, got {sorted(offers)}")
+
+
+def joined_names(parts: Sequence[Bottleneck]) -> tuple[str, ...]:
+    """The names of all parts' losses, each once, in order."""
+    return tuple(dict.fromkeys(name for part in parts for name in part.loss_names))
 
 
 def join_indices(outputs: Sequence[BottleneckOutput]) -> Tensor | None:

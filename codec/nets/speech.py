@@ -46,7 +46,7 @@ class STFT(nn.Module):
             raise ValueError(f"n_fft must be a multiple of twice the hop, got {n_fft} and {hop}")
         self.n_fft, self.hop = n_fft, hop
         self.margin = (n_fft - hop) // 2
-        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        self.register_buffer("window", torch.hann_window(n_fft, dtype=torch.float32), persistent=False)
 
     def analyse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T) with T a multiple of the hop -> real and imaginary part, each (B, F, n_fft / 2 + 1)."""
