@@ -320,9 +320,7 @@ def _at_rate(blocks: Iterable[Samples], rate: int, target: int) -> Iterator[Samp
         return
     for window, left, core in windows(blocks, RESAMPLE_SECONDS * rate, rate):
         first = left // rate * target  # the context is whole seconds
-        with exact_float32(torch.device("cpu")):
-            resampled = resample(window, rate, target)
-        yield resampled[first : first + -(-core * target // rate)]
+        yield resample(window, rate, target)[first : first + -(-core * target // rate)]
 
 
 class _Counter:
