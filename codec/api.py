@@ -1,4 +1,4 @@
-"""The public functions on bytes; what the commands do with files, these do in memory.
+"""The public functions: what the commands do from file to file, these do in memory, from a file or its bytes.
 
 Wherever they take a model, the name of a shipped one or the path of a card does as well; a loaded one saves the time of
 loading it again.
@@ -7,14 +7,20 @@ loading it again.
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias, cast
 
 from codec import cards, coding
 from codec.bitstream import DEFAULT_LIMITS, Limits, Reader
+from codec.errors import MediaError
 from codec.media import AudioWriter, ImageWriter, Picture, detect
 
 AnyModel: TypeAlias = coding.Model | str | Path
+Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+HEAD = 16  # bytes that tell a medium
 
 
 def models() -> list[str]:
@@ -27,6 +33,7 @@ def load(name: AnyModel | None = None, medium: str | None = None, device: str = 
 
     Raises:
         ModelError: There is none such, or it is damaged.
+        CodecError: There is no such device here.
         TypeError: `name` is something else.
     """
     if isinstance(name, coding.Model):
@@ -35,17 +42,17 @@ def load(name: AnyModel | None = None, medium: str | None = None, device: str = 
 
 
 def compress(
-    data: bytes,
+    data: Source,
     codebook_size: int | None = None,
     model: AnyModel | None = None,
     *,
     mono: bool = False,
     effort: int = 0,
 ) -> bytes:
-    """Compresses the bytes of a picture or recording file.
+    """Compresses a picture or recording.
 
     Args:
-        data: A file's content in any format that `codec.media` reads.
+        data: A file in any format that `codec.media` reads: its path, an open binary file, or its bytes.
         codebook_size: K; by default 1024.
         model: A loaded model, the name of a shipped one or the path of a card; by default the best of the medium.
         mono: Mixes the channels of a recording into one.
@@ -57,53 +64,95 @@ def compress(
     Raises:
         MediaError: Not readable as a picture or recording.
         ModelError: There is no such model, it is damaged, or it is for the other medium.
-        ValueError: A codebook size that the model does not offer.
+        ValueError: A codebook size that the model does not offer, or an effort that there is not.
+        TypeError: The data or the model are something else, say an array.
     """
-    medium = detect(data[:16])
-    loaded = load(medium=medium) if model is None else load(model)
-    size = loaded.codec.bottleneck.check_size(codebook_size)
-    out = io.BytesIO()
-    if medium == "image":
-        coding.compress_image(Picture(io.BytesIO(data)), out, loaded, size, effort)
-    else:
-        coding.compress_speech(*coding.open_speech(io.BytesIO(data), mono), out, loaded, size, effort)
+    with _opened(data) as file:
+        medium = detect(_head(file))
+        loaded = load(medium=medium) if model is None else load(model)
+        size = loaded.codec.bottleneck.check_size(codebook_size)
+        out = io.BytesIO()
+        if medium == "image":
+            coding.compress_image(Picture(file), out, loaded, size, effort)
+        else:
+            coding.compress_speech(*coding.open_speech(file, mono), out, loaded, size, effort)
     return out.getvalue()
 
 
 def decompress(
-    data: bytes, model: AnyModel | None = None, limits: Limits = DEFAULT_LIMITS, suffix: str | None = None
+    data: Source, model: AnyModel | None = None, limits: Limits = DEFAULT_LIMITS, suffix: str | None = None
 ) -> bytes:
     """Decompresses a bitstream to the bytes of a .wav or .png file, or another format by its suffix.
 
     Args:
-        data: What `compress` returned.
+        data: What `compress` returned, or a file of it: its path or an open binary file.
         model: As for `compress`; by default the shipped one that the bitstream names.
         limits: Refuse anything larger.
-        suffix: Of the format, say "flac" or "jpg".
+        suffix: Of the format, say "flac" or ".jpg".
 
     Raises:
         BitstreamError: Damaged, or beyond the limits.
-        MediaError: A suffix that cannot be written.
+        MediaError: A file that cannot be read, or a suffix that cannot be written.
         ModelError: The model that it names is not here, or is not `model`.
+        TypeError: The data or the model are something else.
     """
-    reader = Reader(io.BytesIO(data), limits)
-    if isinstance(model, coding.Model) and model.card.answers_to(reader.header.model_id):
-        loaded = model
-    else:
-        name = str(model.card.path) if isinstance(model, coding.Model) else _name_of(model)
-        loaded = coding.load(cards.find(name, model_id=reader.header.model_id))
-    out = io.BytesIO()
-    if reader.header.medium == "image":
-        picture = ImageWriter(out, reader.header.height, reader.header.width, suffix or "png")
-        for strip in coding.image_strips(reader, loaded):
-            picture.write(strip)
-        picture.close()
-    else:
-        writer = AudioWriter(out, reader.header.sample_rate, reader.header.channels, suffix or "wav")
-        for block in coding.decompress_speech(reader, loaded):
-            writer.write(block)
-        writer.close()
+    with _opened(data) as file:
+        reader = Reader(file, limits)
+        if isinstance(model, coding.Model) and model.card.answers_to(reader.header.model_id):
+            loaded = model
+        else:
+            name = str(model.card.path) if isinstance(model, coding.Model) else _name_of(model)
+            loaded = coding.load(cards.find(name, model_id=reader.header.model_id))
+        form = suffix.lstrip(".").lower() if suffix else None
+        out = io.BytesIO()
+        if reader.header.medium == "image":
+            picture = ImageWriter(out, reader.header.height, reader.header.width, form or "png")
+            for strip in coding.image_strips(reader, loaded):
+                picture.write(strip)
+            picture.close()
+        else:
+            writer = AudioWriter(out, reader.header.sample_rate, reader.header.channels, form or "wav")
+            for block in coding.decompress_speech(reader, loaded):
+                writer.write(block)
+            writer.close()
     return out.getvalue()
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[BinaryIO]:
+    """A binary file that can seek, at its beginning or where an open one stands.
+
+    Raises:
+        MediaError: It cannot be read.
+        TypeError: `source` is no path, no bytes and no binary file.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        yield io.BytesIO(source)
+    elif isinstance(source, str | os.PathLike):
+        try:
+            file = Path(source).open("rb")  # noqa: SIM115  closed below
+        except (OSError, ValueError) as error:  # a ValueError is a name with a zero byte in it
+            reason = getattr(error, "strerror", None) or error
+            raise MediaError(f"{os.fspath(source)!r}: cannot read this file ({reason})") from None
+        with file:
+            yield cast(BinaryIO, file) if file.seekable() else io.BytesIO(file.read())
+    elif callable(getattr(source, "read", None)):
+        data = source.read()
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"the file gives {type(data).__name__}, not bytes; open it in binary mode, 'rb'")
+        yield io.BytesIO(data)
+    else:
+        raise TypeError(
+            f"want a path, an open binary file or a file's bytes, not {type(source).__name__}; write samples to a .wav"
+            " (soundfile) or pixels to a .png (Pillow) first, or give a tensor to codec.load(...).codec.encode"
+        )
+
+
+def _head(file: BinaryIO) -> bytes:
+    """The bytes that tell the medium, not taken."""
+    head = file.read(HEAD)
+    file.seek(0)
+    return head
 
 
 def _name_of(model: str | Path | None) -> str | None:

@@ -8,17 +8,27 @@ Shapes, throughout the project:
     K entries of a codebook
     *N and *S stand for one axis (speech) or two (pictures).
 
-The law: in eval mode `forward(z, K).z_q` IS `decode(encode(z, K), K)`, bit for bit. Two more rules hold everywhere:
-train() and eval() never change state, and `indices` is None, never an invented value, while training is not discrete.
+The law: in eval mode `forward(z, K).z_q` IS `decode(encode(z, K), K)`, bit for bit. More rules hold everywhere:
+
+    modes      train() and eval() never change state; in eval, forward has no losses and talks to no other process
+    values     `indices` is None, never an invented value, while training is not discrete
+    nothing    a batch without tokens gives zero losses and changes no state
+    arguments  latents that are not finite, and indices out of range, negative, of another type or number, are refused
+    precision  state and codes are float32, and so is the mathematics, whatever stands around (see `codec.precision`)
+
+`Bottleneck` keeps all of them for its methods, which only say how they train, encode and decode.
 """
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from codec.precision import Float32, exact_float32
 
 Size = int | Tensor | None  # a codebook size; a (B,) integer tensor gives each sample its own, in training only
 
@@ -40,8 +50,11 @@ class BottleneckOutput:
     stats: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Bottleneck(nn.Module, ABC):
+class Bottleneck(Float32, ABC):
     """A map from latents to indices and back.
+
+    A method of one's own is a subclass with `_training_forward`, `_encode` and `_decode`, and `_gradient_path` where
+    its gradient in eval is not the identity. They get what `forward`, `encode` and `decode` have checked, in float32.
 
     Attributes:
         dim: D, channels of z_q.
@@ -75,7 +88,10 @@ class Bottleneck(nn.Module, ABC):
         """The size to use: the default for None. Raises ValueError for one that is not offered, and for a tensor."""
         if isinstance(codebook_size, Tensor):
             raise ValueError("a codebook size for each sample is for training without a codebook; give one size")
-        size = self.default_size if codebook_size is None else int(codebook_size)
+        try:
+            size = self.default_size if codebook_size is None else operator.index(codebook_size)
+        except TypeError:
+            raise ValueError(f"a codebook size is a whole number, not {codebook_size!r}") from None
         if size not in self.codebook_sizes:
             raise ValueError(f"codebook size {size} is not offered; choose from {list(self.codebook_sizes)}")
         return size
@@ -84,7 +100,6 @@ class Bottleneck(nn.Module, ABC):
         """How many distinct codes a nominal size really has (FSP's 4096 is 7*5*5*5*5 = 4375)."""
         return self.check_size(codebook_size)
 
-    @abstractmethod
     def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
         """Quantises (eval) or does what the method does instead (train).
 
@@ -92,15 +107,89 @@ class Bottleneck(nn.Module, ABC):
             z: (B, D_in, *S) encoder output, any float type; the mathematics runs in float32.
             codebook_size: K for all samples; None for the default; in training, methods that are not tied to a
                 codebook also take a (B,) integer tensor.
+
+        Returns:
+            In eval z_q and indices, and nothing else. In training what the method says; of a batch without tokens an
+            empty z_q, zero losses, and no indices.
+
+        Raises:
+            ValueError: z has another shape or no float type; the size is not offered, or is a tensor where the method
+                takes none; in eval, z is not finite.
+            RuntimeError: In eval, of a method that builds its codebook after training: before `fit`.
         """
+        z = self._checked(z, finite=not self.training)
+        with exact_float32(z.device):
+            if self.training:
+                return self._training_forward(z, codebook_size) if z.numel() else self._nothing(z, codebook_size)
+            size = self.check_size(codebook_size)
+            with torch.no_grad():
+                indices = self._encode(z, size)
+                value = self._decode(indices, size)
+            return BottleneckOutput(straight_through(value, self._gradient_path(z, size)), indices)
 
-    @abstractmethod
     def encode(self, z: Tensor, codebook_size: int | None = None) -> Tensor:
-        """(B, D_in, *S) -> (B, G, *S) int64 in [0, num_codes). Deterministic, whatever the mode."""
+        """(B, D_in, *S) -> (B, G, *S) int64 in [0, num_codes). Deterministic, whatever the mode; no gradient.
+
+        Raises:
+            ValueError: z has another shape, no float type, or is not finite; or the size is not offered.
+            RuntimeError: Of a method that builds its codebook after training: before `fit`.
+        """
+        size, z = self.check_size(codebook_size), self._checked(z, finite=True)
+        with torch.no_grad(), exact_float32(z.device):
+            return self._encode(z, size)
+
+    def decode(self, indices: Tensor, codebook_size: int | None = None) -> Tensor:
+        """(B, G, *S) integers -> (B, D, *S) float32. Deterministic, whatever the mode.
+
+        Raises:
+            ValueError: The indices are no integers, not in [0, num_codes), or not G of them at each position; or the
+                size is not offered.
+            RuntimeError: Of a method that builds its codebook after training: before `fit`.
+        """
+        size = self.check_size(codebook_size)
+        if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
+            raise ValueError(f"indices must be integers, got {indices.dtype}")
+        if indices.dim() < 2 or indices.shape[1] != self.num_codebooks:
+            raise ValueError(f"want indices (B, {self.num_codebooks}, ...), got {tuple(indices.shape)}")
+        indices, num_codes = indices.long(), self.num_codes(size)
+        if indices.numel() and not torch.compiler.is_exporting():  # a graph cannot ask a tensor
+            least, most = (int(bound) for bound in indices.aminmax())
+            if least < 0 or most >= num_codes:
+                raise ValueError(f"indices must lie in [0, {num_codes}), not in [{least}, {most}]")
+        with exact_float32(indices.device):
+            return self._decode(indices, size)
 
     @abstractmethod
-    def decode(self, indices: Tensor, codebook_size: int | None = None) -> Tensor:
-        """(B, G, *S) -> (B, D, *S) float32. Deterministic, whatever the mode."""
+    def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
+        """`forward` in training: (B, D_in, *S) float32 with at least one token; the size is not checked yet."""
+
+    @abstractmethod
+    def _encode(self, z: Tensor, size: int) -> Tensor:
+        """`encode` of (B, D_in, *S) finite float32, without gradients."""
+
+    @abstractmethod
+    def _decode(self, indices: Tensor, size: int) -> Tensor:
+        """`decode` of (B, G, *S) int64 in [0, num_codes)."""
+
+    def _gradient_path(self, z: Tensor, size: int) -> Tensor:  # noqa: ARG002
+        """(B, D_in, *S) -> (B, D, *S): what the gradient in eval takes for z_q; the first D channels of z."""
+        return z[:, : self.dim]
+
+    def _checked(self, z: Tensor, finite: bool) -> Tensor:
+        """z in float32. Raises ValueError where it has another shape, no float type or, if asked, is not finite."""
+        if z.dim() < 2 or z.shape[1] != self.in_dim or not z.is_floating_point():
+            raise ValueError(f"want floats (B, {self.in_dim}, ...), got {tuple(z.shape)} of {z.dtype}")
+        if finite and not torch.compiler.is_exporting() and not z.isfinite().all():
+            raise ValueError("a latent is not finite; look for NaN or infinity in the signal or in the encoder")
+        return z.float()
+
+    def _nothing(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
+        """Of a batch without tokens: all that a method computes from one would be a mean of nothing."""
+        if self.coupled or not isinstance(codebook_size, Tensor):
+            self.check_size(codebook_size)
+        zero = z.sum()
+        z_q = z.new_empty(z.shape[0], self.dim, *z.shape[2:]) + zero
+        return BottleneckOutput(z_q, None, dict.fromkeys(self.loss_names, zero))
 
     def target(self, z: Tensor) -> Tensor | None:  # noqa: ARG002
         """(B, D_in, *S) -> (B, D, *S): the vectors whose nearest codes `encode` takes; None if it has another rule."""

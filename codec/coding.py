@@ -6,6 +6,8 @@ positions of the signal, however it arrives in blocks. A picture passes in strip
 each of which keeps the few rows that it needs of its neighbours: nothing is computed twice, and strips stay near the
 cache.
 
+Nets run in float32 here, whatever precision the caller computes in, so that the same input gives the same bytes.
+
     blocks ─windows─resample─> 16 kHz ─windows─encoder─> indices ─Writer─> .bin
     .bin ─Reader─> indices ─windows─decoder─> 16 kHz ─windows─resample─> blocks
     picture rows ─strips─layer─...─layer─> latent rows ─> indices ─Writer─> .bin          (and back the same way)
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import io
 import logging
+import operator
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import log as natural_log
@@ -30,10 +33,11 @@ from codec.bitstream import DEFAULT_LIMITS, Header, Indices, Limits, Reader, Wri
 from codec.cards import PRIOR, Card, Tensors
 from codec.entropy import NO_TABLES, Prior, Tables
 from codec.entropy.mixing import choose, columns_of
-from codec.errors import BitstreamError, MediaError, ModelError
+from codec.errors import BitstreamError, CodecError, MediaError, ModelError
 from codec.media import AudioReader, Picture, Pixels, Samples, at_rate
 from codec.model import Codec, CodecConfig, Medium, build
 from codec.nets.speech import SAMPLE_RATE
+from codec.precision import exact_float32, exactly
 from codec.salvage import Salvage
 from codec.windows import windows
 
@@ -71,8 +75,9 @@ def load(card: Card, device: str = "cpu") -> Model:
 
     Raises:
         ModelError: Damaged, of an unknown kind, or tensors that do not fit its configuration.
+        CodecError: There is no such device here.
     """
-    tensors = card.read()
+    target, tensors = _device(device), card.read()
     weights = {k: torch.from_numpy(v) for k, v in tensors.items() if not k.startswith(("tables.", PRIOR))}
     try:
         tables = {size: _tables(tensors, size) for size in card.num_codes}
@@ -81,7 +86,6 @@ def load(card: Card, device: str = "cpu") -> Model:
             f"bottleneck.{k}": v for k, v in codec.bottleneck.named_buffers() if k in codec.bottleneck.training_state
         }
         codec.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()} | unused)
-        target = torch.device(device)
         codec = codec.to(target).eval().requires_grad_(False)
         bottleneck = codec.bottleneck
         if dict(card.num_codes) != {size: bottleneck.num_codes(size) for size in bottleneck.codebook_sizes}:
@@ -92,6 +96,17 @@ def load(card: Card, device: str = "cpu") -> Model:
             f"{card.path}: cannot build this model ({reason}); it may need another version of codec"
         ) from None
     return Model(card, codec, tables, target)
+
+
+def _device(name: str) -> torch.device:
+    """The device, tried. Raises CodecError where there is none such here."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device).tolist()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch has all three for it
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise CodecError(f"device {name!r} cannot be used here ({reason}); use 'cpu'") from None
+    return device
 
 
 def _tables(tensors: Tensors, size: int) -> Tables:
@@ -133,19 +148,24 @@ def compress_speech(
         file: Receives the bitstream; need not seek.
         codebook_size: One of the model's.
         effort: 0 to `MAX_EFFORT`: how much nearness to give up for fewer bits.
+
+    Raises:
+        ModelError: A model for pictures, or one that cannot choose among codes where an effort is asked for.
+        ValueError: An effort or a codebook size that there is not.
     """
     _need(model, "speech")
+    chooser = _Chooser(model, codebook_size, effort)
     if sample_rate > SAMPLE_RATE:
         log.warning("recorded at %g kHz, coded at 16 kHz: sounds above 8 kHz are lost", sample_rate / 1000)
     header = _header(model, codebook_size, channels=channels, sample_rate=sample_rate)
     writer = Writer(file, header, model.tables.get(codebook_size, NO_TABLES))
-    counted, chooser = _Counter(blocks), _Chooser(model, codebook_size, effort)
+    counted = _Counter(blocks)
     stride = model.codec.stride
     signal = at_rate(counted, sample_rate, SAMPLE_RATE)
     for window, left, core in windows(signal, FRAMES_PER_WINDOW * stride, model.codec.context * stride):
         x = torch.from_numpy(np.ascontiguousarray(window.T))[:, None].to(model.device)
         first = left // stride
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_float32(model.device):
             z = model.codec.latents(x)[:, :, first : first + -(-core // stride)]
             writer.write(chooser(z))
         file.flush()  # whoever listens at the other end of a pipe gets each chunk at once
@@ -196,18 +216,23 @@ def _speech_at_model_rate(reader: Reader | Salvage, model: Model) -> Iterator[Sa
 def compress_image(
     picture: Pixels | Picture, file: BinaryIO, model: Model, codebook_size: int, effort: int = 0
 ) -> Written:
-    """Codes a picture, read from a file or (H, W, 3) uint8, a strip of rows at a time; `effort` as for speech."""
+    """Codes a picture, read from a file or (H, W, 3) uint8, a strip of rows at a time; `effort` as for speech.
+
+    Raises:
+        ModelError, ValueError: As for speech.
+    """
     _need(model, "image")
     if isinstance(picture, Picture):
         height, width, strips = picture.height, picture.width, picture.strips()
     else:
         (height, width), strips = picture.shape[:2], iter([picture])
+    chooser = _Chooser(model, codebook_size, effort, width)
     header = _header(model, codebook_size, channels=3, height=height, width=width)
     writer = Writer(file, header, model.tables.get(codebook_size, NO_TABLES))
-    chooser = _Chooser(model, codebook_size, effort, width)
     latents = model.codec.latents_of_rows(_pixel_strips(strips, width, model))
-    for z, _, _ in windows(latents, _rows_per_chunk(width, model.codec.stride), 0):
-        writer.write(chooser(z.movedim(-1, 0)[None]))
+    with exact_float32(model.device):
+        for z, _, _ in windows(latents, _rows_per_chunk(width, model.codec.stride), 0):
+            writer.write(chooser(z.movedim(-1, 0)[None]))
     writer.finish()
     return Written(writer.total_bytes, writer.payload_bytes, float(height * width))
 
@@ -257,7 +282,7 @@ def image_strips(reader: Reader | Salvage, model: Model) -> Iterator[Pixels]:
         lost[start:stop] = True
     unseen = lost.reshape(rows, columns).repeat(codec.stride, 1)[:, : header.width]  # rows of it serve a stride each
     top = 0
-    for strip in codec.pixels_of_rows(_index_strips(grid, header.width, model), size):
+    for strip in exactly(codec.pixels_of_rows(_index_strips(grid, header.width, model), size), model.device):
         rounded = strip[: header.height - top, : header.width].mul(255).round().clamp(0, 255).to(torch.uint8)
         pixels = rounded.cpu().numpy()
         pixels[unseen[np.arange(top, top + len(pixels)) // codec.stride]] = GREY
@@ -326,9 +351,16 @@ class _Chooser:
 
     Raises:
         ModelError: This model's codes have no order of nearness, or it has no prior.
+        ValueError: The effort is no integer from 0 to `MAX_EFFORT`.
     """
 
     def __init__(self, model: Model, codebook_size: int, effort: int, width: int = 0) -> None:
+        try:
+            effort = operator.index(effort)
+        except TypeError:
+            raise ValueError(f"effort is an integer from 0 to {MAX_EFFORT}, not {effort!r}") from None
+        if not 0 <= effort <= MAX_EFFORT:
+            raise ValueError(f"effort is an integer from 0 to {MAX_EFFORT}, not {effort}")
         self._model, self._size, self._effort, self._width = model, codebook_size, effort, width
         self._prior = model.tables.get(codebook_size, NO_TABLES).prior
         if effort and (self._prior is None or model.codec.bottleneck.target(torch.zeros(1)) is None):

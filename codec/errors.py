@@ -9,6 +9,8 @@ Each message is one line that says what is wrong, where, and what to do. Wrong a
 ValueError: those are faults of the calling program, not of the data.
 """
 
+import errno
+
 
 class CodecError(Exception):
     """Base of all deliberate errors; `exit_code` is what the commands return for it."""
@@ -39,3 +41,17 @@ class BitstreamError(CodecError):
     def __init__(self, message: str, offset: int | None = None) -> None:
         super().__init__(message if offset is None else f"{message} (at byte {offset})")
         self.offset = offset
+
+
+MEMORY_TEXTS = ("memory", "failed to map segment", "can't start new thread")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the machine, or a limit of the process, has no memory left: each library says so in its own way.
+
+    Libraries that cannot be loaded raise ImportError or OSError then, torch a RuntimeError.
+    """
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    told = any(text in str(error).lower() for text in MEMORY_TEXTS)
+    return isinstance(error, MemoryError) or (isinstance(error, ImportError | OSError | RuntimeError) and told)

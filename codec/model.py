@@ -19,6 +19,7 @@ from codec.bottlenecks import BOTTLENECKS
 from codec.nets.blocks import stream
 from codec.nets.image import DOWNSAMPLING, ImageConfig, ImageDecoder, ImageEncoder
 from codec.nets.speech import SAMPLE_RATE, SpeechConfig, SpeechDecoder, SpeechEncoder, reflect_index
+from codec.precision import Float32, exact_float32
 
 Medium = Literal["speech", "image"]
 
@@ -74,8 +75,11 @@ class CodecOutput:
     bottleneck: BottleneckOutput
 
 
-class Codec(nn.Module):
-    """Encoder, bottleneck and decoder of one medium.
+class Codec(Float32):
+    """Encoder, bottleneck and decoder of one medium, all float32: see `codec.precision`.
+
+    Signals of any float type go in, and float32 comes out. Under autocast `forward` runs the nets in the lower
+    precision that training wants; `encode` and `decode`, which make and read files, never do.
 
     Attributes:
         stride: Signal positions per latent position, along each axis (96 samples, or 8 pixels).
@@ -96,6 +100,7 @@ class Codec(nn.Module):
             self.stride, self.channels, self.axes = DOWNSAMPLING, 3, 2
             self.encoder = ImageEncoder(config.nets, bottleneck.in_dim)
             self.decoder = ImageDecoder(config.nets, bottleneck.dim)
+        self.float()  # whatever the default dtype is
 
     @property
     def context(self) -> int:
@@ -118,7 +123,8 @@ class Codec(nn.Module):
 
     def encode(self, x: Tensor, codebook_size: int | None = None) -> Tensor:
         """(B, C, *N) -> (B, G, *S) int64; S = ceil(N / stride)."""
-        return self.bottleneck.encode(self.latents(x), codebook_size)
+        with exact_float32(x.device):
+            return self.bottleneck.encode(self.latents(x), codebook_size)
 
     def latents(self, x: Tensor) -> Tensor:
         """(B, C, *N) -> (B, D_in, *S), what the bottleneck gets."""
@@ -131,30 +137,37 @@ class Codec(nn.Module):
 
     def decode(self, indices: Tensor, size: tuple[int, ...], codebook_size: int | None = None) -> Tensor:
         """(B, G, *S) and the signal's size N -> (B, C, *N)."""
-        z_q = self.bottleneck.decode(indices, codebook_size)
-        return self._crop(self.decoder(z_q, self.bottleneck.check_size(codebook_size)), size)
+        with exact_float32(indices.device):
+            z_q = self.bottleneck.decode(indices, codebook_size)
+            return self._crop(self.decoder(z_q, self.bottleneck.check_size(codebook_size)), size)
 
     def pixels_of_rows(self, strips: Iterable[Tensor], codebook_size: int) -> Iterator[Tensor]:
         """`decode` of a picture in strips of rows, (n, w, G) indices -> (8 n, 8 w, 3)."""
         grids = (strip.movedim(-1, 0)[None] for strip in strips)
         z_q = (self.bottleneck.decode(grid, codebook_size)[0].movedim(0, -1).contiguous() for grid in grids)
-        return stream(cast(ImageDecoder, self.decoder).layers(codebook_size, 1), z_q)
+        yield from stream(cast(ImageDecoder, self.decoder).layers(codebook_size, 1), z_q)
 
     def grid(self, size: tuple[int, ...]) -> tuple[int, ...]:
         """The latent grid S of a signal of size N."""
         return tuple(-(-n // self.stride) for n in size)
 
     def pad(self, x: Tensor) -> Tensor:
-        """Reflects the end of each axis up to a multiple of the stride."""
+        """Reflects the end of each axis up to a multiple of the stride; float32.
+
+        Raises:
+            ValueError: x has another shape, is empty, or has no float type.
+        """
         if x.dim() != 2 + self.axes or x.shape[1] != self.channels or 0 in x.shape:
             raise ValueError(
                 f"want a non-empty (B, {self.channels}, {'T' if self.axes == 1 else 'H, W'}), got {tuple(x.shape)}"
             )
+        if not x.is_floating_point():
+            raise ValueError(f"want floats ({'[-1, 1]' if self.axes == 1 else '[0, 1]'}), got {x.dtype}")
         for axis in range(2, x.dim()):
             length = x.shape[axis]
             if missing := -length % self.stride:
                 x = x.index_select(axis, reflect_index(length, 0, missing, x.device))
-        return x
+        return x.float()
 
     @staticmethod
     def _crop(x: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn, TextIO
 
-from codec.errors import CodecError
+from codec.errors import CodecError, out_of_memory
 from codec.files import STDIO
 from codec.media import Samples
 
@@ -46,10 +46,10 @@ def run(
         return fail("the reader of the output went away", 1)
     except OSError as error:
         return fail(error, 1)
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch says so with a RuntimeError
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not out_of_memory(error):
             raise
-        return fail("not enough memory; scale the input down", 1)
+        return fail(error, 1)
     except KeyboardInterrupt:
         return fail("interrupted; no unfinished file is left", 130)
     finally:
@@ -73,6 +73,11 @@ def notices(level: int = logging.WARNING) -> Iterator[None]:
 
 def fail(error: object, code: int) -> int:
     """Prints one line."""
+    if isinstance(error, Exception) and not isinstance(error, CodecError) and out_of_memory(error):
+        loading = isinstance(error, ImportError)
+        error = (
+            f"not enough memory{' to load what is needed' if loading else '; scale the input down'}, or raise its limit"
+        )
     if isinstance(error, OSError) and error.strerror:
         error = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from conftest import export, gradient, picture, tiny_codec, tones, wav
 from PIL import Image
 
@@ -21,15 +22,15 @@ from codec.errors import BitstreamError, CodecError, MediaError, ModelError
 pytestmark = pytest.mark.usefixtures("models")
 
 
-@pytest.mark.parametrize("suffix", [None, "flac", "wav"])
+@pytest.mark.parametrize("suffix", [None, "flac", ".FLAC", ".wav"])
 def test_a_recording_there_and_back(suffix: str | None) -> None:
     data = codec.compress(wav(tones(5000, 44100, 2), 44100))
     info = soundfile.info(io.BytesIO(codec.decompress(data, suffix=suffix)))
     assert (info.samplerate, info.channels, info.frames) == (44100, 2, 5000)
-    assert info.format == (suffix or "wav").upper()
+    assert info.format == (suffix or "wav").upper().lstrip(".")
 
 
-@pytest.mark.parametrize("suffix", [None, "jpg"])
+@pytest.mark.parametrize("suffix", [None, "jpg", ".jpg"])
 def test_a_picture_there_and_back(suffix: str | None) -> None:
     data = codec.compress(picture(gradient(13, 40), "WEBP"), 256)
     assert scan(io.BytesIO(data)).header.codebook_size == 256
@@ -107,6 +108,57 @@ def test_limits() -> None:
         codec.decompress(speech, limits=Limits(max_seconds=1))
     with pytest.raises(BitstreamError, match="--max-pixels"):
         codec.decompress(image, limits=Limits(max_pixels=399))
+
+
+def test_data_may_be_a_path_a_file_or_bytes(tmp_path: Path) -> None:
+    for name, content in (("in.wav", wav(tones(3000, 22050), 22050)), ("in.png", picture(gradient(20, 20)))):
+        path = tmp_path / name
+        path.write_bytes(content)
+        packed = codec.compress(content)
+        for given in (str(path), path, bytearray(content), memoryview(content), io.BytesIO(content)):
+            assert codec.compress(given) == packed
+        with path.open("rb") as file:
+            assert codec.compress(file) == packed
+        path.write_bytes(packed)
+        back = codec.decompress(packed)
+        for given in (str(path), path, bytearray(packed), memoryview(packed), io.BytesIO(packed)):
+            assert codec.decompress(given) == back
+        with path.open("rb") as file:
+            assert codec.decompress(file) == back
+
+
+def test_other_data_are_a_type_error_that_says_what_to_do(tmp_path: Path) -> None:
+    for function in (codec.compress, codec.decompress):
+        for bad in (tones(100), gradient(4, 4), torch.zeros(3), [1, 2], None, 5):
+            with pytest.raises(TypeError, match=f"not {type(bad).__name__}; write samples to a .wav"):
+                function(bad)
+        with pytest.raises(TypeError, match="binary mode"):
+            function(io.StringIO("text"))
+        for missing in (tmp_path / "nothing.wav", str(tmp_path), "a\0b"):
+            with pytest.raises(MediaError, match="cannot read this file"):
+                function(missing)
+
+
+@pytest.mark.parametrize("effort", [-1, 10, 100, 3.5, 3.0, "3", None])
+def test_an_effort_that_there_is_not(effort: object) -> None:
+    for data in (wav(tones(500)), picture(gradient(20, 20))):
+        with pytest.raises(ValueError, match="effort is an integer from 0 to 9"):
+            codec.compress(data, effort=effort)  # type: ignore[arg-type]
+
+
+def test_an_effort_may_be_of_numpy() -> None:
+    data = wav(tones(3000))
+    assert codec.compress(data, effort=np.int64(2)) == codec.compress(data, effort=2)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "nonsense", "meta"])
+def test_a_device_that_is_not_here(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    if device.startswith("cuda") and torch.cuda.device_count() > 7:
+        pytest.skip("there are many")
+    with pytest.raises(CodecError, match=f"device '{device}' cannot be used here .*; use 'cpu'") as error:
+        codec.load("speech-fsp", device=device)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("data", [b"", b"nonsense" * 10, b"\x89PNG\r\n\x1a\n"])

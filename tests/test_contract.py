@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import io
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -12,7 +15,7 @@ import torch
 from torch import Tensor
 
 from codec.bottleneck import Bottleneck, BottleneckOutput, straight_through
-from codec.bottlenecks import BOTTLENECKS, FSP, GMVQ, VP, GumbelVQ, NoiseFSQ, TokenBridge
+from codec.bottlenecks import BOTTLENECKS, FSP, GMVQ, VP, GumbelVQ, NoiseFSQ, TokenBridge, _sync
 
 SIZES = (16, 64)
 LEVELS = {16: (4, 2, 2), 64: (4, 4, 4)}
@@ -204,3 +207,205 @@ def test_the_shared_state_of_a_codec_survives_a_step(bottleneck: Bottleneck, z: 
         bottleneck.anneal(progress)
         out = bottleneck.train()(z, 64)
         assert torch.isfinite(out.z_q).all()
+
+
+# -- arguments, refused once for all methods
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_latents_that_are_not_finite_are_refused(bottleneck: Bottleneck, z: Tensor, bad: float) -> None:
+    z.view(-1)[z.numel() // 2] = bad
+    for call in (bottleneck.encode, bottleneck.eval().forward):
+        with pytest.raises(ValueError, match="not finite"):
+            call(z, 64)
+
+
+def test_latents_of_another_shape_or_type_are_refused(bottleneck: Bottleneck, z: Tensor) -> None:
+    for bad in (z[:, :1], torch.cat([z, z], 1), z[0, 0, 0], z.int()):
+        for call in (bottleneck.encode, bottleneck.eval().forward, bottleneck.train().forward):
+            with pytest.raises(ValueError, match=f"want floats .B, {bottleneck.in_dim}, "):
+                call(bad, 64)
+
+
+def test_indices_that_no_code_has_are_refused(bottleneck: Bottleneck, z: Tensor) -> None:
+    indices, number = bottleneck.encode(z, 16), bottleneck.num_codes(16)
+    for value in (number, -1, 2**40, -(2**63)):
+        bad = indices.contiguous().clone()
+        bad.view(-1)[3] = value
+        with pytest.raises(ValueError, match=f"indices must lie in .0, {number}"):
+            bottleneck.decode(bad, 16)
+    for dtype in (torch.float32, torch.float64, torch.bool, torch.complex64):
+        with pytest.raises(ValueError, match="integers"):
+            bottleneck.decode(indices.to(dtype), 16)
+    for bad in (torch.cat([indices, indices], 1), indices[:, :0], indices[0, 0, 0]):
+        with pytest.raises(ValueError, match=f"B, {bottleneck.num_codebooks}, "):
+            bottleneck.decode(bad, 16)
+    for dtype in (torch.int32, torch.uint8):
+        assert torch.equal(bottleneck.decode(indices.to(dtype), 16), bottleneck.decode(indices, 16))
+
+
+@pytest.mark.parametrize("size", [16.5, 16.0, "16", [16]])
+def test_a_size_is_a_whole_number(bottleneck: Bottleneck, z: Tensor, size: Any) -> None:
+    for call in (lambda: bottleneck.encode(z, size), lambda: bottleneck.eval()(z, size)):
+        with pytest.raises(ValueError, match="whole number"):
+            call()
+
+
+# -- modes, nothing
+
+
+def test_losses_are_those_that_the_method_declares(bottleneck: Bottleneck, z: Tensor) -> None:
+    assert tuple(bottleneck.train()(z, SIZES[0]).losses) == bottleneck.loss_names
+
+
+def test_eval_has_no_losses_and_talks_to_no_other_process(
+    bottleneck: Bottleneck, z: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that evaluates alone, say the one that writes the log, would wait for the others for ever."""
+
+    def waits(*_: object, **__: object) -> None:
+        raise AssertionError("a collective")
+
+    expected = bottleneck(z, 64)
+    monkeypatch.setattr(_sync, "parallel", lambda: True)
+    for name in ("all_reduce", "all_gather", "broadcast", "get_world_size"):
+        monkeypatch.setattr(_sync.dist, name, waits)
+    out = bottleneck.eval()(z, 64)
+    assert not out.losses
+    assert torch.equal(out.z_q, expected.z_q)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (2, 0), (0, 3, 4), (2, 0, 4)])
+def test_a_batch_without_tokens_changes_nothing(bottleneck: Bottleneck, shape: tuple[int, ...]) -> None:
+    before = copy.deepcopy(bottleneck.state_dict())
+    z = torch.zeros(shape[0], bottleneck.in_dim, *shape[1:], requires_grad=True)
+    random_state = torch.get_rng_state()
+    out = bottleneck.train()(z, 64)
+    assert tuple(out.losses) == bottleneck.loss_names
+    assert all(float(value.detach()) == 0 for value in out.losses.values())
+    assert out.z_q.shape == (shape[0], bottleneck.dim, *shape[1:])
+    sum(out.losses.values(), out.z_q.sum()).backward()
+    assert not any(p.grad is not None and p.grad.any() for p in bottleneck.parameters())
+    after = bottleneck.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    out = bottleneck.eval()(z, 64)
+    assert out.indices is not None
+    assert out.indices.shape == (shape[0], bottleneck.num_codebooks, *shape[1:])
+    assert torch.equal(out.z_q, bottleneck.decode(out.indices, 64))
+    with pytest.raises(ValueError, match="not offered"):
+        bottleneck.train()(z, 17)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("value", [0.0, 1.0, 1e4])
+def test_gradients_stay_finite_where_latents_are_alike(bottleneck: Bottleneck, value: float, training: bool) -> None:
+    z = torch.randn(2, bottleneck.in_dim, 20)
+    z[..., :7] = value
+    z.requires_grad_()
+    for _ in range(2):
+        out = bottleneck.train(training)(z, 64)
+        sum(out.losses.values(), out.z_q.square().sum()).backward()
+    assert z.grad is not None
+    assert z.grad.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in bottleneck.parameters() if p.grad is not None)
+
+
+# -- copies
+
+
+def test_pickled_saved_and_copied_it_is_the_same(bottleneck: Bottleneck, z: Tensor) -> None:
+    file = io.BytesIO()
+    torch.save(bottleneck, file)
+    file.seek(0)
+    copies = (
+        pickle.loads(pickle.dumps(bottleneck)),
+        copy.deepcopy(bottleneck),
+        torch.load(file, weights_only=False),
+    )
+    indices = bottleneck.encode(z, 64)
+    torch.manual_seed(3)
+    expected = bottleneck.train()(z, 64).z_q
+    for other in copies:
+        assert torch.equal(other.encode(z, 64), indices)
+        torch.manual_seed(3)
+        assert torch.equal(other.train()(z, 64).z_q, expected)
+
+
+# -- precision
+
+REDUCED = (torch.bfloat16, torch.float16, torch.float64)
+
+
+@pytest.mark.parametrize("dtype", REDUCED, ids=str)
+def test_state_and_codes_stay_float32(bottleneck: Bottleneck, z: Tensor, dtype: torch.dtype) -> None:
+    indices = bottleneck.encode(z, 64)
+    codes, before = bottleneck.decode(indices, 64), copy.deepcopy(bottleneck.state_dict())
+    for convert in (lambda: bottleneck.to(dtype), lambda: torch.nn.Sequential(bottleneck).to("cpu", dtype)):
+        convert()
+        assert all(torch.equal(value, before[key]) for key, value in bottleneck.state_dict().items())
+    assert all(value.dtype == before[key].dtype for key, value in bottleneck.state_dict().items())
+    assert torch.equal(bottleneck.encode(z, 64), indices)
+    assert torch.equal(bottleneck.decode(indices, 64), codes)
+    latents = torch.randn(2, bottleneck.in_dim, 50).to(dtype).requires_grad_()
+    for _ in range(2):
+        out = bottleneck.train()(latents, 64)
+        assert out.z_q.dtype == torch.float32
+        sum(out.losses.values(), out.z_q.sum()).backward()
+    assert latents.grad is not None
+    assert latents.grad.dtype == dtype
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@contextmanager
+def reduced_products() -> Iterator[None]:
+    """bfloat16 inside products of float32, on CPUs that can."""
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+SURROUNDINGS: dict[str, Callable[[], Any]] = {
+    **{f"default {dtype}": (lambda dtype=dtype: default_dtype(dtype)) for dtype in REDUCED},
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "reduced products": reduced_products,
+    "inference mode": torch.inference_mode,
+}
+
+
+@pytest.mark.parametrize("name", SURROUNDINGS)
+def test_surroundings_change_nothing(
+    bottleneck: Bottleneck, z: Tensor, name: str, request: pytest.FixtureRequest
+) -> None:
+    """Eval, and a training step at one seed; and a method that is made and fitted there."""
+
+    def all_of_it() -> list[Tensor]:
+        torch.manual_seed(0)
+        method = METHODS[request.node.callspec.params["bottleneck"]]()
+        method.fit(torch.randn(300, method.in_dim, dtype=torch.float32))
+        results = [*method.state_dict().values()]
+        for one in (method.eval(), copy.deepcopy(bottleneck).eval()):
+            indices = one.encode(z, 64)
+            results += [indices, one.decode(indices, 64), one(z, 64).z_q]
+        other = copy.deepcopy(bottleneck).train()
+        out = other(z, 64)
+        results += [out.z_q, *out.losses.values(), *other.state_dict().values()]
+        results += [other(z, torch.tensor([16, 64, 16])).z_q] if not other.coupled else []
+        return [result.detach() for result in results]
+
+    expected = all_of_it()
+    with SURROUNDINGS[name]():
+        found = all_of_it()
+    assert len(found) == len(expected)
+    assert all(a.dtype == b.dtype for a, b in zip(found, expected, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from codec.bottlenecks import _search
 from codec.bottlenecks._knn import Neighbours, radii_by_blocks
-from codec.bottlenecks._search import _by_tree, exact_float32, nearest
+from codec.bottlenecks._search import _by_tree, nearest
+from codec.precision import exact_float32
 
 Search = Callable[[Tensor, Tensor], Tensor]
 
@@ -116,8 +117,9 @@ def test_matmul_precision_changes_nothing_and_is_restored() -> None:
         assert [matmul.fp32_precision for matmul in matmuls] == ["tf32", "bf16"]
         torch.set_float32_matmul_precision("highest")
         torch.backends.cuda.matmul.fp32_precision = "tf32"
-        with exact_float32(tokens.device):
-            assert [matmul.fp32_precision for matmul in matmuls] == ["ieee", "ieee"]
+        for matmul, kind in zip(matmuls, ("cuda", "cpu"), strict=True):
+            with exact_float32(torch.device(kind)):
+                assert matmul.fp32_precision == "ieee"
         assert torch.backends.cuda.matmul.fp32_precision == "tf32"
     finally:
         for matmul, precision in zip(matmuls, before, strict=True):

@@ -38,6 +38,7 @@ class LevelGrid(Bottleneck):
             raise ValueError(f"levels need one common length and entries >= {fewest}, got {table}")
         dim = lengths.pop()
         super().__init__(dim, tuple(table), in_dim=inputs * dim)
+        self._num_codes = [prod(row) for row in table.values()]
         basis = [[prod(row[:i]) for i in range(dim)] for row in table.values()]
         self.register_buffer("levels", torch.tensor(list(table.values())), persistent=False)
         self.register_buffer("basis", torch.tensor(basis), persistent=False)
@@ -51,17 +52,15 @@ class LevelGrid(Bottleneck):
         """(B, d, *S) int64 -> (B, d, *S) float32."""
 
     def num_codes(self, codebook_size: int | None = None) -> int:
-        return int(self.levels[self._row(codebook_size)].prod())
+        return self._num_codes[self._row(codebook_size)]
+
+    def _encode(self, z: Tensor, size: int) -> Tensor:
+        row = self._row(size)
+        return self._fold(self._digits(z, row), row)
 
     @torch.no_grad()
-    def encode(self, z: Tensor, codebook_size: int | None = None) -> Tensor:
-        row = self._row(codebook_size)
-        with torch.autocast(z.device.type, enabled=False):
-            return self._fold(self._digits(z.float(), row), row)
-
-    @torch.no_grad()
-    def decode(self, indices: Tensor, codebook_size: int | None = None) -> Tensor:
-        row = self._row(codebook_size)
+    def _decode(self, indices: Tensor, size: int) -> Tensor:
+        row = self._row(size)
         levels, basis = along_channels(self.levels[row], indices), along_channels(self.basis[row], indices)
         return self._values(indices // basis % levels, row)  # integers: float32 digits go wrong above 2**24
 

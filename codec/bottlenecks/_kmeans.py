@@ -39,7 +39,7 @@ def kmeans(data: Tensor, num_clusters: int, seed: int, iterations: int = 50, tol
     generator = torch.Generator(data.device).manual_seed(seed)
     if len(data) < num_clusters:
         copies = data[torch.arange(len(data), num_clusters, device=data.device) % len(data)]
-        noise = torch.randn(copies.shape, generator=generator, device=data.device)
+        noise = torch.randn(copies.shape, generator=generator, device=data.device, dtype=data.dtype)
         return torch.cat([data, copies + 1e-3 * noise])
     centres = seed_centres(data, num_clusters, generator)
     for _ in range(iterations):
@@ -65,10 +65,10 @@ def seed_centres(data: Tensor, num_clusters: int, generator: torch.Generator) ->
     """k-means++ on a sample: each new centre is a row drawn by its squared distance to the nearest one before it."""
     sample = subsample(data, max(SEEDING_ROWS * num_clusters, SEEDING_MINIMUM), generator)
     columns = sample.T.contiguous()
-    draws = torch.rand(num_clusters, generator=generator, device=data.device)
+    draws = torch.rand(num_clusters, generator=generator, device=data.device, dtype=data.dtype)
     chosen = (draws[0] * len(sample)).long()
     rows = [chosen]
-    closest = torch.full((len(sample),), torch.inf, device=data.device)
+    closest = torch.full((len(sample),), torch.inf, device=data.device, dtype=data.dtype)
     offset, squared, mass = torch.empty_like(columns), torch.empty_like(closest), torch.empty_like(closest)
     for draw in draws[1:]:  # into the same buffers: fresh ones of this size would cost more than the arithmetic
         torch.sub(columns, columns[:, chosen, None], out=offset)

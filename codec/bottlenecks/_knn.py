@@ -75,7 +75,7 @@ def radii_by_blocks(queries: Tensor, rows: Tensor, ks: tuple[int, ...]) -> Tenso
     step = chunk_rows(len(rows), rows.device)
     for start in range(0, len(queries), step):
         part = queries[start : start + step]
-        squared = torch.zeros(len(part), len(rows), device=rows.device)
+        squared = rows.new_zeros(len(part), len(rows))
         difference = torch.empty_like(squared)
         for i in range(queries.shape[1]):
             torch.sub(part[:, i, None], columns[i], out=difference)

@@ -10,16 +10,14 @@ matmul is compared again by differences in float64, element by element, which no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from codec.bottlenecks._threads import in_threads
+from codec.precision import exact_float32
 
 NOT_FINITE = "no nearest code: a latent or the codebook is not finite"
 TREE_DIMENSIONS = 10  # up to here a tree of many codes is faster: 30 times at d = 5, 5 times at 8, alike at 12
@@ -29,22 +27,6 @@ BLOCK = (
 )
 TILE = 1024  # codes at a time on a CPU: 512 rows of their distances stay in its second-level cache
 CANDIDATES = 2**13  # blocks that are looked at again at once; usually one for each row, all where the codes are equal
-
-
-@contextmanager
-def exact_float32(device: torch.device) -> Iterator[None]:
-    """No autocast and no TF32 inside: half-precision products of distances around 1e-2 are noise."""
-    mkldnn: Any = torch.backends.mkldnn  # makes its attributes at run time, where mypy cannot see them
-    backends = (torch.backends.cuda.matmul, mkldnn.matmul)
-    precisions = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        for backend, precision in zip(backends, precisions, strict=True):
-            backend.fp32_precision = precision
 
 
 def chunk_rows(width: int, device: torch.device) -> int:
@@ -128,7 +110,7 @@ def _suits_tree(num_tokens: int, codebook: Tensor) -> bool:
 def _by_tree(tokens: Tensor, codebook: Tensor, weights: Tensor | None) -> Tensor:
     from codec.bottlenecks._tree import Tree  # here, since numba takes half a second to load
 
-    weights = torch.ones(1, tokens.shape[1]) if weights is None else weights.float()
+    weights = tokens.new_ones(1, tokens.shape[1]) if weights is None else weights.float()
     if not all(part.isfinite().all() for part in (tokens, codebook, weights)):
         raise ValueError(NOT_FINITE)
     tree = Tree(codebook.detach().contiguous().numpy())

@@ -28,17 +28,18 @@ class SoftCodebooks(Bottleneck):
 
     def __init__(self, dim: int, codebook_sizes: tuple[int, ...], in_dim: int | None = None) -> None:
         super().__init__(dim, tuple(codebook_sizes), in_dim)
-        self.codebooks = nn.ParameterDict({str(k): nn.Parameter(torch.randn(k, dim)) for k in self.codebook_sizes})
-        self.register_buffer("tau", torch.tensor(self.temperature(0.0)))
+        start = [(k, torch.randn(k, dim, dtype=torch.float32)) for k in self.codebook_sizes]
+        self.codebooks = nn.ParameterDict({str(k): nn.Parameter(codes) for k, codes in start})
+        self.register_buffer("tau", torch.tensor(self.temperature(0.0), dtype=torch.float32))
 
     @staticmethod
     @abstractmethod
     def temperature(progress: float) -> float:
         """tau at `progress` in [0, 1] of the training."""
 
-    def decode(self, indices: Tensor, codebook_size: int | None = None) -> Tensor:
+    def _decode(self, indices: Tensor, size: int) -> Tensor:
         """Codebook rows, without noise."""
-        return F.embedding(indices[:, 0], self.codebook(codebook_size)).movedim(-1, 1).contiguous()
+        return F.embedding(indices[:, 0], self.codebook(size)).movedim(-1, 1).contiguous()
 
     def codebook(self, codebook_size: int | None = None) -> Tensor:
         """(K, L), the parameter."""
@@ -58,7 +59,7 @@ def gumbel(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
     -log of an exponential draw -log(1 - u). torch's own exponential draws are four times as slow on a CPU; and both are
     exactly 0 once in 2^24, an infinity and then NaN, so 0 is taken for half of the least step.
     """
-    draws = torch.rand(like.shape, generator=generator, device=like.device).neg_().log1p_().neg_()
+    draws = torch.rand(like.shape, generator=generator, device=like.device, dtype=like.dtype).neg_().log1p_().neg_()
     return draws.clamp_(min=2.0**-25).log_().neg_()
 
 

@@ -43,14 +43,14 @@ def sum_of_all(value: Tensor) -> Tensor:
     return _mean(value) * dist.get_world_size() if parallel() else value
 
 
-def var_mean_of_all(rows: Tensor, unbiased: bool) -> tuple[Tensor, Tensor]:
-    """Variance (of one row 0) and mean over all processes' rows, (N, D) -> (D,), (D,), differentiable."""
+def var_mean_of_all(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Unbiased variance (of one row 0) and mean over all processes' rows, (N, D) -> (D,), (D,), differentiable."""
     if not parallel():
-        variance, mean = torch.var_mean(rows, 0, correction=min(int(unbiased), len(rows) - 1))
+        variance, mean = torch.var_mean(rows, 0, correction=min(1, len(rows) - 1))
         return variance, mean
     mean = mean_of_all(rows.mean(0))
     count = len(rows) * dist.get_world_size()
-    return mean_of_all((rows - mean).square().mean(0)) * (count / (count - int(unbiased))), mean
+    return mean_of_all((rows - mean).square().mean(0)) * (count / (count - 1)), mean
 
 
 def mean_of_all(value: Tensor) -> Tensor:

@@ -43,30 +43,41 @@ class Activation(NamedTuple):
     variance: float
 
 
+# Functions with names, so that a bottleneck can be pickled.
+def _tanh_cdf(a: Tensor) -> Tensor:
+    return (torch.tanh(a) + 1) / 2
+
+
+def _tanh_quantile(z: Tensor) -> Tensor:
+    return torch.atanh(2 * z - 1)
+
+
 def _laplace_cdf(a: Tensor) -> Tensor:
     tail = 0.5 * torch.exp(-torch.where(a < 0, -a, a))  # abs(a) has no gradient at 0
     return torch.where(a < 0, tail, 1 - tail)
 
 
+def _laplace_quantile(z: Tensor) -> Tensor:
+    return torch.where(z < 0.5, torch.log(2 * z), -torch.log(2 * (1 - z)))
+
+
 ACTIVATIONS: dict[str, Activation] = {
-    "tanh": Activation(lambda a: (torch.tanh(a) + 1) / 2, lambda z: torch.atanh(2 * z - 1), pi**2 / 12),
+    "tanh": Activation(_tanh_cdf, _tanh_quantile, pi**2 / 12),
     "sigmoid": Activation(torch.sigmoid, torch.logit, pi**2 / 3),
     "normal": Activation(torch.special.ndtr, torch.special.ndtri, 1.0),
-    "laplace": Activation(
-        _laplace_cdf,
-        lambda z: torch.where(z < 0.5, torch.log(2 * z), -torch.log(2 * (1 - z))),
-        2.0,
-    ),
+    "laplace": Activation(_laplace_cdf, _laplace_quantile, 2.0),
 }
 
 
 class FSP(LevelGrid):
     """Finite scalar perturbation.
 
+    The published activations also have the CDF of a Cauchy distribution. It is left out: that distribution has no
+    variance, so eq. 14 has no target that would make its output uniform.
+
     Args:
         levels: For each offered size K, the number of levels of each dimension; all of one length d.
-        activation: One of `ACTIVATIONS`; tanh and sigmoid are one family at two scales. The published code's Cauchy
-            CDF is missing: a Cauchy variable has no variance, so no moments that would make its image uniform.
+        activation: One of `ACTIVATIONS`; tanh and sigmoid are one family at two scales.
         eta: Width of the noise in cells (eq. 16).
         quantise_probability: Share of tokens that are quantised while training (eq. 18). The published code's default
             is 0, the paper's 1/2 at each forward pass; a mask per token has the same mean and less variance.
@@ -97,24 +108,18 @@ class FSP(LevelGrid):
         self.accept = accept
         self.output = output
 
-    def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
-        with torch.autocast(z.device.type, enabled=False):
-            a = z.float()
-            if not self.training:
-                size = self.check_size(codebook_size)
-                indices = self.encode(a, size)
-                value = self.decode(indices, size)
-                through = self._scale(self._squash(a))
-                return BottleneckOutput(straight_through(value, through), indices, self._moments(a))
-            levels = self._levels_like(a, codebook_size)
-            u = self._squash(a)
-            moved, accepted = self._perturb(u, levels)
-            token = (u.shape[0], 1, *u.shape[2:])
-            quantise = torch.rand(token, device=u.device) < self.quantise_probability
-            value = torch.where(quantise, (_cells(u, levels) + 0.5) / levels, moved)
-            z_q = self._scale(straight_through(value, u))
-            stats = {"accept_rate": accepted.float().mean()}
-            return BottleneckOutput(z_q, None, self._moments(a), stats)
+    def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
+        levels = self._levels_like(z, codebook_size)
+        u = self._squash(z)
+        moved, accepted = self._perturb(u, levels)
+        token = (u.shape[0], 1, *u.shape[2:])
+        quantise = torch.rand(token, device=u.device, dtype=u.dtype) < self.quantise_probability
+        value = torch.where(quantise, (_cells(u, levels) + 0.5) / levels, moved)
+        z_q = self._scale(straight_through(value, u))
+        return BottleneckOutput(z_q, None, self._moments(z), {"accept_rate": accepted.float().mean()})
+
+    def _gradient_path(self, z: Tensor, size: int) -> Tensor:  # noqa: ARG002
+        return self._scale(self._squash(z))
 
     def target(self, z: Tensor) -> Tensor | None:
         return None if self.output == "inverse" else self._scale(self._squash(z.float()))
@@ -123,7 +128,7 @@ class FSP(LevelGrid):
         return _cells(self._squash(z), along_channels(self.levels[row], z)).long()
 
     def _values(self, digits: Tensor, row: int) -> Tensor:
-        return self._scale((digits + 0.5) / along_channels(self.levels[row], digits))
+        return self._scale((digits.float() + 0.5) / along_channels(self.levels[row], digits))
 
     def _squash(self, a: Tensor) -> Tensor:
         """g(a) in [0, 1 - eps]: float32 tanh reaches 1 exactly above 9, which would be a level too many."""
@@ -137,7 +142,7 @@ class FSP(LevelGrid):
 
     def _perturb(self, u: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
         """Eqs. 16-17: noise one cell wide; a Metropolis step for a uniform density refuses what leaves [0, 1]."""
-        proposal = u.detach() + (torch.rand_like(u) - 0.5) * (self.eta / levels)
+        proposal = u.detach() + (torch.rand_like(u) - 0.5) * (self.eta / levels.float())
         inside = (proposal >= 0) & (proposal <= 1)
         if self.accept == "vector":
             inside = inside.all(1, keepdim=True).expand_as(inside)

@@ -41,30 +41,19 @@ class FSQ(LevelGrid):
     def __init__(self, levels: Mapping[int, Sequence[int]] | None = None) -> None:
         super().__init__(levels or LEVELS, fewest=2)
 
-    def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
-        """Quantises, in training as in eval.
+    def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
+        """Quantises, in training as in eval; indices (B, 1, *S), None where each sample has its own size."""
+        levels = self._levels_like(z, codebook_size)
+        through = bound(z, levels)
+        rounded, half = through.detach().round(), levels // 2
+        indices = None
+        if not isinstance(codebook_size, Tensor):
+            indices = self._fold(rounded.long() + half, self._row(codebook_size))
+        return BottleneckOutput(straight_through(rounded / half, through / half), indices)
 
-        Returns:
-            z_q (B, d, *S) in [-1, 1]; indices (B, 1, *S), None where each sample has its own size.
-
-        Raises:
-            ValueError: A size is not offered, or in eval is a tensor.
-        """
-        with torch.autocast(z.device.type, enabled=False):
-            z = z.float()
-            if self.training:
-                levels = self._levels_like(z, codebook_size)
-                through = bound(z, levels)
-                rounded, half = through.detach().round(), levels // 2
-                value, indices = rounded / half, None
-                if not isinstance(codebook_size, Tensor):
-                    indices = self._fold(rounded.long() + half, self._row(codebook_size))
-            else:
-                size = self.check_size(codebook_size)
-                levels = self._levels_like(z, size)
-                through, indices = bound(z, levels), self.encode(z, size)
-                value = self.decode(indices, size)
-            return BottleneckOutput(straight_through(value, through / (levels // 2)), indices)
+    def _gradient_path(self, z: Tensor, size: int) -> Tensor:
+        levels = self._levels_like(z, size)
+        return bound(z, levels) / (levels // 2)
 
     def _digits(self, z: Tensor, row: int) -> Tensor:
         levels = along_channels(self.levels[row], z)
@@ -94,37 +83,30 @@ class NoiseFSQ(LevelGrid):
         super().__init__(levels or LEVELS, fewest=2)
         self.quantise_probability = quantise_probability
 
-    def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
-        """Quantises half and perturbs half (train), or quantises (eval).
+    def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
+        """Quantises half of the tokens and perturbs the others; no indices."""
+        t = (torch.tanh(z) + 1) / 2
+        steps = self._levels_like(z, codebook_size) - 1
+        token = (t.shape[0], 1, *t.shape[2:])
+        quantise = torch.rand(token, device=t.device, dtype=t.dtype) < self.quantise_probability
+        moved = t + (torch.rand_like(t) - 0.5) / steps
+        value = torch.where(quantise, torch.floor(steps * t + 0.5) / steps, moved)
+        return BottleneckOutput(straight_through(2 * value - 1, 2 * t - 1), None)
 
-        Returns:
-            z_q (B, d, *S), in eval in [-1, 1]; indices (B, 1, *S), None in training.
-
-        Raises:
-            ValueError: A size is not offered, or in eval is a tensor.
-        """
-        with torch.autocast(z.device.type, enabled=False):
-            t = (torch.tanh(z.float()) + 1) / 2
-            if not self.training:
-                size = self.check_size(codebook_size)
-                indices = self.encode(z, size)
-                return BottleneckOutput(straight_through(self.decode(indices, size), 2 * t - 1), indices)
-            steps = self._levels_like(z, codebook_size) - 1
-            quantise = torch.rand((t.shape[0], 1, *t.shape[2:]), device=t.device) < self.quantise_probability
-            moved = t + (torch.rand_like(t) - 0.5) / steps
-            value = torch.where(quantise, torch.floor(steps * t + 0.5) / steps, moved)
-            return BottleneckOutput(straight_through(2 * value - 1, 2 * t - 1), None)
+    def _gradient_path(self, z: Tensor, size: int) -> Tensor:  # noqa: ARG002
+        return 2 * ((torch.tanh(z) + 1) / 2) - 1
 
     def _digits(self, z: Tensor, row: int) -> Tensor:
         steps = along_channels(self.levels[row], z) - 1
         return torch.floor(steps * (torch.tanh(z) + 1) / 2 + 0.5).long()
 
     def _values(self, digits: Tensor, row: int) -> Tensor:
-        return 2 * digits / (along_channels(self.levels[row], digits) - 1) - 1
+        return (2 * digits).float() / (along_channels(self.levels[row], digits) - 1) - 1
 
 
 def bound(z: Tensor, levels: Tensor) -> Tensor:
     """(B, d, *S) -> inside the L levels that rounding gives, {-(L // 2) ... (L - 1) // 2}; z = 0 stays (nearly) 0."""
+    levels = levels.float()
     half = (levels - 1) * (1 - SQUEEZE) / 2
     offset = 0.5 * (1 - levels % 2)  # 0.5 where L is even
     return torch.tanh(z + torch.tan(offset / half)) * half - offset

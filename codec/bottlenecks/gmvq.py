@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from codec.bottleneck import BottleneckOutput, Size, straight_through, to_grid, to_tokens
+from codec.bottleneck import BottleneckOutput, Size, to_grid, to_tokens
 from codec.bottlenecks._mixture import code_moments, draw
-from codec.bottlenecks._search import exact_float32, nearest
+from codec.bottlenecks._search import nearest
 from codec.bottlenecks._soft import SoftCodebooks
 from codec.bottlenecks._start import check_latents, kmeans_start
 from codec.bottlenecks._sync import mean_of_all
@@ -90,55 +90,44 @@ class GMVQ(SoftCodebooks):
         self.weight_offset = weight_offset
         self.register_buffer("fitted", torch.tensor(False))
 
-    def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
-        """Draws codes and adds noise (train), or quantises (eval).
+    def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
+        """Draws codes and adds noise.
 
         Returns:
-            z_q (B, L, *S). indices (B, 1, *S): in training the codes j that were drawn; they are real draws, good for
-            counting usage, but z_q is their rows plus noise. In training the losses "latent" and "kl", and the stats
-            "entropy" (mean H(q(c|x)), nats; the KL alone does not keep it low), "perplexity" (exp H(q_B)),
-            "latent_std", "weight" and "sigma" (means).
-
-        Raises:
-            ValueError: The size is a tensor, or not offered.
+            z_q (B, L, *S); indices (B, 1, *S), the codes j that were drawn: real draws, good for counting usage, but
+            z_q is their rows plus noise. The stats "entropy" (mean H(q(c|x)), nats; the KL alone does not keep it low),
+            "perplexity" (exp H(q_B)), "latent_std", "weight" and "sigma" (means).
         """
-        size = self.check_size(codebook_size)
-        with exact_float32(z.device):
-            z = z.float()
-            if not self.training:
-                indices = self.encode(z, size)
-                value = self.decode(indices, size)
-                return BottleneckOutput(straight_through(value, z[:, : self.dim]), indices)
-            z_hat, weights = self._split(z)
-            codebook = self.codebook(size)
-            draws = draw(z_hat, weights, codebook, self.tau, self.latent_term == "posterior")
-            variance = code_variance(z_hat, F.embedding(draws.drawn, codebook), self.two_sigma2)
-            noise = torch.randn_like(z_hat)
-            sigma = variance.sqrt()
-            z_q = draws.choice + sigma[:, None] * noise
-            q = mean_of_all(draws.mean)
-            kl = kl_to_uniform(q)
-            if self.latent_term == "sampled":
-                latent = (variance * noise.square().sum(1)).mean()  # |z - mu_j|^2: the drawn mean cancels
-            elif draws.moments is not None:  # posterior
-                latent = mean_distance(z_hat, draws.moments, codebook).mean() / self.two_sigma2
-            else:
-                latent = mean_distance(z_q, q[None] @ code_moments(codebook), codebook).mean()
-            with torch.no_grad():
-                stats = {
-                    "entropy": draws.entropy.mean(),
-                    "perplexity": len(codebook) * torch.exp(-kl),
-                    "latent_std": z_hat.std(correction=0),
-                    "weight": weights.mean(),
-                    "sigma": sigma.mean(),
-                }
-            losses = {"latent": latent / self.dim, "kl": kl}
-            return BottleneckOutput(to_grid(z_q, z), to_grid(draws.drawn[:, None], z), losses, stats)
+        z_hat, weights = self._split(z)
+        codebook = self.codebook(self.check_size(codebook_size))
+        draws = draw(z_hat, weights, codebook, self.tau, self.latent_term == "posterior")
+        variance = code_variance(z_hat, F.embedding(draws.drawn, codebook), self.two_sigma2)
+        noise = torch.randn_like(z_hat)
+        sigma = variance.sqrt()
+        z_q = draws.choice + sigma[:, None] * noise
+        q = mean_of_all(draws.mean)
+        kl = kl_to_uniform(q)
+        if self.latent_term == "sampled":
+            latent = (variance * noise.square().sum(1)).mean()  # |z - mu_j|^2: the drawn mean cancels
+        elif draws.moments is not None:  # posterior
+            latent = mean_distance(z_hat, draws.moments, codebook).mean() / self.two_sigma2
+        else:
+            latent = mean_distance(z_q, q[None] @ code_moments(codebook), codebook).mean()
+        with torch.no_grad():
+            stats = {
+                "entropy": draws.entropy.mean(),
+                "perplexity": len(codebook) * torch.exp(-kl),
+                "latent_std": z_hat.std(correction=0),
+                "weight": weights.mean(),
+                "sigma": sigma.mean(),
+            }
+        losses = {"latent": latent / self.dim, "kl": kl}
+        return BottleneckOutput(to_grid(z_q, z), to_grid(draws.drawn[:, None], z), losses, stats)
 
-    def encode(self, z: Tensor, codebook_size: int | None = None) -> Tensor:
+    def _encode(self, z: Tensor, size: int) -> Tensor:
         """argmax over c of eq. 16, with the encoder's weights: not always the Euclidean nearest code."""
-        z_hat, weights = self._split(z.detach())
-        return to_grid(nearest(z_hat, self.codebook(codebook_size), weights)[:, None], z)
+        z_hat, weights = self._split(z)
+        return to_grid(nearest(z_hat, self.codebook(size), weights)[:, None], z)
 
     @staticmethod
     def temperature(progress: float) -> float:

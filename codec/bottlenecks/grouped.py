@@ -51,9 +51,9 @@ class Grouped(Bottleneck):
         """Of each group."""
         return self._parts()[0].num_codes(codebook_size)
 
-    def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
-        """Each group quantises, or does what it does in training, with its channels of z."""
-        if self.coupled or not self.training:
+    def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
+        """Each group does what it does with its channels of z."""
+        if self.coupled:
             codebook_size = self.check_size(codebook_size)
         outputs = [group(part, codebook_size) for group, part in zip(self.groups, self._split(z), strict=True)]
         names = {name: None for out in outputs for name in out.losses}  # in order
@@ -62,14 +62,17 @@ class Grouped(Bottleneck):
             torch.cat([out.z_q for out in outputs], 1), join_indices(outputs), losses, numbered_stats(outputs)
         )
 
-    def encode(self, z: Tensor, codebook_size: int | None = None) -> Tensor:
-        size = self.check_size(codebook_size)
-        return torch.cat([g.encode(part, size) for g, part in zip(self._parts(), self._split(z), strict=True)], 1)
+    def _encode(self, z: Tensor, size: int) -> Tensor:
+        return torch.cat([g._encode(part, size) for g, part in zip(self._parts(), self._split(z), strict=True)], 1)
 
-    def decode(self, indices: Tensor, codebook_size: int | None = None) -> Tensor:
-        size, parts = self.check_size(codebook_size), self._parts()
+    def _decode(self, indices: Tensor, size: int) -> Tensor:
+        parts = self._parts()
         rows = torch.split(indices, [group.num_codebooks for group in parts], 1)
-        return torch.cat([group.decode(row, size) for group, row in zip(parts, rows, strict=True)], 1)
+        return torch.cat([group._decode(row, size) for group, row in zip(parts, rows, strict=True)], 1)
+
+    def _gradient_path(self, z: Tensor, size: int) -> Tensor:
+        paths = [g._gradient_path(part, size) for g, part in zip(self._parts(), self._split(z), strict=True)]
+        return torch.cat(paths, 1)
 
     def anneal(self, progress: float) -> None:
         for group in self._parts():

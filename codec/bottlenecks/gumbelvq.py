@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.bottleneck import BottleneckOutput, Size, straight_through, to_grid, to_tokens
-from codec.bottlenecks._search import exact_float32, nearest
+from codec.bottleneck import BottleneckOutput, Size, to_grid, to_tokens
+from codec.bottlenecks._search import nearest
 from codec.bottlenecks._soft import SoftCodebooks, gumbel_softmax, perplexity
 from codec.bottlenecks._sync import mean_of_all
 
@@ -25,8 +25,10 @@ TAU_START, TAU_END = 1.0, 1 / 16
 class GumbelVQ(SoftCodebooks):
     """Codes by classification (Jang et al. 2017; Karpathy's deep-vector-quantization; Esser et al. 2021).
 
-    Loss "kl": KL(q(c|x) || uniform) in nats, mean over tokens; 5e-4 is the usual weight. (The published 1e-10 inside
-    its logarithm is not needed: log q comes from log_softmax.)
+    Loss "kl": KL(q(c|x) || uniform) in nats, mean over tokens; 5e-4 is the usual weight. Karpathy raises that weight
+    along half a cosine over the first 5000 of the temperature's 150 000 steps, which is the recipe's to do
+    (`eval.experiments` does). (The published 1e-10 inside the KL's logarithm is not needed: log q comes from
+    log_softmax.)
 
     The published eval draws Gumbel noise too; here it takes the most likely code and no random number.
 
@@ -53,49 +55,47 @@ class GumbelVQ(SoftCodebooks):
     ) -> None:
         super().__init__(dim, codebook_sizes, in_dim)
         self.hard = hard
-        self.projections = nn.ModuleDict({str(k): nn.Linear(self.in_dim, k) for k in self.codebook_sizes})  # 1x1 conv
+        projections = {str(k): nn.Linear(self.in_dim, k, dtype=torch.float32) for k in self.codebook_sizes}  # 1x1 conv
+        self.projections = nn.ModuleDict(projections)
 
-    def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
-        """Draws or mixes codes (train), or quantises (eval).
+    def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
+        """Draws or mixes codes.
 
         Returns:
-            z_q (B, L, *S); in eval its gradient is that of the softmax mixture. indices (B, 1, *S): in training the
-            drawn codes if `hard`, else None. The loss "kl", and in training the stat "perplexity" (of the batch's
-            mean posterior).
-
-        Raises:
-            ValueError: The size is a tensor, or not offered.
+            z_q (B, L, *S); indices (B, 1, *S), the drawn codes if `hard`, else None; the stats "perplexity" (of the
+            batch's mean posterior) and "entropy" (mean H(q(c|x)), nats).
         """
         size = self.check_size(codebook_size)
-        with exact_float32(z.device):
-            codebook = self.codebook(size)
-            logits = self._projection(size)(to_tokens(z))
-            log_q = logits.log_softmax(1)
-            losses = {"kl": uniform_kl(log_q)}
-            if not self.training:
-                indices = self.encode(z, size)
-                through = to_grid(log_q.exp() @ codebook, z)
-                return BottleneckOutput(straight_through(self.decode(indices, size), through), indices, losses)
-            weights = gumbel_softmax(logits, self.tau)
-            drawn = None
-            if self.hard:
-                drawn = weights.argmax(1)
-                # onehot + y - sg(y): the gradient reaches the drawn row, and the logits through all rows
-                mixed = F.embedding(drawn, codebook) + (weights - weights.detach()) @ codebook.detach()
-                drawn = to_grid(drawn[:, None], z)
-            else:
-                mixed = weights @ codebook
-            stats = {"perplexity": perplexity(mean_of_all(log_q.detach().exp().mean(0)))}
-            return BottleneckOutput(to_grid(mixed, z), drawn, losses, stats)
+        codebook = self.codebook(size)
+        logits = self._projection(size)(to_tokens(z))
+        log_q = logits.log_softmax(1)
+        kl = uniform_kl(log_q)
+        weights = gumbel_softmax(logits, self.tau)
+        drawn = None
+        if self.hard:
+            drawn = weights.argmax(1)
+            # onehot + y - sg(y): the gradient reaches the drawn row, and the logits through all rows
+            mixed = F.embedding(drawn, codebook) + (weights - weights.detach()) @ codebook.detach()
+            drawn = to_grid(drawn[:, None], z)
+        else:
+            mixed = weights @ codebook
+        stats = {
+            "perplexity": perplexity(mean_of_all(log_q.detach().exp().mean(0))),
+            "entropy": log(size) - kl.detach(),
+        }
+        return BottleneckOutput(to_grid(mixed, z), drawn, {"kl": kl}, stats)
 
-    @torch.no_grad()
-    def encode(self, z: Tensor, codebook_size: int | None = None) -> Tensor:
+    def _gradient_path(self, z: Tensor, size: int) -> Tensor:
+        """That of the softmax mixture."""
+        return to_grid(self._projection(size)(to_tokens(z)).softmax(1) @ self.codebook(size), z)
+
+    def _encode(self, z: Tensor, size: int) -> Tensor:
         """argmax over c of w_c x + b_c.
 
         Searched as the nearest of the rows (w_c, a_c) to (x, 0) with a_c^2 = C - |w_c|^2 - 2 b_c: their squared
         distance is |x|^2 + C - 2 (w_c x + b_c), and the search gives one answer whatever the batch.
         """
-        projection = self._projection(self.check_size(codebook_size))
+        projection = self._projection(size)
         weight, bias = projection.weight.double(), projection.bias.double()
         norm = weight.square().sum(1) + 2 * bias
         rows = torch.cat([weight, (norm.max() - norm).sqrt()[:, None]], 1).float()

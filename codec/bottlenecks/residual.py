@@ -68,19 +68,10 @@ class Residual(Bottleneck):
         """Of each stage."""
         return self._chain(codebook_size)[0].num_codes()
 
-    def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
-        """All stages in turn.
-
-        Returns:
-            z_q (B, D, *S), the sum of the stages'; indices (B, G, *S), None while any stage's are; losses and stats
-            of the stages.
-
-        Raises:
-            ValueError: The size is a tensor, or not offered.
-        """
+    def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
+        """All stages in turn: z_q is the sum of the stages'; indices are None while any stage's are."""
         chain = self._chain(codebook_size)
-        z = z.float()
-        share = z.detach() + (z - z.detach()) / len(chain)  # z, with 1/S of its gradient
+        share = _share(z, len(chain))
         outputs: list[BottleneckOutput] = []
         total = torch.zeros_like(z)
         for stage in chain:
@@ -90,22 +81,34 @@ class Residual(Bottleneck):
         losses = {name: torch.stack([o.losses[name] for o in outputs if name in o.losses]).sum() for name in names}
         return BottleneckOutput(total, join_indices(outputs), losses, numbered_stats(outputs))
 
-    def encode(self, z: Tensor, codebook_size: int | None = None) -> Tensor:
-        rows = []
-        z, total = z.detach().float(), torch.zeros_like(z, dtype=torch.float32)
-        for stage in self._chain(codebook_size):
-            rows.append(stage.encode(z - total))
-            total = total + stage.decode(rows[-1]).detach()
+    def _encode(self, z: Tensor, size: int) -> Tensor:
+        rows: list[Tensor] = []
+        total = torch.zeros_like(z)
+        for stage in self._chain(size):
+            rows.append(stage._encode(z - total, size))
+            total = total + stage._decode(rows[-1], size)
         return torch.cat(rows, 1)
 
-    def decode(self, indices: Tensor, codebook_size: int | None = None) -> Tensor:
+    def _decode(self, indices: Tensor, size: int) -> Tensor:
         """The sum of the stages' codes, in their order."""
-        chain = self._chain(codebook_size)
+        chain = self._chain(size)
         rows = torch.split(indices, [stage.num_codebooks for stage in chain], 1)
-        total = torch.zeros(indices.shape[0], self.dim, *indices.shape[2:], device=indices.device)
-        for stage, row in zip(chain, rows, strict=True):
-            total = total + stage.decode(row)
+        codes = [stage._decode(row, size) for stage, row in zip(chain, rows, strict=True)]
+        total = torch.zeros_like(codes[0])
+        for code in codes:
+            total = total + code
         return total
+
+    def _gradient_path(self, z: Tensor, size: int) -> Tensor:
+        chain = self._chain(size)
+        share = _share(z, len(chain))
+        path, total = torch.zeros_like(z), torch.zeros_like(z)
+        for stage in chain:
+            left = share - total
+            path = path + stage._gradient_path(left, size)
+            with torch.no_grad():
+                total = total + stage._decode(stage._encode(left.detach(), size), size)
+        return path
 
     def anneal(self, progress: float) -> None:
         for size in self.codebook_sizes:
@@ -126,3 +129,8 @@ class Residual(Bottleneck):
         chain = self.chains[str(self.check_size(codebook_size))]
         assert isinstance(chain, nn.ModuleList)
         return [stage for stage in chain if isinstance(stage, Bottleneck)]
+
+
+def _share(z: Tensor, parts: int) -> Tensor:
+    """z, with one part of its gradient."""
+    return z.detach() + (z - z.detach()) / parts

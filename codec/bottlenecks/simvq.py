@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.bottleneck import Bottleneck, BottleneckOutput, Size, straight_through, to_grid, to_tokens
-from codec.bottlenecks._search import exact_float32, nearest
+from codec.bottlenecks._search import nearest
 from codec.bottlenecks._soft import batch_perplexity
+from codec.precision import exact_float32
 
 
 class SimVQ(Bottleneck):
@@ -37,41 +38,30 @@ class SimVQ(Bottleneck):
 
     def __init__(self, dim: int = 64, codebook_sizes: tuple[int, ...] = (1024,)) -> None:
         super().__init__(dim, tuple(codebook_sizes))
-        self.maps = nn.ModuleDict({str(k): nn.Linear(dim, dim) for k in self.codebook_sizes})
+        self.maps = nn.ModuleDict({str(k): nn.Linear(dim, dim, dtype=torch.float32) for k in self.codebook_sizes})
         for size in self.codebook_sizes:
-            self.register_buffer(f"frozen_{size}", torch.randn(size, dim) * dim**-0.5)  # C ~ N(0, 1/L)
+            self.register_buffer(
+                f"frozen_{size}", torch.randn(size, dim, dtype=torch.float32) * dim**-0.5
+            )  # C ~ N(0, 1/L)
 
-    def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
-        """Quantises.
-
-        Returns:
-            z_q (B, L, *S), indices (B, 1, *S); in training the losses and the stat "perplexity" (of the batch's
-            indices).
-
-        Raises:
-            ValueError: The size is a tensor, or not offered; or z is not finite.
-        """
+    def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
+        """Quantises; the stat "perplexity" is of the batch's indices. Raises ValueError where z is not finite."""
         size = self.check_size(codebook_size)
-        with exact_float32(z.device):
-            z = z.float()
-            if not self.training:
-                indices = self.encode(z, size)
-                return BottleneckOutput(straight_through(self.decode(indices, size), z), indices)
-            points, codebook = to_tokens(z), self.codebook(size)
-            chosen = nearest(points.detach(), codebook)
-            codes = F.embedding(chosen, codebook)
-            losses = {"commitment": F.mse_loss(points, codes.detach()), "codebook": F.mse_loss(codes, points.detach())}
-            stats = {"perplexity": batch_perplexity(chosen, size)}
-            z_q = to_grid(straight_through(codes, points), z)
-            return BottleneckOutput(z_q, to_grid(chosen[:, None], z), losses, stats)
+        points, codebook = to_tokens(z), self.codebook(size)
+        chosen = nearest(points.detach(), codebook)
+        codes = F.embedding(chosen, codebook)
+        losses = {"commitment": F.mse_loss(points, codes.detach()), "codebook": F.mse_loss(codes, points.detach())}
+        stats = {"perplexity": batch_perplexity(chosen, size)}
+        z_q = to_grid(straight_through(codes, points), z)
+        return BottleneckOutput(z_q, to_grid(chosen[:, None], z), losses, stats)
 
-    def encode(self, z: Tensor, codebook_size: int | None = None) -> Tensor:
+    def _encode(self, z: Tensor, size: int) -> Tensor:
         """argmin over c of |z - mu_c|."""
-        return to_grid(nearest(to_tokens(z.detach()), self.codebook(codebook_size))[:, None], z)
+        return to_grid(nearest(to_tokens(z), self.codebook(size))[:, None], z)
 
-    def decode(self, indices: Tensor, codebook_size: int | None = None) -> Tensor:
+    def _decode(self, indices: Tensor, size: int) -> Tensor:
         """Rows of the mapped codebook."""
-        return F.embedding(indices[:, 0], self.codebook(codebook_size)).movedim(-1, 1).contiguous()
+        return F.embedding(indices[:, 0], self.codebook(size)).movedim(-1, 1).contiguous()
 
     def codebook(self, codebook_size: int | None = None) -> Tensor:
         """(K, L) C W^T + b, as it is searched and decoded."""

@@ -14,8 +14,8 @@ from math import exp, log
 import torch
 from torch import Tensor, nn
 
-from codec.bottleneck import BottleneckOutput, Size, straight_through, to_grid, to_tokens
-from codec.bottlenecks._search import exact_float32, nearest
+from codec.bottleneck import BottleneckOutput, Size, to_grid, to_tokens
+from codec.bottlenecks._search import nearest
 from codec.bottlenecks._soft import SoftCodebooks, gumbel_softmax, perplexity
 from codec.bottlenecks._start import check_latents, kmeans_start
 from codec.bottlenecks._sync import mean_of_all
@@ -52,42 +52,34 @@ class SQVAE(SoftCodebooks):
 
     def __init__(self, dim: int = 64, codebook_sizes: tuple[int, ...] = (1024,)) -> None:
         super().__init__(dim, codebook_sizes)
-        start = log(VARIANCE_START)
-        self.log_variances = nn.ParameterDict({str(k): nn.Parameter(torch.tensor(start)) for k in self.codebook_sizes})
+        start = torch.tensor(log(VARIANCE_START), dtype=torch.float32)
+        self.log_variances = nn.ParameterDict({str(k): nn.Parameter(start.clone()) for k in self.codebook_sizes})
         self.register_buffer("fitted", torch.tensor(False))
 
-    def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
-        """Mixes codes (train), or quantises (eval).
+    def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
+        """Mixes codes.
 
         Returns:
-            z_q (B, L, *S). indices (B, 1, *S); None in training, where z_q is a mixture. In training the losses, and
-            the stats "perplexity" (of the batch's mean posterior), "entropy" (mean H(q(c|x)), nats) and "variance".
-
-        Raises:
-            ValueError: The size is a tensor, or not offered.
+            z_q (B, L, *S), a mixture, and no indices; the stats "perplexity" (of the batch's mean posterior), "entropy"
+            (mean H(q(c|x)), nats) and "variance".
         """
         size = self.check_size(codebook_size)
-        with exact_float32(z.device):
-            z = z.float()
-            if not self.training:
-                indices = self.encode(z, size)
-                return BottleneckOutput(straight_through(self.decode(indices, size), z), indices)
-            points, codebook, variance = to_tokens(z), self.codebook(size), self.variance(size)
-            scores = logits(points, codebook, variance)
-            log_p = scores.log_softmax(1)
-            mixed = gumbel_softmax(scores, self.tau) @ codebook  # soft: no straight-through
-            entropy = -(log_p.exp() * log_p).sum(1).mean()
-            latent = (points - mixed).square().mean() / (2 * variance)
-            stats = {
-                "perplexity": perplexity(mean_of_all(log_p.detach().exp().mean(0))),
-                "entropy": entropy.detach(),
-                "variance": variance.detach(),
-            }
-            return BottleneckOutput(to_grid(mixed, z), None, {"latent": latent, "kl": log(size) - entropy}, stats)
+        points, codebook, variance = to_tokens(z), self.codebook(size), self.variance(size)
+        scores = logits(points, codebook, variance)
+        log_p = scores.log_softmax(1)
+        mixed = gumbel_softmax(scores, self.tau) @ codebook  # soft: no straight-through
+        entropy = -(log_p.exp() * log_p).sum(1).mean()
+        latent = (points - mixed).square().mean() / (2 * variance)
+        stats = {
+            "perplexity": perplexity(mean_of_all(log_p.detach().exp().mean(0))),
+            "entropy": entropy.detach(),
+            "variance": variance.detach(),
+        }
+        return BottleneckOutput(to_grid(mixed, z), None, {"latent": latent, "kl": log(size) - entropy}, stats)
 
-    def encode(self, z: Tensor, codebook_size: int | None = None) -> Tensor:
+    def _encode(self, z: Tensor, size: int) -> Tensor:
         """argmax over c of the logits, which is the Euclidean nearest code."""
-        return to_grid(nearest(to_tokens(z.detach()), self.codebook(codebook_size))[:, None], z)
+        return to_grid(nearest(to_tokens(z), self.codebook(size))[:, None], z)
 
     def variance(self, codebook_size: int | None = None) -> Tensor:
         """() var = 1 + exp(rho), 21 at the start."""

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from codec.bottleneck import BottleneckOutput, Size, straight_through
+from codec.bottleneck import BottleneckOutput, Size
 from codec.bottlenecks._grid import LevelGrid, along_channels
 from codec.bottlenecks.fsp import LEVELS
 
@@ -57,26 +57,14 @@ class TokenBridge(LevelGrid):
         self.register_buffer("table", table.float(), persistent=False)
         self.register_buffer("borders", borders.float(), persistent=False)
 
-    def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
-        """Samples the Gaussian (train), or quantises its mean (eval).
-
-        Returns:
-            z_q (B, d, *S); indices (B, 1, *S), None in training; the loss "kl"; in training the stat "std" (mean).
-
-        Raises:
-            ValueError: A size is not offered, or in eval is a tensor.
-        """
-        with torch.autocast(z.device.type, enabled=False):
-            mean, log_variance = z.float().chunk(2, 1)
-            log_variance = log_variance.clamp(*LOG_VARIANCE_LIMITS)
-            losses = {"kl": 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()}
-            if not self.training:
-                size = self.check_size(codebook_size)
-                indices = self.encode(z, size)
-                return BottleneckOutput(straight_through(self.decode(indices, size), mean), indices, losses)
-            self._levels_like(mean, codebook_size)  # training is the same for all sizes, but must be of one on offer
-            std = (0.5 * log_variance).exp()
-            return BottleneckOutput(mean + std * torch.randn_like(mean), None, losses, {"std": std.detach().mean()})
+    def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
+        """Samples the Gaussian; the stat "std" is its mean standard deviation."""
+        mean, log_variance = z.chunk(2, 1)
+        self._levels_like(mean, codebook_size)  # training is the same for all sizes, but must be of one on offer
+        log_variance = log_variance.clamp(*LOG_VARIANCE_LIMITS)
+        losses = {"kl": 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()}
+        std = (0.5 * log_variance).exp()
+        return BottleneckOutput(mean + std * torch.randn_like(mean), None, losses, {"std": std.detach().mean()})
 
     def _digits(self, z: Tensor, row: int) -> Tensor:
         """The nearest value, not the cell that holds the mean: values stand off-centre in their cells."""

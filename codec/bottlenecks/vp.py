@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from codec.bottleneck import Bottleneck, BottleneckOutput, Size, per_sample, straight_through, to_grid, to_tokens
+from codec.bottleneck import Bottleneck, BottleneckOutput, Size, per_sample, to_grid, to_tokens
 from codec.bottlenecks._kmeans import kmeans, subsample
 from codec.bottlenecks._knn import Neighbours
-from codec.bottlenecks._search import exact_float32, nearest
+from codec.bottlenecks._search import nearest
 from codec.bottlenecks._start import check_latents
 from codec.bottlenecks._sync import from_first, gather_rows, var_mean_of_all
 
@@ -40,12 +40,17 @@ class VP(Bottleneck):
     radii follow the power law of a d-dimensional quantiser, R_K = R_ref (K_ref / K)^(1/d). The paper trains one model
     for each K. In training a (B,) tensor of sizes may hold any K >= 1, offered or not, since there is no codebook yet.
 
-    Differences from the published code: the queue and its pointer are saved with the model (a resumed run goes on from
-    the same state), nothing is perturbed before the queue is full of real latents (it starts as noise), and
-    the codebook is built by a named call, never by eval(), from latents and not from the queue, by k-means whose seeds
-    are drawn by plain squared distances (the code clamps them at their 90 % quantile against outliers). P_down and P_up
-    of the paper, linear maps of each position, are not here: in a codec they are the encoder's last layer and the
-    decoder's first.
+    Differences from the published code:
+        - The queue and its pointer are saved with the model (a resumed run goes on from the same state), and nothing is
+          perturbed before the queue is full of real latents (it starts as noise).
+        - The codebook is built by a named call, never by eval(), and from the latents that call is given, not from the
+          queue: what `train` gives are at most 400 000 of random, augmented crops of the training set. k-means++ draws
+          its seeds by the squared distance as it is; the code cuts it at its 90 % quantile, which costs a sort of the
+          sample for each of K seeds and guards against outliers. Lloyd's iterations that follow move the seeds, and the
+          moments' losses keep outliers rare; what it would change was not measured.
+        - The paper's projections P_down and P_up, around the bottleneck, belong to the nets: here the encoder's last
+          linear layer and the decoder's first convolution, which reaches further than P_up's one position.
+        - eta is 1.15 where the code has 1: see below.
 
     Args:
         dim: d. The paper uses 3 to 5 (FSQ's d for that K); neighbour distances lose their meaning above about 16.
@@ -91,47 +96,38 @@ class VP(Bottleneck):
             raise ValueError(f"{rows_per_code} and {neighbours} neighbours do not fit a queue of {num_rows} rows")
         self.eta, self.reference_size, self.refresh_steps = eta, reference_size, refresh_steps
         self.rows_per_code, self.neighbours = rows_per_code, neighbours
-        self.register_buffer("queue", torch.zeros(num_rows, dim))
+        self.register_buffer("queue", torch.zeros(num_rows, dim, dtype=torch.float32))
         self.register_buffer("queue_position", torch.tensor(0))
         self.register_buffer("queue_count", torch.tensor(0))
         self.register_buffer("fitted", torch.tensor(False))
         for size in self.codebook_sizes:
-            self.register_buffer(f"codebook_{size}", torch.zeros(size, dim))
+            self.register_buffer(f"codebook_{size}", torch.zeros(size, dim, dtype=torch.float32))
 
-    def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
-        """Perturbs and then updates the queue (train), or quantises (eval).
+    def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
+        """Perturbs and then updates the queue.
 
         Returns:
-            z_q (B, d, *S); indices, None in training; the losses "mean" and "variance" (eq. 11), means over dimensions
-            of the squared distance of the batch's mean from 0 and its unbiased variance from 1 (published weights 0.1
-            and 0.07); in training the stats "queue_fill", and once it is 1 "accept_rate" and the mean "radius".
+            z_q (B, d, *S), and no indices; the losses "mean" and "variance" (eq. 11), means over dimensions of the
+            squared distance of the batch's mean from 0 and its unbiased variance from 1 (published weights 0.1 and
+            0.07); the stats "queue_fill", and once it is 1 "accept_rate" and the mean "radius".
 
         Raises:
-            ValueError: The size is not offered or not positive, or in eval is a tensor.
-            RuntimeError: In eval, before `fit`.
+            ValueError: The size is not offered, or one of a tensor is not positive.
         """
-        z = z.float()
         tokens = to_tokens(z)
-        with exact_float32(z.device):
-            if not self.training:
-                size = self.check_size(codebook_size)
-                indices = self.encode(z, size)
-                value = self.decode(indices, size)
-                return BottleneckOutput(straight_through(value, z), indices, _moments(tokens))
-            scale = self._radius_scale(codebook_size, z)
-            step, stats = self._perturb(tokens.detach(), scale)
-            self._remember(tokens.detach())  # after the search, or each token would find itself
-            z_q = z + to_grid(step, z)  # identity gradient
-            return BottleneckOutput(z_q, None, _moments(tokens), stats)
+        scale = self._radius_scale(codebook_size, z)
+        step, stats = self._perturb(tokens.detach(), scale)
+        self._remember(tokens.detach())  # after the search, or each token would find itself
+        z_q = z + to_grid(step, z)  # identity gradient
+        return BottleneckOutput(z_q, None, _moments(tokens), stats)
 
-    def encode(self, z: Tensor, codebook_size: int | None = None) -> Tensor:
-        """argmin over c of |z - c|. Raises RuntimeError before `fit`."""
-        indices = nearest(to_tokens(z.detach()), self.codebook(codebook_size))
-        return to_grid(indices[:, None], z)
+    def _encode(self, z: Tensor, size: int) -> Tensor:
+        """argmin over c of |z - c|."""
+        return to_grid(nearest(to_tokens(z), self.codebook(size))[:, None], z)
 
-    def decode(self, indices: Tensor, codebook_size: int | None = None) -> Tensor:
-        """Codebook rows. Raises RuntimeError before `fit`."""
-        return F.embedding(indices[:, 0], self.codebook(codebook_size)).movedim(-1, 1).contiguous()
+    def _decode(self, indices: Tensor, size: int) -> Tensor:
+        """Codebook rows."""
+        return F.embedding(indices[:, 0], self.codebook(size)).movedim(-1, 1).contiguous()
 
     def target(self, z: Tensor) -> Tensor:
         return z.float()
@@ -174,7 +170,7 @@ class VP(Bottleneck):
     @torch.no_grad()
     def _perturb(self, z: Tensor, scale: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Eqs. 5-9 on (N, d) tokens: their steps, zero where refused or while the queue still fills."""
-        fill = self.queue_count / len(self.queue)
+        fill = self.queue_count.float() / len(self.queue)
         if fill < 1:
             return torch.zeros_like(z), {"queue_fill": fill}
         queue = Neighbours(self.queue)
@@ -199,20 +195,20 @@ class VP(Bottleneck):
     def _remember(self, tokens: Tensor) -> None:
         """Writes a random part of the tokens over the oldest rows: all of them while the queue fills, then Q / 300."""
         tokens = gather_rows(tokens)  # of all processes: one queue
+        tokens = tokens[tokens.isfinite().all(1)]  # one bad batch must not poison the next 300 steps
         num_rows = len(self.queue)
         filling = int(self.queue_count) < num_rows
         count = min(len(tokens), num_rows if filling else ceil(num_rows / self.refresh_steps))
         chosen = tokens[from_first(torch.randperm(len(tokens), device=tokens.device))[:count]]
         rows = (self.queue_position + torch.arange(count, device=tokens.device)) % num_rows
-        usable = chosen.isfinite().all(1, keepdim=True)  # one bad batch must not poison the next 300 steps
-        self.queue[rows] = torch.where(usable, chosen, self.queue[rows])
+        self.queue[rows] = chosen
         self.queue_position.copy_((self.queue_position + count) % num_rows)
         self.queue_count.add_(count).clamp_(max=num_rows)
 
 
 def sample_ball(radius: Tensor, dim: int) -> Tensor:
     """Uniform in a ball, the proposal: (N,) radii -> (N, dim) steps, |u| = R rho^(1/d) with rho ~ U(0, 1)."""
-    direction = F.normalize(torch.randn(len(radius), dim, device=radius.device), dim=1)
+    direction = F.normalize(torch.randn(len(radius), dim, device=radius.device, dtype=radius.dtype), dim=1)
     share = torch.rand_like(radius) ** (1 / dim)
     return direction * (radius * share)[:, None]
 
@@ -246,5 +242,5 @@ def accept(
 
 def _moments(tokens: Tensor) -> dict[str, Tensor]:
     """Eq. 11 as published, with means instead of sums over dimensions; a single token has variance 0."""
-    variance, mean = var_mean_of_all(tokens, unbiased=True)
+    variance, mean = var_mean_of_all(tokens)
     return {"mean": mean.square().mean(), "variance": (variance - 1).square().mean()}

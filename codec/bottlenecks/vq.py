@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.bottleneck import Bottleneck, BottleneckOutput, Size, straight_through, to_grid, to_tokens
-from codec.bottlenecks._search import exact_float32, nearest
+from codec.bottlenecks._search import nearest
 from codec.bottlenecks._soft import batch_perplexity
 from codec.bottlenecks._start import check_latents, kmeans_start
 from codec.bottlenecks._sync import from_first, gather_rows
@@ -38,9 +38,10 @@ def plain(rows: Tensor) -> Tensor:
 def unit(rows: Tensor) -> Tensor:
     """Cosine similarity (Yu et al. 2021, ViT-VQGAN): (N, L) rows on the unit sphere, where the nearest is most alike.
 
-    The norm is taken in float64, so that it rounds the same in any batch.
+    The norm is taken in float64, so that it rounds the same in any batch; and it is bounded before the root, whose
+    gradient at 0 is infinite. A zero row stays zero.
     """
-    norm = rows.double().square().sum(1, keepdim=True).sqrt().clamp(min=SMALLEST_NORM)
+    norm = rows.double().square().sum(1, keepdim=True).clamp(min=SMALLEST_NORM**2).sqrt()
     return rows / norm.float()
 
 
@@ -55,8 +56,8 @@ class Affine(nn.Module):
     def __init__(self, dim: int, scale: float = 2.0) -> None:
         super().__init__()
         self.scale = scale
-        self.gain = nn.Parameter(torch.zeros(dim))  # s
-        self.shift = nn.Parameter(torch.zeros(dim))  # b
+        self.gain = nn.Parameter(torch.zeros(dim, dtype=torch.float32))  # s
+        self.shift = nn.Parameter(torch.zeros(dim, dtype=torch.float32))  # b
 
     def forward(self, codes: Tensor) -> Tensor:
         """(N, L) mu -> (N, L) mu'."""
@@ -113,8 +114,8 @@ class ByAverage(ByGradient):
     def __init__(self, size: int, dim: int, decay: float = 0.99, epsilon: float = 1e-5) -> None:
         super().__init__(size, dim)
         self.decay, self.epsilon = decay, epsilon
-        self.register_buffer("counts", torch.ones(size))
-        self.register_buffer("sums", torch.zeros(size, dim))
+        self.register_buffer("counts", torch.ones(size, dtype=torch.float32))
+        self.register_buffer("sums", torch.zeros(size, dim, dtype=torch.float32))
 
     def start(self, codes: Tensor) -> None:
         self.counts.fill_(1)
@@ -163,8 +164,8 @@ class Alternating(ByGradient):
     ) -> None:
         super().__init__(size, dim)
         self.rate, self.momentum, self.steps = rate, momentum, steps
-        self.register_buffer("velocity", torch.zeros(size, dim))
-        self.register_buffer("affine_velocity", torch.zeros(2, dim))
+        self.register_buffer("velocity", torch.zeros(size, dim, dtype=torch.float32))
+        self.register_buffer("affine_velocity", torch.zeros(2, dim, dtype=torch.float32))
 
     def start(self, codes: Tensor) -> None:  # noqa: ARG002
         self.velocity.zero_()
@@ -194,7 +195,7 @@ def inner_gradients(book: Codebook, points: Tensor, indices: Tensor) -> list[tup
         Pairs for table (K, L), gain (L,), shift (L,); curvatures (L,) or (), at least 1.
     """
     error = 2 * (book(indices) - points) / points.numel()
-    table, one = torch.zeros_like(book.table), torch.ones((), device=points.device)
+    table, one = torch.zeros_like(book.table), points.new_ones(())
     if book.affine is None:
         return [(table.index_add_(0, indices, error), one)]
     codes, scale = F.embedding(indices, book.table), book.affine.scale
@@ -233,7 +234,7 @@ class Restart(nn.Module):
         noise = from_first(torch.randn_like(drawn))
         book.place(rows, drawn + self.noise * drawn.norm(dim=1, keepdim=True) * noise)
         self.idle[rows] = 0
-        return torch.tensor(float(len(rows)))
+        return torch.tensor(float(len(rows)), dtype=torch.float32)
 
 
 class Codebook(nn.Module):
@@ -317,7 +318,7 @@ class VQ(Bottleneck):
         self.geometry = geometry
         self.books, self.restarts = nn.ModuleDict(), nn.ModuleDict()
         for size in self.codebook_sizes:
-            codes = torch.empty(size, dim).uniform_(-1 / size, 1 / size)
+            codes = torch.empty(size, dim, dtype=torch.float32).uniform_(-1 / size, 1 / size)
             book = Codebook(codes, geometry, update(size, dim), affine(dim) if affine else None)
             if isinstance(book.update, ByAverage) and affine:
                 raise ValueError("a codebook of moving averages takes no affine map")
@@ -332,49 +333,45 @@ class VQ(Bottleneck):
             name for name, _ in self.named_buffers() if ".update." in name or name.startswith("restarts.")
         )
 
-    def forward(self, z: Tensor, codebook_size: Size = None) -> BottleneckOutput:
-        """Quantises, and in training lets the codebook learn.
+    def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
+        """Quantises, and lets the codebook learn.
 
         Returns:
-            z_q (B, L, *S), indices (B, 1, *S); in training the losses, and the stats "perplexity" (of the batch's
-            indices) and, with a restart, "restarted" (codes).
+            z_q (B, L, *S), indices (B, 1, *S); the stats "perplexity" (of the batch's indices) and, with a restart,
+            "restarted" (codes).
 
         Raises:
-            ValueError: The size is a tensor, or not offered; or z is not finite.
+            ValueError: z is not finite.
         """
         size = self.check_size(codebook_size)
-        with exact_float32(z.device):
-            points = self.geometry(to_tokens(z))
-            if not self.training:
-                indices = self.encode(z, size)
-                return BottleneckOutput(straight_through(self.decode(indices, size), to_grid(points, z)), indices)
-            book = self._book(size)
-            fixed = points.detach()
-            chosen = nearest(fixed, book())
-            if book.update.codes_first:
-                self._learn(book, fixed, chosen)
-            codes = book(chosen)  # gathered, then mapped: what follows may write into the table before backward
-            losses = {"commitment": F.mse_loss(points, codes.detach())}
-            if book.update.by_gradient:
-                losses["codebook"] = F.mse_loss(codes, fixed)
-            if not book.update.codes_first:
-                self._learn(book, fixed, chosen)
-            stats = {"perplexity": batch_perplexity(chosen, size)}
-            if str(size) in self.restarts:
-                with torch.no_grad():
-                    stats["restarted"] = self._restart(size).step(book, fixed, chosen)
-            return BottleneckOutput(
-                to_grid(straight_through(codes, points), z), to_grid(chosen[:, None], z), losses, stats
-            )
+        book = self._book(size)
+        points = self.geometry(to_tokens(z))
+        fixed = points.detach()
+        chosen = nearest(fixed, book())
+        if book.update.codes_first:
+            self._learn(book, fixed, chosen)
+        codes = book(chosen)  # gathered, then mapped: what follows may write into the table before backward
+        losses = {"commitment": F.mse_loss(points, codes.detach())}
+        if book.update.by_gradient:
+            losses["codebook"] = F.mse_loss(codes, fixed)
+        if not book.update.codes_first:
+            self._learn(book, fixed, chosen)
+        stats = {"perplexity": batch_perplexity(chosen, size)}
+        if str(size) in self.restarts:
+            with torch.no_grad():
+                stats["restarted"] = self._restart(size).step(book, fixed, chosen)
+        return BottleneckOutput(to_grid(straight_through(codes, points), z), to_grid(chosen[:, None], z), losses, stats)
 
-    def encode(self, z: Tensor, codebook_size: int | None = None) -> Tensor:
+    def _encode(self, z: Tensor, size: int) -> Tensor:
         """argmin over c of |z - mu_c|, after the geometry."""
-        codes = self.codebook(codebook_size)
-        return to_grid(nearest(self.geometry(to_tokens(z.detach())), codes)[:, None], z)
+        return to_grid(nearest(self.geometry(to_tokens(z)), self.codebook(size))[:, None], z)
 
-    def decode(self, indices: Tensor, codebook_size: int | None = None) -> Tensor:
+    def _decode(self, indices: Tensor, size: int) -> Tensor:
         """Codes after affine map and geometry, those that were searched."""
-        return F.embedding(indices[:, 0], self.codebook(codebook_size)).movedim(-1, 1).contiguous()
+        return F.embedding(indices[:, 0], self.codebook(size)).movedim(-1, 1).contiguous()
+
+    def _gradient_path(self, z: Tensor, size: int) -> Tensor:  # noqa: ARG002
+        return to_grid(self.geometry(to_tokens(z)), z)
 
     def codebook(self, codebook_size: int | None = None) -> Tensor:
         """(K, L), as it is searched and decoded."""

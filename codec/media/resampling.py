@@ -18,17 +18,22 @@ def resample(samples: Samples, rate: int, target: int) -> Samples:
     import torch
     from torchaudio.functional import resample as sinc_resample
 
+    from codec.precision import exact_float32
+
     if rate == target:
         return samples
     signal = torch.from_numpy(np.ascontiguousarray(samples.T))
+    length = -(-len(samples) * target // rate)
     if rate * target // math.gcd(rate, target) ** 2 <= MAX_KERNEL:
-        out = sinc_resample(signal, rate, target)
+        # torchaudio rounds the length in the default dtype, in float32 one sample short now and then: zeros leave room.
+        room = rate // math.gcd(rate, target) + len(samples) // 64
+        with exact_float32(signal.device):
+            out = sinc_resample(torch.nn.functional.pad(signal, (0, room)), rate, target)[:, :length]
     else:
         # The filter bank has a row for each phase, and rates without a common factor (44101 Hz) would need gigabytes:
         # those go through the spectrum of whole seconds, a second of silence at the end.
         seconds = -(-len(samples) // rate) + 1
         spectrum = torch.fft.rfft(signal, seconds * rate)
-        length = -(-len(samples) * target // rate)
         out = torch.fft.irfft(spectrum, seconds * target)[:, :length] * (target / rate)
     return np.ascontiguousarray(out.numpy().T)
 

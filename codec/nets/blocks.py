@@ -176,7 +176,7 @@ class SizeEmbedding(nn.Module):
         if isinstance(codebook_size, Tensor):
             log_size = codebook_size.to(device, torch.float32).log2()
         else:
-            log_size = torch.full((batch,), log2(codebook_size), device=device)
+            log_size = torch.full((batch,), log2(codebook_size), device=device, dtype=torch.float32)
         return F.gelu(self.layer(((log_size - 11) / 3)[:, None]))
 
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.nets.blocks import Layer, SizeEmbedding, Stack, convolution, downsample, run
+from codec.precision import Float32
 
 DOWNSAMPLING = 8
 KERNEL = (7, 7)
@@ -31,7 +32,7 @@ class ImageConfig:
     decoder_depths: tuple[int, int, int] = (4, 3, 1)
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(Float32):
     """(B, 3, H, W) in [0, 1], H and W multiples of 8 -> (B, out_dim, H/8, W/8)."""
 
     def __init__(self, config: ImageConfig, out_dim: int) -> None:
@@ -63,7 +64,7 @@ def _patches(x: Tensor, _: slice) -> Tensor:
     return F.pixel_unshuffle(x.permute(0, 3, 1, 2) * 2 - 1, 4).permute(0, 2, 3, 1).contiguous()
 
 
-class ImageDecoder(nn.Module):
+class ImageDecoder(Float32):
     """(B, in_dim, H/8, W/8) and the codebook size -> (B, 3, H, W), about [0, 1], not clipped."""
 
     def __init__(self, config: ImageConfig, in_dim: int) -> None:

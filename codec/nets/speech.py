@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.nets.blocks import SizeEmbedding, Stack
+from codec.precision import Float32
 
 SAMPLE_RATE = 16_000  # Hz
 KERNEL = (1, 7)
@@ -46,7 +47,7 @@ class STFT(nn.Module):
             raise ValueError(f"n_fft must be a multiple of twice the hop, got {n_fft} and {hop}")
         self.n_fft, self.hop = n_fft, hop
         self.margin = (n_fft - hop) // 2
-        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        self.register_buffer("window", torch.hann_window(n_fft, dtype=torch.float32), persistent=False)
 
     def analyse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T) with T a multiple of the hop -> real and imaginary part, each (B, F, n_fft / 2 + 1)."""
@@ -81,7 +82,7 @@ def reflect_index(length: int, before: int, after: int, device: torch.device) ->
     return torch.minimum(position, period - position) if length > 1 else torch.zeros_like(position)
 
 
-class SpeechEncoder(nn.Module):
+class SpeechEncoder(Float32):
     """(B, 1, T), T a multiple of the hop -> (B, out_dim, T / hop)."""
 
     def __init__(self, config: SpeechConfig, out_dim: int) -> None:
@@ -104,7 +105,7 @@ class SpeechEncoder(nn.Module):
             return F.linear(h.float(), self.head.weight, self.head.bias).transpose(1, 2)
 
 
-class SpeechDecoder(nn.Module):
+class SpeechDecoder(Float32):
     """(B, in_dim, F) and the codebook size -> (B, 1, F * hop)."""
 
     def __init__(self, config: SpeechConfig, in_dim: int) -> None:

@@ -160,7 +160,4 @@ def posterior_figures(bottleneck: Bottleneck, z: Tensor) -> dict[str, float]:
     """The stats of a training forward at z, on a copy and apart from the random state, so that nothing changes."""
     with torch.random.fork_rng(devices=[z.device] if z.is_cuda else []):
         out = copy.deepcopy(bottleneck).train()(z)
-    stats = {name: float(value) for name, value in out.stats.items()}
-    if "entropy" not in stats:  # GumbelVQ's KL is of each q(c|x): log K - H
-        stats["entropy"] = math.log(bottleneck.num_codes()) - float(out.losses["kl"])
-    return stats
+    return {name: float(value) for name, value in out.stats.items()}
