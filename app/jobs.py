@@ -24,11 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app import perceptual
-from app.reading import HIGHEST_RATE, SPEECH_RATE, Reading, Source, at_speech_rate, heard
+from app.reading import SPEECH_RATE, Reading, Source, at_speech_rate, heard
 from app.store import Models, Settings, Shelf, wake
-from codec.bitstream import Limits, Reader, Summary, scan
+from codec.bitstream import Reader, Summary, scan
 from codec.commands import describe
 from codec.errors import BitstreamError, CodecError, MediaError
+from codec.limits import Limits
 from eval.baselines import BASELINES, Baseline, find, match_bytes
 
 log = logging.getLogger("app")
@@ -239,11 +240,9 @@ class Workshop:
             decode_s, units, raw = time.perf_counter() - start, header.height * header.width, pixels.size
             media, samples = self.reading.save_picture(pixels, stem), pixels
         else:
-            count = scan(io.BytesIO(data)).num_samples
-            if count == 0:
+            end = coding.expected(reader, model)
+            if end is not None and end.num_samples == 0:
                 raise BitstreamError("the file holds no samples: compress again")
-            if count * header.channels > self.settings.max_seconds * HIGHEST_RATE * 2:
-                raise MediaError(f"{header.channels} channels of {count:,} samples are too much for this page")
             blocks = list(coding.decompress_speech(reader, model))
             decode_s = time.perf_counter() - start
             units, raw = reader.num_samples / header.sample_rate, 2 * reader.num_samples * header.channels

@@ -18,6 +18,7 @@ from PIL import Image
 from app.store import Settings, Shelf
 from codec.bitstream import MAGIC
 from codec.errors import MediaError
+from codec.limits import SAMPLES_PER_SECOND
 from codec.media import (
     IMAGE_FORMATS,
     AudioReader,
@@ -29,7 +30,6 @@ from codec.media import (
     save_image,
 )
 
-HIGHEST_RATE = 192_000  # Hz, times two channels: what bounds memory for --max-seconds
 MAX_STEM_BYTES = 150  # of the 255 that a file name may have
 SPEECH_RATE = 16_000  # Hz, that of models and metrics
 
@@ -129,7 +129,7 @@ class Reading:
                     f"the recording is longer than {self._settings.max_seconds:g} s, the most that is taken here: "
                     "cut it, or use python -m codec.compress, which has no limit"
                 )
-            if total * reader.channels > self._settings.max_seconds * HIGHEST_RATE * 2:
+            if total * reader.channels > self._settings.max_seconds * SAMPLES_PER_SECOND:
                 raise MediaError(
                     f"{reader.channels} channels at {reader.sample_rate / 1000:g} kHz are too much for this page: "
                     "mix it to stereo"

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from codec import cards, coding
-from codec.bitstream import DEFAULT_LIMITS, Limits, Reader
+from codec.bitstream import Reader
+from codec.limits import IN_MEMORY, Limits
 from codec.media import AudioWriter, ImageWriter, Picture, detect
 
 AnyModel: TypeAlias = coding.Model | str | Path
@@ -71,19 +72,19 @@ def compress(
 
 
 def decompress(
-    data: bytes, model: AnyModel | None = None, limits: Limits = DEFAULT_LIMITS, suffix: str | None = None
+    data: bytes, model: AnyModel | None = None, limits: Limits = IN_MEMORY, suffix: str | None = None
 ) -> bytes:
     """Decompresses a bitstream to the bytes of a .wav or .png file, or another format by its suffix.
 
     Args:
         data: What `compress` returned.
         model: As for `compress`; by default the shipped one that the bitstream names.
-        limits: Refuse anything larger.
+        limits: Refuse anything larger; without any, an output above 1 GiB is.
         suffix: Of the format, say "flac" or "jpg".
 
     Raises:
         BitstreamError: Damaged, or beyond the limits.
-        MediaError: A suffix that cannot be written.
+        MediaError: A suffix that cannot be written, or an output that is too large.
         ModelError: The model that it names is not here, or is not `model`.
     """
     reader = Reader(io.BytesIO(data), limits)
@@ -93,14 +94,20 @@ def decompress(
         name = str(model.card.path) if isinstance(model, coding.Model) else _name_of(model)
         loaded = coding.load(cards.find(name, model_id=reader.header.model_id))
     out = io.BytesIO()
+    suffix = suffix or ("png" if reader.header.medium == "image" else "wav")
+    coding.check_room(reader, loaded, suffix)
     if reader.header.medium == "image":
-        picture = ImageWriter(out, reader.header.height, reader.header.width, suffix or "png")
+        picture = None
         for strip in coding.image_strips(reader, loaded):
+            picture = picture or ImageWriter(out, reader.header.height, reader.header.width, suffix)
+            reader.budget.check_bytes(out.tell())
             picture.write(strip)
-        picture.close()
+        if picture is not None:
+            picture.close()
     else:
-        writer = AudioWriter(out, reader.header.sample_rate, reader.header.channels, suffix or "wav")
+        writer = AudioWriter(out, reader.header.sample_rate, reader.header.channels, suffix)
         for block in coding.decompress_speech(reader, loaded):
+            reader.budget.check_bytes(out.tell() + 2 * block.size)
             writer.write(block)
         writer.close()
     return out.getvalue()

@@ -14,14 +14,16 @@ import sys
 import time
 import wave
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import inf, log2
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 
 from codec import __version__, cards
-from codec.bitstream import MAGIC, Limits, Reader, Summary, scan
+from codec.bitstream import MAGIC, Reader, Summary, scan
 from codec.errors import MediaError
-from codec.files import STDIO, Pipe, piping, spooling, writing
+from codec.files import STDIO, Pipe, piping, room_for, spooling, writing
+from codec.limits import Limits
 from codec.media import (
     AUDIO_SUFFIXES,
     IMAGE_SUFFIXES,
@@ -207,6 +209,8 @@ def _decompress_file(
     with piping(source) as pipe:
         if isinstance(pipe, Pipe):
             pipe.forget()
+        if target is not None:
+            limits = replace(limits, max_bytes=room_for(target))
         file = io.BytesIO(pipe.read(MAX_FILE_BYTES + 1)) if options.partial else cast(BinaryIO, pipe)
         reader: Reader | Salvage = Reader(file, limits)
         card = cards.find(options.model, model_id=reader.header.model_id)
@@ -261,11 +265,16 @@ def _decode(reader: Reader | Salvage, model: Model, out: BinaryIO | None, suffix
     """Decodes to a media file, or only checks if there is none; returns seconds or pixels."""
     from codec import coding
 
+    seeks = out is not None and out is not sys.stdout.buffer
+    if seeks:
+        coding.check_room(reader, model, suffix)
     if reader.header.medium == "image":
         height, width = reader.header.height, reader.header.width
-        picture = None if out is None else ImageWriter(out, height, width, suffix)
+        picture = None
         for strip in coding.image_strips(reader, model):
-            if picture is not None:
+            if out is not None:  # the picture is known now to have the size that its header says
+                picture = picture or ImageWriter(out, height, width, suffix)
+                reader.budget.check_bytes(out.tell())
                 picture.write(strip)
         if picture is not None:
             picture.close()
@@ -273,10 +282,11 @@ def _decode(reader: Reader | Salvage, model: Model, out: BinaryIO | None, suffix
     rate, channels = reader.header.sample_rate, reader.header.channels
     writer: AudioWriter | WavStream | None = None
     if out is not None:
-        seeks = out is not sys.stdout.buffer
         writer = AudioWriter(out, rate, channels, suffix) if seeks else WavStream(out, rate, channels)
     for block in progress(coding.decompress_speech(reader, model), rate, quiet):
-        if writer is not None:
+        if out is not None and writer is not None:
+            if seeks:
+                reader.budget.check_bytes(out.tell() + 2 * block.size)
             writer.write(block)
     if writer is not None:
         writer.close()

@@ -16,6 +16,7 @@ from typing import BinaryIO, cast
 from codec.errors import MediaError
 
 STDIO = "-"  # the name of stdin and stdout
+SPARE_BYTES = 64 << 20  # of a disk that no output takes
 
 
 def walk(sources: list[Path]) -> Iterator[tuple[str, bytes]]:
@@ -103,6 +104,20 @@ def piping(name: str) -> Iterator[BinaryIO | Pipe]:
     """Opens a file for reading; a pipe, and stdin whatever it is, as it comes."""
     with nullcontext(sys.stdin.buffer) if name == STDIO else Path(name).open("rb") as file:
         yield Pipe(cast(BinaryIO, file)) if name == STDIO or not file.seekable() else cast(BinaryIO, file)
+
+
+def room_for(name: str) -> int | None:
+    """Bytes that an output may have before its disk is full, but for a reserve; None where nobody can say."""
+    target = Path(name)
+    if name == STDIO or target.is_char_device() or target.is_fifo():
+        folder = Path(tempfile.gettempdir())  # it waits there until it is whole
+    else:
+        folder = next(path for path in Path(os.path.realpath(target)).parents if path.exists())
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:
+        return None
+    return usage.free - min(SPARE_BYTES, usage.free // 10) if usage.total else None
 
 
 @contextmanager

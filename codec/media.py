@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from codec.errors import MediaError
+from codec.limits import MAX_RATE_HZ, MIN_RATE_HZ
 from codec.png import PngWriter
 
 log = logging.getLogger("codec")
@@ -36,7 +37,6 @@ MAX_PIXELS = 1 << 26  # as many as a bitstream's reader takes
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 MAX_RIFF_BYTES = 2**32 - 2**16  # a WAV or AIFF says its size in 32 bits
 MAX_KERNEL = 10**6  # phases times step of a resampling filter bank; 11025 Hz has the largest common one, 282240
-MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000
 BLOCK = 1 << 16  # samples per channel read at a time
 STREAMED = 0x7FFF0000  # bytes; programs that write to a pipe declare a length from here on, knowing none
 AUDIO_SUFFIXES = {

@@ -32,9 +32,10 @@ if __name__ == "__main__":
 import numpy as np
 
 from codec import cards
-from codec.bitstream import MAGIC, Limits, Reader, pack, scan, unpack
+from codec.bitstream import MAGIC, Reader, pack, scan, unpack
 from codec.entropy import Prior, Tables, decode_indices, encode_indices
 from codec.errors import BitstreamError, ModelError
+from codec.limits import Limits
 from codec.salvage import Salvage
 
 GOLDEN = Path(__file__).resolve().parent.parent / "assets/golden"
