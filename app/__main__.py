@@ -15,6 +15,7 @@ from pathlib import Path
 from app.store import Settings
 from codec import __version__
 from codec.errors import CodecError
+from codec.streams import process
 
 log = logging.getLogger("app")
 
@@ -154,4 +155,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from codec.streams import process
+
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
@@ -144,4 +146,4 @@ def _save(page: Page, path: Path, tallest: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

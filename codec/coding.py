@@ -51,7 +51,7 @@ POSITIONS_PER_CHUNK = 1 << 15  # 2 megapixels
 POSITIONS_PER_STRIP = {"cpu": 1 << 12, "cuda": 1 << 15}  # that nets work on at once: near a cache, or filling a GPU
 FEWEST_STRIP_ROWS = 4
 RESAMPLE_SECONDS = 10  # whole seconds hold whole numbers of samples at every rate, so windows line up
-MAX_SAMPLES_AT_ONCE = 1 << 23  # of all channels, that resampling works on; fewer seconds where they are more
+MAX_SAMPLES_AT_ONCE = 1 << 22  # of all channels, that resampling works on; fewer seconds where they are more
 CHANNELS_AT_ONCE = 8  # that the decoder's nets work on
 UNCOMPRESSED = ("wav", "aiff", "aif", "bmp", "tif", "tiff")
 

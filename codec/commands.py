@@ -334,7 +334,7 @@ def _info(options: argparse.Namespace) -> None:
         with piping(name) as file:
             record = {"file": name} | describe(scan(cast(BinaryIO, file)), names)
         if options.json:
-            print(json.dumps(record))
+            print_line(json.dumps(record), sys.stdout)
         else:
             record["model"] = record["model"] or "not among the installed models"
             width = max(map(len, record))
@@ -490,7 +490,7 @@ def _report(report: dict[str, Any], options: argparse.Namespace, data_on_stdout:
     else:
         line = f"{'verified' if report['verified'] else 'decoded'}, {pace}"
     if options.json:
-        print(json.dumps(report), file=stream)
+        print_line(json.dumps(report), stream)
     else:
         verified = ", verified" if report.get("verified") and "bytes_out" in report else ""
         print_line(f"{report['input']}: {report['model']}, K = {report['codebook_size']}: {line}{verified}", stream)

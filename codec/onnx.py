@@ -36,6 +36,7 @@ from codec.errors import ModelError
 from codec.files import writing
 from codec.model import Codec
 from codec.nets.speech import STFT, reflect_index
+from codec.streams import process
 from codec.terminal import run
 
 OPSET = 20  # the first with Gelu
@@ -228,4 +229,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

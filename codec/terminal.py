@@ -8,12 +8,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TextIO
 
 from codec.errors import CodecError
 from codec.files import STDIO
 from codec.media import Samples
+from codec.streams import flush, forget_stdout
 
 log = logging.getLogger("codec")
 
@@ -35,14 +36,14 @@ def run(
     try:
         with notices(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING):
             command(options)
-        sys.stdout.flush()
+        flush()
     except UsageError as error:
         parser.print_usage(sys.stderr)
         return fail(error, 2)
     except CodecError as error:
         return fail(error, error.exit_code)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
+        forget_stdout()
         return fail("the reader of the output went away", 1)
     except OSError as error:
         return fail(error, 1)
@@ -75,7 +76,8 @@ def fail(error: object, code: int) -> int:
     """Prints one line."""
     if isinstance(error, OSError) and error.strerror:
         error = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    with suppress(BrokenPipeError):
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return code
 
 
@@ -137,6 +139,10 @@ def progress(blocks: Iterable[Samples], sample_rate: int, quiet: bool) -> Iterat
 
 
 def print_line(line: str, stream: TextIO) -> None:
-    """Prints a line with a file's name, which need not be text that the stream can take."""
+    """Prints a line with a file's name, which need not be text that the stream can take; nobody needs to read it."""
     encoding = stream.encoding or "utf-8"
-    print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+    try:
+        print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+    except BrokenPipeError:
+        if stream is sys.stdout:
+            forget_stdout()

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from codec import cards
 from codec.errors import MediaError
+from codec.streams import process
 from codec.terminal import UsageError, run
 
 try:
@@ -184,4 +185,4 @@ def _keep(path: Path, name: str, entries: list[Record]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

@@ -34,6 +34,7 @@ from tqdm import tqdm
 from codec import cards
 from codec.errors import CodecError, MediaError
 from codec.files import writing
+from codec.streams import process
 from codec.terminal import UsageError, run
 
 try:
@@ -335,4 +336,4 @@ def _command(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

@@ -31,6 +31,7 @@ from codec.entropy import NO_TABLES, Tables, decode_indices, encode_indices
 from codec.errors import MediaError
 from codec.files import writing
 from codec.media import Pixels, detect, load_image
+from codec.streams import process
 from codec.terminal import UsageError, run
 from eval import datasets
 from eval.bench.timing import machine
@@ -247,4 +248,4 @@ def _command(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

@@ -21,6 +21,7 @@ import numpy as np
 from scipy.stats import wilcoxon
 
 from codec.errors import MediaError
+from codec.streams import process
 from codec.terminal import UsageError, run
 
 try:
@@ -216,4 +217,4 @@ def _line(f: Finding) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

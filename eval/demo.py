@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from codec.media import load_audio, load_image
+from codec.streams import process
 
 try:
     from eval.metrics import SAMPLE_RATE, score
@@ -67,4 +68,4 @@ def _there_and_back(out: Path, codebook_size: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

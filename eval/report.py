@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from codec.cards import QUALITY_SIZE, Card, list_cards
+from codec.streams import process
 from codec.terminal import run
 
 COLUMNS: dict[str, tuple[str, dict[str, int]]] = {  # unit of the rate; metrics and their decimals
@@ -79,4 +80,4 @@ def _command(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

@@ -429,6 +429,8 @@ END = seal(b"E", varint(0) + varint(0) + bytes(4))
         (seal(b"H", header_payload(b"S", 1, 1, 1, 2**60, 8000)), "channels"),
         (seal(b"H", header_payload(b"S", 1, 1, 1, 1, 2**60)), "sample_rate"),
         (seal(b"H", header_payload(b"S", 1, 1, 1, 1, 0)), "sample_rate"),
+        (seal(b"H", header_payload(b"S", 1, 1, 1, 1, 999)), "sample_rate of speech must be in 1000 to 768000"),
+        (seal(b"H", header_payload(b"S", 1, 1, 1, 1, 768_001)), "sample_rate of speech must be in 1000 to 768000"),
         (seal(b"H", header_payload(b"V", 1, 1, 1, 1, 8000)), "medium 0x56 needs a newer version"),
         (seal(b"H", header_payload(b"S", 1, 1, 1, 1, 8000, 1)), "bytes follow the header fields"),
         (seal(b"H", header_payload(b"S", 1, 1, 1, 1)), "the chunk ends inside sample_rate"),

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from codec.errors import CodecError
+from codec.streams import process
 from train import parallel, recipes
 from train.data import Store, is_prepared, prepare
 from train.loop import CHECKPOINT_NAME, Budget, Trainer
@@ -109,4 +110,4 @@ def _prepared(medium: str, options: argparse.Namespace) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

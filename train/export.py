@@ -20,6 +20,7 @@ from codec.entropy import quantise_counts
 from codec.errors import CodecError
 from codec.files import writing
 from codec.model import Codec
+from codec.streams import process
 from train import recipes
 from train.data import Store
 from train.log import LOG_NAME, read
@@ -142,4 +143,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

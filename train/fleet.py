@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from codec.errors import CodecError
 from codec.files import writing
+from codec.streams import process
 from train import recipes
 from train.log import LOG_NAME, read
 from train.loop import ADVERSARY_SUFFIX, CHECKPOINT_NAME
@@ -277,4 +278,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

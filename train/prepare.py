@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from codec.errors import CodecError
+from codec.streams import process
 from train.data import prepare
 
 
@@ -37,4 +38,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

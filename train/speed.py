@@ -15,6 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from codec.errors import CodecError
+from codec.streams import process
 from train import recipes
 from train.data import Store
 from train.fleet import gpu_state
@@ -91,4 +92,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

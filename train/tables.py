@@ -20,6 +20,7 @@ from codec.cards import PRIOR, Tensors, identity
 from codec.errors import CodecError
 from codec.files import writing
 from codec.model import Codec
+from codec.streams import process
 from train.data import Store
 from train.priors import STEPS, TOKENS, fit_prior, index_grids
 
@@ -82,4 +83,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from codec.errors import CodecError
+from codec.streams import process
 from train.log import LOG_NAME, read
 
 HEIGHT, WIDTH = 10, 72
@@ -110,4 +111,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 
 from codec.errors import CodecError
+from codec.streams import process
 from eval.bench import timing
 from eval.bench.density import vp
 from eval.bench.libraries import bottlenecks
@@ -83,4 +84,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

@@ -30,6 +30,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from codec.streams import process
+
 ROOT = Path(__file__).parents[2]
 RATE = 16000
 SIZE = 1024
@@ -440,4 +442,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from codec.errors import CodecError
+from codec.streams import process
 
 try:
     from eval.experiments import bias, gmvq, vpvae
@@ -76,4 +77,4 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))
