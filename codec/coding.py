@@ -52,7 +52,7 @@ POSITIONS_PER_STRIP = {"cpu": 1 << 12, "cuda": 1 << 15}  # that nets work on at 
 FEWEST_STRIP_ROWS = 4
 RESAMPLE_SECONDS = 10  # whole seconds hold whole numbers of samples at every rate, so windows line up
 MAX_SAMPLES_AT_ONCE = 1 << 22  # of all channels, that resampling works on; fewer seconds where they are more
-CHANNELS_AT_ONCE = 8  # that the decoder's nets work on
+CHANNELS_AT_ONCE = 4  # that the decoder's nets work on
 UNCOMPRESSED = ("wav", "aiff", "aif", "bmp", "tif", "tiff")
 
 
@@ -345,11 +345,14 @@ def _at_rate(blocks: Iterable[Samples], rate: int, target: int, channels: int = 
     densest = max(rate, target)
     seconds = min(max(MAX_SAMPLES_AT_ONCE // (densest * channels), 1), RESAMPLE_SECONDS)
     few = max(MAX_SAMPLES_AT_ONCE // (densest * (seconds + 2)), 1)  # channels; the context is a second on either side
+    rows = max(MAX_SAMPLES_AT_ONCE // channels, 1)
     for window, left, core in windows(blocks, seconds * rate, rate):
-        first = left // rate * target  # whole seconds
-        last = first + -(-core * target // rate)
-        parts = [resample(window[:, at : at + few], rate, target)[first:last] for at in range(0, window.shape[1], few)]
-        yield parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
+        first, length = left // rate * target, -(-core * target // rate)  # the context is whole seconds
+        block = np.empty((length, window.shape[1]), np.float32)
+        for at in range(0, window.shape[1], few):
+            block[:, at : at + few] = resample(window[:, at : at + few], rate, target)[first : first + length]
+        for at in range(0, length, rows):
+            yield block[at : at + rows]
 
 
 class _Counter:

@@ -105,7 +105,7 @@ def spooling() -> Iterator[BinaryIO]:
 def piping(name: str) -> Iterator[BinaryIO | Pipe]:
     """Opens a file for reading; a pipe, and stdin whatever it is, as it comes. Raises MediaError if stdin is closed."""
     if name == STDIO and 0 in streams.closed:
-        raise MediaError("stdin is closed; name a file")
+        raise MediaError("closed; name a file")
     with nullcontext(sys.stdin.buffer) if name == STDIO else Path(name).open("rb") as file:
         yield Pipe(cast(BinaryIO, file)) if name == STDIO or not file.seekable() else cast(BinaryIO, file)
 
