@@ -16,6 +16,7 @@ from app.store import Settings
 from codec import __version__
 from codec.errors import CodecError
 from codec.streams import process
+from codec.terminal import filled_path
 
 log = logging.getLogger("app")
 
@@ -143,7 +144,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: this machine only")
     parser.add_argument("--port", type=int, default=7860, help="default 7860")
     parser.add_argument("--share", action="store_true", help="also a public link, through Gradio's servers")
-    parser.add_argument("--models", type=Path, metavar="DIR", help="model cards to use instead of the shipped ones")
+    parser.add_argument(
+        "--models", type=filled_path, metavar="DIR", help="model cards to use instead of the shipped ones"
+    )
     parser.add_argument("--max-seconds", type=_positive(float), metavar="S", help="longest recording; default 60")
     parser.add_argument("--max-megapixels", type=_positive(float), metavar="M", help="largest picture; default 8")
     parser.add_argument("--queue", type=_positive(int), metavar="N", help="jobs that may wait; default 64")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 from codec import __version__, cards
 from codec.bitstream import MAGIC, Reader, Summary, scan
 from codec.errors import MediaError
-from codec.files import STDIO, Pipe, piping, room_for, spooling, writing
+from codec.files import STDIO, Pipe, files_below, is_hidden, piping, room_for, spooling, writing
 from codec.limits import Limits
 from codec.media import (
     AUDIO_SUFFIXES,
@@ -35,7 +35,7 @@ from codec.media import (
     detect,
 )
 from codec.salvage import MAX_FILE_BYTES, Salvage
-from codec.terminal import UsageError, each, notices, print_line, progress, run
+from codec.terminal import UsageError, each, filled, notices, print_line, progress, run
 
 if TYPE_CHECKING:
     from codec.coding import Model
@@ -322,7 +322,7 @@ def _suffix(target: str, medium: str, chosen: bool) -> tuple[str, str]:
 def info_main(arguments: list[str] | None = None) -> int:
     """`python -m codec.info`; returns the exit code."""
     parser = _parser("info", "Describes .bin files from their bytes alone; no model is loaded.")
-    parser.add_argument("files", nargs="+", metavar="FILE", help=".bin file, or - for stdin")
+    parser.add_argument("files", nargs="+", metavar="FILE", type=filled, help=".bin file, or - for stdin")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     return run(parser, arguments, _info)
 
@@ -424,8 +424,8 @@ def _parser(command: str, description: str) -> argparse.ArgumentParser:
 
 
 def _add_paths(parser: argparse.ArgumentParser, kinds: str) -> None:
-    parser.add_argument("input", metavar="IN", help=kinds)
-    parser.add_argument("output", metavar="OUT", nargs="?", help="file, folder, or - for stdout")
+    parser.add_argument("input", metavar="IN", type=filled, help=kinds)
+    parser.add_argument("output", metavar="OUT", nargs="?", type=filled, help="file, folder, or - for stdout")
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -443,7 +443,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 def _jobs(options: argparse.Namespace, unpack: bool = False) -> list[tuple[str, Any]]:
     """Input and output names: one pair, or a folder mirrored, without its hidden files.
 
-    Where `unpack` is set, an output may be None, to only verify.
+    Where `unpack` is set, an output may be None, to only verify. A folder inside that cannot be read is in the place of
+    its files, with the reason for an output.
     """
     if options.output is None and not (unpack and options.test):
         raise UsageError("the argument OUT is missing")
@@ -456,12 +457,17 @@ def _jobs(options: argparse.Namespace, unpack: bool = False) -> list[tuple[str, 
         return [(options.input, out)]
     if out is not None and (out == STDIO or Path(out).is_file()):
         raise UsageError("IN is a folder, so OUT must be a folder")
-    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    names = [name for name in names if unpack == (name.suffix == ".bin") and "/." not in f"/{name.as_posix()}"]
-    if not names:
+    failed: list[OSError] = []
+    found = [path for path in files_below(folder, failed.append) if not is_hidden(path, folder)]
+    names = [path.relative_to(folder) for path in found if unpack == (path.suffix == ".bin")]
+    unread = [error for error in failed if not is_hidden(Path(error.filename), folder)]
+    if not names and len(unread) == 1:
+        raise unread[0]
+    if not names and not unread:
         raise MediaError(f"{folder}: nothing to do in this folder")
     renamed = [name.with_suffix("") if unpack else name.with_name(f"{name.name}.bin") for name in names]
-    return [(str(folder / name), out and str(Path(out, new))) for name, new in zip(names, renamed, strict=True)]
+    jobs = [(str(folder / name), out and str(Path(out, new))) for name, new in zip(names, renamed, strict=True)]
+    return jobs + [(error.filename, error) for error in unread]
 
 
 def _rate(medium: str, total_bytes: int, units: float) -> str:

@@ -9,7 +9,7 @@ import shutil
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -21,15 +21,48 @@ STDIO = "-"  # the name of stdin and stdout
 SPARE_BYTES = 64 << 20  # of a disk that no output takes
 
 
+def files_below(folder: Path, failed: Callable[[OSError], None] | None = None) -> list[Path]:
+    """Every file below a folder, sorted by its path. Links to files are followed, those to folders are not.
+
+    Args:
+        failed: Is told of each folder that cannot be read, and the walk goes on; by default it ends there.
+
+    Raises:
+        OSError: A folder cannot be read, which the error names.
+    """
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    found = []
+    for root, _, names in os.walk(folder, onerror=failed or stop):
+        found += [path for path in (Path(root, name) for name in names) if _may_be_read(path)]
+    return sorted(found)
+
+
+def _may_be_read(path: Path) -> bool:
+    """Whether this is a file, or something that reading will say a word about; a pipe or a lost link is neither."""
+    try:
+        return path.is_file()
+    except OSError:
+        return True
+
+
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Whether a path has a name below a folder that begins with a dot."""
+    return "/." in f"/{path.relative_to(folder).as_posix()}"
+
+
 def walk(sources: list[Path]) -> Iterator[tuple[str, bytes]]:
     """Every file below folders and inside tars, sorted by name within each, as (name, content).
 
     Raises:
         MediaError: A source does not exist, or a tar is damaged.
+        OSError: A folder or file cannot be read.
     """
     for source in sources:
         if source.is_dir():
-            for path in sorted(p for p in source.rglob("*") if p.is_file()):
+            for path in files_below(source):
                 yield str(path), path.read_bytes()
         elif source.suffix == ".tar" and source.is_file():
             yield from _walk_tar(source)

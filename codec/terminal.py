@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from codec.errors import CodecError
@@ -21,6 +22,18 @@ log = logging.getLogger("codec")
 
 class UsageError(Exception):
     """Arguments that contradict each other: exit code 2."""
+
+
+def filled(text: str) -> str:
+    """The name of a file, as an argparse type: an empty one is a variable that is not set, and never this folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; is a variable not set?")
+    return text
+
+
+def filled_path(text: str) -> Path:
+    """A path, as an argparse type."""
+    return Path(filled(text))
 
 
 def run(
@@ -96,6 +109,8 @@ def _on_terminate(handler: Any) -> Any:
 def each(jobs: Sequence[tuple[str, Any]], work: Callable[[str, Any], None]) -> None:
     """Does every job, (input, output). Of several, those that fail are named, and the others are still done.
 
+    An output that is an error says why its input cannot be done.
+
     Raises:
         CodecError, OSError: The only job failed; or, once all is done, some of several did.
     """
@@ -103,6 +118,8 @@ def each(jobs: Sequence[tuple[str, Any]], work: Callable[[str, Any], None]) -> N
     for source, target in jobs:
         try:
             with _naming(source):
+                if isinstance(target, OSError):
+                    raise target
                 work(source, target)
         except (CodecError, OSError) as error:
             if len(jobs) == 1 or isinstance(error, BrokenPipeError):

@@ -35,7 +35,7 @@ from codec import cards
 from codec.errors import CodecError, MediaError
 from codec.files import writing
 from codec.streams import process
-from codec.terminal import UsageError, run
+from codec.terminal import UsageError, filled, filled_path, run
 
 try:
     import pyarrow as pa
@@ -285,13 +285,17 @@ def _start_ray(workers: int, address: str | None) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval.bulk", description=__doc__)
     parser.add_argument("model", metavar="MODEL", help="a shipped model, or the path of a card")
-    parser.add_argument("--data", nargs="+", required=True, metavar="PATH|NAME", help="as for python -m eval")
-    parser.add_argument("--root", type=Path, metavar="DIR", help="where named sets lie")
+    parser.add_argument(
+        "--data", nargs="+", required=True, type=filled, metavar="PATH|NAME", help="as for python -m eval"
+    )
+    parser.add_argument("--root", type=filled_path, metavar="DIR", help="where named sets lie")
     parser.add_argument("-k", "--codebook-size", type=int, default=1024, metavar="K")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="seen by all workers under this path")
+    parser.add_argument(
+        "--out", type=filled_path, required=True, metavar="DIR", help="seen by all workers under this path"
+    )
     parser.add_argument("--format", choices=("parquet", "bin"), default="parquet", help="what the indices are kept in")
     parser.add_argument("--score", action="store_true", help="decode, and add metrics to the rows")
-    parser.add_argument("--lpips-backbone", type=Path, action="append", default=[], metavar="FILE")
+    parser.add_argument("--lpips-backbone", type=filled_path, action="append", default=[], metavar="FILE")
     parser.add_argument("--shard", type=int, default=SHARD, metavar="N", help=f"items a Parquet file; default {SHARD}")
     parser.add_argument("--first", type=int, metavar="N", help="only the first N items of each set")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="0: without Ray")

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from codec.cards import QUALITY_SIZE, Card, list_cards
 from codec.streams import process
-from codec.terminal import run
+from codec.terminal import filled_path, run
 
 COLUMNS: dict[str, tuple[str, dict[str, int]]] = {  # unit of the rate; metrics and their decimals
     "speech": ("kbit/s", {"STOI": 3, "PESQ": 2}),
@@ -65,7 +64,7 @@ def _trained(card: Card) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval.report", description=__doc__)
-    parser.add_argument("run", nargs="?", type=Path, metavar="DIR", help="what python -m eval --out DIR left")
+    parser.add_argument("run", nargs="?", type=filled_path, metavar="DIR", help="what python -m eval --out DIR left")
     parser.add_argument("--anchor", metavar="NAME", help="of BD-rates; default: the first baseline of a medium")
     return run(parser, arguments, _command)
 
