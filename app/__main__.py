@@ -16,7 +16,7 @@ from app.store import Settings
 from codec import __version__
 from codec.errors import CodecError
 from codec.streams import process
-from codec.terminal import filled_path
+from codec.terminal import filled_path, stoppable
 
 log = logging.getLogger("app")
 
@@ -43,8 +43,11 @@ def main(arguments: list[str] | None = None) -> int:
         "GRADIO_ANALYTICS_ENABLED": "False",
     }
     try:
-        _check_port(options.host, options.port)
-        return _serve(options, settings, root)
+        with stoppable():
+            _check_port(options.host, options.port)
+            return _serve(options, settings, root)
+    except KeyboardInterrupt:  # before the page was there
+        return 130
     except ModuleNotFoundError as error:
         print(f"error: {error.name} is not installed; pip install 'codec[app]'", file=sys.stderr)
         return 1
@@ -90,9 +93,11 @@ def _serve(options: argparse.Namespace, settings: Settings, root: Path) -> int:
     if page.share_url:
         print(f"and for the next days on {page.share_url}", flush=True)
     workshop.warm()
+    end = workshop.shelf.keep_tidy()
     try:
         page.block_thread()
     finally:
+        end()
         page.close(verbose=False)
     return 0
 

@@ -148,6 +148,11 @@ class Workshop:
         stem = f"{Path(source.name).stem}-{name}-{size}"
         return self.decoded(data, stem, encode_s, source)
 
+    def usual_size(self, name: str) -> int:
+        """The codebook size of a model where none is asked for. Raises ModelError where there is no such model."""
+        sizes = self.models.card(name).num_codes
+        return 1024 if 1024 in sizes else min(sizes)
+
     def decode(self, path: str | Path | None) -> tuple[Version, Summary]:
         """Decodes a .bin.
 
@@ -289,6 +294,17 @@ class Workshop:
                 self._perceptual = perceptual.load(self.settings.lpips_backbone)
             return self._perceptual
 
+    def _check_classics(self, source: Source, names: Sequence[str]) -> None:
+        """Raises MediaError unless these are classic codecs that work here, for this medium, each named once."""
+        known = [baseline.name for baseline in self.classics(source.medium)]
+        for name in names:
+            if name not in known:
+                raise MediaError(
+                    f"no classic codec {str(name)[:40]!r} for {source.medium} here; there are {', '.join(known)}"
+                )
+        if len(set(names)) < len(names):
+            raise MediaError("name each classic codec once")
+
     def compare(
         self,
         source: Source,
@@ -307,6 +323,7 @@ class Workshop:
         Raises:
             MediaError: Nothing, or too much, is chosen.
         """
+        self._check_classics(source, classics)
         pairs = [(name, size) for name in models for size in sorted(sizes) if size in self.models.card(name).num_codes]
         total = len(pairs) + len(classics) * (len(pairs) if match_all else 1)
         if not pairs:
@@ -326,8 +343,16 @@ class Workshop:
         return versions
 
     def sweep(self, source: Source, classics: Sequence[str] = (), report: Report = lambda *_: None) -> list[Version]:
-        """Every model of the medium at every size it offers, and classic codecs over the same range of bytes."""
+        """Every model of the medium at every size it offers, and classic codecs over the same range of bytes.
+
+        Raises:
+            MediaError: A classic codec is not known, or more than `MAX_VERSIONS` of theirs are asked for.
+        """
+        self._check_classics(source, classics)
         pairs = [(card.name, size) for card in self.models.of(source.medium) for size in card.num_codes]
+        total = len(classics) * len(self.models.card(pairs[0][0]).num_codes)
+        if total > MAX_VERSIONS:
+            raise MediaError(f"that makes {total} versions of classic codecs; choose at most {MAX_VERSIONS}")
         versions: list[Version] = []
         for count, (name, size) in enumerate(pairs):
             report(count / (len(pairs) + len(classics)), f"{name} with {size:,} codes: encode, decode, measure")

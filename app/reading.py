@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.store import Settings, Shelf
-from codec.bitstream import MAGIC
+from codec.bitstream import MAGIC, MAX_CHANNELS
 from codec.errors import MediaError
 from codec.limits import SAMPLES_PER_SECOND
 from codec.media import (
@@ -121,6 +121,8 @@ class Reading:
 
     def _open_recording(self, name: str, data: bytes, notices: list[str]) -> Source:
         reader = AudioReader(io.BytesIO(data))
+        if reader.channels > MAX_CHANNELS:  # a block of theirs alone may not fit into memory
+            raise MediaError(f"{reader.channels} channels; the format has {MAX_CHANNELS}: mix them first")
         blocks, total = [], 0
         for block in reader.blocks():
             total += len(block)

@@ -45,9 +45,8 @@ def run(
     # Two threads that spin while they wait were a sixth faster on an idle machine, and half as fast beside a busy loop.
     # OpenMP reads this when torch is first imported, later than here.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    previous_terminate = _on_terminate(_interrupt)
     try:
-        with notices(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING):
+        with stoppable(), notices(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING):
             command(options)
         flush()
     except UsageError as error:
@@ -66,9 +65,17 @@ def run(
         return fail("not enough memory; scale the input down", 1)
     except KeyboardInterrupt:
         return fail("interrupted; no unfinished file is left", 130)
-    finally:
-        _on_terminate(previous_terminate)
     return 0
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Lets SIGTERM clean up like Ctrl-C: as a KeyboardInterrupt in the main thread."""
+    previous = _on_terminate(_interrupt)
+    try:
+        yield
+    finally:
+        _on_terminate(previous)
 
 
 @contextmanager
@@ -99,7 +106,7 @@ def _interrupt(*_: Any) -> NoReturn:
 
 
 def _on_terminate(handler: Any) -> Any:
-    """Lets SIGTERM clean up like Ctrl-C; only the main thread may set handlers."""
+    """Sets the handler of SIGTERM, which only the main thread may; returns the one before."""
     try:
         return signal.signal(signal.SIGTERM, handler)
     except ValueError:

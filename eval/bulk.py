@@ -45,7 +45,7 @@ try:
     from eval.lpips_metric import Source, sources
     from eval.metrics import METRICS, Metric, measure
     from eval.run import flat_name
-    from eval.systems import ModelSystem, load_models
+    from eval.systems import ModelSystem, Signal, load_models
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval,cluster]'")
 
@@ -146,22 +146,32 @@ class ShardWorker:
             if medium != self._system.medium:
                 raise MediaError(f"{medium}, which {name} does not code")
         except (CodecError, OSError) as error:
-            return row | {"skipped": " ".join(str(error).split())}
-        data = self._system.compress(signal)
+            return row | {"skipped": _line(error)}
+        try:
+            data, found = self._coded(medium, signal)
+        except OSError:  # a full disk is no fault of this item
+            raise
+        except Exception as error:  # whatever it is, it does not end a night's work
+            return row | {"skipped": _line(error)}
         if self._job.keep == "bin":
             target = self._job.out / "files" / flat_name(set_name) / f"{flat_name(item.name)}.bin"
             with writing(str(target), force=True) as file:
                 file.write(data)
-        else:
+        return row | found
+
+    def _coded(self, medium: str, signal: Signal) -> tuple[bytes, Record]:
+        """An item's file, and what its row says of it."""
+        data = self._system.compress(signal)
+        found = {"signal": list(signal.shape), "bytes": len(data), "payload_bytes": self._system.payload(data)}
+        if self._job.keep == "parquet":
             indices = self._system.indices(data)
             assert indices is not None
-            row |= {"indices": indices.ravel().tolist(), "shape": list(indices.shape)}
-        row |= {"signal": list(signal.shape), "bytes": len(data), "payload_bytes": self._system.payload(data)}
+            found |= {"indices": indices.ravel().tolist(), "shape": list(indices.shape)}
         if self._metrics:
             decoded = self._system.decompress(data, len(signal))
             pair = (signal[:, 0], decoded[:, 0]) if medium == "speech" else (signal, decoded)
-            row |= {name: measure(metric, *pair)[0] for name, metric in self._metrics.items()}
-        return row
+            found |= {name: measure(metric, *pair)[0] for name, metric in self._metrics.items()}
+        return data, found
 
     def _write(self, number: int, rows: list[Record]) -> None:
         fields = {
@@ -176,6 +186,12 @@ class ShardWorker:
         table = pa.Table.from_pylist(whole, schema=pa.schema(list(fields.items())))
         with writing(str(self._job.part(number)), force=True) as file:
             pq.write_table(table, file, compression="zstd")
+
+
+def _line(error: Exception) -> str:
+    """An error in one line; those that are not ours say what they are."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, CodecError | OSError) else f"{type(error).__name__}: {text}"
 
 
 def read_parts(out: Path) -> Iterator[Record]:
