@@ -1,4 +1,4 @@
-"""What programs send to the app that people cannot: nulls, wrong types, long lists; and what is left when all are gone."""
+"""What programs send to the app that people cannot: nulls, wrong types, long lists; and what is left in the end."""
 
 from __future__ import annotations
 
