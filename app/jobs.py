@@ -105,7 +105,7 @@ class Workshop:
         self.reading = Reading(settings, self.shelf)
         self._perceptual: dict[str, Callable[[Any, Any], float | None]] | None = None
         self._lock = threading.Lock()
-        self.limits = Limits(max_pixels=settings.max_pixels, max_seconds=math.ceil(settings.max_seconds))
+        self.limits = Limits(settings.max_pixels, math.ceil(settings.max_seconds), max_width=settings.max_width)
 
     def warm(self) -> threading.Thread:
         """Loads everything in the background."""

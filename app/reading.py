@@ -112,6 +112,11 @@ class Reading:
                 f"the picture has {width} × {height} = {width * height:,} pixels; at most "
                 f"{self._settings.max_pixels:,} are taken here: scale it down"
             )
+        if max(width, height) > self._settings.max_width:  # it may lie on its side
+            raise MediaError(
+                f"the picture has {width} × {height} pixels; at most {self._settings.max_width:,} a side are taken "
+                "here: cut it"
+            )
         pixels = load_image(io.BytesIO(data), self._settings.max_pixels)
         media = self.save_picture(pixels, "original")
         height, width = pixels.shape[:2]

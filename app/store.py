@@ -41,6 +41,7 @@ class Settings:
         models: A folder of model cards; None for those that came with the package.
         max_seconds: The longest recording.
         max_pixels: The largest picture.
+        max_width: The widest picture; the memory for it grows with its width alone.
         max_upload_bytes: The largest file.
         queue: How many jobs may wait.
         keep_s: How long the page's files are kept.
@@ -50,6 +51,7 @@ class Settings:
     models: Path | None = None
     max_seconds: float = 60
     max_pixels: int = 8_000_000
+    max_width: int = 1 << 14
     max_upload_bytes: int = 50 << 20
     queue: int = 64
     keep_s: int = 3600

@@ -548,6 +548,10 @@ def _parse_header(chunk: _Chunk, limits: Limits) -> Header:
             "raise --max-pixels if you trust the file",
             chunk.offset,
         )
+    if header.width > limits.max_width:
+        raise BitstreamError(
+            f"the picture is {header.width} pixels wide, over the limit of {limits.max_width}", chunk.offset
+        )
     return header
 
 

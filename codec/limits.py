@@ -33,11 +33,14 @@ class Limits:
         max_seconds: Duration of a recording. Also bounds its positions, at the token rate of its model, and its
             samples: all channels together have at most `SAMPLES_PER_SECOND` for each second that is allowed.
         max_bytes: Of the output; None for any number.
+        max_width: Of a picture. The nets hold a few of its rows at once, so that memory grows with their length: a
+            picture of this default takes 2.5 GiB, however few rows it has.
     """
 
     max_pixels: int = 1 << 26
     max_seconds: int = 24 * 3600
     max_bytes: int | None = None
+    max_width: int = 1 << 17
 
 
 DEFAULT_LIMITS = Limits()

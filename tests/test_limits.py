@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import tones
+from conftest import picture, tones
+from PIL import Image
 
 import codec
 from app.__main__ import DEMO_MODE
@@ -141,6 +143,20 @@ def test_no_canvas_is_made_for_a_header_alone(suffix: str, image_model: Model, m
     assert not made
 
 
+def test_the_app_takes_no_picture_of_one_endless_row(model_folder: Path, tmp_path: Path) -> None:
+    """What the nets hold grows with a picture's width: 521 bytes of 131072 x 15 pixels took 0.7 GiB."""
+    workshop = Workshop(replace(DEMO_MODE, models=model_folder), tmp_path / "app")
+    image_model = workshop.models.get("image-fsp")
+    for width, message in ((16_385, "16385 pixels wide, over the limit of 16384"), (16_384, "do not fit 0 positions")):
+        (tmp_path / "a.bin").write_bytes(empty_picture(image_model, 15, width))
+        with pytest.raises(BitstreamError, match=message):
+            workshop.decode(tmp_path / "a.bin")
+    for size in ((16_385, 2), (2, 16_385)):
+        (tmp_path / "a.png").write_bytes(picture(Image.new("RGB", size)))
+        with pytest.raises(MediaError, match="at most 16,384 a side"):
+            workshop.open(tmp_path / "a.png")
+
+
 def test_codebooks_that_the_model_does_not_have_are_refused(image_model: Model) -> None:
     codes = image_model.codec.bottleneck.num_codes(SIZE)
     file = io.BytesIO()
@@ -255,8 +271,6 @@ def test_many_channels_at_high_rates_come_in_smaller_blocks(
 def test_the_demo_refuses_the_bomb_at_once(
     model_folder: Path, speech_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
-
     workshop = Workshop(replace(DEMO_MODE, models=model_folder), tmp_path / "app")
     path = tmp_path / "bomb.bin"
     calls = counted(monkeypatch, "codec.bitstream.decode_data")
