@@ -15,6 +15,8 @@ from pathlib import Path
 from app.store import Settings
 from codec import __version__
 from codec.errors import CodecError
+from codec.streams import process
+from codec.terminal import filled_path, stoppable
 
 log = logging.getLogger("app")
 
@@ -41,8 +43,11 @@ def main(arguments: list[str] | None = None) -> int:
         "GRADIO_ANALYTICS_ENABLED": "False",
     }
     try:
-        _check_port(options.host, options.port)
-        return _serve(options, settings, root)
+        with stoppable():
+            _check_port(options.host, options.port)
+            return _serve(options, settings, root)
+    except KeyboardInterrupt:  # before the page was there
+        return 130
     except ModuleNotFoundError as error:
         print(f"error: {error.name} is not installed; pip install 'codec[app]'", file=sys.stderr)
         return 1
@@ -88,9 +93,11 @@ def _serve(options: argparse.Namespace, settings: Settings, root: Path) -> int:
     if page.share_url:
         print(f"and for the next days on {page.share_url}", flush=True)
     workshop.warm()
+    end = workshop.shelf.keep_tidy()
     try:
         page.block_thread()
     finally:
+        end()
         page.close(verbose=False)
     return 0
 
@@ -142,7 +149,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: this machine only")
     parser.add_argument("--port", type=int, default=7860, help="default 7860")
     parser.add_argument("--share", action="store_true", help="also a public link, through Gradio's servers")
-    parser.add_argument("--models", type=Path, metavar="DIR", help="model cards to use instead of the shipped ones")
+    parser.add_argument(
+        "--models", type=filled_path, metavar="DIR", help="model cards to use instead of the shipped ones"
+    )
     parser.add_argument("--max-seconds", type=_positive(float), metavar="S", help="longest recording; default 60")
     parser.add_argument("--max-megapixels", type=_positive(float), metavar="M", help="largest picture; default 8")
     parser.add_argument("--queue", type=_positive(int), metavar="N", help="jobs that may wait; default 64")
@@ -154,4 +163,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

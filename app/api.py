@@ -14,6 +14,7 @@ Inputs are gr.File components, not plain paths: Gradio then takes uploads only, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ import gradio as gr
 from app.jobs import Workshop, write_csv
 from app.page import JOBS, plainly
 from app.tokens import edit, tokens
+from codec.errors import MediaError
 
 PUBLIC = JOBS | {"api_visibility": "public"}
 
@@ -46,10 +48,12 @@ def build(workshop: Workshop) -> None:
                 for card in workshop.models.cards.values()
             ]
 
-        def compress(path: str, model: str, codebook_size: float) -> tuple[str, str, dict[str, Any]]:
-            """Compresses a recording or picture; an empty model takes the medium's best."""
+        def compress(path: str, model: str | None, codebook_size: float | None) -> tuple[str, str, dict[str, Any]]:
+            """Compresses a recording or picture; no model is the medium's best, no size its usual one."""
             source = workshop.open(path)
-            version = workshop.code(source, model or _best(workshop, source.medium), int(codebook_size))
+            name = model or _best(workshop, source.medium)
+            size = _whole(codebook_size, "codebook_size", workshop.usual_size(name))
+            version = workshop.code(source, name, size)
             return str(version.file), str(version.media), version.record()
 
         def decompress(path: str) -> tuple[str, dict[str, str]]:
@@ -62,18 +66,20 @@ def build(workshop: Workshop) -> None:
             return workshop.info(path)
 
         def compare(
-            path: str, models: list[str], sizes: list[int], classics: list[str]
+            path: str, models: list[str] | None, sizes: list[int] | None, classics: list[str] | None
         ) -> tuple[list[dict[str, Any]], list[str]]:
             """Every model at every size, then classic codecs at the bytes of the largest; the coded files."""
             source = workshop.open(path)
-            names = models or [_best(workshop, source.medium)]
-            wanted = [int(size) for size in sizes] or list(workshop.models.card(names[0]).num_codes)
-            versions = workshop.compare(source, names, wanted, classics or [])
+            names = _names(models, "models") or [_best(workshop, source.medium)]
+            wanted = [_whole(size, "codebook_sizes") for size in _list(sizes, "codebook_sizes")]
+            wanted = wanted or list(workshop.models.card(names[0]).num_codes)
+            versions = workshop.compare(source, names, wanted, _names(classics, "classics"))
             return [version.record() for version in versions], [str(version.file) for version in versions]
 
-        def sweep(path: str, classics: list[str]) -> tuple[list[dict[str, Any]], str]:
+        def sweep(path: str, classics: list[str] | None) -> tuple[list[dict[str, Any]], str]:
             """Every model of the medium at every size it offers; also as a table."""
-            records = [version.record() for version in workshop.sweep(workshop.open(path), classics or [])]
+            names = _names(classics, "classics")
+            records = [version.record() for version in workshop.sweep(workshop.open(path), names)]
             return records, str(write_csv(workshop.shelf.folder() / "sweep.csv", records))
 
         def look(path: str) -> dict[str, Any]:
@@ -82,10 +88,16 @@ def build(workshop: Workshop) -> None:
             grid = [inside.rows, inside.columns] if inside.header.medium == "image" else None
             return {"num_codes": inside.header.num_codes, "grid": grid, "indices": inside.indices.tolist()}
 
-        def change(path: str, change: str, share: float, token: float, seed: float) -> tuple[str, str]:
+        def change(
+            path: str, change: str, share: float | None, token: float | None, seed: float | None
+        ) -> tuple[str, str]:
             """Changes a share (0 to 1) of the tokens, anywhere: "random", "one token" or "shuffle"."""
+            part = min(max(_number(share, "share", 0.1), 0.0), 1.0)
+            which, start = _whole(token, "token", 0), _whole(seed, "seed", 0)
+            if start < 0:
+                raise MediaError(f"seed is {start}; want 0 or more")
             version = workshop.decode(path)[0]
-            changed, _ = edit(workshop, version, change, min(max(share, 0.0), 1.0), int(token), None, int(seed))
+            changed, _ = edit(workshop, version, change, part, which, None, start)
             return str(changed.file), str(changed.media)
 
         def words(label: str) -> gr.JSON:
@@ -104,6 +116,38 @@ def build(workshop: Workshop) -> None:
         numbers = [gr.Number(0.1, label="share"), gr.Number(0, label="token"), gr.Number(0, label="seed")]
         changed = [gr.File(label="bin"), gr.File(label="decoded")]
         endpoint("edit", change, [media(), gr.Textbox("random", label="change"), *numbers], changed)
+
+
+def _number(value: Any, name: str, default: float | None = None) -> float:
+    """What a program sent as a number; null takes the default. Raises MediaError."""
+    if value is None and default is not None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise MediaError(f"{name} is {str(value)[:40]!r}; want a number")
+    return value
+
+
+def _whole(value: Any, name: str, default: int | None = None) -> int:
+    """As `_number`, of whole numbers."""
+    number = _number(value, name, default)
+    if number != int(number):
+        raise MediaError(f"{name} is {number}; want a whole number")
+    return int(number)
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    """What a program sent as a list; null is an empty one. Raises MediaError."""
+    if value is not None and not isinstance(value, list):
+        raise MediaError(f"{name} is {str(value)[:40]!r}; want a list")
+    return value or []
+
+
+def _names(value: Any, name: str) -> list[str]:
+    """As `_list`, of names."""
+    for one in _list(value, name):
+        if not isinstance(one, str):
+            raise MediaError(f"{name} holds {str(one)[:40]!r}; want names")
+    return list(value or [])
 
 
 def _best(workshop: Workshop, medium: str) -> str:

@@ -24,11 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app import perceptual
-from app.reading import HIGHEST_RATE, SPEECH_RATE, Reading, Source, at_speech_rate, heard
+from app.reading import SPEECH_RATE, Reading, Source, at_speech_rate, heard
 from app.store import Models, Settings, Shelf, wake
-from codec.bitstream import Limits, Reader, Summary, scan
+from codec.bitstream import Reader, Summary, scan
 from codec.commands import describe
 from codec.errors import BitstreamError, CodecError, MediaError
+from codec.limits import Limits
 from eval.baselines import BASELINES, Baseline, find, match_bytes
 from eval.trained import lpips_weight
 
@@ -113,7 +114,7 @@ class Workshop:
         self.reading = Reading(settings, self.shelf)
         self._perceptual: dict[str, Callable[[Any, Any], float | None]] | None = None
         self._lock = threading.Lock()
-        self.limits = Limits(max_pixels=settings.max_pixels, max_seconds=math.ceil(settings.max_seconds))
+        self.limits = Limits(settings.max_pixels, math.ceil(settings.max_seconds), max_width=settings.max_width)
 
     def warm(self) -> threading.Thread:
         """Loads everything in the background."""
@@ -155,6 +156,11 @@ class Workshop:
             encode_s = time.perf_counter() - start
         stem = f"{Path(source.name).stem}-{name}-{size}"
         return self.decoded(data, stem, encode_s, source)
+
+    def usual_size(self, name: str) -> int:
+        """The codebook size of a model where none is asked for. Raises ModelError where there is no such model."""
+        sizes = self.models.card(name).num_codes
+        return 1024 if 1024 in sizes else min(sizes)
 
     def decode(self, path: str | Path | None) -> tuple[Version, Summary]:
         """Decodes a .bin.
@@ -248,11 +254,9 @@ class Workshop:
             decode_s, units, raw = time.perf_counter() - start, header.height * header.width, pixels.size
             media, samples = self.reading.save_picture(pixels, stem), pixels
         else:
-            count = scan(io.BytesIO(data)).num_samples
-            if count == 0:
+            end = coding.expected(reader, model)
+            if end is not None and end.num_samples == 0:
                 raise BitstreamError("the file holds no samples: compress again")
-            if count * header.channels > self.settings.max_seconds * HIGHEST_RATE * 2:
-                raise MediaError(f"{header.channels} channels of {count:,} samples are too much for this page")
             blocks = list(coding.decompress_speech(reader, model))
             decode_s = time.perf_counter() - start
             units, raw = reader.num_samples / header.sample_rate, 2 * reader.num_samples * header.channels
@@ -302,6 +306,17 @@ class Workshop:
                 self._perceptual = perceptual.load(self.settings.lpips_backbone)
             return self._perceptual
 
+    def _check_classics(self, source: Source, names: Sequence[str]) -> None:
+        """Raises MediaError unless these are classic codecs that work here, for this medium, each named once."""
+        known = [baseline.name for baseline in self.classics(source.medium)]
+        for name in names:
+            if name not in known:
+                raise MediaError(
+                    f"no classic codec {str(name)[:40]!r} for {source.medium} here; there are {', '.join(known)}"
+                )
+        if len(set(names)) < len(names):
+            raise MediaError("name each classic codec once")
+
     def compare(
         self,
         source: Source,
@@ -320,6 +335,7 @@ class Workshop:
         Raises:
             MediaError: Nothing, or too much, is chosen.
         """
+        self._check_classics(source, classics)
         pairs = [(name, size) for name in models for size in sorted(sizes) if size in self.models.card(name).num_codes]
         total = len(pairs) + len(classics) * (len(pairs) if match_all else 1)
         if not pairs:
@@ -339,8 +355,16 @@ class Workshop:
         return versions
 
     def sweep(self, source: Source, classics: Sequence[str] = (), report: Report = lambda *_: None) -> list[Version]:
-        """Every model of the medium at every size it offers, and classic codecs over the same range of bytes."""
+        """Every model of the medium at every size it offers, and classic codecs over the same range of bytes.
+
+        Raises:
+            MediaError: A classic codec is not known, or more than `MAX_VERSIONS` of theirs are asked for.
+        """
+        self._check_classics(source, classics)
         pairs = [(card.name, size) for card in self.models.of(source.medium) for size in card.num_codes]
+        total = len(classics) * len(self.models.card(pairs[0][0]).num_codes)
+        if total > MAX_VERSIONS:
+            raise MediaError(f"that makes {total} versions of classic codecs; choose at most {MAX_VERSIONS}")
         versions: list[Version] = []
         for count, (name, size) in enumerate(pairs):
             report(count / (len(pairs) + len(classics)), f"{name} with {size:,} codes: encode, decode, measure")

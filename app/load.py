@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from app.source import examples
+from codec.streams import process
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -96,4 +97,4 @@ def memory_mib(pid: int | None) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.store import Settings, Shelf
-from codec.bitstream import MAGIC
+from codec.bitstream import MAGIC, MAX_CHANNELS
 from codec.errors import MediaError
+from codec.limits import SAMPLES_PER_SECOND
 from codec.media import (
     IMAGE_FORMATS,
     AudioReader,
@@ -29,7 +30,6 @@ from codec.media import (
     save_image,
 )
 
-HIGHEST_RATE = 192_000  # Hz, times two channels: what bounds memory for --max-seconds
 MAX_STEM_BYTES = 150  # of the 255 that a file name may have
 SPEECH_RATE = 16_000  # Hz, that of models and metrics
 
@@ -112,6 +112,11 @@ class Reading:
                 f"the picture has {width} × {height} = {width * height:,} pixels; at most "
                 f"{self._settings.max_pixels:,} are taken here: scale it down"
             )
+        if max(width, height) > self._settings.max_width:  # it may lie on its side
+            raise MediaError(
+                f"the picture has {width} × {height} pixels; at most {self._settings.max_width:,} a side are taken "
+                "here: cut it"
+            )
         pixels = load_image(io.BytesIO(data), self._settings.max_pixels)
         media = self.save_picture(pixels, "original")
         height, width = pixels.shape[:2]
@@ -121,6 +126,8 @@ class Reading:
 
     def _open_recording(self, name: str, data: bytes, notices: list[str]) -> Source:
         reader = AudioReader(io.BytesIO(data))
+        if reader.channels > MAX_CHANNELS:  # a block of theirs alone may not fit into memory
+            raise MediaError(f"{reader.channels} channels; the format has {MAX_CHANNELS}: mix them first")
         blocks, total = [], 0
         for block in reader.blocks():
             total += len(block)
@@ -129,7 +136,7 @@ class Reading:
                     f"the recording is longer than {self._settings.max_seconds:g} s, the most that is taken here: "
                     "cut it, or use python -m codec.compress, which has no limit"
                 )
-            if total * reader.channels > self._settings.max_seconds * HIGHEST_RATE * 2:
+            if total * reader.channels > self._settings.max_seconds * SAMPLES_PER_SECOND:
                 raise MediaError(
                     f"{reader.channels} channels at {reader.sample_rate / 1000:g} kHz are too much for this page: "
                     "mix it to stereo"

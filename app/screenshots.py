@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from codec.streams import process
+from codec.terminal import filled_path
+
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
@@ -27,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns 0, or 1 where there is no browser."""
     parser = argparse.ArgumentParser(prog="python -m app.screenshots", description=__doc__)
     parser.add_argument("url")
-    parser.add_argument("--out", type=Path, default=Path("assets/pictures"))
+    parser.add_argument("--out", type=filled_path, default=Path("assets/pictures"))
     options = parser.parse_args(arguments)
     try:
         from playwright.sync_api import sync_playwright
@@ -144,4 +147,4 @@ def _save(page: Page, path: Path, tallest: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +41,7 @@ class Settings:
         models: A folder of model cards; None for those that came with the package.
         max_seconds: The longest recording.
         max_pixels: The largest picture.
+        max_width: The widest picture; the memory for it grows with its width alone.
         max_upload_bytes: The largest file.
         queue: How many jobs may wait.
         keep_s: How long the page's files are kept.
@@ -49,6 +51,7 @@ class Settings:
     models: Path | None = None
     max_seconds: float = 60
     max_pixels: int = 8_000_000
+    max_width: int = 1 << 14
     max_upload_bytes: int = 50 << 20
     queue: int = 64
     keep_s: int = 3600
@@ -103,7 +106,7 @@ class Models:
 
 
 class Shelf:
-    """Files that the page shows, in folders with unguessable names. Old ones go when new ones come."""
+    """Files that the page shows, in folders with unguessable names. Old ones go when new ones come, and in time."""
 
     def __init__(self, root: Path, keep_s: float) -> None:
         self.root = root
@@ -116,6 +119,20 @@ class Shelf:
         path = self.root / "shelf" / secrets.token_urlsafe(16)
         path.mkdir(parents=True)
         return path
+
+    def keep_tidy(self) -> Callable[[], None]:
+        """Tidies in the background, so that files go in time even when nobody calls; returns what ends it."""
+        over, every_s = threading.Event(), min(60, self._keep_s / 10)
+
+        def go_on() -> None:
+            while not over.wait(every_s):
+                try:
+                    self.tidy()
+                except OSError as error:
+                    log.error("files that are too old could not be deleted: %s", error)
+
+        threading.Thread(target=go_on, name="tidy", daemon=True).start()
+        return over.set
 
     def tidy(self) -> None:
         """Deletes what is too old, and the oldest while all together is too much."""

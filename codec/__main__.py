@@ -3,6 +3,7 @@
 import sys
 
 from codec import __version__
+from codec.streams import process
 
 TEXT = f"""codec {__version__}: speech and image compression with neural networks
 
@@ -23,4 +24,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

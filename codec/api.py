@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias, cast
 
 from codec import cards, coding
-from codec.bitstream import DEFAULT_LIMITS, Limits, Reader
+from codec.bitstream import Reader
 from codec.errors import MediaError
+from codec.limits import IN_MEMORY, Limits
 from codec.media import AudioWriter, ImageWriter, Picture, detect
 
 AnyModel: TypeAlias = coding.Model | str | Path
@@ -80,19 +81,19 @@ def compress(
 
 
 def decompress(
-    data: Source, model: AnyModel | None = None, limits: Limits = DEFAULT_LIMITS, suffix: str | None = None
+    data: Source, model: AnyModel | None = None, limits: Limits = IN_MEMORY, suffix: str | None = None
 ) -> bytes:
     """Decompresses a bitstream to the bytes of a .wav or .png file, or another format by its suffix.
 
     Args:
         data: What `compress` returned, or a file of it: its path or an open binary file.
         model: As for `compress`; by default the shipped one that the bitstream names.
-        limits: Refuse anything larger.
+        limits: Refuse anything larger; without any, an output above 1 GiB is.
         suffix: Of the format, say "flac" or ".jpg".
 
     Raises:
         BitstreamError: Damaged, or beyond the limits.
-        MediaError: A file that cannot be read, or a suffix that cannot be written.
+        MediaError: A file that cannot be read, a suffix that cannot be written, or an output that is too large.
         ModelError: The model that it names is not here, or is not `model`.
         TypeError: The data or the model are something else.
     """
@@ -103,16 +104,21 @@ def decompress(
         else:
             name = str(model.card.path) if isinstance(model, coding.Model) else _name_of(model)
             loaded = coding.load(cards.find(name, model_id=reader.header.model_id))
-        form = suffix.lstrip(".").lower() if suffix else None
         out = io.BytesIO()
+        form = (suffix or ("png" if reader.header.medium == "image" else "wav")).lstrip(".").lower()
+        coding.check_room(reader, loaded, form)
         if reader.header.medium == "image":
-            picture = ImageWriter(out, reader.header.height, reader.header.width, form or "png")
+            picture = None
             for strip in coding.image_strips(reader, loaded):
+                picture = picture or ImageWriter(out, reader.header.height, reader.header.width, form)
+                reader.budget.check_bytes(out.tell())
                 picture.write(strip)
-            picture.close()
+            if picture is not None:
+                picture.close()
         else:
-            writer = AudioWriter(out, reader.header.sample_rate, reader.header.channels, form or "wav")
+            writer = AudioWriter(out, reader.header.sample_rate, reader.header.channels, form)
             for block in coding.decompress_speech(reader, loaded):
+                reader.budget.check_bytes(out.tell() + 2 * block.size)
                 writer.write(block)
             writer.close()
     return out.getvalue()

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from codec.entropy import MAX_CODES, NO_TABLES, Tables, decode_indices, encode_indices, max_encoded_size
 from codec.entropy.mixing import columns_of
 from codec.errors import BitstreamError
+from codec.limits import DEFAULT_LIMITS, IN_MEMORY, MAX_RATE_HZ, MIN_RATE_HZ, Budget, Limits
 
 MAGIC = b"\x8dCDC\r\n\x1a\n"
 MAJOR = 1
@@ -36,13 +37,12 @@ MAX_CHUNK_INDICES = 1 << 20  # all streams and codebooks of a chunk: 8 MiB once 
 MAX_CHUNK_BYTES = 1 << 22  # the longest data chunk has 3 bytes per index and 6 more per stream
 MAX_CODEBOOKS = 64
 MAX_CHANNELS = 64
-MAX_SAMPLE_RATE = 1 << 20  # Hz
 MAX_SIDE = 1 << 17  # pixels
 MAX_VARINT = (1 << 64) - 1
 
 MODEL_ID_BYTES = 16
+MAX_FORESEEN_CHUNKS = 1 << 20  # that are stepped over to find the end: a day of speech has 7200
 PIECE_BYTES = 1 << 16  # a declared length is read in pieces of this size
-POSITIONS_PER_SECOND = 1000  # more than any speech model has; turns a limit in seconds into one on positions
 DAMAGED = "the file is damaged: copy it again"
 CUT_SHORT = "it was cut short: copy it again"
 
@@ -92,7 +92,7 @@ class Header:
             "num_codes": (1, MAX_CODES),
             "num_codebooks": (1, MAX_CODEBOOKS),
             "channels": (1, MAX_CHANNELS),
-            "sample_rate": (1, MAX_SAMPLE_RATE) if speech else (0, 0),
+            "sample_rate": (MIN_RATE_HZ, MAX_RATE_HZ) if speech else (0, 0),
             "height": sides,
             "width": sides,
         }
@@ -114,20 +114,6 @@ class Header:
         return min(MAX_CHUNK_POSITIONS, MAX_CHUNK_INDICES // (self.num_streams * self.num_codebooks))
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much a reader is willing to decode; each field is the command-line option of the same name.
-
-    Args:
-        max_pixels: height * width of a picture, and its number of positions.
-        max_seconds: Duration of a recording; also bounds its positions, at `POSITIONS_PER_SECOND`.
-    """
-
-    max_pixels: int = 1 << 26
-    max_seconds: int = 24 * 3600
-
-
-DEFAULT_LIMITS = Limits()
 _NO_LIMITS = Limits(max_pixels=MAX_VARINT, max_seconds=MAX_VARINT)
 
 
@@ -350,18 +336,21 @@ class Reader:
     Attributes:
         header: The header.
         version: Major and minor version of the format.
+        budget: What the limits leave to this file.
 
     Raises:
         BitstreamError: The file is not one of ours, is damaged, needs a newer version, or exceeds the limits.
     """
 
     def __init__(self, file: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._file = file
         self._source = Source(file)
-        self._limits = limits
         self._end: End | None = None
+        self._foreseen: End | None = None
         self._started = False
         self.version = _read_version(self._source)
         self.header = _parse_header(self._next_chunk(), limits)
+        self.budget = Budget(limits, self.header)
 
     gaps: Sequence[tuple[int, int]] = ()  # a sound file has none; see `codec.salvage`
 
@@ -384,6 +373,18 @@ class Reader:
     def finished(self) -> bool:
         """Whether the end chunk was read."""
         return self._end is not None
+
+    def foresee(self) -> End | None:
+        """What the end chunk declares, before anything is decoded; chunks that hold more are refused from then on.
+
+        Returns:
+            None where the file does not seek or is damaged: reading it in order will tell where.
+        """
+        if self._file.seekable():
+            here = self._file.tell()
+            self._foreseen = _find_end(self._file)
+            self._file.seek(here)
+        return self._foreseen
 
     def chunks(self, tables: Tables = NO_TABLES) -> Iterator[Indices]:
         """Decodes the data chunks in their order, and checks after the last that the file is complete and true.
@@ -430,7 +431,11 @@ class Reader:
         while (chunk := self._next_chunk()).kind == ord("D"):
             data = parse_data(chunk.payload, chunk.offset, self.header)
             num_positions += data.count
-            self._check_positions(num_positions, chunk.offset)
+            self.budget.spend_positions(data.count, chunk.offset)
+            if self._foreseen is not None and num_positions > self._foreseen.num_positions:
+                most = self._foreseen.num_positions
+                message = f"the file holds {num_positions} or more positions but should hold {most}; {DAMAGED}"
+                raise BitstreamError(message, chunk.offset)
             yield data
         if chunk.kind != ord("E"):
             _refuse_order(chunk, "a data or end chunk")
@@ -464,29 +469,34 @@ class Reader:
             if kind.isupper():
                 return _Chunk(kind[0], offset, Source(io.BytesIO(payload), start, "chunk", DAMAGED))
 
-    def _check_positions(self, num_positions: int, offset: int) -> None:
-        if self.header.medium == "image":
-            if num_positions > self._limits.max_pixels:
-                raise BitstreamError(
-                    f"more than {self._limits.max_pixels} positions: raise --max-pixels if you trust the file", offset
-                )
-        elif num_positions > self._limits.max_seconds * POSITIONS_PER_SECOND:
-            raise BitstreamError(
-                f"more positions than {self._limits.max_seconds} s hold: raise --max-seconds if you trust the file",
-                offset,
-            )
-
     def _check_samples(self, end: End) -> None:
         if self.header.medium == "image":
             if end.num_samples != 0:
                 raise BitstreamError(f"a picture declares {end.num_samples} audio samples; {DAMAGED}", end.offset)
-        elif end.num_samples > self._limits.max_seconds * self.header.sample_rate:
-            seconds = end.num_samples // self.header.sample_rate
-            raise BitstreamError(
-                f"the recording lasts {seconds} s, over the limit of {self._limits.max_seconds} s: "
-                "raise --max-seconds if you trust the file",
-                end.offset,
-            )
+        else:
+            self.budget.check_samples(end.num_samples, end.offset)
+
+
+def _find_end(file: BinaryIO) -> End | None:
+    """The end chunk of a file that stands before a chunk; from chunk to chunk, none of which is read but the last."""
+    try:
+        for _ in range(MAX_FORESEEN_CHUNKS):
+            start = file.tell()
+            head = Source(io.BytesIO(file.read(11)))
+            kind, length = head.take(1, "a type"), head.varint("a length")
+            file.seek(start + head.offset)
+            if kind != b"E":
+                file.seek(length + 4, io.SEEK_CUR)
+            elif length > MAX_CHUNK_BYTES:
+                return None
+            else:
+                payload, checksum = file.read(length), file.read(4)
+                if zlib.crc32(kind + _varint(length) + payload) != int.from_bytes(checksum, "big"):
+                    return None
+                return parse_end(Source(io.BytesIO(payload), start, "chunk"), start)
+    except (BitstreamError, OverflowError, OSError, ValueError):  # what cannot be sought is no length of a chunk
+        return None
+    return None
 
 
 def _read_version(source: Source) -> tuple[int, int]:
@@ -537,6 +547,10 @@ def _parse_header(chunk: _Chunk, limits: Limits) -> Header:
             f"the picture is {header.width} x {header.height} pixels, over the limit of {limits.max_pixels}: "
             "raise --max-pixels if you trust the file",
             chunk.offset,
+        )
+    if header.width > limits.max_width:
+        raise BitstreamError(
+            f"the picture is {header.width} pixels wide, over the limit of {limits.max_width}", chunk.offset
         )
     return header
 
@@ -614,22 +628,32 @@ def pack(header: Header, indices: Indices, num_samples: int = 0, tables: Tables 
     return file.getvalue()
 
 
-def unpack(data: bytes, tables: Tables = NO_TABLES, limits: Limits = DEFAULT_LIMITS) -> tuple[Header, Indices, int]:
+def unpack(data: bytes, tables: Tables = NO_TABLES, limits: Limits = IN_MEMORY) -> tuple[Header, Indices, int]:
     """Reads a whole file in memory.
 
     Args:
         data: The file.
         tables: The model's coder tables.
-        limits: Refuse anything larger.
+        limits: Refuse anything larger, and indices of more than `max_bytes`.
 
     Returns:
         The header, the indices (A, G, N) int64 of all chunks together, and the number of samples per channel.
 
     Raises:
         BitstreamError: As for `Reader`.
+        MediaError: There are too many indices to hold them in memory.
     """
-    reader = Reader(io.BytesIO(data), limits)
+    return unpack_all(Reader(io.BytesIO(data), limits), tables)
+
+
+def unpack_all(reader: Reader, tables: Tables = NO_TABLES) -> tuple[Header, Indices, int]:
+    """What `unpack` gives, of a reader whose chunks are still to be read."""
     header = reader.header
-    nothing = np.empty((header.num_streams, header.num_codebooks, 0), np.int64)
-    indices = np.concatenate([nothing, *reader.chunks(tables)], axis=2)
-    return header, indices, reader.num_samples
+    reader.foresee()
+    parts: list[Indices] = [np.empty((header.num_streams, header.num_codebooks, 0), np.int64)]
+    taken = 0
+    for indices in reader.chunks(tables):
+        taken += indices.nbytes
+        reader.budget.check_bytes(taken)
+        parts.append(indices)
+    return header, np.concatenate(parts, axis=2), reader.num_samples

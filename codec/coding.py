@@ -29,12 +29,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.bitstream import DEFAULT_LIMITS, Header, Indices, Limits, Reader, Writer, scan, unpack
+from codec.bitstream import End, Header, Indices, Reader, Writer, unpack_all
 from codec.cards import PRIOR, Card, Tensors
 from codec.entropy import NO_TABLES, Prior, Tables
 from codec.entropy.mixing import choose, columns_of
 from codec.errors import BitstreamError, CodecError, MediaError, ModelError
-from codec.media import AudioReader, Picture, Pixels, Samples, at_rate
+from codec.limits import IN_MEMORY, Limits
+from codec.media import MAX_RIFF_BYTES, AudioReader, Picture, Pixels, Samples, at_rate
 from codec.model import Codec, CodecConfig, Medium, build
 from codec.nets.speech import SAMPLE_RATE
 from codec.precision import exact_float32, exactly
@@ -52,7 +53,9 @@ EFFORT_UNIT = 16
 CHOICES = 16  # nearest codes that an effort looks at
 POSITIONS_PER_CHUNK = 1 << 15  # 2 megapixels
 POSITIONS_PER_STRIP = {"cpu": 1 << 12, "cuda": 1 << 15}  # that nets work on at once: near a cache, or filling a GPU
-FEWEST_STRIP_ROWS = 4
+FEWEST_STRIP_ROWS = 1  # of pictures so wide that memory is what counts
+CHANNELS_AT_ONCE = 4  # that the decoder's nets work on
+UNCOMPRESSED = ("wav", "aiff", "aif", "bmp", "tif", "tiff")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +164,7 @@ def compress_speech(
     writer = Writer(file, header, model.tables.get(codebook_size, NO_TABLES))
     counted = _Counter(blocks)
     stride = model.codec.stride
-    signal = at_rate(counted, sample_rate, SAMPLE_RATE)
+    signal = at_rate(counted, sample_rate, SAMPLE_RATE, channels)
     for window, left, core in windows(signal, FRAMES_PER_WINDOW * stride, model.codec.context * stride):
         x = torch.from_numpy(np.ascontiguousarray(window.T))[:, None].to(model.device)
         first = left // stride
@@ -177,24 +180,67 @@ def decompress_speech(reader: Reader | Salvage, model: Model) -> Iterator[Sample
     """Decodes a recording: (n, C) float32 blocks at the original rate, in constant memory; silence where it is lost.
 
     Raises:
-        BitstreamError: Damaged, or of a length that does not fit its indices.
+        BitstreamError: Damaged, of a length that does not fit its indices, or beyond the limits; before the first block
+            where the file seeks.
     """
     _need(model, "speech")
     _check_header(reader.header, model)
     header, codec = reader.header, model.codec
-    if isinstance(reader, Salvage) and not reader.length_known:
+    end = expected(reader, model)
+    if isinstance(reader, Salvage) and end is None:
         reader.num_samples = reader.num_positions * codec.stride * header.sample_rate // SAMPLE_RATE
     written = 0
-    for block in at_rate(_speech_at_model_rate(reader, model), SAMPLE_RATE, header.sample_rate):
+    signal = _speech_at_model_rate(reader, model)
+    for block in at_rate(signal, SAMPLE_RATE, header.sample_rate, header.channels):
         if reader.finished:  # the last blocks: the signal was padded to whole frames
             block = block[: max(reader.num_samples - written, 0)]
+        reader.budget.spend_samples(len(block))
         written += len(block)
         yield block
-    expected = codec.grid((-(-reader.num_samples * SAMPLE_RATE // header.sample_rate),))[0]
-    if isinstance(reader, Reader) and (reader.num_positions != expected or written != reader.num_samples):
-        raise BitstreamError(
-            f"{reader.num_samples} samples do not fit {reader.num_positions} positions; the file is damaged"
-        )
+    if isinstance(reader, Reader):
+        _check_length(reader.num_samples, reader.num_positions, reader, model)
+
+
+def expected(reader: Reader | Salvage, model: Model) -> End | None:
+    """What a recording's end chunk declares, where that can be known before anything is decoded.
+
+    From here on, the reader takes as many positions as the limits allow at the token rate of this model.
+
+    Raises:
+        BitstreamError: The positions do not fit the samples, or either is beyond the limits.
+    """
+    reader.budget.token_rate_hz = cast(float, model.codec.token_rate_hz)
+    reader.budget.spend_positions(0)  # those of a damaged file are all known by now
+    end = reader.foresee()
+    if end is not None:
+        reader.budget.check_samples(end.num_samples, end.offset)
+        _check_length(end.num_samples, end.num_positions, reader, model)
+    return end
+
+
+def check_room(reader: Reader | Salvage, model: Model, suffix: str) -> None:
+    """Refuses a media file of this suffix before anything is decoded, where its size is known and there is no room.
+
+    Raises:
+        BitstreamError: As `expected`.
+        MediaError: The format, or `Limits.max_bytes`, has no room.
+    """
+    header, num_bytes = reader.header, 0
+    if header.medium == "image":
+        num_bytes = 3 * header.height * header.width
+    elif (end := expected(reader, model)) is not None:
+        num_bytes = 2 * end.num_samples * header.channels
+        if num_bytes > MAX_RIFF_BYTES and suffix in ("wav", "aiff", "aif"):
+            raise MediaError("the recording is above the 4 GiB of this format; write a .flac")
+    if suffix in UNCOMPRESSED:
+        reader.budget.check_bytes(num_bytes)
+
+
+def _check_length(num_samples: int, num_positions: int, reader: Reader | Salvage, model: Model) -> None:
+    """Raises BitstreamError where a recording of so many samples has another number of positions."""
+    at_model_rate = -(-num_samples * SAMPLE_RATE // reader.header.sample_rate)
+    if num_positions != model.codec.grid((at_model_rate,))[0]:
+        raise BitstreamError(f"{num_samples} samples do not fit {num_positions} positions; the file is damaged")
 
 
 def _speech_at_model_rate(reader: Reader | Salvage, model: Model) -> Iterator[Samples]:
@@ -204,7 +250,8 @@ def _speech_at_model_rate(reader: Reader | Salvage, model: Model) -> Iterator[Sa
     for window, left, core in windows(chunks, FRAMES_PER_WINDOW, codec.context):
         indices = torch.from_numpy(np.ascontiguousarray(window.transpose(1, 2, 0))).to(model.device)
         with torch.inference_mode():
-            x = codec.decode(indices, (len(window) * codec.stride,), size)[:, 0]
+            parts = torch.split(indices, CHANNELS_AT_ONCE)
+            x = torch.cat([codec.decode(part, (len(window) * codec.stride,), size)[:, 0] for part in parts])
         block = np.ascontiguousarray(x[:, left * codec.stride : (left + core) * codec.stride].cpu().numpy().T)
         for start, stop in reader.gaps:
             block[max(start - first, 0) * codec.stride : max(stop - first, 0) * codec.stride] = 0
@@ -247,9 +294,10 @@ def _pixel_strips(strips: Iterable[Pixels], width: int, model: Model) -> Iterato
 
 def decompress_image(reader: Reader | Salvage, model: Model) -> Pixels:
     """Decodes a picture to (H, W, 3) uint8; grey where it is lost. Raises what `image_strips` does."""
-    pixels = np.empty((reader.header.height, reader.header.width, 3), np.uint8)
-    top = 0
+    pixels, top = np.empty((0, 0, 3), np.uint8), 0
     for strip in image_strips(reader, model):
+        if top == 0:  # from here on it is known that the file fits its header
+            pixels = np.empty((reader.header.height, reader.header.width, 3), np.uint8)
         pixels[top : top + len(strip)] = strip
         top += len(strip)
     return pixels
@@ -407,9 +455,13 @@ def _need(model: Model, medium: str) -> None:
         raise ModelError(f"{model.card.name} codes {model.card.medium}, not {medium}; choose a {medium} model")
 
 
-def read_indices(data: bytes, model: Model, limits: Limits = DEFAULT_LIMITS) -> tuple[Header, Indices, int]:
+def read_indices(data: bytes, model: Model, limits: Limits = IN_MEMORY) -> tuple[Header, Indices, int]:
     """What `unpack` gives of a file that this model wrote: its header, its indices, its samples."""
-    return unpack(data, tables_for(scan(io.BytesIO(data)).header, model), limits)
+    reader = Reader(io.BytesIO(data), limits)
+    if reader.header.medium == "speech":
+        _need(model, "speech")
+        expected(reader, model)
+    return unpack_all(reader, tables_for(reader.header, model))
 
 
 def tables_for(header: Header, model: Model) -> Tables:
@@ -420,10 +472,10 @@ def tables_for(header: Header, model: Model) -> Tables:
 
 def _check_header(header: Header, model: Model) -> None:
     """The header's identity was matched to the model's; its sizes must be the model's, too."""
-    offered = model.codec.bottleneck.codebook_sizes
-    if header.codebook_size not in offered or header.num_codes != model.codec.bottleneck.num_codes(
-        header.codebook_size
-    ):
-        raise BitstreamError(
-            f"codebook size {header.codebook_size} is not among the model's {list(offered)}; the file is damaged"
-        )
+    bottleneck, size = model.codec.bottleneck, header.codebook_size
+    if size not in bottleneck.codebook_sizes or header.num_codes != bottleneck.num_codes(size):
+        offered = list(bottleneck.codebook_sizes)
+        raise BitstreamError(f"codebook size {size} is not among the model's {offered}; the file is damaged")
+    if header.num_codebooks != bottleneck.num_codebooks:
+        count = bottleneck.num_codebooks
+        raise BitstreamError(f"{header.num_codebooks} codebooks, and the model has {count}; the file is damaged")

@@ -13,14 +13,16 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import inf, log2
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 
 from codec import __version__, cards
-from codec.bitstream import MAGIC, Limits, Reader, Summary, scan
+from codec.bitstream import MAGIC, Reader, Summary, scan
 from codec.errors import MediaError
-from codec.files import STDIO, Pipe, piping, spooling, writing
+from codec.files import STDIO, Pipe, files_below, is_hidden, piping, room_for, spooling, writing
+from codec.limits import Limits
 from codec.media import (
     AUDIO_SUFFIXES,
     IMAGE_SUFFIXES,
@@ -33,7 +35,7 @@ from codec.media import (
     streamed,
 )
 from codec.salvage import MAX_FILE_BYTES, Salvage
-from codec.terminal import UsageError, each, notices, print_line, progress, run
+from codec.terminal import UsageError, each, filled, notices, print_line, progress, run
 
 if TYPE_CHECKING:
     from codec.coding import Model
@@ -203,6 +205,8 @@ def _decompress_file(
     with piping(source) as pipe:
         if isinstance(pipe, Pipe):
             pipe.forget()
+        if target is not None:
+            limits = replace(limits, max_bytes=room_for(target))
         file = io.BytesIO(pipe.read(MAX_FILE_BYTES + 1)) if options.partial else cast(BinaryIO, pipe)
         reader: Reader | Salvage = Reader(file, limits)
         card = cards.find(options.model, model_id=reader.header.model_id)
@@ -257,11 +261,16 @@ def _decode(reader: Reader | Salvage, model: Model, out: BinaryIO | None, suffix
     """Decodes to a media file, or only checks if there is none; returns seconds or pixels."""
     from codec import coding
 
+    seeks = out is not None and out is not sys.stdout.buffer
+    if seeks:
+        coding.check_room(reader, model, suffix)
     if reader.header.medium == "image":
         height, width = reader.header.height, reader.header.width
-        picture = None if out is None else ImageWriter(out, height, width, suffix)
+        picture = None
         for strip in coding.image_strips(reader, model):
-            if picture is not None:
+            if out is not None:  # the picture is known now to have the size that its header says
+                picture = picture or ImageWriter(out, height, width, suffix)
+                reader.budget.check_bytes(out.tell())
                 picture.write(strip)
         if picture is not None:
             picture.close()
@@ -269,10 +278,11 @@ def _decode(reader: Reader | Salvage, model: Model, out: BinaryIO | None, suffix
     rate, channels = reader.header.sample_rate, reader.header.channels
     writer: AudioWriter | WavStream | None = None
     if out is not None:
-        seeks = out is not sys.stdout.buffer
         writer = AudioWriter(out, rate, channels, suffix) if seeks else WavStream(out, rate, channels)
     for block in progress(coding.decompress_speech(reader, model), rate, quiet):
-        if writer is not None:
+        if out is not None and writer is not None:
+            if seeks:
+                reader.budget.check_bytes(out.tell() + 2 * block.size)
             writer.write(block)
     if writer is not None:
         writer.close()
@@ -308,7 +318,7 @@ def _suffix(target: str, medium: str, chosen: bool) -> tuple[str, str]:
 def info_main(arguments: list[str] | None = None) -> int:
     """`python -m codec.info`; returns the exit code."""
     parser = _parser("info", "Describes .bin files from their bytes alone; no model is loaded.")
-    parser.add_argument("files", nargs="+", metavar="FILE", help=".bin file, or - for stdin")
+    parser.add_argument("files", nargs="+", metavar="FILE", type=filled, help=".bin file, or - for stdin")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     return run(parser, arguments, _info)
 
@@ -320,7 +330,7 @@ def _info(options: argparse.Namespace) -> None:
         with piping(name) as file:
             record = {"file": name} | describe(scan(cast(BinaryIO, file)), names)
         if options.json:
-            print(json.dumps(record))
+            print_line(json.dumps(record), sys.stdout)
         else:
             record["model"] = record["model"] or "not among the installed models"
             width = max(map(len, record))
@@ -410,8 +420,8 @@ def _parser(command: str, description: str) -> argparse.ArgumentParser:
 
 
 def _add_paths(parser: argparse.ArgumentParser, kinds: str) -> None:
-    parser.add_argument("input", metavar="IN", help=kinds)
-    parser.add_argument("output", metavar="OUT", nargs="?", help="file, folder, or - for stdout")
+    parser.add_argument("input", metavar="IN", type=filled, help=kinds)
+    parser.add_argument("output", metavar="OUT", nargs="?", type=filled, help="file, folder, or - for stdout")
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -429,7 +439,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 def _jobs(options: argparse.Namespace, unpack: bool = False) -> list[tuple[str, Any]]:
     """Input and output names: one pair, or a folder mirrored, without its hidden files.
 
-    Where `unpack` is set, an output may be None, to only verify.
+    Where `unpack` is set, an output may be None, to only verify. A folder inside that cannot be read is in the place of
+    its files, with the reason for an output.
     """
     if options.output is None and not (unpack and options.test):
         raise UsageError("the argument OUT is missing")
@@ -442,12 +453,17 @@ def _jobs(options: argparse.Namespace, unpack: bool = False) -> list[tuple[str, 
         return [(options.input, out)]
     if out is not None and (out == STDIO or Path(out).is_file()):
         raise UsageError("IN is a folder, so OUT must be a folder")
-    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    names = [name for name in names if unpack == (name.suffix == ".bin") and "/." not in f"/{name.as_posix()}"]
-    if not names:
+    failed: list[OSError] = []
+    found = [path for path in files_below(folder, failed.append) if not is_hidden(path, folder)]
+    names = [path.relative_to(folder) for path in found if unpack == (path.suffix == ".bin")]
+    unread = [error for error in failed if not is_hidden(Path(error.filename), folder)]
+    if not names and len(unread) == 1:
+        raise unread[0]
+    if not names and not unread:
         raise MediaError(f"{folder}: nothing to do in this folder")
     renamed = [name.with_suffix("") if unpack else name.with_name(f"{name.name}.bin") for name in names]
-    return [(str(folder / name), out and str(Path(out, new))) for name, new in zip(names, renamed, strict=True)]
+    jobs = [(str(folder / name), out and str(Path(out, new))) for name, new in zip(names, renamed, strict=True)]
+    return jobs + [(error.filename, error) for error in unread]
 
 
 def _rate(medium: str, total_bytes: int, units: float) -> str:
@@ -476,7 +492,7 @@ def _report(report: dict[str, Any], options: argparse.Namespace, data_on_stdout:
     else:
         line = f"{'verified' if report['verified'] else 'decoded'}, {pace}"
     if options.json:
-        print(json.dumps(report), file=stream)
+        print_line(json.dumps(report), stream)
     else:
         verified = ", verified" if report.get("verified") and "bytes_out" in report else ""
         print_line(f"{report['input']}: {report['model']}, K = {report['codebook_size']}: {line}{verified}", stream)

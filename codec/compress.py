@@ -1,14 +1,17 @@
 """python -m codec.compress; the command is in codec.commands.
 
-Nothing imports this file, or a module would take the place of the function of that name.
+No other module imports this file, or it would take the place of the function of that name.
 """
 
 import sys
 
-try:
-    from codec.commands import compress_main
-except KeyboardInterrupt:  # Ctrl-C while the imports run
-    sys.exit(130)
+from codec.streams import process
+
+
+def main() -> int:
+    """The command as a process, which may have been started with closed streams."""
+    return process("codec.commands:compress_main")
+
 
 if __name__ == "__main__":
-    sys.exit(compress_main())
+    sys.exit(main())

@@ -4,18 +4,53 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 import shutil
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from codec import streams
 from codec.errors import MediaError
 
 STDIO = "-"  # the name of stdin and stdout
+SPARE_BYTES = 64 << 20  # of a disk that no output takes
+
+
+def files_below(folder: Path, failed: Callable[[OSError], None] | None = None) -> list[Path]:
+    """Every file below a folder, sorted by its path. Links to files are followed, those to folders are not.
+
+    Args:
+        failed: Is told of each folder that cannot be read, and the walk goes on; by default it ends there.
+
+    Raises:
+        OSError: A folder cannot be read, which the error names.
+    """
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    found = []
+    for root, _, names in os.walk(folder, onerror=failed or stop):
+        found += [path for path in (Path(root, name) for name in names) if _may_be_read(path)]
+    return sorted(found)
+
+
+def _may_be_read(path: Path) -> bool:
+    """Whether this is a file, or something that reading will say a word about; a pipe or a lost link is neither."""
+    try:
+        return path.is_file()
+    except OSError:
+        return True
+
+
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Whether a path has a name below a folder that begins with a dot."""
+    return "/." in f"/{path.relative_to(folder).as_posix()}"
 
 
 def walk(sources: list[Path]) -> Iterator[tuple[str, bytes]]:
@@ -23,10 +58,11 @@ def walk(sources: list[Path]) -> Iterator[tuple[str, bytes]]:
 
     Raises:
         MediaError: A source does not exist, or a tar is damaged.
+        OSError: A folder or file cannot be read.
     """
     for source in sources:
         if source.is_dir():
-            for path in sorted(p for p in source.rglob("*") if p.is_file()):
+            for path in files_below(source):
                 yield str(path), path.read_bytes()
         elif source.suffix == ".tar" and source.is_file():
             yield from _walk_tar(source)
@@ -100,9 +136,25 @@ def spooling() -> Iterator[BinaryIO]:
 
 @contextmanager
 def piping(name: str) -> Iterator[BinaryIO | Pipe]:
-    """Opens a file for reading; a pipe, and stdin whatever it is, as it comes."""
+    """Opens a file for reading; a pipe, and stdin whatever it is, as it comes. Raises MediaError if stdin is closed."""
+    if name == STDIO and 0 in streams.closed:
+        raise MediaError("closed; name a file")
     with nullcontext(sys.stdin.buffer) if name == STDIO else Path(name).open("rb") as file:
         yield Pipe(cast(BinaryIO, file)) if name == STDIO or not file.seekable() else cast(BinaryIO, file)
+
+
+def room_for(name: str) -> int | None:
+    """Bytes that an output may have before its disk is full, but for a reserve; None where nobody can say."""
+    target = Path(name)
+    if name == STDIO or target.is_char_device() or target.is_fifo():
+        folder = Path(tempfile.gettempdir())  # it waits there until it is whole
+    else:
+        folder = next(path for path in Path(os.path.realpath(target)).parents if path.exists())
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:
+        return None
+    return usage.free - min(SPARE_BYTES, usage.free // 10) if usage.total else None
 
 
 @contextmanager
@@ -115,9 +167,13 @@ def writing(name: str, force: bool, stream: bool = False) -> Iterator[BinaryIO]:
         stream: What goes to stdout or a pipe goes there at once, and cannot be sought in.
 
     Raises:
-        MediaError: The name is a folder, lies below a file, or is there already and not to be replaced (`force`).
+        MediaError: The name is a folder, lies below a file, or is there already and not to be replaced (`force`); or
+            stdout is closed.
+        OSError: It cannot be written; whatever is at fault, the error names the file that was wanted.
     """
     target = Path(name)
+    if name == STDIO and 1 in streams.closed:
+        raise MediaError("stdout is closed; name a file")
     if name == STDIO or target.is_char_device() or target.is_fifo():
         if stream:
             with nullcontext(sys.stdout.buffer) if name == STDIO else target.open("wb") as pipe:
@@ -139,24 +195,49 @@ def writing(name: str, force: bool, stream: bool = False) -> Iterator[BinaryIO]:
     if target.parent.is_file():
         raise MediaError(f"{target.parent} is a file, not a folder")
     new_folders = [folder for folder in target.parents if not folder.exists()]
-    partial = None
+    partial = target.with_name(f".codec-{secrets.token_hex(8)}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(dir=target.parent, prefix=".codec-", suffix=".part")
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    except OSError as error:
+        _remove(None, new_folders)
+        raise OSError(error.errno, error.strerror, name) from None
+    try:
         with os.fdopen(descriptor, "w+b") as file:
             yield file
             file.flush()
             os.fsync(descriptor)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(partial).chmod(0o666 & ~umask)
-        Path(partial).replace(target)
+        if force:
+            partial.replace(target)
+        else:
+            _move_to_new(partial, target)
     except BaseException as error:
-        if partial is not None:
-            Path(partial).unlink(missing_ok=True)
-        for folder in new_folders:
-            with suppress(OSError):
-                folder.rmdir()
-        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, partial):
-            error.filename = name  # rather than the temporary file's
+        _remove(partial, new_folders)
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(partial)):
+            error.filename, error.filename2 = name, None  # rather than the temporary file's
         raise
+
+
+def _move_to_new(partial: Path, target: Path) -> None:
+    """Gives a file the name that it was written for. Raises MediaError where another took that name meanwhile."""
+    try:
+        try:
+            os.link(partial, target)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links: the name is taken first, then the file put under it
+            os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            partial.replace(target)
+        else:
+            partial.unlink()
+    except FileExistsError:
+        raise MediaError(f"{target} exists; overwrite it with --force") from None
+
+
+def _remove(partial: Path | None, folders: list[Path]) -> None:
+    """Leaves nothing of what could not be written: no file, and no folder that was made for it."""
+    if partial is not None:
+        partial.unlink(missing_ok=True)
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()

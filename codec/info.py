@@ -2,7 +2,13 @@
 
 import sys
 
-from codec.commands import info_main
+from codec.streams import process
+
+
+def main() -> int:
+    """The command as a process, which may have been started with closed streams."""
+    return process("codec.commands:info_main")
+
 
 if __name__ == "__main__":
-    sys.exit(info_main())
+    sys.exit(main())

@@ -36,7 +36,8 @@ from codec.errors import ModelError
 from codec.files import writing
 from codec.model import Codec
 from codec.nets.speech import STFT, reflect_index
-from codec.terminal import run
+from codec.streams import process
+from codec.terminal import filled_path, run
 
 OPSET = 20  # the first with Gelu
 HINT = "this needs the extra: pip install 'codec[onnx]'"
@@ -217,7 +218,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m codec.onnx", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", metavar="MODEL", help="a model's name, or the path of its card or weights")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="receives the two files")
+    parser.add_argument("--out", type=filled_path, required=True, metavar="DIR", help="receives the two files")
     parser.add_argument("-f", "--force", action="store_true", help="replace files that are there")
 
     def command(options: argparse.Namespace) -> None:
@@ -228,4 +229,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

@@ -20,14 +20,11 @@ from typing import BinaryIO
 import numpy as np
 
 from codec.bitstream import (
-    DEFAULT_LIMITS,
     MAX_CHUNK_BYTES,
-    POSITIONS_PER_SECOND,
     Data,
     End,
     Header,
     Indices,
-    Limits,
     Reader,
     Source,
     checksum_of,
@@ -37,10 +34,12 @@ from codec.bitstream import (
 )
 from codec.entropy import NO_TABLES, Tables
 from codec.errors import BitstreamError
+from codec.limits import DEFAULT_LIMITS, Budget, Limits
 
 log = logging.getLogger("codec")
 
 MAX_FILE_BYTES = 1 << 30
+MAX_STREAMS = 1 << 20  # encoded ones, all chunks together: a day of speech in stereo has 14400
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +76,7 @@ class Salvage:
             raise BitstreamError(f"only files up to {MAX_FILE_BYTES} bytes can be recovered")
         reader = Reader(io.BytesIO(content), limits)
         self.header, self.version = reader.header, reader.version
+        self.budget = Budget(limits, self.header)
         self._end: End | None = None
         pieces, damaged = self._walk(content, reader.offset)
         known = num_positions if num_positions is not None else self._end and self._end.num_positions
@@ -84,9 +84,10 @@ class Salvage:
             pieces = _without_repeat(pieces, known)
         self._pieces = _fill(pieces, known)
         self.num_positions = sum(piece.count for piece in self._pieces)
-        most = limits.max_pixels if self.header.medium == "image" else limits.max_seconds * POSITIONS_PER_SECOND
+        most = self.budget.most_positions
         if self.num_positions > most:
             raise BitstreamError(f"the file claims {self.num_positions} positions, over the limit of {most}")
+        self.budget.spend_positions(self.num_positions)
         self.num_samples = 0 if self._end is None else self._end.num_samples
         self.complete = not damaged and self._end is not None
         self.gaps: list[tuple[int, int]] = []
@@ -95,6 +96,10 @@ class Salvage:
             if piece.data is None and piece.count:
                 self.gaps.append((start, start + piece.count))
             start += piece.count
+
+    def foresee(self) -> End | None:
+        """What the end chunk declares; None where it is lost."""
+        return self._end
 
     @property
     def length_known(self) -> bool:
@@ -132,7 +137,7 @@ class Salvage:
     def _walk(self, content: bytes, at: int) -> tuple[list[_Piece], bool]:
         """Data chunks and damaged stretches in order, and whether there are any of these or no end chunk."""
         pieces: list[_Piece] = []
-        damaged = False
+        damaged, num_streams = False, 0
         while at < len(content) and self._end is None:
             found = _chunk_at(content, at)
             if found is None:
@@ -143,6 +148,9 @@ class Salvage:
                 pieces.append(_Piece(_claimed(content[begin:at], self.header), None, at - begin))
                 continue
             kind, start, payload, at = found
+            num_streams += self.header.num_streams
+            if num_streams > MAX_STREAMS:
+                raise BitstreamError(f"only files of up to {MAX_STREAMS} encoded streams can be recovered", start)
             source = Source(io.BytesIO(payload), start, "chunk")
             try:
                 if kind == ord("D"):

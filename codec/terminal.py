@@ -8,18 +8,32 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from codec.errors import CodecError, out_of_memory
 from codec.files import STDIO
 from codec.media import Samples
+from codec.streams import flush, forget_stdout
 
 log = logging.getLogger("codec")
 
 
 class UsageError(Exception):
     """Arguments that contradict each other: exit code 2."""
+
+
+def filled(text: str) -> str:
+    """The name of a file, as an argparse type: an empty one is a variable that is not set, and never this folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; is a variable not set?")
+    return text
+
+
+def filled_path(text: str) -> Path:
+    """A path, as an argparse type."""
+    return Path(filled(text))
 
 
 def run(
@@ -31,18 +45,17 @@ def run(
     # Two threads that spin while they wait were a sixth faster on an idle machine, and half as fast beside a busy loop.
     # OpenMP reads this when torch is first imported, later than here.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    previous_terminate = _on_terminate(_interrupt)
     try:
-        with notices(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING):
+        with stoppable(), notices(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING):
             command(options)
-        sys.stdout.flush()
+        flush()
     except UsageError as error:
         parser.print_usage(sys.stderr)
         return fail(error, 2)
     except CodecError as error:
         return fail(error, error.exit_code)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
+        forget_stdout()
         return fail("the reader of the output went away", 1)
     except OSError as error:
         return fail(error, 1)
@@ -52,9 +65,17 @@ def run(
         return fail(error, 1)
     except KeyboardInterrupt:
         return fail("interrupted; no unfinished file is left", 130)
-    finally:
-        _on_terminate(previous_terminate)
     return 0
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Lets SIGTERM clean up like Ctrl-C: as a KeyboardInterrupt in the main thread."""
+    previous = _on_terminate(_interrupt)
+    try:
+        yield
+    finally:
+        _on_terminate(previous)
 
 
 @contextmanager
@@ -80,7 +101,8 @@ def fail(error: object, code: int) -> int:
         )
     if isinstance(error, OSError) and error.strerror:
         error = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    with suppress(BrokenPipeError):
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return code
 
 
@@ -89,7 +111,7 @@ def _interrupt(*_: Any) -> NoReturn:
 
 
 def _on_terminate(handler: Any) -> Any:
-    """Lets SIGTERM clean up like Ctrl-C; only the main thread may set handlers."""
+    """Sets the handler of SIGTERM, which only the main thread may; returns the one before."""
     try:
         return signal.signal(signal.SIGTERM, handler)
     except ValueError:
@@ -99,6 +121,8 @@ def _on_terminate(handler: Any) -> Any:
 def each(jobs: Sequence[tuple[str, Any]], work: Callable[[str, Any], None]) -> None:
     """Does every job, (input, output). Of several, those that fail are named, and the others are still done.
 
+    An output that is an error says why its input cannot be done.
+
     Raises:
         CodecError, OSError: The only job failed; or, once all is done, some of several did.
     """
@@ -106,6 +130,8 @@ def each(jobs: Sequence[tuple[str, Any]], work: Callable[[str, Any], None]) -> N
     for source, target in jobs:
         try:
             with _naming(source):
+                if isinstance(target, OSError):
+                    raise target
                 work(source, target)
         except (CodecError, OSError) as error:
             if len(jobs) == 1 or isinstance(error, BrokenPipeError):
@@ -142,6 +168,10 @@ def progress(blocks: Iterable[Samples], sample_rate: int, quiet: bool) -> Iterat
 
 
 def print_line(line: str, stream: TextIO) -> None:
-    """Prints a line with a file's name, which need not be text that the stream can take."""
+    """Prints a line with a file's name, which need not be text that the stream can take; nobody needs to read it."""
     encoding = stream.encoding or "utf-8"
-    print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+    try:
+        print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+    except BrokenPipeError:
+        if stream is sys.stdout:
+            forget_stdout()

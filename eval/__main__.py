@@ -24,7 +24,8 @@ from pathlib import Path
 
 from codec import cards
 from codec.errors import MediaError
-from codec.terminal import UsageError, run
+from codec.streams import process
+from codec.terminal import UsageError, filled, filled_path, run
 
 try:
     from eval import baselines, lpips_metric, mos, paper, summary
@@ -43,9 +44,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval", description=__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="a shipped model, or the path of a card")
     parser.add_argument(
-        "--data", nargs="+", required=True, metavar="PATH|NAME", help="test sets: a folder, .tar or file, or a name"
+        "--data",
+        nargs="+",
+        required=True,
+        type=filled,
+        metavar="PATH|NAME",
+        help="test sets: a folder, .tar or file, or a name",
     )
-    parser.add_argument("--root", type=Path, metavar="DIR", help=f"of named sets; default ${ROOT_VARIABLE}, or data")
+    parser.add_argument(
+        "--root", type=filled_path, metavar="DIR", help=f"of named sets; default ${ROOT_VARIABLE}, or data"
+    )
     parser.add_argument("-k", "--codebook-size", metavar="K,...", help="default: all that a model offers")
     parser.add_argument("--baselines", default="", metavar="NAME,...", help="classic codecs, or all; on their curves")
     parser.add_argument("--match-rate", action="store_true", help="baselines at the bytes of each model's files, too")
@@ -53,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--anchor", metavar="NAME", help="of BD-rates; default: the first baseline of a medium")
     parser.add_argument("--neighbour", action="append", default=[], metavar="KIND:PATH", help="see eval.systems")
     parser.add_argument("--lpips", default="", metavar="NET,...", help="alex, vgg, squeeze; fetched if need be")
-    parser.add_argument("--lpips-backbone", type=Path, action="append", default=[], metavar="FILE")
+    parser.add_argument("--lpips-backbone", type=filled_path, action="append", default=[], metavar="FILE")
     parser.add_argument("--mos", action="store_true", help="DistillMOS of speech; extra [mos]")
     parser.add_argument(
         "--level-dbfs", nargs="+", type=float, metavar="DB", help="speech at these levels; default: as recorded"
@@ -62,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--crop", type=int, metavar="N", help="scale and cut pictures to N x N; default: of the set")
     parser.add_argument("--first", type=int, metavar="N", help="only the first N items of each set")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="keeps records, files and report")
+    parser.add_argument("--out", type=filled_path, metavar="DIR", help="keeps records, files and report")
     parser.add_argument("--fresh", action="store_true", help="measure again what DIR has")
     parser.add_argument("--card", metavar="NAME", help="keep the means in the models' cards, as results on NAME")
     return run(parser, arguments, _evaluate)
@@ -222,4 +230,4 @@ def _keep(path: Path, name: str, entries: list[Record], results: Record) -> None
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

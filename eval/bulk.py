@@ -34,7 +34,8 @@ from tqdm import tqdm
 from codec import cards
 from codec.errors import CodecError, MediaError
 from codec.files import writing
-from codec.terminal import UsageError, run
+from codec.streams import process
+from codec.terminal import UsageError, filled, filled_path, run
 
 try:
     import pyarrow as pa
@@ -44,7 +45,7 @@ try:
     from eval.lpips_metric import Source, sources
     from eval.metrics import METRICS, Metric, measure
     from eval.run import flat_name
-    from eval.systems import ModelSystem, load_models
+    from eval.systems import ModelSystem, Signal, load_models
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval,cluster]'")
 
@@ -145,22 +146,32 @@ class ShardWorker:
             if medium != self._system.medium:
                 raise MediaError(f"{medium}, which {name} does not code")
         except (CodecError, OSError) as error:
-            return row | {"skipped": " ".join(str(error).split())}
-        data = self._system.compress(signal)
+            return row | {"skipped": _line(error)}
+        try:
+            data, found = self._coded(medium, signal)
+        except OSError:  # a full disk is no fault of this item
+            raise
+        except Exception as error:  # whatever it is, it does not end a night's work
+            return row | {"skipped": _line(error)}
         if self._job.keep == "bin":
             target = self._job.out / "files" / flat_name(set_name) / f"{flat_name(item.name)}.bin"
             with writing(str(target), force=True) as file:
                 file.write(data)
-        else:
+        return row | found
+
+    def _coded(self, medium: str, signal: Signal) -> tuple[bytes, Record]:
+        """An item's file, and what its row says of it."""
+        data = self._system.compress(signal)
+        found = {"signal": list(signal.shape), "bytes": len(data), "payload_bytes": self._system.payload(data)}
+        if self._job.keep == "parquet":
             indices = self._system.indices(data)
             assert indices is not None
-            row |= {"indices": indices.ravel().tolist(), "shape": list(indices.shape)}
-        row |= {"signal": list(signal.shape), "bytes": len(data), "payload_bytes": self._system.payload(data)}
+            found |= {"indices": indices.ravel().tolist(), "shape": list(indices.shape)}
         if self._metrics:
             decoded = self._system.decompress(data, len(signal))
             pair = (signal[:, 0], decoded[:, 0]) if medium == "speech" else (signal, decoded)
-            row |= {name: measure(metric, *pair)[0] for name, metric in self._metrics.items()}
-        return row
+            found |= {name: measure(metric, *pair)[0] for name, metric in self._metrics.items()}
+        return data, found
 
     def _write(self, number: int, rows: list[Record]) -> None:
         fields = {
@@ -175,6 +186,12 @@ class ShardWorker:
         table = pa.Table.from_pylist(whole, schema=pa.schema(list(fields.items())))
         with writing(str(self._job.part(number)), force=True) as file:
             pq.write_table(table, file, compression="zstd")
+
+
+def _line(error: Exception) -> str:
+    """An error in one line; those that are not ours say what they are."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, CodecError | OSError) else f"{type(error).__name__}: {text}"
 
 
 def read_parts(out: Path) -> Iterator[Record]:
@@ -284,13 +301,17 @@ def _start_ray(workers: int, address: str | None) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval.bulk", description=__doc__)
     parser.add_argument("model", metavar="MODEL", help="a shipped model, or the path of a card")
-    parser.add_argument("--data", nargs="+", required=True, metavar="PATH|NAME", help="as for python -m eval")
-    parser.add_argument("--root", type=Path, metavar="DIR", help="where named sets lie")
+    parser.add_argument(
+        "--data", nargs="+", required=True, type=filled, metavar="PATH|NAME", help="as for python -m eval"
+    )
+    parser.add_argument("--root", type=filled_path, metavar="DIR", help="where named sets lie")
     parser.add_argument("-k", "--codebook-size", type=int, default=1024, metavar="K")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="seen by all workers under this path")
+    parser.add_argument(
+        "--out", type=filled_path, required=True, metavar="DIR", help="seen by all workers under this path"
+    )
     parser.add_argument("--format", choices=("parquet", "bin"), default="parquet", help="what the indices are kept in")
     parser.add_argument("--score", action="store_true", help="decode, and add metrics to the rows")
-    parser.add_argument("--lpips-backbone", type=Path, action="append", default=[], metavar="FILE")
+    parser.add_argument("--lpips-backbone", type=filled_path, action="append", default=[], metavar="FILE")
     parser.add_argument("--shard", type=int, default=SHARD, metavar="N", help=f"items a Parquet file; default {SHARD}")
     parser.add_argument("--first", type=int, metavar="N", help="only the first N items of each set")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="0: without Ray")
@@ -335,4 +356,4 @@ def _command(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,8 @@ from codec.entropy import NO_TABLES, Tables, decode_indices, encode_indices
 from codec.errors import MediaError
 from codec.files import writing
 from codec.media import Pixels, detect, load_image
-from codec.terminal import UsageError, run
+from codec.streams import process
+from codec.terminal import UsageError, filled, filled_path, run
 from eval import datasets
 from eval.bench.timing import machine
 
@@ -202,11 +202,15 @@ def first_use(model: cards.Card, size: int) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval.coder_bench", description=__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="a shipped model or a card's path; default: all")
-    parser.add_argument("--data", nargs="+", default=SETS, metavar="PATH|NAME", help="default: " + " ".join(SETS))
-    parser.add_argument("--root", type=Path, metavar="DIR", help="where named sets lie")
+    parser.add_argument(
+        "--data", nargs="+", default=SETS, type=filled, metavar="PATH|NAME", help="default: " + " ".join(SETS)
+    )
+    parser.add_argument("--root", type=filled_path, metavar="DIR", help="where named sets lie")
     parser.add_argument("-k", "--codebook-size", metavar="K,...", help="default: all that a model offers")
     parser.add_argument("--first", type=int, metavar="N", help="only the first N items of each set")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the figures as JSON, and the table beside it as .md")
+    parser.add_argument(
+        "--out", type=filled_path, metavar="FILE", help="the figures as JSON, and the table beside it as .md"
+    )
     return run(parser, arguments, _command)
 
 
@@ -247,4 +251,4 @@ def _command(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

@@ -21,7 +21,8 @@ import numpy as np
 from scipy.stats import wilcoxon
 
 from codec.errors import MediaError
-from codec.terminal import UsageError, run
+from codec.streams import process
+from codec.terminal import UsageError, filled_path, run
 
 try:
     from eval.metrics import DECIMALS, LOWER_IS_BETTER
@@ -135,8 +136,8 @@ def _value(record: Record, metric: str) -> float | None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval.compare", description=__doc__)
-    parser.add_argument("a", type=Path, metavar="A", help="results.json, or the folder of a run: the reference")
-    parser.add_argument("b", type=Path, metavar="B", help="the one that must not be worse")
+    parser.add_argument("a", type=filled_path, metavar="A", help="results.json, or the folder of a run: the reference")
+    parser.add_argument("b", type=filled_path, metavar="B", help="the one that must not be worse")
     parser.add_argument("--as", dest="pairs", action="append", default=[], metavar="A=B", help="model A is B's B")
     parser.add_argument(
         "--margin", action="append", default=[], metavar="METRIC=N",
@@ -223,4 +224,4 @@ def _line(f: Finding) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

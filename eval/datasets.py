@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from codec.errors import MediaError
+from codec.files import files_below, is_hidden
 from codec.media import Pixels, detect, load_audio, load_image
 from eval.baselines import SAMPLE_RATE
 
@@ -165,7 +166,7 @@ def _unique(name: str, items: list[Item], crop: int | None = None) -> TestSet:
 
 def _from_path(path: Path) -> Iterator[Item]:
     if path.is_dir():
-        files = [p for p in path.rglob("*") if p.is_file() and "/." not in f"/{p.relative_to(path).as_posix()}"]
+        files = [p for p in files_below(path) if not is_hidden(p, path)]
         yield from (_file(p, p.relative_to(path).as_posix()) for p in files)
     elif path.suffix == ".tar":
         try:
@@ -197,7 +198,7 @@ def _folder(root: Path, part: str, layouts: tuple[str, ...], patterns: tuple[str
     """The files of the first layout that exists."""
     for layout in layouts:
         for folder in sorted(root.glob(layout.format(part=part))):
-            files = sorted(path for pattern in patterns for path in folder.rglob(pattern))
+            files = [path for path in files_below(folder) if any(path.match(pattern) for pattern in patterns)]
             if files:
                 return [_file(path, path.relative_to(folder).as_posix()) for path in files]
     return []

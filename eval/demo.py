@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from codec.media import load_audio, load_image
+from codec.streams import process
+from codec.terminal import filled_path
 
 try:
     from eval.metrics import SAMPLE_RATE, score
@@ -34,7 +36,7 @@ def sample(medium: str) -> Path:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval.demo", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("demo-out"))
+    parser.add_argument("--out", type=filled_path, default=Path("demo-out"))
     parser.add_argument("-k", "--codebook-size", default="1024")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -67,4 +69,4 @@ def _there_and_back(out: Path, codebook_size: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

@@ -11,11 +11,11 @@ import argparse
 import sys
 from collections.abc import Mapping
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from codec.cards import QUALITY_SIZE, Card, list_cards
-from codec.terminal import run
+from codec.streams import process
+from codec.terminal import filled_path, run
 from eval.trained import lpips_weight, mark, note
 
 COLUMNS: dict[str, tuple[str, dict[str, int]]] = {  # unit of the rate; metrics and their decimals
@@ -116,7 +116,7 @@ def _trained(card: Card) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval.report", description=__doc__)
-    parser.add_argument("run", nargs="?", type=Path, metavar="DIR", help="what python -m eval --out DIR left")
+    parser.add_argument("run", nargs="?", type=filled_path, metavar="DIR", help="what python -m eval --out DIR left")
     parser.add_argument("--anchor", metavar="NAME", help="of BD-rates; default: the first baseline of a medium")
     return run(parser, arguments, _command)
 
@@ -131,4 +131,4 @@ def _command(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

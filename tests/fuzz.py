@@ -2,39 +2,50 @@
 
     python tests/fuzz.py NEW tests/corpus -max_total_time=600    searches with atheris; the folder NEW gets what is new
     python tests/fuzz.py --seed tests/corpus                     writes the seeds again
+    python tests/fuzz.py --blind SECONDS tests/corpus            spoils the seeds at random, where there is no atheris
 
 The first byte of an input says what the rest is: a file as it is; chunks that are sealed with the right CRC-32 first,
-so that damage gets past it; one coder's bytes; a model card; or a prior's tables. Every input that ever failed stays in
-the corpus, which tests/test_fuzz.py runs whole.
+so that damage gets past it; one coder's bytes; a model card; a prior's tables; or a picture or recording. Every input
+that ever failed stays in the corpus, which tests/test_fuzz.py runs whole.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import random
+import resource
 import sys
 import tempfile
+import time
+import traceback
 import zlib
 from pathlib import Path
 
 if __name__ == "__main__":
-    os.environ.setdefault("CODEC_PLAIN", "1")  # the plain twin can be watched by a fuzzer, machine code cannot
+    if "--blind" not in sys.argv:
+        os.environ.setdefault("CODEC_PLAIN", "1")  # the plain twin can be watched by a fuzzer, machine code cannot
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     try:
         import atheris
     except ImportError:
         atheris = None
-    if atheris is not None and "--seed" not in sys.argv:
+    if atheris is not None and not {"--seed", "--blind"} & set(sys.argv):
         with atheris.instrument_imports(include=["codec"]):
             import codec.salvage  # noqa: F401
 
 import numpy as np
+import soundfile
+from PIL import Image
 
 from codec import cards
-from codec.bitstream import MAGIC, Limits, Reader, pack, scan, unpack
+from codec.bitstream import MAGIC, MAX_CHANNELS, Reader, pack, scan, unpack
 from codec.entropy import Prior, Tables, decode_indices, encode_indices
-from codec.errors import BitstreamError, ModelError
+from codec.errors import BitstreamError, CodecError, ModelError
+from codec.limits import Limits
+from codec.media import AudioReader, Picture
 from codec.salvage import Salvage
 
 GOLDEN = Path(__file__).resolve().parent.parent / "assets/golden"
@@ -154,7 +165,26 @@ def read_prior(data: bytes) -> None:
         assert np.array_equal(decode_indices(data, 1, 40, prior.num_codes, Tables(prior=prior), width), indices)
 
 
-KINDS = [read_file, read_chunks, read_indices, read_card, read_prior]
+def read_media(data: bytes) -> None:
+    """A picture or a recording, from a file."""
+    with contextlib.suppress(CodecError):
+        picture = Picture(io.BytesIO(data), LIMITS.max_pixels)
+        rows = sum(strip.shape[0] for strip in picture.strips())
+        assert rows == picture.height
+        assert picture.height * picture.width <= LIMITS.max_pixels
+    with contextlib.suppress(CodecError):
+        recording, total = AudioReader(io.BytesIO(data)), 0
+        if recording.channels > MAX_CHANNELS:
+            return
+        for block in recording.blocks():
+            assert block.shape[1] == recording.channels
+            assert np.abs(block).max(initial=0) <= 1
+            total += len(block)
+            if total > 1 << 20:  # a header may claim hours of silence, and that is no fault
+                return
+
+
+KINDS = [read_file, read_chunks, read_indices, read_card, read_prior, read_media]
 
 
 def run_one(data: bytes) -> None:
@@ -191,10 +221,58 @@ def seeds() -> dict[str, bytes]:
         "config": {"medium": "speech", "bottleneck": "fsp"},
     }
     found["card"] = b"\3" + json.dumps(card | {"num_codes": {"4": 4}, "tokens_per_unit": 1, "results": {}}).encode()
+    pixels = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)
+    for kind in ("PNG", "JPEG", "WEBP", "AVIF", "JPEG2000", "TIFF", "BMP", "GIF", "PPM"):
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, kind)
+        found[f"media-{kind.lower()}"] = b"\5" + file.getvalue()
+    samples = np.sin(np.arange(800)[:, None] / np.array([7, 9]))
+    for kind, subtype in (("WAV", "PCM_24"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None)):
+        file = io.BytesIO()
+        soundfile.write(file, samples, 16_000, subtype, format=kind)
+        found[f"media-{(subtype or kind).lower()}"] = b"\5" + file.getvalue()
     return found
 
 
+def spoil(data: bytes, other: bytes, dice: random.Random) -> bytes:
+    """Some bytes changed, cut out, put in or doubled, or a piece of another input in their place."""
+    spoilt = bytearray(data)
+    for _ in range(dice.choice((1, 1, 1, 2, 3, 6))):
+        at, length = dice.randrange(1, len(spoilt) + 1), dice.choice((0, 1, 1, 2, 4, dice.randrange(64)))
+        start = dice.randrange(len(other))
+        pieces = (
+            dice.randbytes(length),
+            bytes([dice.choice((0, 1, 127, 128, 255))]) * length,
+            bytes(spoilt[at : at + length]) * 2,
+            other[start : start + length],
+            bytes(octet ^ 1 << dice.randrange(8) for octet in spoilt[at : at + length]),
+        )
+        spoilt[at : at + length] = dice.choice(pieces)
+    return bytes(spoilt)
+
+
+def blind(seconds: float, corpus: Path) -> int:
+    """Spoils inputs until the time is over; says how many there were, and keeps those that fail beside the corpus."""
+    seeds, dice, counts, failed = [path.read_bytes() for path in sorted(corpus.iterdir())], random.Random(), {}, 0
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        data = spoil(dice.choice(seeds), dice.choice(seeds), dice)
+        name = KINDS[data[0] % len(KINDS)].__name__
+        counts[name] = counts.get(name, 0) + 1
+        try:
+            run_one(data)
+        except Exception:
+            failed += 1
+            Path(f"failed-{failed}").write_bytes(data)
+            print(f"failed-{failed}: {traceback.format_exc()}", flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    print(f"{sum(counts.values())} inputs {counts}, {failed} failed, peak {peak} MiB", flush=True)
+    return failed
+
+
 if __name__ == "__main__":
+    if "--blind" in sys.argv:
+        sys.exit(blind(float(sys.argv[-2]), Path(sys.argv[-1])) > 0)
     if "--seed" in sys.argv:
         for seed_name, seed in seeds().items():
             (Path(sys.argv[-1]) / seed_name).write_bytes(seed)

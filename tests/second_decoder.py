@@ -122,10 +122,11 @@ def decode_header(payload):
     header = {"medium": medium, "model_id": payload.take(16).hex()}
     names = ["codebook_size", "num_codes", "num_codebooks", "channels"]
     names += ["sample_rate"] if medium == "speech" else ["height", "width"]
-    most = {"codebook_size": 2**24, "num_codes": 2**24, "num_codebooks": 64, "channels": 64, "sample_rate": 2**20}
+    most = {"codebook_size": 2**24, "num_codes": 2**24, "num_codebooks": 64, "channels": 64, "sample_rate": 768000}
     for name in names:
         header[name] = payload.varint()
-        must(1 <= header[name] <= most.get(name, 2**17), name)
+        least = 1000 if name == "sample_rate" else 1
+        must(least <= header[name] <= most.get(name, 2**17), name)
     must(medium == "speech" or header["channels"] in (1, 3), "channels of a picture")
     header["streams"] = header["channels"] if medium == "speech" else 1
     return header

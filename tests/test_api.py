@@ -15,9 +15,10 @@ from PIL import Image
 
 import codec
 from codec import commands
-from codec.bitstream import Limits, scan
+from codec.bitstream import scan
 from codec.coding import Model
 from codec.errors import BitstreamError, CodecError, MediaError, ModelError
+from codec.limits import Limits
 
 pytestmark = pytest.mark.usefixtures("models")
 

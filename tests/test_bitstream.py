@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import codec.bitstream as bitstream
-from codec.bitstream import Header, Limits, Reader, Writer, pack, scan, unpack
+from codec.bitstream import Header, Reader, Writer, pack, scan, unpack
 from codec.entropy import NO_TABLES, Prior, Tables, quantise_counts
 from codec.errors import BitstreamError
+from codec.limits import DEFAULT_LIMITS, Limits
 
 Array = NDArray[np.int64]
 ROOT = Path(__file__).parent.parent
@@ -212,7 +213,7 @@ def join_chunks(chunks: list[tuple[bytes, bytes]]) -> bytes:
     return PREFIX + b"".join(seal(kind, payload) for kind, payload in chunks)
 
 
-def refuses(data: bytes, message: str, tables: Tables = NO_TABLES, limits: Limits = bitstream.DEFAULT_LIMITS) -> None:
+def refuses(data: bytes, message: str, tables: Tables = NO_TABLES, limits: Limits = DEFAULT_LIMITS) -> None:
     with pytest.raises(BitstreamError, match=message) as caught:
         unpack(data, tables, limits)
     assert "\n" not in str(caught.value)
@@ -227,7 +228,7 @@ def files(draw: st.DrawFn) -> tuple[Header, Array, int, Tables, list[int]]:
     seed = draw(st.integers(0, 2**63))
     size = {"codebook_size": num_codes, "num_codes": num_codes, "num_codebooks": num_codebooks}
     if draw(st.booleans()):
-        rate = draw(st.integers(1, 2**20))
+        rate = draw(st.integers(1000, 768_000))
         header = Header("speech", MODEL_ID, channels=draw(st.integers(1, 3)), sample_rate=rate, **size)
         num_samples = draw(st.integers(0, 24 * 3600 * rate))
     else:
@@ -428,6 +429,8 @@ END = seal(b"E", varint(0) + varint(0) + bytes(4))
         (seal(b"H", header_payload(b"S", 1, 1, 1, 2**60, 8000)), "channels"),
         (seal(b"H", header_payload(b"S", 1, 1, 1, 1, 2**60)), "sample_rate"),
         (seal(b"H", header_payload(b"S", 1, 1, 1, 1, 0)), "sample_rate"),
+        (seal(b"H", header_payload(b"S", 1, 1, 1, 1, 999)), "sample_rate of speech must be in 1000 to 768000"),
+        (seal(b"H", header_payload(b"S", 1, 1, 1, 1, 768_001)), "sample_rate of speech must be in 1000 to 768000"),
         (seal(b"H", header_payload(b"V", 1, 1, 1, 1, 8000)), "medium 0x56 needs a newer version"),
         (seal(b"H", header_payload(b"S", 1, 1, 1, 1, 8000, 1)), "bytes follow the header fields"),
         (seal(b"H", header_payload(b"S", 1, 1, 1, 1)), "the chunk ends inside sample_rate"),
@@ -550,7 +553,7 @@ def test_misuse_is_a_value_error() -> None:
         {"channels": 0},
         {"channels": 65},
         {"sample_rate": 0},
-        {"sample_rate": 2**20 + 1},
+        {"sample_rate": 768_001},
         {"height": 1},
     ],
 )

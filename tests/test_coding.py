@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from codec import coding
-from codec.bitstream import Limits, Reader, scan, unpack
+from codec.bitstream import Reader, scan, unpack
 from codec.coding import Model
 from codec.errors import BitstreamError, MediaError, ModelError
+from codec.limits import Limits
 from codec.media import Picture, at_rate, load_audio, load_image, resample
 from codec.model import PRESETS, Codec, CodecConfig, build
 from codec.nets import blocks

@@ -254,10 +254,6 @@ def test_a_size_is_a_whole_number(bottleneck: Bottleneck, z: Tensor, size: Any) 
 # -- modes, nothing
 
 
-def test_losses_are_those_that_the_method_declares(bottleneck: Bottleneck, z: Tensor) -> None:
-    assert tuple(bottleneck.train()(z, SIZES[0]).losses) == bottleneck.loss_names
-
-
 def test_eval_has_no_losses_and_talks_to_no_other_process(
     bottleneck: Bottleneck, z: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

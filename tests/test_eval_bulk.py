@@ -20,8 +20,10 @@ pytest.importorskip("pyarrow", reason="bulk work is in the extra [cluster]")
 pytest.importorskip("ray", reason="Ray is in the extra [cluster]")
 from codec.api import compress, load
 from codec.coding import read_indices
+from codec.errors import MediaError
 from eval import bulk
 from eval.bulk import main, read_parts
+from eval.systems import ModelSystem
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +166,36 @@ def test_a_killed_ray_worker_loses_nothing_and_repeats_nothing(media: Path, tmp_
     assert main([*words, "--out", str(plain), "--workers", "0"]) == 0
     assert list(read_parts(out)) == list(read_parts(plain))
     assert set(logged(out).values()) == {1}
+
+
+@pytest.mark.parametrize("keep", ["parquet", "bin"])
+@pytest.mark.parametrize("stage", ["compress", "payload", "decompress"])
+def test_an_item_that_cannot_be_coded_does_not_end_the_job(
+    keep: str, stage: str, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = getattr(ModelSystem, stage), []
+
+    def failing(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise MediaError("too wide for the format")
+        if len(calls) == 3:
+            raise IndexError("a fault of ours")
+        return real(*arguments)
+
+    monkeypatch.setattr(ModelSystem, stage, failing)
+    words = ["image-fsp", "--data", str(media), "--out", str(tmp_path / "out"), "--workers", "0", "--first", "5"]
+    assert main([*words, "--score", "--format", keep]) == 0
+    reasons = [row["skipped"] for row in read_parts(tmp_path / "out")]
+    assert reasons == [None, "too wide for the format", "IndexError: a fault of ours", None, None]
+    assert len(list((tmp_path / "out").glob("files/*/*.bin"))) == (3 if keep == "bin" else 0)
+
+
+def test_a_full_disk_ends_the_job(media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ModelSystem, "compress", full)
+    words = ["image-fsp", "--data", str(media), "--out", str(tmp_path / "out"), "--workers", "0", "--first", "2"]
+    assert main(words) == 1
+    assert not list(read_parts(tmp_path / "out"))

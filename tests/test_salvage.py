@@ -27,10 +27,11 @@ from test_bitstream import (
 )
 
 from codec import coding
-from codec.bitstream import Header, Limits, Reader, unpack
+from codec.bitstream import Header, Reader, unpack
 from codec.coding import Model
 from codec.entropy import NO_TABLES, Tables, quantise_counts
 from codec.errors import BitstreamError
+from codec.limits import Limits
 from codec.salvage import Salvage
 
 Array = NDArray[np.int64]

@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 
 from codec.errors import CodecError
+from codec.streams import process
+from codec.terminal import filled_path
 from train import losses, parallel, recipes
 from train.data import Store, is_prepared, prepare
 from train.loop import CHECKPOINT_NAME, Budget, Trainer
@@ -34,13 +36,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("recipe", help="a shipped recipe (speech-fsp ...) or a .toml file")
     parser.add_argument(
         "--data",
-        type=Path,
+        type=filled_path,
         nargs="+",
         required=True,
         metavar="PATH",
         help="what python -m train.prepare wrote, without suffix; or media for it, which it then puts into --out",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for log.jsonl and checkpoint.pt")
+    parser.add_argument(
+        "--out", type=filled_path, required=True, metavar="DIR", help="folder for log.jsonl and checkpoint.pt"
+    )
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--minutes", type=_positive(float), help="wall-clock budget, over all resumed parts")
     budget.add_argument("--steps", type=_positive(int), help="budget in optimiser steps")
@@ -56,10 +60,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--compile", action="store_true", help="torch.compile: faster steps after a slow first one")
     parser.add_argument("--tensorboard", action="store_true", help="writes DIR/tensorboard, too")
     parser.add_argument(
-        "--init", type=Path, metavar="CARD", help="begins with the weights of this exported model (its .json)"
+        "--init", type=filled_path, metavar="CARD", help="begins with the weights of this exported model (its .json)"
     )
     parser.add_argument(
-        "--lpips-backbone", type=Path, metavar="FILE", help="for a recipe with losses.lpips (default: torch hub's)"
+        "--lpips-backbone",
+        type=filled_path,
+        metavar="FILE",
+        help="for a recipe with losses.lpips (default: torch hub's)",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="CPU threads")
@@ -113,4 +120,4 @@ def _prepared(medium: str, options: argparse.Namespace) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

@@ -20,6 +20,8 @@ from codec.entropy import quantise_counts
 from codec.errors import CodecError
 from codec.files import writing
 from codec.model import Codec
+from codec.streams import process
+from codec.terminal import filled_path
 from train import recipes
 from train.data import Store
 from train.log import LOG_NAME, read
@@ -118,10 +120,12 @@ def _last_log(trainer: Trainer) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train.export", description=__doc__)
-    parser.add_argument("run", type=Path, help="folder that python -m train wrote")
-    parser.add_argument("--data", type=Path, required=True, metavar="PATH", help="what python -m train.prepare wrote")
+    parser.add_argument("run", type=filled_path, help="folder that python -m train wrote")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="receives NAME.json and NAME.safetensors"
+        "--data", type=filled_path, required=True, metavar="PATH", help="what python -m train.prepare wrote"
+    )
+    parser.add_argument(
+        "--out", type=filled_path, required=True, metavar="DIR", help="receives NAME.json and NAME.safetensors"
     )
     parser.add_argument("--name", help="default: the folder's name")
     parser.add_argument(
@@ -142,4 +146,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

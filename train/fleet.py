@@ -28,6 +28,8 @@ from tqdm import tqdm
 
 from codec.errors import CodecError
 from codec.files import writing
+from codec.streams import process
+from codec.terminal import filled_path
 from train import losses, recipes
 from train.log import LOG_NAME, read
 from train.loop import ADVERSARY_SUFFIX, CHECKPOINT_NAME
@@ -234,9 +236,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--data", action="append", required=True, metavar="MEDIUM=PATH", help="prepared data; once for each medium"
     )
     parser.add_argument(
-        "--work", type=Path, required=True, metavar="DIR", help="folder of the runs, kept between calls"
+        "--work", type=filled_path, required=True, metavar="DIR", help="folder of the runs, kept between calls"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="receives a .tar for each run")
+    parser.add_argument("--out", type=filled_path, required=True, metavar="DIR", help="receives a .tar for each run")
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--minutes", type=float, help="budget of each run, over all calls")
     budget.add_argument("--steps", type=int, help="budget of each run in steps")
@@ -244,9 +246,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", help="names of runs, with commas")
     parser.add_argument("--jobs", type=int, help="runs at a time (default: all)")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="for all runs")
-    parser.add_argument("--init", type=Path, metavar="DIR", help="begins with the models NAME.json in this folder")
+    parser.add_argument(
+        "--init", type=filled_path, metavar="DIR", help="begins with the models NAME.json in this folder"
+    )
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--lpips-backbone", type=Path, metavar="FILE", help="for recipes with losses.lpips")
+    parser.add_argument("--lpips-backbone", type=filled_path, metavar="FILE", help="for recipes with losses.lpips")
     parser.add_argument("--threads", type=int, help="CPU threads of each run (default: all, shared out)")
     parser.add_argument("--checkpoint-minutes", type=float, default=2.0)
     parser.add_argument("--log-steps", type=int, default=50)
@@ -282,4 +286,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
 
 from codec.errors import CodecError
+from codec.streams import process
+from codec.terminal import filled_path
 from train.data import prepare
 
 
@@ -15,9 +16,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train.prepare", description=__doc__)
     parser.add_argument("medium", choices=("speech", "image"))
     parser.add_argument(
-        "sources", nargs="+", type=Path, metavar="SOURCE", help="folders, tars, zips, media files or data sets"
+        "sources", nargs="+", type=filled_path, metavar="SOURCE", help="folders, tars, zips, media files or data sets"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="writes PATH.raw and PATH.json")
+    parser.add_argument("--out", type=filled_path, required=True, metavar="PATH", help="writes PATH.raw and PATH.json")
     parser.add_argument(
         "--short-side", type=int, metavar="PIXELS", help="scales pictures down to this shorter side (default: as is)"
     )
@@ -37,4 +38,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

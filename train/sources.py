@@ -29,6 +29,7 @@ import numpy as np
 from PIL import Image
 
 from codec.errors import MediaError
+from codec.files import files_below
 from codec.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES, load_audio, load_image
 from codec.nets.speech import SAMPLE_RATE
 
@@ -88,7 +89,7 @@ def _folder(medium: str, folder: Path) -> Iterator[Item]:
             print(f"{folder}: {layout.__name__[1:].replace('_', ' ')}, {len(paths)} training files", file=sys.stderr)
             break
     else:
-        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        paths = files_below(folder)
     for path in paths:
         yield from _file(medium, path)
 
@@ -178,7 +179,7 @@ def _tsv_clips(table: Path) -> list[Path]:
 def _first(folder: Path, names: tuple[str, ...], wanted: Callable[[Path], bool]) -> list[Path] | None:
     for name in names:
         if (folder / name).is_dir() and wanted(folder / name):
-            return sorted(path for path in (folder / name).rglob("*") if path.is_file())
+            return files_below(folder / name)
     return None
 
 

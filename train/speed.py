@@ -15,6 +15,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from codec.errors import CodecError
+from codec.streams import process
+from codec.terminal import filled_path
 from train import recipes
 from train.data import Store
 from train.fleet import gpu_state
@@ -55,7 +57,9 @@ def _wait(device: str) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train.speed", description=__doc__)
     parser.add_argument("recipes", nargs="+", metavar="RECIPE")
-    parser.add_argument("--data", type=Path, required=True, metavar="PATH", help="what python -m train.prepare wrote")
+    parser.add_argument(
+        "--data", type=filled_path, required=True, metavar="PATH", help="what python -m train.prepare wrote"
+    )
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--warm", type=int, default=5, help="steps before the clock starts")
     parser.add_argument("--stages", default="AB", help="of A, B and C (which builds a codebook first)")
@@ -94,4 +98,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

@@ -20,6 +20,8 @@ from codec.cards import PRIOR, Tensors, identity
 from codec.errors import CodecError
 from codec.files import writing
 from codec.model import Codec
+from codec.streams import process
+from codec.terminal import filled_path
 from train.data import Store
 from train.priors import STEPS, TOKENS, fit_prior, index_grids
 
@@ -62,8 +64,10 @@ def _as_json(data: dict[str, Any]) -> bytes:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train.tables", description=__doc__)
     parser.add_argument("model", help="name of a shipped model, or path of a card")
-    parser.add_argument("--data", type=Path, required=True, metavar="PATH", help="what python -m train.prepare wrote")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: the model's own folder")
+    parser.add_argument(
+        "--data", type=filled_path, required=True, metavar="PATH", help="what python -m train.prepare wrote"
+    )
+    parser.add_argument("--out", type=filled_path, metavar="DIR", help="default: the model's own folder")
     parser.add_argument("--tokens", type=int, default=TOKENS, help="of the training data, for each size")
     parser.add_argument("--steps", type=int, default=STEPS, help="for each size")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -82,4 +86,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

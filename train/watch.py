@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from codec.errors import CodecError
+from codec.streams import process
+from codec.terminal import filled_path
 from train.log import LOG_NAME, read
 
 HEIGHT, WIDTH = 10, 72
@@ -87,9 +89,9 @@ def plot(runs: list[Path], keys: list[str], target: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train.watch", description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders that python -m train wrote")
+    parser.add_argument("runs", nargs="+", type=filled_path, metavar="RUN", help="folders that python -m train wrote")
     parser.add_argument("--keys", default="loss", help="what to show, with commas (default: loss)")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="writes a picture instead: .png, .svg, .pdf")
+    parser.add_argument("--plot", type=filled_path, metavar="FILE", help="writes a picture instead: .png, .svg, .pdf")
     parser.add_argument("--follow", type=float, metavar="SECONDS", help="shows again every so often, until Ctrl-C")
     options = parser.parse_args(arguments)
     keys = options.keys.split(",")
@@ -110,4 +112,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

@@ -9,6 +9,7 @@ per token on one thread of this machine.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
@@ -19,6 +20,7 @@ import torch
 from codec.bottleneck import Bottleneck
 from codec.bottlenecks import BOTTLENECKS
 from codec.bottlenecks.fsp import LEVELS
+from codec.streams import process
 
 SIZE = 1024
 TOKENS = 1024
@@ -91,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(process(main))

@@ -153,7 +153,7 @@ class FSP(LevelGrid):
 
         The variance is unbiased, as VP's is.
         """
-        variance, mean = var_mean_of_all(to_tokens(a), unbiased=True)
+        variance, mean = var_mean_of_all(to_tokens(a))
         return {"mean": mean.square().mean(), "variance": (variance - self.activation.variance).square().mean()}
 
 

@@ -5,7 +5,7 @@ never from its name. What is lost on the way in (an alpha channel, 16-bit depth,
 the "codec" logger.
 """
 
-from codec.media.audio_writer import AudioWriter
+from codec.media.audio_writer import MAX_RIFF_BYTES, AudioWriter
 from codec.media.kinds import AUDIO_SUFFIXES, IMAGE_FORMATS, IMAGE_SUFFIXES, Pixels, Samples, detect
 from codec.media.picture_writer import ImageWriter, save_image
 from codec.media.pictures import MAX_PIXELS, Picture, load_image
@@ -18,6 +18,7 @@ __all__ = [
     "IMAGE_FORMATS",
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
+    "MAX_RIFF_BYTES",
     "AudioReader",
     "AudioWriter",
     "ImageWriter",

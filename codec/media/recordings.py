@@ -16,6 +16,7 @@ import numpy as np
 import soundfile
 
 from codec.errors import MediaError
+from codec.limits import MAX_RATE_HZ, MIN_RATE_HZ
 from codec.media import boxes, chunks, flac, mpeg, ogg
 from codec.media.kinds import Samples
 from codec.media.pyav import AvReader
@@ -26,7 +27,6 @@ from codec.media.window import Window
 
 log = logging.getLogger("codec")
 
-MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000
 HEAD = 16  # bytes that tell a container
 UNKNOWN_FRAMES = 1 << 62  # libsndfile says more where a FLAC does not tell its length
 

@@ -11,6 +11,7 @@ from codec.media.kinds import Samples
 
 MAX_KERNEL = 10**6  # phases times step of a resampling filter bank; 11025 Hz has the largest common one, 282240
 RESAMPLE_SECONDS = 10  # whole seconds hold whole numbers of samples at every rate, so windows line up
+MAX_SAMPLES_AT_ONCE = 1 << 22  # of all channels, that resampling works on; fewer seconds where they are more
 
 
 def resample(samples: Samples, rate: int, target: int) -> Samples:
@@ -38,16 +39,27 @@ def resample(samples: Samples, rate: int, target: int) -> Samples:
     return np.ascontiguousarray(out.numpy().T)
 
 
-def at_rate(blocks: Iterable[Samples], rate: int, target: int) -> Iterator[Samples]:
-    """Resamples a stream; T samples become ceil(T * target / rate)."""
+def at_rate(blocks: Iterable[Samples], rate: int, target: int, channels: int = 1) -> Iterator[Samples]:
+    """Resamples a stream; T samples become ceil(T * target / rate).
+
+    The memory that it takes is bounded whatever the rate and the number of channels, which is what these are for.
+    """
     if rate == target:
         yield from blocks
         return
     from codec.windows import windows
 
-    for window, left, core in windows(blocks, RESAMPLE_SECONDS * rate, rate):
-        first = left // rate * target  # the context is whole seconds
-        yield resample(window, rate, target)[first : first + -(-core * target // rate)]
+    densest = max(rate, target)
+    seconds = min(max(MAX_SAMPLES_AT_ONCE // (densest * channels), 1), RESAMPLE_SECONDS)
+    few = max(MAX_SAMPLES_AT_ONCE // (densest * (seconds + 2)), 1)  # channels; the context is a second on either side
+    rows = max(MAX_SAMPLES_AT_ONCE // channels, 1)
+    for window, left, core in windows(blocks, seconds * rate, rate):
+        first, length = left // rate * target, -(-core * target // rate)  # the context is whole seconds
+        block = np.empty((length, window.shape[1]), np.float32)
+        for at in range(0, window.shape[1], few):
+            block[:, at : at + few] = resample(window[:, at : at + few], rate, target)[first : first + length]
+        for at in range(0, length, rows):
+            yield block[at : at + rows]
 
 
 def with_channels(blocks: Iterable[Samples], channels: int) -> Iterator[Samples]:

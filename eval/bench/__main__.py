@@ -18,11 +18,12 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
 from codec.errors import CodecError
+from codec.streams import process
+from codec.terminal import filled_path
 from eval.bench import timing
 from eval.bench.density import vp
 from eval.bench.libraries import bottlenecks
@@ -53,8 +54,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--turns", type=int, help="how often each way is timed")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="figures as JSON, with the machine")
-    parser.add_argument("--against", type=Path, metavar="FILE", help="an earlier --out: shows what changed by 10 %%")
+    parser.add_argument("--out", type=filled_path, metavar="FILE", help="figures as JSON, with the machine")
+    parser.add_argument(
+        "--against", type=filled_path, metavar="FILE", help="an earlier --out: shows what changed by 10 %%"
+    )
     given = parser.parse_args(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)
@@ -83,4 +86,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

@@ -30,6 +30,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from codec.streams import process
+from codec.terminal import filled_path
+
 ROOT = Path(__file__).parents[2]
 RATE = 16000
 SIZE = 1024
@@ -417,13 +420,15 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     parser = argparse.ArgumentParser(prog="python -m eval.bench.path", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all")
-    parser.add_argument("--data", type=Path, required=True, help="folder of speech-test.tar and image-kodak-00.tar")
+    parser.add_argument(
+        "--data", type=filled_path, required=True, help="folder of speech-test.tar and image-kodak-00.tar"
+    )
     parser.add_argument("--models", nargs="+", default=["speech-fsp", "image-fsp"], metavar="MODEL")
     parser.add_argument("--presets", nargs="+", default=["shipped", "small"], choices=("shipped", "tiny", "small"))
-    parser.add_argument("--against", type=Path, metavar="TREE", help="another checkout, to compare with")
+    parser.add_argument("--against", type=filled_path, metavar="TREE", help="another checkout, to compare with")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="figures as JSON")
+    parser.add_argument("--out", type=filled_path, metavar="FILE", help="figures as JSON")
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - BENCHMARKS.keys():
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; choose from {', '.join(BENCHMARKS)}")
@@ -440,4 +445,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 
 from codec.errors import CodecError
+from codec.streams import process
+from codec.terminal import filled_path
 
 try:
     from eval.experiments import bias, gmvq, vpvae
@@ -34,8 +36,12 @@ EXPERIMENTS: dict[str, Callable[[Request], None]] = {
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval.experiments", description=__doc__)
     parser.add_argument("name", choices=EXPERIMENTS, metavar="NAME", help=", ".join(EXPERIMENTS))
-    parser.add_argument("--out", type=Path, default=Path("experiments"), metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--data", type=Path, nargs="+", default=[], metavar="DIR", help="the packs, or torchvision's")
+    parser.add_argument(
+        "--out", type=filled_path, default=Path("experiments"), metavar="DIR", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--data", type=filled_path, nargs="+", default=[], metavar="DIR", help="the packs, or torchvision's"
+    )
     parser.add_argument("--seeds", type=int, metavar="N", help="how many; default 3, for gmvq-fig3 10")
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument(
@@ -76,4 +82,4 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

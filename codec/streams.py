@@ -1,0 +1,76 @@
+"""The streams of a process: whatever the shell closed, and whoever stops reading, a command behaves.
+
+Descriptors 0, 1 and 2 that are closed at the start would be given to the next files that are opened, and what is meant
+for stderr would be written into them. So /dev/null takes their places first.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
+
+closed: set[int] = set()  # the descriptors that were
+
+
+def process(command: str | Callable[[], int | None]) -> int:
+    """Runs a command as all that its process is for; returns its exit code.
+
+    A listing into a pipe that nobody reads any more ends quietly; who writes data has said what is lost before this.
+
+    Args:
+        command: The function, or "module:function", which is imported when the streams are safe.
+    """
+    hold()
+    code: int | str | None
+    try:
+        if isinstance(command, str):
+            module, _, name = command.partition(":")
+            command = getattr(import_module(module), name)
+        assert not isinstance(command, str)
+        code = command()
+    except SystemExit as stop:  # argparse, after --help or a wrong option
+        code = stop.code
+    except BrokenPipeError:
+        code = 0
+    except KeyboardInterrupt:  # Ctrl-C while the imports run
+        code = 130
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+        code = 1
+    flush()
+    return code or 0
+
+
+def hold() -> None:
+    """Opens /dev/null wherever a standard stream is closed."""
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            closed.add(descriptor)
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != descriptor:  # a lower one is closed, too, where only this is looked at
+                os.dup2(null, descriptor)
+                os.close(null)
+            os.set_inheritable(descriptor, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def flush() -> None:
+    """Flushes what was printed; whether anybody reads it does not matter."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        forget_stdout()
+
+
+def forget_stdout() -> None:
+    """Sends what is still to be flushed to nowhere, or Python complains of it at exit."""
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)

@@ -1,0 +1,206 @@
+"""What programs send to the app that people cannot: nulls, wrong types, long lists; and what is left in the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import ROOT, gradient, picture, tones, wav
+
+from app.jobs import MAX_VERSIONS, Workshop
+from app.reading import Source
+from app.store import Settings, Shelf
+from codec.errors import MediaError
+
+pytest.importorskip("gradio", reason="the demo is not installed: pip install 'codec[app]'")
+
+
+@pytest.fixture
+def workshop(model_folder: Path, tmp_path: Path) -> Workshop:
+    return Workshop(Settings(models=model_folder, max_seconds=4, max_pixels=100_000), tmp_path / "app")
+
+
+@pytest.fixture
+def source(workshop: Workshop, tmp_path: Path) -> Source:
+    (tmp_path / "a.png").write_bytes(picture(gradient(24, 32)))
+    return workshop.open(tmp_path / "a.png")
+
+
+# ---------------------------------------------------------------------------------------------------------- endpoints
+
+RIGHT = {
+    "compress, null": ("compress", (None, None)),
+    "compress": ("compress", ("", 1024.0)),
+    "compare, null": ("compare", (None, None, None)),
+    "sweep, null": ("sweep", (None,)),
+    "edit, null": ("edit", ("random", None, None, None)),
+}
+WRONG = {
+    "half a size": ("compress", ("", 10.5), "whole number"),
+    "a size in words": ("compress", ("", "many"), "codebook_size is 'many'; want a number"),
+    "infinity": ("compress", ("", float("inf")), "want a number"),
+    "true": ("compress", ("", True), "want a number"),
+    "a size of null": ("compare", ([], [None], []), "codebook_sizes is 'None'"),
+    "sizes in words": ("compare", ([], "256", []), "want a list"),
+    "models in a word": ("compare", ("image-fsp", [], []), "models is 'image-fsp'; want a list"),
+    "models as numbers": ("compare", ([3], [], []), "models holds '3'; want names"),
+    "classics in a word": ("sweep", ("jpeg",), "classics is 'jpeg'; want a list"),
+    "an object": ("sweep", ({"jpeg": 1},), "want a list"),
+    "an unknown classic": ("sweep", (["jpeg", "flac"],), "o classic codec 'flac' for image here; there are "),
+    "all of them": ("sweep", (["all"],), "o classic codec 'all'"),
+    "of the other medium": ("compare", ([], [256], ["opus"]), "o classic codec 'opus' for image here"),
+    "a number": ("sweep", ([7],), "classics holds '7'; want names"),
+    "the same again": ("sweep", (["jpeg"] * 300,), "ame each classic codec once"),
+    "the same in compare": ("compare", ([], [256], ["jpeg"] * 3), "ame each classic codec once"),
+    "a share in words": ("edit", ("random", "half", 0, 0), "share is 'half'"),
+    "a seed below zero": ("edit", ("random", 0.5, 0, -1), "seed is -1; want 0 or more"),
+}
+
+
+# Gradio leaves event loops open, which the suite takes for an error: it runs in a process of its own.
+CALLS = """
+import json, sys, warnings
+from pathlib import Path
+warnings.simplefilter("ignore")
+import gradio as gr
+from app import api
+from app.jobs import Workshop
+from app.store import Settings
+
+models, folder, cases = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+workshop = Workshop(Settings(models=models, max_pixels=100_000), folder / "app")
+with gr.Blocks() as demo:
+    api.build(workshop)
+functions = {function.api_name: function.fn for function in demo.fns.values()}
+(folder / "a.bin").write_bytes(Path(functions["compress"](str(folder / "a.png"), "", 256)[0]).read_bytes())
+coded, code = [], workshop.code
+workshop.code = lambda *given: (coded.append(1), code(*given))[1]
+answers = {}
+for case, (name, arguments) in cases.items():
+    coded.clear()
+    try:
+        answer = functions[name](str(folder / ("a.bin" if name == "edit" else "a.png")), *arguments)
+    except gr.Error as error:
+        answer = {"error": error.message, "coded": len(coded)}
+    answers[case] = answer
+print("answers", json.dumps(answers))
+"""
+
+
+@pytest.fixture(scope="module")
+def answers(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the endpoints return for each case, or the error that the caller sees."""
+    folder = tmp_path_factory.mktemp("api")
+    (folder / "a.png").write_bytes(picture(gradient(24, 32)))
+    cases = json.dumps({case: entry[:2] for case, entry in (RIGHT | WRONG).items()})
+    done = subprocess.run(
+        [sys.executable, "-c", CALLS, str(model_folder), str(folder), cases],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "GRADIO_ANALYTICS_ENABLED": "False"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: dict[str, Any] = json.loads(done.stdout[done.stdout.index("answers {") + 8 :])
+    return found
+
+
+def test_null_takes_the_default(answers: dict[str, Any]) -> None:
+    figures = answers["compress, null"][2]
+    assert (figures["codebook_size"], figures["model"]) == (1024, "image-fsp")
+    assert answers["compress"][2]["bytes"] == figures["bytes"]
+    assert [row["codebook_size"] for row in answers["compare, null"][0]] == [256, 1024, 4096, 16384]
+    assert len(answers["sweep, null"][0]) == 4
+    assert answers["edit, null"][0].endswith(".bin")
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_makes_no_sense_is_refused_in_plain_words(case: str, answers: dict[str, Any]) -> None:
+    """And before anything is coded."""
+    assert WRONG[case][2].lower() in answers[case]["error"].lower()
+    assert answers[case]["coded"] == 0
+
+
+def test_a_sweep_has_the_bound_of_a_comparison(
+    workshop: Workshop, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = [baseline.name for baseline in workshop.classics("image")]
+    monkeypatch.setattr("app.jobs.MAX_VERSIONS", 4 * len(known) - 1)
+    with pytest.raises(MediaError, match=f"that makes {4 * len(known)} versions of classic codecs; choose at most"):
+        workshop.sweep(source, known)
+    assert MAX_VERSIONS == 16
+    monkeypatch.setattr("app.jobs.MAX_VERSIONS", 4)
+    assert len(workshop.sweep(source, known[:1])) > 4
+
+
+def test_more_channels_than_the_format_has_are_refused_before_they_are_read(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(tmp_path / "many.wav", np.zeros((10, 65), np.float32), 16_000)
+    monkeypatch.setattr("codec.media.AudioReader.blocks", lambda _: pytest.fail("a block was read"))
+    with pytest.raises(MediaError, match="65 channels; the format has 64"):
+        workshop.open(tmp_path / "many.wav")
+
+
+# -------------------------------------------------------------------------------------------------------- what is left
+
+
+def test_files_go_in_time_even_when_nobody_calls(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, keep_s=1)
+    old = shelf.folder()
+    (old / "voice.wav").write_bytes(wav(tones(500)))
+    end = shelf.keep_tidy()
+    try:
+        assert old.exists()
+        limit = time.monotonic() + 30
+        while old.exists() and time.monotonic() < limit:
+            time.sleep(0.05)
+        assert not old.exists()
+    finally:
+        end()
+
+
+def test_a_disk_that_fails_does_not_end_the_tidying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf, calls = Shelf(tmp_path, keep_s=0.1), []
+
+    def tidy() -> None:
+        calls.append(time.monotonic())
+        raise OSError("a disk error")
+
+    monkeypatch.setattr(shelf, "tidy", tidy)
+    end = shelf.keep_tidy()
+    try:
+        limit = time.monotonic() + 30
+        while len(calls) < 3 and time.monotonic() < limit:
+            time.sleep(0.01)
+        assert len(calls) >= 3
+    finally:
+        end()
+
+
+@pytest.mark.slow
+def test_nothing_is_left_when_the_app_is_told_to_stop(root: Path, model_folder: Path, tmp_path: Path) -> None:
+    """By SIGTERM, as services are stopped."""
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    arguments = [sys.executable, "-m", "app", "--port", port, "--models", str(model_folder)]
+    with subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert b"codec demo on" in process.stdout.readline()
+        assert list(tmp_path.glob("codec-app-*"))
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+    assert process.returncode in (0, 130)  # it was waiting already, or about to
+    assert not list(tmp_path.glob("codec-app-*"))

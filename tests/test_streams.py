@@ -1,0 +1,170 @@
+"""Closed standard streams, and pipes that nobody reads: in every command, and in what it writes."""
+
+from __future__ import annotations
+
+import ast
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, tones, wav
+
+from codec import streams
+from codec.terminal import print_line
+
+COMMANDS = sorted(
+    path.relative_to(ROOT)
+    for package in ("app", "codec", "eval", "train")
+    for path in (ROOT / package).rglob("*.py")
+    if '\nif __name__ == "__main__":\n' in path.read_text(encoding="utf-8")
+)
+
+
+@pytest.fixture
+def command(root: Path, model_folder: Path) -> Callable[..., subprocess.CompletedProcess[bytes]]:
+    """Runs `python -m MODULE ARGUMENTS` with the tiny models, and with some descriptors closed."""
+    code = (
+        "import pathlib, runpy, sys; from codec import cards; cards.MODELS_FOLDER = pathlib.Path(sys.argv.pop(1)); "
+        "runpy.run_module(sys.argv[1], run_name='__main__', alter_sys=sys.argv.pop(0) and True)"
+    )
+
+    def call(
+        module: str, *arguments: object, closed: Sequence[int] = (), given: bytes = b""
+    ) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [sys.executable, "-c", code, str(model_folder), module, *map(str, arguments)],
+            cwd=root,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            input=None if 0 in closed else given,
+            stdin=subprocess.DEVNULL if 0 in closed else None,
+            capture_output=True,
+            preexec_fn=lambda: [os.close(descriptor) for descriptor in closed] and None,
+            timeout=300,
+        )
+
+    return call
+
+
+def damaged_mp3() -> bytes:
+    """A recording whose decoder has something to say on descriptor 2."""
+    data = bytearray(wav(tones(16_000 * 4), kind="MP3", subtype=None))
+    for at in range(2000, len(data) - 2000, 700):
+        data[at : at + 40] = np.random.default_rng(at).bytes(40)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=str)
+def test_every_command_holds_its_streams(path: Path) -> None:
+    """What stands under `if __name__ == "__main__"` goes through `codec.streams.process`."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    guard = next(node for node in tree.body[::-1] if isinstance(node, ast.If))
+    calls = {ast.unparse(node.func) for node in ast.walk(guard) if isinstance(node, ast.Call)}
+    if "main" in calls:  # of the thin commands, whose main is such a call
+        calls |= {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    assert "process" in calls
+
+
+def test_the_list_of_commands_is_whole() -> None:
+    assert len(COMMANDS) >= 24
+    assert {str(path) for path in COMMANDS} > {"app/__main__.py", "codec/onnx.py", "eval/bulk.py", "train/prepare.py"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", [(2,), (0, 1, 2), (1, 2)])
+def test_what_a_decoder_says_stays_out_of_the_output(
+    closed: tuple[int, ...], command: Callable[..., subprocess.CompletedProcess[bytes]], tmp_path: Path
+) -> None:
+    source = tmp_path / "a.mp3"
+    source.write_bytes(damaged_mp3())
+    done = command("codec.compress", source, tmp_path / "open.bin", "-q")
+    assert done.returncode == 0
+    if not done.stderr:
+        pytest.skip("this decoder says nothing of damage")
+    given = [source, b""] if 0 in closed else ["-", source.read_bytes()]
+    done = command("codec.compress", given[0], tmp_path / "closed.bin", "-q", closed=closed, given=given[1])
+    assert done.returncode == 0
+    assert (tmp_path / "closed.bin").read_bytes() == (tmp_path / "open.bin").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_stream_that_is_wanted_and_closed_is_an_error(
+    command: Callable[..., subprocess.CompletedProcess[bytes]], tmp_path: Path
+) -> None:
+    (tmp_path / "a.wav").write_bytes(wav(tones(2000)))
+    done = command("codec.compress", "-", tmp_path / "a.bin", closed=(0,))
+    assert (done.returncode, done.stderr) == (1, b"error: stdin: closed; name a file\n")
+    done = command("codec.compress", tmp_path / "a.wav", "-", closed=(1,))
+    assert (done.returncode, done.stderr.endswith(b"a.wav: stdout is closed; name a file\n")) == (1, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav"]
+    done = command("codec.compress", tmp_path / "a.wav", tmp_path / "a.bin", closed=(0, 1, 2))
+    assert (done.returncode, (tmp_path / "a.bin").exists()) == (0, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [("codec.compress", "--list-models"), ("codec.decompress", "--help"), ("codec",), ("codec.bottlenecks",)],
+    ids=" ".join,
+)
+def test_a_listing_into_a_pipe_that_nobody_reads_ends_quietly(arguments: tuple[str, ...], root: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-m", *arguments], cwd=root, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.slow
+def test_reports_into_a_pipe_that_nobody_reads_do_not_end_a_run(
+    command: Callable[..., subprocess.CompletedProcess[bytes]], root: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    """More than a buffer of them, so that the pipe is found broken in the middle."""
+    name = "a" * 200
+    (tmp_path / "in").mkdir()
+    for number in range(30):
+        (tmp_path / f"in/{name}{number:02d}.wav").write_bytes(wav(tones(200)))
+    reading, writing = os.pipe()
+    os.close(reading)
+    model = str(model_folder / "speech-fsp.json")
+    arguments = [sys.executable, "-m", "codec.compress", str(tmp_path / "in"), str(tmp_path / "out"), "-m", model]
+    done = subprocess.run([*arguments, "--json"], cwd=root, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len(list((tmp_path / "out").iterdir())) == 30
+    done = command("codec.info", *(tmp_path / "out").iterdir())
+    assert (done.returncode, done.stdout.count(b"speech-fsp")) == (0, 30)
+
+
+def test_exit_codes_pass_through(capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(code: object) -> Callable[[], int]:
+        def command() -> int:
+            raise SystemExit(code)
+
+        return command
+
+    assert streams.process(lambda: None) == 0
+    assert streams.process(lambda: 4) == 4
+    assert streams.process(stop(2)) == 2
+    assert streams.process(stop(None)) == 0
+    assert streams.process(stop("error: no such thing")) == 1
+    assert capsys.readouterr().err == "error: no such thing\n"
+
+
+def test_lines_for_nobody_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(io.StringIO):
+        encoding = "utf-8"
+
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Broken())
+    print_line("a report", sys.stdout)
+    assert streams.process(lambda: 0) == 0
