@@ -830,10 +830,10 @@ def test_a_recording_is_coded_as_it_comes_with_the_same_indices(
     assert np.array_equal(streamed, filed)
 
 
-def test_a_float_wav_through_a_pipe_goes_the_long_way(
+def test_an_a_law_wav_through_a_pipe_goes_the_long_way(
     monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    data = wav(tones(9000), subtype="FLOAT")
+    data = wav(tones(9000), subtype="ALAW")
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
     assert commands.compress_main(["-", "-", "--test"]) == 0
     assert capfdbinary.readouterr().out.startswith(b"\x8dCDC")
