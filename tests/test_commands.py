@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -253,10 +254,13 @@ def test_an_impossible_target_is_named(run: Run, speech: Path, tmp_path: Path, t
 def test_an_unwritable_folder_is_named(
     run: Run, speech: Path, tmp_path: Path, error: OSError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise error
+    def refuse(path: object, *arguments: Any, **options: Any) -> int:
+        if ".codec-" in str(path):
+            raise error
+        return opened(path, *arguments, **options)
 
-    monkeypatch.setattr(files.tempfile, "mkstemp", refuse)
+    opened: Callable[..., int] = os.open
+    monkeypatch.setattr(files.os, "open", refuse)
     result = run("compress", speech, tmp_path / "new/out.bin")
     assert (result.code, result.err) == (1, f"error: {tmp_path / 'new/out.bin'}: {error.strerror}\n")
     assert not (tmp_path / "new").exists()
