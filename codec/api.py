@@ -41,6 +41,7 @@ def compress(
     *,
     mono: bool = False,
     effort: int = 0,
+    layers: bool = False,
 ) -> bytes:
     """Compresses the bytes of a picture or recording file.
 
@@ -50,13 +51,14 @@ def compress(
         model: A loaded model, the name of a shipped one or the path of a card; by default the best of the medium.
         mono: Mixes the channels of a recording into one.
         effort: 0 to 9: how much nearness of the codes to give up for fewer bits.
+        layers: A file that `truncate` can cut to every smaller codebook, a little larger.
 
     Returns:
         A bitstream of format version 1.
 
     Raises:
         MediaError: Not readable as a picture or recording.
-        ModelError: There is no such model, it is damaged, or it is for the other medium.
+        ModelError: There is no such model, it is damaged, for the other medium, or has no layers at this size.
         ValueError: A codebook size that the model does not offer.
     """
     medium = detect(data[:16])
@@ -64,14 +66,19 @@ def compress(
     size = loaded.codec.bottleneck.check_size(codebook_size)
     out = io.BytesIO()
     if medium == "image":
-        coding.compress_image(Picture(io.BytesIO(data)), out, loaded, size, effort)
+        coding.compress_image(Picture(io.BytesIO(data)), out, loaded, size, effort, layers)
     else:
-        coding.compress_speech(*coding.open_speech(io.BytesIO(data), mono), out, loaded, size, effort)
+        coding.compress_speech(*coding.open_speech(io.BytesIO(data), mono), out, loaded, size, effort, layers)
     return out.getvalue()
 
 
 def decompress(
-    data: bytes, model: AnyModel | None = None, limits: Limits = DEFAULT_LIMITS, suffix: str | None = None
+    data: bytes,
+    model: AnyModel | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    suffix: str | None = None,
+    *,
+    codebook_size: int | None = None,
 ) -> bytes:
     """Decompresses a bitstream to the bytes of a .wav or .png file, or another format by its suffix.
 
@@ -80,18 +87,20 @@ def decompress(
         model: As for `compress`; by default the shipped one that the bitstream names.
         limits: Refuse anything larger.
         suffix: Of the format, say "flac" or "jpg".
+        codebook_size: Of a file with layers: where to stop; by default at the last that is whole.
 
     Raises:
         BitstreamError: Damaged, or beyond the limits.
-        MediaError: A suffix that cannot be written.
+        MediaError: A suffix that cannot be written, or no layer of that codebook size.
         ModelError: The model that it names is not here, or is not `model`.
     """
-    reader = Reader(io.BytesIO(data), limits)
-    if isinstance(model, coding.Model) and model.card.answers_to(reader.header.model_id):
+    head = Reader(io.BytesIO(data), limits)
+    if isinstance(model, coding.Model) and model.card.answers_to(head.header.model_id):
         loaded = model
     else:
         name = str(model.card.path) if isinstance(model, coding.Model) else _name_of(model)
-        loaded = coding.load(cards.find(name, model_id=reader.header.model_id))
+        loaded = coding.load(cards.find(name, model_id=head.header.model_id))
+    reader = coding.layered(head, loaded, codebook_size)
     out = io.BytesIO()
     if reader.header.medium == "image":
         picture = ImageWriter(out, reader.header.height, reader.header.width, suffix or "png")

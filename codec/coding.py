@@ -16,21 +16,22 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log as natural_log
 from math import prod
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeAlias, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.bitstream import DEFAULT_LIMITS, Header, Indices, Limits, Reader, Writer, scan, unpack
-from codec.cards import PRIOR, Card, Tensors
+from codec.bitstream import DEFAULT_LIMITS, LAYERED, Header, Indices, Limits, Reader, Writer
+from codec.cards import LAYER, PRIOR, Card, Tensors
 from codec.entropy import NO_TABLES, Prior, Tables
 from codec.entropy.mixing import choose, columns_of
 from codec.errors import BitstreamError, MediaError, ModelError
+from codec.layers import Layered, LayerWriter, ladder
 from codec.media import AudioReader, Picture, Pixels, Samples, WavPipe, resample
 from codec.model import Codec, CodecConfig, Medium, build
 from codec.nets.speech import SAMPLE_RATE
@@ -50,6 +51,9 @@ POSITIONS_PER_CHUNK = 1 << 15  # 2 megapixels
 POSITIONS_PER_STRIP = {"cpu": 1 << 12, "cuda": 1 << 15}  # that nets work on at once: near a cache, or filling a GPU
 FEWEST_STRIP_ROWS = 4
 RESAMPLE_SECONDS = 10  # whole seconds hold whole numbers of samples at every rate, so windows line up
+
+
+AnyReader: TypeAlias = Reader | Layered | Salvage
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ def load(card: Card, device: str = "cpu") -> Model:
         ModelError: Damaged, of an unknown kind, or tensors that do not fit its configuration.
     """
     tensors = card.read()
-    weights = {k: torch.from_numpy(v) for k, v in tensors.items() if not k.startswith(("tables.", PRIOR))}
+    weights = {k: torch.from_numpy(v) for k, v in tensors.items() if not k.startswith(("tables.", PRIOR, LAYER))}
     try:
         tables = {size: _tables(tensors, size) for size in card.num_codes}
         codec = build(CodecConfig.from_dict(card.config))
@@ -98,10 +102,14 @@ def load(card: Card, device: str = "cpu") -> Model:
 def _tables(tensors: Tensors, size: int) -> Tables:
     """The coder tables of one codebook size in a model file. Raises ValueError, TypeError or KeyError on bad ones."""
     frequencies = tensors.get(f"tables.{size}")
-    prior = {k.split(".")[2]: v for k, v in tensors.items() if k.startswith(f"{PRIOR}{size}.")}
-    return Tables(
-        None if frequencies is None else frequencies.astype(np.int64), Prior.from_tensors(prior) if prior else None
-    )
+    found = []
+    for kind in (PRIOR, LAYER):
+        arrays = {k.split(".")[2]: v for k, v in tensors.items() if k.startswith(f"{kind}{size}.")}
+        found.append(Prior.from_tensors(arrays) if arrays else None)
+    prior, layer = found
+    if (prior and prior.given) or (layer and not layer.given):
+        raise ValueError("a prior of a size has no digits that are given, one of a layer some")
+    return Tables(None if frequencies is None else frequencies.astype(np.int64), prior, layer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +132,9 @@ def compress_speech(
     model: Model,
     codebook_size: int,
     effort: int = 0,
+    layers: bool = False,
 ) -> Written:
-    """Codes a recording, channel by channel, in constant memory.
+    """Codes a recording, channel by channel, in constant memory but for what layers wait for.
 
     Args:
         blocks: (n, C) float32 samples in [-1, 1].
@@ -134,12 +143,16 @@ def compress_speech(
         file: Receives the bitstream; need not seek.
         codebook_size: One of the model's.
         effort: 0 to `MAX_EFFORT`: how much nearness to give up for fewer bits.
+        layers: Write a file that can be cut to every coarser codebook size that this one refines.
+
+    Raises:
+        ModelError: Of the other medium, or without layers where they are wanted.
     """
     _need(model, "speech")
     if sample_rate > SAMPLE_RATE:
         log.warning("recorded at %g kHz, coded at 16 kHz: sounds above 8 kHz are lost", sample_rate / 1000)
     header = _header(model, codebook_size, channels=channels, sample_rate=sample_rate)
-    writer = Writer(file, header, model.tables.get(codebook_size, NO_TABLES))
+    writer = _writer(file, header, model, layers)
     counted, chooser = _Counter(blocks), _Chooser(model, codebook_size, effort)
     stride = model.codec.stride
     signal = _at_rate(counted, sample_rate, SAMPLE_RATE)
@@ -154,7 +167,7 @@ def compress_speech(
     return Written(writer.total_bytes, writer.payload_bytes, counted.total / sample_rate)
 
 
-def decompress_speech(reader: Reader | Salvage, model: Model) -> Iterator[Samples]:
+def decompress_speech(reader: AnyReader, model: Model) -> Iterator[Samples]:
     """Decodes a recording: (n, C) float32 blocks at the original rate, in constant memory; silence where it is lost.
 
     Raises:
@@ -172,13 +185,13 @@ def decompress_speech(reader: Reader | Salvage, model: Model) -> Iterator[Sample
         written += len(block)
         yield block
     expected = codec.grid((-(-reader.num_samples * SAMPLE_RATE // header.sample_rate),))[0]
-    if isinstance(reader, Reader) and (reader.num_positions != expected or written != reader.num_samples):
+    if not isinstance(reader, Salvage) and (reader.num_positions != expected or written != reader.num_samples):
         raise BitstreamError(
             f"{reader.num_samples} samples do not fit {reader.num_positions} positions; the file is damaged"
         )
 
 
-def _speech_at_model_rate(reader: Reader | Salvage, model: Model) -> Iterator[Samples]:
+def _speech_at_model_rate(reader: AnyReader, model: Model) -> Iterator[Samples]:
     codec, size = model.codec, reader.header.codebook_size
     chunks = (chunk.transpose(2, 0, 1) for chunk in reader.chunks(tables_for(reader.header, model)))  # positions first
     first = 0
@@ -195,16 +208,16 @@ def _speech_at_model_rate(reader: Reader | Salvage, model: Model) -> Iterator[Sa
 
 @torch.inference_mode()
 def compress_image(
-    picture: Pixels | Picture, file: BinaryIO, model: Model, codebook_size: int, effort: int = 0
+    picture: Pixels | Picture, file: BinaryIO, model: Model, codebook_size: int, effort: int = 0, layers: bool = False
 ) -> Written:
-    """Codes a picture, read from a file or (H, W, 3) uint8, a strip of rows at a time; `effort` as for speech."""
+    """Codes a picture, from a file or (H, W, 3) uint8, a strip of rows at a time; `effort`, `layers` as for speech."""
     _need(model, "image")
     if isinstance(picture, Picture):
         height, width, strips = picture.height, picture.width, picture.strips()
     else:
         (height, width), strips = picture.shape[:2], iter([picture])
     header = _header(model, codebook_size, channels=3, height=height, width=width)
-    writer = Writer(file, header, model.tables.get(codebook_size, NO_TABLES))
+    writer = _writer(file, header, model, layers)
     chooser = _Chooser(model, codebook_size, effort, width)
     latents = model.codec.latents_of_rows(_pixel_strips(strips, width, model))
     for z, _, _ in windows(latents, _rows_per_chunk(width, model.codec.stride), 0):
@@ -221,7 +234,7 @@ def _pixel_strips(strips: Iterable[Pixels], width: int, model: Model) -> Iterato
         yield codec.pad(x)[0].movedim(0, -1)[left : left + -(-core // codec.stride) * codec.stride]
 
 
-def decompress_image(reader: Reader | Salvage, model: Model) -> Pixels:
+def decompress_image(reader: AnyReader, model: Model) -> Pixels:
     """Decodes a picture to (H, W, 3) uint8; grey where it is lost. Raises what `image_strips` does."""
     pixels = np.empty((reader.header.height, reader.header.width, 3), np.uint8)
     top = 0
@@ -232,7 +245,7 @@ def decompress_image(reader: Reader | Salvage, model: Model) -> Pixels:
 
 
 @torch.inference_mode()
-def image_strips(reader: Reader | Salvage, model: Model) -> Iterator[Pixels]:
+def image_strips(reader: AnyReader, model: Model) -> Iterator[Pixels]:
     """Decodes a picture to strips of rows, (n, W, 3) uint8; grey where it is lost.
 
     Raises:
@@ -381,14 +394,59 @@ def _header(model: Model, codebook_size: int, **shape: int) -> Header:
         raise MediaError(f"the format has no room for this: {error}") from None
 
 
+def _writer(file: BinaryIO, header: Header, model: Model, layers: bool) -> Writer | LayerWriter:
+    """Writes a file of one codebook size or with layers. Raises ModelError where the model has none."""
+    if not layers:
+        return Writer(file, header, model.tables.get(header.codebook_size, NO_TABLES))
+    if len(ladder(model.tables, header.codebook_size)) < 2:
+        able = [size for size in model.tables if len(ladder(model.tables, size)) > 1]
+        offers = f"they begin at K = {able[0]}" if able else "its codebooks do not refine each other"
+        raise ModelError(f"{model.card.name} has no layers at K = {header.codebook_size}: {offers}")
+    return LayerWriter(file, header, model.tables)
+
+
+def layered(reader: Reader, model: Model, codebook_size: int | None = None) -> Reader | Layered:
+    """What to decode a file from: the reader itself, or its layers up to a codebook size.
+
+    A layer that is damaged, and those above it, are left out with a notice.
+
+    Args:
+        reader: At the beginning of its data chunks.
+        model: The one that the file names.
+        codebook_size: Stop at this layer; None for the last.
+
+    Raises:
+        BitstreamError: The base is damaged.
+        MediaError: The file has no such layer.
+    """
+    _check_header(reader.header, model)
+    size = reader.header.codebook_size
+    if reader.version[1] < LAYERED:
+        if codebook_size not in (None, size):
+            raise MediaError(f"the file has no layers: it holds K = {size} and not {codebook_size}")
+        return reader
+    tables = {k: tables_for(replace(reader.header, codebook_size=k), model) for k in model.tables}
+    try:
+        found = Layered(reader, tables, codebook_size)
+    except ValueError as error:
+        raise MediaError(str(error)) from None
+    if found.damage is not None:
+        log.warning("decoded at K = %d, for the layers above it are lost: %s", found.header.codebook_size, found.damage)
+    return found
+
+
 def _need(model: Model, medium: str) -> None:
     if model.card.medium != medium:
         raise ModelError(f"{model.card.name} codes {model.card.medium}, not {medium}; choose a {medium} model")
 
 
 def read_indices(data: bytes, model: Model, limits: Limits = DEFAULT_LIMITS) -> tuple[Header, Indices, int]:
-    """What `unpack` gives of a file that this model wrote: its header, its indices, its samples."""
-    return unpack(data, tables_for(scan(io.BytesIO(data)).header, model), limits)
+    """What `unpack` gives of a file that this model wrote, at its last layer: header, indices, samples."""
+    reader = layered(Reader(io.BytesIO(data), limits), model)
+    header = reader.header
+    nothing = np.empty((header.num_streams, header.num_codebooks, 0), np.int64)
+    indices = np.concatenate([nothing, *reader.chunks(tables_for(header, model))], axis=2)
+    return header, indices, reader.num_samples
 
 
 def tables_for(header: Header, model: Model) -> Tables:

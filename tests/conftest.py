@@ -17,12 +17,12 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from codec import cards, coding
+from codec.cards import identities
 from codec.entropy import Prior, quantise_counts
 from codec.model import Codec, CodecConfig, build
 from codec.nets.image import ImageConfig
 from codec.nets.speech import SpeechConfig
 from train import priors
-from train.tables import identities
 
 ROOT = Path(__file__).parent.parent
 NETS = {

@@ -18,6 +18,8 @@ TORCH_FREE = [
     "media",
     "bitstream",
     "commands",
+    "layers",
+    "truncation",
     "files",
     "terminal",
     "entropy/__init__",
@@ -25,7 +27,7 @@ TORCH_FREE = [
     "entropy/range_coder",
     "entropy/mixing",
 ]
-COMMAND_FILES = {"codec.compress", "codec.decompress", "codec.info"}
+COMMAND_FILES = {"codec.compress", "codec.decompress", "codec.info", "codec.truncate"}
 
 
 def sources(package: str) -> list[Path]:
