@@ -99,8 +99,10 @@ def layout(codec: Codec, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return levels, bisect(vectors), vectors
 
 
-def refined_layout(codec: Codec, size: int, below: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """As `layout`, of an index that is its parent's digits and then its own; None if the sizes are not nested.
+def refined_layout(codec: Codec, size: int, below: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int] | None:
+    """As `layout`, of an index that is its parent's digits, whose number is the last result, and then its own.
+
+    None if the sizes are not nested.
 
     Every parent must have as many children, M of them, which are told apart by questions of one half against the other.
     """
@@ -118,7 +120,7 @@ def refined_layout(codec: Codec, size: int, below: int) -> tuple[np.ndarray, np.
     if order_below.size:  # a parent's digits are those of its number, not of its place
         levels = np.array([number])
     own = [2] * (children.bit_length() - 1) if children & (children - 1) == 0 else [children]
-    return np.concatenate([levels, own]), order * children + rank, vectors
+    return np.concatenate([levels, own]), order * children + rank, vectors, len(levels)
 
 
 def bisect(vectors: np.ndarray) -> np.ndarray:
@@ -244,11 +246,10 @@ def fit_prior(grids: list[Grid], codec: Codec, size: int, steps: int = STEPS, be
         The tables; None if the two sizes are not nested.
     """
     medium = codec.config.medium
-    found = layout(codec, size) if below is None else refined_layout(codec, size, below)
+    found = (*layout(codec, size), 0) if below is None else refined_layout(codec, size, below)
     if found is None:
         return None
-    levels, order, vectors = found
-    given = 0 if below is None else int(np.searchsorted(np.cumprod(levels), codec.bottleneck.num_codes(below))) + 1
+    levels, order, vectors, given = found
     offsets = np.array((REFINED_OFFSETS if given else OFFSETS)[medium])
     visible = torch.ones(len(offsets), len(levels))
     later = (offsets[:, 0] < 0) | ((offsets[:, 0] == 0) & (offsets[:, 1] > 0))
