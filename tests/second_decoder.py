@@ -300,6 +300,7 @@ def decode_mixing(payload, n, prior, width, known=None):
     given = len(known[0]) if known else 0
     decoded = [list(row) for row in known] if known else [[] for _ in range(n)]
     missing = first[given] - given
+    slower = 2 if given else 1
 
     def answer(probability):
         bound = (words.width >> 16) * probability
@@ -339,7 +340,7 @@ def decode_mixing(payload, n, prior, width, known=None):
                 else:
                     above, error = middle, -SQUASH[x]
                 for h in units:
-                    w[h] = clamp(w[h] + ((error * unit[h] + 2**19) >> 20), -32767, 32767)
+                    w[h] = clamp(w[h] + ((error // slower * unit[h] + 2**19) >> 20), -32767, 32767)
             decoded[p].append(below)
             if d < len(levels) - 1:
                 start = [value + (digits[first[d] + below][h] << 5) for h, value in enumerate(start)]

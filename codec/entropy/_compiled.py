@@ -18,6 +18,7 @@ from codec.entropy.mixing import (
     LOGIT_SHIFT,
     MAX_WEIGHT,
     RATE_SHIFT,
+    REFINED_SHIFT,
     SPEED_BITS,
     WORD_BITS,
 )
@@ -58,6 +59,7 @@ def code(
     hidden = np.empty(size, np.int32)
     change = np.empty(size, np.int32)
     trend = np.zeros((num_speeds, num_features), np.int64)
+    slower = REFINED_SHIFT if given else 0
     first_node = -given
     for digit in range(given):
         first_node += levels[digit]
@@ -172,10 +174,10 @@ def code(
                         num_words += 1
                 if bit:
                     below = middle
-                    error = np.int32((1 << BIT_BITS) - probability)
+                    error = np.int32(((1 << BIT_BITS) - probability) >> slower)
                 else:
                     above = middle
-                    error = np.int32(-probability)
+                    error = np.int32(-probability >> slower)
                 for i in range(size):
                     change[i] = error * hidden[i] + HALF
                 for i in range(size):

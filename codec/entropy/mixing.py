@@ -42,6 +42,7 @@ DIGIT_SHIFT = 5
 LOGIT_SHIFT = 12
 LOGIT_LIMIT = 2047  # 256 units are a factor of e in the odds, so 1 : 2980 at most
 RATE_SHIFT = 20  # how fast the mixer learns; 19 and 21 cost .1 to .5 % more bits on speech and photographs
+REFINED_SHIFT = 1  # of errors, with digits that are given: half as fast takes .006 bits a position less in a layer
 MAX_WEIGHT = 32767
 MAX_HIDDEN = 64  # units: HIGHEST * MAX_WEIGHT * MAX_HIDDEN is still below 2**31
 SPEED_BITS = 8
@@ -387,6 +388,7 @@ def code(
     squashed = table.tolist()
     weights = nodes.astype(np.int64)
     first_node = int(levels[:given].sum()) - given
+    slower = REFINED_SHIFT if given else 0
     trend = np.zeros((len(speeds), embedding.shape[1]), np.int64)
     num_words = 0
     for position, place in enumerate(positions):
@@ -445,7 +447,7 @@ def code(
                         low = (low & (FLOOR - 1)) << WORD_BITS
                     width <<= WORD_BITS
                     num_words += 1
-                weight += (error * hidden + (1 << RATE_SHIFT - 1)) >> RATE_SHIFT
+                weight += ((error >> slower) * hidden + (1 << RATE_SHIFT - 1)) >> RATE_SHIFT
                 np.clip(weight, -MAX_WEIGHT, MAX_WEIGHT, out=weight)
             place[digit] = below
             if digit < len(starts) - 1:
