@@ -28,35 +28,40 @@ def build(page: Page) -> None:
     viewer = widget("viewer", elem_id="decode-viewer", visible=False)
 
     def decode(path: str | None, number: float | None, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008
-        hidden = [gr.update(visible=False, value={})] * 2
-        if not path:
-            return [INVITATION, *hidden, gr.update(visible=False)]
         reporting(progress)(0.1, "Checking the file, decoding")
-        try:
-            stops = list(page.workshop.layers(path))
-            chosen = None if number is None else stops[min(max(int(number), 1), len(stops)) - 1]
-            version, _ = page.workshop.decode(path, chosen)
-            rows = page.workshop.info(version.file)
-        except Exception as error:
-            if isinstance(error, CodecError):
-                log.info("refused: %s", error)
-            return [_fault(page, path, error), *hidden, gr.update(visible=False)]
-        what = f"{version.label}, {version.num_bytes:,} bytes, decoded in {version.decode_s:.2f} s"
-        save = download(version.media, f"Save as {version.media.suffix}")
-        shown = gr.skip()
-        if len(stops) > 1:
-            save += download(version.file, "Save this .bin")
-        if number is None:
-            last = len(stops)
-            shown = gr.update(visible=last > 1, maximum=max(last, 2), value=max(last, 2))
-        head = f'<p class="save"><b>{escape(what)}</b>{save}</p>{_table(rows)}'
-        if version.medium == "speech":
-            return [head, gr.update(visible=True, value=listening(None, [version])), hidden[1], shown]
-        return [head, hidden[0], gr.update(visible=True, value=looking(None, [version])), shown]
+        return shown(page, path, number)
 
     outputs = [header, listener, viewer, layer]
     given.change(decode, [given, gr.State(None)], outputs, **JOBS, show_progress_on=[header])
     layer.release(decode, [given, layer], outputs, **JOBS, show_progress_on=[header])
+
+
+def shown(page: Page, path: str | None, number: float | None) -> list[Any]:
+    """Updates of header, listener, viewer and slider: a file at its last layer, or at the one that the slider chose."""
+    hidden = [gr.update(visible=False, value={})] * 2
+    if not path:
+        return [INVITATION, *hidden, gr.update(visible=False)]
+    try:
+        stops = list(page.workshop.layers(path))
+        chosen = None if number is None else stops[min(max(int(number), 1), len(stops)) - 1]
+        version, _ = page.workshop.decode(path, chosen)
+        rows = page.workshop.info(version.file)
+    except Exception as error:
+        if isinstance(error, CodecError):
+            log.info("refused: %s", error)
+        return [_fault(page, path, error), *hidden, gr.update(visible=False)]
+    what = f"{version.label}, {version.num_bytes:,} bytes, decoded in {version.decode_s:.2f} s"
+    save = download(version.media, f"Save as {version.media.suffix}")
+    slider: Any = gr.skip()
+    if len(stops) > 1:
+        save += download(version.file, "Save this .bin")
+    if number is None:
+        last = len(stops)
+        slider = gr.update(visible=last > 1, maximum=max(last, 2), value=max(last, 2))
+    head = f'<p class="save"><b>{escape(what)}</b>{save}</p>{_table(rows)}'
+    if version.medium == "speech":
+        return [head, gr.update(visible=True, value=listening(None, [version])), hidden[1], slider]
+    return [head, hidden[0], gr.update(visible=True, value=looking(None, [version])), slider]
 
 
 def _fault(page: Page, path: str, error: Exception) -> str:
