@@ -27,9 +27,11 @@ from app import perceptual
 from app.reading import SPEECH_RATE, Reading, Source, at_speech_rate, heard
 from app.store import Models, Settings, Shelf, wake
 from codec.bitstream import Reader, Summary, scan
-from codec.commands import describe
+from codec.commands import describe_all
 from codec.errors import BitstreamError, CodecError, MediaError
+from codec.layers import survey
 from codec.limits import Limits
+from codec.truncation import truncate
 from eval.baselines import BASELINES, Baseline, find, match_bytes
 from eval.trained import lpips_weight
 
@@ -162,8 +164,17 @@ class Workshop:
         sizes = self.models.card(name).num_codes
         return 1024 if 1024 in sizes else min(sizes)
 
-    def decode(self, path: str | Path | None) -> tuple[Version, Summary]:
-        """Decodes a .bin.
+    def layers(self, path: str | Path) -> dict[int, int]:
+        """Codebook size -> bytes of a .bin cut there, coarsest first; one entry if it has no layers.
+
+        Raises:
+            BitstreamError: Damaged, or none.
+        """
+        with Path(path).open("rb") as file:
+            return survey(file).stops
+
+    def decode(self, path: str | Path | None, size: int | None = None) -> tuple[Version, Summary]:
+        """Decodes a .bin, cut to a codebook size that it has a layer of, if one is given.
 
         Raises:
             BitstreamError: Damaged, not one of ours, or beyond the limits.
@@ -172,15 +183,22 @@ class Workshop:
         if not path:
             raise MediaError("nothing is chosen yet; drop a .bin here")
         data = Path(path).read_bytes()
+        if size is not None:
+            try:
+                data = truncate(data, size)
+            except ValueError as error:
+                raise MediaError(str(error)) from None
         summary = scan(io.BytesIO(data))
-        return self.decoded(data, Path(path).stem, 0.0, None), summary
+        stem = Path(path).stem if size is None else f"{Path(path).stem}-{size}"
+        return self.decoded(data, stem, 0.0, None), summary
 
     def info(self, path: str | Path) -> dict[str, str]:
         """What `python -m codec.info` prints of a .bin. Raises BitstreamError where it is damaged, or is none."""
         with Path(path).open("rb") as file:
-            record = describe(
-                scan(file), {key: c.name for c in self.models.cards.values() for key in (c.base_id, c.model_id)}
+            record = describe_all(
+                survey(file), {key: c.name for c in self.models.cards.values() for key in (c.base_id, c.model_id)}
             )
+        record.pop("layers", None)  # the page has a control for them
         record["model"] = record["model"] or "not among the installed models"
         return {
             key.replace("_", " "): f"{value:.6g}" if isinstance(value, float) else str(value)
@@ -247,8 +265,10 @@ class Workshop:
         from codec import coding
 
         start = time.perf_counter()
-        reader = Reader(io.BytesIO(data), self.limits)
-        header, model = reader.header, self.models.by_id(reader.header.model_id)
+        head = Reader(io.BytesIO(data), self.limits)
+        model = self.models.by_id(head.header.model_id)
+        reader = coding.layered(head, model)
+        header = reader.header
         if header.medium == "image":
             pixels = coding.decompress_image(reader, model)
             decode_s, units, raw = time.perf_counter() - start, header.height * header.width, pixels.size

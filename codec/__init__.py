@@ -5,6 +5,9 @@
     codec.models()                                   # ['image-fsp', 'speech-fsp', ...]
     data = codec.compress(Path("in.wav").read_bytes(), codebook_size=1024)
     wav = codec.decompress(data)
+    codec.info(data)                                 # {'format': '1.1', 'medium': 'speech', ...}
+    data = codec.compress(Path("in.wav").read_bytes(), codebook_size=16384, layers=True)
+    small = codec.truncate(data, 256)                # the same file, made smaller without decoding it
     model = codec.load("speech-fsp")                 # nets on tensors: model.codec.encode(x, 1024)
 
 Everything heavy is imported on first use, so that commands that need no torch start at once.
@@ -19,7 +22,9 @@ from codec.errors import BitstreamError, CodecError, MediaError, ModelError
 
 if TYPE_CHECKING:
     from codec.api import compress, decompress, load, models
+    from codec.commands import info
     from codec.model import Codec
+    from codec.truncation import truncate
 
 __version__ = "0.1.0"
 
@@ -32,11 +37,15 @@ __all__ = [
     "__version__",
     "compress",
     "decompress",
+    "info",
     "load",
     "models",
+    "truncate",
 ]
 
-_HOMES = {"Codec": "codec.model"} | dict.fromkeys(("compress", "decompress", "load", "models"), "codec.api")
+_HOMES = {"Codec": "codec.model", "info": "codec.commands", "truncate": "codec.truncation"} | dict.fromkeys(
+    ("compress", "decompress", "load", "models"), "codec.api"
+)
 
 
 def __getattr__(name: str) -> Any:

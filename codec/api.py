@@ -49,6 +49,7 @@ def compress(
     *,
     mono: bool = False,
     effort: int = 0,
+    layers: bool = False,
 ) -> bytes:
     """Compresses a picture or recording.
 
@@ -58,13 +59,14 @@ def compress(
         model: A loaded model, the name of a shipped one or the path of a card; by default the best of the medium.
         mono: Mixes the channels of a recording into one.
         effort: 0 to 9: how much nearness of the codes to give up for fewer bits.
+        layers: A file that `truncate` can cut to every smaller codebook, a little larger.
 
     Returns:
         A bitstream of format version 1.
 
     Raises:
         MediaError: Not readable as a picture or recording.
-        ModelError: There is no such model, it is damaged, or it is for the other medium.
+        ModelError: There is no such model, it is damaged, for the other medium, or has no layers at this size.
         ValueError: A codebook size that the model does not offer, or an effort that there is not.
         TypeError: The data or the model are something else, say an array.
     """
@@ -74,14 +76,19 @@ def compress(
         size = loaded.codec.bottleneck.check_size(codebook_size)
         out = io.BytesIO()
         if medium == "image":
-            coding.compress_image(Picture(file), out, loaded, size, effort)
+            coding.compress_image(Picture(file), out, loaded, size, effort, layers)
         else:
-            coding.compress_speech(*coding.open_speech(file, mono), out, loaded, size, effort)
+            coding.compress_speech(*coding.open_speech(file, mono), out, loaded, size, effort, layers)
     return out.getvalue()
 
 
 def decompress(
-    data: Source, model: AnyModel | None = None, limits: Limits = IN_MEMORY, suffix: str | None = None
+    data: Source,
+    model: AnyModel | None = None,
+    limits: Limits = IN_MEMORY,
+    suffix: str | None = None,
+    *,
+    codebook_size: int | None = None,
 ) -> bytes:
     """Decompresses a bitstream to the bytes of a .wav or .png file, or another format by its suffix.
 
@@ -90,22 +97,25 @@ def decompress(
         model: As for `compress`; by default the shipped one that the bitstream names.
         limits: Refuse anything larger; without any, an output above 1 GiB is.
         suffix: Of the format, say "flac" or ".jpg".
+        codebook_size: Of a file with layers: where to stop; by default at the last that is whole.
 
     Raises:
         BitstreamError: Damaged, or beyond the limits.
-        MediaError: A file that cannot be read, a suffix that cannot be written, or an output that is too large.
+        MediaError: A file that cannot be read, a suffix that cannot be written, an output that is too large, or no
+            layer of that codebook size.
         ModelError: The model that it names is not here, or is not `model`.
         TypeError: The data or the model are something else.
     """
     with _opened(data) as file:
-        reader = Reader(file, limits)
-        if isinstance(model, coding.Model) and model.card.answers_to(reader.header.model_id):
+        head = Reader(file, limits)
+        if isinstance(model, coding.Model) and model.card.answers_to(head.header.model_id):
             loaded = model
         else:
             name = str(model.card.path) if isinstance(model, coding.Model) else _name_of(model)
-            loaded = coding.load(cards.find(name, model_id=reader.header.model_id))
+            loaded = coding.load(cards.find(name, model_id=head.header.model_id))
         out = io.BytesIO()
-        form = (suffix or ("png" if reader.header.medium == "image" else "wav")).lstrip(".").lower()
+        form = (suffix or ("png" if head.header.medium == "image" else "wav")).lstrip(".").lower()
+        reader = coding.layered(head, loaded, codebook_size)
         coding.check_room(reader, loaded, form)
         if reader.header.medium == "image":
             picture = None

@@ -1,11 +1,11 @@
 """The container, format version 1: what surrounds the encoded indices in a .bin file. FORMAT.md gives every byte of it.
 
-    magic | version | H header | D data | D data | ... | E end
+    magic | version | H header | D data | D data | ... | E end | layers, if any: see `codec.layers`
                                  └ n positions of every stream, decodable on its own
     chunk = type, varint length, payload, CRC-32
 
 A chunk whose type is a capital letter must be understood; one in lower case may be skipped. Reading and writing stream:
-memory is bounded by one chunk, nothing has to seek, nothing is allocated for a declared size before the bytes are there.
+memory is bounded by one chunk, nothing has to seek, nothing is allocated for a size before its bytes are there.
 
     indices ──> Writer.write ... Writer.finish ──> file ──> Reader.chunks ──> indices
                                                     └─────> scan ──> Summary (no model, no tables)
@@ -30,6 +30,7 @@ from codec.limits import DEFAULT_LIMITS, IN_MEMORY, MAX_RATE_HZ, MIN_RATE_HZ, Bu
 MAGIC = b"\x8dCDC\r\n\x1a\n"
 MAJOR = 1
 MINOR = 0  # of a file whose model has no prior, else 1
+LAYERED = 2  # the minor version of a file with layers
 FIRST_CHUNK = len(MAGIC) + 2  # offset in bytes
 
 MAX_CHUNK_POSITIONS = 1 << 16
@@ -114,7 +115,7 @@ class Header:
         return min(MAX_CHUNK_POSITIONS, MAX_CHUNK_INDICES // (self.num_streams * self.num_codebooks))
 
 
-_NO_LIMITS = Limits(max_pixels=MAX_VARINT, max_seconds=MAX_VARINT)
+NO_LIMITS = Limits(max_pixels=MAX_VARINT, max_seconds=MAX_VARINT, max_width=MAX_VARINT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,7 @@ class Summary:
     file_bytes: int
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
     """LEB128: seven bits a byte, the lowest first, the top bit set on all bytes but the last."""
     if not 0 <= value <= MAX_VARINT:
         raise ValueError(f"a varint must be in 0 to 2**64 - 1, not {value}")
@@ -161,7 +162,7 @@ def _header_payload(header: Header) -> bytes:
     speech = header.medium == "speech"
     fields = [header.codebook_size, header.num_codes, header.num_codebooks, header.channels]
     fields += [header.sample_rate] if speech else [header.height, header.width]
-    return (b"S" if speech else b"I") + header.model_id + b"".join(map(_varint, fields))
+    return (b"S" if speech else b"I") + header.model_id + b"".join(map(varint, fields))
 
 
 class Writer:
@@ -171,22 +172,27 @@ class Writer:
         file: A buffered binary file open for writing; it need not seek, and stays open.
         header: Written at once.
         tables: The model's coder tables.
+        minor: Version that the file is of, where that is not only a matter of the coders.
 
     Attributes:
         total_bytes: Bytes written so far.
         payload_bytes: Those of them that are encoded indices, not container.
+        seal: CRC-32 of the last chunk.
     """
 
-    def __init__(self, file: BinaryIO, header: Header, tables: Tables = NO_TABLES) -> None:
+    def __init__(self, file: BinaryIO, header: Header, tables: Tables = NO_TABLES, minor: int | None = None) -> None:
         self.total_bytes = 0
         self.payload_bytes = 0
+        self.seal = b""
         self._file = file
         self._header = header
         self._tables = tables
         self._num_positions = 0
         self._index_checksum = 0
         self._finished = False
-        self._put(MAGIC + bytes([MAJOR, MINOR if tables.prior is None else MINOR + 1]))
+        if minor is None:
+            minor = MINOR if tables.prior is None else MINOR + 1
+        self._put(MAGIC + bytes([MAJOR, minor]))
         self._put_chunk(b"H", _header_payload(header))
 
     def write(self, indices: Indices) -> None:
@@ -198,6 +204,11 @@ class Writer:
         Raises:
             ValueError: The shape, type or range is wrong, or the file is finished.
         """
+        for piece in self.pieces(indices):
+            self._write_chunk(piece)
+
+    def pieces(self, indices: Indices) -> list[Indices]:
+        """What `write` makes a chunk each of. Raises ValueError as it does."""
         header = self._header
         if self._finished:
             raise ValueError("the file is finished: nothing can be added")
@@ -208,8 +219,7 @@ class Writer:
         if self._tables.prior is not None:  # whole rows, since a chunk is taken to start one
             columns = columns_of(self._tables.prior, header.width, 1)
             step -= step % min(columns, step)
-        for start in range(0, indices.shape[2], step):
-            self._write_chunk(indices[:, :, start : start + step])
+        return [indices[:, :, start : start + step] for start in range(0, indices.shape[2], step)]
 
     def finish(self, num_samples: int = 0) -> None:
         """Writes the end chunk; without it a file counts as cut short.
@@ -225,21 +235,22 @@ class Writer:
         if self._header.medium == "image" and num_samples != 0:
             raise ValueError(f"num_samples of a picture must be 0, not {num_samples}")
         checksum = self._index_checksum.to_bytes(4, "big")
-        self._put_chunk(b"E", _varint(num_samples) + _varint(self._num_positions) + checksum)
+        self._put_chunk(b"E", varint(num_samples) + varint(self._num_positions) + checksum)
         self._finished = True
 
     def _write_chunk(self, indices: Indices) -> None:
         header = self._header
         encoded = [encode_indices(stream, header.num_codes, self._tables, header.width) for stream in indices]
         count = indices.shape[2]
-        self._put_chunk(b"D", _varint(count) + b"".join(_varint(len(data)) + data for data in encoded))
+        self._put_chunk(b"D", varint(count) + b"".join(varint(len(data)) + data for data in encoded))
         self.payload_bytes += sum(map(len, encoded))
         self._num_positions += count
         self._index_checksum = checksum_of(indices, self._index_checksum)
 
     def _put_chunk(self, kind: bytes, payload: bytes) -> None:
-        body = kind + _varint(len(payload)) + payload
-        self._put(body + zlib.crc32(body).to_bytes(4, "big"))
+        body = kind + varint(len(payload)) + payload
+        self.seal = zlib.crc32(body).to_bytes(4, "big")
+        self._put(body + self.seal)
 
     def _put(self, data: bytes) -> None:
         self._file.write(data)
@@ -337,6 +348,8 @@ class Reader:
         header: The header.
         version: Major and minor version of the format.
         budget: What the limits leave to this file.
+        source: What is read, whatever comes next.
+        seal: CRC-32 of the last chunk read.
 
     Raises:
         BitstreamError: The file is not one of ours, is damaged, needs a newer version, or exceeds the limits.
@@ -344,11 +357,11 @@ class Reader:
 
     def __init__(self, file: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> None:
         self._file = file
-        self._source = Source(file)
+        self.source = Source(file)
         self._end: End | None = None
         self._foreseen: End | None = None
         self._started = False
-        self.version = _read_version(self._source)
+        self.version = _read_version(self.source)
         self.header = _parse_header(self._next_chunk(), limits)
         self.budget = Budget(limits, self.header)
 
@@ -357,7 +370,7 @@ class Reader:
     @property
     def offset(self) -> int:
         """Bytes read so far."""
-        return self._source.offset
+        return self.source.offset
 
     @property
     def num_samples(self) -> int:
@@ -445,12 +458,13 @@ class Reader:
                 f"the file holds {num_positions} positions but should hold {end.num_positions}; {DAMAGED}", chunk.offset
             )
         self._check_samples(end)
-        self._source.expect_end("bytes follow the end chunk")
+        if self.version[1] < LAYERED:  # else layers may follow, for who wants them
+            self.source.expect_end("bytes follow the end chunk")
         self._end = end
 
     def _next_chunk(self) -> _Chunk:
         """Reads the next chunk that has to be understood, its CRC-32 checked."""
-        source = self._source
+        source = self.source
         while True:
             offset = source.offset
             kind = source.take(1, "the list of chunks")
@@ -464,8 +478,9 @@ class Reader:
             start = source.offset
             payload = source.take(length, f"a chunk of type {kind.decode()}")
             checksum = source.take(4, "the CRC-32 of a chunk")
-            if zlib.crc32(kind + _varint(length) + payload) != int.from_bytes(checksum, "big"):
+            if zlib.crc32(kind + varint(length) + payload) != int.from_bytes(checksum, "big"):
                 raise BitstreamError(f"the CRC-32 of a chunk of type {kind.decode()} does not match; {DAMAGED}", offset)
+            self.seal = checksum
             if kind.isupper():
                 return _Chunk(kind[0], offset, Source(io.BytesIO(payload), start, "chunk", DAMAGED))
 
@@ -491,7 +506,7 @@ def _find_end(file: BinaryIO) -> End | None:
                 return None
             else:
                 payload, checksum = file.read(length), file.read(4)
-                if zlib.crc32(kind + _varint(length) + payload) != int.from_bytes(checksum, "big"):
+                if zlib.crc32(kind + varint(length) + payload) != int.from_bytes(checksum, "big"):
                     return None
                 return parse_end(Source(io.BytesIO(payload), start, "chunk"), start)
     except (BitstreamError, OverflowError, OSError, ValueError):  # what cannot be sought is no length of a chunk
@@ -603,20 +618,26 @@ def scan(file: BinaryIO) -> Summary:
     Raises:
         BitstreamError: The file is not one of ours, is damaged, or needs a newer version.
     """
-    reader = Reader(file, _NO_LIMITS)
-    num_chunks = payload_bytes = 0
+    return scan_with_counts(Reader(file, NO_LIMITS))[0]
+
+
+def scan_with_counts(reader: Reader) -> tuple[Summary, list[int]]:
+    """As `scan`, of a reader at its beginning; and the positions of every data chunk."""
+    counts: list[int] = []
+    payload_bytes = 0
     for data in reader._data_chunks():
-        num_chunks += 1
+        counts.append(data.count)
         payload_bytes += data.num_bytes
-    return Summary(
+    summary = Summary(
         header=reader.header,
         version=reader.version,
-        num_chunks=num_chunks,
+        num_chunks=len(counts),
         num_positions=reader.num_positions,
         num_samples=reader.num_samples,
         payload_bytes=payload_bytes,
         file_bytes=reader.offset,
     )
+    return summary, counts
 
 
 def pack(header: Header, indices: Indices, num_samples: int = 0, tables: Tables = NO_TABLES) -> bytes:

@@ -195,6 +195,13 @@ class Bottleneck(Float32, ABC):
         """(B, D_in, *S) -> (B, D, *S): the vectors whose nearest codes `encode` takes; None if it has another rule."""
         return None
 
+    def parents(self, codebook_size: int, coarser: int) -> Tensor | None:  # noqa: ARG002
+        """(num_codes(codebook_size),) int64: each code's index at a coarser size, or None if sizes are not nested.
+
+        Nested means that `encode` at the coarser size gives the parent of what it gives here, for every latent.
+        """
+        return None
+
     def anneal(self, progress: float) -> None:
         """Moves schedules (a temperature, say) to `progress` in [0, 1]. Most methods have none."""
 

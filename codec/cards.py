@@ -3,9 +3,10 @@
     NAME.json         the card: configuration, identity, licence, how it was trained, what it reaches
     NAME.safetensors  encoder.*, decoder.* (float16), bottleneck.* (exact), tables.K and prior.K.* (integers)
 
-The identity is a hash over the canonical configuration and every tensor; a bitstream carries it, so that a model other
-than the one that wrote a file is refused by name instead of decoding to noise. A model also answers to the identity it
-had before it was given priors (`train.tables`), for files that were written without.
+The identity is a hash over the canonical configuration and every tensor but those of layers; a bitstream carries it, so
+that a model other than the one that wrote a file is refused by name instead of decoding to noise. A model also answers
+to the identity it had before it was given priors (`train.tables`), for files that were written without. Tables of
+layers can come later without touching either: what they decode has checks of its own.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ log = logging.getLogger("codec")
 
 MODEL_ID_BYTES = 16
 PRIOR = "prior."  # how the tensors of the mixing coder's priors begin
+LAYER = "layer."  # and those of its priors for refinements
 PACKAGE = Path(__file__).parent
 # A wheel carries the assets inside the package; in a source tree they lie beside it.
 MODELS_FOLDER = next((p for p in (PACKAGE / "assets/models", PACKAGE.parent / "assets/models") if p.is_dir()), PACKAGE)
@@ -50,6 +52,7 @@ class Card:
         name: <medium>-<bottleneck>, say "speech-fsp".
         model_id: 16 bytes.
         base_id: What `model_id` is without the priors of the mixing coder; the same where there are none.
+        layers_id: The same hash over every tensor, those of layers included; `model_id` where there are none.
         config: What `CodecConfig.from_dict` takes.
         num_codes: Offered codebook size -> number of codes it really has.
         tokens_per_unit: Tokens per second of one channel (speech) or per pixel (image).
@@ -60,6 +63,7 @@ class Card:
     name: str
     model_id: bytes
     base_id: bytes
+    layers_id: bytes
     config: Mapping[str, Any]
     num_codes: Mapping[int, int]
     tokens_per_unit: float
@@ -99,8 +103,9 @@ class Card:
             tensors: Tensors = load_file(path)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{path}: cannot read the weights ({error}); install the model again") from None
-        base = {name: tensor for name, tensor in tensors.items() if not name.startswith(PRIOR)}
-        if (identity(self.config, tensors), identity(self.config, base)) != (self.model_id, self.base_id):
+        found = identities(self.config, tensors)
+        want = {"model_id": self.model_id, "base_id": self.base_id, "layers_id": self.layers_id}
+        if any(bytes.fromhex(found.get(name, found["model_id"])) != value for name, value in want.items()):
             raise ModelError(f"{path}: the weights are not those of the card; install the model again")
         return tensors
 
@@ -117,6 +122,14 @@ def identity(config: Mapping[str, Any], tensors: Tensors) -> bytes:
     return digest.digest()[:MODEL_ID_BYTES]
 
 
+def identities(config: Mapping[str, Any], tensors: Tensors) -> dict[str, str]:
+    """A card's entries for what its model answers to, and `layers_id` if it has tables of layers."""
+    single = {name: tensor for name, tensor in tensors.items() if not name.startswith(LAYER)}
+    base = {name: tensor for name, tensor in single.items() if not name.startswith(PRIOR)}
+    found = {"model_id": identity(config, single).hex(), "base_id": identity(config, base).hex()}
+    return found if len(single) == len(tensors) else found | {"layers_id": identity(config, tensors).hex()}
+
+
 def read_card(path: Path) -> Card:
     """One card. Raises ModelError where it is missing or is no card."""
     try:
@@ -128,6 +141,7 @@ def read_card(path: Path) -> Card:
             name=data["name"],
             model_id=bytes.fromhex(data["model_id"]),
             base_id=bytes.fromhex(data.get("base_id", data["model_id"])),
+            layers_id=bytes.fromhex(data.get("layers_id", data["model_id"])),
             config=data["config"],
             num_codes={int(k): int(v) for k, v in data["num_codes"].items()},
             tokens_per_unit=float(data["tokens_per_unit"]),

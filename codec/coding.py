@@ -19,21 +19,22 @@ import io
 import logging
 import operator
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log as natural_log
 from math import prod
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeAlias, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.bitstream import End, Header, Indices, Reader, Writer, unpack_all
-from codec.cards import PRIOR, Card, Tensors
+from codec.bitstream import LAYERED, End, Header, Indices, Reader, Writer, unpack_all
+from codec.cards import LAYER, PRIOR, Card, Tensors
 from codec.entropy import NO_TABLES, Prior, Tables
 from codec.entropy.mixing import choose, columns_of
 from codec.errors import BitstreamError, CodecError, MediaError, ModelError
+from codec.layers import Layered, LayerWriter, ladder
 from codec.limits import IN_MEMORY, Limits
 from codec.media import MAX_RIFF_BYTES, AudioReader, Picture, Pixels, Samples, at_rate
 from codec.model import Codec, CodecConfig, Medium, build
@@ -56,6 +57,9 @@ POSITIONS_PER_STRIP = {"cpu": 1 << 12, "cuda": 1 << 15}  # that nets work on at 
 FEWEST_STRIP_ROWS = 1  # of pictures so wide that memory is what counts
 CHANNELS_AT_ONCE = 4  # that the decoder's nets work on
 UNCOMPRESSED = ("wav", "aiff", "aif", "bmp", "tif", "tiff")
+
+
+AnyReader: TypeAlias = Reader | Layered | Salvage
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ def load(card: Card, device: str = "cpu") -> Model:
         CodecError: There is no such device here.
     """
     target, tensors = _device(device), card.read()
-    weights = {k: torch.from_numpy(v) for k, v in tensors.items() if not k.startswith(("tables.", PRIOR))}
+    weights = {k: torch.from_numpy(v) for k, v in tensors.items() if not k.startswith(("tables.", PRIOR, LAYER))}
     try:
         tables = {size: _tables(tensors, size) for size in card.num_codes}
         codec = build(CodecConfig.from_dict(card.config))
@@ -115,10 +119,14 @@ def _device(name: str) -> torch.device:
 def _tables(tensors: Tensors, size: int) -> Tables:
     """The coder tables of one codebook size in a model file. Raises ValueError, TypeError or KeyError on bad ones."""
     frequencies = tensors.get(f"tables.{size}")
-    prior = {k.split(".")[2]: v for k, v in tensors.items() if k.startswith(f"{PRIOR}{size}.")}
-    return Tables(
-        None if frequencies is None else frequencies.astype(np.int64), Prior.from_tensors(prior) if prior else None
-    )
+    found = []
+    for kind in (PRIOR, LAYER):
+        arrays = {k.split(".")[2]: v for k, v in tensors.items() if k.startswith(f"{kind}{size}.")}
+        found.append(Prior.from_tensors(arrays) if arrays else None)
+    prior, layer = found
+    if (prior and prior.given) or (layer and not layer.given):
+        raise ValueError("a prior of a size has no digits that are given, one of a layer some")
+    return Tables(None if frequencies is None else frequencies.astype(np.int64), prior, layer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +149,9 @@ def compress_speech(
     model: Model,
     codebook_size: int,
     effort: int = 0,
+    layers: bool = False,
 ) -> Written:
-    """Codes a recording, channel by channel, in constant memory.
+    """Codes a recording, channel by channel, in constant memory but for what layers wait for.
 
     Args:
         blocks: (n, C) float32 samples in [-1, 1].
@@ -151,9 +160,11 @@ def compress_speech(
         file: Receives the bitstream; need not seek.
         codebook_size: One of the model's.
         effort: 0 to `MAX_EFFORT`: how much nearness to give up for fewer bits.
+        layers: Write a file that can be cut to every coarser codebook size that this one refines.
 
     Raises:
-        ModelError: A model for pictures, or one that cannot choose among codes where an effort is asked for.
+        ModelError: A model for pictures, one that cannot choose among codes where an effort is asked for, or one
+            without layers where they are wanted.
         ValueError: An effort or a codebook size that there is not.
     """
     _need(model, "speech")
@@ -161,7 +172,7 @@ def compress_speech(
     if sample_rate > SAMPLE_RATE:
         log.warning("recorded at %g kHz, coded at 16 kHz: sounds above 8 kHz are lost", sample_rate / 1000)
     header = _header(model, codebook_size, channels=channels, sample_rate=sample_rate)
-    writer = Writer(file, header, model.tables.get(codebook_size, NO_TABLES))
+    writer = _writer(file, header, model, layers)
     counted = _Counter(blocks)
     stride = model.codec.stride
     signal = at_rate(counted, sample_rate, SAMPLE_RATE, channels)
@@ -176,7 +187,7 @@ def compress_speech(
     return Written(writer.total_bytes, writer.payload_bytes, counted.total / sample_rate)
 
 
-def decompress_speech(reader: Reader | Salvage, model: Model) -> Iterator[Samples]:
+def decompress_speech(reader: AnyReader, model: Model) -> Iterator[Samples]:
     """Decodes a recording: (n, C) float32 blocks at the original rate, in constant memory; silence where it is lost.
 
     Raises:
@@ -197,11 +208,11 @@ def decompress_speech(reader: Reader | Salvage, model: Model) -> Iterator[Sample
         reader.budget.spend_samples(len(block))
         written += len(block)
         yield block
-    if isinstance(reader, Reader):
+    if not isinstance(reader, Salvage):
         _check_length(reader.num_samples, reader.num_positions, reader, model)
 
 
-def expected(reader: Reader | Salvage, model: Model) -> End | None:
+def expected(reader: AnyReader, model: Model) -> End | None:
     """What a recording's end chunk declares, where that can be known before anything is decoded.
 
     From here on, the reader takes as many positions as the limits allow at the token rate of this model.
@@ -218,7 +229,7 @@ def expected(reader: Reader | Salvage, model: Model) -> End | None:
     return end
 
 
-def check_room(reader: Reader | Salvage, model: Model, suffix: str) -> None:
+def check_room(reader: AnyReader, model: Model, suffix: str) -> None:
     """Refuses a media file of this suffix before anything is decoded, where its size is known and there is no room.
 
     Raises:
@@ -236,14 +247,14 @@ def check_room(reader: Reader | Salvage, model: Model, suffix: str) -> None:
         reader.budget.check_bytes(num_bytes)
 
 
-def _check_length(num_samples: int, num_positions: int, reader: Reader | Salvage, model: Model) -> None:
+def _check_length(num_samples: int, num_positions: int, reader: AnyReader, model: Model) -> None:
     """Raises BitstreamError where a recording of so many samples has another number of positions."""
     at_model_rate = -(-num_samples * SAMPLE_RATE // reader.header.sample_rate)
     if num_positions != model.codec.grid((at_model_rate,))[0]:
         raise BitstreamError(f"{num_samples} samples do not fit {num_positions} positions; the file is damaged")
 
 
-def _speech_at_model_rate(reader: Reader | Salvage, model: Model) -> Iterator[Samples]:
+def _speech_at_model_rate(reader: AnyReader, model: Model) -> Iterator[Samples]:
     codec, size = model.codec, reader.header.codebook_size
     chunks = (chunk.transpose(2, 0, 1) for chunk in reader.chunks(tables_for(reader.header, model)))  # positions first
     first = 0
@@ -261,9 +272,9 @@ def _speech_at_model_rate(reader: Reader | Salvage, model: Model) -> Iterator[Sa
 
 @torch.inference_mode()
 def compress_image(
-    picture: Pixels | Picture, file: BinaryIO, model: Model, codebook_size: int, effort: int = 0
+    picture: Pixels | Picture, file: BinaryIO, model: Model, codebook_size: int, effort: int = 0, layers: bool = False
 ) -> Written:
-    """Codes a picture, read from a file or (H, W, 3) uint8, a strip of rows at a time; `effort` as for speech.
+    """Codes a picture, from a file or (H, W, 3) uint8, a strip of rows at a time; `effort`, `layers` as for speech.
 
     Raises:
         ModelError, ValueError: As for speech.
@@ -275,7 +286,7 @@ def compress_image(
         (height, width), strips = picture.shape[:2], iter([picture])
     chooser = _Chooser(model, codebook_size, effort, width)
     header = _header(model, codebook_size, channels=3, height=height, width=width)
-    writer = Writer(file, header, model.tables.get(codebook_size, NO_TABLES))
+    writer = _writer(file, header, model, layers)
     latents = model.codec.latents_of_rows(_pixel_strips(strips, width, model))
     with exact_float32(model.device):
         for z, _, _ in windows(latents, _rows_per_chunk(width, model.codec.stride), 0):
@@ -292,7 +303,7 @@ def _pixel_strips(strips: Iterable[Pixels], width: int, model: Model) -> Iterato
         yield codec.pad(x)[0].movedim(0, -1)[left : left + -(-core // codec.stride) * codec.stride]
 
 
-def decompress_image(reader: Reader | Salvage, model: Model) -> Pixels:
+def decompress_image(reader: AnyReader, model: Model) -> Pixels:
     """Decodes a picture to (H, W, 3) uint8; grey where it is lost. Raises what `image_strips` does."""
     pixels, top = np.empty((0, 0, 3), np.uint8), 0
     for strip in image_strips(reader, model):
@@ -304,7 +315,7 @@ def decompress_image(reader: Reader | Salvage, model: Model) -> Pixels:
 
 
 @torch.inference_mode()
-def image_strips(reader: Reader | Salvage, model: Model) -> Iterator[Pixels]:
+def image_strips(reader: AnyReader, model: Model) -> Iterator[Pixels]:
     """Decodes a picture to strips of rows, (n, W, 3) uint8; grey where it is lost.
 
     Raises:
@@ -450,16 +461,63 @@ def _header(model: Model, codebook_size: int, **shape: int) -> Header:
         raise MediaError(f"the format has no room for this: {error}") from None
 
 
+def _writer(file: BinaryIO, header: Header, model: Model, layers: bool) -> Writer | LayerWriter:
+    """Writes a file of one codebook size or with layers. Raises ModelError where the model has none."""
+    if not layers:
+        return Writer(file, header, model.tables.get(header.codebook_size, NO_TABLES))
+    if len(ladder(model.tables, header.codebook_size)) < 2:
+        able = [size for size in model.tables if len(ladder(model.tables, size)) > 1]
+        offers = f"they begin at K = {able[0]}" if able else "its codebooks do not refine each other"
+        raise ModelError(f"{model.card.name} has no layers at K = {header.codebook_size}: {offers}")
+    return LayerWriter(file, header, model.tables)
+
+
+def layered(reader: Reader, model: Model, codebook_size: int | None = None) -> Reader | Layered:
+    """What to decode a file from: the reader itself, or its layers up to a codebook size.
+
+    A layer that is damaged, and those above it, are left out with a notice.
+
+    Args:
+        reader: At the beginning of its data chunks.
+        model: The one that the file names.
+        codebook_size: Stop at this layer; None for the last.
+
+    Raises:
+        BitstreamError: The base is damaged.
+        MediaError: The file has no such layer.
+    """
+    _check_header(reader.header, model)
+    size = reader.header.codebook_size
+    if reader.version[1] < LAYERED:
+        if codebook_size not in (None, size):
+            raise MediaError(f"the file has no layers: it holds K = {size} and not {codebook_size}")
+        return reader
+    if reader.header.medium == "speech":
+        expected(reader, model)
+    tables = {k: tables_for(replace(reader.header, codebook_size=k), model) for k in model.tables}
+    try:
+        found = Layered(reader, tables, codebook_size)
+    except ValueError as error:
+        raise MediaError(str(error)) from None
+    if found.damage is not None:
+        log.warning("decoded at K = %d, for the layers above it are lost: %s", found.header.codebook_size, found.damage)
+    return found
+
+
 def _need(model: Model, medium: str) -> None:
     if model.card.medium != medium:
         raise ModelError(f"{model.card.name} codes {model.card.medium}, not {medium}; choose a {medium} model")
 
 
 def read_indices(data: bytes, model: Model, limits: Limits = IN_MEMORY) -> tuple[Header, Indices, int]:
-    """What `unpack` gives of a file that this model wrote: its header, its indices, its samples."""
-    reader = Reader(io.BytesIO(data), limits)
+    """What `unpack` gives of a file that this model wrote, at its last layer: header, indices, samples."""
+    head = Reader(io.BytesIO(data), limits)
+    _need(model, head.header.medium)
+    reader = layered(head, model)
+    if isinstance(reader, Layered):
+        reader.budget.check_bytes(8 * reader.num_positions * reader.header.num_streams)
+        return reader.header, np.concatenate(list(reader.chunks()), axis=2), reader.num_samples
     if reader.header.medium == "speech":
-        _need(model, "speech")
         expected(reader, model)
     return unpack_all(reader, tables_for(reader.header, model))
 

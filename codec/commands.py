@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 
 from codec import __version__, cards
-from codec.bitstream import MAGIC, Reader, Summary, scan
+from codec.bitstream import LAYERED, MAGIC, Reader, Summary
 from codec.errors import MediaError
 from codec.files import STDIO, Pipe, files_below, is_hidden, piping, room_for, spooling, writing
+from codec.layers import Layered, Survey, survey
 from codec.limits import Limits
 from codec.media import (
     AUDIO_SUFFIXES,
@@ -38,7 +39,7 @@ from codec.salvage import MAX_FILE_BYTES, Salvage
 from codec.terminal import UsageError, each, filled, notices, print_line, progress, run
 
 if TYPE_CHECKING:
-    from codec.coding import Model
+    from codec.coding import AnyReader, Model
 
 log = logging.getLogger("codec")
 
@@ -70,6 +71,7 @@ def compress_main(arguments: list[str] | None = None) -> int:
         metavar="0-9",
         help="choose codes that cost fewer bits over nearer ones: about 4 is a fair trade; default 0",
     )
+    parser.add_argument("--layers", action="store_true", help="a file that codec.truncate can cut to every smaller K")
     parser.add_argument("--mono", action="store_true", help="mix the channels of a recording into one")
     parser.add_argument("-t", "--test", action="store_true", help="decode what was written and verify it")
     parser.add_argument("--list-models", action=_ListModels, nargs=0, help="list the shipped models and exit")
@@ -130,12 +132,12 @@ def _compress_one(
     model = load()
     start = time.perf_counter() - read_s
     if picture is not None:
-        written = coding.compress_image(picture, out, model, size, options.effort)
+        written = coding.compress_image(picture, out, model, size, options.effort, options.layers)
         shape: dict[str, Any] = {"width": picture.width, "height": picture.height}
     else:
         blocks, rate, channels = coding.open_speech(recording or cast(BinaryIO, file), options.mono)
         heard = progress(blocks, rate, options.quiet)
-        written = coding.compress_speech(heard, rate, channels, out, model, size, options.effort)
+        written = coding.compress_speech(heard, rate, channels, out, model, size, options.effort, options.layers)
         shape = {"duration_s": written.units, "sample_rate": rate, "channels": channels}
     elapsed_s = time.perf_counter() - start
     bytes_in = file.total if isinstance(file, Pipe) else file.seek(0, os.SEEK_END)
@@ -183,6 +185,9 @@ def decompress_main(arguments: list[str] | None = None) -> int:
     _add_paths(parser, ".bin file, folder, or - for stdin")
     parser.add_argument("-m", "--model", metavar="PATH", help="a model that did not come with the package")
     parser.add_argument(
+        "-k", "--codebook-size", type=int, metavar="K", help="of a file with layers: stop there; default: the last"
+    )
+    parser.add_argument(
         "-t", "--test", action="store_true", help="verify only: decode and write nothing (OUT is left out)"
     )
     parser.add_argument(
@@ -208,24 +213,21 @@ def _decompress_file(
         if target is not None:
             limits = replace(limits, max_bytes=room_for(target))
         file = io.BytesIO(pipe.read(MAX_FILE_BYTES + 1)) if options.partial else cast(BinaryIO, pipe)
-        reader: Reader | Salvage = Reader(file, limits)
-        card = cards.find(options.model, model_id=reader.header.model_id)
-        if options.partial:
-            from codec import coding
-
-            file.seek(0)
-            reader = Salvage(file, limits, coding.num_positions(reader.header, models.get(card)))
+        head = Reader(file, limits)
+        card = cards.find(options.model, model_id=head.header.model_id)
         if target is None:
             model, start = models.get(card), time.perf_counter()
+            reader = _open(file, head, model, options, limits, strict=True)
             units = _decode(reader, model, None, "", quiet=True)
         else:
-            target, suffix = _suffix(target, reader.header.medium, chosen=not Path(options.input).is_dir())
+            target, suffix = _suffix(target, head.header.medium, chosen=not Path(options.input).is_dir())
             if target in models.written:
                 raise MediaError(f"{target} was written for another file of this run; rename one of them")
             models.written.add(target)
-            streamed = target == STDIO and reader.header.medium == "speech" and suffix == "wav"
+            streamed = target == STDIO and head.header.medium == "speech" and suffix == "wav"
             with writing(target, options.force, stream=streamed) as out:
                 model, start = models.get(card), time.perf_counter()
+                reader = _open(file, head, model, options, limits, strict=False)
                 units = _decode(reader, model, out, suffix, options.quiet)
         report = {
             "medium": reader.header.medium,
@@ -235,9 +237,32 @@ def _decompress_file(
             "verified": target is None and not reader.gaps,
             "elapsed_s": time.perf_counter() - start,
         }
-        if options.partial:
-            report |= _lost(reader, models.get(card))
+        if isinstance(reader, Salvage):
+            report |= _lost(reader, model)
     _report(report | {"input": source, "output": target}, options, data_on_stdout=target == STDIO)
+
+
+def _open(
+    file: BinaryIO, head: Reader, model: Model, options: argparse.Namespace, limits: Limits, strict: bool
+) -> AnyReader:
+    """What to decode from: the whole file, as far as its layers are asked for and sound, or what is left of it.
+
+    Raises:
+        BitstreamError: The file is damaged; `strict` counts its last layers, too.
+    """
+    from codec import coding
+
+    if options.partial:
+        file.seek(0)
+        salvage = Salvage(file, limits, coding.num_positions(head.header, model))
+        if not salvage.complete or head.version[1] < LAYERED:
+            return salvage
+        file.seek(0)
+        head = Reader(file, limits)
+    reader = coding.layered(head, model, options.codebook_size)
+    if strict and isinstance(reader, Layered) and reader.damage is not None:
+        raise reader.damage
+    return reader
 
 
 def _lost(reader: Reader | Salvage, model: Model) -> dict[str, Any]:
@@ -257,7 +282,7 @@ def _lost(reader: Reader | Salvage, model: Model) -> dict[str, Any]:
     return {"lost": lost}
 
 
-def _decode(reader: Reader | Salvage, model: Model, out: BinaryIO | None, suffix: str, quiet: bool) -> float:
+def _decode(reader: AnyReader, model: Model, out: BinaryIO | None, suffix: str, quiet: bool) -> float:
     """Decodes to a media file, or only checks if there is none; returns seconds or pixels."""
     from codec import coding
 
@@ -291,10 +316,13 @@ def _decode(reader: Reader | Salvage, model: Model, out: BinaryIO | None, suffix
 
 def _verify(out: BinaryIO, models: _Models) -> None:
     """Decodes what was just written: containers, checksums and nets."""
+    from codec import coding
+
     out.flush()
     out.seek(0)
-    reader = Reader(out, Limits(max_pixels=sys.maxsize, max_seconds=sys.maxsize))
-    _decode(reader, models.get(cards.find(models.last, model_id=reader.header.model_id)), None, "", quiet=True)
+    head = Reader(out, Limits(max_pixels=sys.maxsize, max_seconds=sys.maxsize))
+    model = models.get(cards.find(models.last, model_id=head.header.model_id))
+    _decode(coding.layered(head, model), model, None, "", quiet=True)
     out.seek(0, os.SEEK_END)
 
 
@@ -324,21 +352,66 @@ def info_main(arguments: list[str] | None = None) -> int:
 
 
 def _info(options: argparse.Namespace) -> None:
-    names = {key: card.name for card in cards.list_cards() for key in (card.base_id, card.model_id)}
+    names = _model_names()
 
     def show(name: str, _: None) -> None:
         with piping(name) as file:
-            record = {"file": name} | describe(scan(cast(BinaryIO, file)), names)
+            record = {"file": name} | describe_all(survey(cast(BinaryIO, file)), names)
         if options.json:
             print_line(json.dumps(record), sys.stdout)
         else:
             record["model"] = record["model"] or "not among the installed models"
             width = max(map(len, record))
+            for size, layer in record.pop("layers", {}).items():
+                record[f"up to K = {size}"] = f"{layer['bytes']} bytes, {layer['rate']}"
             for key, value in record.items():
                 shown = f"{value:.6g}" if isinstance(value, float) else value
                 print_line(f"{key.replace('_', ' '):<{width}}  {shown}", sys.stdout)
 
     each([(name, None) for name in options.files], show)
+
+
+def info(data: bytes) -> dict[str, Any]:
+    """What `codec.info` says of a file: its format, medium, model, sizes and layers.
+
+    Args:
+        data: The file's content.
+
+    Returns:
+        The record that `python -m codec.info --json` prints, without the file's name.
+
+    Raises:
+        BitstreamError: Damaged, or not one of ours. Damage in layers alone is told in the record.
+    """
+    return describe_all(survey(io.BytesIO(data)), _model_names())
+
+
+def _model_names() -> dict[bytes, str]:
+    return {key: card.name for card in cards.list_cards() for key in (card.base_id, card.model_id)}
+
+
+def describe_all(found: Survey, names: Mapping[bytes, str]) -> dict[str, Any]:
+    """As `describe`, and of a file with layers the whole: figures are those of its last layer.
+
+    "layers" has, for every codebook size, the bytes of the file when it is cut there; "damage" says why there are no
+    more.
+    """
+    record = describe(found.summary, names)
+    if not found.layers and found.damage is None:
+        return record
+    payload = found.summary.payload_bytes
+    units = record.get("duration_s") or record.get("width", 0) * record.get("height", 0)
+    layers: dict[int, dict[str, Any]] = {}
+    for size, stop in found.stops.items():
+        payload += sum(layer.payload_bytes for layer in found.layers if layer.codebook_size == size)
+        layers[size] = {"bytes": stop, "payload_bytes": payload, "rate": _rate(record["medium"], stop, units)}
+    record |= layers[size] | {
+        "codebook_size": size,
+        "num_codes": found.layers[-1].num_codes if found.layers else record["num_codes"],
+        "bits_per_token": 8 * payload / max(record["tokens"], 1),
+        "layers": layers,
+    }
+    return record if found.damage is None else record | {"damage": str(found.damage)}
 
 
 def describe(summary: Summary, names: Mapping[bytes, str]) -> dict[str, Any]:

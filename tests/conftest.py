@@ -17,12 +17,12 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from codec import cards, coding
+from codec.cards import identities
 from codec.entropy import Prior, quantise_counts
 from codec.model import Codec, CodecConfig, build
 from codec.nets.image import ImageConfig
 from codec.nets.speech import SpeechConfig
 from train import priors
-from train.tables import identities
 
 ROOT = Path(__file__).parent.parent
 NETS = {
@@ -69,12 +69,18 @@ def tiny_codec(medium: str, seed: int = 0) -> Codec:
     return codec.eval()
 
 
-def untrained_prior(codec: Codec, size: int) -> Prior:
-    """What the training of a prior starts from: it learns within a chunk, from the neighbours' digits."""
-    levels, order, _ = priors.layout(codec, size)
-    offsets = np.array(priors.OFFSETS[codec.config.medium])
-    net = priors.PriorNet(levels, torch.randn(int(levels.sum()), 5), len(offsets) + len(priors.SPEEDS))
-    return priors.rounded(net, levels, order, offsets, codec.stride if codec.axes == 2 else 0)
+def untrained_prior(codec: Codec, size: int, below: int | None = None) -> Prior | None:
+    """What the training of a prior starts from: it learns within a chunk, from the neighbours' digits.
+
+    With a size `below`, of what refines it; None where the two are not nested.
+    """
+    found = (*priors.layout(codec, size), 0) if below is None else priors.refined_layout(codec, size, below)
+    if found is None:
+        return None
+    levels, order, _, given = found
+    offsets = np.array((priors.REFINED_OFFSETS if given else priors.OFFSETS)[codec.config.medium])
+    net = priors.PriorNet(levels, torch.randn(int(levels.sum()), 5), len(offsets) + len(priors.SPEEDS), given)
+    return priors.rounded(net, levels, order, offsets, codec.stride if codec.axes == 2 else 0, given)
 
 
 def export(folder: Path, name: str, codec: Codec) -> Path:
@@ -87,8 +93,13 @@ def export(folder: Path, name: str, codec: Codec) -> Path:
     for size in bottleneck.codebook_sizes:
         counts = np.ones((1, bottleneck.num_codes(size)), np.int64)
         tensors[f"tables.{size}"] = quantise_counts(counts).astype(np.int32)
-        for part, table in untrained_prior(codec, size).to_tensors().items():
-            tensors[f"prior.{size}.{part}"] = table
+        below = bottleneck.codebook_sizes[bottleneck.codebook_sizes.index(size) - 1]
+        for kind, prior in (
+            (cards.PRIOR, untrained_prior(codec, size)),
+            (cards.LAYER, untrained_prior(codec, size, below) if below < size else None),
+        ):
+            for part, table in prior.to_tensors().items() if prior else ():
+                tensors[f"{kind}{size}.{part}"] = table
     config = json.loads(json.dumps(codec.config.to_dict()))
     card = {
         "name": name,

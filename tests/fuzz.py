@@ -41,9 +41,10 @@ import soundfile
 from PIL import Image
 
 from codec import cards
-from codec.bitstream import MAGIC, MAX_CHANNELS, Reader, pack, scan, unpack
+from codec.bitstream import MAGIC, MAX_CHANNELS, Reader, pack, scan, unpack, varint
 from codec.entropy import Prior, Tables, decode_indices, encode_indices
 from codec.errors import BitstreamError, CodecError, ModelError
+from codec.layers import Layered, cut, survey
 from codec.limits import Limits
 from codec.media import AudioReader, Picture
 from codec.salvage import Salvage
@@ -65,11 +66,28 @@ def golden_tables() -> dict[tuple[int, int], Tables]:
             prior = Prior.from_tensors(arrays)
         frequencies = golden["tables"] and np.array(golden["tables"])
         header = golden["header"]
-        tables[header["num_codebooks"], header["num_codes"]] = Tables(frequencies, prior)
+        if "layers" not in golden:
+            tables[header["num_codebooks"], header["num_codes"]] = Tables(frequencies, prior)
     return tables
 
 
+def golden_ladders() -> dict[int, dict[int, Tables]]:
+    """Codebook size of the base -> the tables of a golden file with layers, by codebook size."""
+    ladders = {}
+    for path in sorted(GOLDEN.glob("layers-*.json")):
+        golden = json.loads(path.read_text())
+        size = golden["header"]["codebook_size"]
+        rows = [{"codebook_size": size, "prior": golden["prior"]}, *golden["layers"]]
+        ladders[size] = {}
+        for number, row in enumerate(rows):
+            arrays = {name: np.array(table, np.int64) for name, table in row["prior"].items()}
+            prior = Prior.from_tensors(arrays | {"digits": arrays["digits"].reshape(-1, len(arrays["bias"]))})
+            ladders[size][row["codebook_size"]] = Tables(layer=prior) if number else Tables(prior=prior)
+    return ladders
+
+
 TABLES = golden_tables()
+LADDERS = golden_ladders()
 SHAPES = sorted(TABLES)
 
 
@@ -99,6 +117,44 @@ def read_file(data: bytes) -> None:
         return
     assert count == salvage.num_positions
     assert all(0 <= start < stop <= count for start, stop in salvage.gaps)
+
+
+def read_layers(data: bytes) -> None:
+    """A file with layers: surveyed, cut behind each and decoded there."""
+    try:
+        found = survey(io.BytesIO(data))
+        reader = Reader(io.BytesIO(data), LIMITS)
+    except BitstreamError:
+        return
+    tables = LADDERS.get(reader.header.codebook_size, {})
+    if reader.header.num_streams * reader.header.num_codebooks > 8:
+        return
+    try:
+        layered = Layered(reader, tables)
+    except BitstreamError:
+        return
+    indices = [chunk.tolist() for chunk in layered.chunks()]
+    for size in found.stops:
+        shorter = cut(data, found, size)
+        again = Layered(Reader(io.BytesIO(shorter), LIMITS), tables)
+        assert again.header.codebook_size <= size
+        if again.header.codebook_size == layered.header.codebook_size:
+            assert [chunk.tolist() for chunk in again.chunks()] == indices
+
+
+def sealed_layers(data: bytes) -> None:
+    """A golden file's base, and behind it payloads of layers, each after its length in one byte, sealed."""
+    if not data:
+        return
+    whole = sorted(GOLDEN.glob("layers-*.bin"))[data[0] % 2].read_bytes()
+    parts = [whole[: min(survey(io.BytesIO(whole)).stops.values())]]
+    at = 1
+    while at < len(data):
+        payload = data[at + 1 : at + 1 + data[at]]
+        body = b"L" + varint(len(payload)) + payload
+        parts.append(body + zlib.crc32(parts[-1][-4:] + body).to_bytes(4, "big"))
+        at += 1 + data[at]
+    read_layers(b"".join(parts))
 
 
 def read_chunks(data: bytes) -> None:
@@ -184,7 +240,7 @@ def read_media(data: bytes) -> None:
                 return
 
 
-KINDS = [read_file, read_chunks, read_indices, read_card, read_prior, read_media]
+KINDS = [read_file, read_chunks, read_indices, read_card, read_prior, read_layers, sealed_layers, read_media]
 
 
 def run_one(data: bytes) -> None:
@@ -198,6 +254,15 @@ def seeds() -> dict[str, bytes]:
     found = {}
     for path in sorted(GOLDEN.glob("*.bin")):
         data, golden = path.read_bytes(), json.loads(path.with_suffix(".json").read_text())
+        if "layers" in golden:
+            found[f"{path.stem}-whole"] = b"\5" + data
+            payloads = b""
+            at = survey(io.BytesIO(data)).summary.file_bytes
+            while at < len(data):
+                payloads += data[at + 1 : at + 2 + data[at + 1]]  # all are shorter than 128 bytes
+                at += 2 + data[at + 1] + 4
+            found[f"{path.stem}-sealed"] = b"\6" + bytes(["speech" in path.stem]) + payloads
+            continue
         found[f"{path.stem}-file"] = b"\0" + data
         parts, at = b"", 10
         header = golden["header"]

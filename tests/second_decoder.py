@@ -2,7 +2,8 @@
 
     python tests/second_decoder.py FILE.bin TABLES.json        prints header, samples and indices as JSON
 
-TABLES.json is laid out as those of assets/golden: "tables" for coder 1 and "prior" for coder 2, either may be null.
+TABLES.json is laid out as those of assets/golden: "tables" for coder 1 and "prior" for coder 2, either may be null, and
+a "prior" in each of "layers".
 """
 
 import json
@@ -68,12 +69,13 @@ def clamp(x, low, high):
 # ------------------------------------------------------------------------------------------------------ the container
 
 
-def decode_file(data, tables):
+def decode_file(data, tables, codebook_size=None):
+    """Header, samples and indices, of the last layer that is sound or of the one of that codebook size."""
     must(data[:8] == b"\x8dCDC\r\n\x1a\n", "magic")
     must(len(data) >= 10 and data[8] == 1, "major version")
     file = Bytes(data)
     file.at = 10
-    header, positions, checksum, streams = None, 0, 0, []
+    header, positions, checksum, streams, counts = None, 0, 0, [], []
     while True:
         start = file.at
         kind, length = chr(file.take(1)[0]), file.varint()
@@ -104,6 +106,7 @@ def decode_file(data, tables):
                     whole += row
                     checksum = crc32(b"".join(i.to_bytes(4, "big") for i in row), checksum)
             positions += n
+            counts.append(n)
         else:
             must(kind == "E", "unknown chunk")
             samples = payload.varint()
@@ -111,9 +114,53 @@ def decode_file(data, tables):
             must(payload.u32() == checksum, "index checksum")
             must(header["medium"] == "speech" or samples == 0, "samples of a picture")
             payload.done()
-            file.done()
+            if data[9] < 2:
+                file.done()
+            seal = data[file.at - 4 : file.at]
+            while file.at < len(data) and header["codebook_size"] != codebook_size:
+                try:
+                    header, streams, seal = decode_layer(file, header, streams, counts, tables, seal)
+                except RefusedError:
+                    break
             return header, samples, streams
         payload.done()
+
+
+def decode_layer(file, header, streams, counts, tables, seal):
+    fine, at, layer = [[[]] for _ in streams], 0, None
+    must(header["num_codebooks"] == 1, "codebooks of a file with layers")
+    for n in counts:
+        start = file.at
+        kind, length = file.take(1), file.varint()
+        must(kind == b"L" and length <= 2**22, "chunk of a layer")
+        payload = Bytes(file.take(length))
+        body = file.data[start : file.at]
+        must(file.u32() == crc32(seal + body), "CRC-32 of a layer")
+        seal = file.data[file.at - 4 : file.at]
+        m = payload.varint()
+        must(2 <= m <= 65536 and (layer is None or layer["num_codes"] == header["num_codes"] * m), "children")
+        layer = header | {name: header[name] * m for name in ("codebook_size", "num_codes")}
+        must(max(layer["codebook_size"], layer["num_codes"]) <= 2**24, "codes of a layer")
+        check = int.from_bytes(payload.take(2), "big")
+        longest = ceil_div(n * (m - 1).bit_length(), 8)
+        encoded = []
+        for _ in streams[1:]:
+            size = payload.varint()
+            must(size <= longest, "length of a refinement")
+            encoded.append(payload.take(size))
+        encoded.append(payload.take(len(payload.data) - payload.at))
+        must(len(encoded[-1]) <= longest, "length of a refinement")
+        priors = [row["prior"] for row in tables["layers"] if row["codebook_size"] == layer["codebook_size"]]
+        must(priors, "no tables for the layer")
+        checksum = 0
+        for whole, below, bits in zip(fine, streams, encoded, strict=True):
+            row = decode_refinement(bits, below[0][at : at + n], m, longest, priors[0], header.get("width", 0))
+            whole[0] += row
+            checksum = crc32(b"".join(i.to_bytes(4, "big") for i in row), checksum)
+        must(check == checksum % 65536, "check of a layer")
+        at += n
+    must(counts, "a layer of nothing")
+    return layer, fine, seal
 
 
 def decode_header(payload):
@@ -144,6 +191,23 @@ def decode_indices(data, n, header, tables):
         return decode_range(payload, n, tables["tables"])
     must(coder == 2 and tables.get("prior") and header["num_codebooks"] == 1, "coder")
     return [decode_mixing(payload, n, tables["prior"], header.get("width", 0))]
+
+
+def decode_refinement(payload, parents, m, longest, prior, width):
+    given, levels = prior["given"][0], prior["levels"]
+    must(reduce(int.__mul__, levels[given:], 1) == m, "children of the prior")
+    if len(payload) < longest:
+        known = []
+        for parent in parents:
+            row = []
+            for count in reversed(levels[:given]):
+                row.insert(0, parent % count)
+                parent //= count
+            known.append(row)
+        return decode_mixing(payload, len(parents), prior, width, known)
+    children = decode_fixed(payload, len(parents), 1, m)[0]
+    places = [parent * m + child for parent, child in zip(parents, children, strict=True)]
+    return [prior["order"].index(place) for place in places] if prior["order"] else places
 
 
 def decode_fixed(payload, n, num_codebooks, num_codes):
@@ -224,7 +288,7 @@ def squash_table():
 SQUASH = squash_table()
 
 
-def decode_mixing(payload, n, prior, width):
+def decode_mixing(payload, n, prior, width, known=None):
     levels, offsets, embedding, hidden = (prior[name] for name in ("levels", "offsets", "embedding", "hidden"))
     digits, speeds, bias = prior["digits"], prior["speeds"], prior["bias"]
     weights = [list(row) for row in prior["nodes"]]
@@ -234,7 +298,10 @@ def decode_mixing(payload, n, prior, width):
     num_features, units = len(embedding[0]), range(len(bias))
     trend = [[0] * num_features for _ in speeds]
     words = Words(payload)
-    decoded = []
+    given = len(known[0]) if known else 0
+    decoded = [list(row) for row in known] if known else [[] for _ in range(n)]
+    missing = first[given] - given
+    slower = 2 if given else 1
 
     def answer(probability):
         bound = (words.width >> 16) * probability
@@ -248,30 +315,33 @@ def decode_mixing(payload, n, prior, width):
         return yes
 
     def embed(p):
-        rows = [embedding[start + value] for start, value in zip(first, decoded[p], strict=True)]
+        rows = [embedding[start + value] for start, value in zip(first, decoded[p])]  # noqa: B905, those that are known
         return [sum(column) for column in zip(*rows, strict=True)]
 
     for p in range(n):
         inputs = []
         for up, right in offsets:
-            inside = up <= p // columns and 0 <= p % columns + right < columns
-            inputs += embed(p - up * columns + right) if inside else embedding[-1]
+            q = p - up * columns + right
+            inside = up <= p // columns and 0 <= p % columns + right < columns and q < n
+            inputs += embed(q) if inside else embedding[-1]
         inputs += [value >> 8 for values in trend for value in values]
         start = [bias[h] + sum(x * row[h] for x, row in zip(inputs, hidden, strict=True)) for h in units]
-        decoded.append([])
         for d, count in enumerate(levels):
+            if d < given:
+                start = [value + (digits[first[d] + decoded[p][d]][h] << 5) for h, value in enumerate(start)]
+                continue
             unit = [clamp(value >> 10, 0, 1023) for value in start]
             below, above = 0, count
             while above - below > 1:
                 middle = (below + above) // 2
-                w = weights[first[d] - d + middle - 1]
+                w = weights[first[d] - d + middle - 1 - missing]
                 x = clamp(sum(unit[h] * w[h] for h in units) >> 12, -2047, 2047)
                 if answer(SQUASH[x]):
                     below, error = middle, 65536 - SQUASH[x]
                 else:
                     above, error = middle, -SQUASH[x]
                 for h in units:
-                    w[h] = clamp(w[h] + ((error * unit[h] + 2**19) >> 20), -32767, 32767)
+                    w[h] = clamp(w[h] + ((error // slower * unit[h] + 2**19) >> 20), -32767, 32767)
             decoded[p].append(below)
             if d < len(levels) - 1:
                 start = [value + (digits[first[d] + below][h] << 5) for h, value in enumerate(start)]

@@ -273,6 +273,28 @@ def test_models_and_sizes_that_are_not_here(workshop: Workshop, image: Source, s
 # ------------------------------------------------------------------------------------------------------------- decode
 
 
+@pytest.mark.parametrize("medium", ["speech", "image"])
+def test_a_bin_with_layers_is_shown_at_each_of_them(
+    workshop: Workshop, given: Callable[[str, bytes], Path], medium: str
+) -> None:
+    media = wav(tones(16000)) if medium == "speech" else picture(gradient(64, 96))
+    model = workshop.models.get(f"{medium}-fsp")
+    path = given("layers.bin", api.compress(media, 1024, model, layers=True))
+    stops = workshop.layers(path)
+    assert list(stops) == [256, 1024]
+    for size, num_bytes in stops.items():
+        version, _ = workshop.decode(path, size)
+        assert (version.codebook_size, version.num_bytes) == (size, num_bytes)
+        assert version.file.read_bytes() == api.compress(media, 256, model) if size == 256 else path.read_bytes()
+        expected = workshop.decode(given("single.bin", api.compress(media, size, model)))[0]
+        assert np.array_equal(version.samples, expected.samples)
+    assert workshop.decode(path)[0].codebook_size == 1024
+    assert "layers" not in workshop.info(path)
+    with pytest.raises(MediaError, match="choose from 256, 1024"):
+        workshop.decode(path, 4096)
+    assert list(workshop.layers(given("single.bin", api.compress(media, 256, model)))) == [256]
+
+
 def test_a_bin_explains_itself_or_why_it_cannot(
     workshop: Workshop, image: Source, given: Callable[[str, bytes], Path]
 ) -> None:

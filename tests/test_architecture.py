@@ -19,6 +19,8 @@ TORCH_FREE = [
     *(f"media/{path.stem}" for path in sorted((ROOT / "codec/media").glob("[a-z]*.py"))),
     "bitstream",
     "commands",
+    "layers",
+    "truncation",
     "files",
     "terminal",
     "entropy/__init__",
@@ -26,7 +28,7 @@ TORCH_FREE = [
     "entropy/range_coder",
     "entropy/mixing",
 ]
-COMMAND_FILES = {"codec.compress", "codec.decompress", "codec.info"}
+COMMAND_FILES = {"codec.compress", "codec.decompress", "codec.info", "codec.truncate"}
 
 
 def sources(package: str) -> list[Path]:

@@ -13,8 +13,8 @@ import pytest
 from conftest import export, tiny_codec
 
 from codec import cards, coding
+from codec.cards import identities
 from codec.errors import ModelError
-from train.tables import identities
 
 pytestmark = pytest.mark.usefixtures("models")
 CONFIG = {"medium": "speech", "nets": {"hop": 96, "n_fft": 384}, "bottleneck": "fsp", "options": {}}

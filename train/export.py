@@ -16,6 +16,7 @@ import torch
 from safetensors.numpy import save
 from torch import Tensor
 
+from codec.cards import identities
 from codec.entropy import quantise_counts
 from codec.errors import CodecError
 from codec.files import writing
@@ -26,7 +27,7 @@ from train import recipes
 from train.data import Store
 from train.log import LOG_NAME, read
 from train.loop import ADVERSARY_SUFFIX, CHECKPOINT_NAME, Budget, Trainer, read_checkpoint
-from train.tables import identities, prior_tensors
+from train.tables import prior_tensors
 
 LICENCE = "Apache-2.0"
 

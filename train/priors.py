@@ -35,6 +35,11 @@ OFFSETS = {
     "speech": [(0, -j) for j in range(1, 9)],
     "image": [(0, -1), (1, 0), (1, -1), (1, 1), (0, -2), (2, 0), (1, 2), (1, -2), (2, 1), (2, -1), (0, -3), (3, 0)],
 }
+# Of refinements: every position is known in the layers below, and the own one most of all.
+REFINED_OFFSETS = {
+    "speech": [(0, -4), (0, -3), (0, -2), (0, -1), (0, 1), (0, 2), (0, 3)],
+    "image": [(0, -1), (1, 0), (1, -1), (1, 1), (0, -2), (2, 0), (0, 1), (-1, 0), (-1, 1), (-1, -1), (0, 2), (-2, 0)],
+}
 # Scales of the integers: 256 is 1 in a hidden unit and in a logit (see `mixing`).
 ONE = 256
 EMBEDDING_SCALE = 32
@@ -71,14 +76,20 @@ def index_grids(codec: Codec, store: Store, tokens: int = TOKENS) -> dict[int, l
     return grids
 
 
+def code_vectors(codec: Codec, size: int) -> np.ndarray:
+    """The codes of a size, (K, d) float32, centred and scaled."""
+    device = next(codec.parameters()).device
+    every = torch.arange(codec.bottleneck.num_codes(size), device=device)[None, None]
+    with torch.inference_mode():
+        vectors = codec.bottleneck.decode(every, size)[0].T.cpu().numpy()
+    return np.asarray((vectors - vectors.mean(0)) / max(float(vectors.std()), 1e-9))
+
+
 def layout(codec: Codec, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """How an index becomes digits: levels (D,), order (K,) or empty, and the code vectors (K, d) float32."""
     bottleneck = codec.bottleneck
     number = bottleneck.num_codes(size)
-    device = next(codec.parameters()).device
-    with torch.inference_mode():
-        vectors = bottleneck.decode(torch.arange(number, device=device)[None, None], size)[0].T.cpu().numpy()
-    vectors = (vectors - vectors.mean(0)) / max(float(vectors.std()), 1e-9)
+    vectors = code_vectors(codec, size)
     if isinstance(bottleneck, LevelGrid):
         levels = bottleneck.levels[bottleneck.codebook_sizes.index(size)].cpu().numpy()[::-1]
         levels = levels[levels > 1]
@@ -86,6 +97,30 @@ def layout(codec: Codec, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     split = number > MOST_NODES and number % MOST_NODES == 0
     levels = np.array([MOST_NODES, number // MOST_NODES] if split else [number])
     return levels, bisect(vectors), vectors
+
+
+def refined_layout(codec: Codec, size: int, below: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int] | None:
+    """As `layout`, of an index that is its parent's digits, whose number is the last result, and then its own.
+
+    None if the sizes are not nested.
+
+    Every parent must have as many children, M of them, which are told apart by questions of one half against the other.
+    """
+    parents = codec.bottleneck.parents(size, below)
+    number = codec.bottleneck.num_codes(below)
+    if parents is None or codec.bottleneck.num_codes(size) % number:
+        return None
+    vectors, order = code_vectors(codec, size), parents.cpu().numpy()
+    children = len(order) // number
+    if (np.bincount(order, minlength=number) != children).any():
+        return None
+    rank = np.empty(len(order), np.int64)  # among the children of one parent, in the order of their numbers
+    rank[np.argsort(order, kind="stable")] = np.tile(np.arange(children), number)
+    levels, order_below, _ = layout(codec, below)
+    if order_below.size:  # a parent's digits are those of its number, not of its place
+        levels = np.array([number])
+    own = [2] * (children.bit_length() - 1) if children & (children - 1) == 0 else [children]
+    return np.concatenate([levels, own]), order * children + rank, vectors, len(levels)
 
 
 def bisect(vectors: np.ndarray) -> np.ndarray:
@@ -114,11 +149,13 @@ class PriorNet(nn.Module):
         levels: (D,) values of each digit.
         vectors: (R, d) where the embedding starts from.
         num_inputs: J + Q.
+        given: B, digits that are known before.
     """
 
-    def __init__(self, levels: np.ndarray, vectors: Tensor, num_inputs: int) -> None:
+    def __init__(self, levels: np.ndarray, vectors: Tensor, num_inputs: int, given: int = 0) -> None:
         super().__init__()
         self.levels = levels.tolist()
+        self.given = given
         num_rows = sum(self.levels)
         embedding = 0.1 * torch.randn(num_rows + 1, FEATURES)
         width = min(FEATURES, vectors.shape[1])
@@ -127,7 +164,8 @@ class PriorNet(nn.Module):
         self.embedding = nn.Parameter(embedding)
         self.hidden = nn.Linear(num_inputs * FEATURES, UNITS - 1)  # the last unit is always 1: the questions' bias
         self.digits = nn.Parameter(torch.zeros(num_rows - self.levels[-1], UNITS - 1))
-        self.nodes = nn.Parameter(torch.zeros(num_rows - len(self.levels), UNITS))
+        self.first_node = sum(self.levels[:given]) - given
+        self.nodes = nn.Parameter(torch.zeros(num_rows - len(self.levels) - self.first_node, UNITS))
         for number, count in enumerate(self.levels):
             for name, table in zip(("questions", "answers", "asked"), walks(count), strict=True):
                 self.register_buffer(f"{name}_{number}", table)
@@ -136,24 +174,32 @@ class PriorNet(nn.Module):
         """(..., D) rows -> (..., E)."""
         return F.embedding(rows, self.embedding).sum(-2)
 
-    def forward(self, neighbours: Tensor, missing: Tensor, trends: Tensor, rows: Tensor) -> Tensor:
+    def forward(self, neighbours: Tensor, missing: Tensor, visible: Tensor, trends: Tensor, rows: Tensor) -> Tensor:
         """Bits of every token, (B,).
 
         Args:
             neighbours: (B, J, D) rows of the neighbours' digits.
             missing: (B, J) bool.
+            visible: (J, D) 1 for the digits that are known of a neighbour, else 0.
             trends: (B, Q * E).
             rows: (B, D) rows of the token itself.
         """
-        near = torch.where(missing[..., None], self.embedding[-1], self.embed(neighbours))
+        near = F.embedding(neighbours, self.embedding)
+        if self.given:
+            near = near * visible[..., None]
+        near = torch.where(missing[..., None], self.embedding[-1], near.sum(-2))
         total = self.hidden(torch.cat([near.flatten(1), trends], 1))
         bits = torch.zeros(len(rows), device=rows.device)
         start = 0
         for number, count in enumerate(self.levels):
+            if number < self.given:
+                total = total + F.embedding(rows[:, number], self.digits)
+                start += count
+                continue
             units = F.pad(F.hardtanh(total, 0.0, CEILING), (0, 1), value=CEILING)
             digit = rows[:, number] - start
             questions = self.get_buffer(f"questions_{number}")[digit]
-            nodes = self.nodes[start - number : start - number + count - 1]
+            nodes = self.nodes[start - number - self.first_node :][: count - 1]
             if count <= UNITS:
                 logits = (units @ nodes.T).gather(1, questions)
             else:
@@ -186,18 +232,28 @@ def walks(count: int) -> tuple[Tensor, Tensor, Tensor]:
     return questions, answers, asked
 
 
-def fit_prior(grids: list[Grid], codec: Codec, size: int, steps: int = STEPS) -> Prior:
-    """Trains and rounds the prior of one codebook size.
+def fit_prior(grids: list[Grid], codec: Codec, size: int, steps: int = STEPS, below: int | None = None) -> Prior | None:
+    """Trains and rounds the prior of one codebook size, or of its refinement of a coarser one.
 
     Args:
         grids: Chunks of indices, (rows, columns) each; speech has one row.
         codec: Whose indices they are.
         size: The codebook size.
         steps: At most; fewer where the data are few.
+        below: The coarser size, whose indices are known before.
+
+    Returns:
+        The tables; None if the two sizes are not nested.
     """
     medium = codec.config.medium
-    levels, order, vectors = layout(codec, size)
-    offsets = np.array(OFFSETS[medium])
+    found = (*layout(codec, size), 0) if below is None else refined_layout(codec, size, below)
+    if found is None:
+        return None
+    levels, order, vectors, given = found
+    offsets = np.array((REFINED_OFFSETS if given else OFFSETS)[medium])
+    visible = torch.ones(len(offsets), len(levels))
+    later = (offsets[:, 0] < 0) | ((offsets[:, 0] == 0) & (offsets[:, 1] > 0))
+    visible[torch.from_numpy(later), given:] = 0
     starts = np.cumsum(levels) - levels
     number = int(levels.prod())
     places = order if order.size else np.arange(number)
@@ -209,7 +265,9 @@ def fit_prior(grids: list[Grid], codec: Codec, size: int, steps: int = STEPS) ->
     device = next(codec.parameters()).device
     with torch.enable_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
-        net = PriorNet(levels, torch.from_numpy(sums / counts[:, None]).float(), len(offsets) + len(SPEEDS)).to(device)
+        vectors_of_rows = torch.from_numpy(sums / counts[:, None]).float()
+        net = PriorNet(levels, vectors_of_rows, len(offsets) + len(SPEEDS), given).to(device)
+        visible = visible.to(device)
         lengths = [grid.size for grid in grids]
         near = torch.from_numpy(np.concatenate([_neighbours(grid, offsets, number) for grid in grids])).to(device)
         indices = torch.from_numpy(np.concatenate([grid.ravel() for grid in grids])).to(device)
@@ -217,26 +275,26 @@ def fit_prior(grids: list[Grid], codec: Codec, size: int, steps: int = STEPS) ->
         optimiser = torch.optim.Adam(net.parameters(), LEARNING_RATE)
         steps = max(1, min(steps, PASSES * len(indices) // BATCH))
         trends = torch.empty(0)
-        for step in tqdm(range(steps), desc=f"prior of K = {size}", disable=None):
+        for step in tqdm(range(steps), desc=f"prior of K = {size}" + (f" in {below}" if given else ""), disable=None):
             if step % REFRESH == 0:
                 trends = _trends(net, table[indices], lengths)
             optimiser.param_groups[0]["lr"] = LEARNING_RATE * max(0.02, 1 - step / steps)
             chosen = torch.randint(len(indices), (BATCH,), device=device)
             some = near[chosen]
-            bits = net(table[some], some == number, trends[chosen], table[indices[chosen]])
+            bits = net(table[some], some == number, visible, trends[chosen], table[indices[chosen]])
             optimiser.zero_grad()
             bits.mean().backward()
             optimiser.step()
             net.clamp()
-    return rounded(net, levels, order, offsets, 0 if medium == "speech" else codec.stride)
+    return rounded(net, levels, order, offsets, 0 if medium == "speech" else codec.stride, given)
 
 
 def _neighbours(grid: Grid, offsets: np.ndarray, none: int) -> np.ndarray:
     """(n, J) indices of the neighbours, `none` beyond the edges."""
     rows, columns = grid.shape
     margin = int(np.abs(offsets).max())
-    padded = np.full((rows + margin, columns + 2 * margin), none, np.int64)
-    padded[margin:, margin : margin + columns] = grid
+    padded = np.full((rows + 2 * margin, columns + 2 * margin), none, np.int64)
+    padded[margin : margin + rows, margin : margin + columns] = grid
     parts = [
         padded[margin - up : margin - up + rows, margin + right : margin + right + columns].ravel()
         for up, right in offsets.tolist()
@@ -258,7 +316,9 @@ def _trends(net: PriorNet, rows: Tensor, lengths: list[int]) -> Tensor:
 
 
 @torch.no_grad()
-def rounded(net: PriorNet, levels: np.ndarray, order: np.ndarray, offsets: np.ndarray, stride: int) -> Prior:
+def rounded(
+    net: PriorNet, levels: np.ndarray, order: np.ndarray, offsets: np.ndarray, stride: int, given: int = 0
+) -> Prior:
     """The integers that a trained network becomes."""
 
     def ints(tensor: Tensor, scale: float, kind: type) -> np.ndarray:
@@ -277,4 +337,5 @@ def rounded(net: PriorNet, levels: np.ndarray, order: np.ndarray, offsets: np.nd
         digits=ints(F.pad(net.digits, (0, 1)), DIGIT_SCALE, np.int16),
         nodes=ints(net.nodes, NODE_SCALE, np.int16),
         stride=stride,
+        given=given,
     )

@@ -16,8 +16,8 @@ import torch
 from safetensors.numpy import save
 
 from codec import cards, coding
-from codec.cards import PRIOR, Tensors, identity
-from codec.errors import CodecError
+from codec.cards import LAYER, PRIOR, Tensors, identities
+from codec.errors import CodecError, ModelError
 from codec.files import writing
 from codec.model import Codec
 from codec.streams import process
@@ -26,28 +26,35 @@ from train.data import Store
 from train.priors import STEPS, TOKENS, fit_prior, index_grids
 
 
-def prior_tensors(codec: Codec, store: Store, tokens: int = TOKENS, steps: int = STEPS) -> Tensors:
-    """The priors of every codebook size, as a model file stores them; none for several codebooks."""
+def prior_tensors(
+    codec: Codec, store: Store, tokens: int = TOKENS, steps: int = STEPS, kinds: tuple[str, ...] = (PRIOR, LAYER)
+) -> Tensors:
+    """The priors of every size and of every refinement, as a model file stores them; none for several codebooks.
+
+    Args:
+        kinds: `PRIOR` for those of the sizes alone, `LAYER` for those of refinements, or both.
+    """
     if codec.bottleneck.num_codebooks > 1:
         return {}
     tensors: Tensors = {}
+    below = None
     for size, grids in index_grids(codec, store, tokens).items():
-        for name, array in fit_prior(grids, codec, size, steps).to_tensors().items():
-            tensors[f"{PRIOR}{size}.{name}"] = array
+        fits = {PRIOR: lambda: fit_prior(grids, codec, size, steps)}  # noqa: B023
+        if below is not None:
+            fits[LAYER] = lambda: fit_prior(grids, codec, size, steps, below)  # noqa: B023
+        for kind in kinds:
+            prior = fits[kind]() if kind in fits else None
+            for name, array in prior.to_tensors().items() if prior else ():
+                tensors[f"{kind}{size}.{name}"] = array
+        below = size
     return tensors
 
 
-def identities(config: dict[str, Any], tensors: Tensors) -> dict[str, str]:
-    """The card's entries for what a model answers to."""
-    base = {name: tensor for name, tensor in tensors.items() if not name.startswith(PRIOR)}
-    return {"model_id": identity(config, tensors).hex(), "base_id": identity(config, base).hex()}
-
-
-def update(card: cards.Card, tensors: Tensors, folder: Path) -> Path:
-    """Writes a model again with other priors; returns its card's path. `tensors` are the priors' alone."""
-    old = {name: tensor for name, tensor in card.read().items() if not name.startswith(PRIOR)}
+def update(card: cards.Card, tensors: Tensors, folder: Path, kinds: tuple[str, ...] = (PRIOR, LAYER)) -> Path:
+    """Writes a model again with other priors of some kinds, which are `tensors`; returns its card's path."""
+    old = {name: tensor for name, tensor in card.read().items() if not name.startswith(kinds)}
     new = old | tensors
-    data = dict(card.data) | identities(dict(card.config), new)
+    data = {key: value for key, value in card.data.items() if key != "layers_id"} | identities(dict(card.config), new)
     target = folder / f"{card.name}.json"
     for path, content in ((target.with_suffix(".safetensors"), save(new)), (target, _as_json(data))):
         with writing(str(path), force=True) as file:
@@ -70,14 +77,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=filled_path, metavar="DIR", help="default: the model's own folder")
     parser.add_argument("--tokens", type=int, default=TOKENS, help="of the training data, for each size")
     parser.add_argument("--steps", type=int, default=STEPS, help="for each size")
+    parser.add_argument(
+        "--layers", action="store_true", help="only those of layers: the model's files of one size stay the same"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     try:
         card = cards.find(options.model)
         codec = coding.load(card, options.device).codec
         store = Store(options.data, card.medium, (codec.stride,) * codec.axes)
-        tensors = prior_tensors(codec, store, options.tokens, options.steps)
-        target = update(card, tensors, options.out or card.path.parent)
+        kinds = (LAYER,) if options.layers else (PRIOR, LAYER)
+        tensors = prior_tensors(codec, store, options.tokens, options.steps, kinds)
+        if options.layers and not tensors:
+            raise ModelError(f"the codebooks of {card.name} are not nested: it can have no layers")
+        target = update(card, tensors, options.out or card.path.parent, kinds)
         print(f"{target}: {sum(tensor.nbytes for tensor in tensors.values())} bytes of priors")
     except (CodecError, OSError, ValueError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -121,6 +121,16 @@ class FSP(LevelGrid):
     def _gradient_path(self, z: Tensor, size: int) -> Tensor:  # noqa: ARG002
         return self._scale(self._squash(z))
 
+    def parents(self, codebook_size: int, coarser: int) -> Tensor | None:
+        """Nested where every level is cut into 1, 2, 4 ... parts: floor(L u) = floor(2 L u) // 2, exactly in floats."""
+        row, coarse_row = self._row(codebook_size), self._row(coarser)
+        fine, coarse = self.levels[row], self.levels[coarse_row]
+        parts = fine // coarse
+        if (coarse * parts != fine).any() or (parts & (parts - 1)).any():
+            return None
+        indices = torch.arange(self.num_codes(codebook_size), device=fine.device)[:, None]
+        return (indices // self.basis[row] % fine // parts * self.basis[coarse_row]).sum(1)
+
     def target(self, z: Tensor) -> Tensor | None:
         return None if self.output == "inverse" else self._scale(self._squash(z.float()))
 

@@ -35,15 +35,17 @@ class Tables:
     Args:
         frequencies: (G, K) from `quantise_counts`, for the range coder, or None.
         prior: For the mixing coder, where there is one codebook; or None.
+        layer: For the mixing coder, when the indices of a coarser codebook are known (see `codec.layers`); or None.
     """
 
     frequencies: NDArray[np.int64] | None = None
     prior: Prior | None = None
+    layer: Prior | None = None
 
     def fit(self, num_codebooks: int, num_codes: int) -> bool:
         """Whether they are for that many codebooks and codes."""
         shapes = [] if self.frequencies is None else [self.frequencies.shape]
-        shapes += [] if self.prior is None else [(1, self.prior.num_codes)]
+        shapes += [(1, prior.num_codes) for prior in (self.prior, self.layer) if prior is not None]
         return all(shape == (num_codebooks, num_codes) for shape in shapes)
 
 

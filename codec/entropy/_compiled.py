@@ -18,6 +18,7 @@ from codec.entropy.mixing import (
     LOGIT_SHIFT,
     MAX_WEIGHT,
     RATE_SHIFT,
+    REFINED_SHIFT,
     SPEED_BITS,
     WORD_BITS,
 )
@@ -29,7 +30,7 @@ HALF = 1 << RATE_SHIFT - 1
 @machine_code
 def code(
     decoding, positions, options, penalties, prices, columns, words, capacity, low, width,
-    levels, starts, offsets, embedding, first, speeds, trend_weights, bias, digits, nodes, squash,
+    levels, starts, offsets, embedding, first, speeds, trend_weights, bias, digits, nodes, squash, given,
 ):  # fmt: skip
     """Codes all positions; see `mixing` for what is computed.
 
@@ -58,6 +59,10 @@ def code(
     hidden = np.empty(size, np.int32)
     change = np.empty(size, np.int32)
     trend = np.zeros((num_speeds, num_features), np.int64)
+    slower = REFINED_SHIFT if given else 0
+    first_node = -given
+    for digit in range(given):
+        first_node += levels[digit]
     row = column = 0
     num_words = 0
     for position in range(count):
@@ -65,9 +70,10 @@ def code(
             start[i] = bias[i]
         for neighbour in range(num_neighbours):
             up, right = offsets[neighbour, 0], offsets[neighbour, 1]
-            if up <= row and 0 <= column + right < columns:
-                place = position - up * columns + right
-                for digit in range(num_digits):
+            place = position - up * columns + right
+            if up <= row and 0 <= column + right < columns and place < count:
+                seen = num_digits if place < position else given
+                for digit in range(seen):
                     table = first[neighbour, starts[digit] + positions[place, digit]]
                     for i in range(size):
                         start[i] += table[i]
@@ -117,7 +123,11 @@ def code(
         if choice >= 0:
             for digit in range(num_digits):
                 positions[position, digit] = options[position, choice, digit]
-        for digit in range(num_digits):
+        for digit in range(given):
+            table = digits[starts[digit] + positions[position, digit]]
+            for i in range(size):
+                start[i] += table[i]
+        for digit in range(given, num_digits):
             for i in range(size):
                 change[i] = start[i] >> HIDDEN_SHIFT
             for i in range(size):
@@ -126,7 +136,7 @@ def code(
             wanted = positions[position, digit]
             while above - below > 1:
                 middle = (below + above) >> 1
-                weight = weights[starts[digit] - digit + middle - 1]
+                weight = weights[starts[digit] - digit + middle - 1 - first_node]
                 for i in range(size):
                     change[i] = hidden[i] * weight[i]
                 total = 0
@@ -164,10 +174,10 @@ def code(
                         num_words += 1
                 if bit:
                     below = middle
-                    error = np.int32((1 << BIT_BITS) - probability)
+                    error = np.int32(((1 << BIT_BITS) - probability) >> slower)
                 else:
                     above = middle
-                    error = np.int32(-probability)
+                    error = np.int32(-probability >> slower)
                 for i in range(size):
                     change[i] = error * hidden[i] + HALF
                 for i in range(size):

@@ -1,0 +1,14 @@
+"""python -m codec.truncate; the command is in codec.truncation."""
+
+import sys
+
+from codec.streams import process
+
+
+def main() -> int:
+    """The command as a process, which may have been started with closed streams."""
+    return process("codec.truncation:truncate_main")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""Making a finished file smaller: `codec.truncate` and its command. Bytes are cut off; no model is needed, no torch."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import logging
+import sys
+import time
+from math import inf
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from codec import __version__
+from codec.bitstream import Summary
+from codec.errors import MediaError
+from codec.files import STDIO, piping, writing
+from codec.layers import Survey, cut, survey
+from codec.terminal import UsageError, each, print_line, run
+
+log = logging.getLogger("codec")
+
+
+def truncate(data: bytes, codebook_size: int | None = None, *, max_bytes: int | None = None) -> bytes:
+    """Cuts a file with layers so that it ends behind one of them; what it then decodes to is that layer.
+
+    Args:
+        data: The file, as `codec.compress(..., layers=True)` makes it.
+        codebook_size: K of the layer to keep last.
+        max_bytes: Instead: the last layer with which the file has no more bytes than this, or the base.
+
+    Returns:
+        The shorter file. Cut to its base, it is what `codec.compress` makes at that K.
+
+    Raises:
+        BitstreamError: The file is damaged in what would be kept.
+        ValueError: It has no such layer, or not exactly one of the two arguments is given.
+    """
+    if (codebook_size is None) == (max_bytes is None):
+        raise ValueError("give codebook_size or max_bytes")
+    found = survey(io.BytesIO(data))
+    return cut(data, found, _within(found, max_bytes) if codebook_size is None else codebook_size)
+
+
+def _within(found: Survey, max_bytes: float | None) -> int:
+    """The last layer with which a file is no larger; the base, if none is so small."""
+    stops = found.stops
+    return max((size for size, stop in stops.items() if max_bytes is None or stop <= max_bytes), default=min(stops))
+
+
+def truncate_main(arguments: list[str] | None = None) -> int:
+    """`python -m codec.truncate`; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m codec.truncate",
+        description="Cuts .bin files with layers (or a folder of them) to a smaller codebook, without decoding.",
+    )
+    parser.add_argument("--version", action="version", version=f"codec {__version__}")
+    parser.add_argument("input", metavar="IN", help=".bin file, folder, or - for stdin")
+    parser.add_argument("output", metavar="OUT", help="file, folder, or - for stdout")
+    parser.add_argument("-k", "--codebook-size", type=int, metavar="K", help="the last layer to keep")
+    parser.add_argument(
+        "-b", "--bitrate", type=float, metavar="R", help="instead of K: kbit/s, or bits per pixel, of the file at most"
+    )
+    parser.add_argument("-f", "--force", action="store_true", help="overwrite OUT")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no report and no notices")
+    parser.add_argument("--json", action="store_true", help="report as one JSON object a line")
+    return run(parser, arguments, _truncate)
+
+
+def _truncate(options: argparse.Namespace) -> None:
+    if (options.codebook_size is None) == (options.bitrate is None):
+        raise UsageError("give --codebook-size or --bitrate")
+    if options.bitrate is not None and not 0 < options.bitrate < inf:
+        raise UsageError(f"--bitrate {options.bitrate:g}: want a number above 0")
+    each(_jobs(options), lambda source, target: _truncate_file(source, target, options))
+
+
+def _truncate_file(source: str, target: str, options: argparse.Namespace) -> None:
+    with piping(source) as file:
+        data = cast(BinaryIO, file).read()
+    start = time.perf_counter()
+    found = survey(io.BytesIO(data))
+    size = options.codebook_size
+    if size is None:
+        size = _within(found, options.bitrate * _bytes_per_rate(found.summary))
+        if found.stops[size] > options.bitrate * _bytes_per_rate(found.summary):
+            log.warning("%s: even its base, K = %d, is above --bitrate %g", source, size, options.bitrate)
+    try:
+        shorter = cut(data, found, size)
+    except ValueError as error:
+        raise MediaError(str(error)) from None
+    report: dict[str, Any] = {
+        "codebook_size": size,
+        "bytes_in": len(data),
+        "bytes_out": len(shorter),
+        "elapsed_s": time.perf_counter() - start,
+        "input": source,
+        "output": target,
+    }
+    with writing(target, options.force) as out:
+        out.write(shorter)
+    if options.quiet:
+        return
+    stream = sys.stderr if target == STDIO else sys.stdout
+    if options.json:
+        print(json.dumps(report), file=stream)
+    else:
+        print_line(f"{source}: {len(data)} -> {len(shorter)} bytes, K = {size}", stream)
+
+
+def _bytes_per_rate(summary: Summary) -> float:
+    """Bytes of a file at 1 kbit/s, or at 1 bit per pixel."""
+    header = summary.header
+    if header.medium == "speech":
+        return summary.num_samples / header.sample_rate * 1000 / 8
+    return header.height * header.width / 8
+
+
+def _jobs(options: argparse.Namespace) -> list[tuple[str, Any]]:
+    """Input and output names: one pair, or the .bin files of a folder, mirrored."""
+    folder, out = Path(options.input), options.output
+    if options.input == STDIO or not folder.is_dir():
+        if STDIO not in (options.input, out) and Path(out).is_file() and folder.samefile(out):
+            raise UsageError("IN and OUT are the same file")
+        return [(options.input, out)]
+    if out == STDIO or Path(out).is_file():
+        raise UsageError("IN is a folder, so OUT must be a folder")
+    names = sorted(path.relative_to(folder) for path in folder.rglob("*.bin") if path.is_file())
+    names = [name for name in names if "/." not in f"/{name.as_posix()}"]
+    if not names:
+        raise MediaError(f"{folder}: no .bin files in this folder")
+    return [(str(folder / name), str(Path(out, name))) for name in names]
