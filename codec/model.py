@@ -22,7 +22,7 @@ from codec.nets.speech import SAMPLE_RATE, SpeechConfig, SpeechDecoder, SpeechEn
 
 Medium = Literal["speech", "image"]
 
-# The presets of methods.md section 8, by medium: tiny trains on a CPU in an hour, small is what a GPU trains.
+# The presets of docs/methods/nets.md, by medium: tiny trains on a CPU in an hour, small is what a GPU trains.
 PRESETS: dict[str, dict[str, SpeechConfig | ImageConfig]] = {
     "speech": {
         "tiny": SpeechConfig(),

@@ -63,7 +63,7 @@ def _trained(card: Card) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval.report", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m eval.report", description=__doc__, epilog="See docs/evaluate.md")
     parser.add_argument("run", nargs="?", type=Path, metavar="DIR", help="what python -m eval --out DIR left")
     parser.add_argument("--anchor", metavar="NAME", help="of BD-rates; default: the first baseline of a medium")
     return run(parser, arguments, _command)

@@ -32,7 +32,9 @@ EXPERIMENTS: dict[str, Callable[[Request], None]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval.experiments", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.experiments", description=__doc__, epilog="See docs/papers.md"
+    )
     parser.add_argument("name", choices=EXPERIMENTS, metavar="NAME", help=", ".join(EXPERIMENTS))
     parser.add_argument("--out", type=Path, default=Path("experiments"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--data", type=Path, nargs="+", default=[], metavar="DIR", help="the packs, or torchvision's")
