@@ -45,7 +45,7 @@ format: $(VENV)/.dev ## rewrite sources in the project's format
 	$(BIN)/ruff check --fix .
 
 docs: $(VENV)/.docs ## build the manual as a site, in site/
-	$(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 clean: ## remove the environment, and what the demo and docs wrote
 	rm -rf $(VENV) demo-out site build *.egg-info

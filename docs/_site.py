@@ -17,7 +17,7 @@ from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("FORMAT.md", "CHANGELOG.md")
+PAGES = {"FORMAT.md": "specification.md", "CHANGELOG.md": "changes.md"}  # no name that differs by case alone
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 FENCE = re.compile(r"^```.*?^```$", re.M | re.S)
 FORMULA = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.S)
@@ -25,8 +25,8 @@ FORMULA = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.S)
 
 def on_files(files: Files, config: Any) -> Files:
     """Adds what lies outside docs/."""
-    for name in PAGES:
-        files.append(File.generated(config, name, content=(ROOT / name).read_text(encoding="utf-8")))
+    for name, place in PAGES.items():
+        files.append(File.generated(config, place, content=(ROOT / name).read_text(encoding="utf-8")))
     for path in sorted((ROOT / "examples").glob("*.*")):
         if path.suffix in (".py", ".ipynb"):
             files.append(File.generated(config, f"examples/{path.stem}.md", content=_as_page(path)))
@@ -38,7 +38,7 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
     """Turns links out of docs/ into links within the site."""
     folder = (ROOT / "docs" / page.file.src_uri).parent
-    if page.file.src_uri in PAGES:
+    if page.file.src_uri in PAGES.values():
         folder = ROOT
 
     def replaced(match: re.Match[str]) -> str:
@@ -74,7 +74,7 @@ def on_page_content(html: str, **_: Any) -> str:
 def _place(path: str) -> str | None:
     """Where a file of the project stands in the site."""
     if path in PAGES:
-        return path
+        return PAGES[path]
     if path.startswith("assets/pictures/"):
         return path.removeprefix("assets/")
     if path.startswith("examples/"):

@@ -19,7 +19,9 @@ from codec.bottleneck import BottleneckOutput
 from codec.bottlenecks import BOTTLENECKS
 
 EXAMPLES = ROOT / "examples"
-TESTED = {"own_autoencoder", "own_bottleneck", "language_model", "streaming", "neighbour", "latents", "pictures"}
+TESTED = {
+    "own_autoencoder", "own_bottleneck", "language_model", "streaming", "neighbour", "latents", "limits", "pictures",
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -137,6 +139,16 @@ def test_latents() -> None:
     assert load("latents").main(["--out", "pictures"]) == 0
     for name in ("vp", "fsp", "gmvq"):
         assert np.asarray(Image.open(f"pictures/latent-{name}.webp").convert("L")).std() > 5
+
+
+def test_limits() -> None:
+    """Three panels, of which the second and third are not the first."""
+    from PIL import Image
+
+    assert load("limits").main(["--out", "pictures"]) == 0
+    sheet = np.asarray(Image.open("pictures/limits.webp").convert("RGB"), float)
+    original, small, large = (sheet[26 : 26 + 320, 10 + 330 * i : 330 + 330 * i] for i in range(3))
+    assert 1 < np.abs(large - original).mean() < np.abs(small - original).mean()
 
 
 def test_the_notebook_runs_and_holds_no_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
