@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from codec.api import compress, decompress, load, models
     from codec.model import Codec
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BitstreamError",

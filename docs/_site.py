@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from latex2mathml.converter import convert
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent.parent
 PAGES = {"FORMAT.md": "specification.md", "CHANGELOG.md": "changes.md"}  # no name that differs by case alone
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 FENCE = re.compile(r"^```.*?^```$", re.M | re.S)
+FUNCTION = re.compile(r"(<m[io]>(?:log|ln|exp|tanh|tan)</m[io]>)(?=<mi>|<mn>|<msub>|<mfrac>|<mrow>)")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.S)
 
 
@@ -66,7 +68,10 @@ def on_page_content(html: str, **_: Any) -> str:
         source = match[2].strip()
         block = source.startswith("\\[")
         latex = re.sub(r"&(amp|lt|gt);", lambda m: {"amp": "&", "lt": "<", "gt": ">"}[m[1]], source[2:-2])
-        return str(convert(latex, display="block" if block else "inline"))
+        drawing = str(convert(latex, display="block" if block else "inline"))
+        if "\\" in drawing:
+            raise PluginError(f"a formula with a command that is not known: {latex}")
+        return FUNCTION.sub(r'\1<mspace width="0.17em"/>', drawing)
 
     return FORMULA.sub(drawn, html)
 
