@@ -50,6 +50,9 @@ class Bottleneck(nn.Module, ABC):
         num_codebooks: G, indices per position.
         training_state: Buffers that only training needs; model files leave them out.
         coupled: Whether training uses a codebook, so that a batch has one size; perturbing methods take one per sample.
+
+    Raises:
+        ValueError: No dimension, or sizes that are not ascending.
     """
 
     num_codebooks: int = 1

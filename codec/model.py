@@ -77,6 +77,10 @@ class CodecOutput:
 class Codec(nn.Module):
     """Encoder, bottleneck and decoder of one medium.
 
+    Args:
+        config: What it is made of.
+        bottleneck: Its `in_dim` and `dim` decide what encoder and decoder have at their inner ends.
+
     Attributes:
         stride: Signal positions per latent position, along each axis (96 samples, or 8 pixels).
         token_rate_hz: Latent frames per second of speech; None for pictures.

@@ -11,7 +11,9 @@ Lines of pip and make are checked against pyproject.toml and the Makefile instea
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import inspect
 import os
 import re
 import runpy
@@ -319,8 +321,46 @@ def test_public_names_are_documented(package: str, public: str) -> None:
         assert f"`{public}`" in text
         return
     assert any(resolve(path) is thing for path in DOCUMENTED), f"add ::: {thing.__module__}.{thing.__qualname__}"
-    text = thing.__doc__ or ""
-    assert len(text.split()) >= 5, f"{public} has no docstring to speak of"
+    assert not undocumented(thing)
+
+
+def undocumented(thing: Any) -> list[str]:
+    """What a docstring leaves out: a first sentence, an argument, the errors that are raised."""
+    text = inspect.getdoc(thing) or ""
+    call = thing.__dict__.get("__init__", thing) if inspect.isclass(thing) else thing
+    inherited = inspect.isclass(thing) and call is thing  # an exception's arguments, say
+    found = () if inherited else inspect.signature(call).parameters
+    names = set(found) - {"self", "args", "kwargs"}
+    missing = [f"argument {name}" for name in sorted(names) if not re.search(rf"\b{name}\b", text)]
+    if len(text.partition("\n")[0].split()) < 2:
+        missing.append("what it is")
+    with contextlib.suppress(OSError, TypeError):  # a dataclass writes its own __init__
+        if (
+            re.search(r"^\s+raise ", inspect.getsource(call), re.M)
+            and inspect.isfunction(call)
+            and "Raises" not in text
+        ):
+            missing.append("errors")
+    return missing
+
+
+def test_a_poor_docstring_is_noticed() -> None:
+    def poor(value: int) -> int:
+        """Adds."""
+        if value < 0:
+            raise ValueError("negative")
+        return value + 1
+
+    assert undocumented(poor) == ["argument value", "what it is", "errors"]
+
+
+@pytest.mark.parametrize("public", sorted(set(importlib.import_module("codec.bottlenecks").__all__) - {"BOTTLENECKS"}))
+def test_methods_name_their_source(public: str) -> None:
+    from codec.bottlenecks.__main__ import describe
+
+    thing = getattr(importlib.import_module("codec.bottlenecks"), public)
+    if public not in ("Bottleneck", "BottleneckOutput"):
+        assert all(source for _, source in describe(thing)), "a paper in brackets in the first line, or the module's"
 
 
 def test_the_reference_names_what_exists() -> None:
