@@ -110,6 +110,8 @@ def test_blocks_run(page: Path) -> None:
         else:
             Path("recipe.toml").write_text(text, encoding="utf-8")
             recipes.load("recipe.toml")
+    if Path("restored.wav").exists():
+        assert soundfile.info("restored.wav").frames == soundfile.info("input.wav").frames
 
 
 def run_line(line: str) -> None:
