@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo app test check lint format clean
+.PHONY: help demo app test check lint format docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -18,6 +18,10 @@ $(VENV)/.base: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.base
 	$(BIN)/python -m pip install -qq -e '.[train,app,dev]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.base
+	$(BIN)/python -m pip install -qq -e '.[docs]'
 	@touch $@
 
 demo: $(VENV)/.base ## compress and decompress a real recording and a real photograph
@@ -40,5 +44,8 @@ format: $(VENV)/.dev ## rewrite sources in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean: ## remove the environment and what the demo wrote
-	rm -rf $(VENV) demo-out build *.egg-info
+docs: $(VENV)/.docs ## build the manual as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+clean: ## remove the environment, and what the demo and docs wrote
+	rm -rf $(VENV) demo-out site build *.egg-info

@@ -21,7 +21,7 @@ from codec.streams import process
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns 1 if any request failed."""
-    parser = argparse.ArgumentParser(prog="python -m app.load", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m app.load", description=__doc__, epilog="See docs/demo.md")
     parser.add_argument("url")
     parser.add_argument("--users", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=60)

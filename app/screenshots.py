@@ -28,7 +28,9 @@ QUALITY = 82
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns 0, or 1 where there is no browser."""
-    parser = argparse.ArgumentParser(prog="python -m app.screenshots", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m app.screenshots", description=__doc__, epilog="See docs/contributing.md"
+    )
     parser.add_argument("url")
     parser.add_argument("--out", type=filled_path, default=Path("assets/pictures"))
     options = parser.parse_args(arguments)

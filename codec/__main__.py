@@ -14,8 +14,9 @@ TEXT = f"""codec {__version__}: speech and image compression with neural network
   python -m codec.bottlenecks          the discrete bottlenecks
   python -m train RECIPE ...           train a model
   python -m eval ...                   benchmark models
+  python -m app                        hear and see what a codebook size means
 
-Each takes --help.
+Each takes --help, which names its page of the manual; docs/index.md lists the pages.
 """
 
 

@@ -32,6 +32,11 @@ def models() -> list[str]:
 def load(name: AnyModel | None = None, medium: str | None = None, device: str = "cpu") -> coding.Model:
     """Loads a model by name or card path; None takes the medium's best, and a loaded model is returned as it is.
 
+    Args:
+        name: Of a shipped model, or the path of a card.
+        medium: "speech" or "image": which best is wanted, or what a named model must be for.
+        device: Where its nets run: "cpu", "cuda", "cuda:1".
+
     Raises:
         ModelError: There is none such, or it is damaged.
         CodecError: There is no such device here.

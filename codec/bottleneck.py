@@ -64,6 +64,9 @@ class Bottleneck(Float32, ABC):
         training_state: Buffers that only training needs; model files leave them out.
         coupled: Whether training uses a codebook, so that a batch has one size; perturbing methods take one per sample.
         loss_names: What `forward` names its losses in training; a recipe weighs each of them.
+
+    Raises:
+        ValueError: No dimension, or sizes that are not ascending.
     """
 
     num_codebooks: int = 1

@@ -487,7 +487,9 @@ class _ListModels(argparse.Action):
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"python -m codec.{command}", description=description)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m codec.{command}", description=description, epilog="See docs/command-line.md"
+    )
     parser.add_argument("--version", action="version", version=f"codec {__version__}")
     return parser
 

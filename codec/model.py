@@ -23,7 +23,7 @@ from codec.precision import Float32, exact_float32
 
 Medium = Literal["speech", "image"]
 
-# The presets of methods.md section 8, by medium: tiny trains on a CPU in an hour, small is what a GPU trains.
+# The presets of docs/methods/nets.md, by medium: tiny trains on a CPU in an hour, small is what a GPU trains.
 PRESETS: dict[str, dict[str, SpeechConfig | ImageConfig]] = {
     "speech": {
         "tiny": SpeechConfig(),
@@ -80,6 +80,10 @@ class Codec(Float32):
 
     Signals of any float type go in, and float32 comes out. Under autocast `forward` runs the nets in the lower
     precision that training wants; `encode` and `decode`, which make and read files, never do.
+
+    Args:
+        config: What it is made of.
+        bottleneck: Its `in_dim` and `dim` decide what encoder and decoder have at their inner ends.
 
     Attributes:
         stride: Signal positions per latent position, along each axis (96 samples, or 8 pixels).

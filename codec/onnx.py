@@ -215,7 +215,10 @@ def _quiet() -> Iterator[None]:
 def main(arguments: list[str] | None = None) -> int:
     """`python -m codec.onnx`; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m codec.onnx", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m codec.onnx",
+        description=__doc__,
+        epilog="See docs/onnx.md",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="MODEL", help="a model's name, or the path of its card or weights")
     parser.add_argument("--out", type=filled_path, required=True, metavar="DIR", help="receives the two files")

@@ -41,7 +41,7 @@ CARD_TABLES = ("rate", "bits_per_token", "H0", "CVU")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m eval", description=__doc__, epilog="See docs/evaluate.md")
     parser.add_argument("models", nargs="*", metavar="MODEL", help="a shipped model, or the path of a card")
     parser.add_argument(
         "--data",

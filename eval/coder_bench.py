@@ -200,7 +200,7 @@ def first_use(model: cards.Card, size: int) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval.coder_bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m eval.coder_bench", description=__doc__, epilog="See docs/coder.md")
     parser.add_argument("models", nargs="*", metavar="MODEL", help="a shipped model or a card's path; default: all")
     parser.add_argument(
         "--data", nargs="+", default=SETS, type=filled, metavar="PATH|NAME", help="default: " + " ".join(SETS)

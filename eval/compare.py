@@ -135,7 +135,7 @@ def _value(record: Record, metric: str) -> float | None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval.compare", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m eval.compare", description=__doc__, epilog="See docs/evaluate.md")
     parser.add_argument("a", type=filled_path, metavar="A", help="results.json, or the folder of a run: the reference")
     parser.add_argument("b", type=filled_path, metavar="B", help="the one that must not be worse")
     parser.add_argument("--as", dest="pairs", action="append", default=[], metavar="A=B", help="model A is B's B")

@@ -35,7 +35,7 @@ def sample(medium: str) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval.demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m eval.demo", description=__doc__, epilog="See docs/start.md")
     parser.add_argument("--out", type=filled_path, default=Path("demo-out"))
     parser.add_argument("-k", "--codebook-size", default="1024")
     options = parser.parse_args(arguments)

@@ -1,21 +1,25 @@
 """python -m eval.report: the shipped models and what they reach, as Markdown, from their cards.
 
 The figures come from `python -m eval MODEL --data PATH --card NAME` (with `--lpips-backbone FILE` and `--mos` for what
-these measure); a test holds the README to this output.
-`python -m eval.report DIR` writes the report of a run, DIR/report.md, anew.
+these measure); a test holds docs/models.md to this output.
+`python -m eval.report DIR` writes the report of a run, DIR/report.md, anew; `--beside MODEL` prints a short table of it
+instead: a model beside the run's classic codecs at equal quality.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from codec.cards import QUALITY_SIZE, Card, list_cards
+from codec.errors import MediaError
 from codec.streams import process
-from codec.terminal import filled_path, run
+from codec.terminal import UsageError, filled_path, run
 from eval.trained import lpips_weight, mark, note
 
 COLUMNS: dict[str, tuple[str, dict[str, int]]] = {  # unit of the rate; metrics and their decimals
@@ -115,19 +119,37 @@ def _trained(card: Card) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval.report", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m eval.report", description=__doc__, epilog="See docs/evaluate.md")
     parser.add_argument("run", nargs="?", type=filled_path, metavar="DIR", help="what python -m eval --out DIR left")
     parser.add_argument("--anchor", metavar="NAME", help="of BD-rates; default: the first baseline of a medium")
+    parser.add_argument("--beside", metavar="MODEL", help="print this model beside classic codecs at equal quality")
+    parser.add_argument("--metric", metavar="NAME", help="of --beside; default: STOI, SSIM")
     return run(parser, arguments, _command)
 
 
 def _command(options: argparse.Namespace) -> None:
     if options.run is None:
+        if options.beside:
+            raise UsageError("--beside is of a run; name its DIR")
         sys.stdout.write(report())
+        return
+    if options.beside:
+        from eval import beside
+
+        print(beside.table(_results(options.run), options.beside, options.metric))
         return
     from eval import paper  # matplotlib: the cards do without
 
     print(f"report: {paper.write(options.run, options.anchor)}")
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    """What a run measured. Raises MediaError where there is none."""
+    try:
+        found: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{folder}: no finished run ({error}); run python -m eval --out {folder}") from None
+    return found
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ def _bytes_off(records: list[Record], lines: list[Record], seed: str) -> Record:
 
 
 def use(tokens: Iterable[np.ndarray], num_codes: int, payload_bits: int) -> Record:
-    """Codebook use over a test set (methods.md section 5); of several streams, the mean over streams.
+    """Codebook use over a test set (docs/methods/metrics.md); of several streams, the mean over streams.
 
     Args:
         tokens: (G, n) indices of each item, in order.

@@ -1,4 +1,4 @@
-"""FSP's mathematics (methods.md section 3), each with a wrong variant that must fail the same check."""
+"""FSP's mathematics (docs/methods/fsp.md), each with a wrong variant that must fail the same check."""
 
 from __future__ import annotations
 

@@ -230,7 +230,7 @@ def test_registered_wrappers_pass_their_options_on() -> None:
 
 
 def test_the_table_of_methods(capsys: pytest.CaptureFixture[str]) -> None:
-    main()
+    main([])
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split()[:3] == ["name", "D", "learnt"]
     assert [line.split()[0] for line in lines] == list(BOTTLENECKS)

@@ -32,7 +32,7 @@ def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m train", description=__doc__, epilog="See docs/train.md")
     parser.add_argument("recipe", help="a shipped recipe (speech-fsp ...) or a .toml file")
     parser.add_argument(
         "--data",

@@ -101,7 +101,7 @@ class SpeechDiscriminator(nn.Module):
     """All spectrum and period judges.
 
     Args:
-        width: Channels of the narrowest layers; 16 is methods.md's size for a small budget.
+        width: Channels of the narrowest layers; 16 is the size of docs/methods/nets.md for a small budget.
     """
 
     def __init__(self, width: int = 16) -> None:

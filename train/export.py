@@ -120,7 +120,7 @@ def _last_log(trainer: Trainer) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train.export", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m train.export", description=__doc__, epilog="See docs/train.md")
     parser.add_argument("run", type=filled_path, help="folder that python -m train wrote")
     parser.add_argument(
         "--data", type=filled_path, required=True, metavar="PATH", help="what python -m train.prepare wrote"

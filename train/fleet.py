@@ -229,7 +229,10 @@ def gpu_state() -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m train.fleet", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m train.fleet",
+        description=__doc__,
+        epilog="See docs/train.md",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("plan", help="six, dedicated, queues, stages, stages-tiny, or a .toml file")
     parser.add_argument(

@@ -167,7 +167,7 @@ class Trainer:
         values: dict[str, list[Tensor]] = {}
         logged_at, logged_step = start, self.step
         if self.step == 0 and self.codec.bottleneck.coupled:
-            self._fit()  # k-means beats any fixed start of a codebook (methods.md section 0)
+            self._fit()  # k-means beats any fixed start of a codebook (docs/methods/index.md)
         finished = True
         while self.progress < 1:
             self._enter(self._due())
@@ -285,7 +285,7 @@ class Trainer:
         return self.draws.integers(count, len(self.sizes))
 
     def _size_weights(self, drawn: Tensor, distortion: Tensor) -> Tensor:
-        """Weights that give each codebook size the same say, or the coarse ones would dominate (methods 9a)."""
+        """Weights that give each size the same say, or the coarse ones would dominate (docs/methods/nets.md)."""
         values = distortion.detach()
         usable = values.isfinite()  # one bad batch must not spoil the weights of all that follow
         member = F.one_hot(drawn, len(self.sizes)).to(values.device, values.dtype, non_blocking=True)

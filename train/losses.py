@@ -25,7 +25,7 @@ HUB_NET = "squeeze"  # the net that is looked for in torch hub's folder: that of
 
 
 class SpeechLoss(nn.Module):
-    """Multi-scale mel, compressed complex STFT and waveform distances (methods.md section 8, stage A).
+    """Multi-scale mel, compressed complex STFT and waveform distances (docs/methods/nets.md, stage A).
 
     Args:
         mel_scales: FFT size -> number of mel bands; hop a quarter of the size. DAC has seven scales; these three span

@@ -13,7 +13,7 @@ from train.data import prepare
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train.prepare", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m train.prepare", description=__doc__, epilog="See docs/train.md")
     parser.add_argument("medium", choices=("speech", "image"))
     parser.add_argument(
         "sources", nargs="+", type=filled_path, metavar="SOURCE", help="folders, tars, zips, media files or data sets"

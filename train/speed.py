@@ -55,7 +55,7 @@ def _wait(device: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train.speed", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m train.speed", description=__doc__, epilog="See docs/speed.md")
     parser.add_argument("recipes", nargs="+", metavar="RECIPE")
     parser.add_argument(
         "--data", type=filled_path, required=True, metavar="PATH", help="what python -m train.prepare wrote"

@@ -69,7 +69,7 @@ def _as_json(data: dict[str, Any]) -> bytes:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train.tables", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m train.tables", description=__doc__, epilog="See docs/train.md")
     parser.add_argument("model", help="name of a shipped model, or path of a card")
     parser.add_argument(
         "--data", type=filled_path, required=True, metavar="PATH", help="what python -m train.prepare wrote"

@@ -88,7 +88,7 @@ def plot(runs: list[Path], keys: list[str], target: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train.watch", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m train.watch", description=__doc__, epilog="See docs/train.md")
     parser.add_argument("runs", nargs="+", type=filled_path, metavar="RUN", help="folders that python -m train wrote")
     parser.add_argument("--keys", default="loss", help="what to show, with commas (default: loss)")
     parser.add_argument("--plot", type=filled_path, metavar="FILE", help="writes a picture instead: .png, .svg, .pdf")

@@ -8,6 +8,7 @@ per token on one thread of this machine.
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import sys
 from collections.abc import Callable
@@ -79,7 +80,11 @@ def row(name: str) -> tuple[str, ...]:
     return (name, *map(str, cells), " + ".join(titles), "; ".join(dict.fromkeys(papers)))
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m codec.bottlenecks", description=__doc__, epilog="See docs/bottlenecks/index.md"
+    )
+    parser.parse_args(arguments)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -90,6 +95,7 @@ def main() -> None:
     for cells in rows:
         aligned = (f"{cell:{'<' if i in TEXTS else '>'}{widths[i]}}" for i, cell in enumerate(cells))
         print("  ".join(aligned).rstrip())
+    return 0
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from codec.bottlenecks._grid import LevelGrid, along_channels
 from codec.bottlenecks._sync import var_mean_of_all
 
 # The levels of every offered size have the same length d, so that one latent space serves all of them. The paper
-# ties d to K: [8,6,5] and [8,5,5,5] for its two small sizes (methods 9a gives the tables of constant d).
+# ties d to K: [8,6,5] and [8,5,5,5] for its two small sizes (docs/methods/fsp.md gives tables of constant d).
 LEVELS: dict[int, tuple[int, ...]] = {
     256: (4, 4, 4, 2, 2),
     1024: (4, 4, 4, 4, 4),

@@ -104,7 +104,7 @@ class ConvNeXt(nn.Module):
         kernel: (height, width) of the depthwise convolution, odd; (1, 7) for speech, (7, 7) for pictures.
         scale: First value of the layer scale, 1 / depth of the stack.
         conditioned: Whether a FiLM condition (B, CONDITION_WIDTH) is given to `forward`; its last layer starts at
-            zero, so that a new block ignores it (methods 9a).
+            zero, so that a new block ignores it (docs/methods/nets.md).
     """
 
     def __init__(self, dim: int, kernel: tuple[int, int], scale: float, conditioned: bool = False) -> None:

@@ -46,7 +46,9 @@ BENCHMARKS: dict[str, tuple[Callable[[Options], Figures], int, tuple[int, ...], 
 
 def main(arguments: list[str] | None = None) -> int:
     style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m eval.bench", description=__doc__, formatter_class=style)
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.bench", description=__doc__, epilog="See docs/speed.md", formatter_class=style
+    )
     parser.add_argument("name", choices=BENCHMARKS)
     parser.add_argument("--tokens", type=int, help="or rows, for kmeans; about so many, for share")
     parser.add_argument("--dim", type=int, nargs="+", metavar="L", help="dimensions, but for FSQ, FSP and share")

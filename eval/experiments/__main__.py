@@ -34,7 +34,9 @@ EXPERIMENTS: dict[str, Callable[[Request], None]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval.experiments", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.experiments", description=__doc__, epilog="See docs/papers.md"
+    )
     parser.add_argument("name", choices=EXPERIMENTS, metavar="NAME", help=", ".join(EXPERIMENTS))
     parser.add_argument(
         "--out", type=filled_path, default=Path("experiments"), metavar="DIR", help="default: %(default)s"

@@ -54,7 +54,7 @@ def gmvq(name: str, beta: float, latent_term: str = "sampled", gamma: float = GA
     """GM-VQ at one beta: latent weighs g', the KL g' beta / L."""
     weights = {"latent": gamma, "kl": gamma * beta / LATENT}
     options = {} if latent_term == "sampled" else {"latent_term": latent_term}
-    return Row(name, "gmvq", weights, "methods.md section 1: g' = 0.03 first", posterior=True, options=options)
+    return Row(name, "gmvq", weights, "docs/methods/gmvq.md: g' = 0.03 first", posterior=True, options=options)
 
 
 VQ_WEIGHTS = {"codebook": CIFAR_VARIANCE, "commitment": 0.25 * CIFAR_VARIANCE}

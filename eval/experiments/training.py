@@ -34,7 +34,7 @@ START_ROWS = 20  # latents for each code that the first codebook is made of
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a dataset decides; the paper's values but where methods.md section 6 says otherwise.
+    """What a dataset decides; the paper's values but where docs/methods/experiments.md says otherwise.
 
     Attributes:
         stages, blocks: Of `SQVAENet`.

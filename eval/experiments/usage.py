@@ -1,4 +1,4 @@
-"""How much of a codebook is in use: the perplexities of methods.md section 5, and what follows from them.
+"""How much of a codebook is in use: the perplexities of docs/methods/metrics.md, and what follows from them.
 
 Perplexity means three things in the literature, and they differ: exp H of the batch's mean posterior (the GM-VQ paper),
 of the batch's index counts, and of the index counts of the whole test set (CVU is the last one over K).

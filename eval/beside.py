@@ -1,0 +1,95 @@
+"""One model beside classic codecs at equal quality, in a short table: what a README shows.
+
+results.json ─curves of the classic codecs, interpolated─> the rate that each needs for the model's quality
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+
+from codec.cards import QUALITY
+from codec.errors import MediaError
+from eval.metrics import DECIMALS, LOWER_IS_BETTER, METRICS
+from eval.summary import curve_of
+
+Record = dict[str, Any]
+UNITS = {"speech": ("kbit/s", 2), "image": ("bits per pixel", 3)}  # of rates, and their decimals
+TITLES = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "jpeg2000": "JPEG 2000", "opus": "Opus", "codec2": "Codec2"}
+
+
+def rate_at(curve: Sequence[tuple[float, float]], quality: float) -> float | None:
+    """The rate at which a curve reaches a quality, log rate interpolated over quality (PCHIP).
+
+    Args:
+        curve: (rate, quality) points, quality higher is better; one that costs more than a better one is left out.
+        quality: Wanted.
+
+    Returns:
+        In the curve's unit; None outside the qualities that the curve has.
+    """
+    kept: list[tuple[float, float]] = []
+    for rate, value in sorted(curve, key=lambda point: (-point[1], point[0])):
+        if not kept or (rate < kept[-1][0] and value < kept[-1][1]):
+            kept.append((rate, value))
+    if len(kept) < 2 or not kept[-1][1] <= quality <= kept[0][1]:
+        return None
+    rates, values = np.array(kept[::-1]).T
+    return float(np.exp(PchipInterpolator(values, np.log(rates))(quality)))
+
+
+def table(results: Record, model: str, metric: str | None = None) -> str:
+    """A model's rates and qualities at each codebook size, and the rates of classic codecs at the same quality.
+
+    Args:
+        results: Of `python -m eval MODEL --baselines NAMES --out DIR`, DIR/results.json.
+        model: Whose rows these are; the first set that has it counts.
+        metric: At which the codecs are equal; by default the one that chooses the default model, STOI or SSIM.
+
+    Returns:
+        Markdown, with a line above that names the set and says what it compares.
+
+    Raises:
+        MediaError: The run does not have the model, or not the metric.
+    """
+    rows = [e for e in results["summary"] if e["system"] == model and "matched_to" not in e]
+    if not rows:
+        known = sorted({entry["system"] for entry in results["summary"]})
+        raise MediaError(f"no {model} in this run; there are {', '.join(known)}")
+    name, medium = rows[0]["set"], rows[0]["medium"]
+    rows = [row for row in rows if row["set"] == name]
+    metric = metric or QUALITY[medium]
+    if metric not in rows[0]["metrics"]:
+        raise MediaError(f"{metric} was not measured in this run; there are {', '.join(rows[0]['metrics'])}")
+    metrics = [key for key in rows[0]["metrics"] if key in (*METRICS[medium], metric)]
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    others = list(dict.fromkeys(
+        e["system"] for e in results["summary"]
+        if e["set"] == name and e["medium"] == medium and "use" not in e and "matched_to" not in e
+    ))  # fmt: skip
+    curves = {
+        other: [(rate, sign * value) for rate, value in curve_of(results["summary"], name, other, metric)]
+        for other in others
+    }
+    unit, digits = UNITS[medium]
+    lines = [["K", unit, *metrics, *(f"{TITLES.get(other, other)} at equal {metric}" for other in others)]]
+    lines.append(["---"] * len(lines[0]))
+    for row in rows:
+        quality = row["metrics"][metric]["mean"]
+        needed = [None if quality is None else rate_at(curves[other], sign * quality) for other in others]
+        lines.append([
+            row["setting"],
+            f"{row['rate']['mean']:.{digits}f}",
+            *(_number(row["metrics"][key]["mean"], DECIMALS.get(key, 3)) for key in metrics),
+            *(_number(rate, digits) for rate in needed),
+        ])  # fmt: skip
+    items = f"{rows[0]['items']} {'clips' if medium == 'speech' else 'pictures'} of {name}"
+    note = f"`{model}` on {items}; a dash: that codec has no such quality in its range."
+    return "\n".join([note, "", *(f"| {' | '.join(line)} |" for line in lines)])
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,69 @@
+"""A model beside classic codecs at equal quality."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eval import report
+from eval.beside import rate_at, table
+
+
+def entry(system: str, setting: str, rate: float, quality: float, **more: object) -> dict[str, object]:
+    metrics = {"PSNR": {"mean": 20 + 10 * quality}, "SSIM": {"mean": quality}}
+    return {
+        "set": "kodak", "system": system, "setting": setting, "medium": "image", "items": 24,
+        "rate": {"mean": rate}, "metrics": metrics, **more,
+    }  # fmt: skip
+
+
+RESULTS = {
+    "summary": [
+        entry("image-fsp", "256", 0.1, 0.6, use={}),
+        entry("image-fsp", "1024", 0.15, 0.9, use={}),
+        entry("webp", "1", 0.2, 0.5),
+        entry("webp", "5", 0.4, 0.7),
+        entry("webp", "9", 0.8, 0.8),
+        entry("webp", "3", 0.9, 0.9, matched_to="image-fsp 256"),
+    ]
+}
+
+
+def test_rates_are_interpolated_in_their_logarithm() -> None:
+    curve = [(10 ** (2 * q), q) for q in np.linspace(0.1, 0.9, 9)]
+    assert rate_at(curve, 0.55) == pytest.approx(10**1.1)
+    assert rate_at(curve, 0.3) == pytest.approx(10**0.6)
+    assert rate_at([*curve, (1e6, 0.5)], 0.3) == pytest.approx(10**0.6), "a point that costs more than a better one"
+
+
+@pytest.mark.parametrize("quality", [0.05, 0.95])
+def test_nothing_is_extrapolated(quality: float) -> None:
+    assert rate_at([(1, 0.1), (2, 0.5), (3, 0.9)], quality) is None
+    assert rate_at([(1, quality)], quality) is None
+
+
+def test_table() -> None:
+    lines = table(RESULTS, "image-fsp").splitlines()
+    assert lines[0].startswith("`image-fsp` on 24 pictures of kodak;")
+    assert lines[2] == "| K | bits per pixel | PSNR | SSIM | WebP at equal SSIM |"
+    small, large = (line.split(" | ") for line in lines[4:])
+    assert small[:4] == ["| 256", "0.100", "26.00", "0.600"]
+    assert 0.2 < float(small[4].rstrip(" |")) < 0.4
+    assert large[4] == "– |", "files at matched bytes are no part of the curve"
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "results.json").write_text(json.dumps(RESULTS))
+    assert report.main([str(tmp_path), "--beside", "image-fsp", "--metric", "PSNR"]) == 0
+    assert "WebP at equal PSNR" in capsys.readouterr().out
+    for arguments, code, message in (
+        ([str(tmp_path), "--beside", "image-vp"], 1, "there are image-fsp, webp"),
+        ([str(tmp_path), "--beside", "image-fsp", "--metric", "PESQ"], 1, "PESQ was not measured"),
+        ([str(tmp_path / "none"), "--beside", "image-fsp"], 1, "no finished run"),
+        (["--beside", "image-fsp"], 2, "name its DIR"),
+    ):
+        assert report.main(arguments) == code
+        assert message in capsys.readouterr().err
