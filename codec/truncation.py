@@ -53,6 +53,7 @@ def truncate_main(arguments: list[str] | None = None) -> int:
     """`python -m codec.truncate`; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m codec.truncate",
+        epilog="See docs/command-line.md",
         description="Cuts .bin files with layers (or a folder of them) to a smaller codebook, without decoding.",
     )
     parser.add_argument("--version", action="version", version=f"codec {__version__}")

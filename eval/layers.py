@@ -104,7 +104,7 @@ def measure(items: list[bytes | Pixels], model: coding.Model, size: int) -> list
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval.layers", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m eval.layers", epilog="See docs/coder.md", description=__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="a model with layers; default: all that have them")
     parser.add_argument("--data", nargs="+", default=SETS, metavar="PATH|NAME", help="default: " + " ".join(SETS))
     parser.add_argument("--root", type=Path, metavar="DIR", help="where named sets lie")

@@ -95,7 +95,10 @@ def _synthesise(spectrum: Tensor, stft: STFT) -> Tensor:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m eval.phases", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m eval.phases",
+        epilog="See docs/evaluate.md",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="MODEL", help="a shipped speech model, or the path of a card")
     parser.add_argument("--data", required=True, metavar="PATH", help="recordings: a folder, .tar or file")
