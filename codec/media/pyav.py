@@ -59,8 +59,12 @@ class AvReader:
             if not streams:
                 raise MediaError(f"there is no sound in this file ({self._container.format.long_name})")
             self._stream: Any = streams[0]
+            if self._stream.codec_context is None:
+                raise ValueError("its coding is not known")
             self.sample_rate, self.channels = int(self._stream.sample_rate or 0), int(self._stream.channels or 0)
-        except (av.error.FFmpegError, ValueError) as error:
+            if not self.channels:
+                raise ValueError("it has no channels")
+        except (av.error.FFmpegError, OSError, ValueError) as error:
             if cut:
                 raise MediaError(
                     f"damaged recording: it is cut short, and what is missing tells how to read it ({_text(error)})"
@@ -72,22 +76,27 @@ class AvReader:
             log.warning("several recordings in one file: only the first is coded")
 
     def blocks(self) -> Iterator[Samples]:
-        """(n, C) float32 blocks, n > 0. Raises MediaError where nothing can be decoded."""
+        """(n, C) float32 blocks, n > 0; what cannot be decoded is left out."""
         count, bad, last_is_bad = 0, 0, False
-        resampler = self._av.AudioResampler(format="flt", layout=self._stream.layout.name, rate=self.sample_rate)
+        resamplers: dict[tuple[object, ...], Any] = {}  # by what comes in, which may change midway
+        layout = self._stream.layout.name
         packets = self._container.demux(self._stream)
         while True:
+            packet, frames = None, []
             try:
                 packet = next(packets, None)
                 if packet is None:
                     break
-                frames = [out for frame in packet.decode() for out in resampler.resample(frame)]
-            except self._av.error.FFmpegError:
+                for frame in packet.decode():
+                    kind = frame.format.name, frame.layout.name, frame.sample_rate
+                    if kind not in resamplers:
+                        resamplers[kind] = self._av.AudioResampler(format="flt", layout=layout, rate=self.sample_rate)
+                    frames += resamplers[kind].resample(frame)
+                last_is_bad = packet.is_corrupt if packet.size else last_is_bad
+            except (self._av.error.FFmpegError, OSError, ValueError):
                 bad, last_is_bad = bad + 1, True
-                if packet is None:
+                if packet is None:  # no more can be read
                     break
-                continue
-            last_is_bad = packet.is_corrupt if packet.size else last_is_bad
             for frame in frames:
                 block = frame.to_ndarray().reshape(-1, self.channels)
                 count += len(block)
