@@ -5,7 +5,7 @@
     chunk = type, varint length, payload, CRC-32
 
 A chunk whose type is a capital letter must be understood; one in lower case may be skipped. Reading and writing stream:
-memory is bounded by one chunk, nothing has to seek, nothing is allocated for a size before its bytes are there.
+memory is bounded by one chunk, nothing has to seek, nothing is allocated for a declared size before its bytes come.
 
     indices ──> Writer.write ... Writer.finish ──> file ──> Reader.chunks ──> indices
                                                     └─────> scan ──> Summary (no model, no tables)

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 
+from codec.errors import out_of_memory
+
 closed: set[int] = set()  # the descriptors that were
 
 
@@ -37,6 +39,10 @@ def process(command: str | Callable[[], int | None]) -> int:
         code = 0
     except KeyboardInterrupt:  # Ctrl-C while the imports run
         code = 130
+    except (ImportError, OSError, MemoryError, RuntimeError) as error:  # libraries that find no room to be loaded
+        if not out_of_memory(error):
+            raise
+        code = "error: not enough memory to load the libraries; free some, or raise the limit of the process"
     if isinstance(code, str):
         print(code, file=sys.stderr)
         code = 1
