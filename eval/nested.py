@@ -188,7 +188,9 @@ def measure(codec: Codec, data: Tensor, items: list[datasets.Item], crop: int | 
 
 def main(arguments: list[str] | None = None) -> int:
     style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m eval.nested", description=__doc__, formatter_class=style)
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.nested", epilog="See docs/coder.md", description=__doc__, formatter_class=style
+    )
     parser.add_argument("model", metavar="MODEL", help="a VP model")
     parser.add_argument("--train", type=Path, required=True, metavar="PATH", help="what python -m train.prepare wrote")
     parser.add_argument("--tokens", type=int, default=TOKENS, help="latents of it that codebooks are made of")
