@@ -174,18 +174,20 @@ class PriorNet(nn.Module):
         """(..., D) rows -> (..., E)."""
         return F.embedding(rows, self.embedding).sum(-2)
 
-    def forward(self, neighbours: Tensor, missing: Tensor, visible: Tensor, trends: Tensor, rows: Tensor) -> Tensor:
+    def forward(
+        self, neighbours: Tensor, missing: Tensor, trends: Tensor, rows: Tensor, visible: Tensor | None = None
+    ) -> Tensor:
         """Bits of every token, (B,).
 
         Args:
             neighbours: (B, J, D) rows of the neighbours' digits.
             missing: (B, J) bool.
-            visible: (J, D) 1 for the digits that are known of a neighbour, else 0.
             trends: (B, Q * E).
             rows: (B, D) rows of the token itself.
+            visible: (J, D) 1 for the digits that are known of a neighbour, else 0; None for all.
         """
         near = F.embedding(neighbours, self.embedding)
-        if self.given:
+        if visible is not None:
             near = near * visible[..., None]
         near = torch.where(missing[..., None], self.embedding[-1], near.sum(-2))
         total = self.hidden(torch.cat([near.flatten(1), trends], 1))
@@ -251,7 +253,7 @@ def fit_prior(grids: list[Grid], codec: Codec, size: int, steps: int = STEPS, be
         return None
     levels, order, vectors, given = found
     offsets = np.array((REFINED_OFFSETS if given else OFFSETS)[medium])
-    visible = torch.ones(len(offsets), len(levels))
+    visible = torch.ones(len(offsets), len(levels))  # a neighbour that comes later is known by its parent alone
     later = (offsets[:, 0] < 0) | ((offsets[:, 0] == 0) & (offsets[:, 1] > 0))
     visible[torch.from_numpy(later), given:] = 0
     starts = np.cumsum(levels) - levels
@@ -281,7 +283,7 @@ def fit_prior(grids: list[Grid], codec: Codec, size: int, steps: int = STEPS, be
             optimiser.param_groups[0]["lr"] = LEARNING_RATE * max(0.02, 1 - step / steps)
             chosen = torch.randint(len(indices), (BATCH,), device=device)
             some = near[chosen]
-            bits = net(table[some], some == number, visible, trends[chosen], table[indices[chosen]])
+            bits = net(table[some], some == number, trends[chosen], table[indices[chosen]], visible)
             optimiser.zero_grad()
             bits.mean().backward()
             optimiser.step()
