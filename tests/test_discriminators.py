@@ -77,7 +77,8 @@ def test_judging_leaves_the_discriminator_alone_and_reaches_the_reconstruction(m
     losses = adversary.judge(x, x_hat)
     assert set(losses) == {"adversarial", "features"}
     assert float(adversary.weigh(losses).detach()) == 0  # it knows nothing yet
-    adversary.steps = 4
+    for _ in range(4):
+        adversary.advance(1.0)
     adversary.weigh(losses).backward()
     assert x_hat.grad is not None
     assert x_hat.grad.abs().sum() > 0
@@ -92,10 +93,12 @@ def test_it_learns_to_tell_noise_from_smooth_originals(medium: str) -> None:
     losses = []
     for _ in range(25):
         noise = torch.rand(4, *SHAPES[medium][1:])
-        losses.append(float(adversary.learn(smooth, noise, 1.0)["critic"]))
+        adversary.advance(1.0)
+        losses.append(float(adversary.learn(smooth, noise)["critic"]))
     assert losses[0] > 1.5
     assert losses[-1] < 1.0
     # Negative control: nothing to learn where both are of one kind.
     blind = Adversary(medium, AdversarySection(width=4, learning_rate=2e-3), "cpu")
-    alike = [float(blind.learn(torch.rand_like(noise), torch.rand_like(noise), 1.0)["critic"]) for _ in range(25)]
+    blind.advance(1.0)
+    alike = [float(blind.learn(torch.rand_like(noise), torch.rand_like(noise))["critic"]) for _ in range(25)]
     assert alike[-1] > 1.5

@@ -24,7 +24,7 @@ from eval.experiments import bias, gmvq, images, report, rows, training, usage, 
 from eval.experiments.__main__ import EXPERIMENTS, main
 from eval.experiments.nets import SQVAENet
 from eval.experiments.runs import aggregate, mean_std, run_once
-from train import loop, recipes
+from train import codebook, recipes
 
 TOY_NETS = {
     "speech": SpeechConfig(encoder_dim=8, encoder_depth=1, decoder_dim=8, decoder_depth=1),
@@ -326,7 +326,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vpvae, "ABLATION_SIZE", 256)
     for medium, nets in TOY_NETS.items():
         monkeypatch.setitem(recipes.PRESETS[medium], "tiny", nets)
-    monkeypatch.setattr(loop, "FIT_TOKENS", 600)
+    monkeypatch.setattr(codebook, "FIT_TOKENS", 600)
     monkeypatch.setattr(bias, "TEMPERATURES", torch.logspace(-1, 1, 5, dtype=torch.float64))
 
 

@@ -115,11 +115,11 @@ def test_a_resumed_run_takes_the_same_steps(tmp_path: Path, medium: str, data: P
     bottleneck, extra = RESUMED[case]
     whole = trainer(medium, data, tmp_path / "whole", 100, bottleneck, extra)
     for _ in range(6):
-        whole._enter(whole._due())
+        whole.enter(whole.recipe.stage_at(whole.progress))
         whole.train_step()
     first = trainer(medium, data, tmp_path / "parts", 100, bottleneck, extra)
     for _ in range(3):
-        first._enter(first._due())
+        first.enter(first.recipe.stage_at(first.progress))
         first.train_step()
     first.save()
     torch.manual_seed(12345)  # whatever happens between
@@ -185,7 +185,7 @@ def test_each_size_has_the_same_say(tmp_path: Path, medium: str, data: Path) -> 
     drawn = torch.tensor([0, 1, 2, 3])
     distortion = torch.tensor([4.0, 2.0, 1.0, 1.0])
     for _ in range(400):
-        weighted = distortion * run._size_weights(drawn, distortion)
+        weighted = distortion * run.learner.size_weights(torch.eye(4)[drawn], distortion)
     assert weighted.tolist() == pytest.approx([2.0] * 4, rel=1e-3)
 
 
@@ -255,7 +255,7 @@ def test_one_bad_batch_does_not_spoil_the_run(tmp_path: Path, medium: str, data:
     assert run.train_step()["skipped"] == 1
     weight.data.copy_(saved)
     assert [run.train_step()["skipped"] for _ in range(4)] == [0] * 4
-    assert torch.isfinite(run.size_losses).all()
+    assert torch.isfinite(run.learner.size_losses).all()
 
 
 @pytest.mark.parametrize("name", ["speech-fsp", "image-vp", "image-gmvq", "speech-gmvq-small"])
@@ -359,7 +359,7 @@ def test_compiled_nets_take_the_same_steps(
     for run in runs:
         torch.manual_seed(0)
         for _ in range(2):
-            run._enter(run._due())
+            run.enter(run.recipe.stage_at(run.progress))
             record = run.train_step()
         assert record["skipped"] == 0
     assert len(traced) == 5 + 1  # and a judge

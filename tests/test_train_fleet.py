@@ -38,6 +38,71 @@ def test_a_dedicated_model_offers_its_size_alone() -> None:
         assert offered == ((256, 1024, 4096, 16384) if size == "all" else (int(size),))
 
 
+class Ended:
+    """A process that has ended at once."""
+
+    def __init__(self, code: int = 0) -> None:
+        self.returncode = code
+
+    def poll(self) -> int:
+        return self.returncode
+
+    def terminate(self) -> None: ...
+
+
+def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, failing: str = "", *extra: str) -> list[list[str]]:
+    """The commands that the plan `six` starts, in groups that run side by side; each run ends when it is looked at."""
+    groups: list[list[str]] = []
+    plan = fleet.Fleet._next
+
+    def start(_: fleet.Fleet, command: list[str], run: fleet.Run) -> Ended:
+        (tmp_path / "work" / run.name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "work" / run.name / "checkpoint.pt").touch()
+        groups[-1].append(
+            f"{run.name} from {Path(command[command.index('--init') + 1]).name}" if "--init" in command else run.name
+        )
+        return Ended(int(run.name == failing))
+
+    def next_run(self: fleet.Fleet, waiting: list[fleet.Run], active: dict[str, Ended]) -> fleet.Run | None:
+        if not active and waiting:
+            groups.append([])
+        return plan(self, waiting, active)
+
+    monkeypatch.setattr(fleet.Fleet, "_start", start)
+    monkeypatch.setattr(fleet.Fleet, "_next", next_run)
+    monkeypatch.setattr(fleet.Fleet, "export", lambda *_: [])
+    monkeypatch.setattr(fleet.losses, "build", lambda *_: None)
+    arguments = ["six", "--data", "speech=s", "--data", "image=i", "--work", str(tmp_path / "work")]
+    fleet.main([*arguments, "--out", str(tmp_path / "out"), "--steps", "1", "--device", "cpu", *extra])
+    return groups
+
+
+def test_six_trains_one_medium_at_a_time_and_fsp_before_what_begins_with_its_nets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert started(monkeypatch, tmp_path) == [
+        ["speech-fsp"],
+        ["speech-vp from speech-fsp", "speech-gmvq from speech-fsp"],
+        ["image-fsp"],
+        ["image-vp from image-fsp", "image-gmvq from image-fsp"],
+    ]
+
+
+def test_media_side_by_side_where_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert started(monkeypatch, tmp_path, "", "--together")[0] == ["speech-fsp", "image-fsp"]
+
+
+def test_what_begins_from_a_run_that_failed_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "work/speech-fsp").mkdir(parents=True)
+    (tmp_path / "work/speech-fsp/console.txt").write_text("error: no room")
+    assert started(monkeypatch, tmp_path, "speech-fsp")[:2] == [["speech-fsp"], ["image-fsp"]]
+    error = capsys.readouterr().err
+    assert "speech-fsp: failed: error: no room" in error
+    assert "speech-vp: not begun: speech-fsp failed" in error
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("medium", ["image"], indirect=True)
 def test_a_fleet_trains_stops_goes_on_and_packs_models(
@@ -84,7 +149,7 @@ def test_a_fleet_trains_stops_goes_on_and_packs_models(
     again = Trainer(recipe, run.store, Budget(steps=4), tmp_path / "next", 7, "cpu")
     again.resume()
     assert again.init == run.init
-    run._enter_stage_b()
+    run.start_stage_b()
     weight = "judge.layers.0.bias"
     from safetensors.torch import load_file
 
@@ -135,8 +200,10 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(
         ("nothing", [], "no such plan; give a .toml file or one of dedicated, queues, six, stages, stages-tiny"),
         ("six", ["--only", "speech-fsp,imagefsp"], "--only imagefsp: not in the plan"),
         ("six", ["--only", "speech-fsp"], "the plan trains on speech; add --data speech=PATH"),
+        ("six", ["--only", "speech-vp"], "--only speech-vp: it begins from speech-fsp; add that, or give --init DIR"),
+        ("late.toml", [], "b begins from a, which is no run of its medium before it"),
         ("six", ["--data", "speech"], "want speech=PATH or image=PATH"),
-        ("wrong.toml", [], "want a table for each run with recipe, set, seed"),
+        ("wrong.toml", [], "want a table for each run with recipe, set, seed, init"),
         ("misspelt.toml", [], "unknown key data.bach"),
     ],
 )
@@ -144,6 +211,8 @@ def test_mistakes_are_one_line(
     tmp_path: Path, plan: str, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "wrong.toml").write_text('[a]\nrecipes = "image-fsp"\n')
+    late = '[b]\nrecipe = "image-vp"\ninit = "a"\n[a]\nrecipe = "image-fsp"\n'
+    (tmp_path / "late.toml").write_text(late)
     (tmp_path / "misspelt.toml").write_text('[a]\nrecipe = "image-fsp"\nset = ["data.bach=4"]\n')
     plan = str(tmp_path / plan) if plan.endswith(".toml") else plan
     command = [plan, "--data", "image=x", "--work", str(tmp_path / "w"), "--out", str(tmp_path / "o"), "--steps", "1"]

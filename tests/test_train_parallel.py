@@ -96,9 +96,9 @@ def started(case: str, batch: int, data: Path, out: Path) -> Trainer:
     run = Trainer(recipe, Store(data, "image", (32, 32)), Budget(steps=100), out, seed=1, device="cpu")
     with constant_noise():
         if run.codec.bottleneck.coupled:
-            run._fit()
+            run.fit()
         if stage == "B":
-            run._enter_stage_b()
+            run.start_stage_b()
         elif stage == "C":
             run.start_stage_c()
     return run
@@ -120,7 +120,7 @@ def trace(run: Trainer, steps: int) -> dict[str, torch.Tensor]:
                     f"gradient.{n}": p.grad.clone() for n, p in run.codec.named_parameters() if p.grad is not None
                 }
                 found |= {f"bottleneck.{n}": v.clone() for n, v in run.codec.bottleneck.state_dict().items()}
-                found |= {"size_losses": run.size_losses.clone()}
+                found |= {"size_losses": run.learner.size_losses.clone()}
                 found |= {
                     f"log.{n}": v.float() for n, v in record.items() if n in ("perplexity", "loss", "accept_rate")
                 }

@@ -78,7 +78,7 @@ def test_resumed_after_any_step_a_run_takes_the_next_step_alike(
     extra += ("optimiser.clip=0.01",)  # each step is clipped, or what counts for that would not be seen
 
     def step(run: Trainer) -> bytes:
-        run._enter(run._due())
+        run.enter(run.recipe.stage_at(run.progress))
         run.train_step()
         run.save()
         return (run.folder / "checkpoint.pt").read_bytes()

@@ -10,6 +10,7 @@ import torch
 from test_train import SMALL_GMVQ, SMALL_VP, data, media, medium, trainer  # noqa: F401  fixtures
 
 from codec import cards, coding
+from codec.errors import CodecError
 from train.data import Store
 from train.draws import Draws
 from train.export import export, load_run
@@ -38,13 +39,13 @@ def test_stages_follow_one_another_and_c_adapts_the_decoder_alone(
     run = trainer(medium, data, tmp_path / "run", 8, bottleneck, extra)
     stages = []
     while run.progress < 0.75:
-        run._enter(run._due())
+        run.enter(run.recipe.stage_at(run.progress))
         stages.append(run.stage)
         before = copied(run.codec)
         run.train_step()
         assert not same(before, run.codec)
     assert stages == ["A"] * 4 + ["B"] * 2
-    run._enter(run._due())
+    run.enter(run.recipe.stage_at(run.progress))
     assert run.stage == "C"
     frozen = [run.codec.encoder, run.codec.bottleneck, run.average.encoder, run.average.bottleneck]
     kept, decoder, average = [copied(m) for m in frozen], copied(run.codec.decoder), copied(run.average.decoder)
@@ -65,7 +66,7 @@ def test_c_lowers_the_loss_on_true_indices(tmp_path: Path, medium: str, data: Pa
     for _ in range(20):
         run.train_step()
     run.start_stage_c()
-    x = run._batch()
+    x = run.batch()
 
     def error() -> float:
         with torch.no_grad():
@@ -165,3 +166,22 @@ def test_the_small_recipes_go_end_to_end(tmp_path: Path, medium: str, data: Path
     x = store.batch(1, Draws(0))
     for size in model.codec.bottleneck.codebook_sizes:
         assert torch.isfinite(model.codec.decode(model.codec.encode(x, size), tuple(x.shape[2:]), size)).all()
+
+
+def test_a_run_begins_with_the_nets_of_another_run(tmp_path: Path, data: Path, medium: str) -> None:  # noqa: F811
+    """From its folder, before it is a model: what a fleet does. The bottleneck's own state stays behind."""
+    first = trainer(medium, data, tmp_path / "first", 10)
+    for _ in range(2):
+        first.train_step()
+    first.save()
+    run = trainer(medium, data, tmp_path / "run", 10, "vp", (SMALL_VP,))
+    fresh = copied(run.codec.encoder)
+    run.begin_from(tmp_path / "first")
+    assert not same(fresh, run.codec.encoder)
+    for part in ("encoder", "decoder"):
+        for codec in (run.codec, run.average):
+            assert same(copied(getattr(first.average, part)), getattr(codec, part))
+    assert run.init == "first, 0.0 minutes, nets alone"
+    run.train_step()
+    with pytest.raises(CodecError, match=r"checkpoint\.pt: cannot read"):
+        run.begin_from(tmp_path)

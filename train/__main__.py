@@ -60,7 +60,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--compile", action="store_true", help="torch.compile: faster steps after a slow first one")
     parser.add_argument("--tensorboard", action="store_true", help="writes DIR/tensorboard, too")
     parser.add_argument(
-        "--init", type=filled_path, metavar="CARD", help="begins with the weights of this exported model (its .json)"
+        "--init",
+        type=filled_path,
+        metavar="CARD",
+        help="begins with the weights of this model (its .json) or run (its folder)",
     )
     parser.add_argument(
         "--lpips-backbone",

@@ -1,7 +1,10 @@
 """Stage B: a discriminator and its optimiser, beside the codec and one step behind it.
 
-x, x_hat ──learn──> hinge loss, a step of the discriminator
-x, x_hat ──judge──> "adversarial", "features": losses of the codec
+x, x_hat ──cut──> the part of each sample that is judged
+    ──learn──> hinge loss, a step of the discriminator
+    ──judge──> "adversarial", "features": losses of the codec
+
+As in `train.learner`, nothing here waits for the host but `advance`, which it calls before each step.
 """
 
 from __future__ import annotations
@@ -10,9 +13,10 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from train.discriminators import DISCRIMINATORS, Judge, critic_loss, feature_loss, fooling_loss
+from train.optimiser import guarded_step, make_optimiser, restore
 from train.parallel import replicate
 from train.recipes import AdversarySection
 
@@ -35,44 +39,59 @@ class Adversary:
                 if isinstance(judge, Judge):
                     judge.compile(dynamic=False)
         self.replica = replicate(self.nets)
-        betas = (settings.betas[0], settings.betas[1])
-        self.optimiser = torch.optim.AdamW(
-            self.nets.parameters(), settings.learning_rate, betas, weight_decay=0.0, fused=True
-        )
+        self.rate, self.share = (torch.zeros((), device=device) for _ in range(2))
+        groups = [{"params": list(self.nets.parameters()), "weight_decay": 0.0}]
+        self.optimiser = make_optimiser(groups, self.rate, settings.betas)
         self.steps = 0
 
-    @property
-    def share(self) -> float:
-        """How much of the recipe's weights counts yet: a discriminator that knows nothing has nothing to say."""
-        return min(1.0, self.steps / self.settings.warmup_steps)
+    def advance(self, schedule: float) -> None:
+        """To the next step: the learning rate at `schedule`, a share of the recipe's, and how much the losses count.
+
+        A discriminator that knows nothing has nothing to say: the recipe's weights count from its warm-up's end on.
+        """
+        self.steps += 1
+        self.rate.fill_(self.settings.learning_rate * schedule)
+        self.share.fill_(min(1.0, self.steps / self.settings.warmup_steps))
+
+    def cut(self, x: Tensor, x_hat: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """The part of each sample that the judges see, the same of both: `settings.crop` long, or all.
+
+        Args:
+            x: (B, C, *N); `x_hat` alike.
+            places: (B,) in [0, 1), which part.
+        """
+        for axis, length in enumerate(self.settings.crop or (), 2):
+            first = (places * (x.shape[axis] - length + 1)).long()
+            shape = [len(x), *[1] * (x.dim() - 1)]
+            rows = first.view(shape) + torch.arange(length, device=x.device).view(
+                [length if a == axis else 1 for a in range(x.dim())]
+            )
+            wanted = [*x.shape[:axis], length, *x.shape[axis + 1 :]]
+            x, x_hat = (part.gather(axis, rows.expand(wanted)) for part in (x, x_hat))
+        return x, x_hat
 
     def weigh(self, losses: dict[str, Tensor]) -> Tensor:
         """What `judge` returned, weighted as in the recipe: () one loss."""
         weighted = self.settings.adversarial * losses["adversarial"] + self.settings.features * losses["features"]
         return self.share * weighted
 
-    def learn(self, x: Tensor, x_hat: Tensor, schedule: float) -> dict[str, Tensor]:
-        """One step of the discriminator; `schedule` is the share of its learning rate. Returns values for the log."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.settings.learning_rate * schedule
+    def learn(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
+        """One step of the discriminator; values for the log."""
         self.nets.requires_grad_(True)
-        with torch.autocast(self.kind, torch.bfloat16):
+        with torch.autocast(self.kind, torch.bfloat16, cache_enabled=self.kind == "cpu"):
             judged = self.replica(torch.cat([x, x_hat.detach()]))  # one pass: DistributedDataParallel wants it so
         real = [(score[: len(x)], []) for score, _ in judged]
         fake = [(score[len(x) :], []) for score, _ in judged]
         loss = critic_loss(real, fake)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.nets.parameters(), self.settings.clip)
-        if torch.isfinite(norm):
-            self.optimiser.step()
-        self.steps += 1
+        norm = guarded_step(self.optimiser, self.nets, self.settings.clip)
         return {"critic": loss.detach(), "critic_norm": norm.detach()}
 
     def judge(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
         """Losses of the codec, scalars with a gradient to x_hat alone: "adversarial" and "features"."""
         self.nets.requires_grad_(False)
-        with torch.autocast(self.kind, torch.bfloat16):
+        with torch.autocast(self.kind, torch.bfloat16, cache_enabled=self.kind == "cpu"):
             with torch.no_grad():
                 real = self.nets(x)
             fake = self.nets(x_hat)
@@ -85,7 +104,7 @@ class Adversary:
         self.nets.load_state_dict(state["nets"])
         self.steps = state["steps"]
         if state.get("optimiser"):
-            self.optimiser.load_state_dict(state["optimiser"])
+            restore(self.optimiser, state["optimiser"], self.rate)
 
 
 def cosine(progress: float, final_share: float) -> float:

@@ -1,6 +1,8 @@
 """python -m train.fleet PLAN --data speech=PATH --data image=PATH --work DIR --out DIR: several trainings side by side.
 
-A plan is a TOML file, or one of those shipped (in train/plans): for each run its recipe and what differs.
+A plan is a TOML file, or one of those shipped (in train/plans): for each run its recipe and what differs. A run may
+begin with the nets of another, its `init`, and waits for that. Media take turns, in the plan's order, since two of them
+side by side slow each other down; --together trains both at once.
 
     plan ──one process each, python -m train──> WORK/NAME ──python -m train.export──> OUT/NAME.tar
 
@@ -20,6 +22,7 @@ import sys
 import tarfile
 import time
 import tomllib
+from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,12 +44,13 @@ PACKED_LOG_LINES = 300  # of each log in a pack, spread evenly
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One entry of a plan: a recipe, "section.key=value" changes, and a seed."""
+    """One entry of a plan: a recipe, "section.key=value" changes, a seed, and the run whose nets it begins with."""
 
     name: str
     recipe: str
     set: list[str] = field(default_factory=list)
     seed: int = 0
+    init: str | None = None
 
     @property
     def medium(self) -> str:
@@ -63,11 +67,16 @@ def load_plan(name: str) -> list[Run]:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
         runs = [Run(name=key, **table) for key, table in tables.items()]
     except (ValueError, TypeError) as error:
-        raise CodecError(f"{path}: not a plan ({error}); want a table for each run with recipe, set, seed") from None
+        raise CodecError(
+            f"{path}: not a plan ({error}); want a table for each run with recipe, set, seed, init"
+        ) from None
     if not runs or any("/" in run.name for run in runs):
         raise CodecError(f"{path}: a plan needs runs, whose names are no paths")
+    seen: dict[str, str] = {}
     for run in runs:
-        recipes.load(run.recipe, run.set)  # a mistake shows before anything starts
+        seen[run.name] = run.medium  # a mistake shows before anything starts
+        if run.init is not None and (run.init == run.name or seen.get(run.init) != run.medium):
+            raise CodecError(f"{path}: {run.name} begins from {run.init}, which is no run of its medium before it")
     return runs
 
 
@@ -92,8 +101,8 @@ class Fleet:
         report = time.monotonic()
         try:
             while waiting or active:
-                while waiting and len(active) < (self.options.jobs or len(self.runs)) and not self._late():
-                    run = waiting.pop(0)
+                while (run := self._next(waiting, active)) is not None:
+                    waiting.remove(run)
                     active[run.name] = self._start(self._training(run), run)
                 for name, process in list(active.items()):
                     if process.poll() is not None:
@@ -101,6 +110,10 @@ class Fleet:
                         if process.returncode:
                             failed.append(name)
                             print(f"{name}: failed: {self._last_line(name)}", file=sys.stderr, flush=True)
+                            for run in [run for run in waiting if run.init == name]:
+                                waiting.remove(run)
+                                failed.append(run.name)
+                                print(f"{run.name}: not begun: {name} failed", file=sys.stderr, flush=True)
                 if self._late() and not active:
                     break
                 if time.monotonic() - report >= self.options.report_seconds:
@@ -138,9 +151,21 @@ class Fleet:
         for run in self.runs:
             last = (read(self.work / run.name / LOG_NAME) or [{}])[-1]
             values = {key: last[key] for key in ("step", "minutes", "stage", "loss", "steps_per_s") if key in last}
+            if last.get("steps_per_s"):
+                values["ms_per_step"] = f"{1000 / last['steps_per_s']:.3g}"
             lines.append(f"{run.name}: " + (" ".join(f"{k} {v}" for k, v in values.items()) or "nothing logged yet"))
         tqdm.write("\n".join([f"[{time.monotonic() - self.begun:.0f} s] {gpu_state()}", *lines]))
         sys.stdout.flush()
+
+    def _next(self, waiting: list[Run], active: Container[str]) -> Run | None:
+        """The run to start now, if there is one: room, time, its medium's turn, and what it begins with is trained."""
+        busy = [run for run in self.runs if run.name in active]
+        if not waiting or len(busy) >= (self.options.jobs or len(self.runs)) or self._late():
+            return None
+        turn = (busy or waiting)[0].medium
+        unfinished = {run.name for run in [*busy, *waiting]}
+        ready = (run for run in waiting if self.options.together or run.medium == turn)
+        return next((run for run in ready if run.init not in unfinished), None)
 
     def _late(self) -> bool:
         stop = self.options.stop_minutes
@@ -165,6 +190,8 @@ class Fleet:
             command.append("--resume")
         elif options.init and (options.init / f"{run.name}.json").is_file():
             command += ["--init", options.init / f"{run.name}.json"]
+        elif run.init is not None and (self.work / run.init / CHECKPOINT_NAME).is_file():
+            command += ["--init", self.work / run.init]
         return [str(part) for part in command]
 
     def _exporting(self, run: Run) -> list[str]:
@@ -247,7 +274,8 @@ def main(arguments: list[str] | None = None) -> int:
     budget.add_argument("--steps", type=int, help="budget of each run in steps")
     parser.add_argument("--stop-minutes", type=float, help="ends this call's training then, with checkpoints")
     parser.add_argument("--only", help="names of runs, with commas")
-    parser.add_argument("--jobs", type=int, help="runs at a time (default: all)")
+    parser.add_argument("--jobs", type=int, help="runs at a time (default: all that may run)")
+    parser.add_argument("--together", action="store_true", help="both media at once, not one after the other")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="for all runs")
     parser.add_argument(
         "--init", type=filled_path, metavar="DIR", help="begins with the models NAME.json in this folder"
@@ -269,6 +297,11 @@ def main(arguments: list[str] | None = None) -> int:
             if unknown := set(wanted) - {run.name for run in runs}:
                 raise CodecError(f"--only {sorted(unknown)[0]}: not in the plan {[run.name for run in runs]}")
             runs = [run for run in runs if run.name in wanted]
+            for run in runs:
+                card = options.init and options.init / f"{run.name}.json"
+                begun = any((options.work / name / CHECKPOINT_NAME).is_file() for name in (run.name, run.init or ""))
+                if run.init not in {None, *wanted} and not begun and not (card and card.is_file()):
+                    raise CodecError(f"--only {run.name}: it begins from {run.init}; add that, or give --init DIR")
         if wrong := [text for text in options.data if "=" not in text]:
             raise CodecError(f"--data {wrong[0]}: want speech=PATH or image=PATH")
         data = {medium: Path(path) for medium, path in (text.split("=", 1) for text in options.data)}

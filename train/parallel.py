@@ -75,6 +75,16 @@ def first(value: Any) -> Any:
     return box[0]
 
 
+def first_numbers(values: Tensor) -> Tensor:
+    """What process 0 has of a tensor on the host; no pickle, so that it may be asked every step."""
+    if parallel():
+        device = f"cuda:{torch.cuda.current_device()}" if dist.get_backend() == "nccl" else "cpu"
+        values = values.to(device)
+        dist.broadcast(values, 0)
+        values = values.cpu()
+    return values
+
+
 def all_of(value: Any) -> list[Any]:
     """Every process's value, by rank."""
     if not parallel():

@@ -24,6 +24,7 @@ STAGES = ("A", "B", "C")
 PLAIN_TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "list": list, "dict": dict}
 SHORTEST_CROP = {"speech": 1056, "image": 16}  # what the largest window of the losses needs: samples, pixels
 SHORTEST_JUDGED = 32  # pixels that a discriminator's layers need
+JUDGED_SAMPLES = 1056  # of speech: the widest window of its judges is reflected at both ends
 MAX_ZOOM = 4.0
 FOLDER = Path(__file__).parent / "recipes"
 
@@ -66,6 +67,7 @@ class AdversarySection:
     betas: list[float] = dataclasses.field(default_factory=lambda: [0.8, 0.99])
     clip: float = 10.0
     warmup_steps: int = 500  # in which the weights rise from zero
+    crop: list[int] | None = None  # samples | height, width that are judged of each crop, at random; all by default
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,18 @@ class Recipe:
         return CodecConfig(self.codec.medium, nets, self.codec.bottleneck, self.codec.options)  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """Plain JSON data, without what is None: a recipe leaves that out."""
+        tables = dataclasses.asdict(self)
+        tables["adversary"] = {key: value for key, value in tables["adversary"].items() if value is not None}
+        return tables
+
+    def stage_at(self, progress: float) -> str:
+        """The stage that an elapsed share of the budget falls into; one without a share is passed over."""
+        if progress < self.share("A"):
+            return "A"
+        if self.share("B") and progress < self.share("A") + self.share("B"):
+            return "B"
+        return "C" if self.share("C") else "B" if self.share("B") else "A"
 
 
 def load(name: str, overrides: list[str] | None = None) -> Recipe:
@@ -227,6 +240,12 @@ def _check_numbers(path: Path, recipe: Recipe) -> None:
         raise CodecError(f"{path}: stages are shares of {', '.join(STAGES)} that add up to 1, got {shares}")
     if recipe.share("B") and min(recipe.data.crop) < SHORTEST_JUDGED:
         raise CodecError(f"{path}: data.crop = {recipe.data.crop}; stage B judges crops of at least {SHORTEST_JUDGED}")
+    judged, shortest = recipe.adversary.crop, SHORTEST_JUDGED if recipe.codec.medium == "image" else JUDGED_SAMPLES
+    if judged is not None and not (
+        len(judged) == len(recipe.data.crop)
+        and all(isinstance(a, int) and shortest <= a <= b for a, b in zip(judged, recipe.data.crop, strict=True))
+    ):
+        raise CodecError(f"{path}: adversary.crop = {judged}; want {shortest} to data.crop = {recipe.data.crop}")
     for name, section in (("optimiser", recipe.optimiser), ("adversary", recipe.adversary)):
         if len(section.betas) != 2 or min(section.warmup_steps, section.learning_rate, section.clip) <= 0:
             raise CodecError(f"{path}: {name} needs two betas, and warmup_steps, learning_rate and clip above 0")

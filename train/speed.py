@@ -1,6 +1,7 @@
-"""python -m train.speed RECIPE... --data PATH: steps per second of each stage, and where the time goes.
+"""python -m train.speed RECIPE... --data PATH: the time of a step of each stage, and where it goes.
 
-Each stage is timed after it has warmed up (compiled, filled VP's queue); the profile names what took longest.
+Each stage is timed after it has warmed up (compiled, filled VP's queue, recorded its CUDA graph); on a GPU as it is and
+as a graph, where there is one. The profile names what took longest.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from train.fleet import gpu_state
 from train.loop import Budget, Trainer
 
 STEPS_TO_COME = 10**6  # a budget that ends no stage
+BOUND_STEPS = 3
+GRAPH_WARM = 40  # more steps before the clock starts: each codebook size of stage C and of coupled methods is recorded
 
 
 def measure(trainer: Trainer, steps: int, warm: int) -> float:
@@ -35,6 +38,20 @@ def measure(trainer: Trainer, steps: int, warm: int) -> float:
         trainer.train_step()
     _wait(trainer.device)
     return steps / (time.monotonic() - start)
+
+
+def bound(trainer: Trainer, seconds: float) -> str:
+    """What a step of that many seconds waits for: the device at work, or the host that feeds it; empty on a CPU."""
+    if torch.device(trainer.device).type != "cuda":
+        return ""
+    with profile(activities=[ProfilerActivity.CUDA]) as found:
+        for _ in range(BOUND_STEPS):
+            trainer.train_step()
+        _wait(trainer.device)
+    events = [event for event in found.events() or [] if event.device_type.name == "CUDA"]
+    busy = sum(event.self_device_time_total for event in events) / 1e6 / BOUND_STEPS
+    side = "device" if busy > 0.8 * seconds else "host"
+    return f", {len(events) // BOUND_STEPS} kernels, device busy {1000 * busy:.3g} ms: bound by the {side}"
 
 
 def hottest(trainer: Trainer, steps: int, rows: int) -> str:
@@ -84,11 +101,18 @@ def main(arguments: list[str] | None = None) -> int:
                 trainer = Trainer(
                     recipe, store, budget, Path(folder), 0, options.device, options.compile, options.lpips_backbone
                 )
+                recordable = trainer.graphs.enabled
                 for stage in options.stages:
-                    trainer._enter(stage)
-                    rate = measure(trainer, options.steps, options.warm)
-                    facts = f"{rate:.3g} steps/s, {rate * trainer._tokens_per_step():.4g} tokens/s {gpu_state()}"
-                    print(f"{name}, stage {stage}: {facts}", flush=True)
+                    trainer.enter(stage)
+                    for kind, recorded in {"eager": False, "graph": True}.items():
+                        if recorded and not recordable:
+                            continue
+                        trainer.graphs.enabled = recorded
+                        rate = measure(trainer, options.steps, options.warm + (GRAPH_WARM if recorded else 0))
+                        failed = recorded and not trainer.graphs.enabled
+                        facts = f"{1000 / rate:.3g} ms a step, {rate * trainer.tokens_per_step:.4g} tokens/s"
+                        facts += bound(trainer, 1 / rate) + (" (no graph: see above)" if failed else "")
+                        print(f"{name}, stage {stage}, {kind}: {facts} {gpu_state()}".rstrip(), flush=True)
                     if options.profile:
                         print(hottest(trainer, 3, options.profile), flush=True)
     except (CodecError, OSError) as error:

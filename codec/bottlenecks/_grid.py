@@ -30,6 +30,7 @@ class LevelGrid(Bottleneck):
     coupled = False
     levels: Tensor  # (sizes, d) int64
     basis: Tensor  # (sizes, d) int64, b_i = product of the levels before i
+    offered: Tensor  # (sizes,) int64, `codebook_sizes`
 
     def __init__(self, levels: Mapping[int, Sequence[int]], fewest: int, inputs: int = 1) -> None:
         table = {int(k): tuple(v) for k, v in sorted(levels.items(), key=lambda item: int(item[0]))}  # JSON keys: text
@@ -42,6 +43,7 @@ class LevelGrid(Bottleneck):
         basis = [[prod(row[:i]) for i in range(dim)] for row in table.values()]
         self.register_buffer("levels", torch.tensor(list(table.values())), persistent=False)
         self.register_buffer("basis", torch.tensor(basis), persistent=False)
+        self.register_buffer("offered", torch.tensor(list(table)), persistent=False)
 
     @abstractmethod
     def _digits(self, z: Tensor, row: int) -> Tensor:
@@ -75,10 +77,15 @@ class LevelGrid(Bottleneck):
         """The levels of each sample, (B or 1, d, 1, ...) int64. Raises ValueError for a size that is not offered."""
         if not isinstance(codebook_size, Tensor):
             return along_channels(self.levels[self._row(codebook_size)], z)
-        offered = torch.tensor(self.codebook_sizes, device=codebook_size.device)
-        if codebook_size.shape != z.shape[:1] or not torch.isin(codebook_size, offered).all():
-            raise ValueError(f"want one offered size per sample, from {list(self.codebook_sizes)}")
-        rows = torch.searchsorted(offered, codebook_size).to(z.device)
+        wrong = f"want one offered size per sample, from {list(self.codebook_sizes)}"
+        if codebook_size.shape != z.shape[:1]:
+            raise ValueError(wrong)
+        size = codebook_size.to(self.offered.device)
+        try:  # a GPU is not waited for: there a wrong size ends the process at some later call
+            torch._assert_async(torch.isin(size, self.offered).all(), wrong)
+        except RuntimeError:
+            raise ValueError(wrong) from None
+        rows = torch.searchsorted(self.offered, size)
         return self.levels[rows].reshape(z.shape[0], self.dim, *[1] * (z.dim() - 2))
 
 

@@ -1,0 +1,246 @@
+"""What learns, and the step it takes: tensor work on static inputs, with no decision of the host in it.
+
+    x, sizes ──codec──> x_hat ──distances, each size with the same say──┐
+                        bottleneck's losses ────────────────────────────┼──> loss ──backward, clip, AdamW──> codec
+                        judges, in stage B and after it ────────────────┘          codec ──moving average──> average
+
+Learning rates, shares and codebook sizes are tensors that the host writes before a step, and a gradient that is not
+finite is skipped by the optimiser's `found_inf`. So the step can be one CUDA graph (`train.graph`); on a CPU and on
+several processes the same function runs as it is.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from codec.model import build
+from codec.nets.blocks import Stack
+from train import parallel
+from train.adversary import Adversary, cosine
+from train.draws import Draws
+from train.optimiser import guarded_step, make_optimiser, restore
+from train.recipes import Recipe
+
+SIZE_LOSS_RATE = 0.02  # of the running means
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What differs from step to step; the tensors stay, their content is written anew.
+
+    Attributes:
+        x: (B, C, *crop) augmented crops.
+        sizes: (B,) int64, the codebook size of each sample.
+        member: (B, number of sizes), 1 where the sample has the size.
+        rate: () learning rate.
+        decay: () of the moving averages.
+        places: (B,) in [0, 1), where in a sample the judges look.
+    """
+
+    x: Tensor
+    sizes: Tensor
+    member: Tensor
+    rate: Tensor
+    decay: Tensor
+    places: Tensor
+
+    @classmethod
+    def empty(cls, x: tuple[int, ...], num_sizes: int, device: str) -> Inputs:
+        batch = x[0]
+        shapes = {"x": x, "sizes": (batch,), "member": (batch, num_sizes), "rate": (), "decay": (), "places": (batch,)}
+        kinds = {"sizes": torch.int64}
+        return cls(*(torch.zeros(shapes[f.name], dtype=kinds.get(f.name), device=device) for f in fields(cls)))
+
+
+class Learner:
+    """Codec, averaged codec, optimiser and, from stage B on, judges.
+
+    Args:
+        recipe: What to train.
+        device: "cpu" or "cuda", "cuda:1".
+        compiled: Whether the nets go through torch.compile.
+
+    Attributes:
+        codec: What learns.
+        average: Its moving average, which is what ships.
+        adversary: The judges of stage B and after it, or None.
+        size_losses: (number of sizes,) running mean distortion at each.
+        stage: "A", "B" or "C".
+    """
+
+    def __init__(self, recipe: Recipe, device: str, compiled: bool = False) -> None:
+        self.recipe, self.device, self.compiled = recipe, device, compiled
+        self.kind = torch.device(device).type
+        self.codec = build(recipe.config()).to(device)
+        self.average = copy.deepcopy(self.codec).requires_grad_(False)
+        if compiled:
+            torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
+            torch._dynamo.config.recompile_limit = 64  # the stacks share one forward, each with shapes of its own
+            for stack in self.codec.modules():
+                if isinstance(stack, Stack):
+                    stack.compile(dynamic=False)
+        parallel.copy_first(self.codec)
+        sizes = self.codec.bottleneck.codebook_sizes
+        self.sizes = torch.tensor(sizes, device=device)
+        self.size_losses = torch.zeros(len(sizes), device=device)
+        crop = (recipe.data.batch, self.codec.channels, *recipe.data.crop)
+        self.inputs = Inputs.empty(crop, len(sizes), device)
+        self.adversary: Adversary | None = None
+        self.stage = "A"
+        self._learns(self.codec)
+
+    def _learns(self, part: nn.Module) -> None:
+        """A new optimiser for what learns from now on, and replicas that share its gradients."""
+        # What is frozen now must keep no gradients: they would count when those of the others are clipped.
+        self.codec.zero_grad(set_to_none=True)
+        settings = self.recipe.optimiser
+        decayed = [p for p in part.parameters() if p.dim() > 1]
+        others = [p for p in part.parameters() if p.dim() <= 1]
+        groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        self.optimiser = make_optimiser(groups, self.inputs.rate, settings.betas)
+        # A coupled method uses one of its codebooks in a step.
+        self.replica = parallel.replicate(self.codec, unused=len(self.sizes) > 1 and self.codec.bottleneck.coupled)
+        self._averaged: tuple[list[Tensor], ...] | None = None
+
+    def begin_judging(self, seed: int) -> None:
+        """Stage B: fresh judges, the same on all processes, and apart from the noise."""
+        self.stage = "B"
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            medium, settings = self.recipe.codec.medium, self.recipe.adversary
+            self.adversary = Adversary(medium, settings, self.device, self.compiled)
+
+    def freeze(self) -> None:
+        """Stage C: from now on the decoder alone learns, from true indices."""
+        self.stage = "C"
+        self.codec.encoder.requires_grad_(False)
+        self.codec.bottleneck.requires_grad_(False).eval()
+        self.size_losses.zero_()
+        self._learns(self.codec.decoder)
+
+    @property
+    def one_size(self) -> bool:
+        """Whether all samples of a batch have one codebook size: with a real codebook."""
+        return self.stage == "C" or self.codec.bottleneck.coupled
+
+    def prepare(self, progress: float, step: int, draws: Draws, x: Tensor) -> int | None:
+        """The host's part of a step: draws sizes and places, and writes the inputs and schedules.
+
+        Args:
+            progress: The elapsed share of the budget, in [0, 1].
+            step: Steps taken so far.
+            draws: Where random numbers come from.
+            x: (B, C, *crop).
+
+        Returns:
+            The one codebook size of the batch, or None where each sample has its own.
+        """
+        count = len(self.sizes)
+        if self.one_size:
+            which = draws.integer(count)
+            drawn = torch.full((len(x),), which, device=self.device)
+        else:
+            drawn = (draws.uniform(len(x)) * count).long().clamp(max=count - 1)
+        settings = self.recipe.optimiser
+        schedule = cosine(progress, settings.final_share)
+        warm = min(1.0, (step + 1) / settings.warmup_steps)
+        if self.stage != "C":
+            learnt = self.recipe.share("A") + self.recipe.share("B")
+            self.codec.bottleneck.anneal(min(progress / learnt, 1.0))
+        if self.adversary is not None:
+            self.adversary.advance(schedule)
+            self.inputs.places.copy_(draws.uniform(len(x)))
+        self.inputs.x.copy_(x)
+        self.inputs.sizes.copy_(self.sizes[drawn])
+        self.inputs.member.copy_(torch.arange(count, device=self.device) == drawn[:, None])
+        self.inputs.rate.fill_(settings.learning_rate * warm * schedule)
+        self.inputs.decay.fill_(min(settings.ema, (1 + step) / (10 + step)))  # short memory at the start
+        return self.codec.bottleneck.codebook_sizes[which] if self.one_size else None
+
+    def step(self, loss: nn.Module, size: int | None) -> dict[str, Tensor]:
+        """One optimiser step on `inputs`; named scalars for the log.
+
+        Args:
+            loss: Maps x and x_hat to named (B,) distances.
+            size: The one codebook size of the batch, or None for `inputs.sizes`.
+        """
+        inputs, weights = self.inputs, self.recipe.losses
+        with torch.autocast(self.kind, torch.bfloat16, cache_enabled=self.kind == "cpu"):
+            out = self.replica(inputs.x, inputs.sizes if size is None else size)
+        terms = loss(inputs.x, out.x_hat)
+        pulls = {} if self.stage == "C" else out.bottleneck.losses  # a frozen encoder and codebook feel none
+        distortion = torch.stack([weights[name] * value for name, value in terms.items()]).sum(0)
+        total = (distortion * self.size_weights(inputs.member, distortion)).mean()
+        total = total + sum(weights[name] * value for name, value in pulls.items())
+        scalars = {name: value.mean() for name, value in terms.items()} | pulls | out.bottleneck.stats
+        if self.adversary is not None:
+            pair = self.adversary.cut(inputs.x, out.x_hat, inputs.places)
+            scalars |= self.adversary.learn(*pair)
+            judged = self.adversary.judge(*pair)
+            total = total + self.adversary.weigh(judged)
+            scalars |= judged
+
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        norm = guarded_step(self.optimiser, self.codec, self.recipe.optimiser.clip)
+        finite = norm.isfinite()  # one bad batch must not end a run; the log shows how many there were
+        self._update_average(finite)
+        scalars |= {"loss": total, "grad_norm": norm, "skipped": ~finite}
+        return {name: value.detach() for name, value in scalars.items()}
+
+    @torch.no_grad()
+    def size_weights(self, member: Tensor, distortion: Tensor) -> Tensor:
+        """(B,) weights that give each codebook size the same say, or the coarse ones would dominate (methods 9a)."""
+        usable = distortion.isfinite()  # one bad batch must not spoil the weights of all that follow
+        totals, counts = parallel.mean(torch.stack([torch.where(usable, distortion, 0), usable.to(member)]) @ member)
+        means, old = totals / counts.clamp(min=1e-9), self.size_losses
+        moved = torch.where(old == 0, means, old.lerp(means, SIZE_LOSS_RATE))
+        self.size_losses.copy_(torch.where(counts > 0, moved, old))
+        known = self.size_losses > 0
+        mean = self.size_losses.sum() / known.sum().clamp(min=1)
+        return member @ torch.where(known, mean / self.size_losses, 1.0)
+
+    @torch.no_grad()
+    def _update_average(self, finite: Tensor) -> None:
+        """average += (1 - decay) (codec - average), but after a step that was skipped; what is no float is copied."""
+        means, followed, copies, copied = self._averaged = self._averaged or self._pairs()
+        difference = torch._foreach_sub(followed, means)
+        torch._foreach_mul_(difference, torch.where(finite, 1 - self.inputs.decay, 0.0))
+        torch._foreach_add_(means, difference)
+        for mean, value in zip(copies, copied, strict=True):
+            mean.copy_(value)
+
+    def _pairs(self) -> tuple[list[Tensor], ...]:
+        """Tensors of `average` and those of the codec that they follow; such as are copied, and what of."""
+        ours, theirs = self.codec.state_dict(), self.average.state_dict()
+        unused = {f"bottleneck.{name}" for name in self.codec.bottleneck.training_state}
+        moving = [name for name, value in theirs.items() if value.is_floating_point() and name not in unused]
+        others = [name for name in theirs if name not in moving]
+        return tuple([part[n] for n in names] for names in (moving, others) for part in (theirs, ours))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "codec": self.codec.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "adversary": self.adversary.state_dict() if self.adversary is not None else None,
+            "size_losses": self.size_losses,
+        }
+
+    def load_state_dict(self, state: dict[str, Any], stage: str, seed: int) -> None:
+        """Goes on from a checkpoint in `stage`."""
+        self.codec.load_state_dict(state["codec"])
+        self.average.load_state_dict(state["average"])
+        if state.get("adversary"):
+            self.begin_judging(seed)
+            assert self.adversary is not None
+            self.adversary.load_state_dict(state["adversary"])
+        if stage == "C":
+            self.freeze()
+        restore(self.optimiser, state["optimiser"], self.inputs.rate)
+        self.size_losses.copy_(state["size_losses"])
