@@ -185,3 +185,32 @@ def test_a_run_begins_with_the_nets_of_another_run(tmp_path: Path, data: Path, m
     run.train_step()
     with pytest.raises(CodecError, match=r"checkpoint\.pt: cannot read"):
         run.begin_from(tmp_path)
+
+
+@pytest.mark.parametrize("bottleneck", ["fsp", "vp", "gmvq"])
+def test_tuning_moves_the_decoder_of_a_finished_model_and_nothing_else(
+    tmp_path: Path,
+    medium: str,  # noqa: F811
+    data: Path,  # noqa: F811
+    bottleneck: str,
+) -> None:
+    """Stage C alone: the same indices for everything, another reconstruction."""
+    first = trainer(medium, data, tmp_path / "run", 4, bottleneck, OPTIONS[bottleneck])
+    first.run()
+    export(first, "model", tmp_path, {})
+    tuned = trainer(medium, data, tmp_path / "tuned", 3, bottleneck, (*OPTIONS[bottleneck], "stages={C=1.0}"))
+    tuned.begin_from(tmp_path / "model.json")
+    tuned.run()
+    assert tuned.stage == "C"
+    before = coding.load(cards.read_card(tmp_path / "model.json")).codec
+    for part in ("encoder", "bottleneck"):
+        shared = copied(getattr(before, part))
+        theirs = getattr(tuned.average, part).state_dict()
+        assert all(torch.equal(value, theirs[name]) for name, value in shared.items() if name in theirs)
+    assert not same(copied(before.decoder), tuned.average.decoder)
+
+
+def test_there_is_nothing_to_tune_without_a_model(tmp_path: Path, medium: str, data: Path) -> None:  # noqa: F811
+    run = trainer(medium, data, tmp_path / "run", 3, "vp", (SMALL_VP, "stages={C=1.0}"))
+    with pytest.raises(CodecError, match="--init"):
+        run.run()

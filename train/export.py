@@ -16,7 +16,7 @@ import torch
 from safetensors.numpy import save
 from torch import Tensor
 
-from codec.cards import identities
+from codec.cards import LAYER, PRIOR, identities, read_card
 from codec.entropy import quantise_counts
 from codec.errors import CodecError
 from codec.files import writing
@@ -55,10 +55,11 @@ def export(trainer: Trainer, name: str, folder: Path, notes: dict[str, Any]) -> 
     for parameter in [*codec.encoder.parameters(), *codec.decoder.parameters()]:
         parameter.copy_(parameter.half())
     unused = {f"bottleneck.{name}" for name in codec.bottleneck.training_state}
-    latents = trainer.latents().cpu()
+    coder = _kept_tables(trainer)
+    latents = None if coder else trainer.latents().cpu()
     codec = codec.cpu()
     tensors = {key: _stored(key, value) for key, value in codec.state_dict().items() if key not in unused}
-    tensors |= count_tables(codec, latents) | prior_tensors(codec, trainer.store)
+    tensors |= coder if latents is None else count_tables(codec, latents) | prior_tensors(codec, trainer.store)
     config = json.loads(json.dumps(codec.config.to_dict()))
     medium = codec.config.medium
     card = {
@@ -89,6 +90,13 @@ def export(trainer: Trainer, name: str, folder: Path, notes: dict[str, Any]) -> 
     _write(target, (json.dumps(card, indent=1) + "\n").encode())
     print(f"{target}: {medium}, {card['parameters'] / 1e6:.2f} M parameters, id {card['model_id']}")
     return target
+
+
+def _kept_tables(trainer: Trainer) -> dict[str, np.ndarray]:
+    """The coder's tensors of the model that was tuned, whose codes are still the same; empty for any other run."""
+    if not trainer.recipe.tunes or trainer.origin is None:
+        return {}
+    return {k: v for k, v in read_card(trainer.origin).read().items() if k.startswith(("tables.", PRIOR, LAYER))}
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -100,6 +100,7 @@ class Trainer:
         self.hardware = hardware(device)
         self.origin: Path | None = None
         self.init: str | None = None  # of the card: what this run began from
+        self.complete = False  # whether that was the same codec, codebooks and all
         folder.mkdir(parents=True, exist_ok=True)
 
     @cached_property
@@ -157,7 +158,9 @@ class Trainer:
         start = last_save = tick = time.monotonic()
         values: dict[str, list[Tensor]] = {}
         logged_at, logged_step = start, self.step
-        if self.step == 0 and self.codec.bottleneck.coupled:
+        if self.step == 0 and self.recipe.tunes and not self.complete:
+            raise CodecError("stage C alone tunes a finished model: give its card or run with --init")
+        if self.step == 0 and self.codec.bottleneck.coupled and not self.complete:
             self.fit()  # k-means beats any fixed start of a codebook (docs/methods/index.md)
         finished = True
         while self.progress < 1:
@@ -241,9 +244,12 @@ class Trainer:
                 raise CodecError(f"{kept}: not the discriminator of this recipe ({reason}); remove it") from None
 
     def start_stage_c(self) -> None:
-        """Freezes the averaged encoder, builds the codebook from its latents, and goes on with the decoder alone."""
+        """Freezes the averaged encoder, builds the codebook from its latents, and goes on with the decoder alone.
+
+        A model that is only tuned keeps its codebook.
+        """
         self.codec.load_state_dict(self.average.state_dict())
-        if not self.codec.bottleneck.coupled:
+        if not self.codec.bottleneck.coupled and not self.recipe.tunes:
             self.fit()
         self.average.load_state_dict(self.codec.state_dict())
         self.learner.freeze()
@@ -272,7 +278,7 @@ class Trainer:
         model = read_card(card)
         tensors = {name: torch.tensor(value) for name, value in model.read().items()}
         minutes = model.data.get("training", {}).get("minutes", "unknown")
-        same = self._take(card, model.config, tensors)
+        self.complete = same = self._take(card, model.config, tensors)
         self.origin = card
         self.init = f"{model.name} {model.model_id.hex()}, {minutes} minutes" + ("" if same else ", nets alone")
 
@@ -280,7 +286,7 @@ class Trainer:
         """`begin_from` of a run's last checkpoint."""
         state = read_checkpoint(folder / CHECKPOINT_NAME)
         config = from_dict(json.loads(state["recipe"])).config().to_dict()
-        same = self._take(folder, config, state["average"])
+        self.complete = same = self._take(folder, config, state["average"])
         minutes = round(state["clock"][1] / 60, 1)
         self.init = f"{folder.name}, {minutes} minutes" + ("" if same else ", nets alone")
 
@@ -334,7 +340,7 @@ class Trainer:
         self.learner.load_state_dict(state, stage, self.seed)
         if (before := state.get("hardware")) and before not in self.hardware:
             self.hardware = f"{before}, then {self.hardware}"
-        if "draws" in state:  # in runs of version 0.1.0 one stream served everything; they go on with new draws
+        if "draws" in state:
             self.draws.load_state_dict(state["draws"])
             if parallel.rank() < len(state["noise"]):
                 host, *devices = state["noise"][parallel.rank()]

@@ -95,6 +95,11 @@ class Recipe:
         tables["adversary"] = {key: value for key, value in tables["adversary"].items() if value is not None}
         return tables
 
+    @property
+    def tunes(self) -> bool:
+        """Whether there is stage C alone: the decoder of a finished model learns, its codes stay what they are."""
+        return self.share("C") > 0 and not self.share("A") and not self.share("B")
+
     def stage_at(self, progress: float) -> str:
         """The stage that an elapsed share of the budget falls into; one without a share is passed over."""
         if progress < self.share("A"):
@@ -235,7 +240,8 @@ def _check_numbers(path: Path, recipe: Recipe) -> None:
         raise CodecError(f"{path}: stages and losses are numbers, got {shares} and {weights}")
     if not all(0 <= value < math.inf for value in weights.values()):
         raise CodecError(f"{path}: weights of losses are numbers from 0 on, got {weights}")
-    whole = 0.99 < sum(shares.values()) < 1.01 and min(shares.values()) >= 0 and recipe.share("A") > 0
+    begun = recipe.share("A") > 0 or recipe.tunes  # stage B goes on from A, stage C from a codec that has learnt
+    whole = 0.99 < sum(shares.values()) < 1.01 and min(shares.values()) >= 0 and begun
     if set(shares) - set(STAGES) or not whole:
         raise CodecError(f"{path}: stages are shares of {', '.join(STAGES)} that add up to 1, got {shares}")
     if recipe.share("B") and min(recipe.data.crop) < SHORTEST_JUDGED:
