@@ -24,6 +24,7 @@ from codec.errors import MediaError
 from codec.files import writing
 from codec.layers import cut, ladder, survey
 from codec.media import Pixels, load_image
+from codec.streams import process
 from codec.terminal import run
 from eval import datasets
 from eval.bench.timing import machine
@@ -146,4 +147,4 @@ def _command(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

@@ -34,6 +34,7 @@ from codec.bottlenecks._search import nearest
 from codec.errors import MediaError, ModelError
 from codec.files import writing
 from codec.model import Codec
+from codec.streams import process
 from codec.terminal import run
 from eval import datasets
 from eval.bench.timing import machine
@@ -228,4 +229,4 @@ def _command(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

@@ -24,6 +24,7 @@ import codec
 from codec.errors import CodecError
 from codec.model import Codec
 from codec.nets.speech import STFT
+from codec.streams import process
 from codec.terminal import run
 
 try:
@@ -133,4 +134,4 @@ def _mean(found: list[dict[str, float | None]], metric: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process(main))

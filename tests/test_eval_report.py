@@ -25,7 +25,7 @@ from eval.trained import MARK, lpips_weight, mark, note
 def card(name: str, losses: Any, results: dict[str, dict[str, dict[str, Any]]]) -> Card:
     medium = name.split("-")[0]
     content = {"training": {"recipe": {"losses": losses}}, "results": results}
-    return Card(Path(name), name, bytes(16), bytes(16), {"medium": medium}, {}, 1.0, content)
+    return Card(Path(name), name, bytes(16), bytes(16), bytes(16), {"medium": medium}, {}, 1.0, content)
 
 
 def result(**figures: float | None) -> dict[str, Any]:

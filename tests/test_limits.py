@@ -24,6 +24,7 @@ from codec.coding import Model
 from codec.errors import BitstreamError, CodecError, MediaError
 from codec.files import Pipe, room_for
 from codec.limits import MAX_RATE_HZ, SAMPLES_PER_SECOND, Limits
+from codec.media import resampling
 from codec.salvage import Salvage
 
 SIZE = 1024
@@ -257,7 +258,7 @@ def test_many_channels_at_high_rates_come_in_smaller_blocks(
     file = io.BytesIO()
     coding.compress_speech(iter([samples]), 44_100, 11, file, speech_model, SIZE)
     whole = np.concatenate(list(coding.decompress_speech(Reader(io.BytesIO(file.getvalue())), speech_model)))
-    monkeypatch.setattr(coding, "MAX_SAMPLES_AT_ONCE", 300_000)
+    monkeypatch.setattr(resampling, "MAX_SAMPLES_AT_ONCE", 300_000)
     monkeypatch.setattr(coding, "CHANNELS_AT_ONCE", 3)
     blocks = list(coding.decompress_speech(Reader(io.BytesIO(file.getvalue())), speech_model))
     assert max(block.size for block in blocks) <= 300_000
