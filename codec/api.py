@@ -7,20 +7,17 @@ loading it again.
 from __future__ import annotations
 
 import io
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TypeAlias, cast
+from typing import BinaryIO, TypeAlias
 
 from codec import cards, coding
 from codec.bitstream import Reader
-from codec.errors import MediaError
+from codec.files import Source, opened
+from codec.layers import whole
 from codec.limits import IN_MEMORY, Limits
 from codec.media import AudioWriter, ImageWriter, Picture, detect
 
 AnyModel: TypeAlias = coding.Model | str | Path
-Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 HEAD = 16  # bytes that tell a medium
 
 
@@ -75,7 +72,7 @@ def compress(
         ValueError: A codebook size that the model does not offer, or an effort that there is not.
         TypeError: The data or the model are something else, say an array.
     """
-    with _opened(data) as file:
+    with opened(data) as file:
         medium = detect(_head(file))
         loaded = load(medium=medium) if model is None else load(model)
         size = loaded.codec.bottleneck.check_size(codebook_size)
@@ -109,9 +106,12 @@ def decompress(
         MediaError: A file that cannot be read, a suffix that cannot be written, an output that is too large, or no
             layer of that codebook size.
         ModelError: The model that it names is not here, or is not `model`.
+        ValueError: A codebook size that is no whole number.
         TypeError: The data or the model are something else.
     """
-    with _opened(data) as file:
+    if codebook_size is not None:
+        codebook_size = whole(codebook_size, "a codebook size")
+    with opened(data) as file:
         head = Reader(file, limits)
         if isinstance(model, coding.Model) and model.card.answers_to(head.header.model_id):
             loaded = model
@@ -137,36 +137,6 @@ def decompress(
                 writer.write(block)
             writer.close()
     return out.getvalue()
-
-
-@contextmanager
-def _opened(source: Source) -> Iterator[BinaryIO]:
-    """A binary file that can seek, at its beginning or where an open one stands.
-
-    Raises:
-        MediaError: It cannot be read.
-        TypeError: `source` is no path, no bytes and no binary file.
-    """
-    if isinstance(source, bytes | bytearray | memoryview):
-        yield io.BytesIO(source)
-    elif isinstance(source, str | os.PathLike):
-        try:
-            file = Path(source).open("rb")  # noqa: SIM115  closed below
-        except (OSError, ValueError) as error:  # a ValueError is a name with a zero byte in it
-            reason = getattr(error, "strerror", None) or error
-            raise MediaError(f"{os.fspath(source)!r}: cannot read this file ({reason})") from None
-        with file:
-            yield cast(BinaryIO, file) if file.seekable() else io.BytesIO(file.read())
-    elif callable(getattr(source, "read", None)):
-        data = source.read()
-        if not isinstance(data, bytes | bytearray | memoryview):
-            raise TypeError(f"the file gives {type(data).__name__}, not bytes; open it in binary mode, 'rb'")
-        yield io.BytesIO(data)
-    else:
-        raise TypeError(
-            f"want a path, an open binary file or a file's bytes, not {type(source).__name__}; write samples to a .wav"
-            " (soundfile) or pixels to a .png (Pillow) first, or give a tensor to codec.load(...).codec.encode"
-        )
 
 
 def _head(file: BinaryIO) -> bytes:

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 from codec import __version__, cards
 from codec.bitstream import LAYERED, MAGIC, Reader, Summary
 from codec.errors import MediaError
-from codec.files import STDIO, Pipe, files_below, is_hidden, piping, room_for, spooling, writing
+from codec.files import STDIO, Pipe, Source, opened, piping, room_for, spooling, writing
+from codec.jobs import mirrored
 from codec.layers import Layered, Survey, survey
 from codec.limits import Limits
 from codec.media import (
@@ -371,19 +372,22 @@ def _info(options: argparse.Namespace) -> None:
     each([(name, None) for name in options.files], show)
 
 
-def info(data: bytes) -> dict[str, Any]:
+def info(data: Source) -> dict[str, Any]:
     """What `codec.info` says of a file: its format, medium, model, sizes and layers.
 
     Args:
-        data: The file's content.
+        data: The file: its path, an open binary file, or its bytes.
 
     Returns:
         The record that `python -m codec.info --json` prints, without the file's name.
 
     Raises:
         BitstreamError: Damaged, or not one of ours. Damage in layers alone is told in the record.
+        MediaError: It cannot be read.
+        TypeError: `data` is something else.
     """
-    return describe_all(survey(io.BytesIO(data)), _model_names())
+    with opened(data) as file:
+        return describe_all(survey(file), _model_names())
 
 
 def _model_names() -> dict[bytes, str]:
@@ -512,33 +516,16 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _jobs(options: argparse.Namespace, unpack: bool = False) -> list[tuple[str, Any]]:
-    """Input and output names: one pair, or a folder mirrored, without its hidden files.
-
-    Where `unpack` is set, an output may be None, to only verify. A folder inside that cannot be read is in the place of
-    its files, with the reason for an output.
-    """
+    """Input and output names, as `mirrored` has them. Where `unpack` is set, an output may be None, to only verify."""
     if options.output is None and not (unpack and options.test):
         raise UsageError("the argument OUT is missing")
     if options.output is not None and unpack and options.test:
         raise UsageError("--test writes nothing; leave OUT out")
-    folder, out = Path(options.input), options.output
-    if options.input == STDIO or not folder.is_dir():
-        if out is not None and STDIO not in (options.input, out) and Path(out).is_file() and folder.samefile(out):
-            raise UsageError("IN and OUT are the same file")
-        return [(options.input, out)]
-    if out is not None and (out == STDIO or Path(out).is_file()):
-        raise UsageError("IN is a folder, so OUT must be a folder")
-    failed: list[OSError] = []
-    found = [path for path in files_below(folder, failed.append) if not is_hidden(path, folder)]
-    names = [path.relative_to(folder) for path in found if unpack == (path.suffix == ".bin")]
-    unread = [error for error in failed if not is_hidden(Path(error.filename), folder)]
-    if not names and len(unread) == 1:
-        raise unread[0]
-    if not names and not unread:
-        raise MediaError(f"{folder}: nothing to do in this folder")
-    renamed = [name.with_suffix("") if unpack else name.with_name(f"{name.name}.bin") for name in names]
-    jobs = [(str(folder / name), out and str(Path(out, new))) for name, new in zip(names, renamed, strict=True)]
-    return jobs + [(error.filename, error) for error in unread]
+    if unpack:
+        return mirrored(options.input, options.output, lambda path: path.suffix == ".bin", lambda p: p.with_suffix(""))
+    return mirrored(
+        options.input, options.output, lambda path: path.suffix != ".bin", lambda p: p.with_name(f"{p.name}.bin")
+    )
 
 
 def _rate(medium: str, total_bytes: int, units: float) -> str:

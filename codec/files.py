@@ -12,11 +12,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeAlias, cast
 
 from codec import streams
 from codec.errors import MediaError
 
+Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO  # a file, for the API
 STDIO = "-"  # the name of stdin and stdout
 SPARE_BYTES = 64 << 20  # of a disk that no output takes
 
@@ -81,6 +82,38 @@ def _walk_tar(source: Path) -> Iterator[tuple[str, bytes]]:
                     yield f"{source}:{member.name}", file.read()
     except tarfile.TarError as error:
         raise MediaError(f"{source}: damaged tar ({error}); copy it again") from None
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[BinaryIO]:
+    """A binary file that can seek, at its beginning or where an open one stands.
+
+    Raises:
+        MediaError: It cannot be read.
+        TypeError: `source` is no path, no bytes and no binary file.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        yield io.BytesIO(bytes(source))  # a view with gaps is not a buffer, but has bytes
+    elif isinstance(source, str | os.PathLike):
+        if not os.fspath(source):
+            raise MediaError("the path is empty; is a variable not set?")
+        try:
+            file = Path(source).open("rb")  # noqa: SIM115  closed below
+        except (OSError, ValueError) as error:  # a ValueError is a name with a zero byte in it
+            reason = getattr(error, "strerror", None) or error
+            raise MediaError(f"{os.fspath(source)!r}: cannot read this file ({reason})") from None
+        with file:
+            yield cast(BinaryIO, file) if file.seekable() else io.BytesIO(file.read())
+    elif callable(getattr(source, "read", None)):
+        data = source.read()
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"the file gives {type(data).__name__}, not bytes; open it in binary mode, 'rb'")
+        yield io.BytesIO(data)
+    else:
+        raise TypeError(
+            f"want a path, an open binary file or a file's bytes, not {type(source).__name__}; write samples to a .wav"
+            " (soundfile) or pixels to a .png (Pillow) first, or give a tensor to codec.load(...).codec.encode"
+        )
 
 
 class Pipe(io.RawIOBase):
@@ -175,17 +208,18 @@ def writing(name: str, force: bool, stream: bool = False) -> Iterator[BinaryIO]:
     if name == STDIO and 1 in streams.closed:
         raise MediaError("stdout is closed; name a file")
     if name == STDIO or target.is_char_device() or target.is_fifo():
-        if stream:
-            with nullcontext(sys.stdout.buffer) if name == STDIO else target.open("wb") as pipe:
-                yield cast(BinaryIO, pipe)
-                pipe.flush()
-            return
-        with tempfile.TemporaryFile() as spool:
-            yield cast(BinaryIO, spool)
-            spool.seek(0)
-            with nullcontext(sys.stdout.buffer) if name == STDIO else target.open("wb") as pipe:
-                shutil.copyfileobj(spool, pipe)
-                pipe.flush()
+        with _blaming("stdout" if name == STDIO else name):
+            if stream:
+                with nullcontext(sys.stdout.buffer) if name == STDIO else target.open("wb") as pipe:
+                    yield cast(BinaryIO, pipe)
+                    pipe.flush()
+                return
+            with tempfile.TemporaryFile() as spool:
+                yield cast(BinaryIO, spool)
+                spool.seek(0)
+                with nullcontext(sys.stdout.buffer) if name == STDIO else target.open("wb") as pipe:
+                    shutil.copyfileobj(spool, pipe)
+                    pipe.flush()
         return
     if target.is_dir():
         raise MediaError(f"{target} is a folder; name a file in it")
@@ -215,6 +249,19 @@ def writing(name: str, force: bool, stream: bool = False) -> Iterator[BinaryIO]:
         _remove(partial, new_folders)
         if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(partial)):
             error.filename, error.filename2 = name, None  # rather than the temporary file's
+        raise
+
+
+@contextmanager
+def _blaming(name: str) -> Iterator[None]:
+    """Puts a name into an error of the system that has none. A reader who went away is no fault of the output."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = name
         raise
 
 

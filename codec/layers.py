@@ -17,6 +17,7 @@ Shapes: A streams of indices, n positions of a chunk; one codebook. M children o
 from __future__ import annotations
 
 import io
+import operator
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -270,6 +271,14 @@ def survey(file: BinaryIO) -> Survey:
     return Survey(summary, *read_layers(reader, counts))
 
 
+def whole(value: object, name: str) -> int:
+    """An argument as an integer of Python's. Raises ValueError for a float, a text and whatever else is none."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # that is what is tried
+    except TypeError:
+        raise ValueError(f"{name} is a whole number, not {value!r}") from None
+
+
 def cut(data: bytes, found: Survey, codebook_size: int) -> bytes:
     """Cuts a file behind a layer. The bytes that stay are what they were, but for the version of a file without layers.
 
@@ -282,6 +291,7 @@ def cut(data: bytes, found: Survey, codebook_size: int) -> bytes:
         ValueError: The file has no such layer.
         BitstreamError: That layer is damaged.
     """
+    codebook_size = whole(codebook_size, "a codebook size")
     stops = found.stops
     if codebook_size not in stops:
         if found.damage is not None and codebook_size > max(stops):

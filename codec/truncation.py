@@ -9,24 +9,24 @@ import logging
 import sys
 import time
 from math import inf
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from codec import __version__
 from codec.bitstream import Summary
 from codec.errors import MediaError
-from codec.files import STDIO, piping, writing
-from codec.layers import Survey, cut, survey
-from codec.terminal import UsageError, each, print_line, run
+from codec.files import STDIO, Pipe, Source, opened, piping, writing
+from codec.jobs import mirrored
+from codec.layers import Survey, cut, survey, whole
+from codec.terminal import UsageError, each, filled, print_line, run
 
 log = logging.getLogger("codec")
 
 
-def truncate(data: bytes, codebook_size: int | None = None, *, max_bytes: int | None = None) -> bytes:
+def truncate(data: Source, codebook_size: int | None = None, *, max_bytes: int | None = None) -> bytes:
     """Cuts a file with layers so that it ends behind one of them; what it then decodes to is that layer.
 
     Args:
-        data: The file, as `codec.compress(..., layers=True)` makes it.
+        data: The file, as `codec.compress(..., layers=True)` makes it: its path, an open binary file, or its bytes.
         codebook_size: K of the layer to keep last.
         max_bytes: Instead: the last layer with which the file has no more bytes than this, or the base.
 
@@ -35,12 +35,18 @@ def truncate(data: bytes, codebook_size: int | None = None, *, max_bytes: int | 
 
     Raises:
         BitstreamError: The file is damaged in what would be kept.
-        ValueError: It has no such layer, or not exactly one of the two arguments is given.
+        MediaError: It cannot be read.
+        ValueError: It has no such layer, or not exactly one of the two arguments is given as a whole number.
+        TypeError: `data` is something else.
     """
     if (codebook_size is None) == (max_bytes is None):
         raise ValueError("give codebook_size or max_bytes")
-    found = survey(io.BytesIO(data))
-    return cut(data, found, _within(found, max_bytes) if codebook_size is None else codebook_size)
+    if max_bytes is not None:
+        max_bytes = whole(max_bytes, "max_bytes")
+    with opened(data) as file:
+        content = file.read()
+    found = survey(io.BytesIO(content))
+    return cut(content, found, _within(found, max_bytes) if codebook_size is None else codebook_size)
 
 
 def _within(found: Survey, max_bytes: float | None) -> int:
@@ -57,8 +63,8 @@ def truncate_main(arguments: list[str] | None = None) -> int:
         description="Cuts .bin files with layers (or a folder of them) to a smaller codebook, without decoding.",
     )
     parser.add_argument("--version", action="version", version=f"codec {__version__}")
-    parser.add_argument("input", metavar="IN", help=".bin file, folder, or - for stdin")
-    parser.add_argument("output", metavar="OUT", help="file, folder, or - for stdout")
+    parser.add_argument("input", metavar="IN", type=filled, help=".bin file, folder, or - for stdin")
+    parser.add_argument("output", metavar="OUT", type=filled, help="file, folder, or - for stdout")
     parser.add_argument("-k", "--codebook-size", type=int, metavar="K", help="the last layer to keep")
     parser.add_argument(
         "-b", "--bitrate", type=float, metavar="R", help="instead of K: kbit/s, or bits per pixel, of the file at most"
@@ -74,11 +80,14 @@ def _truncate(options: argparse.Namespace) -> None:
         raise UsageError("give --codebook-size or --bitrate")
     if options.bitrate is not None and not 0 < options.bitrate < inf:
         raise UsageError(f"--bitrate {options.bitrate:g}: want a number above 0")
-    each(_jobs(options), lambda source, target: _truncate_file(source, target, options))
+    jobs = mirrored(options.input, options.output, lambda path: path.suffix == ".bin", lambda name: name)
+    each(jobs, lambda source, target: _truncate_file(source, target, options))
 
 
 def _truncate_file(source: str, target: str, options: argparse.Namespace) -> None:
     with piping(source) as file:
+        if isinstance(file, Pipe):
+            file.forget()
         data = cast(BinaryIO, file).read()
     start = time.perf_counter()
     found = survey(io.BytesIO(data))
@@ -105,7 +114,7 @@ def _truncate_file(source: str, target: str, options: argparse.Namespace) -> Non
         return
     stream = sys.stderr if target == STDIO else sys.stdout
     if options.json:
-        print(json.dumps(report), file=stream)
+        print_line(json.dumps(report), stream)
     else:
         print_line(f"{source}: {len(data)} -> {len(shorter)} bytes, K = {size}", stream)
 
@@ -116,19 +125,3 @@ def _bytes_per_rate(summary: Summary) -> float:
     if header.medium == "speech":
         return summary.num_samples / header.sample_rate * 1000 / 8
     return header.height * header.width / 8
-
-
-def _jobs(options: argparse.Namespace) -> list[tuple[str, Any]]:
-    """Input and output names: one pair, or the .bin files of a folder, mirrored."""
-    folder, out = Path(options.input), options.output
-    if options.input == STDIO or not folder.is_dir():
-        if STDIO not in (options.input, out) and Path(out).is_file() and folder.samefile(out):
-            raise UsageError("IN and OUT are the same file")
-        return [(options.input, out)]
-    if out == STDIO or Path(out).is_file():
-        raise UsageError("IN is a folder, so OUT must be a folder")
-    names = sorted(path.relative_to(folder) for path in folder.rglob("*.bin") if path.is_file())
-    names = [name for name in names if "/." not in f"/{name.as_posix()}"]
-    if not names:
-        raise MediaError(f"{folder}: no .bin files in this folder")
-    return [(str(folder / name), str(Path(out, name))) for name in names]

@@ -12,7 +12,6 @@ import io
 import json
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from codec.files import writing
 from codec.layers import cut, ladder, survey
 from codec.media import Pixels, load_image
 from codec.streams import process
-from codec.terminal import run
+from codec.terminal import filled_path, run
 from eval import datasets
 from eval.bench.timing import machine
 from eval.coder_bench import SETS, compressed, line, medium_of
@@ -108,9 +107,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval.layers", epilog="See docs/coder.md", description=__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="a model with layers; default: all that have them")
     parser.add_argument("--data", nargs="+", default=SETS, metavar="PATH|NAME", help="default: " + " ".join(SETS))
-    parser.add_argument("--root", type=Path, metavar="DIR", help="where named sets lie")
+    parser.add_argument("--root", type=filled_path, metavar="DIR", help="where named sets lie")
     parser.add_argument("--first", type=int, metavar="N", help="only the first N items of each set")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the figures as JSON, and the table beside it as .md")
+    parser.add_argument(
+        "--out", type=filled_path, metavar="FILE", help="the figures as JSON, and the table beside it as .md"
+    )
     return run(parser, arguments, _command)
 
 

@@ -19,7 +19,6 @@ import json
 import sys
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ from codec.errors import MediaError, ModelError
 from codec.files import writing
 from codec.model import Codec
 from codec.streams import process
-from codec.terminal import run
+from codec.terminal import filled_path, run
 from eval import datasets
 from eval.bench.timing import machine
 from eval.coder_bench import SETS, line
@@ -193,12 +192,14 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m eval.nested", epilog="See docs/coder.md", description=__doc__, formatter_class=style
     )
     parser.add_argument("model", metavar="MODEL", help="a VP model")
-    parser.add_argument("--train", type=Path, required=True, metavar="PATH", help="what python -m train.prepare wrote")
+    parser.add_argument(
+        "--train", type=filled_path, required=True, metavar="PATH", help="what python -m train.prepare wrote"
+    )
     parser.add_argument("--tokens", type=int, default=TOKENS, help="latents of it that codebooks are made of")
     parser.add_argument("--data", metavar="PATH|NAME", help="test set; default: the medium's of " + " ".join(SETS))
-    parser.add_argument("--root", type=Path, metavar="DIR", help="where named sets lie")
+    parser.add_argument("--root", type=filled_path, metavar="DIR", help="where named sets lie")
     parser.add_argument("--first", type=int, default=16, metavar="N", help="items that are decoded, too; default 16")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the figures as JSON")
+    parser.add_argument("--out", type=filled_path, metavar="FILE", help="the figures as JSON")
     return run(parser, arguments, _command)
 
 

@@ -21,6 +21,7 @@ TORCH_FREE = [
     "commands",
     "layers",
     "truncation",
+    "jobs",
     "files",
     "terminal",
     "entropy/__init__",

@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--stages", default="AB", help="of A, B and C (which builds a codebook first)")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--lpips-backbone", type=Path, metavar="FILE", help="for recipes with losses.lpips")
+    parser.add_argument("--lpips-backbone", type=filled_path, metavar="FILE", help="for recipes with losses.lpips")
     parser.add_argument("--profile", type=int, default=0, metavar="ROWS", help="prints the longest operations")
     parser.add_argument("--threads", type=int, help="CPU threads")
     default = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,48 @@
+"""What a command has to do: one file, or those of a folder, mirrored. All commands walk and refuse alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from codec.errors import MediaError
+from codec.files import STDIO, files_below, is_hidden
+from codec.terminal import UsageError
+
+
+def mirrored(
+    source: str, out: str | None, wanted: Callable[[Path], bool], renamed: Callable[[Path], Path]
+) -> list[tuple[str, Any]]:
+    """Input and output names: one pair, or a folder mirrored, without its hidden files.
+
+    A folder inside that cannot be read is in the place of its files, with the reason for an output.
+
+    Args:
+        source: A file, a folder or `STDIO`.
+        out: The same; None where nothing is to be written, and so are all outputs then.
+        wanted: Whether a file of a folder is to be done.
+        renamed: The output's name, from the input's below the folder.
+
+    Raises:
+        UsageError: The two do not go together.
+        MediaError: The folder has nothing that is wanted.
+        OSError: It cannot be read.
+    """
+    folder = Path(source)
+    if source == STDIO or not folder.is_dir():
+        if out is not None and STDIO not in (source, out) and Path(out).is_file() and folder.samefile(out):
+            raise UsageError("IN and OUT are the same file")
+        return [(source, out)]
+    if out is not None and (out == STDIO or Path(out).is_file()):
+        raise UsageError("IN is a folder, so OUT must be a folder")
+    failed: list[OSError] = []
+    found = [path for path in files_below(folder, failed.append) if not is_hidden(path, folder)]
+    names = [path.relative_to(folder) for path in found if wanted(path)]
+    unread = [error for error in failed if not is_hidden(Path(error.filename), folder)]
+    if not names and len(unread) == 1:
+        raise unread[0]
+    if not names and not unread:
+        raise MediaError(f"{folder}: nothing to do in this folder")
+    jobs: list[tuple[str, Any]] = [(str(folder / name), out and str(Path(out, renamed(name)))) for name in names]
+    return jobs + [(error.filename, error) for error in unread]
