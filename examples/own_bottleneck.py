@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from codec.bottleneck import Bottleneck, BottleneckOutput, straight_through
+from codec.bottleneck import Bottleneck, BottleneckOutput, Size, straight_through
 from codec.bottlenecks import BOTTLENECKS
 
 
@@ -30,27 +30,26 @@ class Signs(Bottleneck):
         dim: d; there are 2^d codes.
     """
 
+    loss_names = ("commitment",)
+
     def __init__(self, dim: int = 10) -> None:
         super().__init__(dim, (2**dim,))
         self.register_buffer("powers", 2 ** torch.arange(dim), persistent=False)
 
-    def forward(self, z: Tensor, codebook_size: int | None = None) -> BottleneckOutput:
+    def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
         """z (B, d, *S) -> z_q of -1 and 1, with the gradient of the identity."""
-        z = z.float()
-        indices = self.encode(z, codebook_size)
-        value = self.decode(indices, codebook_size)
-        losses = {"commitment": (z - value).square().mean()} if self.training else {}
-        return BottleneckOutput(straight_through(value, z), indices, losses)
+        size = self.check_size(codebook_size)
+        indices = self._encode(z, size)
+        value = self._decode(indices, size)
+        return BottleneckOutput(straight_through(value, z), indices, {"commitment": (z - value).square().mean()})
 
-    def encode(self, z: Tensor, codebook_size: int | None = None) -> Tensor:
+    def _encode(self, z: Tensor, size: int) -> Tensor:  # noqa: ARG002
         """(B, d, *S) -> (B, 1, *S): bit i is whether dimension i is positive."""
-        self.check_size(codebook_size)
         powers = self.powers.reshape(1, -1, *[1] * (z.dim() - 2))
         return ((z > 0) * powers).sum(1, keepdim=True)
 
-    def decode(self, indices: Tensor, codebook_size: int | None = None) -> Tensor:
+    def _decode(self, indices: Tensor, size: int) -> Tensor:  # noqa: ARG002
         """(B, 1, *S) -> (B, d, *S) of -1 and 1."""
-        self.check_size(codebook_size)
         powers = self.powers.reshape(1, -1, *[1] * (indices.dim() - 2))
         return (indices // powers % 2 * 2 - 1).float()
 
