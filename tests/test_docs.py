@@ -34,7 +34,7 @@ from conftest import ROOT, gradient, tones
 from PIL import Image
 
 import codec
-from codec import commands
+from codec import commands, truncation
 from train import recipes
 
 MANUAL = sorted((ROOT / "docs").rglob("*.md"))
@@ -139,7 +139,10 @@ def run_line(line: str) -> None:
 
 def run_module(module: str, arguments: list[str]) -> int:
     """python -m MODULE, as its exit code."""
-    command = getattr(commands, f"{module.rpartition('.')[2]}_main", None) if module.startswith("codec.") else None
+    name = f"{module.rpartition('.')[2]}_main"
+    # The thin files of commands are not imported: they would take the places of the functions of their names.
+    places = (commands, truncation) if module.startswith("codec.") else ()
+    command = next((found for place in places if (found := getattr(place, name, None))), None)
     if command is None:
         spec = importlib.util.find_spec(module)
         assert spec is not None, module

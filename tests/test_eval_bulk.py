@@ -64,7 +64,9 @@ def test_bin_files_are_bitstreams(media: Path, tmp_path: Path) -> None:
     words = ["image-fsp", "--data", str(media), "--out", str(out), "--workers", "0", "--format", "bin", "--first", "2"]
     assert main(words) == 0
     files = sorted(out.glob("files/*/*.bin"))
-    assert [file.read_bytes() for file in files] == [compress((media / f"{i:02d}.png").read_bytes()) for i in range(2)]
+    assert [file.read_bytes() for file in files] == [
+        compress((media / f"{i:02d}.png").read_bytes(), model="image-fsp") for i in range(2)
+    ]
     assert "indices" not in next(read_parts(out))
 
 

@@ -195,7 +195,7 @@ class Learner:
 
     @torch.no_grad()
     def size_weights(self, member: Tensor, distortion: Tensor) -> Tensor:
-        """(B,) weights that give each codebook size the same say, or the coarse ones would dominate (methods 9a)."""
+        """(B,) weights: each codebook size has the same say, or the coarse would dominate (docs/methods/nets.md)."""
         usable = distortion.isfinite()  # one bad batch must not spoil the weights of all that follow
         totals, counts = parallel.mean(torch.stack([torch.where(usable, distortion, 0), usable.to(member)]) @ member)
         means, old = totals / counts.clamp(min=1e-9), self.size_losses
