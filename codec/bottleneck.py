@@ -64,6 +64,8 @@ class Bottleneck(Float32, ABC):
         training_state: Buffers that only training needs; model files leave them out.
         coupled: Whether training uses a codebook, so that a batch has one size; perturbing methods take one per sample.
         loss_names: What `forward` names its losses in training; a recipe weighs each of them.
+        looks_for_nan: Whether `forward` in eval refuses latents that are not finite, which waits for the device. A
+            training that passes over a bad batch anyway may turn it off.
 
     Raises:
         ValueError: No dimension, or sizes that are not ascending.
@@ -73,6 +75,7 @@ class Bottleneck(Float32, ABC):
     coupled: bool = True
     training_state: tuple[str, ...] = ()
     loss_names: tuple[str, ...] = ()
+    looks_for_nan: bool = True
 
     def __init__(self, dim: int, codebook_sizes: tuple[int, ...], in_dim: int | None = None) -> None:
         super().__init__()
@@ -120,7 +123,7 @@ class Bottleneck(Float32, ABC):
                 takes none; in eval, z is not finite.
             RuntimeError: In eval, of a method that builds its codebook after training: before `fit`.
         """
-        z = self._checked(z, finite=not self.training)
+        z = self._checked(z, finite=not self.training and self.looks_for_nan)
         with exact_float32(z.device):
             if self.training:
                 return self._training_forward(z, codebook_size) if z.numel() else self._nothing(z, codebook_size)

@@ -113,7 +113,7 @@ def _trained(card: Card) -> str:
     how = card.data["training"]
     hardware = how.get("hardware", "an unnamed machine")
     size = f"{card.data['parameters'] / 1e6:.2f} M parameters"
-    name, _, rest = (how.get("init") or "").partition(" ")
+    name, _, rest = (how.get("init") or "").replace(", ", " , ", 1).partition(" ")
     begun = f", begun from `{name}` ({rest.partition(', ')[2]})" if name else ""
     return f"`{card.name}`: {size}, {how['minutes']:.0f} minutes on {hardware}, seed {how['seed']}{begun}."
 

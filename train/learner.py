@@ -120,6 +120,7 @@ class Learner:
         self.stage = "C"
         self.codec.encoder.requires_grad_(False)
         self.codec.bottleneck.requires_grad_(False).eval()
+        self.codec.bottleneck.looks_for_nan = False  # `guarded_step` passes over a bad batch, and nothing waits
         self.size_losses.zero_()
         self._learns(self.codec.decoder)
 
