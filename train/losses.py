@@ -6,7 +6,7 @@ without one, and nothing of it is imported.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -17,11 +17,17 @@ from torchaudio.functional import melscale_fbanks
 from codec.errors import CodecError
 from codec.nets.speech import SAMPLE_RATE
 from train.loudness import LoudnessLoss
+from train.stoi import STOILoss
 
-NAMES = {"speech": ("mel", "stft", "wave", "loudness"), "image": ("l1", "mse", "ssim", "lpips")}  # what a recipe weighs
-OPTIONAL = ("lpips", "loudness")  # a recipe may leave them out, which is a weight of 0
+NAMES = {
+    "speech": ("mel", "stft", "wave", "loudness", "stoi"),
+    "image": ("l1", "mse", "ssim", "lpips"),
+}  # what a recipe weighs
+OPTIONAL = ("lpips", "loudness", "stoi")  # a recipe may leave them out, which is a weight of 0
 LPIPS_SMALLEST = 32  # pixels of a crop; below, the pooling of LPIPS's nets leaves nothing
 HUB_NET = "squeeze"  # the net that is looked for in torch hub's folder: that of the shipped models, and the fastest
+
+EXTRA: dict[str, Callable[[int], nn.Module]] = {"loudness": LoudnessLoss, "stoi": STOILoss}  # of speech, by sample rate
 
 
 class SpeechLoss(nn.Module):
@@ -31,14 +37,15 @@ class SpeechLoss(nn.Module):
         mel_scales: FFT size -> number of mel bands; hop a quarter of the size. DAC has seven scales; these three span
             them at a third of the cost, without bands too narrow to hold an FFT bin.
         complex_size: The FFT size, one of the scales, whose complex spectrum is compared too.
-        loudness: Whether to add how loud the error sounds (`train.loudness`), which takes a tenth of a step's time.
+        extra: Names of the terms to add: "loudness", how loud the error sounds (`train.loudness`), and "stoi", what it
+            costs in intelligibility (`train.stoi`). Each takes about a tenth of a step's time.
     """
 
     def __init__(
-        self, mel_scales: dict[int, int] | None = None, complex_size: int = 512, loudness: bool = False
+        self, mel_scales: dict[int, int] | None = None, complex_size: int = 512, extra: Collection[str] = ()
     ) -> None:
         super().__init__()
-        self.loudness = LoudnessLoss(SAMPLE_RATE) if loudness else None
+        self.extra = nn.ModuleDict({name: EXTRA[name](SAMPLE_RATE) for name in sorted(extra)})
         self.scales = mel_scales or {128: 16, 512: 64, 2048: 128}
         self.complex_size = complex_size
         for size, bands in self.scales.items():
@@ -47,7 +54,7 @@ class SpeechLoss(nn.Module):
             self.register_buffer(f"window_{size}", torch.hann_window(size), persistent=False)
 
     def forward(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
-        """Two (B, 1, T) signals -> named (B,) distances: "mel" (log10, over all scales), "stft", "wave", "loudness"."""
+        """Two (B, 1, T) signals -> named (B,) distances: "mel" (log10, over all scales), "stft", "wave", extra."""
         x, x_hat = x.float(), x_hat.float()
         mel, stft = x.new_zeros(len(x)), x.new_zeros(len(x))
         for size in self.scales:
@@ -58,7 +65,7 @@ class SpeechLoss(nn.Module):
             if compressed is not None and compressed_hat is not None:
                 stft = stft + _per_sample_l1(compressed, compressed_hat)
         terms = {"mel": mel, "stft": stft, "wave": _per_sample_l1(x, x_hat)}
-        return terms if self.loudness is None else terms | {"loudness": self.loudness(x, x_hat)}
+        return terms | {name: term(x, x_hat) for name, term in self.extra.items()}
 
     def _features(self, x: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
         """(B, 1, T) -> log10 mel magnitudes (B, frames, bands); at `complex_size`, |X|^.3 e^{i phase} too, (..., 2)."""
@@ -131,14 +138,14 @@ def build(medium: str, weights: Mapping[str, float], backbone: Path | None = Non
 
     Args:
         medium: "speech" or "image".
-        weights: Of the recipe; only whether "lpips" and "loudness" have one matters here.
+        weights: Of the recipe; only which of the optional terms have one matters here.
         backbone: A file with LPIPS's backbone; None looks for SqueezeNet's in torch hub's folder.
 
     Raises:
         CodecError: The recipe weighs LPIPS and there is no backbone, or the file is none.
     """
     if medium == "speech":
-        return SpeechLoss(loudness=bool(weights.get("loudness")))
+        return SpeechLoss(extra=[name for name in EXTRA if weights.get(name)])
     if not weights.get("lpips"):
         return ImageLoss()
     try:
