@@ -30,8 +30,10 @@ from codec.terminal import UsageError, filled, filled_path, run
 try:
     from eval import baselines, lpips_metric, mos, paper, summary
     from eval.datasets import ROOT_VARIABLE, TestSet, find
+    from eval.journal import Record
+    from eval.plan import Plan
     from eval.report import kept_in_cards
-    from eval.run import Plan, Record, run_all
+    from eval.run import run_all
     from eval.trained import mark, note
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval]'")

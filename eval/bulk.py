@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -27,7 +26,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -42,15 +40,15 @@ try:
     import pyarrow.parquet as pq
 
     from eval.datasets import Item, find, load_signal
+    from eval.journal import Record, lock
     from eval.lpips_metric import Source, sources
     from eval.metrics import METRICS, Metric, measure
-    from eval.run import flat_name
+    from eval.paths import flat_name
     from eval.systems import ModelSystem, Signal, load_models
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval,cluster]'")
 
 SHARD = 64  # items
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -222,10 +220,7 @@ def run_job(job: Job, workers: int, address: str | None = None) -> None:
 def _locked(out: Path, fingerprint: Record) -> Iterator[None]:
     out.mkdir(parents=True, exist_ok=True)
     with (out / "job.json").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise MediaError(f"{out}: another run is writing there; wait for it, or give another --out") from None
+        lock(file, out)
         file.seek(0)
         text = file.read()
         if text.endswith("\n") and json.loads(text) != fingerprint:

@@ -18,8 +18,10 @@ from codec.files import writing
 from codec.media import load_audio, load_image
 from eval import figures
 from eval.baselines import BASELINES
+from eval.journal import read_journal, unpack_tokens
 from eval.metrics import DECIMALS, LOWER_IS_BETTER
-from eval.run import SAMPLES, read_journal, sample_path, unpack_tokens
+from eval.paths import sample_path
+from eval.run import SAMPLES
 from eval.summary import bd_rates
 from eval.trained import Weights, mark, note
 

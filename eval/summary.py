@@ -22,8 +22,9 @@ from scipy.stats import bootstrap
 
 from codec.files import writing
 from eval.experiments.usage import hard_usage
+from eval.journal import Journal, Record, unpack_tokens
 from eval.metrics import LOWER_IS_BETTER
-from eval.run import FORMAT, Journal, Record, unpack_tokens
+from eval.plan import FORMAT
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
