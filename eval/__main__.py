@@ -28,11 +28,11 @@ from codec.streams import process
 from codec.terminal import UsageError, filled, filled_path, run
 
 try:
-    from eval import baselines, lpips_metric, mos, paper, summary
+    from eval import baselines, lpips_metric, mos, run_report, summary
     from eval.datasets import ROOT_VARIABLE, TestSet, find
     from eval.journal import Record
+    from eval.model_tables import kept_in_cards
     from eval.plan import Plan
-    from eval.report import kept_in_cards
     from eval.run import run_all
     from eval.trained import mark, note
 except ModuleNotFoundError as missing:
@@ -107,16 +107,15 @@ def _evaluate(options: argparse.Namespace) -> None:
         if options.out:
             summary.write_json(out / "results.json", results)
             summary.write_json(out / "timing.json", summary.speeds(journal))
-            print(f"report: {paper.write(out, options.anchor)}")
+            print(f"report: {run_report.write(out, options.anchor)}")
         if options.card:
             for name, path, _ in plan.models:
                 _keep(Path(path), options.card, [e for e in results["summary"] if e["system"] == name], results)
 
 
 def _test_set(name: str, options: argparse.Namespace) -> TestSet:
-    found = find(name, options.root)
-    items = found.items[: options.first]
-    return dataclasses.replace(found, items=items, crop=options.crop or found.crop)
+    found = find(name, options.root).first(options.first)
+    return dataclasses.replace(found, crop=options.crop or found.crop)
 
 
 def _at_levels(one: TestSet, levels: list[float] | None) -> list[TestSet]:
@@ -226,9 +225,7 @@ def _keep(path: Path, name: str, entries: list[Record], results: Record) -> None
                 found |= {key: value for key, value in originals.items() if key == f"{metric}_originals"}
         kept = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in found.items()}
         card.setdefault("results", {}).setdefault(name, {})[entry["setting"]] = kept
-    partial = path.with_suffix(".json.part")
-    partial.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    summary.write_json(path, card)
 
 
 if __name__ == "__main__":

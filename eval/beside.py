@@ -13,8 +13,9 @@ from scipy.interpolate import PchipInterpolator
 
 from codec.cards import QUALITY
 from codec.errors import MediaError
+from eval import markdown
 from eval.metrics import DECIMALS, LOWER_IS_BETTER, METRICS
-from eval.summary import curve_of
+from eval.summary import curve_of, monotone
 
 Record = dict[str, Any]
 UNITS = {"speech": ("kbit/s", 2), "image": ("bits per pixel", 3)}  # of rates, and their decimals
@@ -31,13 +32,10 @@ def rate_at(curve: Sequence[tuple[float, float]], quality: float) -> float | Non
     Returns:
         In the curve's unit; None outside the qualities that the curve has.
     """
-    kept: list[tuple[float, float]] = []
-    for rate, value in sorted(curve, key=lambda point: (-point[1], point[0])):
-        if not kept or (rate < kept[-1][0] and value < kept[-1][1]):
-            kept.append((rate, value))
-    if len(kept) < 2 or not kept[-1][1] <= quality <= kept[0][1]:
+    kept = monotone(curve)
+    if len(kept) < 2 or not kept[0][1] <= quality <= kept[-1][1]:
         return None
-    rates, values = np.array(kept[::-1]).T
+    rates, values = np.array(kept).T
     return float(np.exp(PchipInterpolator(values, np.log(rates))(quality)))
 
 
@@ -75,8 +73,8 @@ def table(results: Record, model: str, metric: str | None = None) -> str:
         for other in others
     }
     unit, digits = UNITS[medium]
-    lines = [["K", unit, *metrics, *(f"{TITLES.get(other, other)} at equal {metric}" for other in others)]]
-    lines.append(["---"] * len(lines[0]))
+    head = ["K", unit, *metrics, *(f"{TITLES.get(other, other)} at equal {metric}" for other in others)]
+    lines = []
     for row in rows:
         quality = row["metrics"][metric]["mean"]
         needed = [None if quality is None else rate_at(curves[other], sign * quality) for other in others]
@@ -88,7 +86,7 @@ def table(results: Record, model: str, metric: str | None = None) -> str:
         ])  # fmt: skip
     items = f"{rows[0]['items']} {'clips' if medium == 'speech' else 'pictures'} of {name}"
     note = f"`{model}` on {items}; a dash: that codec has no such quality in its range."
-    return "\n".join([note, "", *(f"| {' | '.join(line)} |" for line in lines)])
+    return f"{note}\n\n{markdown.table(head, lines)}"
 
 
 def _number(value: float | None, digits: int) -> str:

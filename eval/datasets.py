@@ -12,7 +12,7 @@ import io
 import os
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,10 @@ class TestSet:
     crop: int | None = None
     duplicates: tuple[str, ...] = ()
     level_dbfs: float | None = None
+
+    def first(self, count: int | None) -> TestSet:
+        """The set with its first items only; with all of them for None."""
+        return replace(self, items=self.items[:count])
 
 
 def find(name: str, root: Path | None = None) -> TestSet:

@@ -35,9 +35,9 @@ from codec.files import writing
 from codec.model import Codec
 from codec.streams import process
 from codec.terminal import filled_path, run
-from eval import datasets
+from eval import datasets, markdown
 from eval.bench.timing import machine
-from eval.coder_bench import SETS, line
+from eval.coder_table import SETS
 from eval.datasets import load_signal
 from eval.metrics import pesq_wb, psnr
 from train.data import Store
@@ -215,14 +215,14 @@ def _command(options: argparse.Namespace) -> None:
     data = training_latents(codec, Store(options.train, card.medium, (codec.stride,) * codec.axes), options.tokens)
     figures = measure(codec, data, test_set.items, test_set.crop, options.first)
     quality = "PSNR, dB" if card.medium == "image" else "PESQ"
-    print(line(["K", "flat: MSE", quality] + [f"{way}: {what}" for way in WAYS[1:] for what in ("MSE", quality)]))
-    print(line(["---"] * (1 + 2 * len(WAYS))))
+    head = ["K", "flat: MSE", quality] + [f"{way}: {what}" for way in WAYS[1:] for what in ("MSE", quality)]
+    print(markdown.table(head, []))
     for size, flat in figures["flat"].items():
         cells = [str(size), f"{flat['mse']:.4f}", f"{flat['quality']:.3f}"]
         for way in WAYS[1:]:
             row = figures[way][size]
             cells += [f"{row['mse'] / flat['mse'] - 1:+.1%}", f"{row['quality'] - flat['quality']:+.3f}"]
-        print(line(cells), flush=True)
+        print(markdown.row(cells), flush=True)
     if options.out:
         record = {"machine": machine("cpu"), "model": card.name, "test_set": test_set.name, "ways": figures}
         with writing(str(options.out), force=True) as file:

@@ -28,6 +28,7 @@ from codec.streams import process
 from codec.terminal import run
 
 try:
+    from eval import markdown
     from eval.datasets import find, load_signal
     from eval.metrics import score
 except ModuleNotFoundError as missing:
@@ -121,10 +122,9 @@ def _command(options: argparse.Namespace) -> None:
         signal = torch.from_numpy(samples).T[None]
         for name, other in variants(model, signal, options.codebook_size):
             scores.setdefault(name, []).append(score("speech", signal[0, 0].numpy(), other[0, 0].numpy()))
-    print(f"| {options.model}, K = {options.codebook_size}, {len(items)} clips | {' | '.join(METRICS)} |")
-    print("| --- | --- | --- |")
-    for name, found in scores.items():
-        print(f"| {name} | {' | '.join(f'{_mean(found, metric):.3f}' for metric in METRICS)} |")
+    head = [f"{options.model}, K = {options.codebook_size}, {len(items)} clips", *METRICS]
+    rows = ([name, *(f"{_mean(found, metric):.3f}" for metric in METRICS)] for name, found in scores.items())
+    print(markdown.table(head, rows))
 
 
 def _mean(found: list[dict[str, float | None]], metric: str) -> float:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from scipy.stats import bootstrap
 
+from codec.errors import MediaError
 from codec.files import writing
 from eval.experiments.usage import hard_usage
 from eval.journal import Journal, Record, unpack_tokens
@@ -243,7 +244,7 @@ def bd_rate(anchor: Sequence[tuple[float, float]], test: Sequence[tuple[float, f
         anchor: (rate, quality) points, quality higher is better.
         test: As `anchor`.
     """
-    curves = [_monotone(points) for points in (anchor, test)]
+    curves = [monotone(points) for points in (anchor, test)]
     if min(map(len, curves)) < 2:
         return None
     low = max(curve[0][1] for curve in curves)
@@ -257,8 +258,8 @@ def bd_rate(anchor: Sequence[tuple[float, float]], test: Sequence[tuple[float, f
     return float(np.expm1((areas[1] - areas[0]) / (high - low)) * 100)
 
 
-def _monotone(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Points by rising quality; one that costs more than a better one is no part of the curve."""
+def monotone(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """(rate, quality) points by rising quality; one that costs more than a better one is no part of the curve."""
     kept: list[tuple[float, float]] = []
     for rate, quality in sorted(points, key=lambda p: (-p[1], p[0])):
         if not kept or (rate < kept[-1][0] and quality < kept[-1][1]):
@@ -290,3 +291,15 @@ def write_json(path: Path, content: Any) -> None:
     """Whole or not at all."""
     with writing(str(path), force=True) as file:
         file.write((json.dumps(content, indent=1) + "\n").encode())
+
+
+def read_results(folder: Path, name: str = "results.json") -> Any:
+    """What a finished run left in a file of its folder.
+
+    Raises:
+        MediaError: There is no finished run.
+    """
+    try:
+        return json.loads((folder / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{folder}: no finished run ({error}); run python -m eval --out {folder}") from None

@@ -247,34 +247,29 @@ def _dac(folder: str, setting: str) -> Neighbour:
     from transformers import DacModel
 
     model = DacModel.from_pretrained(folder, local_files_only=True).eval()
-    rate, streams = model.config.sampling_rate, int(setting or model.config.n_codebooks)
-
-    @torch.inference_mode()
-    def encode(signal: Signal) -> Signal:
-        return np.asarray(model.encode(_tensor(signal, rate), n_quantizers=streams).audio_codes[0])
-
-    @torch.inference_mode()
-    def decode(tokens: Signal, length: int) -> Signal:  # noqa: ARG001
-        return _samples(model.decode(audio_codes=torch.from_numpy(tokens)[None]).audio_values, rate)
-
-    return Neighbour("dac", f"{streams} streams", "speech", model.config.codebook_size, encode, decode)
+    return _of_streams("dac", model, int(setting or model.config.n_codebooks), "n_quantizers")
 
 
 def _mimi(folder: str, setting: str) -> Neighbour:
     from transformers import MimiModel
 
     model = MimiModel.from_pretrained(folder, local_files_only=True).eval()
-    rate, streams = model.config.sampling_rate, int(setting or model.config.num_quantizers)
+    return _of_streams("mimi", model, int(setting or model.config.num_quantizers), "num_quantizers")
+
+
+def _of_streams(name: str, model: Any, streams: int, argument: str) -> Neighbour:
+    """A network of transformers that is asked for a number of streams, by an argument of its own name."""
+    rate = model.config.sampling_rate
 
     @torch.inference_mode()
     def encode(signal: Signal) -> Signal:
-        return np.asarray(model.encode(_tensor(signal, rate), num_quantizers=streams).audio_codes[0])
+        return np.asarray(model.encode(_tensor(signal, rate), **{argument: streams}).audio_codes[0])
 
     @torch.inference_mode()
     def decode(tokens: Signal, length: int) -> Signal:  # noqa: ARG001
-        return _samples(model.decode(torch.from_numpy(tokens)[None]).audio_values, rate)
+        return _samples(model.decode(audio_codes=torch.from_numpy(tokens)[None]).audio_values, rate)
 
-    return Neighbour("mimi", f"{streams} streams", "speech", model.config.codebook_size, encode, decode)
+    return Neighbour(name, f"{streams} streams", "speech", model.config.codebook_size, encode, decode)
 
 
 TRANSFORMERS = {"encodec": _encodec, "dac": _dac, "mimi": _mimi}

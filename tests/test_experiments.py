@@ -20,7 +20,8 @@ from codec.bottlenecks import BOTTLENECKS, GMVQ, VP, VQ, Bottleneck
 from codec.errors import MediaError
 from codec.nets.image import ImageConfig
 from codec.nets.speech import SpeechConfig
-from eval.experiments import bias, gmvq, images, report, rows, training, usage, vpvae
+from eval import markdown
+from eval.experiments import bias, gmvq, images, output, rows, training, usage, vpvae
 from eval.experiments.__main__ import EXPERIMENTS, main
 from eval.experiments.nets import SQVAENet
 from eval.experiments.runs import aggregate, mean_std, run_once
@@ -75,10 +76,10 @@ def test_means_and_deviations_over_seeds() -> None:
     assert mean_std([None, None]) is None
     records = [{"a": 1, "b": None, "c": "text", "d": [1]}, {"a": 3, "b": 5.0}]
     assert aggregate(records) == {"a": (2.0, pytest.approx(math.sqrt(2))), "b": (5.0, None)}
-    assert report.cell((0.003114, 0.00002), 2, 1e3) == "3.11 ± 0.02"
-    assert report.cell((1.0, None)) == "1.00"
-    assert report.cell(None) == "-"
-    assert report.markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |\n"
+    assert output.cell((0.003114, 0.00002), 2, 1e3) == "3.11 ± 0.02"
+    assert output.cell((1.0, None)) == "1.00"
+    assert output.cell(None) == "-"
+    assert markdown.table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
 
 
 # --- figures of codebook use

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from codec.bottlenecks import VP
 from codec.bottlenecks.vp import accept, sample_ball
-from eval.bench.timing import Figures, Options, Step, compare, peak_bytes
+from eval.bench.timing import Figures, Options, Step, compare_part
 
 LARGEST = 2**25  # bytes of the reference's table
 STATISTICS = 16384  # tokens, of each of several draws
@@ -82,21 +82,14 @@ def vp(options: Options) -> Figures:
     for dim in options.dims:
         for size in options.sizes:
             ours, theirs, part = steps(dim, size, options.tokens, options.device)
-            a, b, ratio = compare(theirs, ours, options.turns, options.device, warm=1)
-            memory = [peak_bytes(step, options.device) for step in (ours, theirs)]
-            memory[1] *= part
+            found, memory = compare_part(ours, theirs, part, "published", options)
             default, long = (statistics(dim, size, options.device, **o) for o in ({}, {"rows_per_code": 16 * dim}))
-            rows[f"d={dim} K={size}"] = {
-                "ours_s": b,
-                "published_s": a * part,
-                "published_tokens": round(options.tokens / part),
-                "ratio": ratio * part,
-                "memory_ratio": memory[1] / max(memory[0], 1),
+            rows[f"d={dim} K={size}"] = found | {
                 "accept_rate": default[0],
                 "accept_rate_ratio": default[0] / long[0],
                 "radius_ratio": default[1] / long[1],
             }
-            print(f"{dim:2} {size:6} {1e3 * b:9.1f} {1e3 * a * part:14.0f} {ratio * part:7.0f}", end="")
-            print(f" {memory[0] / 1e6:6.0f} {memory[1] / 1e6:10.0f}", end="")
+            print(f"{dim:2} {size:6} {1e3 * found['ours_s']:9.1f} {1e3 * found['published_s']:14.0f}", end="")
+            print(f" {found['ratio']:7.0f} {memory[0] / 1e6:6.0f} {memory[1] / 1e6:10.0f}", end="")
             print(f" {default[0]:9.4f} {long[0]:10.4f} {default[1]:7.4f} {long[1]:10.4f}", flush=True)
     return rows

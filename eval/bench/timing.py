@@ -41,6 +41,32 @@ def compare(first: Step, second: Step, turns: int, device: str, warm: int = 3) -
     return median(a), median(b), median(x / y for x, y in zip(a, b, strict=True))
 
 
+def compare_part(ours: Step, theirs: Step, part: float, name: str, options: Options) -> tuple[Figures, list[float]]:
+    """Compares our step with another that is too large to be done whole.
+
+    Args:
+        ours: Our step, of all tokens.
+        theirs: The other, of the first tokens alone.
+        part: Number of all tokens over the number of theirs.
+        name: What the other is called in the figures.
+        options: Of the benchmark.
+
+    Returns:
+        Seconds, ratios of seconds and memory, and the number of tokens that the other was timed with; then the bytes
+        that ours and theirs take. The other's seconds and bytes are those of its part, times `part`.
+    """
+    their_s, our_s, ratio = compare(theirs, ours, options.turns, options.device, warm=1)
+    memory = [peak_bytes(ours, options.device), part * peak_bytes(theirs, options.device)]
+    figures = {
+        "ours_s": our_s,
+        f"{name}_s": their_s * part,
+        f"{name}_tokens": round(options.tokens / part),
+        "ratio": ratio * part,
+        "memory_ratio": memory[1] / max(memory[0], 1),
+    }
+    return figures, memory
+
+
 def seconds(step: Step, device: str) -> float:
     """How long one call takes; with one thread on a CPU, the processor's time, so that other programs do not count."""
     clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter

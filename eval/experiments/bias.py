@@ -14,7 +14,8 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
-from eval.experiments import report
+from eval import markdown
+from eval.experiments import output
 from eval.experiments.runs import Record, Request, mean_std, run_once, write
 
 NUM_ACTIONS = 10
@@ -99,14 +100,14 @@ def run(request: Request) -> None:
     for draws, records in results.items():
         r = [record["r"] for record in records]
         rows.append(
-            [str(draws), report.cell(mean_std(r)), f"{min(r):+.2f} to {max(r):+.2f}", str(sum(v < 0 for v in r))]
+            [str(draws), output.cell(mean_std(r)), f"{min(r):+.2f} to {max(r):+.2f}", str(sum(v < 0 for v in r))]
         )
     path = request.out / "gmvq-fig3"
     write(path.with_suffix(".json"), json.dumps({str(d): [r["r"] for r in v] for d, v in results.items()}) + "\n")
     head = ["draws", "Pearson r, mean ± deviation", "range", "negative"]
     notes = [f"{seeds} seeds of net and logits; {len(TEMPERATURES)} temperatures each; the paper has one: r = {PAPER}"]
-    report.save_report(path, "GM-VQ, figure 3: gradient bias against entropy", notes, [report.markdown(head, rows)])
-    with report.picture(path, columns=3) as axes:
+    output.save_report(path, "GM-VQ, figure 3: gradient bias against entropy", notes, [markdown.table(head, rows)])
+    with output.picture(path, columns=3) as axes:
         for axis, (draws, records) in zip(axes, results.items(), strict=False):
             for record in records:
                 scale = fmean(record["bias"])

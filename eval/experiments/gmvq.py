@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from codec.errors import MediaError
-from eval.experiments import images, report, rows, training
+from eval import markdown
+from eval.experiments import images, output, rows, training
 from eval.experiments.images import ImageSet
 from eval.experiments.rows import PUBLISHED, ROWS, Row
 from eval.experiments.runs import Record, Request, aggregate, run_once, write
@@ -104,10 +105,10 @@ def table(runs: Runs, published: dict[str, tuple[float, float]]) -> str:
     lines = []
     for name, records in runs.items():
         summary = aggregate(records)
-        cells = [report.cell(summary.get(k), digits, scale) for k, (_, digits, scale) in COLUMNS.items()]
+        cells = [output.cell(summary.get(k), digits, scale) for k, (_, digits, scale) in COLUMNS.items()]
         paper = "{:.2f} / {:.0f}".format(*published[name]) if name in published else "-"
         lines.append([name, *cells, paper])
-    return report.markdown(["method", *(head for head, _, _ in COLUMNS.values()), "paper MSE / perplexity"], lines)
+    return markdown.table(["method", *(head for head, _, _ in COLUMNS.values()), "paper MSE / perplexity"], lines)
 
 
 def how(request: Request, runs: Runs, data: ImageSet, seeds: int) -> list[str]:
@@ -156,8 +157,8 @@ def table1(request: Request) -> None:
         if any(row.name in runs for runs in results.values()):
             weights = ", ".join(f"{name} {weight:.3g}" for name, weight in row.weights.items())
             notes.append(f"weights of {row.name}: {weights} ({row.source})")
-    report.save_report(path, "GM-VQ, table 1", notes, tables)
-    with report.picture(path, columns=len(results), size=(5.2, 4.2)) as axes:
+    output.save_report(path, "GM-VQ, table 1", notes, tables)
+    with output.picture(path, columns=len(results), size=(5.2, 4.2)) as axes:
         for axis, (key, runs) in zip(axes, results.items(), strict=True):
             for i, (name, records) in enumerate(runs.items()):
                 x, y = ([r[k] for r in records if k in r] for k in ("perplexity_hard_global", "mse"))
@@ -176,9 +177,9 @@ def fig4(request: Request) -> None:
     path = request.out / "gmvq-fig4"
     write(path.with_suffix(".json"), json.dumps({k: aggregate(v) for k, v in runs.items()}, indent=1) + "\n")
     title = "GM-VQ, figure 4: the entropy term swept, and the latent term read otherwise (beta = 1 is R1)"
-    report.save_report(path, title, how(request, runs, data, seeds), [table(runs, {})])
+    output.save_report(path, title, how(request, runs, data, seeds), [table(runs, {})])
     panels = {"entropy": "H(q(c|x)), nats", "perplexity": "perplexity, soft, batch", "mse": "MSE"}
-    with report.picture(path, columns=len(panels), size=(4.4, 3.8)) as axes:
+    with output.picture(path, columns=len(panels), size=(4.4, 3.8)) as axes:
         for axis, (name, label) in zip(axes, panels.items(), strict=True):
             boxes = [
                 [value for r in records if "batches" in r for value in r["batches"][name]] for records in runs.values()

@@ -41,7 +41,8 @@ from codec.errors import CodecError, MediaError
 from codec.files import walk
 from codec.media import load_audio, load_image
 from codec.model import Codec
-from eval.experiments import report
+from eval import markdown
+from eval.experiments import output
 from eval.experiments.rows import present
 from eval.experiments.runs import Record, Request, aggregate, run_once, write
 from eval.experiments.usage import hard_usage
@@ -313,13 +314,13 @@ def table(medium: str, domain: str, runs: dict[tuple[str, int], list[Record]]) -
     for (name, size), records in sorted(runs.items(), key=lambda item: item[0][1]):
         summary = aggregate(records)
         get = {key: summary.get(f"{domain} {key}") for key in (first, second, "CVU", "H0", "bits")}
-        cells = [report.cell(get[key], digits) for key, digits in ((first, 2), (second, 3), ("CVU", 3), ("H0", 2))]
-        cells += [report.cell(get["bits"], 2), report.cell(get["bits"], 3, factor)]
+        cells = [output.cell(get[key], digits) for key, digits in ((first, 2), (second, 3), ("CVU", 3), ("H0", 2))]
+        cells += [output.cell(get["bits"], 2), output.cell(get["bits"], 3, factor)]
         paper = PUBLISHED[medium].get(name, {}).get(size) if domain == "in" else None
         known = "{}, {}".format(*(int(summary[key][0]) for key in ("num_codes", "dim"))) if "dim" in summary else "-"
         lines.append([name, str(size), known, *cells, f"{paper[0]:.2f} / {paper[1]:.3f}" if paper else "-"])
     head = ["method", "K", "codes, d", first, second, "CVU", "H0", "coded bits/token", rate, "paper"]
-    return report.markdown(head, lines)
+    return markdown.table(head, lines)
 
 
 def _finish(request: Request, name: str, title: str, domain: str, results: Results, scale: Scale) -> None:
@@ -341,8 +342,8 @@ def _finish(request: Request, name: str, title: str, domain: str, results: Resul
     if request.small:
         notes.append(f"REDUCED SIZE for a CPU: {scale.preset} nets, batch {scale.batch}, few steps")
     tables = [f"## {medium}\n\n{table(medium, domain, runs)}" for medium, runs in results.items()]
-    report.save_report(path, title, notes, tables)
-    with report.picture(path, columns=2, rows=len(results), size=(4.8, 3.6)) as axes:
+    output.save_report(path, title, notes, tables)
+    with output.picture(path, columns=2, rows=len(results), size=(4.8, 3.6)) as axes:
         for row, (medium, runs) in enumerate(results.items()):
             quality = next(iter(METRICS[medium]))
             for axis, key in zip(axes[2 * row : 2 * row + 2], ("K", "bits"), strict=True):

@@ -35,10 +35,6 @@ def cell(value: tuple[float, float | None] | None, digits: int = 2, scale: float
     return text if deviation is None else f"{text} ± {deviation * scale:.{digits}f}"
 
 
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows]) + "\n"
-
-
 def save_report(path: Path, title: str, notes: list[str], tables: list[str]) -> None:
     """Writes PATH.md: a title, how it was made, the tables; prints it, too."""
     text = "\n\n".join([f"# {title}", "\n".join(f"- {note}" for note in notes), *(t.strip() for t in tables)]) + "\n"

@@ -5,24 +5,23 @@ OUT/results.json + timing.json + journal.jsonl + samples/ ─write─> OUT/repor
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.errors import MediaError
 from codec.files import writing
 from codec.media import load_audio, load_image
 from eval import figures
 from eval.baselines import BASELINES
 from eval.journal import read_journal, unpack_tokens
+from eval.markdown import table
 from eval.metrics import DECIMALS, LOWER_IS_BETTER
 from eval.paths import sample_path
 from eval.run import SAMPLES
-from eval.summary import bd_rates
+from eval.summary import bd_rates, read_results
 from eval.trained import Weights, mark, note
 
 Record = dict[str, Any]
@@ -47,11 +46,7 @@ def write(folder: Path, anchor: str | None = None) -> Path:
     Raises:
         MediaError: There is no finished run.
     """
-    try:
-        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        timing = json.loads((folder / "timing.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MediaError(f"{folder}: no finished run ({error}); run python -m eval --out {folder}") from None
+    results, timing = read_results(folder), read_results(folder, "timing.json")
     parts = ["# Evaluation", _plan(results)]
     for name in results["plan"]["sets"]:
         for medium in ("speech", "image"):
@@ -132,11 +127,6 @@ def _set(folder: Path, name: str, medium: str, results: Record, timing: list[Rec
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Markdown."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
 def _title(system: str) -> str:
