@@ -18,7 +18,7 @@ from eval.metrics import DECIMALS, LOWER_IS_BETTER, METRICS
 from eval.summary import curve_of, monotone
 
 Record = dict[str, Any]
-UNITS = {"speech": ("kbit/s", 2), "image": ("bits per pixel", 3)}  # of rates, and their decimals
+UNITS = {"speech": ("kbit/s", 2), "image": ("bits per pixel", 3)}  # units of rates, and decimals
 TITLES = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "jpeg2000": "JPEG 2000", "opus": "Opus", "codec2": "Codec2"}
 
 
@@ -43,9 +43,11 @@ def table(results: Record, model: str, metric: str | None = None) -> str:
     """A model's rates and qualities at each codebook size, and the rates of classic codecs at the same quality.
 
     Args:
-        results: Of `python -m eval MODEL --baselines NAMES --out DIR`, DIR/results.json.
-        model: Whose rows these are; the first set that has it counts.
-        metric: At which the codecs are equal; by default the one that chooses the default model, STOI or SSIM.
+        results: The content of DIR/results.json, which `python -m eval MODEL --baselines NAMES
+            --out DIR` wrote.
+        model: The model that the rows are of; its first test set is taken.
+        metric: The metric in which the codecs are equal; by default the one that the default model
+            is chosen by, STOI or SSIM.
 
     Returns:
         Markdown, with a line above that names the set and says what it compares.

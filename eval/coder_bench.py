@@ -30,7 +30,8 @@ from codec.terminal import UsageError, run
 from eval import coder_table
 from eval.coder_table import Contents, Record, Table, compressed, items_of
 
-PSEUDO_COUNTS = (3, 10, 30, 100, 300, 1000)  # of the order-1 model's fallback to order 0; the best one is shown
+# How much the order-1 model trusts order 0, as a number of occurrences; the best one is shown.
+PSEUDO_COUNTS = (3, 10, 30, 100, 300, 1000)
 REPEATS = 5
 COLUMNS = {  # of the record: title, decimals
     "model": ("model", ""),
@@ -62,7 +63,11 @@ FIRST_USE = (
 
 
 def streams(files: list[bytes], model: coding.Model) -> tuple[list[np.ndarray], list[int], list[np.ndarray]]:
-    """What the coder is given: the indices of each chunk, (1, n), the width of its picture, and those of each file."""
+    """Returns what the coder is given.
+
+    These are the (1, n) indices of each chunk, the width of its picture, and the indices of each
+    file.
+    """
     chunks, widths, rows = [], [], []
     for data in files:
         reader = Reader(io.BytesIO(data))
@@ -74,14 +79,17 @@ def streams(files: list[bytes], model: coding.Model) -> tuple[list[np.ndarray], 
 
 
 def order_0(rows: list[np.ndarray], num_codes: int) -> float:
-    """Bits per index of the best static table, which is that of the rows themselves."""
+    """Returns the bits per index of the best static table, which is that of the rows themselves."""
     counts = np.bincount(np.concatenate(rows), minlength=num_codes)
     p = counts[counts > 0] / counts.sum()
     return float(-(p * np.log2(p)).sum())
 
 
 def order_1(rows: list[np.ndarray], num_codes: int) -> float:
-    """Bits per index of p(index | the one before), counted on one half of the files and measured on the other."""
+    """Returns the bits per index of a model of order 1, p(index | the one before).
+
+    It is counted on one half of the files and measured on the other, then the other way round.
+    """
     totals = np.zeros(len(PSEUDO_COUNTS))
     for fold in (0, 1):
         seen = [row for number, row in enumerate(rows) if number % 2 != fold]
@@ -101,7 +109,7 @@ def order_1(rows: list[np.ndarray], num_codes: int) -> float:
 
 
 def packed_by(command: list[str] | None, data: bytes) -> float:
-    """Bytes of what a program makes of its input; not a number where it is not installed."""
+    """Returns the bytes that a program makes of its input; NaN where it is not installed."""
     if command is None:
         return len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME, format=lzma.FORMAT_ALONE))
     if shutil.which(command[0]) is None:
@@ -110,7 +118,7 @@ def packed_by(command: list[str] | None, data: bytes) -> float:
 
 
 def best_of(work: Callable[[], object]) -> float:
-    """The shortest of several runs, in seconds of this process: other processes share the machine."""
+    """Returns the shortest of several runs in CPU seconds, as other processes share the machine."""
     times = []
     for _ in range(REPEATS):
         start = time.process_time()
@@ -120,7 +128,7 @@ def best_of(work: Callable[[], object]) -> float:
 
 
 def measure(items: Contents, model: coding.Model, size: int) -> Record:
-    """One row of the table, as numbers: bits are per token."""
+    """Returns one row of the table as numbers; bits are per token."""
     num_codes, tables = model.card.num_codes[size], model.tables[size]
     start = time.process_time()
     files = compressed(items, model, size)
@@ -173,7 +181,7 @@ def measure(items: Contents, model: coding.Model, size: int) -> Record:
 
 
 def first_use(model: cards.Card, size: int) -> str:
-    """Seconds that the first call costs: with nothing in numba's cache, then with it filled."""
+    """Says how many seconds the first call costs, with numba's cache empty and with it filled."""
     script, seconds = FIRST_USE.format(model=str(model.path), size=size), []
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(2):

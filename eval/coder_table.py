@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser, models: str) -> None:
     """Adds the arguments that both commands have.
 
     Args:
-        parser: Of the command.
-        models: Help on the models.
+        parser: The parser of the command.
+        models: The help text of the models.
     """
     parser.add_argument("models", nargs="*", metavar="MODEL", help=models)
     parser.add_argument(
@@ -75,13 +75,13 @@ def _medium_of(content: bytes | Pixels) -> str:
 
 
 def compressed(items: Contents, model: coding.Model, size: int, layers: bool = False) -> list[bytes]:
-    """Each item's bitstream.
+    """Compresses each item, and returns the bitstreams.
 
     Args:
-        items: Of the model's medium.
-        model: What compresses.
-        size: Codebook size.
-        layers: Whether files can be cut to smaller sizes.
+        items: Files or pixels of the model's medium.
+        model: The model that compresses them.
+        size: The codebook size.
+        layers: Whether the files can be cut to smaller codebook sizes.
     """
     files = []
     for content in tqdm(items, desc=f"{model.card.name} {'layers' if layers else f'K={size}'}", disable=None):
@@ -101,10 +101,10 @@ class Table:
     """A table that is printed as it grows.
 
     Args:
-        columns: Key of a record -> title and format of a column.
+        columns: For keys of a record the title and format of a column.
 
     Attributes:
-        records: All that was added.
+        records: All records that were added.
     """
 
     def __init__(self, columns: Mapping[str, tuple[str, str]]) -> None:

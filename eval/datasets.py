@@ -42,7 +42,7 @@ class Item:
 
     Attributes:
         name: Unique within its set.
-        size: Of the file in bytes, as a sign of change.
+        size: Bytes of its file; two listings with other sizes are of other data.
         read: Gives the file's content, or pixels where there is no file of its own.
     """
 
@@ -80,7 +80,7 @@ def find(name: str, root: Path | None = None) -> TestSet:
     Args:
         name: A folder, .tar or media file; or a data set, with a part behind a colon ("librispeech:test-other"); or
             the name of packs, NAME.tar or NAME-00.tar, NAME-01.tar ... in the root.
-        root: Where data sets lie; by default $CODEC_DATA, or "data".
+        root: The folder of data sets; by default $CODEC_DATA, or "data".
 
     Raises:
         MediaError: Not found, where it was looked for and how to get it; empty; or a damaged tar.
@@ -117,8 +117,8 @@ def load_signal(item: Item, crop: int | None = None, level_dbfs: float | None = 
 
     Args:
         item: A recording or picture.
-        crop: As in `TestSet`, for pictures.
-        level_dbfs: As in `TestSet`, for recordings.
+        crop: See `TestSet`; it concerns pictures.
+        level_dbfs: See `TestSet`; it concerns recordings.
 
     Raises:
         MediaError: Not readable; or a picture, where a level is asked for.
@@ -142,7 +142,7 @@ def at_level(signal: NDArray[np.float32], level_dbfs: float) -> NDArray[np.float
 
     Args:
         signal: (n, 1) in [-1, 1].
-        level_dbfs: In dB; 0 is a square wave of full scale.
+        level_dbfs: The root mean square wanted, in dB; 0 is a square wave of full scale.
     """
     level = float(np.sqrt(np.mean(np.square(signal, dtype=np.float64)))) if len(signal) else 0.0
     return (signal * (10 ** (level_dbfs / 20) / level)).clip(-1, 1).astype(np.float32) if level else signal
@@ -269,9 +269,15 @@ def _common_voice(root: Path, part: str) -> list[Item]:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """How a known data set lies on disk.
+    """A data set that is known by its name.
 
-    `find` gets the root and the part; `layouts` are what it looks for; `packs` are the tars that stand in for it.
+    Attributes:
+        find: Returns the items of a part; its arguments are the root folder and the part.
+        layouts: The places below the root where `find` looks, for the message that it is not there.
+        source: How to get the data set, for the same message.
+        part: The part that is meant where none is named.
+        crop: See `TestSet`.
+        packs: The name of tars that stand in for the data set where it is not there.
     """
 
     find: Callable[[Path, str], list[Item]]

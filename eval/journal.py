@@ -27,14 +27,20 @@ Record = dict[str, Any]
 
 @dataclass
 class Journal:
-    """The lines of a run's finished items."""
+    """The finished items of a run.
+
+    Attributes:
+        header: What the run measures, see `eval.plan.header_of`.
+        lines: A line for each item, by the names of its set and of itself.
+        file: Open for appending; None where the journal is only read.
+    """
 
     header: Record
     lines: dict[tuple[str, str], Record] = field(default_factory=dict)
     file: TextIO | None = None
 
     def append(self, line: Record) -> None:
-        """Adds an item, on the disk before this returns."""
+        """Adds the line of an item, and returns when it is on the disk."""
         assert self.file is not None
         text = json.dumps(line)
         self.file.write(text + "\n")
@@ -45,7 +51,14 @@ class Journal:
 
 @contextmanager
 def open_journal(folder: Path, header: Record, fresh: bool = False) -> Iterator[Journal]:
-    """The journal of a run, locked: what an earlier run of the same plan left, without a torn last line.
+    """Opens the journal of a run for this process alone.
+
+    It holds what an earlier run of the same plan left, without a torn last line.
+
+    Args:
+        folder: The output folder, which need not be there.
+        header: What the run measures.
+        fresh: Whether to begin anew, whatever is there.
 
     Raises:
         MediaError: Another run is writing there, or the folder holds a run of another plan.
@@ -96,7 +109,11 @@ def _read(path: Path, header: Record | None) -> Journal:
 
 
 def read_journal(folder: Path) -> Journal:
-    """The journal of a finished run. Raises MediaError where there is none."""
+    """Reads the journal of a run.
+
+    Raises:
+        MediaError: There is none.
+    """
     path = folder / "journal.jsonl"
     if not path.is_file():
         raise MediaError(f"{folder}: no run here (there is no journal.jsonl)")
@@ -104,13 +121,13 @@ def read_journal(folder: Path) -> Journal:
 
 
 def pack_tokens(indices: NDArray[np.int64]) -> str:
-    """(G, n) tokens as text."""
+    """Turns (G, n) tokens into text: their shape, then compressed 32-bit numbers in base 64."""
     shape = ",".join(map(str, indices.shape))
     return f"{shape} {base64.b64encode(zlib.compress(indices.astype('<u4').tobytes(), 9)).decode()}"
 
 
 def unpack_tokens(text: str) -> NDArray[np.int64]:
-    """The inverse of `pack_tokens`."""
+    """Turns the text of `pack_tokens` into (G, n) tokens."""
     shape, packed = text.split()
     values = np.frombuffer(zlib.decompress(base64.b64decode(packed)), "<u4")
     return values.reshape([int(n) for n in shape.split(",")]).astype(np.int64)

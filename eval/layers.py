@@ -38,12 +38,12 @@ REPEATS = 20
 
 
 def units(header: Header, num_samples: int) -> float:
-    """Seconds of speech, or pixels."""
+    """Returns the seconds of a recording, or the pixels of a picture."""
     return num_samples / header.sample_rate if header.medium == "speech" else float(header.width * header.height)
 
 
 def measure(items: Contents, model: coding.Model, size: int) -> list[Record]:
-    """A row for each codebook size.
+    """Returns a row of the table for each codebook size.
 
     Raises:
         RuntimeError: A prefix holds other indices than the file made at its size.

@@ -33,7 +33,7 @@ MIN_MS_SSIM = 161  # pixels: five scales under a window of 11
 MIN_SSIMULACRA2 = 225  # pixels: halved five times, rounding up, they are 8, the least that its six scales take
 STFT_SIZES = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))  # FFT, hop, window: Yamamoto et al. 2020
 MEL = {"n_fft": 1024, "hop_length": 256, "n_mels": 80, "power": 1.0}
-MAGNITUDE_FLOOR, MEL_FLOOR = 1e-7, 1e-5  # of power, and of mel magnitude
+MAGNITUDE_FLOOR, MEL_FLOOR = 1e-7, 1e-5  # the least power, and the least mel magnitude
 
 Pixels = NDArray[np.uint8]
 Signal = NDArray[np.floating]
@@ -55,7 +55,7 @@ def optional(metric: Callable[[NDArray, NDArray], float]) -> Metric:
 
 
 def measure(metric: Metric, x: NDArray, x_hat: NDArray) -> tuple[float | None, str | None]:
-    """A metric's value, or None and the reason why there is none."""
+    """Returns a metric's value, or None and the reason why there is none."""
     if x.shape != x_hat.shape:
         raise ValueError(f"signals of different shapes, {x.shape} and {x_hat.shape}; align them first")
     try:
@@ -116,7 +116,7 @@ def ssimulacra2(x: Pixels, x_hat: Pixels) -> float:
 
 
 def _as_file(x: Pixels) -> io.BytesIO:
-    """A picture as the package takes it: a file, here one in memory and without loss."""
+    """Turns a picture into what the package takes: a file, here one in memory and without loss."""
     file = io.BytesIO()
     Image.fromarray(x).save(file, "PPM")
     file.seek(0)
@@ -239,5 +239,5 @@ DECIMALS = {"PSNR": 2, "SSIMULACRA2": 1, "SI-SDR": 2, "PESQ": 2, "DistillMOS": 2
 
 
 def score(medium: str, x: NDArray, x_hat: NDArray) -> dict[str, float | None]:
-    """The metrics of a medium that every table has."""
+    """Returns the metrics of a medium that every table has."""
     return {name: metric(x, x_hat) for name, metric in METRICS[medium].items()}

@@ -22,15 +22,16 @@ GROWING = {"speech": "PESQ", "image": "PSNR"}  # what more codes are expected to
 
 
 def kept_in_cards(medium: str, metric: str) -> bool:
-    """Whether a card keeps a metric: what the tables show, and LPIPS of every net."""
+    """Says whether a card keeps a metric: cards have what the tables show, and LPIPS of every net."""
     return metric in COLUMNS[medium][1] or metric.startswith("LPIPS")
 
 
 def table(medium: str, cards: list[Card]) -> str:
-    """The models side by side: on the first test set at every codebook size, on the others at `QUALITY_SIZE` alone.
+    """Returns a table with the models side by side, and notes below it.
 
-    A metric that no card has a figure of has no column. Below stand what the marks mean, what the originals score where
-    a metric needs none, and where quality does not grow with the codebook.
+    On the first test set it has every codebook size, on the others `QUALITY_SIZE` alone. A metric
+    that no card has a figure of has no column. The notes say what the marks mean, what the originals
+    score where a metric needs no original, and where quality does not grow with the codebook.
     """
     rate, metrics = COLUMNS[medium]
     measured = {key for card in cards for sizes in card.data["results"].values() for r in sizes.values() for key in r}
@@ -57,7 +58,7 @@ def table(medium: str, cards: list[Card]) -> str:
 
 
 def _originals(metric: str, digits: int, cards: list[Card]) -> str:
-    """What the originals score, where a metric needs none."""
+    """Says what the originals score in a metric that needs no original."""
     scores = {
         name: result[f"{metric}_originals"]
         for card in cards
@@ -70,7 +71,7 @@ def _originals(metric: str, digits: int, cards: list[Card]) -> str:
 
 
 def _growth(metric: str, cards: list[Card]) -> str:
-    """Where quality does not grow with the codebook; all test sets, those not shown in full among them."""
+    """Says where quality does not grow with the codebook, on any test set."""
     falls, steps = [], 0
     for card in cards:
         for name, sizes in card.data["results"].items():
@@ -91,7 +92,7 @@ def _cell(metric: str, result: Mapping[str, Any], digits: int, weight: float | N
 
 
 def tables() -> str:
-    """A table for each medium, with how each model was trained."""
+    """Returns a table for each medium, with how each model was trained."""
     parts = []
     for medium, title in (("speech", "Speech"), ("image", "Pictures")):
         cards = [card for card in list_cards() if card.medium == medium and card.data.get("results")]

@@ -55,7 +55,7 @@ Indices = dict[int, Tensor]  # K -> (N,)
 
 @torch.inference_mode()
 def training_latents(codec: Codec, store: Store, count: int = TOKENS) -> Tensor:
-    """(N, d) latents of random items of a training set."""
+    """Returns (N, d) latents of random items of a training set."""
     parts, found = [], 0
     order = np.random.default_rng(SEED).permutation(len(store.shapes))
     for number in tqdm(order.tolist(), desc="latents", disable=None):
@@ -98,12 +98,12 @@ def split(data: Tensor, parents: Tensor, centres: Tensor) -> tuple[Tensor, Tenso
 
 
 def _nearest_child(data: Tensor, children: Tensor) -> Tensor:
-    """(N, d), (N, 4, d) -> (N,)."""
+    """Returns which of its (N, 4, d) children each of (N, d) rows is nearest to, (N,)."""
     return (data[:, None] - children).square().sum(2).argmin(1)
 
 
 def split_codebooks(data: Tensor, flat: Codebooks) -> Codebooks:
-    """From the coarsest down; of sizes that grow by `CHILDREN`."""
+    """Nests codebooks from the coarsest down; their sizes grow by the factor `CHILDREN`."""
     size = min(flat)
     found, cells = {size: flat[size]}, nearest(data, flat[size])
     while (size := size * CHILDREN) in flat:
@@ -112,7 +112,7 @@ def split_codebooks(data: Tensor, flat: Codebooks) -> Codebooks:
 
 
 def merged_codebooks(data: Tensor, flat: Codebooks) -> Codebooks:
-    """From the finest up; its codes are put in the order of a tree of cuts first."""
+    """Nests codebooks from the finest up, whose codes are put in the order of a tree of cuts first."""
     size = max(flat)
     order = torch.from_numpy(np.argsort(bisect(flat[size].numpy())))
     found, cells = {size: flat[size][order]}, nearest(data, flat[size][order])
@@ -125,7 +125,7 @@ def merged_codebooks(data: Tensor, flat: Codebooks) -> Codebooks:
 
 
 def descend(tokens: Tensor, codebooks: Codebooks) -> Indices:
-    """The nearest code of the coarsest codebook, then always the nearest child."""
+    """Chooses the nearest code of the coarsest codebook, then always its nearest child."""
     sizes = sorted(codebooks)
     found = {sizes[0]: nearest(tokens, codebooks[sizes[0]])}
     for below, size in pairwise(sizes):
@@ -135,7 +135,7 @@ def descend(tokens: Tensor, codebooks: Codebooks) -> Indices:
 
 
 def ascend(tokens: Tensor, codebooks: Codebooks) -> Indices:
-    """The nearest code of the finest codebook, and its parents."""
+    """Chooses the nearest code of the finest codebook, and its parents."""
     sizes = sorted(codebooks, reverse=True)
     found = {sizes[0]: nearest(tokens, codebooks[sizes[0]])}
     for size in sizes[1:]:
@@ -149,7 +149,12 @@ def flat_indices(tokens: Tensor, codebooks: Codebooks) -> Indices:
 
 @torch.inference_mode()
 def measure(codec: Codec, data: Tensor, items: list[datasets.Item], crop: int | None, first: int) -> dict[str, Any]:
-    """{way: {K: {"mse", "quality"}}}; quality is of the first items alone: PSNR in dB, or PESQ."""
+    """Measures each way of choosing codes.
+
+    Returns:
+        For each way and codebook size "mse" and "quality", PSNR in dB or PESQ, which is of the
+        first items alone.
+    """
     bottleneck, image = codec.bottleneck, codec.config.medium == "image"
     flat = {size: bottleneck.get_buffer(f"codebook_{size}").clone() for size in bottleneck.codebook_sizes}
     parted, merged = split_codebooks(data, flat), merged_codebooks(data, flat)

@@ -14,19 +14,19 @@ MAX_NAME = 150  # bytes of a file's name; longer ones end in a hash
 
 
 def file_path(folder: Path, system: str, setting: str, set_name: str, item: str) -> Path:
-    """Where a run keeps the file of an item."""
+    """Returns the path at which a run keeps the file that a system made of an item."""
     return folder.joinpath("files", *map(flat_name, (system, setting, set_name, item)))
 
 
 def sample_path(folder: Path, set_name: str, item: str, label: str, medium: str) -> Path:
-    """Where a run keeps what one system made of one item."""
+    """Returns the path at which a run keeps what came out of a system for an item."""
     return folder.joinpath("samples", *map(flat_name, (set_name, item))) / (
         f"{flat_name(label)}.{'png' if medium == 'image' else 'flac'}"
     )
 
 
 def flat_name(name: str) -> str:
-    """A name that is one part of a path, another one for every name."""
+    """Returns a name that can be one part of a path, and another one for every name."""
     flat = quote(name, safe=" @,+=()") or "%"
     if flat.startswith("."):
         flat = f"%2E{flat[1:]}"

@@ -41,16 +41,16 @@ METRICS = ("PESQ", "STOI")
 
 
 def griffin_lim(magnitude: Tensor, start: Tensor, stft: STFT, iterations: int = ITERATIONS) -> Tensor:
-    """A signal whose spectrum has about this magnitude.
+    """Finds a signal whose spectrum has about this magnitude.
 
     Args:
-        magnitude: (B, F, bins), wanted.
-        start: (B, F, bins) complex; its phases are where the search begins.
+        magnitude: The magnitude that is wanted, (B, F, bins).
+        start: A complex spectrum, (B, F, bins), with the phases that the search begins from.
         stft: The transform.
-        iterations: 0 takes the phases as they are.
+        iterations: The number of iterations; 0 takes the phases as they are.
 
     Returns:
-        (B, T).
+        The signal, (B, T).
     """
     guess, previous = start, None
     for _ in range(iterations):
@@ -62,7 +62,7 @@ def griffin_lim(magnitude: Tensor, start: Tensor, stft: STFT, iterations: int = 
 
 @torch.no_grad()
 def variants(model: Codec, x: Tensor, codebook_size: int) -> Iterator[tuple[str, Tensor]]:
-    """Names and signals (1, 1, T) that x (1, 1, T) becomes."""
+    """Yields names and signals (1, 1, T) that a signal x (1, 1, T) becomes."""
     stft: STFT = model.decoder.stft
     padded, length = model.pad(x), x.shape[-1]
     z = model.encoder(padded)
@@ -128,7 +128,7 @@ def _command(options: argparse.Namespace) -> None:
 
 
 def _mean(found: list[dict[str, float | None]], metric: str) -> float:
-    """The mean over the clips that have a value; nan where none has."""
+    """Returns the mean over the clips that have a value; NaN where none has."""
     known = [value for scores in found if (value := scores.get(metric)) is not None]
     return fmean(known) if known else float("nan")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from codec import __version__, cards
 from eval.datasets import TestSet
 from eval.journal import Record
-from eval.lpips_metric import Source
+from eval.lpips_metric import Backbone
 from eval.metrics import METRICS, MORE_METRICS, Metric
 from eval.trained import lpips_weight
 
@@ -24,16 +24,19 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run measures; picklable, and all that results depend on beside the items.
+    """What a run measures: all that its results depend on, beside the items.
+
+    A plan can be sent to other processes.
 
     Attributes:
-        models: (name, path of the card, codebook sizes).
+        models: For each model its name, the path of its card, and the codebook sizes.
         baselines: Names of classic codecs.
-        curves: Whether baselines are measured along their curves.
-        match: Whether, for each model and size, they are measured at the setting nearest in bytes.
-        neighbours: Words for `load_neighbour`.
-        lpips: Backbones.
-        quick: Only the two metrics of every table.
+        curves: Whether the classic codecs are measured along their curves.
+        match: Whether, for each model and size, the classic codecs are measured at the setting
+            nearest in bytes.
+        neighbours: The neighbours, as `load_neighbour` takes them.
+        lpips: The backbones that LPIPS is computed with.
+        quick: Whether only the two metrics of every table are computed.
         mos: Whether speech is scored by DistillMOS, too.
     """
 
@@ -42,12 +45,12 @@ class Plan:
     curves: bool = True
     match: bool = False
     neighbours: tuple[str, ...] = ()
-    lpips: tuple[Source, ...] = ()
+    lpips: tuple[Backbone, ...] = ()
     quick: bool = False
     mos: bool = False
 
     def fingerprint(self) -> Record:
-        """The plan by content: models and backbones by hash, packages by version."""
+        """Returns the plan by its content: models and backbones by hash, packages by version."""
         known = asdict(self)
         found = {name: cards.find(path) for name, path, _ in self.models}
         known["models"] = [[name, found[name].model_id.hex(), list(sizes)] for name, _, sizes in self.models]
@@ -62,12 +65,12 @@ class Plan:
         return json.loads(json.dumps(known | {"format": FORMAT, "packages": packages}))
 
     def metrics(self, medium: str) -> dict[str, Metric]:
-        """Name -> metric, without LPIPS and DistillMOS, whose nets a worker loads."""
+        """Returns the metrics by name, without LPIPS and DistillMOS, whose nets a worker loads."""
         return METRICS[medium] | ({} if self.quick else MORE_METRICS[medium])
 
 
 def header_of(plan: Plan, sets: list[TestSet]) -> Record:
-    """The first line of a journal: plan and items."""
+    """Returns the first line of a journal, which describes the plan and the test sets."""
     described = {}
     for one in sets:
         listing = json.dumps([[item.name, item.size] for item in one.items]).encode()

@@ -35,7 +35,17 @@ Job = tuple[TestSet, Item, bool]  # what Worker.measure takes; of the set all bu
 
 
 def run_all(plan: Plan, sets: list[TestSet], folder: Path, workers: int = 1, fresh: bool = False) -> Journal:
-    """Measures what the folder's journal lacks.
+    """Measures all items that the folder's journal lacks.
+
+    Args:
+        plan: What to measure.
+        sets: The items.
+        folder: The output folder.
+        workers: Number of processes; 1 works in this one.
+        fresh: Whether to measure again what the folder has.
+
+    Returns:
+        The journal with all items, closed.
 
     Raises:
         MediaError: The folder is another run's, or a worker died.
@@ -57,7 +67,7 @@ def run_all(plan: Plan, sets: list[TestSet], folder: Path, workers: int = 1, fre
 
 
 def _samples(one: TestSet) -> set[str]:
-    """The first few items of each kind of file, so that a mixed folder has some of both media."""
+    """Names the first few items of each kind of file, so that a mixed folder has some of both media."""
     kinds: dict[str, list[str]] = {}
     for item in one.items:
         kinds.setdefault(Path(item.name).suffix.lower(), []).append(item.name)
@@ -65,7 +75,7 @@ def _samples(one: TestSet) -> set[str]:
 
 
 def _measured(plan: Plan, folder: Path, todo: list[Job], workers: int) -> Iterator[Record]:
-    """Lines in the order in which they are done."""
+    """Yields the lines of all jobs, in the order in which they are done."""
     if workers <= 1:
         worker = Worker(plan, folder) if todo else None
         for job in todo:
@@ -93,11 +103,11 @@ def _measured(plan: Plan, folder: Path, todo: list[Job], workers: int) -> Iterat
                 future.cancel()
 
 
-_worker: Worker | CodecError | None = None  # the error that it could not be made for
+_worker: Worker | CodecError | None = None  # of this process; or why it could not be made
 
 
 def _start(plan: Plan, folder: Path) -> None:
-    """Makes the worker of a process, which ends with its parent and leaves Ctrl-C to it."""
+    """Makes the worker of this process, which ends with its parent and leaves Ctrl-C to it."""
     global _worker
     signals.signal(signals.SIGINT, signals.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

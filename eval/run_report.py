@@ -1,4 +1,4 @@
-"""The report of a run: report.md and its pictures, what one would put in a paper, from what the run left in its folder.
+"""Writes the report of a run, report.md and its pictures, from what the run left in its folder.
 
 OUT/results.json + timing.json + journal.jsonl + samples/ ─write─> OUT/report.md, OUT/report/*.png
 """
@@ -40,8 +40,8 @@ def write(folder: Path, anchor: str | None = None) -> Path:
     """Writes the report of a finished run; returns its path.
 
     Args:
-        folder: What `python -m eval --out` wrote.
-        anchor: Of BD-rates; by default the first baseline of each medium.
+        folder: The folder that `python -m eval --out` wrote.
+        anchor: The system that BD-rates are against; by default each medium's first classic codec.
 
     Raises:
         MediaError: There is no finished run.
@@ -134,7 +134,11 @@ def _title(system: str) -> str:
 
 
 def _groups(entries: list[Record]) -> list[list[Record]]:
-    """Each model and size with what was matched to it; sizes of all models together where nothing was."""
+    """Groups what stands together in the table of qualities.
+
+    A group is a model at one size with what was matched to it; where nothing was matched, it is
+    all models at one size.
+    """
     models = [e for e in entries if "use" in e]
     matched: dict[str, list[Record]] = {}
     for entry in entries:
@@ -165,7 +169,7 @@ def _quality(groups: list[list[Record]], medium: str, weights: Weights, bold: bo
 
 
 def _unscored(entries: list[Record]) -> str:
-    """Why items are missing from means."""
+    """Says why items are missing from means."""
     found: dict[tuple[str, str, int], list[str]] = {}
     for entry in entries:
         for metric, reasons in entry["unscored"].items():
@@ -176,7 +180,7 @@ def _unscored(entries: list[Record]) -> str:
 
 
 def _bytes_off(entry: Record) -> float:
-    """Per cent by which matched files are larger than those they were matched to."""
+    """Returns by how many per cent matched files are larger than those they were matched to."""
     return float(entry["bytes_off"]["mean"]) if "matched_to" in entry else 0.0
 
 
@@ -273,7 +277,10 @@ def _histograms(folder: Path, name: str, stem: str, models: list[Record]) -> str
 
 
 def _samples(folder: Path, name: str, medium: str, stem: str, entries: list[Record], results: Record) -> list[str]:
-    """A contact sheet or spectrograms: originals, models at one size, and what was matched to the first of them."""
+    """Draws a contact sheet or spectrograms, and returns the lines of the report that show it.
+
+    A row has an original, the models at one size, and what was matched to the first of them.
+    """
     models = [e for e in entries if "use" in e]
     if not models:
         return []

@@ -38,10 +38,10 @@ class System(Protocol):
     """A codec at one setting.
 
     Attributes:
-        name: Of tables.
-        setting: Of tables.
+        name: What tables call it.
+        setting: What tables call its setting.
         medium: "image" or "speech".
-        num_codes: K of its tokens; 0 for a codec without tokens.
+        num_codes: The number of codes of its tokens; 0 for a codec without tokens.
     """
 
     name: str
@@ -50,16 +50,19 @@ class System(Protocol):
     num_codes: int
 
     def compress(self, signal: Signal) -> bytes:
-        """(H, W, 3) uint8, or (n, 1) float32 at 16 kHz -> the bytes of a file."""
+        """Turns (H, W, 3) uint8, or (n, 1) float32 at 16 kHz, into the bytes of a file."""
 
     def decompress(self, data: bytes, length: int) -> Signal:
-        """The bytes of a file -> a signal of the shape that went in; `length` is its first axis."""
+        """Turns the bytes of a file into a signal of the shape that went in.
+
+        `length` is the signal's first axis, for files that do not hold it.
+        """
 
     def payload(self, data: bytes) -> int:
-        """The bytes of a file without its container."""
+        """Returns the number of bytes of a file without its container."""
 
     def indices(self, data: bytes) -> NDArray[np.int64] | None:
-        """(G, n) tokens that a file holds; None where a codec has none."""
+        """Returns the (G, n) tokens that a file holds; None where a codec has none."""
 
 
 class ModelSystem:
@@ -91,7 +94,7 @@ class ModelSystem:
         return np.asarray(coding.read_indices(data, self.model)[1][0], np.int64)
 
     def soft_perplexity(self, signal: Signal) -> float | None:
-        """exp H of the mean posterior over the tokens of a signal; None for methods without posteriors."""
+        """Returns exp H of the mean posterior over a signal's tokens; None for methods without one."""
         codec = self.model.codec
         if not isinstance(codec.bottleneck, SoftCodebooks):
             return None
@@ -132,12 +135,12 @@ class Neighbour:
     """A network that somebody else trained, as two functions.
 
     Attributes:
-        name: Of tables.
-        setting: Of tables: its bandwidth or codebook.
+        name: What tables call it.
+        setting: What tables call its bandwidth or codebook.
         medium: "image" or "speech".
-        num_codes: K of every stream.
-        encode: Signal -> (G, n) integers in [0, K).
-        decode: (G, n) integers and the signal's length -> signal.
+        num_codes: The number of codes K of each stream.
+        encode: Turns a signal into (G, n) integers in [0, K).
+        decode: Turns (G, n) integers and the signal's length into a signal.
     """
 
     name: str
@@ -190,14 +193,15 @@ class NeighbourSystem:
 
 
 def load_neighbour(spec: str) -> Neighbour:
-    """A neighbour by its word on the command line.
+    """Loads a neighbour as the command line names it.
 
     Args:
-        spec: "encodec:FOLDER[@kbit/s]", "dac:FOLDER[@streams]", "mimi:FOLDER[@streams]": transformers' weights on disk;
-            or "MODULE:FUNCTION", which is called and returns a Neighbour.
+        spec: "encodec:FOLDER[@kbit/s]", "dac:FOLDER[@streams]" or "mimi:FOLDER[@streams]", with
+            transformers' weights in the folder; or "MODULE:FUNCTION", a function that returns a
+            Neighbour.
 
     Raises:
-        ModelError: Not such a word, or it cannot be loaded.
+        ModelError: This is none of these, or it cannot be loaded.
     """
     kind, _, rest = spec.partition(":")
     try:
@@ -276,7 +280,11 @@ TRANSFORMERS = {"encodec": _encodec, "dac": _dac, "mimi": _mimi}
 
 
 def load_models(paths: list[tuple[str, str, tuple[int, ...]]]) -> list[ModelSystem]:
-    """(name, path of the card, sizes) -> a system for each size, the model loaded once."""
+    """Loads models once each, and returns a system for each of their codebook sizes.
+
+    Args:
+        paths: For each model its name, the path of its card, and the codebook sizes.
+    """
     systems = []
     for name, path, sizes in paths:
         model = coding.load(cards.find(path))
@@ -285,7 +293,11 @@ def load_models(paths: list[tuple[str, str, tuple[int, ...]]]) -> list[ModelSyst
 
 
 def check_shape(system: System, signal: Signal, decoded: Signal) -> Signal:
-    """What a system gave back. Raises MediaError where it is of another shape, which cannot be scored."""
+    """Returns what a system gave back.
+
+    Raises:
+        MediaError: It is of another shape than the signal, and cannot be scored.
+    """
     if decoded.shape != signal.shape:
         raise MediaError(f"{system.name} gave back {decoded.shape} for {signal.shape}")
     return decoded

@@ -38,18 +38,22 @@ class Worker:
         self._neighbours = [NeighbourSystem(load_neighbour(spec)) for spec in plan.neighbours]
         self._mos = DistillMOS() if plan.mos else None
         with_weights: dict[str, dict[str, Metric]] = {
-            "image": {source.name: source.load() for source in plan.lpips},
+            "image": {backbone.name: backbone.load() for backbone in plan.lpips},
             "speech": {MOS: self._mos} if self._mos else {},
         }
         self._metrics = {medium: plan.metrics(medium) | more for medium, more in with_weights.items()}
 
     def measure(self, one: TestSet, item: Item, sample: bool = False) -> Record:
-        """All there is to know of one item: its records, tokens and timings, or why it was skipped.
+        """Measures one item through every system of its medium.
 
         Args:
-            one: Its set; the items of that do not matter.
+            one: The item's set, without its items.
             item: A recording or picture.
-            sample: Keep it and what comes out of each system, to look at and to listen to.
+            sample: Whether to keep the item and what comes out of each system, to look at and to
+                listen to.
+
+        Returns:
+            A line of the journal: the item's records, tokens and timings, or why it was skipped.
         """
         line: Record = {"set": one.name, "item": item.name}
         try:
@@ -77,7 +81,7 @@ class Worker:
             save_sample(self._folder, set_name, name, "original", medium, signal)
 
         def add(system: System, setting: str, **more: Any) -> int | None:
-            """Measures, and returns the bytes; files of models and matched ones are kept."""
+            """Measures one system, and returns its bytes; files of models and matched ones are kept."""
             label = f"{system.name} {setting}"
             try:
                 data, decoded, timing = _there_and_back(system, signal)
@@ -140,7 +144,11 @@ class Worker:
 
 
 def _there_and_back(system: System, signal: NDArray[Any]) -> tuple[bytes, NDArray[Any], Record]:
-    """A file, what it decodes to, and the seconds both took. Raises MediaError where the system fails on the signal."""
+    """Returns a file, what it decodes to, and the seconds that both took.
+
+    Raises:
+        MediaError: The system fails on this signal.
+    """
     try:
         start = time.perf_counter()
         data = system.compress(signal)
@@ -157,7 +165,7 @@ def _there_and_back(system: System, signal: NDArray[Any]) -> tuple[bytes, NDArra
 
 
 def save_sample(folder: Path, set_name: str, item: str, label: str, medium: str, signal: NDArray[Any]) -> None:
-    """Keeps a signal as .png or .flac."""
+    """Keeps a signal in the run's folder, as .png or .flac."""
     path = sample_path(folder, set_name, item, label, medium)
     with writing(str(path), force=True) as file:
         if medium == "image":

@@ -319,9 +319,9 @@ def test_true_celeba_is_split_by_its_list(tmp_path: Path) -> None:
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small nets, codebooks and k-means, so that a run takes a fraction of a second."""
-    for key, dataset in gmvq.DATASETS.items():
+    for key, dataset in gmvq.TASKS.items():
         small = replace(dataset.small, size=16, batch=8, blocks=1)
-        monkeypatch.setitem(gmvq.DATASETS, key, replace(dataset, small=small))
+        monkeypatch.setitem(gmvq.TASKS, key, replace(dataset, small=small))
     crop = {"speech": [1920], "image": [32, 32]}
     monkeypatch.setattr(vpvae, "SMALL", vpvae.Scale("tiny", (256,), 4, crop, epochs=1))
     monkeypatch.setattr(vpvae, "ABLATION_SIZE", 256)
@@ -435,14 +435,6 @@ def test_mistakes_are_one_line(
     error = capsys.readouterr().err
     assert error.startswith("error: no ")
     assert error.count("\n") == 1
-
-
-def test_a_method_that_is_missing_is_skipped_with_a_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delitem(BOTTLENECKS, "vq")
-    assert "vq" not in [row.name for row in rows.present(rows.ROWS)]
-    assert capsys.readouterr().out == "vq: skipped, there is no bottleneck 'vq' yet\n"
 
 
 # --- the tables' data against the methods

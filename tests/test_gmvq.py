@@ -13,7 +13,7 @@ from torch import Tensor
 
 from codec.bottleneck import to_tokens
 from codec.bottlenecks import _mixture
-from codec.bottlenecks._mixture import SEEDS, Draws, code_moments, draw, factors
+from codec.bottlenecks._mixture import SEEDS, PosteriorDraw, code_moments, draw, factors
 from codec.bottlenecks._search import nearest
 from codec.bottlenecks._soft import gumbel
 from codec.bottlenecks.gmvq import GMVQ, LatentTerm, code_variance, kl_to_uniform, mean_distance
@@ -89,10 +89,10 @@ def test_posteriors_sum_to_one_and_shifts_change_nothing() -> None:
 
 # -- (3): where gradients go
 
-Draw = Callable[[Tensor, Tensor, Tensor, Tensor, bool], Draws]
+Draw = Callable[[Tensor, Tensor, Tensor, Tensor, bool], PosteriorDraw]
 
 
-def plain_draw(z: Tensor, w: Tensor, codebook: Tensor, tau: Tensor, distances: bool, wrong: str = "") -> Draws:
+def plain_draw(z: Tensor, w: Tensor, codebook: Tensor, tau: Tensor, distances: bool, wrong: str = "") -> PosteriorDraw:
     """`draw` as it is written in the paper, with tensors of tokens x codes, and errors to choose from."""
     seed = int(torch.randint(SEEDS, ())) + (wrong == "noise")
     noise = gumbel(z.new_empty(len(z), len(codebook)), torch.Generator().manual_seed(seed))
@@ -111,7 +111,7 @@ def plain_draw(z: Tensor, w: Tensor, codebook: Tensor, tau: Tensor, distances: b
         choice = one @ codebook + (soft - soft.detach()) @ codebook.detach()
     pi = log_pi.exp()
     moments = pi @ code_moments(codebook) if distances else None
-    return Draws(drawn, choice, pi.mean(0), moments, torch.special.entr(pi).sum(1).detach())
+    return PosteriorDraw(drawn, choice, pi.mean(0), moments, torch.special.entr(pi).sum(1).detach())
 
 
 def training_terms(method: Draw, tau: float, distances: bool) -> list[Tensor]:

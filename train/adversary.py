@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from train.discriminators import DISCRIMINATORS, Judge, critic_loss, feature_loss, fooling_loss
+from train.discriminators import DISCRIMINATORS, ConvDiscriminator, Outputs, critic_loss, feature_loss, fooling_loss
 from train.optimiser import guarded_step, make_optimiser, restore
 from train.parallel import replicate
 from train.recipes import AdversarySection
@@ -35,9 +35,9 @@ class Adversary:
         self.settings, self.kind = settings, torch.device(device).type
         self.nets = DISCRIMINATORS[medium](settings.width).to(device)
         if compiled:
-            for judge in self.nets.modules():
-                if isinstance(judge, Judge):
-                    judge.compile(dynamic=False)
+            for net in self.nets.modules():
+                if isinstance(net, ConvDiscriminator):
+                    net.compile(dynamic=False)
         self.replica = replicate(self.nets)
         self.rate, self.share = (torch.zeros((), device=device) for _ in range(2))
         groups = [{"params": list(self.nets.parameters()), "weight_decay": 0.0}]
@@ -54,7 +54,7 @@ class Adversary:
         self.share.fill_(min(1.0, self.steps / self.settings.warmup_steps))
 
     def cut(self, x: Tensor, x_hat: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """The part of each sample that the judges see, the same of both: `settings.crop` long, or all.
+        """The part of each sample that the discriminator sees, the same of both: `settings.crop` long, or all.
 
         Args:
             x: (B, C, *N); `x_hat` alike.
@@ -80,8 +80,8 @@ class Adversary:
         self.nets.requires_grad_(True)
         with torch.autocast(self.kind, torch.bfloat16, cache_enabled=self.kind == "cpu"):
             judged = self.replica(torch.cat([x, x_hat.detach()]))  # one pass: DistributedDataParallel wants it so
-        real = [(score[: len(x)], []) for score, _ in judged]
-        fake = [(score[len(x) :], []) for score, _ in judged]
+        real: Outputs = [(score[: len(x)], []) for score, _ in judged]
+        fake: Outputs = [(score[len(x) :], []) for score, _ in judged]
         loss = critic_loss(real, fake)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()

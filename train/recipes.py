@@ -24,7 +24,7 @@ STAGES = ("A", "B", "C")
 PLAIN_TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "list": list, "dict": dict}
 SHORTEST_CROP = {"speech": 1056, "image": 16}  # what the largest window of the losses needs: samples, pixels
 SHORTEST_JUDGED = 32  # pixels that a discriminator's layers need
-JUDGED_SAMPLES = 1056  # of speech: the widest window of its judges is reflected at both ends
+JUDGED_SAMPLES = 1056  # of speech: the widest window of its discriminators is reflected at both ends
 MAX_ZOOM = 4.0
 FOLDER = Path(__file__).parent / "recipes"
 

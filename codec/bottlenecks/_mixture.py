@@ -20,7 +20,7 @@ from codec.bottlenecks._soft import gumbel
 SEEDS = 2**62
 
 
-class Draws(NamedTuple):
+class PosteriorDraw(NamedTuple):
     """What training takes from the posterior pi, eq. 17."""
 
     drawn: Tensor  # (N,) int64, j ~ pi by Gumbel-max
@@ -30,7 +30,7 @@ class Draws(NamedTuple):
     entropy: Tensor  # (N,), H(pi) in nats; no gradient
 
 
-def draw(z_hat: Tensor, weights: Tensor, codebook: Tensor, tau: Tensor, distances: bool = False) -> Draws:
+def draw(z_hat: Tensor, weights: Tensor, codebook: Tensor, tau: Tensor, distances: bool = False) -> PosteriorDraw:
     """Draws a code for each token and sums up what else is asked of the posterior.
 
     c_q = onehot(j) + y - sg(y) with y = softmax((log pi + g) / tau) and Gumbel noise g: its gradient reaches the
@@ -48,7 +48,7 @@ def draw(z_hat: Tensor, weights: Tensor, codebook: Tensor, tau: Tensor, distance
     values = code_moments(codebook) if distances else None
     arguments = (features, table, values, tau, seed)
     drawn, through, mean, moments, entropy = _Draw.apply(*arguments)  # type: ignore[no-untyped-call]
-    return Draws(drawn, F.embedding(drawn, codebook) + through, mean, moments, entropy)
+    return PosteriorDraw(drawn, F.embedding(drawn, codebook) + through, mean, moments, entropy)
 
 
 def factors(z_hat: Tensor, weights: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:

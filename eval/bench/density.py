@@ -19,7 +19,7 @@ DRAWS = 3
 
 
 def filled(dim: int, size: int, device: str, **options: int) -> VP:
-    """A VP in training whose queue holds normal latents."""
+    """Returns a VP in training whose queue holds normal latents."""
     method = VP(dim, (size,), **options).to(device).train()
     method.queue.normal_()
     method.queue_count.fill_(len(method.queue))
@@ -27,7 +27,7 @@ def filled(dim: int, size: int, device: str, **options: int) -> VP:
 
 
 def published(z: Tensor, queue: Tensor, ratio: int, eta: float) -> Tensor:
-    """Eqs. 5-9 with full tables: (N, d) tokens -> perturbed tokens."""
+    """Perturbs (N, d) tokens by eqs. 5-9 of the paper, with full tables of distances."""
     dim = z.shape[1]
 
     def density(points: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,7 +44,7 @@ def published(z: Tensor, queue: Tensor, ratio: int, eta: float) -> Tensor:
 
 
 def steps(dim: int, size: int, tokens: int, device: str) -> tuple[Step, Step, float]:
-    """Our step, the published one, and how many times the tokens of the latter are the tokens of the former."""
+    """Returns our step, the published one, and the number of our tokens over that of the latter's."""
     torch.manual_seed(0)
     method = filled(dim, size, device)
     z = torch.randn(1, dim, tokens, device=device).requires_grad_()
@@ -65,7 +65,7 @@ def steps(dim: int, size: int, tokens: int, device: str) -> tuple[Step, Step, fl
 
 
 def statistics(dim: int, size: int, device: str, **options: int) -> tuple[float, float]:
-    """Acceptance rate and mean radius, over several queues."""
+    """Returns the acceptance rate and the mean radius, over several queues."""
     rates, radii = [], []
     for draw in range(DRAWS):
         torch.manual_seed(draw)

@@ -17,7 +17,7 @@ LARGEST = 2**28  # bytes of one tensor of the plain form, which keeps eight or s
 
 
 def plain(z_hat: Tensor, weights: Tensor, codebook: Tensor, tau: Tensor) -> Tensor:
-    """Eqs. 12 and 16-18 with autograd: the losses of a step, summed."""
+    """Returns the sum of a step's losses by eqs. 12 and 16-18, with autograd."""
     features, table = factors(z_hat, weights, codebook)
     log_pi = (features @ table).log_softmax(1)
     scores = log_pi + gumbel(log_pi)
@@ -34,7 +34,7 @@ def plain(z_hat: Tensor, weights: Tensor, codebook: Tensor, tau: Tensor) -> Tens
 
 
 def steps(dim: int, size: int, tokens: int, device: str) -> tuple[Step, Step, float]:
-    """Our step, the plain one, and how many times the tokens of the latter are the tokens of the former."""
+    """Returns our step, the plain one, and the number of our tokens over that of the latter's."""
     torch.manual_seed(0)
     method = GMVQ(dim, (size,), weight_offset=0.69 * 64 / dim).to(device).train()
     z = torch.randn(1, 2 * dim, tokens, device=device).requires_grad_()

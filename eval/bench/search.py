@@ -21,7 +21,11 @@ ITERATIONS = 10
 
 
 def library(name: str) -> Any:
-    """A package of the extra [bench]. Raises CodecError where it is not installed."""
+    """Imports a package of the extra [bench].
+
+    Raises:
+        CodecError: It is not installed.
+    """
     try:
         return import_module(name)
     except ModuleNotFoundError:
@@ -29,7 +33,7 @@ def library(name: str) -> Any:
 
 
 def searches(tokens: Tensor, codebook: Tensor) -> Iterator[tuple[str, Callable[[], Tensor]]]:
-    """(name, search) of the others."""
+    """Yields the name and the search of each library."""
     faiss, metrics = library("faiss"), library("sklearn.metrics")
     faiss.omp_set_num_threads(torch.get_num_threads())
     yield "torch.cdist", lambda: torch.cat([torch.cdist(t, codebook).argmin(1) for t in tokens.split(BLOCK)])
@@ -60,7 +64,11 @@ def nearest(options: Options) -> Figures:
 
 
 def kmeans(options: Options) -> Figures:
-    """Ours to convergence or ten iterations; faiss as many; scikit-learn's mini-batches until they improve no more."""
+    """Times k-means.
+
+    Ours runs to convergence or for ten iterations, faiss for as many, and scikit-learn's
+    mini-batches until they improve no more.
+    """
     faiss, cluster = library("faiss"), library("sklearn.cluster")
     faiss.omp_set_num_threads(torch.get_num_threads())
     rows: Figures = {}

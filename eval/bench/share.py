@@ -15,7 +15,7 @@ from train import recipes
 
 
 def steps(recipe: str, size: int | None, batch: int, device: str) -> tuple[Step, Step, int]:
-    """The whole step, the bottleneck's alone, and the number of tokens."""
+    """Returns the bottleneck's step alone, the whole step, and the number of tokens."""
     torch.manual_seed(0)
     plan = recipes.load(recipe, [])
     codec = build(plan.config()).to(device).train()

@@ -20,7 +20,15 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a benchmark is asked to do: the work, how often, and where."""
+    """What a benchmark is asked to do.
+
+    Attributes:
+        tokens: The number of tokens, or rows.
+        dims: The dimensions of the latents.
+        sizes: The codebook sizes.
+        turns: How often each way is timed.
+        device: "cpu" or "cuda".
+    """
 
     tokens: int
     dims: tuple[int, ...]
@@ -30,7 +38,11 @@ class Options:
 
 
 def compare(first: Step, second: Step, turns: int, device: str, warm: int = 3) -> tuple[float, float, float]:
-    """Median seconds of both, and the median ratio first / second of neighbouring turns."""
+    """Times two steps in turns.
+
+    Returns:
+        The median seconds of both, and the median ratio first / second of neighbouring turns.
+    """
     for _ in range(warm):
         first()
         second()
@@ -48,8 +60,8 @@ def compare_part(ours: Step, theirs: Step, part: float, name: str, options: Opti
         ours: Our step, of all tokens.
         theirs: The other, of the first tokens alone.
         part: Number of all tokens over the number of theirs.
-        name: What the other is called in the figures.
-        options: Of the benchmark.
+        name: What the figures call the other.
+        options: What the benchmark was asked to do.
 
     Returns:
         Seconds, ratios of seconds and memory, and the number of tokens that the other was timed with; then the bytes
@@ -68,7 +80,10 @@ def compare_part(ours: Step, theirs: Step, part: float, name: str, options: Opti
 
 
 def seconds(step: Step, device: str) -> float:
-    """How long one call takes; with one thread on a CPU, the processor's time, so that other programs do not count."""
+    """Returns how many seconds one call takes.
+
+    With one thread on a CPU it is the processor's time, so that other programs do not count.
+    """
     clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     if device != "cpu":
         torch.cuda.synchronize()
@@ -80,7 +95,7 @@ def seconds(step: Step, device: str) -> float:
 
 
 def peak_bytes(step: Step, device: str) -> float:
-    """Memory that one call takes at its worst, beyond what there was before; NaN where nobody counts it."""
+    """Returns the bytes that one call takes at its worst; NaN where the system does not count them."""
     if device != "cpu":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -104,14 +119,14 @@ def _resident(name: str) -> float:
 
 
 def machine(device: str) -> Figures:
-    """What the figures were measured on."""
+    """Describes the machine that the figures were measured on."""
     name = _processor() if device == "cpu" else torch.cuda.get_device_name()
     threads = {"threads": torch.get_num_threads(), "cores": os.cpu_count()}
     return {"device": name, **threads, "torch": torch.__version__, "python": platform.python_version()}
 
 
 def _processor() -> str:
-    """Its instruction set is of use, too: platform's "x86_64" says nothing."""
+    """Names the processor and its instruction set, as platform's "x86_64" says little."""
     names = [platform.processor() or platform.machine()]
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -120,7 +135,7 @@ def _processor() -> str:
 
 
 def changes(old: Figures, new: Figures, path: str = "") -> Iterator[tuple[str, float, float]]:
-    """(name, then, now) of every number that both hold."""
+    """Yields (name, old value, new value) of every ratio and share that both hold."""
     for key in old.keys() & new.keys():
         a, b, name = old[key], new[key], f"{path}{key}"
         if isinstance(a, dict) and isinstance(b, dict):

@@ -27,7 +27,7 @@ PAPER = 0.77
 
 
 def make_function(seed: int) -> nn.Module:
-    """The MLP of A.1; its activation is not given, tanh here."""
+    """Makes the MLP of A.1 in the paper, which does not give its activation; here it is tanh."""
     torch.manual_seed(seed)
     layers = [nn.Linear(NUM_ACTIONS, 50), nn.Tanh(), nn.Linear(50, 5), nn.Tanh(), nn.Linear(5, 1)]
     return nn.Sequential(*layers).double().requires_grad_(False)
@@ -58,7 +58,7 @@ def estimated_gradient(logits: Tensor, slopes: Tensor, gumbel: Tensor, tau: floa
 
 
 def action_values(function: nn.Module) -> tuple[Tensor, Tensor]:
-    """f(e_c) (A,) and df/dc at each e_c (A, A)."""
+    """Returns f(e_c), (A,), and df/dc at each e_c, (A, A)."""
     actions = torch.eye(NUM_ACTIONS, dtype=torch.float64, requires_grad=True)
     values = function(actions)[:, 0]
     (slopes,) = torch.autograd.grad(values.sum(), actions)
@@ -66,7 +66,7 @@ def action_values(function: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def measure(seed: int, draws: int) -> Record:
-    """Entropies in nats, biases, and their correlation, over the temperatures."""
+    """Measures entropies in nats, biases, and their correlation, over the temperatures."""
     values, slopes = action_values(make_function(seed))
     start = torch.randn(NUM_ACTIONS, dtype=torch.float64)
     entropies, biases = [], []
@@ -82,7 +82,7 @@ def measure(seed: int, draws: int) -> Record:
 
 
 def run(request: Request) -> None:
-    """Every seed at both numbers of draws; then the distribution of r over seeds."""
+    """Runs every seed at both numbers of draws, and reports the distribution of r over seeds."""
     seeds = request.seeds or SEEDS
     results = {
         draws: [

@@ -43,7 +43,6 @@ from codec.media import load_audio, load_image
 from codec.model import Codec
 from eval import markdown
 from eval.experiments import output
-from eval.experiments.rows import present
 from eval.experiments.runs import Record, Request, aggregate, run_once, write
 from eval.experiments.usage import hard_usage
 from eval.metrics import METRICS, SAMPLE_RATE, score
@@ -71,7 +70,7 @@ DOMAINS = ("in", "out")
 
 
 class VPWithoutAccept(VP):
-    """VP that takes every step: the paper's ablation of the Metropolis-Hastings test."""
+    """VP that takes every step, which is the paper's ablation of the Metropolis-Hastings test."""
 
     @torch.no_grad()
     def _perturb(self, z: Tensor, scale: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -83,7 +82,7 @@ class VPWithoutAccept(VP):
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How large the runs are."""
+    """How large the runs are: the nets' preset, the codebook sizes, and the data of a step."""
 
     preset: str
     sizes: tuple[int, ...]
@@ -101,9 +100,9 @@ class Variant:
     """A method, or a method with something changed.
 
     Attributes:
-        name: In tables.
+        name: What tables call it.
         bottleneck: A key of `BOTTLENECKS`.
-        weights: Of its losses, beside the recipe's weights of the distortion.
+        weights: Weights of its losses; those of the distortion are in the recipe.
         options: Further arguments.
         replacement: A class without parameters that takes the bottleneck's place, for what no option offers.
     """
@@ -165,7 +164,7 @@ PUBLISHED: dict[str, dict[str, dict[int, tuple[float, float]]]] = {
 
 
 def options_of(bottleneck: str, size: int) -> dict[str, Any]:
-    """The constructor's arguments for a model of one K."""
+    """Returns the bottleneck's arguments for a model of one K."""
     levels = LEVELS[size]
     if bottleneck in ("fsp", "fsq", "fsq-noise"):
         return {"levels": {str(size): levels}}
@@ -175,7 +174,7 @@ def options_of(bottleneck: str, size: int) -> dict[str, Any]:
 
 
 def recipe_of(variant: Variant, medium: str, size: int, scale: Scale) -> Recipe:
-    """Stage A of the medium's shipped recipe, with this bottleneck at this K."""
+    """Returns stage A of the medium's shipped recipe, with this bottleneck at this K."""
     recipe = recipes.load(f"{medium}-fsp").to_dict()
     recipe["codec"] |= {"preset": scale.preset, "bottleneck": variant.bottleneck}
     recipe["codec"]["options"] = options_of(variant.bottleneck, size) | dict(variant.options)
@@ -190,7 +189,7 @@ def train_and_test(
     variant: Variant, recipe: Recipe, size: int, store: Store, tests: dict[str, Path], request: Request, seed: int,
     epochs: float, scratch: Path,
 ) -> Record:  # fmt: skip
-    """One run; a killed one goes on from its last checkpoint in `scratch`."""
+    """Does one run; one that was killed goes on from its last checkpoint in `scratch`."""
     per_epoch = int(store.weights.sum()) // (recipe.data.batch * int(np.prod(recipe.data.crop)))
     trainer = Trainer(recipe, store, request.budget(max(1, per_epoch), epochs), scratch, seed, request.device)
     if variant.replacement is not None:
@@ -212,9 +211,22 @@ def train_and_test(
 
 @torch.no_grad()
 def test(codec: Codec, size: int, tables: NDArray[np.int64], path: Path) -> Record:
-    """Figures of one test pack: mean quality of its items, CVU, H0, and coded bits per token with `tables` (G, K).
+    """Measures a codec on one test pack.
 
-    A file of its own is coded for each item, as in a bitstream: the bits hold the coder's few bytes of overhead.
+    A file of its own is coded for each item, as in a bitstream, so that the bits hold the coder's
+    few bytes of overhead.
+
+    Args:
+        codec: The trained codec.
+        size: Its codebook size K.
+        tables: Frequencies of the coder, (G, K).
+        path: The test pack.
+
+    Returns:
+        The mean quality of the items, CVU, H0, and coded bits per token.
+
+    Raises:
+        MediaError: The pack has nothing readable of the codec's medium.
     """
     medium, num_codes = codec.config.medium, codec.bottleneck.num_codes(size)
     scores: list[dict[str, float | None]] = []
@@ -260,7 +272,7 @@ def _packs(request: Request, pattern: str) -> list[Path]:
 
 
 def _store(request: Request, medium: str, crop: list[int]) -> Store:
-    """The medium's training packs, decoded once into the output folder."""
+    """Returns the medium's training packs, which are decoded once into the output folder."""
     target = request.out / "data" / medium
     if not is_prepared(target):
         prepare(medium, _packs(request, f"{medium}-train-*.tar"), target)
@@ -271,13 +283,13 @@ Results = dict[str, dict[tuple[str, int], list[Record]]]  # medium -> (method, K
 
 
 def collect(request: Request, variants: tuple[Variant, ...], sizes: tuple[int, ...], scale: Scale) -> Results:
-    """Every run that is wanted and possible, seeds outermost.
+    """Does every run that is wanted and possible; seeds are outermost.
 
     Raises:
-        CodecError: A method is not known or none exists, or there is nothing to train on.
+        CodecError: A method that is asked for is not known, or there is nothing to train on.
     """
     names = request.choose("methods", [variant.name for variant in variants])
-    chosen = present(variant for variant in variants if variant.name in names)
+    chosen = [variant for variant in variants if variant.name in names]
     media = [m for m in request.choose("datasets", TESTS) if _packs(request, f"{m}-train-*.tar")]
     if not media:
         raise CodecError("no training packs; want speech-train-*.tar or image-train-*.tar in --data")
@@ -307,7 +319,7 @@ def collect(request: Request, variants: tuple[Variant, ...], sizes: tuple[int, .
 
 
 def table(medium: str, domain: str, runs: dict[tuple[str, int], list[Record]]) -> str:
-    """One row for each method and K."""
+    """Returns a table with a row for each method and K."""
     first, second = METRICS[medium]
     rate, factor = ("kbit/s", SAMPLE_RATE / 96 / 1000) if medium == "speech" else ("bits/pixel", 1 / 64)
     lines = []
@@ -324,7 +336,7 @@ def table(medium: str, domain: str, runs: dict[tuple[str, int], list[Record]]) -
 
 
 def _finish(request: Request, name: str, title: str, domain: str, results: Results, scale: Scale) -> None:
-    """JSON, Markdown, and quality against K and against coded bits."""
+    """Writes JSON, a report, and a picture of quality against K and against coded bits."""
     path = request.out / name
     plain = {m: {f"{n} K={k}": aggregate(r) for (n, k), r in runs.items()} for m, runs in results.items()}
     write(path.with_suffix(".json"), json.dumps(plain, indent=1) + "\n")
@@ -355,7 +367,7 @@ def _finish(request: Request, name: str, title: str, domain: str, results: Resul
 
 
 def _draw(axis: Axes, runs: dict[tuple[str, int], list[Record]], domain: str, quality: str, key: str) -> None:
-    """A line for each method through its means at each K, with deviations over seeds."""
+    """Draws a line for each method through its means at each K, with deviations over seeds."""
     names = dict.fromkeys(name for name, _ in runs)
     for i, name in enumerate(names):
         points = []
@@ -376,17 +388,17 @@ def _table(request: Request, number: int, domain: str, words: str) -> None:
 
 
 def table1(request: Request) -> None:
-    """Methods and sizes on the in-domain test packs."""
+    """Trains methods at sizes, and tests them on the in-domain packs."""
     _table(request, 1, "in", "in domain")
 
 
 def table2(request: Request) -> None:
-    """The same models on the out-of-domain test packs."""
+    """Tests the models of table 1 on the out-of-domain packs."""
     _table(request, 2, "out", "out of domain")
 
 
 def ablation(request: Request) -> None:
-    """VP without its parts, and FSP's activations, at K = 1024."""
+    """Trains VP without its parts, and FSP with each activation, at K = 1024."""
     scale = SMALL if request.small else FULL
     results = collect(request, ABLATION, (ABLATION_SIZE,), scale)
     _finish(request, "vpvae-ablation", "VP-VAE, ablation", "in", results, scale)
