@@ -158,14 +158,15 @@ def _package(module: str, requirement: str) -> str | None:
 def _write_speech(samples: Signal, setting: int, codec: str, container: str, **options: str) -> bytes:
     """Codes through FFmpeg's libraries at `setting` bit/s."""
     import av
+    from av.audio.stream import AudioStream
 
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
         stream = output.add_stream(codec, rate=SAMPLE_RATE, options=options)
-        stream.layout, stream.bit_rate = "mono", setting
-        planar = codec != "libopus"
-        stream.format = "fltp" if planar else "flt"
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T, np.float32), stream.format.name, "mono")
+        assert isinstance(stream, AudioStream)
+        layout = "flt" if codec == "libopus" else "fltp"
+        stream.layout, stream.bit_rate, stream.format = "mono", setting, layout
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T, np.float32), layout, "mono")
         frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, 0, Fraction(1, SAMPLE_RATE)
         for packet in (*stream.encode(frame), *stream.encode(None)):
             output.mux(packet)
@@ -181,7 +182,7 @@ def _read_frames(data: bytes, length: int | None = None, *, delay: int = 0) -> S
     """Reads MP3, whose header holds its delay and length, and AAC, whose `delay` must be known."""
     import av
 
-    with av.open(io.BytesIO(data)) as source:
+    with av.open(io.BytesIO(data), "r") as source:
         blocks = [frame.to_ndarray()[0] for frame in source.decode(audio=0)]
     return _fit(np.concatenate(blocks)[delay:, None], length)
 
@@ -190,8 +191,8 @@ def _packet_bytes(data: bytes, header: int = 0) -> int:
     """Counts the bytes of all packets, without the pages of a file or a `header` in each packet."""
     import av
 
-    with av.open(io.BytesIO(data)) as source:
-        return sum(packet.size - header for packet in source.demux(audio=0) if packet.size)
+    with av.open(io.BytesIO(data), "r") as source:
+        return int(sum(packet.size - header for packet in source.demux(audio=0) if packet.size))
 
 
 def _write_codec2(samples: Signal, setting: int) -> bytes:
@@ -214,7 +215,7 @@ def _read_codec2(data: bytes, length: int | None = None) -> Signal:
     coder = pycodec2.Codec2(mode)
     size = -(-coder.bits_per_frame() // 8)
     frames = [coder.decode(data[start : start + size]) for start in range(1, len(data), size)]
-    narrow = np.concatenate(frames).astype(np.float32)[:, None] / 32768
+    narrow = (np.concatenate(frames)[:, None] / 32768).astype(np.float32)
     return _fit(resample(narrow, CODEC2_RATE, SAMPLE_RATE)[_codec2_delay(mode) :], length)
 
 

@@ -25,7 +25,9 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -248,12 +250,13 @@ def _through_ray(job: Job, todo: list[int], workers: int, address: str | None) -
     if not todo:
         return
     try:
-        import ray
+        ray: Any = import_module("ray")
+        import_module("ray.data")
     except ModuleNotFoundError:
         raise CodecError("Ray is not installed; pip install 'codec[cluster]', or use --workers 0") from None
     started = not ray.is_initialized()
     if started:
-        _start_ray(workers, address)
+        _start_ray(ray, workers, address)
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -274,9 +277,7 @@ def _through_ray(job: Job, todo: list[int], workers: int, address: str | None) -
             ray.shutdown()
 
 
-def _start_ray(workers: int, address: str | None) -> None:
-    import ray
-
+def _start_ray(ray: Any, workers: int, address: str | None) -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     # Workers on this machine find the sources where this process does; on a cluster codec is installed.
     paths = os.pathsep.join(str(Path(path).resolve()) for path in sys.path if path != "" and Path(path).is_dir())

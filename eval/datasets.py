@@ -124,14 +124,13 @@ def load_signal(item: Item, crop: int | None = None, level_dbfs: float | None = 
         MediaError: Not readable; or a picture, where a level is asked for.
     """
     content = item.read()
-    medium = "image" if isinstance(content, np.ndarray) else detect(content[:16])
-    if medium == "image":
+    if isinstance(content, np.ndarray) or detect(content[:16]) == "image":
         if level_dbfs is not None:
             raise MediaError("a picture, which has no level")
-        return medium, cut(content if isinstance(content, np.ndarray) else load_image(io.BytesIO(content)), crop)
+        return "image", cut(content if isinstance(content, np.ndarray) else load_image(io.BytesIO(content)), crop)
     samples, _ = load_audio(io.BytesIO(content), SAMPLE_RATE)
     mixed = samples.mean(1, keepdims=True)
-    return medium, mixed if level_dbfs is None else at_level(mixed, level_dbfs)
+    return "speech", mixed if level_dbfs is None else at_level(mixed, level_dbfs)
 
 
 def at_level(signal: NDArray[np.float32], level_dbfs: float) -> NDArray[np.float32]:
@@ -245,7 +244,7 @@ def _batch(path: Path) -> Pixels:
 
 
 def _of_batch(path: Path, number: int) -> Pixels:
-    return _batch(path)[number]
+    return np.asarray(_batch(path)[number])
 
 
 def _celeba(root: Path, part: str) -> list[Item]:

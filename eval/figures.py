@@ -64,8 +64,9 @@ def _curve(axes: Axes, title: str, points: list[Record], metric: str, number: in
         else [f[end] - f["mean"] if f[end] is not None else 0.0 for f in found]
         for end in ("low", "high")
     ]
-    ours = "use" in points[0]
-    style = {"lw": 2.2, "marker": "o", "ms": 5} if ours else {"lw": 1.0, "marker": ".", "ms": 5, "ls": "--"}
+    style: dict[str, Any] = {"lw": 1.0, "marker": ".", "ms": 5, "ls": "--"}
+    if "use" in points[0]:  # a model's, which has tokens
+        style = {"lw": 2.2, "marker": "o", "ms": 5}
     axes.errorbar(
         [p["rate"]["mean"] for p in points], means, spread, label=title, capsize=2, color=f"C{number % 10}", **style
     )

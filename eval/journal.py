@@ -95,7 +95,7 @@ def _read(path: Path, header: Record | None) -> Journal:
     lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
     try:
         parsed = [json.loads(line) for line in lines]
-        found = parsed[0] if parsed else header
+        found: Record = parsed[0] if parsed else header or {}
         journal = Journal(found, {(line["set"], line["item"]): line for line in parsed[1:]})
     except (ValueError, KeyError, TypeError) as error:
         raise MediaError(f"{path}: damaged journal ({error}); start again with --fresh") from None

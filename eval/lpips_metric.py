@@ -96,4 +96,5 @@ def _download(net: str) -> None:
 
 def modules(model: LPIPS) -> nn.Module:
     """Returns the network, for tests."""
-    return model._model.package
+    network: nn.Module = model._model.package
+    return network

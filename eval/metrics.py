@@ -14,6 +14,7 @@ import io
 import warnings
 from collections.abc import Callable
 from functools import lru_cache, wraps
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,25 +37,25 @@ MEL = {"n_fft": 1024, "hop_length": 256, "n_mels": 80, "power": 1.0}
 MAGNITUDE_FLOOR, MEL_FLOOR = 1e-7, 1e-5  # the least power, and the least mel magnitude
 
 Pixels = NDArray[np.uint8]
-Signal = NDArray[np.floating]
-Metric = Callable[[NDArray, NDArray], "float | None"]
+Signal = NDArray[np.floating[Any]]
+Metric = Callable[[NDArray[Any], NDArray[Any]], "float | None"]
 
 
 class Unscored(ValueError):  # noqa: N818  a finding, not a fault
     """A metric has no value for this pair; the message is the reason."""
 
 
-def optional(metric: Callable[[NDArray, NDArray], float]) -> Metric:
+def optional(metric: Callable[[NDArray[Any], NDArray[Any]], float]) -> Metric:
     """Makes a metric return None where it raises Unscored."""
 
     @wraps(metric)
-    def scored(x: NDArray, x_hat: NDArray) -> float | None:
+    def scored(x: NDArray[Any], x_hat: NDArray[Any]) -> float | None:
         return measure(metric, x, x_hat)[0]
 
     return scored
 
 
-def measure(metric: Metric, x: NDArray, x_hat: NDArray) -> tuple[float | None, str | None]:
+def measure(metric: Metric, x: NDArray[Any], x_hat: NDArray[Any]) -> tuple[float | None, str | None]:
     """Returns a metric's value, or None and the reason why there is none."""
     if x.shape != x_hat.shape:
         raise ValueError(f"signals of different shapes, {x.shape} and {x_hat.shape}; align them first")
@@ -238,6 +239,6 @@ LOWER_IS_BETTER = {"STFT", "mel", "LPIPS-alex", "LPIPS-vgg", "LPIPS-squeeze"}
 DECIMALS = {"PSNR": 2, "SSIMULACRA2": 1, "SI-SDR": 2, "PESQ": 2, "DistillMOS": 2}  # all others: 3
 
 
-def score(medium: str, x: NDArray, x_hat: NDArray) -> dict[str, float | None]:
+def score(medium: str, x: NDArray[Any], x_hat: NDArray[Any]) -> dict[str, float | None]:
     """Returns the metrics of a medium that every table has."""
     return {name: metric(x, x_hat) for name, metric in METRICS[medium].items()}

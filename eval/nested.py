@@ -164,7 +164,7 @@ def measure(codec: Codec, data: Tensor, items: list[datasets.Item], crop: int | 
         "leaf": (parted, ascend),
         "merge": (merged, ascend),
     }
-    figures: dict[str, dict[int, dict[str, list[float]]]] = {
+    figures: dict[str, dict[int, dict[str, list[float | None]]]] = {
         way: {size: {"mse": [], "quality": []} for size in books} for way, (books, _) in ways.items()
     }
     for number, item in enumerate(tqdm(items, desc="test", disable=None)):
@@ -186,9 +186,15 @@ def measure(codec: Codec, data: Tensor, items: list[datasets.Item], crop: int | 
                 else:
                     figures[way][size]["quality"].append(pesq_wb(signal[:, 0], x_hat[0].numpy()))
     return {
-        way: {size: {name: float(np.mean(values)) for name, values in row.items()} for size, row in rows.items()}
+        way: {size: {name: _mean(values) for name, values in row.items()} for size, row in rows.items()}
         for way, rows in figures.items()
     }
+
+
+def _mean(values: list[float | None]) -> float:
+    """Returns the mean of the values that there are; NaN where there is none."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def main(arguments: list[str] | None = None) -> int:

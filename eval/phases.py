@@ -63,7 +63,8 @@ def griffin_lim(magnitude: Tensor, start: Tensor, stft: STFT, iterations: int = 
 @torch.no_grad()
 def variants(model: Codec, x: Tensor, codebook_size: int) -> Iterator[tuple[str, Tensor]]:
     """Yields names and signals (1, 1, T) that a signal x (1, 1, T) becomes."""
-    stft: STFT = model.decoder.stft
+    stft = model.decoder.stft
+    assert isinstance(stft, STFT)
     padded, length = model.pad(x), x.shape[-1]
     z = model.encoder(padded)
     decoded = model.decoder(

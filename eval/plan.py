@@ -62,7 +62,8 @@ class Plan:
                 packages[name] = version(name)
             except PackageNotFoundError:
                 continue
-        return json.loads(json.dumps(known | {"format": FORMAT, "packages": packages}))
+        plain: Record = json.loads(json.dumps(known | {"format": FORMAT, "packages": packages}))
+        return plain
 
     def metrics(self, medium: str) -> dict[str, Metric]:
         """Returns the metrics by name, without LPIPS and DistillMOS, whose nets a worker loads."""

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def _measured(plan: Plan, folder: Path, todo: list[Job], workers: int) -> Iterat
         jobs, waiting = iter(todo), set[Future[Record]]()
         try:
             while True:
-                while len(waiting) < IN_FLIGHT * workers and (job := next(jobs, None)) is not None:
+                for job in islice(jobs, IN_FLIGHT * workers - len(waiting)):
                     waiting.add(pool.submit(_work, *job))
                 if not waiting:
                     return

@@ -296,7 +296,7 @@ def _samples(folder: Path, name: str, medium: str, stem: str, entries: list[Reco
         for r in results["records"]
         if (r["set"], r["medium"]) == (name, medium)
     }
-    rows = []
+    rows: list[list[figures.Panel]] = []
     for item in dict.fromkeys(key[0] for key in records):
         original = sample_path(folder, name, item, "original", medium)
         if not original.is_file() or len(rows) == SAMPLES:

@@ -85,7 +85,8 @@ class ModelSystem:
         reader = Reader(io.BytesIO(data))
         if self.medium == "image":
             return coding.decompress_image(reader, self.model)
-        return np.clip(np.concatenate(list(coding.decompress_speech(reader, self.model))), -1, 1)
+        samples = np.concatenate(list(coding.decompress_speech(reader, self.model)))
+        return np.asarray(samples.clip(-1, 1))
 
     def payload(self, data: bytes) -> int:
         return scan(io.BytesIO(data)).payload_bytes

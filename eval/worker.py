@@ -34,8 +34,8 @@ class Worker:
     def __init__(self, plan: Plan, folder: Path) -> None:
         torch.set_num_threads(1)
         self._plan, self._folder = plan, folder
-        self._models = load_models(list(plan.models))
-        self._neighbours = [NeighbourSystem(load_neighbour(spec)) for spec in plan.neighbours]
+        neighbours = [NeighbourSystem(load_neighbour(spec)) for spec in plan.neighbours]
+        self._coders: list[System] = [*load_models(list(plan.models)), *neighbours]
         self._mos = DistillMOS() if plan.mos else None
         with_weights: dict[str, dict[str, Metric]] = {
             "image": {backbone.name: backbone.load() for backbone in plan.lpips},
@@ -68,8 +68,7 @@ class Worker:
         return line | self._measure(one.name, item.name, medium, signal, sample)
 
     def _all_systems(self) -> Iterator[System]:
-        yield from self._models
-        yield from self._neighbours
+        yield from self._coders
         for name in self._plan.baselines:
             yield BaselineSystem(BASELINES[name], BASELINES[name].curve[0])
 
@@ -104,7 +103,7 @@ class Worker:
             return len(data)
 
         targets = {}
-        for system in (*self._models, *self._neighbours):
+        for system in self._coders:
             if system.medium == medium:
                 targets[f"{system.name} {system.setting}"] = add(system, system.setting)
         for baseline in (BASELINES[known] for known in self._plan.baselines):

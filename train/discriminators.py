@@ -28,8 +28,8 @@ class ConvDiscriminator(nn.Module):
     """A stack of convolutions, each but the last with LeakyReLU.
 
     Args:
-        layers: The convolutions.
-        slope: Of the LeakyReLU below zero.
+        layers: The convolutions, from the first to the one that gives the scores.
+        slope: The slope of the LeakyReLU below zero.
     """
 
     def __init__(self, layers: list[nn.Conv2d], slope: float) -> None:

@@ -29,12 +29,12 @@ CELEBA_PARTS = {"train": "0", "valid": "1", "test": "2"}  # as list_eval_partiti
 
 
 def coco(folder: Path, part: str) -> Path | None:
-    """The folder of a part of COCO."""
+    """Finds the folder of a part of COCO."""
     return _first(folder, *(f"{above}{part}{year}" for year in (2017, 2014) for above in ("", "images/")))
 
 
 def imagenet(folder: Path, part: str) -> Path | None:
-    """The folder of a part of ImageNet.
+    """Finds the folder of a part of ImageNet.
 
     Many folders have a train/ in them: it counts where it has classes in it, or the folder is called imagenet.
     """
@@ -45,18 +45,18 @@ def imagenet(folder: Path, part: str) -> Path | None:
 
 
 def _first(folder: Path, *names: str) -> Path | None:
-    """The first of these folders that is there."""
+    """Returns the first of these folders that is there."""
     return next((folder / name for name in names if (folder / name).is_dir()), None)
 
 
 def _has_classes(folder: Path) -> bool:
-    """Whether some folder in this one is called like a class of ImageNet: n01440764."""
+    """Says whether some folder in this one is called like a class of ImageNet, as n01440764 is."""
     inside = folder.iterdir() if folder.is_dir() else ()
     return any(path.is_dir() and path.name[:1] == "n" and path.name[1:].isdigit() for path in inside)
 
 
 def cifar10(folder: Path, part: str) -> list[Path] | None:
-    """The batch files of a part of CIFAR-10, for `cifar10_pictures`."""
+    """Finds the batch files of a part of CIFAR-10, for `cifar10_pictures`."""
     for place in (folder, folder / "cifar-10-batches-py", folder / "cifar-10-batches-bin"):
         if found := sorted(path for path in place.glob("*_batch*") if is_cifar10_batch(path.name, part)):
             return found
@@ -64,18 +64,18 @@ def cifar10(folder: Path, part: str) -> list[Path] | None:
 
 
 def is_cifar10_batch(name: str, part: str = "train") -> bool:
-    """Whether a file of this name holds pictures of a part of CIFAR-10, "train" or "test"."""
+    """Says whether a file of this name holds pictures of a part of CIFAR-10, "train" or "test"."""
     return name.removesuffix(".bin") in CIFAR_BATCHES.get(part, ())
 
 
 def cifar10_pictures(name: str, content: bytes) -> NDArray[np.uint8]:
-    """The (N, 32, 32, 3) pictures of a batch file.
+    """Reads the (N, 32, 32, 3) pictures of a batch file.
 
     A picture is a row of 3072 bytes, one colour plane after another; the binary version has a label before each.
 
     Args:
-        name: Of the file; with the suffix .bin it is of the binary version, else a pickle.
-        content: Of the file.
+        name: The file's name; with the suffix .bin it is of the binary version, else a pickle.
+        content: The file's bytes.
 
     Raises:
         MediaError: The file is damaged, or its pickle asks for anything but an array.
@@ -111,7 +111,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def celeba(folder: Path, part: str) -> list[Path] | None:
-    """The faces that the partition of CelebA gives to a part: "train", "valid" or "test"."""
+    """Finds the faces that the partition of CelebA gives to a part: "train", "valid" or "test"."""
     for faces, table in (
         (folder / "img_align_celeba", folder / "list_eval_partition.txt"),
         (folder / "Img/img_align_celeba", folder / "Eval/list_eval_partition.txt"),
@@ -123,7 +123,7 @@ def celeba(folder: Path, part: str) -> list[Path] | None:
 
 
 def common_voice(folder: Path, part: str) -> list[Path] | None:
-    """The clips that a part's table lists; without a train.tsv, training has those of validated.tsv."""
+    """Finds the clips that a part's table lists; without a train.tsv, training has those of validated.tsv."""
     if (folder / "clips").is_dir():
         for name in (part, "validated") if part == "train" else (part,):
             if (folder / f"{name}.tsv").is_file():
@@ -132,7 +132,7 @@ def common_voice(folder: Path, part: str) -> list[Path] | None:
 
 
 def common_voice_clips(table: Path) -> list[Path]:
-    """The clips that a table of Common Voice names in its column "path", in the folder clips/ beside it.
+    """Reads which clips a table of Common Voice names in its column "path", in the folder clips/ beside it.
 
     Raises:
         MediaError: The table has no such column, or is no text.

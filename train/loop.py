@@ -295,7 +295,7 @@ class Trainer:
         theirs, own = (json.loads(json.dumps(part)) for part in (dict(config), self.codec.config.to_dict()))
         if any(theirs[part] != own[part] for part in ("medium", "nets")):
             raise CodecError(f"{source}: this model has another medium or preset than the recipe; change one of them")
-        ours, same = self.codec.state_dict(), theirs == own
+        ours, same = self.codec.state_dict(), bool(theirs == own)
         fitting = {name: value for name, value in tensors.items() if name in ours}
         if same:
             unused = {f"bottleneck.{name}" for name in self.codec.bottleneck.training_state}

@@ -28,8 +28,8 @@ class SpeechLoss(nn.Module):
     """Multi-scale mel, compressed complex STFT and waveform distances (docs/methods/nets.md, stage A).
 
     Args:
-        mel_scales: FFT size -> number of mel bands; hop a quarter of the size. DAC has seven scales; these three span
-            them at a third of the cost, without bands too narrow to hold an FFT bin.
+        mel_scales: The number of mel bands at each FFT size; the hop is a quarter of the size. DAC has seven scales;
+            the three of the default span them at a third of the cost, without bands too narrow to hold an FFT bin.
         complex_size: The FFT size, one of the scales, whose complex spectrum is compared too.
         loudness: Whether to add how loud the error sounds (`train.loudness`), which takes a tenth of a step's time.
     """
@@ -47,7 +47,10 @@ class SpeechLoss(nn.Module):
             self.register_buffer(f"window_{size}", torch.hann_window(size), persistent=False)
 
     def forward(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
-        """Two (B, 1, T) signals -> named (B,) distances: "mel" (log10, over all scales), "stft", "wave", "loudness"."""
+        """Returns named (B,) distances of two (B, 1, T) signals.
+
+        They are "mel" (of log10, over all scales), "stft", "wave", and "loudness" where it is wanted.
+        """
         x, x_hat = x.float(), x_hat.float()
         mel, stft = x.new_zeros(len(x)), x.new_zeros(len(x))
         for size in self.scales:
@@ -61,7 +64,10 @@ class SpeechLoss(nn.Module):
         return terms if self.loudness is None else terms | {"loudness": self.loudness(x, x_hat)}
 
     def _features(self, x: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
-        """(B, 1, T) -> log10 mel magnitudes (B, frames, bands); at `complex_size`, |X|^.3 e^{i phase} too, (..., 2)."""
+        """Returns the log10 mel magnitudes of a (B, 1, T) signal, (B, frames, bands).
+
+        At `complex_size` there is also its compressed spectrum, |X|^.3 e^{i phase}, (..., 2).
+        """
         frames = F.pad(x, (size // 2, size // 2), mode="reflect")[:, 0].unfold(1, size, size // 4)
         spectrum = torch.view_as_real(torch.fft.rfft(frames * self.get_buffer(f"window_{size}")))
         power = spectrum.square().sum(-1) + 1e-6  # bounds the gradients of both roots at silence
@@ -84,7 +90,7 @@ class ImageLoss(nn.Module):
         self.lpips = lpips
 
     def forward(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
-        """Two (B, 3, H, W) pictures -> named (B,) distances: "l1", "mse", "ssim" (1 - SSIM), with a net "lpips"."""
+        """Returns named (B,) distances of two (B, 3, H, W) pictures: "l1", "mse", "ssim" (1 - SSIM), maybe "lpips"."""
         x, x_hat = x.float(), x_hat.float()
         terms = {
             "l1": _per_sample_l1(x, x_hat),
@@ -95,10 +101,10 @@ class ImageLoss(nn.Module):
 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:
-    """(B,) mean structural similarity of pictures in [0, 1] (Wang et al. 2004): Gaussian window 11, sigma 1.5.
+    """Returns the mean structural similarity (Wang et al. 2004) of pictures in [0, 1], (B,).
 
-    For training: differentiable, and blurred by two matrix products, ten times faster on a CPU than by convolution.
-    The figures of the eval suite come from scikit-image.
+    The window is Gaussian, 11 pixels wide, with sigma 1.5. This one is for training: it is differentiable, and blurs by
+    two matrix products, ten times faster on a CPU than a convolution. The figures of `eval` come from scikit-image.
     """
     with torch.no_grad():
         mx, xx = _blur(x), _blur(x * x)
@@ -110,13 +116,13 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _blur(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, C, H - 10, W - 10)."""
+    """Blurs (B, C, H, W) to (B, C, H - 10, W - 10)."""
     rows, columns = _band(x.shape[2], x.device), _band(x.shape[3], x.device)
     return rows.T @ (x @ columns)
 
 
 def _band(length: int, device: torch.device) -> Tensor:
-    """(length, length - 10): the Gaussian window in each column, one step lower each time."""
+    """Returns a matrix (length, length - 10) with the Gaussian window in each column, one step lower each time."""
     offset = torch.arange(length, device=device)[:, None] - torch.arange(length - 10, device=device) - 5
     window = torch.exp(-offset.square() / (2 * 1.5**2)) * (offset.abs() <= 5)
     return window / window.sum(0)
@@ -127,11 +133,11 @@ def _per_sample_l1(a: Tensor, b: Tensor) -> Tensor:
 
 
 def build(medium: str, weights: Mapping[str, float], backbone: Path | None = None) -> nn.Module:
-    """The distances that a recipe weighs.
+    """Builds the distances that a recipe weighs.
 
     Args:
         medium: "speech" or "image".
-        weights: Of the recipe; only whether "lpips" and "loudness" have one matters here.
+        weights: The recipe's weights; only whether "lpips" and "loudness" have one matters here.
         backbone: A file with LPIPS's backbone; None looks for SqueezeNet's in torch hub's folder.
 
     Raises:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ class Recipe:
     adversary: AdversarySection = dataclasses.field(default_factory=AdversarySection)
 
     def share(self, stage: str) -> float:
-        """A stage's share of the budget; 0 for one that is left out."""
+        """Returns a stage's share of the budget; 0 for one that is left out."""
         return float(self.stages.get(stage, 0.0))
 
     def config(self) -> CodecConfig:
@@ -90,7 +91,7 @@ class Recipe:
         return CodecConfig(self.codec.medium, nets, self.codec.bottleneck, self.codec.options)  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data, without what is None: a recipe leaves that out."""
+        """Returns plain JSON data, without what is None, as a recipe leaves that out."""
         tables = dataclasses.asdict(self)
         tables["adversary"] = {key: value for key, value in tables["adversary"].items() if value is not None}
         return tables
@@ -101,7 +102,7 @@ class Recipe:
         return self.share("C") > 0 and not self.share("A") and not self.share("B")
 
     def stage_at(self, progress: float) -> str:
-        """The stage that an elapsed share of the budget falls into; one without a share is passed over."""
+        """Returns the stage that an elapsed share of the budget falls into."""
         if progress < self.share("A"):
             return "A"
         if self.share("B") and progress < self.share("A") + self.share("B"):
@@ -130,12 +131,12 @@ def _path(name: str) -> Path:
 
 
 def shipped() -> list[str]:
-    """Names of the recipes that come with the package."""
+    """Returns the names of the recipes that come with the package."""
     return sorted(path.stem for path in FOLDER.glob("[!_]*.toml"))
 
 
 def _read(path: Path, depth: int = 0) -> dict[str, Any]:
-    """A recipe's tables, laid over those of the recipes that it names as its base; losses replace the base's."""
+    """Reads a recipe's tables, laid over those of its bases; its losses and stages replace theirs."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -153,7 +154,11 @@ def _read(path: Path, depth: int = 0) -> dict[str, Any]:
 
 
 def from_dict(data: dict[str, Any]) -> Recipe:
-    """The inverse of `Recipe.to_dict`. Raises CodecError as `load` does."""
+    """Builds a recipe of what `Recipe.to_dict` returned.
+
+    Raises:
+        CodecError: It does not fit, see `load`.
+    """
     return _build(Path("recipe"), data)
 
 
@@ -182,7 +187,8 @@ def _build(path: Path, data: dict[str, Any]) -> Recipe:
         raise CodecError(f"{path}: unknown or missing section: {', '.join(sorted(problem))}")
     built: dict[str, Any] = {name: _section(path, name, kind, data[name]) for name, kind in kinds.items()}
     recipe = Recipe(**built, stages=data["stages"], losses=data["losses"])
-    known = {"medium": PRESETS, "preset": PRESETS.get(recipe.codec.medium, {}), "bottleneck": BOTTLENECKS}
+    presets: Mapping[str, Any] = PRESETS.get(recipe.codec.medium, {})
+    known: dict[str, Mapping[str, Any]] = {"medium": PRESETS, "preset": presets, "bottleneck": BOTTLENECKS}
     for key, choices in known.items():
         if getattr(recipe.codec, key) not in choices:
             raise CodecError(f"{path}: codec.{key} = {getattr(recipe.codec, key)!r}; choose from {', '.join(choices)}")
@@ -224,7 +230,7 @@ def _check_data(path: Path, recipe: Recipe) -> None:
 
 
 def _check_losses(path: Path, recipe: Recipe, known: tuple[str, ...]) -> None:
-    """Each distance of the medium and each loss of the bottleneck has a weight, and nothing else has."""
+    """Checks that each distance of the medium and each loss of the bottleneck has a weight, and nothing else."""
     weights = recipe.losses
     if unknown := [name for name in weights if name not in known]:
         raise CodecError(f"{path}: unknown loss {', '.join(unknown)}; known are {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""Where training media come from: folders, archives and data sets, laid out as people have them on disk.
+"""Reads training media from folders, archives and data sets, as people have them on disk.
 
     folder   every recording or picture below it; tars and zips in it are opened, shards of a webdataset, say
     .tar .tar.gz .tgz .zip   their members; a tar inside (ImageNet's class tars) is opened too
@@ -48,7 +48,13 @@ LAYOUTS: dict[str, dict[str, Callable[[Path, str], Path | list[Path] | None]]] =
 
 @dataclass(frozen=True, slots=True)
 class MediaFile:
-    """One file: its name, and its bytes (or pixels, where it is part of a larger one), or why it cannot be read."""
+    """A recording or picture, undecoded.
+
+    Attributes:
+        name: The path, with the name inside an archive behind a colon.
+        content: The file's bytes; pixels where it is part of a larger file.
+        error: Why it cannot be read, if it cannot.
+    """
 
     name: str
     content: bytes | np.ndarray = b""
@@ -56,7 +62,7 @@ class MediaFile:
 
 
 def media(medium: str, sources: list[Path]) -> Iterator[MediaFile]:
-    """Every recording or picture of the sources, sorted by name within folders.
+    """Yields every recording or picture of the sources, sorted by name within folders.
 
     Files with the suffix of something else (transcripts, annotations) are passed over; those with none are tried.
 
@@ -73,7 +79,16 @@ def media(medium: str, sources: list[Path]) -> Iterator[MediaFile]:
 
 
 def decode(medium: str, content: bytes | np.ndarray, short_side: int | None = None) -> np.ndarray:
-    """(T,) int16 at 16 kHz, or (H, W, 3) uint8. Raises MediaError."""
+    """Decodes one file to (T,) int16 at 16 kHz, or (H, W, 3) uint8.
+
+    Args:
+        medium: "speech" or "image".
+        content: The file's bytes, or pixels.
+        short_side: A picture whose shorter side is longer is scaled down to it.
+
+    Raises:
+        MediaError: The file cannot be read.
+    """
     if medium == "image":
         pixels = content if isinstance(content, np.ndarray) else load_image(io.BytesIO(content))
         height, width, _ = pixels.shape
@@ -84,7 +99,7 @@ def decode(medium: str, content: bytes | np.ndarray, short_side: int | None = No
         return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
     assert isinstance(content, bytes)
     samples, _ = load_audio(io.BytesIO(content), SAMPLE_RATE)
-    return (samples.mean(1) * 32767).round().clip(-32768, 32767).astype(np.int16)
+    return np.asarray((samples.mean(1) * 32767).round().clip(-32768, 32767), np.int16)
 
 
 def _folder(medium: str, folder: Path) -> Iterator[MediaFile]:
@@ -101,7 +116,7 @@ def _folder(medium: str, folder: Path) -> Iterator[MediaFile]:
 
 
 def _file(medium: str, path: Path, named: bool = False) -> Iterator[MediaFile]:
-    """The items of one file; one that the user named is tried whatever its suffix."""
+    """Yields the media in one file; one that the user named is tried whatever its suffix."""
     name = path.name.lower()
     try:
         if name.endswith(TARS):
@@ -128,7 +143,7 @@ def _fits(medium: str, name: str) -> bool:
 
 
 def _tar(medium: str, where: str, archive: tarfile.TarFile) -> Iterator[MediaFile]:
-    """Members in the order of the file: sorting would read a compressed archive once for each."""
+    """Yields members in the order of the file: sorting would read a compressed archive once for each."""
     for member in archive:
         file = archive.extractfile(member) if member.isfile() else None
         if file is not None:
@@ -163,7 +178,7 @@ def _member(medium: str, name: str, file: IO[bytes]) -> Iterator[MediaFile]:
 
 
 def _cifar_batch(name: str, content: bytes) -> Iterator[MediaFile]:
-    """The pictures of a batch of CIFAR-10, a file each."""
+    """Yields the pictures of a batch of CIFAR-10."""
     try:
         pictures = layouts.cifar10_pictures(name, content)
     except MediaError as error:

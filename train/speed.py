@@ -29,7 +29,7 @@ GRAPH_WARM = 40  # more steps before the clock starts: each codebook size of sta
 
 
 def measure(trainer: Trainer, steps: int, warm: int) -> float:
-    """Steps per second."""
+    """Returns the steps per second, after some to warm up."""
     for _ in range(warm):
         trainer.train_step()
     _wait(trainer.device)
@@ -41,7 +41,10 @@ def measure(trainer: Trainer, steps: int, warm: int) -> float:
 
 
 def bound(trainer: Trainer, seconds: float) -> str:
-    """What a step of that many seconds waits for: the device at work, or the host that feeds it; empty on a CPU."""
+    """Says what a step of that many seconds waits for; empty on a CPU.
+
+    It is the device at work, or the host that feeds it.
+    """
     if torch.device(trainer.device).type != "cuda":
         return ""
     with profile(activities=[ProfilerActivity.CUDA]) as found:
@@ -55,7 +58,7 @@ def bound(trainer: Trainer, seconds: float) -> str:
 
 
 def hottest(trainer: Trainer, steps: int, rows: int) -> str:
-    """The profiler's table of the operations that took longest."""
+    """Returns the profiler's table of the operations that took longest."""
     cuda = torch.device(trainer.device).type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     with profile(activities=activities) as found:

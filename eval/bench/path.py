@@ -143,10 +143,14 @@ def operations(model: Any) -> dict[str, float]:
     z = torch.zeros(1, codec.bottleneck.dim, *[side] * codec.axes)
     units = x.shape[-1] / RATE if speech else x[0, 0].numel()
     found = {}
-    for name, net in (("encoder", lambda: codec.encoder(x)), ("decoder", lambda: codec.decoder(z, SIZE))):
-        with torch.enable_grad(), FlopCounterMode(display=False) as counter:  # which does not know fused layers
+    nets: dict[str, Callable[[], object]] = {
+        "encoder": lambda: codec.encoder(x),
+        "decoder": lambda: codec.decoder(z, SIZE),
+    }
+    for name, net in nets.items():
+        with torch.enable_grad(), FlopCounterMode(display=False) as counter:  # it does not know fused layers
             net()
-        found[name] = counter.get_total_flops() / units
+        found[name] = float(counter.get_total_flops()) / units
     return found
 
 

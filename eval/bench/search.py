@@ -14,7 +14,7 @@ from torch import Tensor
 from codec.bottlenecks._kmeans import kmeans as our_kmeans
 from codec.bottlenecks._search import nearest as our_nearest
 from codec.errors import CodecError
-from eval.bench.timing import Figures, Options, compare, seconds
+from eval.bench.timing import Figures, Options, compare, timed
 
 BLOCK = 4096  # tokens whose distances torch.cdist holds at once
 ITERATIONS = 10
@@ -91,16 +91,15 @@ def kmeans(options: Options) -> Figures:
                 return torch.from_numpy(run.fit(array).cluster_centers_)
 
             methods: dict[str, Callable[[], Tensor]] = {
-                "ours": lambda data=data, size=size: our_kmeans(data, size, 0, ITERATIONS),
+                "ours": partial(our_kmeans, data, size, 0, ITERATIONS),
                 "faiss": by_faiss,
                 "sklearn": by_sklearn,
             }
             our_kmeans(data[: 4 * size], size, 0, 1)  # loads what is compiled
             first: tuple[float, float] | None = None
             for name, method in methods.items():
-                centres: list[Tensor] = []
-                time = seconds(lambda method=method, centres=centres: centres.append(method()), options.device)
-                near = centres[0].to(data)
+                near, time = timed(method, options.device)
+                near = near.to(data)
                 inertia = float((data - near[our_nearest(data, near)]).double().square().sum() / len(data))
                 first = first or (time, inertia)
                 figures = {"seconds": time, "inertia": inertia}

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 Step = Callable[[], object]
 Figures = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,13 @@ def seconds(step: Step, device: str) -> float:
     return clock() - start
 
 
+def timed(work: Callable[[], T], device: str) -> tuple[T, float]:
+    """Returns what one call returns, and how many seconds it took."""
+    found: list[T] = []
+    taken_s = seconds(lambda: found.append(work()), device)
+    return found[0], taken_s
+
+
 def peak_bytes(step: Step, device: str) -> float:
     """Returns the bytes that one call takes at its worst; NaN where the system does not count them."""
     if device != "cpu":
@@ -106,9 +114,9 @@ def peak_bytes(step: Step, device: str) -> float:
         return float("nan")
     ctypes.CDLL(None).malloc_trim(0)  # what was freed before must not serve this call unseen
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
-    before = _resident("VmRSS")
+    resident = _resident("VmRSS")
     step()
-    return _resident("VmHWM") - before
+    return _resident("VmHWM") - resident
 
 
 def _resident(name: str) -> float:

@@ -84,18 +84,13 @@ def measure(seed: int, draws: int) -> Record:
 def run(request: Request) -> None:
     """Runs every seed at both numbers of draws, and reports the distribution of r over seeds."""
     seeds = request.seeds or SEEDS
-    results = {
-        draws: [
-            run_once(
-                request.out / "runs-fig3",
-                f"draws{draws}-seed{seed}",
-                {"seed": seed, "draws": draws, "tau": TAU, "temperatures": TEMPERATURES.tolist()},
-                lambda _, seed=seed, draws=draws: measure(seed, draws),
-            )
-            for seed in range(seeds)
-        ]
-        for draws in DRAWS
-    }
+
+    def once(seed: int, draws: int) -> Record:
+        settings = {"seed": seed, "draws": draws, "tau": TAU, "temperatures": TEMPERATURES.tolist()}
+        label = f"draws{draws}-seed{seed}"
+        return run_once(request.out / "runs-fig3", label, settings, lambda _: measure(seed, draws))
+
+    results = {draws: [once(seed, draws) for seed in range(seeds)] for draws in DRAWS}
     rows = []
     for draws, records in results.items():
         r = [record["r"] for record in records]

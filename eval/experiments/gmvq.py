@@ -88,12 +88,11 @@ def collect(request: Request, key: str, candidates: tuple[Row, ...], seeds: int)
             if not row.ramps:
                 del row_data["ramps"]  # so that its runs keep their names, which are hashes of this
             identity |= {"row": row_data}
-            record = run_once(
-                request.out / f"runs-{key}",
-                f"{row.name}-seed{seed}",
-                identity,
-                lambda _, row=row, seed=seed: training.train(row, data, settings, budget, seed, request.device),
-            )
+
+            def work(_: Path, row: Row = row, seed: int = seed) -> Record:
+                return training.train(row, data, settings, budget, seed, request.device)
+
+            record = run_once(request.out / f"runs-{key}", f"{row.name}-seed{seed}", identity, work)
             if "mse" in record:
                 print(f"  mse {record['mse']:.5f}, perplexity {record['perplexity_hard_global']:.0f}", flush=True)
             runs[row.name].append(record)

@@ -66,14 +66,14 @@ def celeba(folders: Iterable[Path], side: int) -> ImageSet:
         train, test = (DATASETS["celeba"].find(folder, part) for part in ("train", "test"))
         if not train or not test:
             continue
-        faces = [_stack(_square(_pixels(item), side) for item in items) for items in (train, test)]
+        faces, others = (_stack(_square(_pixels(item), side) for item in items) for items in (train, test))
         source = f"CelebA at {side}x{side}, {len(train)} + {len(test)} faces"
         if not any(layouts.celeba(home, "train") for home in (folder / "celeba", folder)):
             source = (
                 f"part of CelebA, {len(train)} + {len(test)} faces that are only 89x109: their middle square scaled "
                 f"to {side}x{side}, smoother than true CelebA, so errors are comparable within this table only"
             )
-        return ImageSet(*faces, source)
+        return ImageSet(faces, others, source)
     raise MediaError("no CelebA in --data: want celeba/list_eval_partition.txt or the pack celeba.npz")
 
 

@@ -31,7 +31,8 @@ class ResBlock(nn.Module):
         )
 
     def forward(self, h: Tensor) -> Tensor:
-        return h + self.body(h)
+        change: Tensor = self.body(h)
+        return h + change
 
 
 class SQVAENet(nn.Module):

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from eval.experiments.runs import write
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,

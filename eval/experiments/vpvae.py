@@ -23,6 +23,7 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import log
 from pathlib import Path
 from typing import Any
@@ -185,13 +186,32 @@ def recipe_of(variant: Variant, medium: str, size: int, scale: Scale) -> Recipe:
     return recipes.from_dict(recipe)
 
 
-def train_and_test(
-    variant: Variant, recipe: Recipe, size: int, store: Store, tests: dict[str, Path], request: Request, seed: int,
-    epochs: float, scratch: Path,
-) -> Record:  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A method at one K, trained on one medium from one seed.
+
+    Attributes:
+        recipe: The training.
+        store: Its data.
+        tests: The test pack of each domain.
+        epochs: How long to train where the command line does not say.
+    """
+
+    variant: Variant
+    recipe: Recipe
+    size: int
+    seed: int
+    store: Store
+    tests: Mapping[str, Path]
+    epochs: float
+
+
+def train_and_test(run: Run, request: Request, scratch: Path) -> Record:
     """Does one run; one that was killed goes on from its last checkpoint in `scratch`."""
-    per_epoch = int(store.weights.sum()) // (recipe.data.batch * int(np.prod(recipe.data.crop)))
-    trainer = Trainer(recipe, store, request.budget(max(1, per_epoch), epochs), scratch, seed, request.device)
+    recipe, variant, size = run.recipe, run.variant, run.size
+    per_epoch = int(run.store.weights.sum()) // (recipe.data.batch * int(np.prod(recipe.data.crop)))
+    budget = request.budget(max(1, per_epoch), run.epochs)
+    trainer = Trainer(recipe, run.store, budget, scratch, run.seed, request.device)
     if variant.replacement is not None:
         for codec in (trainer.codec, trainer.average):
             codec.bottleneck = variant.replacement(**recipe.codec.options).to(request.device)
@@ -203,7 +223,7 @@ def train_and_test(
     tables = count_tables(codec, latents)[f"tables.{size}"].astype(np.int64)
     record: Record = {"steps": trainer.step, "minutes": trainer.elapsed_s / 60, "dim": codec.bottleneck.dim}
     record["num_codes"] = codec.bottleneck.num_codes(size)
-    for domain, path in tests.items():
+    for domain, path in run.tests.items():
         record |= {f"{domain} {name}": value for name, value in test(codec, size, tables, path).items()}
     (scratch / "checkpoint.pt").unlink(missing_ok=True)  # gigabytes, over a whole table
     return record
@@ -264,7 +284,7 @@ def test(codec: Codec, size: int, tables: NDArray[np.int64], path: Path) -> Reco
 def _read(medium: str, content: bytes) -> NDArray[Any]:
     if medium == "image":
         return load_image(io.BytesIO(content))
-    return load_audio(io.BytesIO(content), SAMPLE_RATE)[0].mean(1)
+    return np.asarray(load_audio(io.BytesIO(content), SAMPLE_RATE)[0].mean(1))
 
 
 def _packs(request: Request, pattern: str) -> list[Path]:
@@ -306,13 +326,12 @@ def collect(request: Request, variants: tuple[Variant, ...], sizes: tuple[int, .
                     identity = {"recipe": recipe.to_dict(), "budget": asked | {"default": scale.epochs}, "seed": seed}
                     identity |= {"items": len(store.usable), "tests": [path.name for path in tests.values()]}
                     identity["replacement"] = variant.replacement.__name__ if variant.replacement else None
+                    run = Run(variant, recipe, size, seed, store, tests, scale.epochs)
                     record = run_once(
                         request.out / "runs-vpvae",
                         f"{medium}-{variant.name.replace(', ', '-').replace(' ', '-')}-k{size}-seed{seed}",
                         identity,
-                        lambda scratch, v=variant, r=recipe, k=size, s=store, t=tests, n=seed: train_and_test(
-                            v, r, k, s, t, request, n, scale.epochs, scratch
-                        ),
+                        partial(train_and_test, run, request),
                     )
                     results[medium].setdefault((variant.name, size), []).append(record)
     return results
