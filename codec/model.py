@@ -10,18 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from codec.bottleneck import Bottleneck, BottleneckOutput, Size
 from codec.bottlenecks import BOTTLENECKS
+from codec.medium import SAMPLE_RATE
 from codec.nets.blocks import stream
 from codec.nets.image import DOWNSAMPLING, ImageConfig, ImageDecoder, ImageEncoder
-from codec.nets.speech import SAMPLE_RATE, SpeechConfig, SpeechDecoder, SpeechEncoder, reflect_index
+from codec.nets.speech import SpeechConfig, SpeechDecoder, SpeechEncoder, reflect_index
 from codec.precision import Float32, exact_float32
-
-Medium = Literal["speech", "image"]
 
 # The presets of docs/methods/nets.md, by medium: tiny trains on a CPU in an hour, small is what a GPU trains.
 PRESETS: dict[str, dict[str, SpeechConfig | ImageConfig]] = {
@@ -41,13 +40,13 @@ class CodecConfig:
     """What a codec is made of.
 
     Attributes:
-        medium: "speech" (16 kHz, one channel) or "image" (RGB in [0, 1]).
+        medium: A name in `codec.medium.MEDIA`: "speech" (16 kHz, one channel) or "image" (RGB in [0, 1]).
         nets: Sizes of encoder and decoder.
         bottleneck: A key of `BOTTLENECKS`.
         options: Keyword arguments of that bottleneck.
     """
 
-    medium: Medium
+    medium: str
     nets: SpeechConfig | ImageConfig
     bottleneck: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -60,7 +59,7 @@ class CodecConfig:
     def from_dict(cls, data: Mapping[str, Any]) -> CodecConfig:
         """The inverse of `to_dict`. Raises ValueError, TypeError or KeyError on data of another shape."""
         sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["nets"].items()}
-        medium: Medium = data["medium"]
+        medium = data["medium"]
         if medium not in PRESETS:
             raise ValueError(f"unknown medium {medium!r}")
         nets = SpeechConfig(**sizes) if medium == "speech" else ImageConfig(**sizes)

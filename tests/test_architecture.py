@@ -18,6 +18,7 @@ TORCH_FREE = [
     "media/__init__",
     *(f"media/{path.stem}" for path in sorted((ROOT / "codec/media").glob("[a-z]*.py"))),
     "bitstream",
+    "medium",
     "commands",
     "layers",
     "truncation",

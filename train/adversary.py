@@ -25,7 +25,7 @@ class Adversary:
     """A discriminator that learns while the codec does.
 
     Args:
-        medium: "speech" or "image".
+        medium: A name in `DISCRIMINATORS`.
         settings: Of the recipe.
         device: Where the codec is.
         compiled: Whether its layers go through torch.compile.

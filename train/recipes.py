@@ -15,16 +15,15 @@ from typing import Any
 
 from codec.bottlenecks import BOTTLENECKS
 from codec.errors import CodecError
+from codec.medium import MEDIA
 from codec.model import PRESETS, CodecConfig, build
 from train.augment import STRENGTHS
-from train.losses import LPIPS_SMALLEST, NAMES, OPTIONAL
+from train.discriminators import SHORTEST_JUDGED
+from train.losses import LOSSES, LPIPS_SMALLEST, OPTIONAL
 
 MAX_BASES = 8
 STAGES = ("A", "B", "C")
 PLAIN_TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "list": list, "dict": dict}
-SHORTEST_CROP = {"speech": 1056, "image": 16}  # what the largest window of the losses needs: samples, pixels
-SHORTEST_JUDGED = 32  # pixels that a discriminator's layers need
-JUDGED_SAMPLES = 1056  # of speech: the widest window of its judges is reflected at both ends
 MAX_ZOOM = 4.0
 FOLDER = Path(__file__).parent / "recipes"
 
@@ -192,7 +191,7 @@ def _build(path: Path, data: dict[str, Any]) -> Recipe:
         own = build(recipe.config()).bottleneck.loss_names
     except (TypeError, ValueError) as error:
         raise CodecError(f"{path}: codec.options = {recipe.codec.options}: {error}") from None
-    _check_losses(path, recipe, (*NAMES[recipe.codec.medium], *own))
+    _check_losses(path, recipe, (*LOSSES[recipe.codec.medium].names, *own))
     return recipe
 
 
@@ -212,7 +211,7 @@ def _section(path: Path, name: str, kind: type, values: dict[str, Any]) -> Any:
 
 def _check_data(path: Path, recipe: Recipe) -> None:
     medium, data = recipe.codec.medium, recipe.data
-    shortest, axes = SHORTEST_CROP[medium], 1 if medium == "speech" else 2
+    shortest, axes = LOSSES[medium].shortest_crop, MEDIA[medium].axes
     if len(data.crop) != axes or not all(isinstance(c, int) and c >= shortest for c in data.crop):
         raise CodecError(f"{path}: data.crop = {data.crop}; want {axes} numbers of at least {shortest}")
     if data.batch < 1 or not 1 <= data.zoom <= MAX_ZOOM:
@@ -244,9 +243,9 @@ def _check_numbers(path: Path, recipe: Recipe) -> None:
     whole = 0.99 < sum(shares.values()) < 1.01 and min(shares.values()) >= 0 and begun
     if set(shares) - set(STAGES) or not whole:
         raise CodecError(f"{path}: stages are shares of {', '.join(STAGES)} that add up to 1, got {shares}")
-    if recipe.share("B") and min(recipe.data.crop) < SHORTEST_JUDGED:
-        raise CodecError(f"{path}: data.crop = {recipe.data.crop}; stage B judges crops of at least {SHORTEST_JUDGED}")
-    judged, shortest = recipe.adversary.crop, SHORTEST_JUDGED if recipe.codec.medium == "image" else JUDGED_SAMPLES
+    judged, shortest = recipe.adversary.crop, SHORTEST_JUDGED[recipe.codec.medium]
+    if recipe.share("B") and min(recipe.data.crop) < shortest:
+        raise CodecError(f"{path}: data.crop = {recipe.data.crop}; stage B judges crops of at least {shortest}")
     if judged is not None and not (
         len(judged) == len(recipe.data.crop)
         and all(isinstance(a, int) and shortest <= a <= b for a, b in zip(judged, recipe.data.crop, strict=True))

@@ -30,13 +30,9 @@ from PIL import Image
 
 from codec.errors import MediaError
 from codec.files import files_below
-from codec.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES, load_audio, load_image
-from codec.nets.speech import SAMPLE_RATE
+from codec.media import load_audio, load_image
+from codec.medium import IMAGE, SAMPLE_RATE, SPEECH
 
-SUFFIXES = {
-    "speech": {f".{s}" for s in AUDIO_SUFFIXES} | {".oga", ".mp2", ".au", ".sph", ".w64"},
-    "image": {f".{s}" for s in IMAGE_SUFFIXES} | {".avif", ".jp2", ".j2k", ".gif", ".ppm", ".pgm"},
-}
 TARS, ZIPS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"), (".zip",)
 CIFAR_SIDE = 32
 
@@ -69,22 +65,28 @@ def media(medium: str, sources: list[Path]) -> Iterator[Item]:
 
 def decode(medium: str, content: bytes | np.ndarray, short_side: int | None = None) -> np.ndarray:
     """(T,) int16 at 16 kHz, or (H, W, 3) uint8. Raises MediaError."""
-    if medium == "image":
-        pixels = content if isinstance(content, np.ndarray) else load_image(io.BytesIO(content))
-        height, width, _ = pixels.shape
-        if short_side is None or min(height, width) <= short_side:
-            return pixels
-        scale = short_side / min(height, width)
-        size = (max(short_side, round(width * scale)), max(short_side, round(height * scale)))
-        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+    return KINDS[medium].decode(content, short_side)
+
+
+def _picture(content: bytes | np.ndarray, short_side: int | None) -> np.ndarray:
+    pixels = content if isinstance(content, np.ndarray) else load_image(io.BytesIO(content))
+    height, width, _ = pixels.shape
+    if short_side is None or min(height, width) <= short_side:
+        return pixels
+    scale = short_side / min(height, width)
+    size = (max(short_side, round(width * scale)), max(short_side, round(height * scale)))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+
+
+def _recording(content: bytes | np.ndarray, _: int | None) -> np.ndarray:
     assert isinstance(content, bytes)
-    samples, _ = load_audio(io.BytesIO(content), SAMPLE_RATE)
+    samples, _rate = load_audio(io.BytesIO(content), SAMPLE_RATE)
     return (samples.mean(1) * 32767).round().clip(-32768, 32767).astype(np.int16)
 
 
 def _folder(medium: str, folder: Path) -> Iterator[Item]:
-    for layout in (_common_voice, _coco, _imagenet, _cifar, _celeba):
-        paths = layout(folder, medium)
+    for layout in KINDS[medium].layouts:
+        paths = layout(folder)
         if paths is not None:
             print(f"{folder}: {layout.__name__[1:].replace('_', ' ')}, {len(paths)} training files", file=sys.stderr)
             break
@@ -103,10 +105,10 @@ def _file(medium: str, path: Path, named: bool = False) -> Iterator[Item]:
                 yield from _tar(medium, str(path), archive)
         elif name.endswith(ZIPS):
             yield from _zip(medium, path)
-        elif name.endswith(".tsv") and medium == "speech" and named:
+        elif named and name.endswith(".tsv") and KINDS[medium].in_tables:
             for clip in _tsv_clips(path):
                 yield from _file(medium, clip)
-        elif medium == "image" and _is_cifar(name):
+        elif KINDS[medium].in_batches and _is_cifar(name):
             yield from _cifar_batch(str(path), path.read_bytes())
         elif named or _fits(medium, name):
             yield Item(str(path), path.read_bytes())
@@ -118,7 +120,7 @@ def _file(medium: str, path: Path, named: bool = False) -> Iterator[Item]:
 
 def _fits(medium: str, name: str) -> bool:
     suffix = Path(name).suffix.lower()
-    return not suffix or suffix in SUFFIXES[medium]
+    return not suffix or suffix in KINDS[medium].suffixes
 
 
 def _tar(medium: str, where: str, archive: tarfile.TarFile) -> Iterator[Item]:
@@ -150,14 +152,14 @@ def _member(medium: str, name: str, file: IO[bytes]) -> Iterator[Item]:
                 yield from _tar(medium, name, inner)
         except tarfile.TarError as error:
             yield Item(name, error=MediaError(f"damaged archive ({error}); copy it again"))
-    elif medium == "image" and _is_cifar(base):
+    elif KINDS[medium].in_batches and _is_cifar(base):
         yield from _cifar_batch(name, file.read())
-    elif _fits(medium, base) and not (medium == "image" and base.startswith("test_batch")):
+    elif _fits(medium, base) and not (KINDS[medium].in_batches and base.startswith("test_batch")):
         yield Item(name, file.read())
 
 
-def _common_voice(folder: Path, medium: str) -> list[Path] | None:
-    if medium != "speech" or not (folder / "clips").is_dir():
+def _common_voice(folder: Path) -> list[Path] | None:
+    if not (folder / "clips").is_dir():
         return None
     for name in ("train.tsv", "validated.tsv"):
         if (folder / name).is_file():
@@ -183,34 +185,34 @@ def _first(folder: Path, names: tuple[str, ...], wanted: Callable[[Path], bool])
     return None
 
 
-def _coco(folder: Path, medium: str) -> list[Path] | None:
+def _coco(folder: Path) -> list[Path] | None:
     names = ("train2017", "train2014", "images/train2017", "images/train2014")
-    return _first(folder, names, lambda _: True) if medium == "image" else None
+    return _first(folder, names, lambda _: True)
 
 
-def _imagenet(folder: Path, medium: str) -> list[Path] | None:
+def _imagenet(folder: Path) -> list[Path] | None:
     names = ("ILSVRC/Data/CLS-LOC/train", "Data/CLS-LOC/train", "train")
 
     def has_classes(train: Path) -> bool:
         return any(p.is_dir() and p.name[:1] == "n" and p.name[1:].isdigit() for p in train.iterdir())
 
-    return _first(folder, names, has_classes) if medium == "image" else None
+    return _first(folder, names, has_classes)
 
 
-def _cifar(folder: Path, medium: str) -> list[Path] | None:
+def _cifar(folder: Path) -> list[Path] | None:
     for place in (folder, folder / "cifar-10-batches-py", folder / "cifar-10-batches-bin"):
         found = sorted(path for path in place.glob("data_batch_*") if _is_cifar(path.name))
-        if medium == "image" and found:
+        if found:
             return found
     return None
 
 
-def _celeba(folder: Path, medium: str) -> list[Path] | None:
+def _celeba(folder: Path) -> list[Path] | None:
     for root, table in (
         (folder, folder / "list_eval_partition.txt"),
         (folder / "Img", folder / "Eval/list_eval_partition.txt"),
     ):
-        if medium == "image" and (root / "img_align_celeba").is_dir() and table.is_file():
+        if (root / "img_align_celeba").is_dir() and table.is_file():
             rows = [line.split() for line in table.read_text().splitlines() if line.strip()]
             return [root / "img_align_celeba" / row[0] for row in rows if row[-1] == "0"]
     return None
@@ -252,3 +254,38 @@ def _cifar_batch(name: str, content: bytes) -> Iterator[Item]:
         return
     for i, picture in enumerate(pictures):
         yield Item(f"{name}[{i}]", np.ascontiguousarray(picture))
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a medium's files are found and decoded.
+
+    Attributes:
+        suffixes: Of its files.
+        layouts: Data sets that a folder may be: each gives the training files, or None where it is another.
+        decode: A file's bytes, or pixels, and a shorter side -> the array that is stored.
+        in_tables: Whether a .tsv that the user names lists clips.
+        in_batches: Whether CIFAR-10's batches hold items.
+    """
+
+    suffixes: frozenset[str]
+    layouts: tuple[Callable[[Path], list[Path] | None], ...]
+    decode: Callable[[bytes | np.ndarray, int | None], np.ndarray]
+    in_tables: bool = False
+    in_batches: bool = False
+
+
+KINDS = {
+    SPEECH.name: Kind(
+        frozenset({f".{s}" for s in SPEECH.suffixes} | {".oga", ".mp2", ".au", ".sph", ".w64"}),
+        (_common_voice,),
+        _recording,
+        in_tables=True,
+    ),
+    IMAGE.name: Kind(
+        frozenset({f".{s}" for s in IMAGE.suffixes} | {".avif", ".jp2", ".j2k", ".gif", ".ppm", ".pgm"}),
+        (_coco, _imagenet, _cifar, _celeba),
+        _picture,
+        in_batches=True,
+    ),
+}

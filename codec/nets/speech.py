@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from codec.nets.blocks import SizeEmbedding, Stack
 from codec.precision import Float32
 
-SAMPLE_RATE = 16_000  # Hz
 KERNEL = (1, 7)
 
 
