@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from typing import Any
 from codec.bottlenecks import BOTTLENECKS
 from codec.errors import CodecError
 from codec.medium import MEDIA
-from codec.model import PRESETS, CodecConfig, build
+from codec.model import CodecConfig, build
+from codec.nets.kinds import NETS, default
 from train.augment import STRENGTHS
 from train.discriminators import SHORTEST_JUDGED
 from train.losses import LOSSES, LPIPS_SMALLEST, OPTIONAL
@@ -34,6 +36,12 @@ class CodecSection:
     preset: str
     bottleneck: str
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    kind: str | None = None  # of nets; the medium's default where none is named
+
+    @property
+    def nets(self) -> str:
+        """A key of `codec.nets.NETS`."""
+        return self.kind or default(self.medium)
 
 
 @dataclass(frozen=True)
@@ -85,13 +93,14 @@ class Recipe:
         return float(self.stages.get(stage, 0.0))
 
     def config(self) -> CodecConfig:
-        nets = PRESETS[self.codec.medium][self.codec.preset]
-        return CodecConfig(self.codec.medium, nets, self.codec.bottleneck, self.codec.options)  # type: ignore[arg-type]
+        part = self.codec
+        return CodecConfig(part.medium, NETS[part.nets].presets[part.preset], part.bottleneck, part.options, part.nets)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data, without what is None: a recipe leaves that out."""
         tables = dataclasses.asdict(self)
-        tables["adversary"] = {key: value for key, value in tables["adversary"].items() if value is not None}
+        for section in ("codec", "adversary"):
+            tables[section] = {key: value for key, value in tables[section].items() if value is not None}
         return tables
 
     @property
@@ -181,10 +190,7 @@ def _build(path: Path, data: dict[str, Any]) -> Recipe:
         raise CodecError(f"{path}: unknown or missing section: {', '.join(sorted(problem))}")
     built: dict[str, Any] = {name: _section(path, name, kind, data[name]) for name, kind in kinds.items()}
     recipe = Recipe(**built, stages=data["stages"], losses=data["losses"])
-    known = {"medium": PRESETS, "preset": PRESETS.get(recipe.codec.medium, {}), "bottleneck": BOTTLENECKS}
-    for key, choices in known.items():
-        if getattr(recipe.codec, key) not in choices:
-            raise CodecError(f"{path}: codec.{key} = {getattr(recipe.codec, key)!r}; choose from {', '.join(choices)}")
+    _check_codec(path, recipe.codec)
     _check_data(path, recipe)
     _check_numbers(path, recipe)
     try:
@@ -201,12 +207,24 @@ def _section(path: Path, name: str, kind: type, values: dict[str, Any]) -> Any:
         raise CodecError(f"{path}: unknown key {name}.{sorted(unknown)[0]}; known are {', '.join(fields)}")
     for key, value in values.items():
         wanted = str(fields[key].type)
-        if not isinstance(value, PLAIN_TYPES[wanted.split("[")[0]]) or isinstance(value, bool):
+        if not isinstance(value, PLAIN_TYPES[wanted.split("[")[0].split(" ")[0]]) or isinstance(value, bool):
             raise CodecError(f"{path}: {name}.{key} = {value!r}; want {wanted}")
     try:
         return kind(**values)
     except TypeError as error:
         raise CodecError(f"{path}: section {name}: {error}") from None
+
+
+def _check_codec(path: Path, section: CodecSection) -> None:
+
+    def check(key: str, value: str, choices: Iterable[str]) -> None:
+        if value not in choices:
+            raise CodecError(f"{path}: codec.{key} = {value!r}; choose from {', '.join(choices)}")
+
+    check("medium", section.medium, MEDIA)
+    check("kind", section.nets, [name for name, nets in NETS.items() if nets.medium == section.medium])
+    check("preset", section.preset, NETS[section.nets].presets)
+    check("bottleneck", section.bottleneck, BOTTLENECKS)
 
 
 def _check_data(path: Path, recipe: Recipe) -> None:

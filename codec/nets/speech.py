@@ -31,6 +31,16 @@ class SpeechConfig:
     hop: int = 96
     n_fft: int = 384
 
+    @property
+    def stride(self) -> int:
+        """Samples per frame."""
+        return self.hop
+
+    @property
+    def context(self) -> int:
+        """Frames on either side: those of the STFT, and three more for each block and for the decoder's stem."""
+        return -(-self.n_fft // (2 * self.hop)) + 3 * max(self.encoder_depth, self.decoder_depth + 1)
+
 
 class STFT(nn.Module):
     """Frames that tile the signal: T samples give T / hop frames, each centred on its hop ("same" padding).

@@ -112,14 +112,16 @@ def load(name: str, preset: str) -> Any:
     import torch
 
     from codec import cards, coding
-    from codec.model import PRESETS, CodecConfig, build
+    from codec.model import CodecConfig, build
+    from codec.nets import NETS
 
     model = coding.load(cards.find(name))
     if preset == "shipped":
         return model
     config = model.codec.config
     torch.manual_seed(0)
-    nets = build(CodecConfig(config.medium, PRESETS[config.medium][preset], config.bottleneck, config.options))
+    sizes = NETS[config.kind].presets[preset]
+    nets = build(CodecConfig(config.medium, sizes, config.bottleneck, config.options, config.kind))
     nets.bottleneck.load_state_dict(model.codec.bottleneck.state_dict())
     return dataclasses.replace(model, codec=nets.eval().requires_grad_(False))
 
