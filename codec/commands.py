@@ -29,7 +29,7 @@ from codec.limits import Limits
 from codec.media import AudioReader, detect, streamed
 from codec.medium import MEDIA, SAMPLE_RATE, Medium, rate_units
 from codec.salvage import MAX_FILE_BYTES, Salvage
-from codec.terminal import UsageError, each, filled, notices, print_line, progress, run
+from codec.terminal import Parser, UsageError, each, filled, notices, print_line, progress, run
 
 if TYPE_CHECKING:
     from codec.coding import AnyReader, Model
@@ -455,9 +455,7 @@ class _ListModels(argparse.Action):
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"python -m codec.{command}", description=description, epilog="See docs/command-line.md"
-    )
+    parser = Parser(prog=f"python -m codec.{command}", description=description, epilog="See docs/command-line.md")
     parser.add_argument("--version", action="version", version=f"codec {__version__}")
     return parser
 

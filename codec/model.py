@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from codec import plugins
 from codec.bottleneck import Bottleneck, BottleneckOutput, Size
 from codec.bottlenecks import BOTTLENECKS
 from codec.medium import MEDIA, SAMPLE_RATE
@@ -49,6 +50,7 @@ class CodecConfig:
     kind: str = ""
 
     def __post_init__(self) -> None:
+        plugins.load()
         kind = self.kind or kinds.default(self.medium)
         wanted = kinds.find(kind, self.medium).sizes
         if not isinstance(self.nets, wanted):
@@ -66,6 +68,7 @@ class CodecConfig:
     def from_dict(cls, data: Mapping[str, Any]) -> CodecConfig:
         """The inverse of `to_dict`. Raises ValueError, TypeError or KeyError on data of another shape."""
         sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["nets"].items()}
+        plugins.load()
         medium = data["medium"]
         kind = data.get("kind") or kinds.default(medium)
         nets = kinds.find(kind, medium).sizes(**sizes)

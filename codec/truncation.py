@@ -18,7 +18,7 @@ from codec.files import STDIO, Pipe, Source, opened, piping, writing
 from codec.jobs import mirrored
 from codec.layers import Survey, cut, survey, whole
 from codec.medium import rate_units
-from codec.terminal import UsageError, each, filled, print_line, run
+from codec.terminal import Parser, UsageError, each, filled, print_line, run
 
 log = logging.getLogger("codec")
 
@@ -58,7 +58,7 @@ def _within(found: Survey, max_bytes: float | None) -> int:
 
 def truncate_main(arguments: list[str] | None = None) -> int:
     """`python -m codec.truncate`; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m codec.truncate",
         epilog="See docs/command-line.md",
         description="Cuts .bin files with layers (or a folder of them) to a smaller codebook, without decoding.",

@@ -31,7 +31,7 @@ from codec.errors import MediaError
 from codec.files import writing
 from codec.media import Pixels, detect, load_image
 from codec.streams import process
-from codec.terminal import UsageError, filled, filled_path, run
+from codec.terminal import Parser, UsageError, filled, filled_path, run
 from eval import datasets
 from eval.bench.timing import machine
 
@@ -200,7 +200,7 @@ def first_use(model: cards.Card, size: int) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval.coder_bench", description=__doc__, epilog="See docs/coder.md")
+    parser = Parser(prog="python -m eval.coder_bench", description=__doc__, epilog="See docs/coder.md")
     parser.add_argument("models", nargs="*", metavar="MODEL", help="a shipped model or a card's path; default: all")
     parser.add_argument(
         "--data", nargs="+", default=SETS, type=filled, metavar="PATH|NAME", help="default: " + " ".join(SETS)

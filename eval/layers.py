@@ -24,7 +24,7 @@ from codec.files import writing
 from codec.layers import cut, ladder, survey
 from codec.media import Pixels, load_image
 from codec.streams import process
-from codec.terminal import filled_path, run
+from codec.terminal import Parser, filled_path, run
 from eval import datasets
 from eval.bench.timing import machine
 from eval.coder_bench import SETS, compressed, line, medium_of
@@ -104,7 +104,7 @@ def measure(items: list[bytes | Pixels], model: coding.Model, size: int) -> list
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval.layers", epilog="See docs/coder.md", description=__doc__)
+    parser = Parser(prog="python -m eval.layers", epilog="See docs/coder.md", description=__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="a model with layers; default: all that have them")
     parser.add_argument("--data", nargs="+", default=SETS, metavar="PATH|NAME", help="default: " + " ".join(SETS))
     parser.add_argument("--root", type=filled_path, metavar="DIR", help="where named sets lie")

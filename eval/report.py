@@ -19,7 +19,7 @@ from typing import Any
 from codec.cards import QUALITY_SIZE, Card, list_cards
 from codec.errors import MediaError
 from codec.streams import process
-from codec.terminal import UsageError, filled_path, run
+from codec.terminal import Parser, UsageError, filled_path, run
 from eval.trained import lpips_weight, mark, note
 
 COLUMNS: dict[str, tuple[str, dict[str, int]]] = {  # unit of the rate; metrics and their decimals
@@ -119,7 +119,7 @@ def _trained(card: Card) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval.report", description=__doc__, epilog="See docs/evaluate.md")
+    parser = Parser(prog="python -m eval.report", description=__doc__, epilog="See docs/evaluate.md")
     parser.add_argument("run", nargs="?", type=filled_path, metavar="DIR", help="what python -m eval --out DIR left")
     parser.add_argument("--anchor", metavar="NAME", help="of BD-rates; default: the first baseline of a medium")
     parser.add_argument("--beside", metavar="MODEL", help="print this model beside classic codecs at equal quality")

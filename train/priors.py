@@ -17,7 +17,7 @@ import torchaudio
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from codec.bottlenecks._grid import LevelGrid
+from codec.bottlenecks.parts import LevelGrid
 from codec.coding import FRAMES_PER_WINDOW, ROWS_PER_CHUNK
 from codec.entropy.mixing import DIGIT_SHIFT, HIDDEN_SHIFT, HIGHEST, LOGIT_SHIFT, MAX_WEIGHT, Prior
 from codec.medium import IMAGE, SPEECH

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from codec import plugins
 from codec.bottlenecks import BOTTLENECKS
 from codec.errors import CodecError
 from codec.medium import MEDIA
@@ -216,6 +217,7 @@ def _section(path: Path, name: str, kind: type, values: dict[str, Any]) -> Any:
 
 
 def _check_codec(path: Path, section: CodecSection) -> None:
+    plugins.load()
 
     def check(key: str, value: str, choices: Iterable[str]) -> None:
         if value not in choices:
