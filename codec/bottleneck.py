@@ -224,18 +224,22 @@ def straight_through(value: Tensor, z: Tensor) -> Tensor:
 
 
 def to_tokens(z: Tensor) -> Tensor:
-    """(B, D, *S) -> (N, D) float32 rows, N = B * prod(S), in raster order."""
+    """z (B, D, *S) -> (N, D) float32 rows, N = B * prod(S), in raster order."""
     return z.float().movedim(1, -1).reshape(-1, z.shape[1])
 
 
 def to_grid(tokens: Tensor, like: Tensor) -> Tensor:
-    """(N, D) rows -> (B, D, *S), the grid of `like` (B, _, *S); the inverse of `to_tokens`."""
+    """`tokens`, (N, D) rows -> (B, D, *S), the grid of `like` (B, _, *S); the inverse of `to_tokens`."""
     batch, grid = like.shape[0], like.shape[2:]
     return tokens.reshape(batch, *grid, tokens.shape[-1]).movedim(-1, 1).contiguous()
 
 
 def per_sample(codebook_size: Tensor, z: Tensor) -> Tensor:
-    """A (B,) tensor of sizes -> (N,), one for each token of z (B, D, *S), float32."""
+    """`codebook_size`, a (B,) tensor of sizes -> (N,) float32, one for each token of z (B, D, *S).
+
+    Raises:
+        ValueError: There is not one for each sample.
+    """
     if codebook_size.shape != z.shape[:1]:
         raise ValueError(
             f"one codebook size per sample: want shape {tuple(z.shape[:1])}, got {tuple(codebook_size.shape)}"

@@ -25,7 +25,7 @@ from pathlib import Path
 from codec import cards
 from codec.errors import MediaError
 from codec.streams import process
-from codec.terminal import UsageError, filled, filled_path, run
+from codec.terminal import Parser, UsageError, filled, filled_path, run
 
 try:
     from eval import baselines, lpips_metric, mos, run_report, summary
@@ -43,7 +43,7 @@ CARD_TABLES = ("rate", "bits_per_token", "H0", "CVU")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval", description=__doc__, epilog="See docs/evaluate.md")
+    parser = Parser(prog="python -m eval", description=__doc__, epilog="See docs/evaluate.md")
     parser.add_argument("models", nargs="*", metavar="MODEL", help="a shipped model, or the path of a card")
     parser.add_argument(
         "--data",

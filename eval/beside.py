@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from codec.cards import QUALITY
 from codec.errors import MediaError
+from codec.medium import MEDIA
 from eval import markdown
 from eval.metrics import DECIMALS, LOWER_IS_BETTER, METRICS
 from eval.summary import curve_of, monotone
@@ -61,7 +61,7 @@ def table(results: Record, model: str, metric: str | None = None) -> str:
         raise MediaError(f"no {model} in this run; there are {', '.join(known)}")
     name, medium = rows[0]["set"], rows[0]["medium"]
     rows = [row for row in rows if row["set"] == name]
-    metric = metric or QUALITY[medium]
+    metric = metric or MEDIA[medium].quality
     if metric not in rows[0]["metrics"]:
         raise MediaError(f"{metric} was not measured in this run; there are {', '.join(rows[0]['metrics'])}")
     metrics = [key for key in rows[0]["metrics"] if key in (*METRICS[medium], metric)]

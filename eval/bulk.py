@@ -35,7 +35,7 @@ from codec import cards
 from codec.errors import CodecError, MediaError
 from codec.files import writing
 from codec.streams import process
-from codec.terminal import UsageError, filled, filled_path, run
+from codec.terminal import Parser, UsageError, filled, filled_path, run
 
 try:
     import pyarrow as pa
@@ -298,7 +298,7 @@ def _start_ray(ray: Any, workers: int, address: str | None) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval.bulk", description=__doc__, epilog="See docs/bulk.md")
+    parser = Parser(prog="python -m eval.bulk", description=__doc__, epilog="See docs/bulk.md")
     parser.add_argument("model", metavar="MODEL", help="a shipped model, or the path of a card")
     parser.add_argument(
         "--data", nargs="+", required=True, type=filled, metavar="PATH|NAME", help="as for python -m eval"

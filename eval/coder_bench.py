@@ -26,7 +26,7 @@ from codec.bitstream import Reader, scan
 from codec.entropy import NO_TABLES, Tables, decode_indices, encode_indices
 from codec.errors import MediaError
 from codec.streams import process
-from codec.terminal import UsageError, run
+from codec.terminal import Parser, UsageError, run
 from eval import coder_table
 from eval.coder_table import Contents, Record, Table, compressed, items_of
 
@@ -192,7 +192,7 @@ def first_use(model: cards.Card, size: int) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval.coder_bench", description=__doc__, epilog="See docs/coder.md")
+    parser = Parser(prog="python -m eval.coder_bench", description=__doc__, epilog="See docs/coder.md")
     coder_table.add_arguments(parser, "a shipped model or a card's path; default: all")
     parser.add_argument("-k", "--codebook-size", metavar="K,...", help="default: all that a model offers")
     return run(parser, arguments, _command)

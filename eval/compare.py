@@ -22,7 +22,7 @@ from scipy.stats import wilcoxon
 
 from codec.errors import MediaError
 from codec.streams import process
-from codec.terminal import UsageError, filled_path, run
+from codec.terminal import Parser, UsageError, filled_path, run
 
 try:
     from eval.metrics import DECIMALS, LOWER_IS_BETTER
@@ -141,7 +141,7 @@ def _value(record: Record, metric: str) -> float | None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval.compare", description=__doc__, epilog="See docs/evaluate.md")
+    parser = Parser(prog="python -m eval.compare", description=__doc__, epilog="See docs/evaluate.md")
     parser.add_argument("a", type=filled_path, metavar="A", help="results.json, or the folder of a run: the reference")
     parser.add_argument("b", type=filled_path, metavar="B", help="the one that must not be worse")
     parser.add_argument("--as", dest="pairs", action="append", default=[], metavar="A=B", help="model A is B's B")

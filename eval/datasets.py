@@ -27,13 +27,11 @@ from codec.media import Pixels, detect, load_audio, load_image
 from eval import packs
 from eval.baselines import SAMPLE_RATE
 from train import layouts
-from train.sources import SUFFIXES as SUFFIXES_OF
+from train.sources import KINDS, Layout
 
 ROOT_VARIABLE = "CODEC_DATA"  # environment variable: the folder of data sets
 CIFAR_BYTES = 3 * layouts.CIFAR_SIDE**2  # of a picture
-SUFFIXES = SUFFIXES_OF["speech"] | SUFFIXES_OF["image"]
-
-Layout = Callable[[Path, str], Path | list[Path] | None]  # a function of train.layouts
+SUFFIXES = frozenset[str]().union(*(kind.suffixes for kind in KINDS.values()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from codec.bitstream import Header
 from codec.errors import MediaError
 from codec.layers import cut, ladder, survey
 from codec.streams import process
-from codec.terminal import run
+from codec.terminal import Parser, run
 from eval import coder_table
 from eval.coder_table import Contents, Record, Table, compressed, items_of
 
@@ -83,7 +83,7 @@ def measure(items: Contents, model: coding.Model, size: int) -> list[Record]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval.layers", epilog="See docs/coder.md", description=__doc__)
+    parser = Parser(prog="python -m eval.layers", epilog="See docs/coder.md", description=__doc__)
     coder_table.add_arguments(parser, "a model with layers; default: all that have them")
     return run(parser, arguments, _command)
 

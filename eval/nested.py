@@ -28,13 +28,12 @@ from tqdm import tqdm
 
 from codec import cards, coding
 from codec.bottleneck import to_tokens
-from codec.bottlenecks._kmeans import cell_means
-from codec.bottlenecks._search import nearest
+from codec.bottlenecks.parts import cell_means, nearest
 from codec.errors import MediaError, ModelError
 from codec.files import writing
 from codec.model import Codec
 from codec.streams import process
-from codec.terminal import filled_path, run
+from codec.terminal import Parser, filled_path, run
 from eval import datasets, markdown
 from eval.bench.timing import machine
 from eval.coder_table import SETS
@@ -199,7 +198,7 @@ def _mean(values: list[float | None]) -> float:
 
 def main(arguments: list[str] | None = None) -> int:
     style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m eval.nested", epilog="See docs/coder.md", description=__doc__, formatter_class=style
     )
     parser.add_argument("model", metavar="MODEL", help="a VP model")

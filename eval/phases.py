@@ -25,7 +25,7 @@ from codec.errors import CodecError
 from codec.model import Codec
 from codec.nets.speech import STFT
 from codec.streams import process
-from codec.terminal import run
+from codec.terminal import Parser, run
 
 try:
     from eval import markdown
@@ -97,7 +97,7 @@ def _synthesise(spectrum: Tensor, stft: STFT) -> Tensor:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m eval.phases",
         epilog="See docs/evaluate.md",
         description=__doc__,

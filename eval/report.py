@@ -12,13 +12,13 @@ import argparse
 import sys
 
 from codec.streams import process
-from codec.terminal import UsageError, filled_path, run
+from codec.terminal import Parser, UsageError, filled_path, run
 from eval import model_tables
 
 
 def main(arguments: list[str] | None = None) -> int:
     style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m eval.report", description=__doc__, epilog="See docs/evaluate.md", formatter_class=style
     )
     parser.add_argument("run", nargs="?", type=filled_path, metavar="DIR", help="what python -m eval --out DIR left")

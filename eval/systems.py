@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from codec import cards, coding
 from codec.bitstream import Reader, scan
-from codec.bottlenecks._soft import SoftCodebooks
+from codec.bottlenecks.parts import SoftCodebooks
 from codec.errors import BitstreamError, MediaError, ModelError
 from codec.media import resample
 from eval.baselines import SAMPLE_RATE, Baseline

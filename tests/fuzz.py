@@ -41,12 +41,13 @@ import soundfile
 from PIL import Image
 
 from codec import cards
-from codec.bitstream import MAGIC, MAX_CHANNELS, Reader, pack, scan, unpack, varint
+from codec.bitstream import MAGIC, Reader, pack, scan, unpack, varint
 from codec.entropy import Prior, Tables, decode_indices, encode_indices
 from codec.errors import BitstreamError, CodecError, ModelError
 from codec.layers import Layered, cut, survey
 from codec.limits import Limits
 from codec.media import AudioReader, Picture
+from codec.medium import MAX_CHANNELS
 from codec.salvage import Salvage
 
 GOLDEN = Path(__file__).resolve().parent.parent / "assets/golden"

@@ -19,13 +19,14 @@ from PIL import Image
 from codec.bottlenecks import BOTTLENECKS, GMVQ, VP, VQ, Bottleneck
 from codec.errors import MediaError
 from codec.nets.image import ImageConfig
+from codec.nets.kinds import NETS, default
 from codec.nets.speech import SpeechConfig
 from eval import markdown
 from eval.experiments import bias, gmvq, images, output, rows, training, usage, vpvae
 from eval.experiments.__main__ import EXPERIMENTS, main
 from eval.experiments.nets import SQVAENet
 from eval.experiments.runs import aggregate, mean_std, run_once
-from train import codebook, recipes
+from train import codebook
 
 TOY_NETS = {
     "speech": SpeechConfig(encoder_dim=8, encoder_depth=1, decoder_dim=8, decoder_depth=1),
@@ -326,7 +327,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vpvae, "SMALL", vpvae.Scale("tiny", (256,), 4, crop, epochs=1))
     monkeypatch.setattr(vpvae, "ABLATION_SIZE", 256)
     for medium, nets in TOY_NETS.items():
-        monkeypatch.setitem(recipes.PRESETS[medium], "tiny", nets)
+        monkeypatch.setitem(NETS[default(medium)].presets, "tiny", nets)
     monkeypatch.setattr(codebook, "FIT_TOKENS", 600)
     monkeypatch.setattr(bias, "TEMPERATURES", torch.logspace(-1, 1, 5, dtype=torch.float64))
 

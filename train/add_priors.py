@@ -5,7 +5,6 @@ Nets, codebooks and frequencies stay what they are, so the model goes on reading
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import sys
@@ -21,7 +20,7 @@ from codec.errors import CodecError, ModelError
 from codec.files import writing
 from codec.model import Codec
 from codec.streams import process
-from codec.terminal import filled_path
+from codec.terminal import Parser, filled_path
 from train.data import Store
 from train.priors import STEPS, TOKENS, fit_prior, index_grids
 
@@ -85,7 +84,7 @@ def _as_json(data: dict[str, Any]) -> bytes:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train.add_priors", description=__doc__, epilog="See docs/train.md")
+    parser = Parser(prog="python -m train.add_priors", description=__doc__, epilog="See docs/train.md")
     parser.add_argument("model", help="name of a shipped model, or path of a card")
     parser.add_argument(
         "--data", type=filled_path, required=True, metavar="PATH", help="what python -m train.prepare wrote"

@@ -25,7 +25,7 @@ class Adversary:
     """A discriminator that learns while the codec does.
 
     Args:
-        medium: "speech" or "image".
+        medium: A name in `DISCRIMINATORS`.
         settings: The recipe's section on the discriminator.
         device: The device that the codec is on.
         compiled: Whether the discriminator's layers go through torch.compile.

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from codec.medium import IMAGE, SPEECH
 from train.draws import Draws
 
 STRENGTHS = ("light", "full")
@@ -26,8 +27,10 @@ JITTER = 0.1
 
 def augment(medium: str, x: Tensor, draws: Draws, strength: str = "light") -> Tensor:
     """Augments (B, 1, T) in [-1, 1] or (B, 3, H, W) in [0, 1]; shape and range stay."""
-    if medium == "image":
-        return _picture(x, draws, strength)
+    return AUGMENTATIONS[medium](x, draws, strength)
+
+
+def _speech(x: Tensor, draws: Draws, strength: str) -> Tensor:
     if strength == "full":
         x = _noise(_mix(_filter(x, draws), draws), draws)
     level = _level(x)
@@ -77,3 +80,6 @@ def _picture(x: Tensor, draws: Draws, strength: str) -> Tensor:
     x = mean + contrast * (x - mean)
     grey = x.mean(1, keepdim=True)
     return (grey + saturation * (x - grey)).clamp(0, 1)
+
+
+AUGMENTATIONS = {SPEECH.name: _speech, IMAGE.name: _picture}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from codec.bottleneck import Bottleneck
-from codec.bottlenecks._sync import gather_rows
+from codec.bottlenecks.parts import gather_rows
 from codec.model import Codec
 from train import parallel
 from train.data import Store

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from codec.medium import IMAGE, SPEECH
+
 Outputs = list[tuple[Tensor, list[Tensor]]]  # of each discriminator: scores (B, ...), features of its hidden layers
 
 FFT_SIZES = (2048, 512, 128)  # EnCodec has five; these three span them
@@ -141,7 +143,9 @@ class ImageDiscriminator(nn.Module):
         return [self.judge(x * 2 - 1)]
 
 
-DISCRIMINATORS: dict[str, type[nn.Module]] = {"speech": SpeechDiscriminator, "image": ImageDiscriminator}
+DISCRIMINATORS: dict[str, type[nn.Module]] = {SPEECH.name: SpeechDiscriminator, IMAGE.name: ImageDiscriminator}
+# Of a crop: samples, since the widest window is reflected at both ends; pixels, since layers halve them.
+SHORTEST_JUDGED = {SPEECH.name: 1056, IMAGE.name: 32}
 
 
 def critic_loss(real: Outputs, fake: Outputs) -> Tensor:

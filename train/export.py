@@ -5,7 +5,6 @@ The averaged weights are rounded to float16 first; the coder tables are counted 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -22,7 +21,7 @@ from codec.errors import CodecError
 from codec.files import writing
 from codec.model import Codec
 from codec.streams import process
-from codec.terminal import filled_path
+from codec.terminal import Parser, filled_path
 from train import recipes
 from train.add_priors import prior_tensors
 from train.data import Store
@@ -128,7 +127,7 @@ def _last_log(trainer: Trainer) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train.export", description=__doc__, epilog="See docs/train.md")
+    parser = Parser(prog="python -m train.export", description=__doc__, epilog="See docs/train.md")
     parser.add_argument("run", type=filled_path, help="folder that python -m train wrote")
     parser.add_argument(
         "--data", type=filled_path, required=True, metavar="PATH", help="what python -m train.prepare wrote"

@@ -32,7 +32,7 @@ from tqdm import tqdm
 from codec.errors import CodecError
 from codec.files import writing
 from codec.streams import process
-from codec.terminal import filled_path
+from codec.terminal import Parser, filled_path
 from train import losses, recipes
 from train.log import LOG_NAME, read
 from train.loop import ADVERSARY_SUFFIX, CHECKPOINT_NAME
@@ -268,7 +268,7 @@ def gpu_state() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m train.fleet",
         description=__doc__,
         epilog="See docs/train.md",

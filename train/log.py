@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from codec.errors import CodecError
 from codec.files import writing
+from codec.medium import SAMPLE_RATE
 from codec.model import Codec
-from codec.nets.speech import SAMPLE_RATE
 
 LOG_NAME = "log.jsonl"
 

@@ -293,7 +293,7 @@ class Trainer:
     def _take(self, source: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
         """Loads the weights that fit; whether they are of the same codec, and so all of them."""
         theirs, own = (json.loads(json.dumps(part)) for part in (dict(config), self.codec.config.to_dict()))
-        if any(theirs[part] != own[part] for part in ("medium", "nets")):
+        if any(theirs.get(part) != own.get(part) for part in ("medium", "kind", "nets")):
             raise CodecError(f"{source}: this model has another medium or preset than the recipe; change one of them")
         ours, same = self.codec.state_dict(), bool(theirs == own)
         fitting = {name: value for name, value in tensors.items() if name in ours}

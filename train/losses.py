@@ -6,7 +6,8 @@ without one, and nothing of it is imported.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,10 +16,9 @@ from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
 from codec.errors import CodecError
-from codec.nets.speech import SAMPLE_RATE
+from codec.medium import IMAGE, SAMPLE_RATE, SPEECH
 from train.loudness import LoudnessLoss
 
-NAMES = {"speech": ("mel", "stft", "wave", "loudness"), "image": ("l1", "mse", "ssim", "lpips")}  # what a recipe weighs
 OPTIONAL = ("lpips", "loudness")  # a recipe may leave them out, which is a weight of 0
 LPIPS_SMALLEST = 32  # pixels of a crop; below, the pooling of LPIPS's nets leaves nothing
 HUB_NET = "squeeze"  # the net that is looked for in torch hub's folder: that of the shipped models, and the fastest
@@ -136,15 +136,21 @@ def build(medium: str, weights: Mapping[str, float], backbone: Path | None = Non
     """Builds the distances that a recipe weighs.
 
     Args:
-        medium: "speech" or "image".
+        medium: A name in `LOSSES`.
         weights: The recipe's weights; only whether "lpips" and "loudness" have one matters here.
         backbone: A file with LPIPS's backbone; None looks for SqueezeNet's in torch hub's folder.
 
     Raises:
         CodecError: The recipe weighs LPIPS and there is no backbone, or the file is none.
     """
-    if medium == "speech":
-        return SpeechLoss(loudness=bool(weights.get("loudness")))
+    return LOSSES[medium].build(weights, backbone)
+
+
+def _of_speech(weights: Mapping[str, float], _: Path | None) -> nn.Module:
+    return SpeechLoss(loudness=bool(weights.get("loudness")))
+
+
+def _of_pictures(weights: Mapping[str, float], backbone: Path | None) -> nn.Module:
     if not weights.get("lpips"):
         return ImageLoss()
     try:
@@ -160,3 +166,24 @@ def build(medium: str, weights: Mapping[str, float], backbone: Path | None = Non
             f"{file.parent}), or train without: --set losses.lpips=0"
         )
     return ImageLoss(lpips_net.load(file))
+
+
+@dataclass(frozen=True, slots=True)
+class Distances:
+    """What a recipe weighs between a signal and its reconstruction.
+
+    Attributes:
+        names: Of the distances.
+        shortest_crop: Samples or pixels that the largest window of them needs.
+        build: (weights, LPIPS backbone) -> a module that gives them, by name.
+    """
+
+    names: tuple[str, ...]
+    shortest_crop: int
+    build: Callable[[Mapping[str, float], Path | None], nn.Module]
+
+
+LOSSES = {
+    SPEECH.name: Distances(("mel", "stft", "wave", "loudness"), 1056, _of_speech),
+    IMAGE.name: Distances(("l1", "mse", "ssim", "lpips"), 16, _of_pictures),
+}

@@ -1,7 +1,7 @@
 """Several processes, as torchrun starts them: `torchrun --nproc-per-node 8 -m train RECIPE ...`.
 
 Each process takes its own rows of every batch, so that the batch is the recipe's times the number of processes;
-DistributedDataParallel averages the gradients, and bottlenecks learn from all rows (codec.bottlenecks._sync).
+DistributedDataParallel averages the gradients, and bottlenecks learn from all rows (codec.bottlenecks.parts).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from codec.bottlenecks._sync import parallel
+from codec.bottlenecks.parts import parallel
 
 
 def rank() -> int:

@@ -17,9 +17,10 @@ import torchaudio
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from codec.bottlenecks._grid import LevelGrid
+from codec.bottlenecks.parts import LevelGrid
 from codec.coding import FRAMES_PER_WINDOW, ROWS_PER_CHUNK
 from codec.entropy.mixing import DIGIT_SHIFT, HIDDEN_SHIFT, HIGHEST, LOGIT_SHIFT, MAX_WEIGHT, Prior
+from codec.medium import IMAGE, SPEECH
 from codec.model import Codec
 from train.data import Store
 
@@ -32,13 +33,26 @@ FEATURES, UNITS = 8, 64
 SPEEDS = (3, 6)
 MOST_NODES = 1024  # a codebook beyond it is coded in two digits: deep questions hardly depend on the neighbours
 OFFSETS = {
-    "speech": [(0, -j) for j in range(1, 9)],
-    "image": [(0, -1), (1, 0), (1, -1), (1, 1), (0, -2), (2, 0), (1, 2), (1, -2), (2, 1), (2, -1), (0, -3), (3, 0)],
+    SPEECH.name: [(0, -j) for j in range(1, 9)],
+    IMAGE.name: [(0, -1), (1, 0), (1, -1), (1, 1), (0, -2), (2, 0), (1, 2), (1, -2), (2, 1), (2, -1), (0, -3), (3, 0)],
 }
 # In a refinement every position is known in the layers below, and the own one most of all.
 REFINED_OFFSETS = {
-    "speech": [(0, -4), (0, -3), (0, -2), (0, -1), (0, 1), (0, 2), (0, 3)],
-    "image": [(0, -1), (1, 0), (1, -1), (1, 1), (0, -2), (2, 0), (0, 1), (-1, 0), (-1, 1), (-1, -1), (0, 2), (-2, 0)],
+    SPEECH.name: [(0, -4), (0, -3), (0, -2), (0, -1), (0, 1), (0, 2), (0, 3)],
+    IMAGE.name: [
+        (0, -1),
+        (1, 0),
+        (1, -1),
+        (1, 1),
+        (0, -2),
+        (2, 0),
+        (0, 1),
+        (-1, 0),
+        (-1, 1),
+        (-1, -1),
+        (0, 2),
+        (-2, 0),
+    ],
 }
 # Scales of the integers: 256 is 1 in a hidden unit and in a logit (see `mixing`).
 ONE = 256
@@ -302,7 +316,7 @@ def fit_prior(grids: list[Grid], codec: Codec, size: int, steps: int = STEPS, be
             bits.mean().backward()
             optimiser.step()
             net.clamp()
-    return rounded(net, levels, order, offsets, 0 if medium == "speech" else codec.stride, given)
+    return rounded(net, levels, order, offsets, codec.stride if codec.axes > 1 else 0, given)
 
 
 def _neighbours(grid: Grid, offsets: np.ndarray, none: int) -> np.ndarray:

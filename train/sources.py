@@ -15,7 +15,7 @@ import io
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -25,25 +25,11 @@ from PIL import Image
 
 from codec.errors import MediaError
 from codec.files import files_below
-from codec.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES, load_audio, load_image
-from codec.nets.speech import SAMPLE_RATE
+from codec.media import load_audio, load_image
+from codec.medium import IMAGE, SAMPLE_RATE, SPEECH
 from train import layouts
 
-SUFFIXES = {
-    "speech": {f".{s}" for s in AUDIO_SUFFIXES} | {".oga", ".mp2", ".au", ".sph", ".w64"},
-    "image": {f".{s}" for s in IMAGE_SUFFIXES} | {".avif", ".jp2", ".j2k", ".gif", ".ppm", ".pgm"},
-}
 TARS, ZIPS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"), (".zip",)
-# medium -> data set -> where its training part lies
-LAYOUTS: dict[str, dict[str, Callable[[Path, str], Path | list[Path] | None]]] = {
-    "speech": {"Common Voice": layouts.common_voice},
-    "image": {
-        "COCO": layouts.coco,
-        "ImageNet": layouts.imagenet,
-        "CIFAR-10": layouts.cifar10,
-        "CelebA": layouts.celeba,
-    },
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,28 +68,34 @@ def decode(medium: str, content: bytes | np.ndarray, short_side: int | None = No
     """Decodes one file to (T,) int16 at 16 kHz, or (H, W, 3) uint8.
 
     Args:
-        medium: "speech" or "image".
+        medium: A name in `codec.medium.MEDIA`.
         content: The file's bytes, or pixels.
         short_side: A picture whose shorter side is longer is scaled down to it.
 
     Raises:
         MediaError: The file cannot be read.
     """
-    if medium == "image":
-        pixels = content if isinstance(content, np.ndarray) else load_image(io.BytesIO(content))
-        height, width, _ = pixels.shape
-        if short_side is None or min(height, width) <= short_side:
-            return pixels
-        scale = short_side / min(height, width)
-        size = (max(short_side, round(width * scale)), max(short_side, round(height * scale)))
-        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+    return KINDS[medium].decode(content, short_side)
+
+
+def _picture(content: bytes | np.ndarray, short_side: int | None) -> np.ndarray:
+    pixels = content if isinstance(content, np.ndarray) else load_image(io.BytesIO(content))
+    height, width, _ = pixels.shape
+    if short_side is None or min(height, width) <= short_side:
+        return pixels
+    scale = short_side / min(height, width)
+    size = (max(short_side, round(width * scale)), max(short_side, round(height * scale)))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+
+
+def _recording(content: bytes | np.ndarray, _: int | None) -> np.ndarray:
     assert isinstance(content, bytes)
-    samples, _ = load_audio(io.BytesIO(content), SAMPLE_RATE)
+    samples, _rate = load_audio(io.BytesIO(content), SAMPLE_RATE)
     return np.asarray((samples.mean(1) * 32767).round().clip(-32768, 32767), np.int16)
 
 
 def _folder(medium: str, folder: Path) -> Iterator[MediaFile]:
-    for name, layout in LAYOUTS[medium].items():
+    for name, layout in KINDS[medium].layouts.items():
         found = layout(folder, "train")
         if found is not None:
             paths = files_below(found) if isinstance(found, Path) else found
@@ -124,10 +116,10 @@ def _file(medium: str, path: Path, named: bool = False) -> Iterator[MediaFile]:
                 yield from _tar(medium, str(path), archive)
         elif name.endswith(ZIPS):
             yield from _zip(medium, path)
-        elif name.endswith(".tsv") and medium == "speech" and named:
+        elif named and name.endswith(".tsv") and KINDS[medium].in_tables:
             for clip in layouts.common_voice_clips(path):
                 yield from _file(medium, clip)
-        elif medium == "image" and layouts.is_cifar10_batch(name):
+        elif KINDS[medium].in_batches and layouts.is_cifar10_batch(name):
             yield from _cifar_batch(str(path), path.read_bytes())
         elif named or _fits(medium, name):
             yield MediaFile(str(path), path.read_bytes())
@@ -139,7 +131,7 @@ def _file(medium: str, path: Path, named: bool = False) -> Iterator[MediaFile]:
 
 def _fits(medium: str, name: str) -> bool:
     suffix = Path(name).suffix.lower()
-    return not suffix or suffix in SUFFIXES[medium]
+    return not suffix or suffix in KINDS[medium].suffixes
 
 
 def _tar(medium: str, where: str, archive: tarfile.TarFile) -> Iterator[MediaFile]:
@@ -171,9 +163,9 @@ def _member(medium: str, name: str, file: IO[bytes]) -> Iterator[MediaFile]:
                 yield from _tar(medium, name, inner)
         except tarfile.TarError as error:
             yield MediaFile(name, error=MediaError(f"damaged archive ({error}); copy it again"))
-    elif medium == "image" and layouts.is_cifar10_batch(base):
+    elif KINDS[medium].in_batches and layouts.is_cifar10_batch(base):
         yield from _cifar_batch(name, file.read())
-    elif _fits(medium, base) and not (medium == "image" and base.startswith("test_batch")):
+    elif _fits(medium, base) and not (KINDS[medium].in_batches and base.startswith("test_batch")):
         yield MediaFile(name, file.read())
 
 
@@ -186,3 +178,46 @@ def _cifar_batch(name: str, content: bytes) -> Iterator[MediaFile]:
         return
     for number, picture in enumerate(pictures):
         yield MediaFile(f"{name}[{number}]", picture)
+
+
+Layout = Callable[[Path, str], Path | list[Path] | None]  # a function of train.layouts
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a medium's files are found and decoded.
+
+    Attributes:
+        suffixes: The suffixes of its files.
+        layouts: The data sets that a folder may be, by their names.
+        decode: Turns a file's bytes, or pixels, and a shorter side into the array that is stored.
+        in_tables: Whether a .tsv that the user names lists clips.
+        in_batches: Whether CIFAR-10's batches hold items.
+    """
+
+    suffixes: frozenset[str]
+    layouts: Mapping[str, Layout]
+    decode: Callable[[bytes | np.ndarray, int | None], np.ndarray]
+    in_tables: bool = False
+    in_batches: bool = False
+
+
+KINDS = {
+    SPEECH.name: Kind(
+        frozenset({f".{s}" for s in SPEECH.suffixes} | {".oga", ".mp2", ".au", ".sph", ".w64"}),
+        {"Common Voice": layouts.common_voice},
+        _recording,
+        in_tables=True,
+    ),
+    IMAGE.name: Kind(
+        frozenset({f".{s}" for s in IMAGE.suffixes} | {".avif", ".jp2", ".j2k", ".gif", ".ppm", ".pgm"}),
+        {
+            "COCO": layouts.coco,
+            "ImageNet": layouts.imagenet,
+            "CIFAR-10": layouts.cifar10,
+            "CelebA": layouts.celeba,
+        },
+        _picture,
+        in_batches=True,
+    ),
+}

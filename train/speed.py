@@ -6,7 +6,6 @@ as a graph, where there is one. The profile names what took longest.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
@@ -17,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from codec.errors import CodecError
 from codec.streams import process
-from codec.terminal import filled_path
+from codec.terminal import Parser, filled_path
 from train import recipes
 from train.data import Store
 from train.fleet import gpu_state
@@ -75,7 +74,7 @@ def _wait(device: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train.speed", description=__doc__, epilog="See docs/speed.md")
+    parser = Parser(prog="python -m train.speed", description=__doc__, epilog="See docs/speed.md")
     parser.add_argument("recipes", nargs="+", metavar="RECIPE")
     parser.add_argument(
         "--data", type=filled_path, required=True, metavar="PATH", help="what python -m train.prepare wrote"

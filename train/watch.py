@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import time
@@ -11,7 +10,7 @@ from typing import Any
 
 from codec.errors import CodecError
 from codec.streams import process
-from codec.terminal import filled_path
+from codec.terminal import Parser, filled_path
 from train.log import LOG_NAME, read
 
 HEIGHT, WIDTH = 10, 72
@@ -95,7 +94,7 @@ def plot(runs: list[Path], keys: list[str], target: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train.watch", description=__doc__, epilog="See docs/train.md")
+    parser = Parser(prog="python -m train.watch", description=__doc__, epilog="See docs/train.md")
     parser.add_argument("runs", nargs="+", type=filled_path, metavar="RUN", help="folders that python -m train wrote")
     parser.add_argument("--keys", default="loss", help="what to show, with commas (default: loss)")
     parser.add_argument("--plot", type=filled_path, metavar="FILE", help="writes a picture instead: .png, .svg, .pdf")

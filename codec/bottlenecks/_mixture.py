@@ -56,6 +56,11 @@ def factors(z_hat: Tensor, weights: Tensor, codebook: Tensor) -> tuple[Tensor, T
 
     -1/2 sum_i w_i (z_i - mu_i)^2 = (w z) mu - w mu^2 / 2 - w z^2 / 2. Both are centred on the codebook's mean first, or
     the products would cancel far from the origin; that changes no difference, and so no gradient.
+
+    Args:
+        z_hat: (N, L) latents.
+        weights: (N, L) w, one for each dimension of each latent.
+        codebook: (K, L) mu.
     """
     centre = codebook.detach().mean(0)
     codes = codebook - centre

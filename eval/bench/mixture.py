@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from codec.bottlenecks import GMVQ
-from codec.bottlenecks._mixture import factors
-from codec.bottlenecks._soft import gumbel
+from codec.bottlenecks.parts import factors, gumbel
 from eval.bench.timing import Figures, Options, Step, compare_part
 
 LARGEST = 2**28  # bytes of one tensor of the plain form, which keeps eight or so

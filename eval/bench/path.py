@@ -31,7 +31,7 @@ from statistics import median
 from typing import Any
 
 from codec.streams import process
-from codec.terminal import filled_path
+from codec.terminal import Parser, filled_path
 
 ROOT = Path(__file__).parents[2]
 RATE = 16000
@@ -119,14 +119,16 @@ def load(name: str, preset: str) -> Any:
     import torch
 
     from codec import cards, coding
-    from codec.model import PRESETS, CodecConfig, build
+    from codec.model import CodecConfig, build
+    from codec.nets import NETS
 
     model = coding.load(cards.find(name))
     if preset == "shipped":
         return model
     config = model.codec.config
     torch.manual_seed(0)
-    nets = build(CodecConfig(config.medium, PRESETS[config.medium][preset], config.bottleneck, config.options))
+    sizes = NETS[config.kind].presets[preset]
+    nets = build(CodecConfig(config.medium, sizes, config.bottleneck, config.options, config.kind))
     nets.bottleneck.load_state_dict(model.codec.bottleneck.state_dict())
     return dataclasses.replace(model, codec=nets.eval().requires_grad_(False))
 
@@ -443,7 +445,7 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[:1] == ["--worker"]:
         worker(arguments[1], arguments[2], int(arguments[3]))
         return 0
-    parser = argparse.ArgumentParser(prog="python -m eval.bench.path", description=__doc__, epilog="See docs/speed.md")
+    parser = Parser(prog="python -m eval.bench.path", description=__doc__, epilog="See docs/speed.md")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all")
     parser.add_argument(
         "--data", type=filled_path, required=True, help="folder of speech-test.tar and image-kodak-00.tar"

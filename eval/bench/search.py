@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codec.bottlenecks._kmeans import kmeans as our_kmeans
-from codec.bottlenecks._search import nearest as our_nearest
+from codec.bottlenecks.parts import kmeans as our_kmeans
+from codec.bottlenecks.parts import nearest as our_nearest
 from codec.errors import CodecError
 from eval.bench.timing import Figures, Options, compare, timed
 

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from codec.bottlenecks import VP
-from codec.bottlenecks._knn import Neighbours
+from codec.bottlenecks.parts import Neighbours
 from codec.bottlenecks.vp import sample_ball
 from codec.entropy import Tables, encode_indices
 from codec.errors import CodecError, MediaError
