@@ -64,6 +64,8 @@ class Bottleneck(Float32, ABC):
         training_state: Buffers that only training needs; model files leave them out.
         coupled: Whether training uses a codebook, so that a batch has one size; perturbing methods take one per sample.
         loss_names: What `forward` names its losses in training; a recipe weighs each of them.
+        nested: Whether the codes of all sizes are one tree in the order of their numbers: the children of code i of one
+            size are the codes i M to i M + M - 1 of the next. Other orders of nested codes only `parents` knows.
         looks_for_nan: Whether `forward` in eval refuses latents that are not finite, which waits for the device. A
             training that passes over a bad batch anyway may turn it off.
 
@@ -75,6 +77,7 @@ class Bottleneck(Float32, ABC):
     coupled: bool = True
     training_state: tuple[str, ...] = ()
     loss_names: tuple[str, ...] = ()
+    nested: bool = False
     looks_for_nan: bool = True
 
     def __init__(self, dim: int, codebook_sizes: tuple[int, ...], in_dim: int | None = None) -> None:

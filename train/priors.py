@@ -115,7 +115,7 @@ def layout(codec: Codec, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
         return levels.astype(np.int64), np.empty(0, np.int64), vectors
     split = number > MOST_NODES and number % MOST_NODES == 0
     levels = np.array([MOST_NODES, number // MOST_NODES] if split else [number])
-    return levels, bisect(vectors), vectors
+    return levels, np.empty(0, np.int64) if bottleneck.nested else bisect(vectors), vectors
 
 
 def refined_layout(codec: Codec, size: int, below: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int] | None:
@@ -141,7 +141,10 @@ def refined_layout(codec: Codec, size: int, below: int) -> tuple[np.ndarray, np.
     if order_below.size:  # a parent's digits are those of its number, not of its place
         levels = np.array([number])
     own = [2] * (children.bit_length() - 1) if children & (children - 1) == 0 else [children]
-    return np.concatenate([levels, own]), order * children + rank, vectors, len(levels)
+    places = order * children + rank
+    if (places == np.arange(len(places))).all():
+        places = np.empty(0, np.int64)  # said shorter
+    return np.concatenate([levels, own]), places, vectors, len(levels)
 
 
 def bisect(vectors: np.ndarray) -> np.ndarray:

@@ -93,6 +93,38 @@ def nearest(tokens: Tensor, codebook: Tensor, weights: Tensor | None = None, chu
     return torch.cat(found) if found else torch.zeros(0, dtype=torch.int64, device=tokens.device)
 
 
+@torch.no_grad()
+def nearest_child(
+    tokens: Tensor, codebook: Tensor, parents: Tensor, children: int, weights: Tensor | None = None
+) -> Tensor:
+    """As `nearest`, among the children of one code each: the rows p M to p M + M - 1 of a codebook for the parent p.
+
+    Args:
+        tokens: (N, D) finite float32.
+        codebook: (K, D) float32, finite.
+        parents: (N,) int64 in [0, K / M).
+        children: M.
+        weights: As for `nearest`.
+
+    Returns:
+        (N,) int64 in [0, K): differences in float64, summed in a fixed order, so one exact answer here, too.
+    """
+    best, least = parents * children, None
+    for child in range(children):
+        rivals = parents * children + child
+        differences = tokens.double() - codebook[rivals].double()
+        terms = differences * differences if weights is None else differences * differences * weights.double()
+        squared = torch.zeros_like(terms[:, 0])
+        for term in terms.unbind(1):
+            squared = squared + term
+        if least is None:
+            least = squared
+            continue
+        best = torch.where(squared < least, rivals, best)
+        least = torch.minimum(squared, least)
+    return best
+
+
 def _in_one_product(tokens: Tensor, codebook: Tensor, weights: Tensor | None) -> Tensor:
     """As `nearest`, but in float64 at once, for a graph that knows no data-dependent shapes."""
     points, codes = tokens.double(), codebook.double()

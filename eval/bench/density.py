@@ -6,6 +6,8 @@ of distances would not fit, it does a part of the tokens, and its time and memor
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,7 @@ STATISTICS = 16384  # tokens, of each of several draws
 DRAWS = 3
 
 
-def filled(dim: int, size: int, device: str, **options: int) -> VP:
+def filled(dim: int, size: int, device: str, **options: Any) -> VP:
     """Returns a VP in training whose queue holds normal latents."""
     method = VP(dim, (size,), **options).to(device).train()
     method.queue.normal_()
