@@ -191,7 +191,7 @@ class Store:
 
     def _cut(self, starts: Tensor, sides: Tensor, places: Tensor, window: list[int]) -> Tensor:
         """(B,), (B, axes), (B, axes) in [0, 1) -> (B, *window) samples or (B, *window, 3) pixels."""
-        space = (sides - sides.new_tensor(window)).clamp(min=0) + 1
+        space = torch.stack([(sides[:, i] - w).clamp(min=0) + 1 for i, w in enumerate(window)], 1)  # no copy to a GPU
         corner = (places * space).long()
         offsets = [torch.arange(w, device=starts.device) for w in window]
         if self.medium == "image":
