@@ -86,7 +86,7 @@ class Bottleneck(Float32, ABC):
 
     @property
     def settled(self) -> bool:
-        """Whether `forward` in this mode does the same from now on, whatever the values: it keeps to `codec.host.unread`.
+        """Whether `forward` in this mode keeps to `codec.host.unread` from now on, whatever the values.
 
         Only then a CUDA graph may hold it. Asking may wait for the device; a method that does not say is taken not to.
         """

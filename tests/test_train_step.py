@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,9 +17,9 @@ from codec import host
 from codec.errors import CodecError
 from train import graph, learner, recipes
 from train.adversary import Adversary
-from train.data import Store
+from train.data import SPEED_STEPS
 from train.graph import Graphs
-from train.loop import Budget, Trainer
+from train.loop import Trainer
 from train.recipes import AdversarySection
 
 # What reads a value on the host, makes a tensor whose shape depends on values, or brings numbers of Python to a device.
@@ -94,10 +93,24 @@ def test_a_step_that_asks_the_host_is_seen(
     while not run.learner.settled:
         run.train_step()
     monkeypatch.setattr(learner, "unread", nullcontext)
+    if method == "gmvq":
+        run.start_stage_c()  # it checks nothing before it searches
     with pytest.raises(AssertionError, match="reads"):
         guarded(run)
-        run.start_stage_c()  # GM-VQ checks nothing before it searches
-        guarded(run)
+
+
+@pytest.mark.usefixtures("no_host")
+def test_a_batch_leaves_nothing_to_the_host(
+    tmp_path: Path,
+    medium: str,  # noqa: F811
+    data: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its sizes are drawn there; its places, filters and augmentation are not."""
+    run = trainer(medium, data, tmp_path / "run", 10, "fsp", ("data.augment=full",))
+    monkeypatch.setattr(run.store, "_draw_step", lambda _: SPEED_STEPS)
+    with NoHost():
+        run.batch()
 
 
 @pytest.mark.parametrize(
@@ -108,7 +121,7 @@ def test_a_step_that_asks_the_host_is_seen(
         lambda x: x[x > 0],
         lambda x: x.nonzero(),
         lambda x: x.__setitem__(x > 0, torch.zeros(())),
-        lambda x: torch.tensor([1.0, 2.0]),
+        lambda _: torch.tensor([1.0, 2.0]),
         lambda x: x.repeat_interleave(torch.ones_like(x).long()),
         lambda x: x + torch.zeros(len(x), device="meta"),
     ],
@@ -117,7 +130,7 @@ def test_all_that_waits_is_seen(read: Callable[[Tensor], object]) -> None:
     x = torch.arange(4.0)
     with NoHost():
         _ = x.cumsum(0)[torch.zeros_like(x).long()].repeat_interleave(2) * 2  # waits for nothing
-    with pytest.raises(AssertionError, match="host|devices"), NoHost():
+    with pytest.raises(AssertionError, match=r"host|devices"), NoHost():
         read(x)
 
 
@@ -205,32 +218,6 @@ def test_a_capture_that_fails_is_said_in_a_line_and_the_run_goes_on(
     assert taken == list(range(graph.FIRST_WARM + 3))
     error = capsys.readouterr().err
     assert error == "no CUDA graph of the step A: operation not permitted when stream is capturing; going on without\n"
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-@pytest.mark.parametrize("method", ["fsp", "vp", "gmvq"])
-def test_twenty_steps_as_a_graph_have_the_losses_of_twenty_eager_ones(tmp_path: Path, method: str) -> None:
-    """In stages A and C, within bf16's noise, which grows from step to step; without media of any kind."""
-    noise = torch.randint(-3000, 3000, (40_000,), generator=torch.Generator().manual_seed(0), dtype=torch.int16)
-    (tmp_path / "data.raw").write_bytes(noise.numpy().tobytes())
-    (tmp_path / "data.json").write_text(json.dumps({"medium": "speech", "shapes": [[40_000]], "skipped": []}))
-    losses = []
-    for enabled in (False, True):
-        extra = [*OPTIONS[method], "data.batch=4", "data.crop=[1920]", "stages={A=0.5, C=0.5}"]
-        recipe = recipes.load(f"speech-{method}", extra)
-        store = Store(tmp_path / "data", "speech", tuple(recipe.data.crop)).to("cuda")
-        run = Trainer(recipe, store, Budget(steps=40), tmp_path / str(enabled), 3, "cuda")
-        run.graphs.enabled = enabled
-        values = []
-        while run.progress < 1:
-            run.enter(run.recipe.stage_at(run.progress))
-            values.append(float(run.train_step()["loss"]))
-        assert run.graphs.enabled == enabled  # no capture failed
-        assert bool(run.graphs._recorded) == enabled
-        losses.append(values)
-    assert losses[1] == pytest.approx(losses[0], rel=0.05)
-    assert losses[1] != pytest.approx(losses[0][::-1], rel=0.05)
 
 
 # --- what the judges see

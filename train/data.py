@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchaudio.functional import resample
+from torchaudio.transforms import Resample
 from tqdm import tqdm
 
 from codec.errors import CodecError, MediaError
@@ -139,6 +139,7 @@ class Store:
         if starts[-1] != len(flat):
             raise CodecError(f"{raw_path}: not the data of {record_path.name}; run python -m train.prepare again")
         self.crop, self.zoom = crop, zoom
+        self._resamplers: dict[int, Resample] = {}  # by the step of `_draw_step`
         usable = np.ones(len(self.shapes), bool)
         if self.medium == "image":
             usable = (self.shapes[:, :2] >= np.array([self._window(c, zoom) for c in crop])).all(1)
@@ -186,7 +187,9 @@ class Store:
             return x
         x = x[:, None] / 32768
         if step != SPEED_STEPS:
-            x = resample(x, step, SPEED_STEPS)[..., : self.crop[0]]
+            if step not in self._resamplers:  # its filter is made on the host
+                self._resamplers[step] = Resample(step, SPEED_STEPS, dtype=torch.float32).to(x.device)
+            x = self._resamplers[step](x)[..., : self.crop[0]]
         return x
 
     def _cut(self, starts: Tensor, sides: Tensor, places: Tensor, window: list[int]) -> Tensor:
