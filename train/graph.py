@@ -107,7 +107,6 @@ def _nothing_freed() -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what went wrong first: the end of a recording that broke off raises an error of its own."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """The first line of an error and of the one before it: a recording that breaks off raises one more at its end."""
+    chain = [part for part in (error.__context__, error) if part is not None]
+    return "; ".join(str(part).strip().partition("\n")[0] or type(part).__name__ for part in chain)
