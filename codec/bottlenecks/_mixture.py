@@ -21,6 +21,7 @@ from codec.bottlenecks._soft import gumbel
 from codec.host import on_host
 
 SEEDS = 2**62
+Noise = Callable[[Tensor], Tensor]  # of one chunk after the other, in the shape of its logits
 
 
 class Draws(NamedTuple):
@@ -86,7 +87,7 @@ class _Draw(torch.autograd.Function):
         moments = None if values is None else features.new_empty(count, values.shape[1])
         entropy = features.new_empty(count)
         kept: list[Tensor] = []
-        noise = gumbel if seed is None else _seeded(seed, features.device)
+        noise = _keeping(kept) if seed is None else _seeded(seed, features.device)
         step = chunk_rows(num_codes, features.device)
         for start in range(0, count, step):
             part = slice(start, start + step)
@@ -96,10 +97,7 @@ class _Draw(torch.autograd.Function):
             if values is not None and moments is not None:
                 moments[part] = pi @ values
             entropy[part] = -torch.linalg.vecdot(pi, log_pi)
-            lots = noise(log_pi)
-            drawn[part] = log_pi.add_(lots).argmax(1)
-            if seed is None:
-                kept.append(lots)
+            drawn[part] = log_pi.add_(noise(log_pi)).argmax(1)
         mean /= count
         ctx.save_for_backward(features, table, values, tau, *kept)
         ctx.seed, ctx.step = seed, step
@@ -116,8 +114,8 @@ class _Draw(torch.autograd.Function):
         to_choice = to_choice / tau
         to_mean = to_mean[:, None] / len(features)
         one = to_mean.new_ones(len(features), 1)
-        redraw = None if ctx.seed is None else _seeded(ctx.seed, features.device)
-        for i, start in enumerate(range(0, len(features), ctx.step)):
+        noise = _kept(kept) if ctx.seed is None else _seeded(ctx.seed, features.device)
+        for start in range(0, len(features), ctx.step):
             part = slice(start, start + ctx.step)
             logits = features[part] @ table
             pi = logits.softmax(1)
@@ -125,18 +123,33 @@ class _Draw(torch.autograd.Function):
             if values is not None and to_values is not None:
                 to_logits += _to_logits(pi, to_moments[part], values)
                 to_values += pi.T @ to_moments[part]
-            lots = redraw(logits) if redraw is not None else kept[i]
-            soft = logits.add_(lots).div_(tau).softmax(1)
+            soft = logits.add_(noise(logits)).div_(tau).softmax(1)
             to_logits += _to_logits(soft, to_choice[part], codes)
             to_features[part] = to_logits @ table.T
             to_table += features[part].T @ to_logits
         return to_features, to_table, to_values, None, None
 
 
-def _seeded(seed: int, device: torch.device) -> Callable[[Tensor], Tensor]:
+def _seeded(seed: int, device: torch.device) -> Noise:
     """`gumbel` from a generator of its own, whose draws can be drawn again."""
     generator = torch.Generator(device).manual_seed(seed)
     return lambda like: gumbel(like, generator)
+
+
+def _keeping(kept: list[Tensor]) -> Noise:
+    """`gumbel`, each draw added to a list."""
+
+    def noise(like: Tensor) -> Tensor:
+        kept.append(gumbel(like))
+        return kept[-1]
+
+    return noise
+
+
+def _kept(kept: list[Tensor]) -> Noise:
+    """The draws of a list, in order."""
+    draws = iter(kept)
+    return lambda _: next(draws)
 
 
 def _to_logits(pi: Tensor, upstream: Tensor, values: Tensor) -> Tensor:

@@ -116,7 +116,7 @@ def _unread(tokens: Tensor, codebook: Tensor, weights: Tensor | None) -> Tensor:
     table = torch.cat([squares, codes], 1).T
     rows = chunk_rows(len(codebook), tokens.device)
     with exact_float32(tokens.device):
-        for start in range(0, len(tokens), rows):
+        for start in range(0, max(len(tokens), 1), rows):
             part = tokens[start : start + rows] - centre
             scale = part.new_ones(len(part), 1) if weights is None else weights[start : start + rows].float()
             found.append((torch.cat([scale, -2 * scale * part], 1) @ table).argmin(1))
