@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchaudio.functional import resample
+from torchaudio.transforms import Resample
 from tqdm import tqdm
 
 from codec.errors import CodecError, MediaError
@@ -173,6 +173,7 @@ class Store:
         if starts[-1] != len(flat):
             raise CodecError(f"{raw_path}: not the data of {record_path.name}; run python -m train.prepare again")
         self.crop, self.zoom = crop, zoom
+        self._resamplers: dict[int, Resample] = {}  # by the step of `_draw_step`
         usable = np.ones(len(self.shapes), bool)
         if not self.form.padded:
             usable &= (self.shapes[:, :2] >= np.array([self._window(c, zoom) for c in crop])).all(1)
@@ -217,7 +218,9 @@ class Store:
         if axes > 1 and list(window) != list(self.crop):
             return F.interpolate(x, self.crop, mode="bilinear", antialias=True).clamp(0, 1)
         if axes == 1 and step != SPEED_STEPS:
-            x = resample(x, step, SPEED_STEPS)[..., : self.crop[0]]
+            if step not in self._resamplers:  # its filter is made on the host
+                self._resamplers[step] = Resample(step, SPEED_STEPS, dtype=torch.float32).to(x.device)
+            x = self._resamplers[step](x)[..., : self.crop[0]]
         return x
 
     def _cut(self, starts: Tensor, sides: Tensor, places: Tensor, window: list[int]) -> Tensor:
@@ -232,7 +235,7 @@ class Store:
         Returns:
             (B, *window) samples or (B, *window, 3) pixels.
         """
-        space = (sides - sides.new_tensor(window)).clamp(min=0) + 1
+        space = torch.stack([(sides[:, i] - w).clamp(min=0) + 1 for i, w in enumerate(window)], 1)  # no copy to a GPU
         corner = (places * space).long()
         offsets = [torch.arange(w, device=starts.device) for w in window]
         if len(offsets) > 1:

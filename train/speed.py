@@ -51,7 +51,7 @@ def bound(trainer: Trainer, seconds: float) -> str:
             trainer.train_step()
         _wait(trainer.device)
     events = [event for event in found.events() or [] if event.device_type.name == "CUDA"]
-    busy = sum(event.self_device_time_total for event in events) / 1e6 / BOUND_STEPS
+    busy = sum(event.time_range.elapsed_us() for event in events) / 1e6 / BOUND_STEPS
     side = "device" if busy > 0.8 * seconds else "host"
     return f", {len(events) // BOUND_STEPS} kernels, device busy {1000 * busy:.3g} ms: bound by the {side}"
 

@@ -40,6 +40,7 @@ from codec.bottlenecks.vp import sample_ball
 from codec.entropy import Tables, encode_indices
 from codec.errors import CodecError, MediaError
 from codec.files import walk
+from codec.host import may_read
 from codec.media import load_audio, load_image
 from codec.model import Codec
 from eval import markdown
@@ -75,7 +76,7 @@ class VPWithoutAccept(VP):
 
     @torch.no_grad()
     def _perturb(self, z: Tensor, scale: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        if self.queue_count < len(self.queue):
+        if may_read() and self.queue_count < len(self.queue):
             return super()._perturb(z, scale)
         radius = self._density(z, scale, Neighbours(self.queue))[2]
         return sample_ball(radius, self.dim), {"radius": radius.mean()}
