@@ -6,7 +6,7 @@ without one, and nothing of it is imported.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +18,13 @@ from torchaudio.functional import melscale_fbanks
 from codec.errors import CodecError
 from codec.medium import IMAGE, SAMPLE_RATE, SPEECH
 from train.loudness import LoudnessLoss
+from train.stoi import STOILoss
 
-OPTIONAL = ("lpips", "loudness")  # a recipe may leave them out, which is a weight of 0
+OPTIONAL = ("lpips", "loudness", "stoi")  # a recipe may leave them out, which is a weight of 0
 LPIPS_SMALLEST = 32  # pixels of a crop; below, the pooling of LPIPS's nets leaves nothing
 HUB_NET = "squeeze"  # the net that is looked for in torch hub's folder: that of the shipped models, and the fastest
+
+EXTRA: dict[str, Callable[[int], nn.Module]] = {"loudness": LoudnessLoss, "stoi": STOILoss}  # of speech, by sample rate
 
 
 class SpeechLoss(nn.Module):
@@ -31,14 +34,15 @@ class SpeechLoss(nn.Module):
         mel_scales: The number of mel bands at each FFT size; the hop is a quarter of the size. DAC has seven scales;
             the three of the default span them at a third of the cost, without bands too narrow to hold an FFT bin.
         complex_size: The FFT size, one of the scales, whose complex spectrum is compared too.
-        loudness: Whether to add how loud the error sounds (`train.loudness`), which takes a tenth of a step's time.
+        extra: Names of the terms to add: "loudness", how loud the error sounds (`train.loudness`), and "stoi", what it
+            costs in intelligibility (`train.stoi`). Each takes about a tenth of a step's time.
     """
 
     def __init__(
-        self, mel_scales: dict[int, int] | None = None, complex_size: int = 512, loudness: bool = False
+        self, mel_scales: dict[int, int] | None = None, complex_size: int = 512, extra: Collection[str] = ()
     ) -> None:
         super().__init__()
-        self.loudness = LoudnessLoss(SAMPLE_RATE) if loudness else None
+        self.extra = nn.ModuleDict({name: EXTRA[name](SAMPLE_RATE) for name in sorted(extra)})
         self.scales = mel_scales or {128: 16, 512: 64, 2048: 128}
         self.complex_size = complex_size
         for size, bands in self.scales.items():
@@ -49,7 +53,7 @@ class SpeechLoss(nn.Module):
     def forward(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
         """Returns named (B,) distances of two (B, 1, T) signals.
 
-        They are "mel" (of log10, over all scales), "stft", "wave", and "loudness" where it is wanted.
+        They are "mel" (of log10, over all scales), "stft", "wave", and the extra ones.
         """
         x, x_hat = x.float(), x_hat.float()
         mel, stft = x.new_zeros(len(x)), x.new_zeros(len(x))
@@ -61,7 +65,7 @@ class SpeechLoss(nn.Module):
             if compressed is not None and compressed_hat is not None:
                 stft = stft + _per_sample_l1(compressed, compressed_hat)
         terms = {"mel": mel, "stft": stft, "wave": _per_sample_l1(x, x_hat)}
-        return terms if self.loudness is None else terms | {"loudness": self.loudness(x, x_hat)}
+        return terms | {name: term(x, x_hat) for name, term in self.extra.items()}
 
     def _features(self, x: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
         """Returns the log10 mel magnitudes of a (B, 1, T) signal, (B, frames, bands).
@@ -137,7 +141,7 @@ def build(medium: str, weights: Mapping[str, float], backbone: Path | None = Non
 
     Args:
         medium: A name in `LOSSES`.
-        weights: The recipe's weights; only whether "lpips" and "loudness" have one matters here.
+        weights: The recipe's weights; only which of the optional terms have one matters here.
         backbone: A file with LPIPS's backbone; None looks for SqueezeNet's in torch hub's folder.
 
     Raises:
@@ -147,7 +151,7 @@ def build(medium: str, weights: Mapping[str, float], backbone: Path | None = Non
 
 
 def _of_speech(weights: Mapping[str, float], _: Path | None) -> nn.Module:
-    return SpeechLoss(loudness=bool(weights.get("loudness")))
+    return SpeechLoss(extra=[name for name in EXTRA if weights.get(name)])
 
 
 def _of_pictures(weights: Mapping[str, float], backbone: Path | None) -> nn.Module:
@@ -184,6 +188,6 @@ class Distances:
 
 
 LOSSES = {
-    SPEECH.name: Distances(("mel", "stft", "wave", "loudness"), 1056, _of_speech),
+    SPEECH.name: Distances(("mel", "stft", "wave", "loudness", "stoi"), 1056, _of_speech),
     IMAGE.name: Distances(("l1", "mse", "ssim", "lpips"), 16, _of_pictures),
 }
