@@ -24,13 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app import perceptual
-from app.reading import SPEECH_RATE, Reading, Source, at_speech_rate, heard
+from app.reading import Reading, Source, at_speech_rate, file_stem, heard
 from app.store import Models, Settings, Shelf, wake
 from codec.bitstream import Reader, Summary, scan
 from codec.commands import describe_all
 from codec.errors import BitstreamError, CodecError, MediaError
-from codec.layers import survey
+from codec.layers import ladder, survey
 from codec.limits import Limits
+from codec.medium import MEDIA, SAMPLE_RATE
 from codec.truncation import truncate
 from eval.baselines import BASELINES, Baseline, find, match_bytes
 from eval.trained import lpips_weight
@@ -41,7 +42,7 @@ SCORED_SECONDS = 10  # PESQ takes a quarter of a second for these
 SCORED_PIXELS = 1 << 20  # SSIMULACRA2 takes two seconds and a gigabyte for these
 MAX_VERSIONS = 16
 SUFFIXES = {"jpeg": "jpg", "jpeg2000": "jp2", "codec2": "c2"}  # of files whose codec is called otherwise
-UNIT = {"speech": "kbit/s", "image": "bits per pixel"}
+UNIT = {name: medium.rate_unit for name, medium in MEDIA.items()}
 
 Report = Callable[[float, str], None]  # progress: share done, what is being done
 
@@ -138,11 +139,15 @@ class Workshop:
         wake()
         return self.reading.open(path, medium)
 
-    def code(self, source: Source, name: str, size: int) -> Version:
+    def code(self, source: Source, name: str, size: int, layers: bool = False) -> Version:
         """Compresses, decompresses and scores.
 
+        Args:
+            layers: Make a file that can be cut to smaller sizes.
+
         Raises:
-            CodecError: The model is missing or damaged, codes another medium, or does not offer the size.
+            CodecError: The model is missing or damaged, codes another medium, does not offer the size, or has no layers
+                there and they are wanted.
         """
         from codec import api
 
@@ -154,7 +159,7 @@ class Workshop:
             raise MediaError(f"{name} codes {model.card.medium}; choose a model for {source.medium}")
         with heard():  # the source has said it already
             start = time.perf_counter()
-            data = api.compress(source.data, size, model)
+            data = api.compress(source.data, size, model, layers=layers)
             encode_s = time.perf_counter() - start
         stem = f"{Path(source.name).stem}-{name}-{size}"
         return self.decoded(data, stem, encode_s, source)
@@ -163,6 +168,25 @@ class Workshop:
         """The codebook size of a model where none is asked for. Raises ModelError where there is no such model."""
         sizes = self.models.card(name).num_codes
         return 1024 if 1024 in sizes else min(sizes)
+
+    def layered(self, source: Source, models: Sequence[str], sizes: Sequence[int]) -> Path | None:
+        """A .bin that can be cut to several sizes: by the first of the models that has layers at one of these.
+
+        Returns:
+            The file, up to the largest of the sizes; None where none of the models has layers there.
+        """
+        from codec import api
+
+        for name in models:
+            model = self.models.get(name)
+            fit = [size for size in sizes if size in model.card.num_codes and len(ladder(model.tables, size)) > 1]
+            if fit:
+                with heard():  # the source has said it already
+                    data = api.compress(source.data, max(fit), model, layers=True)
+                path = self.shelf.folder() / f"{file_stem(f'{Path(source.name).stem}-{name}')}-layers.bin"
+                path.write_bytes(data)
+                return path
+        return None
 
     def layers(self, path: str | Path) -> dict[int, int]:
         """Codebook size -> bytes of a .bin cut there, coarsest first; one entry if it has no layers.
@@ -180,17 +204,28 @@ class Workshop:
             BitstreamError: Damaged, not one of ours, or beyond the limits.
             ModelError: Its model is not here.
         """
-        if not path:
-            raise MediaError("nothing is chosen yet; drop a .bin here")
-        data = Path(path).read_bytes()
-        if size is not None:
-            try:
-                data = truncate(data, size)
-            except ValueError as error:
-                raise MediaError(str(error)) from None
+        data = self._cut(path, size)
         summary = scan(io.BytesIO(data))
         stem = Path(path).stem if size is None else f"{Path(path).stem}-{size}"
         return self.decoded(data, stem, 0.0, None), summary
+
+    def cut(self, path: str | Path | None, size: int) -> Path:
+        """A .bin cut to a codebook size that it has a layer of, as a file of its own; errors as for `decode`."""
+        data = self._cut(path, size)
+        file = self.shelf.folder() / f"{file_stem(Path(str(path)).stem)}-{size}.bin"
+        file.write_bytes(data)
+        return file
+
+    def _cut(self, path: str | Path | None, size: int | None) -> bytes:
+        if not path:
+            raise MediaError("nothing is chosen yet; drop a .bin here")
+        data = Path(path).read_bytes()
+        if size is None:
+            return data
+        try:
+            return truncate(data, size)
+        except ValueError as error:
+            raise MediaError(str(error)) from None
 
     def info(self, path: str | Path) -> dict[str, str]:
         """What `python -m codec.info` prints of a .bin. Raises BitstreamError where it is damaged, or is none."""
@@ -232,7 +267,7 @@ class Workshop:
         if source.medium == "image":
             media, samples = self.reading.save_picture(decoded, stem), decoded
         else:
-            media, samples = self.reading.save_recording([decoded], SPEECH_RATE, 1, stem), decoded[:, 0].clip(-1, 1)
+            media, samples = self.reading.save_recording([decoded], SAMPLE_RATE, 1, stem), decoded[:, 0].clip(-1, 1)
         file = media.with_suffix(f".{SUFFIXES.get(name, name)}")
         file.write_bytes(match.data)
         size, notices = len(match.data), []
@@ -316,7 +351,7 @@ class Workshop:
             scores = score("image", source.reference, samples)
             scores["SSIMULACRA2"] = ssimulacra2(source.reference, samples) if small else None
             return scores | {name: metric(source.reference, samples) for name, metric in self._more_metrics().items()}
-        count = min(SCORED_SECONDS * SPEECH_RATE, len(source.reference), len(samples))
+        count = min(SCORED_SECONDS * SAMPLE_RATE, len(source.reference), len(samples))
         return score("speech", source.reference[:count], samples[:count])
 
     def _more_metrics(self) -> dict[str, Callable[[Any, Any], float | None]]:
@@ -410,8 +445,8 @@ def title_of(name: str) -> str:
 
 
 def rate_of(medium: str, num_bytes: int, units: float) -> float:
-    """kbit/s, or bits per pixel."""
-    return 8 * num_bytes / units / (1000 if medium == "speech" else 1)
+    """In the medium's unit."""
+    return MEDIA[medium].rate(num_bytes, units)
 
 
 def write_csv(path: Path, records: Sequence[dict[str, Any]]) -> Path:

@@ -15,7 +15,8 @@ from codec.bitstream import Reader
 from codec.files import Source, opened
 from codec.layers import whole
 from codec.limits import IN_MEMORY, Limits
-from codec.media import AudioWriter, ImageWriter, Picture, detect
+from codec.media import detect
+from codec.medium import MEDIA
 
 AnyModel: TypeAlias = coding.Model | str | Path
 HEAD = 16  # bytes that tell a medium
@@ -31,7 +32,7 @@ def load(name: AnyModel | None = None, medium: str | None = None, device: str = 
 
     Args:
         name: Of a shipped model, or the path of a card.
-        medium: "speech" or "image": which best is wanted, or what a named model must be for.
+        medium: A name in `codec.medium.MEDIA`: which best is wanted, or what a named model must be for.
         device: Where its nets run: "cpu", "cuda", "cuda:1".
 
     Raises:
@@ -77,10 +78,7 @@ def compress(
         loaded = load(medium=medium) if model is None else load(model)
         size = loaded.codec.bottleneck.check_size(codebook_size)
         out = io.BytesIO()
-        if medium == "image":
-            coding.compress_image(Picture(file), out, loaded, size, effort, layers)
-        else:
-            coding.compress_speech(*coding.open_speech(file, mono), out, loaded, size, effort, layers)
+        coding.compress(medium, MEDIA[medium].read(file, mono=mono), out, loaded, size, effort, layers)
     return out.getvalue()
 
 
@@ -119,23 +117,8 @@ def decompress(
             name = str(model.card.path) if isinstance(model, coding.Model) else _name_of(model)
             loaded = coding.load(cards.find(name, model_id=head.header.model_id))
         out = io.BytesIO()
-        form = (suffix or ("png" if head.header.medium == "image" else "wav")).lstrip(".").lower()
-        reader = coding.layered(head, loaded, codebook_size)
-        coding.check_room(reader, loaded, form)
-        if reader.header.medium == "image":
-            picture = None
-            for strip in coding.image_strips(reader, loaded):
-                picture = picture or ImageWriter(out, reader.header.height, reader.header.width, form)
-                reader.budget.check_bytes(out.tell())
-                picture.write(strip)
-            if picture is not None:
-                picture.close()
-        else:
-            writer = AudioWriter(out, reader.header.sample_rate, reader.header.channels, form)
-            for block in coding.decompress_speech(reader, loaded):
-                reader.budget.check_bytes(out.tell() + 2 * block.size)
-                writer.write(block)
-            writer.close()
+        form = (suffix or head.header.kind.default_suffix).lstrip(".").lower()
+        coding.decompress(coding.layered(head, loaded, codebook_size), loaded, out, form)
     return out.getvalue()
 
 

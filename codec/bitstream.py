@@ -17,7 +17,7 @@ import io
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Literal, NoReturn
+from typing import BinaryIO, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from codec.entropy import MAX_CODES, NO_TABLES, Tables, decode_indices, encode_indices, max_encoded_size
 from codec.entropy.mixing import columns_of
 from codec.errors import BitstreamError
-from codec.limits import DEFAULT_LIMITS, IN_MEMORY, MAX_RATE_HZ, MIN_RATE_HZ, Budget, Limits
+from codec.limits import DEFAULT_LIMITS, IN_MEMORY, Budget, Limits
+from codec.medium import BY_LETTER, MEDIA, SIZE_FIELDS, Medium, names
 
 MAGIC = b"\x8dCDC\r\n\x1a\n"
 MAJOR = 1
@@ -37,8 +38,6 @@ MAX_CHUNK_POSITIONS = 1 << 16
 MAX_CHUNK_INDICES = 1 << 20  # all streams and codebooks of a chunk: 8 MiB once decoded
 MAX_CHUNK_BYTES = 1 << 22  # the longest data chunk has 3 bytes per index and 6 more per stream
 MAX_CODEBOOKS = 64
-MAX_CHANNELS = 64
-MAX_SIDE = 1 << 17  # pixels
 MAX_VARINT = (1 << 64) - 1
 
 MODEL_ID_BYTES = 16
@@ -47,7 +46,6 @@ PIECE_BYTES = 1 << 16  # a declared length is read in pieces of this size
 DAMAGED = "the file is damaged: copy it again"
 CUT_SHORT = "it was cut short: copy it again"
 
-Medium = Literal["speech", "image"]
 Indices = NDArray[np.int64]
 
 
@@ -56,7 +54,7 @@ class Header:
     """What a decoder has to know before the first index.
 
     Args:
-        medium: "speech" or "image".
+        medium: A name in `codec.medium.MEDIA`, "speech" or "image".
         model_id: 16 bytes that name the model by a hash of its contents.
         codebook_size: The nominal K that the user asked for, such as 4096.
         num_codes: The real K, such as 4375; indices lie in [0, num_codes).
@@ -71,7 +69,7 @@ class Header:
         ValueError: A field is out of its range.
     """
 
-    medium: Medium
+    medium: str
     model_id: bytes
     codebook_size: int
     num_codes: int
@@ -82,32 +80,34 @@ class Header:
     width: int = 0
 
     def __post_init__(self) -> None:
-        if self.medium not in ("speech", "image"):
-            raise ValueError(f"medium must be 'speech' or 'image', not {self.medium!r}")
+        if self.medium not in MEDIA:
+            raise ValueError(f"medium must be one of {names()}, not {self.medium!r}")
         if len(self.model_id) != MODEL_ID_BYTES:
             raise ValueError(f"model_id must be {MODEL_ID_BYTES} bytes, not {len(self.model_id)}")
-        speech = self.medium == "speech"
-        sides = (0, 0) if speech else (1, MAX_SIDE)
         ranges = {
             "codebook_size": (1, MAX_CODES),
             "num_codes": (1, MAX_CODES),
             "num_codebooks": (1, MAX_CODEBOOKS),
-            "channels": (1, MAX_CHANNELS),
-            "sample_rate": (MIN_RATE_HZ, MAX_RATE_HZ) if speech else (0, 0),
-            "height": sides,
-            "width": sides,
+            "channels": (min(self.kind.channel_counts), max(self.kind.channel_counts)),
         }
+        ranges |= dict.fromkeys(SIZE_FIELDS, (0, 0)) | dict(self.kind.size_fields)
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name} of {self.medium} must be in {low} to {high}, not {value}")
-        if not speech and self.channels not in (1, 3):
-            raise ValueError(f"channels of image must be 1 or 3, not {self.channels}")
+        if self.channels not in self.kind.channel_counts:
+            counts = " or ".join(map(str, self.kind.channel_counts))
+            raise ValueError(f"channels of {self.medium} must be {counts}, not {self.channels}")
+
+    @property
+    def kind(self) -> Medium:
+        """The medium as an object."""
+        return MEDIA[self.medium]
 
     @property
     def num_streams(self) -> int:
         """A, streams of indices in every chunk: the audio channels, or 1 for a picture."""
-        return self.channels if self.medium == "speech" else 1
+        return self.kind.num_streams(self.channels)
 
     @property
     def max_chunk_positions(self) -> int:
@@ -159,10 +159,13 @@ def checksum_of(indices: Indices, value: int = 0) -> int:
 
 
 def _header_payload(header: Header) -> bytes:
-    speech = header.medium == "speech"
-    fields = [header.codebook_size, header.num_codes, header.num_codebooks, header.channels]
-    fields += [header.sample_rate] if speech else [header.height, header.width]
-    return (b"S" if speech else b"I") + header.model_id + b"".join(map(varint, fields))
+    fields = b"".join(varint(getattr(header, name)) for name in _field_names(header.kind))
+    return header.kind.letter + header.model_id + fields
+
+
+def _field_names(medium: Medium) -> tuple[str, ...]:
+    """The numbers of a header, in their order in the file."""
+    return ("codebook_size", "num_codes", "num_codebooks", "channels", *medium.size_fields)
 
 
 class Writer:
@@ -232,8 +235,8 @@ class Writer:
         """
         if self._finished:
             raise ValueError("the file is finished already")
-        if self._header.medium == "image" and num_samples != 0:
-            raise ValueError(f"num_samples of a picture must be 0, not {num_samples}")
+        if not self._header.kind.timed and num_samples != 0:
+            raise ValueError(f"num_samples of {self._header.kind.noun} must be 0, not {num_samples}")
         checksum = self._index_checksum.to_bytes(4, "big")
         self._put_chunk(b"E", varint(num_samples) + varint(self._num_positions) + checksum)
         self._finished = True
@@ -485,11 +488,11 @@ class Reader:
                 return _Chunk(kind[0], offset, Source(io.BytesIO(payload), start, "chunk", DAMAGED))
 
     def _check_samples(self, end: End) -> None:
-        if self.header.medium == "image":
-            if end.num_samples != 0:
-                raise BitstreamError(f"a picture declares {end.num_samples} audio samples; {DAMAGED}", end.offset)
-        else:
+        if self.header.kind.timed:
             self.budget.check_samples(end.num_samples, end.offset)
+        elif end.num_samples != 0:
+            noun = self.header.kind.noun
+            raise BitstreamError(f"{noun} declares {end.num_samples} audio samples; {DAMAGED}", end.offset)
 
 
 def _find_end(file: BinaryIO) -> End | None:
@@ -546,15 +549,14 @@ def _parse_header(chunk: _Chunk, limits: Limits) -> Header:
         raise BitstreamError(f"a chunk stands before the header; {DAMAGED}", FIRST_CHUNK)
     payload = chunk.payload
     letter = payload.take(1, "the medium")
-    if letter not in (b"S", b"I"):
+    medium = BY_LETTER.get(letter)
+    if medium is None:
         raise BitstreamError(f"medium {letter[0]:#04x} needs a newer version of codec: upgrade it", chunk.offset)
     model_id = payload.take(MODEL_ID_BYTES, "the model id")
-    names = ["codebook_size", "num_codes", "num_codebooks", "channels"]
-    names += ["sample_rate"] if letter == b"S" else ["height", "width"]
-    fields = {name: payload.varint(name) for name in names}
+    fields = {name: payload.varint(name) for name in _field_names(medium)}
     payload.expect_end("bytes follow the header fields")
     try:
-        header = Header("speech" if letter == b"S" else "image", model_id, **fields)
+        header = Header(medium.name, model_id, **fields)
     except ValueError as error:
         raise BitstreamError(f"the header is invalid: {error}; {DAMAGED}", chunk.offset) from None
     if header.height * header.width > limits.max_pixels:

@@ -18,11 +18,11 @@ from __future__ import annotations
 import io
 import logging
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import log as natural_log
 from math import prod
-from typing import BinaryIO, TypeAlias, cast
+from typing import Any, BinaryIO, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -36,9 +36,9 @@ from codec.entropy.mixing import choose, columns_of
 from codec.errors import BitstreamError, CodecError, MediaError, ModelError
 from codec.layers import Layered, LayerWriter, ladder
 from codec.limits import IN_MEMORY, Limits
-from codec.media import MAX_RIFF_BYTES, AudioReader, Picture, Pixels, Samples, at_rate
-from codec.model import Codec, CodecConfig, Medium, build
-from codec.nets.speech import SAMPLE_RATE
+from codec.media import MAX_RIFF_BYTES, AudioReader, Picture, Pixels, Recording, Samples, at_rate
+from codec.medium import IMAGE, SAMPLE_RATE, SPEECH
+from codec.model import Codec, CodecConfig, build
 from codec.precision import exact_float32, exactly
 from codec.salvage import Salvage
 from codec.windows import windows
@@ -60,6 +60,7 @@ UNCOMPRESSED = ("wav", "aiff", "aif", "bmp", "tif", "tiff")
 
 
 AnyReader: TypeAlias = Reader | Layered | Salvage
+Watch: TypeAlias = Callable[[Iterable[Samples], int], Iterable[Samples]]  # passes blocks of so many Hz on
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,113 @@ class Written:
     units: float
 
 
+@dataclass(frozen=True, slots=True)
+class Coding:
+    """How a medium is coded.
+
+    Attributes:
+        compress: (signal, file, model, codebook_size, effort, layers, watch) -> `Written`; see `compress`.
+        decompress: (reader, model) -> blocks of a recording, or strips of a picture.
+    """
+
+    compress: Callable[[Any, BinaryIO, Model, int, int, bool, Watch | None], Written]
+    decompress: Callable[[AnyReader, Model], Iterator[NDArray[Any]]]
+
+
+def compress(
+    medium: str,
+    signal: Recording | Picture,
+    file: BinaryIO,
+    model: Model,
+    codebook_size: int,
+    effort: int = 0,
+    layers: bool = False,
+    watch: Watch | None = None,
+) -> Written:
+    """Codes what `Medium.read` opened.
+
+    Args:
+        medium: Its name.
+        signal: The recording or picture.
+        file: Receives the bitstream; need not seek.
+        model: One of this medium.
+        codebook_size: One of the model's.
+        effort: 0 to `MAX_EFFORT`: how much nearness to give up for fewer bits.
+        layers: Write a file that can be cut to every coarser codebook size that this one refines.
+        watch: Of a recording, sees its blocks pass.
+
+    Raises:
+        ModelError: A model of another medium, and as for `compress_speech`.
+        ValueError: An effort or a codebook size that there is not.
+    """
+    _need(model, medium)
+    return CODINGS[medium].compress(signal, file, model, codebook_size, effort, layers, watch)
+
+
+def decompress(
+    reader: AnyReader,
+    model: Model,
+    out: BinaryIO | None = None,
+    suffix: str = "",
+    piped: bool = False,
+    watch: Watch | None = None,
+) -> float:
+    """Decodes to a media file, or only verifies.
+
+    Args:
+        reader: Of the bitstream.
+        model: The one that it names.
+        out: Receives the media file; None to write nothing.
+        suffix: Of its format.
+        piped: It cannot seek, and takes what comes at once.
+        watch: Of a recording, sees its blocks pass.
+
+    Returns:
+        Seconds of the recording, or pixels of the picture.
+
+    Raises:
+        BitstreamError: Damaged, or beyond the limits.
+        MediaError: The format cannot hold it, or there is no room.
+    """
+    header = reader.header
+    if out is not None and not piped:
+        check_room(reader, model, suffix)
+    blocks = CODINGS[header.medium].decompress(reader, model)
+    if watch is not None and header.kind.timed:
+        blocks = iter(watch(blocks, header.sample_rate))
+    writer = None
+    for block in blocks:
+        if out is None:
+            continue
+        writer = writer or header.kind.write(out, header, suffix, piped)  # what comes is known now to fit the header
+        if not piped:
+            reader.budget.check_bytes(out.tell() + header.kind.value_bytes * block.size)
+        writer.write(block)
+    if out is not None:
+        (writer or header.kind.write(out, header, suffix, piped)).close()
+    return header.kind.units(header, reader.num_samples)
+
+
+def _compress_recording(
+    signal: Recording,
+    file: BinaryIO,
+    model: Model,
+    codebook_size: int,
+    effort: int,
+    layers: bool,
+    watch: Watch | None,
+) -> Written:
+    rate, blocks = signal.sample_rate, signal.blocks()
+    watched = blocks if watch is None else watch(blocks, rate)
+    return compress_speech(watched, rate, signal.channels, file, model, codebook_size, effort, layers)
+
+
+def _compress_picture(
+    signal: Picture, file: BinaryIO, model: Model, codebook_size: int, effort: int, layers: bool, _: Watch | None
+) -> Written:
+    return compress_image(signal, file, model, codebook_size, effort, layers)
+
+
 def compress_speech(
     blocks: Iterable[Samples],
     sample_rate: int,
@@ -167,10 +275,13 @@ def compress_speech(
             without layers where they are wanted.
         ValueError: An effort or a codebook size that there is not.
     """
-    _need(model, "speech")
+    _need(model, SPEECH.name)
     chooser = _Chooser(model, codebook_size, effort)
     if sample_rate > SAMPLE_RATE:
-        log.warning("recorded at %g kHz, coded at 16 kHz: sounds above 8 kHz are lost", sample_rate / 1000)
+        kept = SAMPLE_RATE / 1000
+        log.warning(
+            "recorded at %g kHz, coded at %g kHz: sounds above %g kHz are lost", sample_rate / 1000, kept, kept / 2
+        )
     header = _header(model, codebook_size, channels=channels, sample_rate=sample_rate)
     writer = _writer(file, header, model, layers)
     counted = _Counter(blocks)
@@ -194,7 +305,7 @@ def decompress_speech(reader: AnyReader, model: Model) -> Iterator[Samples]:
         BitstreamError: Damaged, of a length that does not fit its indices, or beyond the limits; before the first block
             where the file seeks.
     """
-    _need(model, "speech")
+    _need(model, SPEECH.name)
     _check_header(reader.header, model)
     header, codec = reader.header, model.codec
     end = expected(reader, model)
@@ -237,10 +348,10 @@ def check_room(reader: AnyReader, model: Model, suffix: str) -> None:
         MediaError: The format, or `Limits.max_bytes`, has no room.
     """
     header, num_bytes = reader.header, 0
-    if header.medium == "image":
-        num_bytes = 3 * header.height * header.width
+    if not header.kind.timed:
+        num_bytes = header.kind.value_bytes * header.kind.channels * header.height * header.width
     elif (end := expected(reader, model)) is not None:
-        num_bytes = 2 * end.num_samples * header.channels
+        num_bytes = header.kind.value_bytes * end.num_samples * header.channels
         if num_bytes > MAX_RIFF_BYTES and suffix in ("wav", "aiff", "aif"):
             raise MediaError("the recording is above the 4 GiB of this format; write a .flac")
     if suffix in UNCOMPRESSED:
@@ -279,7 +390,7 @@ def compress_image(
     Raises:
         ModelError, ValueError: As for speech.
     """
-    _need(model, "image")
+    _need(model, IMAGE.name)
     if isinstance(picture, Picture):
         height, width, strips = picture.height, picture.width, picture.strips()
     else:
@@ -321,7 +432,7 @@ def image_strips(reader: AnyReader, model: Model) -> Iterator[Pixels]:
     Raises:
         BitstreamError: Damaged, or of a size that does not fit its indices; before the first strip.
     """
-    _need(model, "image")
+    _need(model, IMAGE.name)
     _check_header(reader.header, model)
     header, codec, size = reader.header, model.codec, reader.header.codebook_size
     rows, columns = codec.grid((header.height, header.width))
@@ -357,7 +468,7 @@ def _index_strips(grid: Indices, width: int, model: Model) -> Iterator[Tensor]:
 
 def num_positions(header: Header, model: Model) -> int | None:
     """How many positions a file should hold, where its header tells: a picture's."""
-    return prod(model.codec.grid((header.height, header.width))) if header.medium == "image" else None
+    return None if header.kind.timed else prod(model.codec.grid((header.height, header.width)))
 
 
 def _rows_per_chunk(width: int, stride: int) -> int:
@@ -384,18 +495,16 @@ class _Counter:
             yield block
 
 
-def to_mono(blocks: Iterable[Samples]) -> Iterator[Samples]:
-    """The mean of all channels, (n, 1)."""
-    for block in blocks:
-        yield block.mean(1, keepdims=True, dtype=np.float32)
-
-
 def open_speech(file: BinaryIO | AudioReader, mono: bool) -> tuple[Iterator[Samples], int, int]:
     """A recording's blocks, sample rate in Hz and channels; the channels mixed into one if `mono`."""
-    reader = file if isinstance(file, AudioReader) else AudioReader(file)
-    if mono:
-        return to_mono(reader.blocks()), reader.sample_rate, 1
-    return reader.blocks(), reader.sample_rate, reader.channels
+    recording = Recording(file, mono)
+    return recording.blocks(), recording.sample_rate, recording.channels
+
+
+CODINGS = {
+    SPEECH.name: Coding(_compress_recording, decompress_speech),
+    IMAGE.name: Coding(_compress_picture, image_strips),
+}
 
 
 class _Chooser:
@@ -442,9 +551,10 @@ class _Chooser:
         parts = [torch.cdist(part, codes).topk(few, largest=False, sorted=True) for part in torch.split(tokens, 256)]
         options = torch.cat([part.indices for part in parts]).cpu().numpy()
         squares = torch.cat([part.values for part in parts]).double().square().cpu().numpy()
-        options[:, 0] = (
-            bottleneck.encode(z[None], self._size)[0, 0].flatten().cpu().numpy()
-        )  # where two are equally near
+        if not bottleneck.nested:  # a tree need not end at the nearest code
+            options[:, 0] = (
+                bottleneck.encode(z[None], self._size)[0, 0].flatten().cpu().numpy()
+            )  # where two are equally near
         unit = max(2 * natural_log(2) / codes.shape[1] * self._effort / EFFORT_UNIT * squares[:, 0].mean(), 1e-12)
         penalties = np.minimum(np.rint(256 * squares / unit), 1 << 40).astype(np.int64)
         return choose(options, penalties, prior, columns_of(prior, self._width, len(options)))
@@ -454,7 +564,7 @@ def _header(model: Model, codebook_size: int, **shape: int) -> Header:
     """The header of what a model codes. Raises MediaError for a shape that the format cannot hold."""
     bottleneck = model.codec.bottleneck
     num_codes = bottleneck.num_codes(codebook_size)
-    medium: Medium = model.codec.config.medium
+    medium = model.codec.config.medium
     try:
         return Header(medium, model.card.model_id, codebook_size, num_codes, bottleneck.num_codebooks, **shape)
     except ValueError as error:
@@ -492,7 +602,7 @@ def layered(reader: Reader, model: Model, codebook_size: int | None = None) -> R
         if codebook_size not in (None, size):
             raise MediaError(f"the file has no layers: it holds K = {size} and not {codebook_size}")
         return reader
-    if reader.header.medium == "speech":
+    if reader.header.kind.timed:
         expected(reader, model)
     tables = {k: tables_for(replace(reader.header, codebook_size=k), model) for k in model.tables}
     try:
@@ -517,7 +627,7 @@ def read_indices(data: bytes, model: Model, limits: Limits = IN_MEMORY) -> tuple
     if isinstance(reader, Layered):
         reader.budget.check_bytes(8 * reader.num_positions * reader.header.num_streams)
         return reader.header, np.concatenate(list(reader.chunks()), axis=2), reader.num_samples
-    if reader.header.medium == "speech":
+    if reader.header.kind.timed:
         expected(reader, model)
     return unpack_all(reader, tables_for(reader.header, model))
 

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from math import inf, log2
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
@@ -25,19 +26,10 @@ from codec.files import STDIO, Pipe, Source, opened, piping, room_for, spooling,
 from codec.jobs import mirrored
 from codec.layers import Layered, Survey, survey
 from codec.limits import Limits
-from codec.media import (
-    AUDIO_SUFFIXES,
-    IMAGE_SUFFIXES,
-    AudioReader,
-    AudioWriter,
-    ImageWriter,
-    Picture,
-    WavStream,
-    detect,
-    streamed,
-)
+from codec.media import AudioReader, detect, streamed
+from codec.medium import MEDIA, SAMPLE_RATE, Medium, rate_units
 from codec.salvage import MAX_FILE_BYTES, Salvage
-from codec.terminal import UsageError, each, filled, notices, print_line, progress, run
+from codec.terminal import Parser, UsageError, each, filled, notices, print_line, progress, run
 
 if TYPE_CHECKING:
     from codec.coding import AnyReader, Model
@@ -45,7 +37,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("codec")
 
 HEAD = 16  # bytes that tell a medium
-SPEECH_RATE = 16000  # Hz, that of the nets, which are not imported here
 
 
 # ---------------------------------------------------------------------------------------------------------- compress
@@ -62,7 +53,7 @@ def compress_main(arguments: list[str] | None = None) -> int:
         "--bitrate",
         type=float,
         metavar="R",
-        help="instead of K: kbit/s a channel, or bits per pixel; nearest wins",
+        help=f"instead of K, for each channel of a recording: {rate_units()}; nearest wins",
     )
     parser.add_argument(
         "--effort",
@@ -126,27 +117,21 @@ def _compress_one(
 ) -> dict[str, Any]:
     start = time.perf_counter()
     # A large picture is decoded, and its memory given back, before torch and the nets take theirs.
-    picture = Picture(cast(BinaryIO, file), options.max_pixels) if medium == "image" else None
+    signal = MEDIA[medium].read(cast(BinaryIO, recording or file), mono=options.mono, max_pixels=options.max_pixels)
     read_s = time.perf_counter() - start
     from codec import coding
 
     model = load()
     start = time.perf_counter() - read_s
-    if picture is not None:
-        written = coding.compress_image(picture, out, model, size, options.effort, options.layers)
-        shape: dict[str, Any] = {"width": picture.width, "height": picture.height}
-    else:
-        blocks, rate, channels = coding.open_speech(recording or cast(BinaryIO, file), options.mono)
-        heard = progress(blocks, rate, options.quiet)
-        written = coding.compress_speech(heard, rate, channels, out, model, size, options.effort, options.layers)
-        shape = {"duration_s": written.units, "sample_rate": rate, "channels": channels}
+    watch = partial(progress, quiet=options.quiet)
+    written = coding.compress(medium, signal, out, model, size, options.effort, options.layers, watch)
     elapsed_s = time.perf_counter() - start
     bytes_in = file.total if isinstance(file, Pipe) else file.seek(0, os.SEEK_END)
     return {
         "medium": medium,
         "model": model.card.name,
         "codebook_size": size,
-        **shape,
+        **signal.describe(written.units),
         "bytes_in": bytes_in,
         "bytes_out": written.total_bytes,
         "payload_bytes": written.payload_bytes,
@@ -158,8 +143,9 @@ def _compress_one(
 def _choose_size(card: cards.Card, options: argparse.Namespace) -> int:
     """The codebook size that the options ask for; a bit rate takes the nearest."""
     sizes = card.num_codes
-    unit, scale = ("kbit/s a channel", 1000) if card.medium == "speech" else ("bits per pixel", 1)
-    rates = {k: card.tokens_per_unit * log2(n) / scale for k, n in sizes.items()}
+    medium = MEDIA[card.medium]
+    unit = f"{medium.rate_unit} a channel" if medium.timed else medium.rate_unit
+    rates = {k: card.tokens_per_unit * log2(n) / medium.rate_bits for k, n in sizes.items()}
     if options.bitrate is not None:
         if not 0 < options.bitrate < inf:
             known = ", ".join(f"{rate:.3g}" for rate in rates.values())
@@ -219,17 +205,17 @@ def _decompress_file(
         if target is None:
             model, start = models.get(card), time.perf_counter()
             reader = _open(file, head, model, options, limits, strict=True)
-            units = _decode(reader, model, None, "", quiet=True)
+            units = _decode(reader, model)
         else:
-            target, suffix = _suffix(target, head.header.medium, chosen=not Path(options.input).is_dir())
+            target, suffix = _suffix(target, head.header.kind, chosen=not Path(options.input).is_dir())
             if target in models.written:
                 raise MediaError(f"{target} was written for another file of this run; rename one of them")
             models.written.add(target)
-            streamed = target == STDIO and head.header.medium == "speech" and suffix == "wav"
-            with writing(target, options.force, stream=streamed) as out:
+            piped = target == STDIO and head.header.kind.timed and suffix == head.header.kind.default_suffix
+            with writing(target, options.force, stream=piped) as out:
                 model, start = models.get(card), time.perf_counter()
                 reader = _open(file, head, model, options, limits, strict=False)
-                units = _decode(reader, model, out, suffix, options.quiet)
+                units = _decode(reader, model, out, suffix, piped, options.quiet)
         report = {
             "medium": reader.header.medium,
             "model": card.name,
@@ -268,51 +254,31 @@ def _open(
 
 def _lost(reader: Reader | Salvage, model: Model) -> dict[str, Any]:
     """What a damaged file no longer held, said in a line: seconds of speech or positions of a picture."""
-    speech = reader.header.medium == "speech"
-    unit = model.codec.stride / SPEECH_RATE if speech else 1
+    timed = reader.header.kind.timed
+    unit = model.codec.stride / SAMPLE_RATE if timed else 1
     lost = [[start * unit, stop * unit] for start, stop in reader.gaps]
     if isinstance(reader, Salvage) and not reader.length_known:
         log.warning("the end of the file is missing: the length is that of what was found")
     total = sum(stop - start for start, stop in reader.gaps)
     if total:
-        places = ", ".join(f"{start:.2f} to {stop:.2f}" if speech else f"{start} to {stop}" for start, stop in lost)
-        what = (
-            f"{total * unit:.2f} s (now silence)" if speech else f"{total} of {reader.num_positions} cells (now grey)"
-        )
+        places = ", ".join(f"{start:.2f} to {stop:.2f}" if timed else f"{start} to {stop}" for start, stop in lost)
+        what = f"{total * unit:.2f} s (now silence)" if timed else f"{total} of {reader.num_positions} cells (now grey)"
         log.warning("lost %s: %s", what, places)
     return {"lost": lost}
 
 
-def _decode(reader: AnyReader, model: Model, out: BinaryIO | None, suffix: str, quiet: bool) -> float:
+def _decode(
+    reader: AnyReader,
+    model: Model,
+    out: BinaryIO | None = None,
+    suffix: str = "",
+    piped: bool = False,
+    quiet: bool = True,
+) -> float:
     """Decodes to a media file, or only checks if there is none; returns seconds or pixels."""
     from codec import coding
 
-    seeks = out is not None and out is not sys.stdout.buffer
-    if seeks:
-        coding.check_room(reader, model, suffix)
-    if reader.header.medium == "image":
-        height, width = reader.header.height, reader.header.width
-        picture = None
-        for strip in coding.image_strips(reader, model):
-            if out is not None:  # the picture is known now to have the size that its header says
-                picture = picture or ImageWriter(out, height, width, suffix)
-                reader.budget.check_bytes(out.tell())
-                picture.write(strip)
-        if picture is not None:
-            picture.close()
-        return float(height * width)
-    rate, channels = reader.header.sample_rate, reader.header.channels
-    writer: AudioWriter | WavStream | None = None
-    if out is not None:
-        writer = AudioWriter(out, rate, channels, suffix) if seeks else WavStream(out, rate, channels)
-    for block in progress(coding.decompress_speech(reader, model), rate, quiet):
-        if out is not None and writer is not None:
-            if seeks:
-                reader.budget.check_bytes(out.tell() + 2 * block.size)
-            writer.write(block)
-    if writer is not None:
-        writer.close()
-    return reader.num_samples / rate
+    return coding.decompress(reader, model, out, suffix, piped, partial(progress, quiet=quiet))
 
 
 def _verify(out: BinaryIO, models: _Models) -> None:
@@ -323,21 +289,21 @@ def _verify(out: BinaryIO, models: _Models) -> None:
     out.seek(0)
     head = Reader(out, Limits(max_pixels=sys.maxsize, max_seconds=sys.maxsize))
     model = models.get(cards.find(models.last, model_id=head.header.model_id))
-    _decode(coding.layered(head, model), model, None, "", quiet=True)
+    _decode(coding.layered(head, model), model)
     out.seek(0, os.SEEK_END)
 
 
-def _suffix(target: str, medium: str, chosen: bool) -> tuple[str, str]:
+def _suffix(target: str, medium: Medium, chosen: bool) -> tuple[str, str]:
     """The output's name and format. A name that was not `chosen` but restored, say a.avif, may become a.avif.png."""
-    known, default = (IMAGE_SUFFIXES, "png") if medium == "image" else (AUDIO_SUFFIXES, "wav")
+    known, default = medium.suffixes, medium.default_suffix
     suffix = Path(target).suffix.lstrip(".").lower()
     if suffix in known and target != STDIO:
         return target, suffix
     if not chosen:
         return f"{target}.{default}", default
     if suffix and target != STDIO:
-        kind = "a picture" if medium == "image" else "a recording"
-        raise MediaError(f"the file holds {kind}, which cannot be written as .{suffix}; use {', '.join(sorted(known))}")
+        offered = ", ".join(sorted(known))
+        raise MediaError(f"the file holds {medium.noun}, which cannot be written as .{suffix}; use {offered}")
     return target, default
 
 
@@ -403,12 +369,12 @@ def describe_all(found: Survey, names: Mapping[bytes, str]) -> dict[str, Any]:
     record = describe(found.summary, names)
     if not found.layers and found.damage is None:
         return record
-    payload = found.summary.payload_bytes
-    units = record.get("duration_s") or record.get("width", 0) * record.get("height", 0)
+    header, payload = found.summary.header, found.summary.payload_bytes
+    units = header.kind.units(header, found.summary.num_samples)
     layers: dict[int, dict[str, Any]] = {}
     for size, stop in found.stops.items():
         payload += sum(layer.payload_bytes for layer in found.layers if layer.codebook_size == size)
-        layers[size] = {"bytes": stop, "payload_bytes": payload, "rate": _rate(record["medium"], stop, units)}
+        layers[size] = {"bytes": stop, "payload_bytes": payload, "rate": header.kind.rate_text(stop, units)}
     record |= layers[size] | {
         "codebook_size": size,
         "num_codes": found.layers[-1].num_codes if found.layers else record["num_codes"],
@@ -431,19 +397,17 @@ def describe(summary: Summary, names: Mapping[bytes, str]) -> dict[str, Any]:
         "codebooks": header.num_codebooks,
         "channels": header.channels,
     }
-    if header.medium == "speech":
-        record |= {"sample_rate": header.sample_rate, "duration_s": summary.num_samples / header.sample_rate}
-        units, count = record["duration_s"], summary.num_positions * header.channels
-    else:
-        record |= {"width": header.width, "height": header.height}
-        units, count = header.width * header.height, summary.num_positions
+    units = header.kind.units(header, summary.num_samples)
+    tokens = summary.num_positions * header.num_streams * header.num_codebooks
     return record | {
+        **{name: getattr(header, name) for name in reversed([*header.kind.size_fields])},  # width before height
+        **({"duration_s": units} if header.kind.timed else {}),
         "chunks": summary.num_chunks,
-        "tokens": count * header.num_codebooks,
+        "tokens": tokens,
         "bytes": summary.file_bytes,
         "payload_bytes": summary.payload_bytes,
-        "bits_per_token": 8 * summary.payload_bytes / max(count * header.num_codebooks, 1),
-        "rate": _rate(header.medium, summary.file_bytes, units),
+        "bits_per_token": 8 * summary.payload_bytes / max(tokens, 1),
+        "rate": header.kind.rate_text(summary.file_bytes, units),
     }
 
 
@@ -491,9 +455,7 @@ class _ListModels(argparse.Action):
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"python -m codec.{command}", description=description, epilog="See docs/command-line.md"
-    )
+    parser = Parser(prog=f"python -m codec.{command}", description=description, epilog="See docs/command-line.md")
     parser.add_argument("--version", action="version", version=f"codec {__version__}")
     return parser
 
@@ -528,24 +490,16 @@ def _jobs(options: argparse.Namespace, unpack: bool = False) -> list[tuple[str, 
     )
 
 
-def _rate(medium: str, total_bytes: int, units: float) -> str:
-    if medium == "speech":
-        return f"{8 * total_bytes / max(units, 1e-9) / 1000:.3f} kbit/s"
-    return f"{8 * total_bytes / max(units, 1):.4f} bits per pixel"
-
-
 def _report(report: dict[str, Any], options: argparse.Namespace, data_on_stdout: bool) -> None:
     """One line, or one JSON object, about a file that is done."""
     if options.quiet:
         return
     stream = sys.stderr if data_on_stdout else sys.stdout
-    medium, units, elapsed_s = report["medium"], report.pop("units"), report["elapsed_s"]
-    speed = units / max(elapsed_s, 1e-9) / (1e6 if medium == "image" else 1)
-    pace = f"{speed:.2f} megapixel/s" if medium == "image" else f"{speed:.1f} x real time"
-    report["speed"] = pace
+    medium, units = MEDIA[report["medium"]], report.pop("units")
+    report["speed"] = pace = medium.pace_text(units, report["elapsed_s"])
     if "bytes_out" in report:
-        report["rate"] = _rate(medium, report["bytes_out"], units)
-        report["payload_rate"] = _rate(medium, report["payload_bytes"], units)
+        report["rate"] = medium.rate_text(report["bytes_out"], units)
+        report["payload_rate"] = medium.rate_text(report["payload_bytes"], units)
         report["ratio"] = report["bytes_in"] / report["bytes_out"]
         line = (
             f"{report['bytes_in']} -> {report['bytes_out']} bytes, {report['ratio']:.1f} : 1, {report['rate']} "

@@ -10,18 +10,46 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
+from codec import plugins
 from codec.errors import CodecError, out_of_memory
 from codec.files import STDIO
-from codec.media import Samples
 from codec.streams import flush, forget_stdout
+
+if TYPE_CHECKING:  # or a training would need the audio and picture libraries, which a GPU machine may lack
+    from codec.media import Samples
 
 log = logging.getLogger("codec")
 
 
 class UsageError(Exception):
     """Arguments that contradict each other: exit code 2."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Of every command: takes `--import MODULE`, and imports it before the command looks anything up."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.add_argument(
+            "--import",
+            dest="plugins",
+            action="append",
+            default=[],
+            metavar="MODULE",
+            help="import this first: it may register bottlenecks, nets and more",
+        )
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, and the modules are imported. What is wrong with one is told as a wrong option is."""
+        options, rest = super().parse_known_args(args, namespace)
+        try:
+            plugins.add(options.plugins)
+        except CodecError as error:
+            self.error(str(error))
+        del options.plugins
+        return options, rest
 
 
 def filled(text: str) -> str:

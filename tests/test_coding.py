@@ -24,8 +24,8 @@ from codec.coding import Model
 from codec.errors import BitstreamError, MediaError, ModelError
 from codec.limits import Limits
 from codec.media import Picture, at_rate, load_audio, load_image, resample
-from codec.model import PRESETS, Codec, CodecConfig, build
-from codec.nets import blocks
+from codec.model import Codec, CodecConfig, build
+from codec.nets import NETS, blocks
 from codec.windows import windows
 
 SIZE = 1024
@@ -84,11 +84,11 @@ def test_windows_tile_the_stream_whatever_the_blocks(length: int, core: int, con
         assert window.tolist() == stream[start - left : min(start + core + context, length)].tolist()
 
 
-@pytest.mark.parametrize("preset", PRESETS["speech"])
+@pytest.mark.parametrize("preset", NETS["convnext-speech"].presets)
 def test_the_context_covers_the_nets_reach(preset: str) -> None:
     """One latent position is disturbed; what changes, in encoder and decoder, is within the context and near it."""
     torch.manual_seed(0)
-    codec = build(CodecConfig("speech", PRESETS["speech"][preset], "fsp")).eval()
+    codec = build(CodecConfig("speech", NETS["convnext-speech"].presets[preset], "fsp")).eval()
     for module in codec.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.normal_(module.weight, std=2 * module.weight[0].numel() ** -0.5)

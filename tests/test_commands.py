@@ -28,7 +28,7 @@ from PIL import Image
 
 from codec import cards, coding, commands, files, png
 from codec.bitstream import FIRST_CHUNK
-from codec.media import load_image, pictures
+from codec.media import AudioWriter, load_image, pictures
 
 pytestmark = pytest.mark.usefixtures("models")
 MAINS = {
@@ -308,7 +308,7 @@ def test_an_exception_midway_leaves_nothing(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(coding.Writer if command == "compress" else commands.AudioWriter, "write", interrupt)
+    monkeypatch.setattr(coding.Writer if command == "compress" else AudioWriter, "write", interrupt)
     before = listing(tmp_path)
     source = speech if command == "compress" else packed["speech"]
     result = run(command, source, tmp_path / "new/out.wav", "-f")

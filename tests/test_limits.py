@@ -23,8 +23,9 @@ from codec.bitstream import Header, Reader, Writer, unpack
 from codec.coding import Model
 from codec.errors import BitstreamError, CodecError, MediaError
 from codec.files import Pipe, room_for
-from codec.limits import MAX_RATE_HZ, SAMPLES_PER_SECOND, Limits
+from codec.limits import SAMPLES_PER_SECOND, Limits
 from codec.media import resampling
+from codec.medium import MAX_RATE_HZ
 from codec.salvage import Salvage
 
 SIZE = 1024
@@ -138,7 +139,7 @@ def test_samples_of_all_channels_together_are_bounded(speech_model: Model) -> No
 @pytest.mark.parametrize("suffix", ["png", "bmp", "jpg"])
 def test_no_canvas_is_made_for_a_header_alone(suffix: str, image_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     data = empty_picture(image_model)
-    made = counted(monkeypatch, "codec.api.ImageWriter")
+    made = counted(monkeypatch, "codec.media.ImageWriter")
     with pytest.raises(BitstreamError, match="8192 x 8192 pixels do not fit 0 positions"):
         codec.decompress(data, image_model, suffix=suffix)
     assert not made

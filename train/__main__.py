@@ -15,7 +15,7 @@ import torch
 
 from codec.errors import CodecError
 from codec.streams import process
-from codec.terminal import filled_path
+from codec.terminal import Parser, filled_path
 from train import losses, parallel, recipes
 from train.data import Store, is_prepared, prepare
 from train.loop import CHECKPOINT_NAME, Budget, Trainer
@@ -32,7 +32,7 @@ def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train", description=__doc__, epilog="See docs/train.md")
+    parser = Parser(prog="python -m train", description=__doc__, epilog="See docs/train.md")
     parser.add_argument("recipe", help="a shipped recipe (speech-fsp ...) or a .toml file")
     parser.add_argument(
         "--data",

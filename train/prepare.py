@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 
 from codec.errors import CodecError
+from codec.medium import MEDIA
 from codec.streams import process
-from codec.terminal import filled_path
+from codec.terminal import Parser, filled_path
 from train.data import prepare
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train.prepare", description=__doc__, epilog="See docs/train.md")
-    parser.add_argument("medium", choices=("speech", "image"))
+    parser = Parser(prog="python -m train.prepare", description=__doc__, epilog="See docs/train.md")
+    parser.add_argument("medium", choices=tuple(MEDIA))
     parser.add_argument(
         "sources", nargs="+", type=filled_path, metavar="SOURCE", help="folders, tars, zips, media files or data sets"
     )

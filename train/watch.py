@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import time
@@ -11,7 +10,7 @@ from typing import Any
 
 from codec.errors import CodecError
 from codec.streams import process
-from codec.terminal import filled_path
+from codec.terminal import Parser, filled_path
 from train.log import LOG_NAME, read
 
 HEIGHT, WIDTH = 10, 72
@@ -20,7 +19,11 @@ Curve = tuple[list[float], list[float]]  # minutes, values
 
 
 def curves(run: Path, keys: list[str]) -> dict[str, Curve]:
-    """What a run logged under each key. Raises CodecError where there is no log, or no such key in it."""
+    """Reads what a run logged under each key.
+
+    Raises:
+        CodecError: There is no log, or no such key in it.
+    """
     records = read(run / LOG_NAME if run.is_dir() else run)
     if not records:
         raise CodecError(f"{run}: no log here; name a folder that python -m train wrote")
@@ -35,7 +38,10 @@ def curves(run: Path, keys: list[str]) -> dict[str, Curve]:
 
 
 def draw(curve: Curve, width: int = WIDTH, height: int = HEIGHT) -> list[str]:
-    """A curve as lines of text, highest first; each column is the mean of its part of the time, or the last one's."""
+    """Draws a curve as lines of text, the highest first.
+
+    Each column is the mean of its part of the time, or that of the column before where there is none.
+    """
     minutes, values = curve
     start, end = minutes[0], minutes[-1]
     cells: list[list[float]] = [[] for _ in range(width)]
@@ -56,7 +62,7 @@ def draw(curve: Curve, width: int = WIDTH, height: int = HEIGHT) -> list[str]:
 
 
 def show(runs: list[Path], keys: list[str]) -> str:
-    """All curves of all runs, and where each run stands."""
+    """Draws all curves of all runs, and says where each run stands."""
     lines = []
     for run in runs:
         found = curves(run, keys)
@@ -70,7 +76,7 @@ def show(runs: list[Path], keys: list[str]) -> str:
 
 
 def plot(runs: list[Path], keys: list[str], target: Path) -> None:
-    """One panel for each key, one line for each run, into a picture file."""
+    """Plots one panel for each key, with one line for each run, into a picture file."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -88,7 +94,7 @@ def plot(runs: list[Path], keys: list[str], target: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train.watch", description=__doc__, epilog="See docs/train.md")
+    parser = Parser(prog="python -m train.watch", description=__doc__, epilog="See docs/train.md")
     parser.add_argument("runs", nargs="+", type=filled_path, metavar="RUN", help="folders that python -m train wrote")
     parser.add_argument("--keys", default="loss", help="what to show, with commas (default: loss)")
     parser.add_argument("--plot", type=filled_path, metavar="FILE", help="writes a picture instead: .png, .svg, .pdf")

@@ -8,7 +8,6 @@ per token on one thread of this machine.
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import sys
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from codec.bottleneck import Bottleneck
 from codec.bottlenecks import BOTTLENECKS
 from codec.bottlenecks.fsp import LEVELS
 from codec.streams import process
+from codec.terminal import Parser
 
 SIZE = 1024
 TOKENS = 1024
@@ -81,9 +81,7 @@ def row(name: str) -> tuple[str, ...]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m codec.bottlenecks", description=__doc__, epilog="See docs/bottlenecks/index.md"
-    )
+    parser = Parser(prog="python -m codec.bottlenecks", description=__doc__, epilog="See docs/bottlenecks/index.md")
     parser.parse_args(arguments)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
