@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from codec.nets.speech import SAMPLE_RATE
+from codec.medium import SAMPLE_RATE
 from eval.demo import sample
 from tests.test_loudness import noisy, voice
 from train import losses
