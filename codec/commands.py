@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 
 from codec import __version__, cards
-from codec.bitstream import LAYERED, MAGIC, Reader, Summary
+from codec.container import LAYERED, MAGIC, Reader, Summary
+from codec.container.limits import Limits
+from codec.container.salvage import MAX_FILE_BYTES, Salvage
 from codec.errors import MediaError
 from codec.files import STDIO, Pipe, Source, opened, piping, room_for, spooling, writing
 from codec.jobs import mirrored
 from codec.layers import Layered, Survey, survey
-from codec.limits import Limits
 from codec.media import AudioReader, detect, streamed
 from codec.medium import MEDIA, SAMPLE_RATE, Medium, rate_units
-from codec.salvage import MAX_FILE_BYTES, Salvage
 from codec.terminal import Parser, UsageError, each, filled, notices, print_line, progress, run
 
 if TYPE_CHECKING:

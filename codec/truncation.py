@@ -12,7 +12,7 @@ from math import inf
 from typing import Any, BinaryIO, cast
 
 from codec import __version__
-from codec.bitstream import Summary
+from codec.container import Summary
 from codec.errors import MediaError
 from codec.files import STDIO, Pipe, Source, opened, piping, writing
 from codec.jobs import mirrored

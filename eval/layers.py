@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from codec import api, cards, coding
-from codec.bitstream import Header
+from codec.container import Header
 from codec.errors import MediaError
 from codec.files import writing
 from codec.layers import cut, ladder, survey

@@ -15,10 +15,10 @@ from PIL import Image
 
 import codec
 from codec import commands
-from codec.bitstream import scan
 from codec.coding import Model
+from codec.container import scan
+from codec.container.limits import Limits
 from codec.errors import BitstreamError, CodecError, MediaError, ModelError
-from codec.limits import Limits
 
 pytestmark = pytest.mark.usefixtures("models")
 

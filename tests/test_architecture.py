@@ -17,7 +17,7 @@ TORCH_FREE = [
     "cards",
     "media/__init__",
     *(f"media/{path.stem}" for path in sorted((ROOT / "codec/media").glob("[a-z]*.py"))),
-    "bitstream",
+    *(f"container/{path.stem}" for path in sorted((ROOT / "codec/container").glob("*.py"))),
     "medium",
     "commands",
     "layers",

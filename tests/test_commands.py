@@ -27,7 +27,7 @@ from conftest import export, gradient, picture, tiny_codec, tones, wav
 from PIL import Image
 
 from codec import cards, coding, commands, files, png
-from codec.bitstream import FIRST_CHUNK
+from codec.container import FIRST_CHUNK, Writer
 from codec.media import AudioWriter, load_image, pictures
 
 pytestmark = pytest.mark.usefixtures("models")
@@ -308,7 +308,7 @@ def test_an_exception_midway_leaves_nothing(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(coding.Writer if command == "compress" else AudioWriter, "write", interrupt)
+    monkeypatch.setattr(Writer if command == "compress" else AudioWriter, "write", interrupt)
     before = listing(tmp_path)
     source = speech if command == "compress" else packed["speech"]
     result = run(command, source, tmp_path / "new/out.wav", "-f")
@@ -323,7 +323,7 @@ def test_running_out_of_memory_is_one_line(run: Run, speech: Path, monkeypatch: 
         def fail(*_: object, failure: Exception = error, **__: object) -> None:
             raise failure
 
-        monkeypatch.setattr(coding, "compress_speech", fail)
+        monkeypatch.setattr("codec.coding.speech.compress_speech", fail)
         result = run("compress", speech, f"{speech}.bin")
         assert (result.code, "not enough memory" in result.err) == (1, True)
 
@@ -616,7 +616,7 @@ def test_the_pixels_of_a_png_are_never_all_in_memory(run: Run, tmp_path: Path, m
     monkeypatch.setattr(pictures, "MAX_IN_MEMORY", 1 << 18)
     monkeypatch.setattr(pictures, "STRIP_PIXELS", 1 << 16)
     monkeypatch.setattr(png, "PIXELS_AT_ONCE", 1 << 13)
-    monkeypatch.setattr(coding, "POSITIONS_PER_STRIP", {"cpu": 1 << 9, "cuda": 1 << 9})
+    monkeypatch.setattr("codec.coding.pictures.POSITIONS_PER_STRIP", {"cpu": 1 << 9, "cuda": 1 << 9})
     (tmp_path / "in.png").write_bytes(picture(pixels))
     packed, back = tmp_path / "o.bin", tmp_path / "o.png"
     assert run("compress", tmp_path / "in.png", packed).code == 0  # what is loaded once and kept
@@ -847,7 +847,7 @@ def test_chunks_arrive_while_the_recording_goes_on(root: Path, model_folder: Pat
     """A pipe that stays open: the first chunk comes out before the input ends."""
     script = (
         "import sys; from pathlib import Path; from codec import cards, coding, commands\n"
-        f"cards.MODELS_FOLDER = Path({str(model_folder)!r}); coding.FRAMES_PER_WINDOW = 100\n"
+        f"cards.MODELS_FOLDER = Path({str(model_folder)!r}); coding.speech.FRAMES_PER_WINDOW = 100\n"
         "sys.exit(commands.compress_main(['-', '-', '-q']))"
     )
     data = streaming_wav(tones(96 * 1000), 16000)

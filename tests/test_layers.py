@@ -22,7 +22,7 @@ from test_bitstream import GOLDEN, MODEL_ID, as_lists, drawn, skewed
 
 import codec
 from codec import cards, coding, commands, layers
-from codec.bitstream import Header, Limits, Reader, Writer, pack, unpack
+from codec.container import Header, Limits, Reader, Writer, pack, unpack
 from codec.entropy import NO_TABLES, Prior, Tables, refinement
 from codec.errors import BitstreamError, MediaError, ModelError
 from codec.layers import Layered, LayerWriter, ladder, survey
