@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from app import perceptual
 from app.reading import Reading, Source, at_speech_rate, heard
 from app.store import Models, Settings, Shelf, wake
-from codec.commands import describe_all
 from codec.container import Reader, Summary, scan
 from codec.container.limits import Limits
+from codec.description import describe_all
 from codec.errors import BitstreamError, CodecError, MediaError
 from codec.layers import survey
 from codec.medium import MEDIA, SAMPLE_RATE

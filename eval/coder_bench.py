@@ -25,13 +25,13 @@ import numpy as np
 from tqdm import tqdm
 
 from codec import api, cards, coding
+from codec.cli.frame import Parser, UsageError, filled, filled_path, run
 from codec.container import Reader, scan
 from codec.entropy import NO_TABLES, Tables, decode_indices, encode_indices
 from codec.errors import MediaError
 from codec.files import writing
 from codec.media import Pixels, detect, load_image
 from codec.streams import process
-from codec.terminal import Parser, UsageError, filled, filled_path, run
 from eval import datasets
 from eval.bench.timing import machine
 

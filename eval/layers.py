@@ -18,13 +18,13 @@ import numpy as np
 from tqdm import tqdm
 
 from codec import api, cards, coding
+from codec.cli.frame import Parser, filled_path, run
 from codec.container import Header
 from codec.errors import MediaError
 from codec.files import writing
 from codec.layers import cut, ladder, survey
 from codec.media import Pixels, load_image
 from codec.streams import process
-from codec.terminal import Parser, filled_path, run
 from eval import datasets
 from eval.bench.timing import machine
 from eval.coder_bench import SETS, compressed, line, medium_of

@@ -29,11 +29,11 @@ from tqdm import tqdm
 from codec import cards, coding
 from codec.bottleneck import to_tokens
 from codec.bottlenecks.parts import cell_means, nearest
+from codec.cli.frame import Parser, filled_path, run
 from codec.errors import MediaError, ModelError
 from codec.files import writing
 from codec.model import Codec
 from codec.streams import process
-from codec.terminal import Parser, filled_path, run
 from eval import datasets
 from eval.bench.timing import machine
 from eval.coder_bench import SETS, line

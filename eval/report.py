@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from codec.cards import QUALITY_SIZE, Card, list_cards
+from codec.cli.frame import Parser, UsageError, filled_path, run
 from codec.errors import MediaError
 from codec.streams import process
-from codec.terminal import Parser, UsageError, filled_path, run
 from eval.trained import lpips_weight, mark, note
 
 COLUMNS: dict[str, tuple[str, dict[str, int]]] = {  # unit of the rate; metrics and their decimals

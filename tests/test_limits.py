@@ -18,7 +18,8 @@ from PIL import Image
 import codec
 from app.__main__ import DEMO_MODE
 from app.jobs import Workshop
-from codec import coding, commands
+from codec import coding
+from codec.cli.decompress import decompress_main
 from codec.coding import Model
 from codec.container import Header, Reader, Writer, unpack
 from codec.container.limits import SAMPLES_PER_SECOND, Limits
@@ -233,7 +234,7 @@ def test_the_command_refuses_before_the_disk_is_full(
 
     monkeypatch.setattr("shutil.disk_usage", usage)
     calls = counted(monkeypatch, "codec.container.reader.decode_data")
-    assert commands.decompress_main([str(tmp_path / "a.bin"), str(tmp_path / name)]) == 1
+    assert decompress_main([str(tmp_path / "a.bin"), str(tmp_path / name)]) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"error: {tmp_path / 'a.bin'}: the output has ")
     assert "there is room for 180000" in error
@@ -296,7 +297,8 @@ from pathlib import Path
 from test_limits import SIZE, bomb, empty_picture
 from app.__main__ import DEMO_MODE
 from app.jobs import Workshop
-from codec import api, cards, coding, commands
+from codec import api, cards, coding
+from codec.cli.decompress import decompress_main
 from codec.container import Reader
 from codec.errors import CodecError
 from codec.files import Pipe
@@ -320,7 +322,7 @@ def peak():
 
 def command(name, target, *options):
     arguments = [*options, "-q", str(folder / name), str(folder / target)]
-    assert commands.decompress_main(arguments) == 4
+    assert decompress_main(arguments) == 4
     assert not (folder / target).exists()
 
 def streamed():

@@ -20,14 +20,15 @@ import codec
 from codec import coding, plugins
 from codec.bottlenecks import BOTTLENECKS
 from codec.cards import find
-from codec.commands import compress_main, decompress_main
+from codec.cli.compress import compress_main
+from codec.cli.decompress import decompress_main
+from codec.cli.frame import Parser
 from codec.container import Reader
 from codec.errors import CodecError, ModelError
 from codec.media import Picture
 from codec.model import CodecConfig
 from codec.nets import NETS
 from codec.nets.image import ImageConfig
-from codec.terminal import Parser
 from train import recipes
 from train.__main__ import main as train
 from train.export import main as export

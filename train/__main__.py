@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
+from codec.cli.frame import Parser, filled_path
 from codec.errors import CodecError
 from codec.streams import process
-from codec.terminal import Parser, filled_path
 from train import losses, parallel, recipes
 from train.data import Store, is_prepared, prepare
 from train.loop import CHECKPOINT_NAME, Budget, Trainer

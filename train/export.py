@@ -16,12 +16,12 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from codec.cards import LAYER, PRIOR, identities, read_card
+from codec.cli.frame import Parser, filled_path
 from codec.entropy import quantise_counts
 from codec.errors import CodecError
 from codec.files import writing
 from codec.model import Codec
 from codec.streams import process
-from codec.terminal import Parser, filled_path
 from train import recipes
 from train.data import Store
 from train.log import LOG_NAME, read

@@ -29,10 +29,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from codec.cli.frame import Parser, filled_path
 from codec.errors import CodecError
 from codec.files import writing
 from codec.streams import process
-from codec.terminal import Parser, filled_path
 from train import losses, recipes
 from train.log import LOG_NAME, read
 from train.loop import ADVERSARY_SUFFIX, CHECKPOINT_NAME

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
+from codec.cli.frame import Parser, filled_path
 from codec.errors import CodecError
 from codec.medium import MEDIA
 from codec.streams import process
-from codec.terminal import Parser, filled_path
 from train.data import prepare
 
 

@@ -16,11 +16,11 @@ from safetensors.numpy import save
 
 from codec import cards, coding
 from codec.cards import LAYER, PRIOR, Tensors, identities
+from codec.cli.frame import Parser, filled_path
 from codec.errors import CodecError, ModelError
 from codec.files import writing
 from codec.model import Codec
 from codec.streams import process
-from codec.terminal import Parser, filled_path
 from train.data import Store
 from train.priors import STEPS, TOKENS, fit_prior, index_grids
 

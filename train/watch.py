@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from codec.cli.frame import Parser, filled_path
 from codec.errors import CodecError
 from codec.streams import process
-from codec.terminal import Parser, filled_path
 from train.log import LOG_NAME, read
 
 HEIGHT, WIDTH = 10, 72

@@ -20,8 +20,8 @@ import torch
 from codec.bottleneck import Bottleneck
 from codec.bottlenecks import BOTTLENECKS
 from codec.bottlenecks.fsp import LEVELS
+from codec.cli.frame import Parser
 from codec.streams import process
-from codec.terminal import Parser
 
 SIZE = 1024
 TOKENS = 1024

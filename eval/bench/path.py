@@ -31,8 +31,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from codec.cli.frame import Parser, filled_path
 from codec.streams import process
-from codec.terminal import Parser, filled_path
 
 ROOT = Path(__file__).parents[2]
 RATE = 16000
