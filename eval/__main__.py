@@ -25,6 +25,7 @@ from pathlib import Path
 from codec import cards
 from codec.cli.frame import Parser, UsageError, filled, filled_path, run
 from codec.errors import MediaError
+from codec.files import writing
 from codec.streams import process
 
 try:
@@ -224,9 +225,8 @@ def _keep(path: Path, name: str, entries: list[Record], results: Record) -> None
                 found |= {key: value for key, value in originals.items() if key == f"{metric}_originals"}
         kept = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in found.items()}
         card.setdefault("results", {}).setdefault(name, {})[entry["setting"]] = kept
-    partial = path.with_suffix(".json.part")
-    partial.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with writing(str(path), force=True) as file:
+        file.write(f"{json.dumps(card, indent=1)}\n".encode())
 
 
 if __name__ == "__main__":

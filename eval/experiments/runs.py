@@ -12,6 +12,7 @@ from statistics import fmean, stdev
 from typing import Any, TypeVar
 
 from codec.errors import CodecError
+from codec.files import writing
 from train.loop import Budget
 
 Record = dict[str, Any]
@@ -100,10 +101,8 @@ def run_once(folder: Path, label: str, settings: Record, work: Callable[[Path], 
 
 def write(path: Path, text: str) -> None:
     """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with writing(str(path), force=True) as file:
+        file.write(text.encode())
 
 
 def mean_std(values: Iterable[float | None]) -> tuple[float, float | None] | None:
