@@ -14,9 +14,9 @@ from pathlib import Path
 
 from app.store import Settings
 from codec import __version__
+from codec.cli.frame import Parser, filled_path, stoppable
 from codec.errors import CodecError
 from codec.streams import process
-from codec.terminal import Parser, filled_path, stoppable
 
 log = logging.getLogger("app")
 

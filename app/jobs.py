@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from app import perceptual
 from app.reading import Reading, Source, at_speech_rate, file_stem, heard
 from app.store import Models, Settings, Shelf, wake
-from codec.bitstream import Reader, Summary, scan
-from codec.commands import describe_all
+from codec.container import Reader, Summary, scan
+from codec.container.limits import Limits
+from codec.description import describe_all
 from codec.errors import BitstreamError, CodecError, MediaError
 from codec.layers import ladder, survey
-from codec.limits import Limits
 from codec.medium import MEDIA, SAMPLE_RATE
 from codec.truncation import truncate
 from eval.baselines import BASELINES, Baseline, find, match_bytes

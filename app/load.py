@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from app.source import examples
+from codec.cli.frame import Parser
 from codec.streams import process
-from codec.terminal import Parser
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.store import Settings, Shelf
-from codec.bitstream import MAGIC
+from codec.container import MAGIC
+from codec.container.limits import SAMPLES_PER_SECOND
 from codec.errors import MediaError
-from codec.limits import SAMPLES_PER_SECOND
 from codec.media import (
     IMAGE_FORMATS,
     AudioReader,

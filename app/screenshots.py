@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from codec.cli.frame import Parser, filled_path
 from codec.streams import process
-from codec.terminal import Parser, filled_path
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

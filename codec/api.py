@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from codec import cards, coding
-from codec.bitstream import Reader
+from codec.container import Reader
+from codec.container.limits import IN_MEMORY, Limits
 from codec.files import Source, opened
 from codec.layers import whole
-from codec.limits import IN_MEMORY, Limits
 from codec.media import detect
 from codec.medium import MEDIA
 

@@ -28,7 +28,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.bitstream import (
+from codec.container import (
     FIRST_CHUNK,
     LAYERED,
     NO_LIMITS,
@@ -274,7 +274,7 @@ def survey(file: BinaryIO) -> Survey:
     """Reads a whole file without its model, with or without layers.
 
     Raises:
-        BitstreamError: As for `codec.bitstream.scan`: of the base. What is wrong with layers is in `damage`.
+        BitstreamError: As for `codec.container.scan`: of the base. What is wrong with layers is in `damage`.
     """
     reader = Reader(file, NO_LIMITS)
     summary, counts = scan_with_counts(reader)

@@ -23,7 +23,7 @@ MAX_SIDE = 1 << 17  # pixels
 
 
 class Shape(Protocol):
-    """The size of a signal, as a file's header tells it; `codec.bitstream.Header` is one."""
+    """The size of a signal, as a file's header tells it; `codec.container.Header` is one."""
 
     @property
     def sample_rate(self) -> int: ...

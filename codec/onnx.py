@@ -32,12 +32,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec import cards, coding
+from codec.cli.frame import Parser, filled_path, run
 from codec.errors import ModelError
 from codec.files import writing
 from codec.model import Codec
 from codec.nets.speech import STFT, reflect_index
 from codec.streams import process
-from codec.terminal import Parser, filled_path, run
 
 OPSET = 20  # the first with Gelu
 HINT = "this needs the extra: pip install 'codec[onnx]'"

@@ -12,13 +12,13 @@ from math import inf
 from typing import Any, BinaryIO, cast
 
 from codec import __version__
-from codec.bitstream import Summary
+from codec.cli.frame import Parser, UsageError, each, filled, print_line, run
+from codec.cli.jobs import mirrored
+from codec.container import Summary
 from codec.errors import MediaError
 from codec.files import STDIO, Pipe, Source, opened, piping, writing
-from codec.jobs import mirrored
 from codec.layers import Survey, cut, survey, whole
 from codec.medium import rate_units
-from codec.terminal import Parser, UsageError, each, filled, print_line, run
 
 log = logging.getLogger("codec")
 

@@ -23,9 +23,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from codec import cards
+from codec.cli.frame import Parser, UsageError, filled, filled_path, run
 from codec.errors import MediaError
 from codec.streams import process
-from codec.terminal import Parser, UsageError, filled, filled_path, run
 
 try:
     from eval import baselines, lpips_metric, mos, run_report, summary

@@ -32,10 +32,10 @@ from typing import Any
 from tqdm import tqdm
 
 from codec import cards
+from codec.cli.frame import Parser, UsageError, filled, filled_path, run
 from codec.errors import CodecError, MediaError
 from codec.files import writing
 from codec.streams import process
-from codec.terminal import Parser, UsageError, filled, filled_path, run
 
 try:
     import pyarrow as pa

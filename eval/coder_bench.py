@@ -22,11 +22,11 @@ from collections.abc import Callable
 import numpy as np
 
 from codec import cards, coding
-from codec.bitstream import Reader, scan
+from codec.cli.frame import Parser, UsageError, run
+from codec.container import Reader, scan
 from codec.entropy import NO_TABLES, Tables, decode_indices, encode_indices
 from codec.errors import MediaError
 from codec.streams import process
-from codec.terminal import Parser, UsageError, run
 from eval import coder_table
 from eval.coder_table import Contents, Record, Table, compressed, items_of
 
@@ -56,7 +56,7 @@ COLUMNS = {  # of the record: title, decimals
 FIRST_USE = (
     "import time; start = time.perf_counter(); from codec.entropy import mixing; mixing._coder(); import numpy as np\n"
     "from codec import cards, coding; from codec.entropy import encode_indices\n"
-    "card = cards.find({model!r}); prior = coding._tables(card.read(), {size}); start = time.perf_counter()\n"
+    "card = cards.find({model!r}); prior = coding.tables_of(card.read(), {size}); start = time.perf_counter()\n"
     "encode_indices(np.zeros((1, 9), np.int64), card.num_codes[{size}], prior, 64)\n"
     "print(time.perf_counter() - start)"
 )

@@ -15,9 +15,9 @@ from typing import Any
 from tqdm import tqdm
 
 from codec import api, cards, coding
+from codec.cli.frame import filled, filled_path
 from codec.files import writing
 from codec.media import Pixels, detect, load_image
-from codec.terminal import filled, filled_path
 from eval import datasets, markdown
 from eval.bench.timing import machine
 from eval.datasets import TestSet

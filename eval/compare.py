@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import wilcoxon
 
+from codec.cli.frame import Parser, UsageError, filled_path, run
 from codec.errors import MediaError
 from codec.streams import process
-from codec.terminal import Parser, UsageError, filled_path, run
 
 try:
     from eval.metrics import DECIMALS, LOWER_IS_BETTER

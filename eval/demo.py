@@ -11,9 +11,9 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from codec.cli.frame import Parser, filled_path
 from codec.media import load_audio, load_image
 from codec.streams import process
-from codec.terminal import Parser, filled_path
 
 try:
     from eval.metrics import SAMPLE_RATE, score

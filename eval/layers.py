@@ -15,11 +15,11 @@ import time
 import numpy as np
 
 from codec import coding
-from codec.bitstream import Header
+from codec.cli.frame import Parser, run
+from codec.container import Header
 from codec.errors import MediaError
 from codec.layers import cut, ladder, survey
 from codec.streams import process
-from codec.terminal import Parser, run
 from eval import coder_table
 from eval.coder_table import Contents, Record, Table, compressed, items_of
 

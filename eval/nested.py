@@ -31,11 +31,11 @@ from codec import cards, coding
 from codec.bottleneck import Bottleneck, to_tokens
 from codec.bottlenecks.gmvq import GMVQ
 from codec.bottlenecks.parts import cell_means, nearest, nearest_child, split_cells
+from codec.cli.frame import Parser, filled_path, run
 from codec.errors import MediaError, ModelError
 from codec.files import writing
 from codec.model import Codec
 from codec.streams import process
-from codec.terminal import Parser, filled_path, run
 from eval import datasets, markdown
 from eval.bench.timing import machine
 from eval.coder_table import SETS

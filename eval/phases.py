@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 import codec
+from codec.cli.frame import Parser, run
 from codec.errors import CodecError
 from codec.model import Codec
 from codec.nets.speech import STFT
 from codec.streams import process
-from codec.terminal import Parser, run
 
 try:
     from eval import markdown

@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from codec.cli.frame import Parser, UsageError, filled_path, run
 from codec.streams import process
-from codec.terminal import Parser, UsageError, filled_path, run
 from eval import model_tables
 
 

@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 
 from codec import cards, coding
-from codec.bitstream import Reader, scan
 from codec.bottlenecks.parts import SoftCodebooks
+from codec.container import Reader, scan
 from codec.errors import BitstreamError, MediaError, ModelError
 from codec.media import resample
 from eval.baselines import SAMPLE_RATE, Baseline

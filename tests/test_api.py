@@ -14,11 +14,12 @@ from conftest import export, gradient, picture, tiny_codec, tones, wav
 from PIL import Image
 
 import codec
-from codec import commands
-from codec.bitstream import scan
+from codec.cli.compress import compress_main
+from codec.cli.decompress import decompress_main
 from codec.coding import Model
+from codec.container import scan
+from codec.container.limits import Limits
 from codec.errors import BitstreamError, CodecError, MediaError, ModelError
-from codec.limits import Limits
 
 pytestmark = pytest.mark.usefixtures("models")
 
@@ -43,8 +44,8 @@ def test_a_picture_there_and_back(suffix: str | None) -> None:
 def test_functions_and_commands_write_the_same_bytes(make: types.FunctionType, tmp_path: Path) -> None:
     source, packed, back = tmp_path / "in", tmp_path / "in.bin", tmp_path / "back"
     source.write_bytes(make())
-    assert commands.compress_main([str(source), str(packed), "-q"]) == 0
-    assert commands.decompress_main([str(packed), str(back), "-q"]) == 0
+    assert compress_main([str(source), str(packed), "-q"]) == 0
+    assert decompress_main([str(packed), str(back), "-q"]) == 0
     assert codec.compress(make()) == packed.read_bytes()
     assert codec.decompress(packed.read_bytes()) == back.read_bytes()
 

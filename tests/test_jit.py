@@ -92,7 +92,7 @@ def test_an_unwritable_cache_is_none(folder: Path) -> None:
 
 
 def command(source: Path, limit_kib: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
-    code = "import sys; from codec.commands import compress_main; sys.exit(compress_main(sys.argv[1:]))"
+    code = "import sys; from codec.cli.compress import compress_main; sys.exit(compress_main(sys.argv[1:]))"
     if limit_kib:
         code = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({limit_kib << 10},) * 2); {code}"
     arguments = [sys.executable, "-c", code, str(source), str(source.with_suffix(".bin")), "-q", "-d", "cpu"]

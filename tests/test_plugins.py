@@ -20,13 +20,15 @@ import codec
 from codec import coding, plugins
 from codec.bottlenecks import BOTTLENECKS
 from codec.cards import find
-from codec.commands import compress_main, decompress_main
+from codec.cli.compress import compress_main
+from codec.cli.decompress import decompress_main
+from codec.cli.frame import Parser
+from codec.container import Reader
 from codec.errors import CodecError, ModelError
 from codec.media import Picture
 from codec.model import CodecConfig
 from codec.nets import NETS
 from codec.nets.image import ImageConfig
-from codec.terminal import Parser
 from train import recipes
 from train.__main__ import main as train
 from train.export import main as export
@@ -114,11 +116,11 @@ def test_strips_are_the_whole(trained: Path, monkeypatch: pytest.MonkeyPatch) ->
     with torch.inference_mode():
         indices = model.codec.encode(x, size)
         whole = model.codec.decode(indices, (200, 48), size)[0].movedim(0, -1)
-    monkeypatch.setattr(coding, "_rows_per_strip", lambda *_: 3)
+    monkeypatch.setattr("codec.coding.pictures.rows_per_strip", lambda *_: 3)
     file = io.BytesIO()
     coding.compress_image(Picture(io.BytesIO(picture(pixels))), file, model, size)
     assert np.array_equal(coding.read_indices(file.getvalue(), model)[1][0, 0], indices.flatten().numpy())
-    strips = coding.decompress_image(coding.Reader(io.BytesIO(file.getvalue())), model)
+    strips = coding.decompress_image(Reader(io.BytesIO(file.getvalue())), model)
     assert np.array_equal(strips, whole.mul(255).round().clamp(0, 255).to(torch.uint8).numpy())
 
 

@@ -5,6 +5,7 @@ Nets, codebooks and frequencies stay what they are, so the model goes on reading
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import sys
@@ -16,11 +17,11 @@ from safetensors.numpy import save
 
 from codec import cards, coding
 from codec.cards import LAYER, PRIOR, Tensors, identities
-from codec.errors import CodecError, ModelError
+from codec.cli.frame import Parser, filled_path, run
+from codec.errors import ModelError
 from codec.files import writing
 from codec.model import Codec
 from codec.streams import process
-from codec.terminal import Parser, filled_path
 from train.data import Store
 from train.priors import STEPS, TOKENS, fit_prior, index_grids
 
@@ -96,21 +97,22 @@ def main(arguments: list[str] | None = None) -> int:
         "--layers", action="store_true", help="only those of layers: the model's files of one size stay the same"
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args(arguments)
+    return run(parser, arguments, _command)
+
+
+def _command(options: argparse.Namespace) -> None:
+    card = cards.find(options.model)
+    codec = coding.load(card, options.device).codec
+    store = Store(options.data, card.medium, (codec.stride,) * codec.axes)
+    kinds = (LAYER,) if options.layers else (PRIOR, LAYER)
     try:
-        card = cards.find(options.model)
-        codec = coding.load(card, options.device).codec
-        store = Store(options.data, card.medium, (codec.stride,) * codec.axes)
-        kinds = (LAYER,) if options.layers else (PRIOR, LAYER)
         tensors = prior_tensors(codec, store, options.tokens, options.steps, kinds)
-        if options.layers and not tensors:
-            raise ModelError(f"the codebooks of {card.name} are not nested: it can have no layers")
-        target = update(card, tensors, options.out or card.path.parent, kinds)
-        print(f"{target}: {sum(tensor.nbytes for tensor in tensors.values())} bytes of priors")
-    except (CodecError, OSError, ValueError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(f"{card.name}: {error}") from None
+    if options.layers and not tensors:
+        raise ModelError(f"the codebooks of {card.name} are not nested: it can have no layers")
+    target = update(card, tensors, options.out or card.path.parent, kinds)
+    print(f"{target}: {sum(tensor.nbytes for tensor in tensors.values())} bytes of priors")
 
 
 if __name__ == "__main__":

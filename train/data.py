@@ -12,7 +12,6 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from torchaudio.transforms import Resample
 from tqdm import tqdm
 
 from codec.errors import CodecError, MediaError
+from codec.files import writing
 from codec.medium import IMAGE, SPEECH
 from train.draws import Draws
 
@@ -51,11 +51,8 @@ def prepare(medium: str, sources: list[Path], target: Path, short_side: int | No
     shapes: list[list[int]] = []
     skipped: list[str] = []
     raw_path, record_path = _paths(target)
-    parts = [path.with_name(path.name + ".part") for path in (raw_path, record_path)]
-    new_folders = [folder for folder in target.parents if not folder.exists()]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with parts[0].open("wb") as raw, ThreadPoolExecutor(workers) as pool:
+    with writing(str(record_path), force=True) as record, writing(str(raw_path), force=True) as raw:
+        with ThreadPoolExecutor(workers) as pool:
             jobs = (
                 (item.name, item.error or pool.submit(decode, medium, item.content, short_side))
                 for item in tqdm(media(medium, sources), desc=f"decode {medium}", disable=None, unit="file")
@@ -74,19 +71,8 @@ def prepare(medium: str, sources: list[Path], target: Path, short_side: int | No
         if not shapes:
             where = ", ".join(map(str, sources))
             raise MediaError(f"nothing readable as {medium} in {where}; {len(skipped)} files skipped")
-        parts[1].write_text(json.dumps({"medium": medium, "shapes": shapes, "skipped": skipped}))
-        record_path.unlink(missing_ok=True)  # never an old record beside new data
-        parts[0].replace(raw_path)
-        parts[1].replace(record_path)
-    except BaseException as error:  # a full disk or Ctrl-C, too, must leave nothing half-written
-        for part in parts:
-            part.unlink(missing_ok=True)
-        for folder in new_folders:
-            with suppress(OSError):
-                folder.rmdir()
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(raw_path)  # a full disk does not say which
-        raise
+        record.write(json.dumps({"medium": medium, "shapes": shapes, "skipped": skipped}).encode())
+        record_path.unlink(missing_ok=True)  # never an old record beside new data, which take their names one by one
 
 
 def is_prepared(path: Path) -> bool:

@@ -5,6 +5,7 @@ The averaged weights are rounded to float16 first; the coder tables are counted 
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -16,12 +17,12 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from codec.cards import LAYER, PRIOR, identities, read_card
+from codec.cli.frame import Parser, UsageError, filled_path, run
 from codec.entropy import quantise_counts
 from codec.errors import CodecError
 from codec.files import writing
 from codec.model import Codec
 from codec.streams import process
-from codec.terminal import Parser, filled_path
 from train import recipes
 from train.add_priors import prior_tensors
 from train.data import Store
@@ -140,17 +141,18 @@ def main(arguments: list[str] | None = None) -> int:
         "--note", action="append", default=[], metavar="KEY=TEXT", help="goes into the card; may repeat"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to encode the training data")
-    options = parser.parse_args(arguments)
+    return run(parser, arguments, _command)
+
+
+def _command(options: argparse.Namespace) -> None:
+    if wrong := [note for note in options.note if "=" not in note]:
+        raise UsageError(f"--note {wrong[0]}: want KEY=TEXT")
+    notes = dict(note.split("=", 1) for note in options.note)
     try:
-        if wrong := [note for note in options.note if "=" not in note]:
-            raise CodecError(f"--note {wrong[0]}: want KEY=TEXT")
-        notes = dict(note.split("=", 1) for note in options.note)
-        run = load_run(options.run, options.data, options.device)
-        export(run, options.name or options.run.name, options.out, notes)
-    except (CodecError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        trainer = load_run(options.run, options.data, options.device)
+        export(trainer, options.name or options.run.name, options.out, notes)
+    except ValueError as error:
+        raise CodecError(f"{options.run}: {error}") from None
 
 
 if __name__ == "__main__":

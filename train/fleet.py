@@ -29,10 +29,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from codec.cli import frame
+from codec.cli.frame import Parser, filled_path
 from codec.errors import CodecError
 from codec.files import writing
 from codec.streams import process
-from codec.terminal import Parser, filled_path
 from train import losses, recipes
 from train.log import LOG_NAME, read
 from train.loop import ADVERSARY_SUFFIX, CHECKPOINT_NAME
@@ -302,35 +303,32 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--pack-mib", type=float, default=15.9, help="limit of each .tar")
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=("cpu", "cuda"), default=default)
-    options = parser.parse_args(arguments)
-    try:
-        runs = load_plan(options.plan)
-        if options.only:
-            wanted = options.only.split(",")
-            if unknown := set(wanted) - {run.name for run in runs}:
-                raise CodecError(f"--only {sorted(unknown)[0]}: not in the plan {[run.name for run in runs]}")
-            runs = [run for run in runs if run.name in wanted]
-            for run in runs:
-                card = options.init and options.init / f"{run.name}.json"
-                begun = any((options.work / name / CHECKPOINT_NAME).is_file() for name in (run.name, run.init or ""))
-                if run.init not in {None, *wanted} and not begun and not (card and card.is_file()):
-                    raise CodecError(f"--only {run.name}: it begins from {run.init}; add that, or give --init DIR")
-        if wrong := [text for text in options.data if "=" not in text]:
-            raise CodecError(f"--data {wrong[0]}: want speech=PATH or image=PATH")
-        data = {medium: Path(path) for medium, path in (text.split("=", 1) for text in options.data)}
-        if missing := {run.medium for run in runs} - set(data):
-            raise CodecError(f"the plan trains on {', '.join(sorted(missing))}; add --data {sorted(missing)[0]}=PATH")
-        for recipe in [recipes.load(run.recipe, [*run.set, *options.set]) for run in runs]:
-            losses.build(recipe.codec.medium, recipe.losses, options.lpips_backbone)  # refused before anything starts
-        fleet = Fleet(runs, data, options.work, options)
-        failed = fleet.train()
-        failed += fleet.export(options.out)
-    except (CodecError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code if isinstance(error, CodecError) else 1
-    except KeyboardInterrupt:
-        print(f"interrupted; the same command goes on from the checkpoints in {options.work}", file=sys.stderr)
-        return 130
+    told = "interrupted; the same command goes on from the checkpoints in {work}"
+    return frame.run(parser, arguments, _command, told)
+
+
+def _command(options: argparse.Namespace) -> int:
+    runs = load_plan(options.plan)
+    if options.only:
+        wanted = options.only.split(",")
+        if unknown := set(wanted) - {run.name for run in runs}:
+            raise CodecError(f"--only {sorted(unknown)[0]}: not in the plan {[run.name for run in runs]}")
+        runs = [run for run in runs if run.name in wanted]
+        for run in runs:
+            card = options.init and options.init / f"{run.name}.json"
+            begun = any((options.work / name / CHECKPOINT_NAME).is_file() for name in (run.name, run.init or ""))
+            if run.init not in {None, *wanted} and not begun and not (card and card.is_file()):
+                raise CodecError(f"--only {run.name}: it begins from {run.init}; add that, or give --init DIR")
+    if wrong := [text for text in options.data if "=" not in text]:
+        raise CodecError(f"--data {wrong[0]}: want speech=PATH or image=PATH")
+    data = {medium: Path(path) for medium, path in (text.split("=", 1) for text in options.data)}
+    if missing := {run.medium for run in runs} - set(data):
+        raise CodecError(f"the plan trains on {', '.join(sorted(missing))}; add --data {sorted(missing)[0]}=PATH")
+    for recipe in [recipes.load(run.recipe, [*run.set, *options.set]) for run in runs]:
+        losses.build(recipe.codec.medium, recipe.losses, options.lpips_backbone)  # refused before anything starts
+    fleet = Fleet(runs, data, options.work, options)
+    failed = fleet.train()
+    failed += fleet.export(options.out)
     return 1 if failed else 0
 
 

@@ -19,11 +19,11 @@ from safetensors.numpy import save
 
 from codec import cards, coding
 from codec.cards import LAYER, PRIOR, identities
+from codec.cli.frame import Parser, filled_path
 from codec.errors import CodecError, ModelError
 from codec.files import writing
 from codec.model import Codec, build
 from codec.streams import process
-from codec.terminal import Parser, filled_path
 from train import codebook, recipes
 from train.add_priors import prior_tensors
 from train.augment import augment

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 
-from codec.errors import CodecError
+from codec.cli.frame import Parser, UsageError, filled_path, run
 from codec.medium import MEDIA
 from codec.streams import process
-from codec.terminal import Parser, filled_path
 from train.data import prepare
 
 
@@ -23,18 +23,13 @@ def main(arguments: list[str] | None = None) -> int:
         "--short-side", type=int, metavar="PIXELS", help="scales pictures down to this shorter side (default: as is)"
     )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads that decode")
-    options = parser.parse_args(arguments)
+    return run(parser, arguments, _command, "interrupted; nothing was written")
+
+
+def _command(options: argparse.Namespace) -> None:
     if options.workers < 1 or (options.short_side is not None and options.short_side < 1):
-        parser.error("--workers and --short-side must be at least 1")
-    try:
-        prepare(options.medium, options.sources, options.out, options.short_side, options.workers)
-    except (CodecError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+        raise UsageError("--workers and --short-side must be at least 1")
+    prepare(options.medium, options.sources, options.out, options.short_side, options.workers)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from codec.bottlenecks.parts import LevelGrid
-from codec.coding import FRAMES_PER_WINDOW, ROWS_PER_CHUNK
+from codec.coding.pictures import ROWS_PER_CHUNK
+from codec.coding.speech import FRAMES_PER_WINDOW
 from codec.entropy.mixing import DIGIT_SHIFT, HIDDEN_SHIFT, HIGHEST, LOGIT_SHIFT, MAX_WEIGHT, Prior
 from codec.medium import IMAGE, SPEECH
 from codec.model import Codec

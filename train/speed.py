@@ -6,6 +6,7 @@ as a graph, where there is one. The profile names what took longest.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 import time
@@ -14,9 +15,8 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from codec.errors import CodecError
+from codec.cli.frame import Parser, filled_path, run
 from codec.streams import process
-from codec.terminal import Parser, filled_path
 from train import recipes
 from train.data import Store
 from train.fleet import gpu_state
@@ -89,38 +89,36 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, help="CPU threads")
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=("cpu", "cuda"), default=default)
-    options = parser.parse_args(arguments)
+    return run(parser, arguments, _command)
+
+
+def _command(options: argparse.Namespace) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.backends.cudnn.benchmark = True
-    try:
-        for name in options.recipes:
-            recipe = recipes.load(name, options.set)
-            medium, crop = recipe.codec.medium, tuple(recipe.data.crop)
-            store = Store(options.data, medium, crop, recipe.data.zoom).to(options.device)
-            with tempfile.TemporaryDirectory() as folder:
-                budget = Budget(steps=STEPS_TO_COME)
-                trainer = Trainer(
-                    recipe, store, budget, Path(folder), 0, options.device, options.compile, options.lpips_backbone
-                )
-                recordable = trainer.graphs.enabled
-                for stage in options.stages:
-                    trainer.enter(stage)
-                    for kind, recorded in {"eager": False, "graph": True}.items():
-                        if recorded and not recordable:
-                            continue
-                        trainer.graphs.enabled = recorded
-                        rate = measure(trainer, options.steps, options.warm + (GRAPH_WARM if recorded else 0))
-                        failed = recorded and not trainer.graphs.enabled
-                        facts = f"{1000 / rate:.3g} ms a step, {rate * trainer.tokens_per_step:.4g} tokens/s"
-                        facts += bound(trainer, 1 / rate) + (" (no graph: see above)" if failed else "")
-                        print(f"{name}, stage {stage}, {kind}: {facts} {gpu_state()}".rstrip(), flush=True)
-                    if options.profile:
-                        print(hottest(trainer, 3, options.profile), flush=True)
-    except (CodecError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    for name in options.recipes:
+        recipe = recipes.load(name, options.set)
+        medium, crop = recipe.codec.medium, tuple(recipe.data.crop)
+        store = Store(options.data, medium, crop, recipe.data.zoom).to(options.device)
+        with tempfile.TemporaryDirectory() as folder:
+            budget = Budget(steps=STEPS_TO_COME)
+            trainer = Trainer(
+                recipe, store, budget, Path(folder), 0, options.device, options.compile, options.lpips_backbone
+            )
+            recordable = trainer.graphs.enabled
+            for stage in options.stages:
+                trainer.enter(stage)
+                for kind, recorded in {"eager": False, "graph": True}.items():
+                    if recorded and not recordable:
+                        continue
+                    trainer.graphs.enabled = recorded
+                    rate = measure(trainer, options.steps, options.warm + (GRAPH_WARM if recorded else 0))
+                    failed = recorded and not trainer.graphs.enabled
+                    facts = f"{1000 / rate:.3g} ms a step, {rate * trainer.tokens_per_step:.4g} tokens/s"
+                    facts += bound(trainer, 1 / rate) + (" (no graph: see above)" if failed else "")
+                    print(f"{name}, stage {stage}, {kind}: {facts} {gpu_state()}".rstrip(), flush=True)
+                if options.profile:
+                    print(hottest(trainer, 3, options.profile), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from codec.cli import frame
+from codec.cli.frame import Parser, filled_path
 from codec.errors import CodecError
 from codec.streams import process
-from codec.terminal import Parser, filled_path
 from train.log import LOG_NAME, read
 
 HEIGHT, WIDTH = 10, 72
@@ -99,22 +101,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keys", default="loss", help="what to show, with commas (default: loss)")
     parser.add_argument("--plot", type=filled_path, metavar="FILE", help="writes a picture instead: .png, .svg, .pdf")
     parser.add_argument("--follow", type=float, metavar="SECONDS", help="shows again every so often, until Ctrl-C")
-    options = parser.parse_args(arguments)
+    return frame.run(parser, arguments, _command, "interrupted")
+
+
+def _command(options: argparse.Namespace) -> None:
     keys = options.keys.split(",")
-    try:
-        while True:
-            if options.plot:
-                plot(options.runs, keys, options.plot)
-            else:
-                print(("\033[2J\033[H" if options.follow and sys.stdout.isatty() else "") + show(options.runs, keys))
-            if not options.follow:
-                return 0
-            time.sleep(options.follow)
-    except (CodecError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    while True:
+        if options.plot:
+            plot(options.runs, keys, options.plot)
+        else:
+            print(("\033[2J\033[H" if options.follow and sys.stdout.isatty() else "") + show(options.runs, keys))
+        if not options.follow:
+            return
+        time.sleep(options.follow)
 
 
 if __name__ == "__main__":

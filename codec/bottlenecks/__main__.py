@@ -8,6 +8,7 @@ per token on one thread of this machine.
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import sys
 from collections.abc import Callable
@@ -17,11 +18,12 @@ from typing import Any
 
 import torch
 
+from codec import plugins
 from codec.bottleneck import Bottleneck
 from codec.bottlenecks import BOTTLENECKS
 from codec.bottlenecks.fsp import LEVELS
+from codec.cli.frame import Parser, run
 from codec.streams import process
-from codec.terminal import Parser
 
 SIZE = 1024
 TOKENS = 1024
@@ -82,7 +84,11 @@ def row(name: str) -> tuple[str, ...]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m codec.bottlenecks", description=__doc__, epilog="See docs/bottlenecks/index.md")
-    parser.parse_args(arguments)
+    return run(parser, arguments, _show)
+
+
+def _show(_: argparse.Namespace) -> None:
+    plugins.load()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -93,7 +99,6 @@ def main(arguments: list[str] | None = None) -> int:
     for cells in rows:
         aligned = (f"{cell:{'<' if i in TEXTS else '>'}{widths[i]}}" for i, cell in enumerate(cells))
         print("  ".join(aligned).rstrip())
-    return 0
 
 
 if __name__ == "__main__":

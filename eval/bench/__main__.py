@@ -21,9 +21,9 @@ from collections.abc import Callable
 
 import torch
 
+from codec.cli.frame import Parser, filled_path
 from codec.errors import CodecError
 from codec.streams import process
-from codec.terminal import Parser, filled_path
 from eval.bench import timing
 from eval.bench.density import vp
 from eval.bench.libraries import bottlenecks

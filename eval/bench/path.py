@@ -26,12 +26,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from codec.cli.frame import Parser, filled_path
 from codec.streams import process
-from codec.terminal import Parser, filled_path
 
 ROOT = Path(__file__).parents[2]
 RATE = 16000
@@ -156,6 +157,14 @@ def operations(model: Any) -> dict[str, float]:
     return found
 
 
+def container() -> list[Any]:
+    """The modules of a checkout that read, write and code; the first has the reader."""
+    try:
+        return [import_module(f"codec.container.{name}") for name in ("reader", "writer", "payloads")]
+    except ModuleNotFoundError:  # a checkout in which they were one
+        return [import_module("codec.bitstream")]
+
+
 def once(model: Any, data: bytes, spent: dict[str, float]) -> dict[str, Any]:
     """Compresses and decompresses one file in memory.
 
@@ -163,7 +172,6 @@ def once(model: Any, data: bytes, spent: dict[str, float]) -> dict[str, Any]:
         The CPU seconds of both directions by stage, and hashes of what came out.
     """
     from codec import coding
-    from codec.bitstream import Reader
     from codec.media import AudioWriter, load_image, save_image
 
     speech = model.card.medium == "speech"
@@ -192,7 +200,7 @@ def once(model: Any, data: bytes, spent: dict[str, float]) -> dict[str, Any]:
         return out.getvalue(), written.units
 
     def decompress() -> Any:
-        reader, out, digest = Reader(io.BytesIO(packed)), io.BytesIO(), hashlib.sha256()
+        reader, out, digest = container()[0].Reader(io.BytesIO(packed)), io.BytesIO(), hashlib.sha256()
         if speech:
             writer = AudioWriter(out, RATE, 1)
             for block in coding.decompress_speech(reader, model):
@@ -216,8 +224,6 @@ def worker(name: str, preset: str, threads: int) -> None:
     """Answers each file's name on stdin with a line of JSON."""
     import torch
 
-    from codec import bitstream
-
     torch.set_num_threads(threads)
     model = load(name, preset)
     answer = {"operations": operations(model), "gflops": gflops(), "torch": torch.__version__}
@@ -228,8 +234,7 @@ def worker(name: str, preset: str, threads: int) -> None:
         (model.codec, "pixels_of_rows", "decoder"),
         (model.codec.decoder, "forward", "decoder"),
         (model.codec.bottleneck, "encode", "nearest code"),
-        (bitstream, "encode_indices", "coder"),
-        (bitstream, "decode_indices", "coder"),
+        *((module, method, "coder") for module in container() for method in ("encode_indices", "decode_indices")),
     ):
         if hasattr(owner, method):  # another checkout may do without
             watch(owner, method, spent, stage)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
+from codec.cli.frame import Parser, filled_path
 from codec.errors import CodecError
 from codec.streams import process
-from codec.terminal import Parser, filled_path
 
 try:
     from eval.experiments import bias, gmvq, vpvae

@@ -19,22 +19,13 @@ from typing import BinaryIO
 
 import numpy as np
 
-from codec.bitstream import (
-    MAX_CHUNK_BYTES,
-    Data,
-    End,
-    Header,
-    Indices,
-    Reader,
-    Source,
-    checksum_of,
-    decode_data,
-    parse_data,
-    parse_end,
-)
+from codec.container.chunks import MAX_CHUNK_BYTES, Indices, Source, checksum_of
+from codec.container.header import Header
+from codec.container.limits import DEFAULT_LIMITS, Budget, Limits
+from codec.container.payloads import Data, End, decode_data, parse_data, parse_end
+from codec.container.reader import Reader
 from codec.entropy import NO_TABLES, Tables
 from codec.errors import BitstreamError
-from codec.limits import DEFAULT_LIMITS, Budget, Limits
 
 log = logging.getLogger("codec")
 

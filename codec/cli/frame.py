@@ -64,10 +64,23 @@ def filled_path(text: str) -> Path:
     return Path(filled(text))
 
 
+INTERRUPTED = "interrupted; no unfinished file is left"
+
+
 def run(
-    parser: argparse.ArgumentParser, arguments: list[str] | None, command: Callable[[argparse.Namespace], None]
+    parser: argparse.ArgumentParser,
+    arguments: list[str] | None,
+    command: Callable[[argparse.Namespace], int | None],
+    interrupted: str = INTERRUPTED,
 ) -> int:
-    """Parses, runs, and turns every deliberate error into one line and its exit code."""
+    """Parses, runs, and turns every deliberate error into one line and its exit code.
+
+    Args:
+        parser: Of the command.
+        arguments: What it was called with; None for those of the process.
+        command: Does the work; may return an exit code.
+        interrupted: What is said after Ctrl-C or SIGTERM, with the options' names in braces: "... in {out}".
+    """
     options = parser.parse_args(arguments)
     quiet, verbose = getattr(options, "quiet", False), getattr(options, "verbose", False)
     # Two threads that spin while they wait were a sixth faster on an idle machine, and half as fast beside a busy loop.
@@ -75,7 +88,7 @@ def run(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         with stoppable(), notices(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING):
-            command(options)
+            code = command(options)
         flush()
     except UsageError as error:
         parser.print_usage(sys.stderr)
@@ -92,8 +105,8 @@ def run(
             raise
         return fail(error, 1)
     except KeyboardInterrupt:
-        return fail("interrupted; no unfinished file is left", 130)
-    return 0
+        return fail(interrupted.format(**vars(options)), 130)
+    return code or 0
 
 
 @contextmanager

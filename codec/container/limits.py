@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from codec.errors import BitstreamError, MediaError
 
 if TYPE_CHECKING:
-    from codec.bitstream import Header
+    from codec.container.header import Header
 
 POSITIONS_PER_SECOND = 1000  # more than any speech model has: a bound for as long as the model is not known
 SAMPLES_PER_SECOND = 2 * 192_000  # of all channels together: more is refused as being longer is

@@ -1,0 +1,99 @@
+"""Bitstreams of a model: the writer of one, with its header, and the reader of one, with or without layers."""
+
+from __future__ import annotations
+
+import io
+import logging
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+import numpy as np
+
+from codec.coding.checks import expected
+from codec.coding.models import Model, check_header, need, tables_for
+from codec.container import LAYERED, Header, Indices, Reader, Writer, unpack_all
+from codec.container.limits import IN_MEMORY, Limits
+from codec.entropy import NO_TABLES
+from codec.errors import MediaError, ModelError
+from codec.layers import Layered, LayerWriter, ladder
+
+log = logging.getLogger("codec")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written: the bitstream's bytes, those of them that are indices, and the size of what went in.
+
+    `units` is seconds of speech or pixels of a picture, all that a rate is divided by.
+    """
+
+    total_bytes: int
+    payload_bytes: int
+    units: float
+
+
+def header_of(model: Model, codebook_size: int, **shape: int) -> Header:
+    """The header of what a model codes. Raises MediaError for a shape that the format cannot hold."""
+    bottleneck = model.codec.bottleneck
+    num_codes = bottleneck.num_codes(codebook_size)
+    medium = model.codec.config.medium
+    try:
+        return Header(medium, model.card.model_id, codebook_size, num_codes, bottleneck.num_codebooks, **shape)
+    except ValueError as error:
+        raise MediaError(f"the format has no room for this: {error}") from None
+
+
+def writer_of(file: BinaryIO, header: Header, model: Model, layers: bool) -> Writer | LayerWriter:
+    """Writes a file of one codebook size or with layers. Raises ModelError where the model has none."""
+    if not layers:
+        return Writer(file, header, model.tables.get(header.codebook_size, NO_TABLES))
+    if len(ladder(model.tables, header.codebook_size)) < 2:
+        able = [size for size in model.tables if len(ladder(model.tables, size)) > 1]
+        offers = f"they begin at K = {able[0]}" if able else "its codebooks do not refine each other"
+        raise ModelError(f"{model.card.name} has no layers at K = {header.codebook_size}: {offers}")
+    return LayerWriter(file, header, model.tables)
+
+
+def layered(reader: Reader, model: Model, codebook_size: int | None = None) -> Reader | Layered:
+    """What to decode a file from: the reader itself, or its layers up to a codebook size.
+
+    A layer that is damaged, and those above it, are left out with a notice.
+
+    Args:
+        reader: At the beginning of its data chunks.
+        model: The one that the file names.
+        codebook_size: Stop at this layer; None for the last.
+
+    Raises:
+        BitstreamError: The base is damaged.
+        MediaError: The file has no such layer.
+    """
+    check_header(reader.header, model)
+    size = reader.header.codebook_size
+    if reader.version[1] < LAYERED:
+        if codebook_size not in (None, size):
+            raise MediaError(f"the file has no layers: it holds K = {size} and not {codebook_size}")
+        return reader
+    if reader.header.kind.timed:
+        expected(reader, model)
+    tables = {k: tables_for(replace(reader.header, codebook_size=k), model) for k in model.tables}
+    try:
+        found = Layered(reader, tables, codebook_size)
+    except ValueError as error:
+        raise MediaError(str(error)) from None
+    if found.damage is not None:
+        log.warning("decoded at K = %d, for the layers above it are lost: %s", found.header.codebook_size, found.damage)
+    return found
+
+
+def read_indices(data: bytes, model: Model, limits: Limits = IN_MEMORY) -> tuple[Header, Indices, int]:
+    """What `unpack` gives of a file that this model wrote, at its last layer: header, indices, samples."""
+    head = Reader(io.BytesIO(data), limits)
+    need(model, head.header.medium)
+    reader = layered(head, model)
+    if isinstance(reader, Layered):
+        reader.budget.check_bytes(8 * reader.num_positions * reader.header.num_streams)
+        return reader.header, np.concatenate(list(reader.chunks()), axis=2), reader.num_samples
+    if reader.header.kind.timed:
+        expected(reader, model)
+    return unpack_all(reader, tables_for(reader.header, model))
