@@ -18,7 +18,6 @@ Shapes: A streams of indices, n positions of a chunk; one codebook. M children o
 from __future__ import annotations
 
 import io
-import operator
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from codec.arguments import whole
 from codec.container import (
     FIRST_CHUNK,
     LAYERED,
@@ -281,14 +281,6 @@ def survey(file: BinaryIO) -> Survey:
     if reader.version[1] < LAYERED:
         return Survey(summary, [], None)
     return Survey(summary, *read_layers(reader, counts))
-
-
-def whole(value: object, name: str) -> int:
-    """An argument as an integer of Python's. Raises ValueError for a float, a text and whatever else is none."""
-    try:
-        return operator.index(value)  # type: ignore[arg-type]  # that is what is tried
-    except TypeError:
-        raise ValueError(f"{name} is a whole number, not {value!r}") from None
 
 
 def cut(data: bytes, found: Survey, codebook_size: int) -> bytes:

@@ -12,12 +12,13 @@ from math import inf
 from typing import Any, BinaryIO, cast
 
 from codec import __version__
+from codec.arguments import whole
 from codec.cli.frame import Parser, UsageError, each, filled, print_line, run
 from codec.cli.jobs import mirrored
 from codec.container import Summary
 from codec.errors import MediaError
 from codec.files import STDIO, Pipe, Source, opened, piping, writing
-from codec.layers import Survey, cut, survey, whole
+from codec.layers import Survey, cut, survey
 from codec.medium import rate_units
 
 log = logging.getLogger("codec")
