@@ -34,7 +34,7 @@ from codec.layers import ladder, survey
 from codec.medium import MEDIA, SAMPLE_RATE
 from codec.truncation import truncate
 from eval.baselines import BASELINES, Baseline, find, match_bytes
-from eval.trained import lpips_weight
+from eval.trained import Trained, followed, trained_on
 
 log = logging.getLogger("app")
 
@@ -62,8 +62,8 @@ class Version:
         rate: kbit/s or bits per pixel of the whole file.
         scores: Metric -> figure; None where it cannot be scored.
         samples: What the metrics saw: (T,) at 16 kHz or (H, W, 3).
-        lpips_weight: Of LPIPS among the losses that trained the model, which then flatters it; 0 for classic codecs,
-            None where nobody knows.
+        trained: The metrics that the model was trained on, which flatter it; none for classic codecs, None where nobody
+            knows.
     """
 
     label: str
@@ -83,7 +83,7 @@ class Version:
     codebook_size: int | None = None
     num_codes: int | None = None
     used_codes: int | None = None
-    lpips_weight: float | None = 0.0
+    trained: Trained = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
@@ -102,8 +102,8 @@ class Version:
             "decode_s": round(self.decode_s, 4),
         }
         scores = {name: None if value is None else round(value, 4) for name, value in self.scores.items()}
-        if any(name.startswith("LPIPS") for name in scores):
-            scores["trained_on_lpips"] = None if self.lpips_weight is None else self.lpips_weight > 0
+        if any(map(followed, scores)):
+            known["trained_on"] = None if self.trained is None else ", ".join(self.trained)
         return known | scores
 
 
@@ -338,7 +338,7 @@ class Workshop:
             model=model.card.name,
             codebook_size=size,
             num_codes=header.num_codes * header.num_codebooks,
-            lpips_weight=lpips_weight(model.card),
+            trained=trained_on(model.card),
             used_codes=sum(len(np.unique(indices[:, book])) for book in range(indices.shape[1])),
         )
 

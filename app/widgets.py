@@ -119,7 +119,7 @@ def chart(versions: Sequence[Version], metric: str) -> dict[str, Any]:
             name, {"name": name, "tone": colour[name], "dashed": version.kind == "classic", "points": []}
         )
         if value is not None:
-            figure = f"{value:.3f}{mark(metric, version.lpips_weight)}"
+            figure = f"{value:.3f}{mark(metric, version.trained)}"
             label = f"{version.label}: {version.rate:.3g} {UNIT[version.medium]}, {metric} {figure}"
             size = f"{version.codebook_size:,}" if version.codebook_size else ""
             line["points"].append({"x": version.rate, "y": value, "row": row, "label": label, "size": size})
@@ -154,14 +154,13 @@ def facts(versions: Sequence[Version]) -> str:
 
 def _score(version: Version, metric: str) -> str:
     value = version.scores.get(metric)
-    return number(value) + (mark(metric, version.lpips_weight) if value is not None else "")
+    return number(value) + (mark(metric, version.trained) if value is not None else "")
 
 
 def _below(versions: Sequence[Version], metrics: Sequence[str]) -> str:
-    """Whether the models were trained on LPIPS, where there is one."""
-    weights = {version.model: version.lpips_weight for version in versions if version.model}
-    shown = weights and any(metric.startswith("LPIPS") for metric in metrics)
-    return f'<p class="below">{escape(note(weights))}</p>' if shown else ""
+    """Which models were trained on which of the metrics."""
+    said = note({version.model: version.trained for version in versions if version.model}, metrics)
+    return f'<p class="below">{escape(said)}</p>' if said else ""
 
 
 def download(path: Path, text: str | None = None) -> str:

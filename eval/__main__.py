@@ -34,7 +34,7 @@ try:
     from eval.model_tables import kept_in_cards
     from eval.plan import Plan
     from eval.run import run_all
-    from eval.trained import mark, note
+    from eval.trained import Trained, mark, note
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval]'")
 
@@ -184,19 +184,19 @@ def _print(results: Record) -> None:
     for found in results["originals"]:
         scored = f"{found['metric']} {_number(found['mean'])} ({found['scored']}/{found['of']})"
         print(f"originals of {found['set']}: {scored}")
-    known = results["plan"]["lpips_weight"]
-    weights: dict[str, float | None] = {}  # of the models that an LPIPS was printed of
+    known = results["plan"]["trained_on"]
+    trained: dict[str, Trained] = {}  # of the models that figures were printed of
+    metrics: dict[str, None] = {}  # that were printed
     for entry in results["summary"]:
         if "use" not in entry:
             continue
         unit = "kbit/s" if entry["medium"] == "speech" else "bit/pixel"
-        weight = known.get(entry["system"])
+        trained[entry["system"]] = known.get(entry["system"])
+        metrics |= dict.fromkeys(entry["metrics"])
         quality = ", ".join(
-            f"{name} {_number(found['mean'])}{mark(name, weight)} ({found['scored']}/{found['of']})"
+            f"{name} {_number(found['mean'])}{mark(name, trained[entry['system']])} ({found['scored']}/{found['of']})"
             for name, found in entry["metrics"].items()
         )
-        if any(name.startswith("LPIPS") for name in entry["metrics"]):
-            weights[entry["system"]] = weight
         found = entry["use"]
         print(
             f"{entry['system']} K={entry['setting']} on {entry['set']}: {entry['items']} items, "
@@ -204,8 +204,8 @@ def _print(results: Record) -> None:
             f"H0 {found['H0']:.2f}, CVU {found['CVU']:.3f}",
             flush=True,
         )
-    if weights:
-        print(note(weights))
+    if said := note(trained, metrics):
+        print(said)
 
 
 def _number(value: float | None) -> str:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from eval.metrics import LOWER_IS_BETTER
-from eval.trained import Weights, mark
+from eval.trained import Trained, mark
 
 Record = dict[str, Any]
 Panel = tuple[str, NDArray[Any]]  # caption and signal
@@ -25,7 +25,7 @@ DPI = 110
 
 
 def rd_curves(
-    path: Path, medium: str, metrics: Sequence[str], curves: Mapping[str, list[Record]], weights: Weights
+    path: Path, medium: str, metrics: Sequence[str], curves: Mapping[str, list[Record]], trained: Mapping[str, Trained]
 ) -> None:
     """Draws quality against coded rate, a panel for each metric, with 95 % intervals.
 
@@ -35,14 +35,14 @@ def rd_curves(
         metrics: The names of the metrics.
         curves: For each title the entries of the summary, one for each setting; models are drawn
             thick.
-        weights: For each model the weight of LPIPS in its training, for the mark in the legend.
+        trained: For each model the metrics that it was trained on, for the mark in the legend.
     """
     figure = Figure(figsize=(5.2 * len(metrics), 4.2), layout="constrained")
     for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
         for number, (title, entries) in enumerate(curves.items()):
             points = [e for e in entries if e["metrics"].get(metric, {}).get("mean") is not None]
             if points:
-                label = f"{title} {mark(metric, weights.get(title))}".strip()
+                label = f"{title} {mark(metric, trained.get(title))}".strip()
                 _curve(axes, label, sorted(points, key=lambda e: float(e["rate"]["mean"])), metric, number)
         axes.set(xlabel=UNITS[medium], ylabel=metric, xscale="log")
         axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))

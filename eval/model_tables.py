@@ -12,7 +12,7 @@ from typing import Any
 
 from codec.cards import QUALITY_SIZE, Card, list_cards
 from eval import markdown
-from eval.trained import lpips_weight, mark, note
+from eval.trained import Trained, mark, note, trained_on
 
 COLUMNS: dict[str, tuple[str, dict[str, int]]] = {  # unit of the rate; metrics and their decimals
     "speech": ("kbit/s", {"STOI": 3, "PESQ": 2, "DistillMOS": 2}),
@@ -36,7 +36,7 @@ def table(medium: str, cards: list[Card]) -> str:
     rate, metrics = COLUMNS[medium]
     measured = {key for card in cards for sizes in card.data["results"].values() for r in sizes.values() for key in r}
     metrics = {metric: digits for metric, digits in metrics.items() if metric in measured}
-    weights = {card.name: lpips_weight(card) for card in cards}
+    trained = {card.name: trained_on(card) for card in cards}
     sets = list(dict.fromkeys(name for card in cards for name in card.data["results"]))
     found = [
         (sets.index(name), int(size), name, card.name, result)
@@ -48,10 +48,10 @@ def table(medium: str, cards: list[Card]) -> str:
     head = ["test set", "K", "model", rate, *metrics, "coded bits/token", "H0", "CVU"]
     rows = []
     for _, size, name, model, result in sorted(found, key=lambda entry: entry[:4]):
-        quality = [_cell(metric, result, digits, weights[model]) for metric, digits in metrics.items()]
+        quality = [_cell(metric, result, digits, trained[model]) for metric, digits in metrics.items()]
         use = [f"{result['bits_per_token']:.2f}", f"{result['H0']:.2f}", f"{result['CVU']:.2f}"]
         rows.append([f"{name} ({result['items']})", str(size), model, f"{result['rate']:.3f}", *quality, *use])
-    notes = [note(weights) if any(metric.startswith("LPIPS") for metric in metrics) else ""]
+    notes = [note(trained, metrics)]
     notes += [_originals(metric, digits, cards) for metric, digits in metrics.items()]
     notes += [_growth(GROWING[medium], cards)]
     return "\n\n".join([markdown.table(head, rows), *filter(None, notes)])
@@ -86,9 +86,9 @@ def _growth(metric: str, cards: list[Card]) -> str:
     return f"{metric} grows with K on every test set" + (f", but for {'; '.join(falls)}." if falls else ".")
 
 
-def _cell(metric: str, result: Mapping[str, Any], digits: int, weight: float | None) -> str:
+def _cell(metric: str, result: Mapping[str, Any], digits: int, trained: Trained) -> str:
     value = result.get(metric)
-    return "-" if value is None else f"{value:.{digits}f}{mark(metric, weight)}"
+    return "-" if value is None else f"{value:.{digits}f}{mark(metric, trained)}"
 
 
 def tables() -> str:

@@ -13,7 +13,7 @@ from eval.datasets import TestSet
 from eval.journal import Record
 from eval.lpips_metric import Backbone
 from eval.metrics import METRICS, MORE_METRICS, Metric
-from eval.trained import lpips_weight
+from eval.trained import trained_on
 
 FORMAT = 1  # of journal.jsonl and results.json
 PACKAGES = (
@@ -54,7 +54,7 @@ class Plan:
         known = asdict(self)
         found = {name: cards.find(path) for name, path, _ in self.models}
         known["models"] = [[name, found[name].model_id.hex(), list(sizes)] for name, _, sizes in self.models]
-        known["lpips_weight"] = {name: lpips_weight(card) for name, card in found.items() if card.medium == "image"}
+        known["trained_on"] = {name: trained_on(card) for name, card in found.items()}
         known["lpips"] = [[s.net, hashlib.sha256(Path(s.path).read_bytes()).hexdigest()] for s in self.lpips]
         packages = {"codec": __version__}
         for name in PACKAGES:

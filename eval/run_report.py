@@ -5,7 +5,7 @@ OUT/results.json + timing.json + journal.jsonl + samples/ ─write─> OUT/repor
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from eval.metrics import DECIMALS, LOWER_IS_BETTER
 from eval.paths import sample_path
 from eval.run import SAMPLES
 from eval.summary import bd_rates, read_results
-from eval.trained import Weights, mark, note
+from eval.trained import Trained, mark, note
 
 Record = dict[str, Any]
 UNITS = {"speech": "kbit/s", "image": "bits per pixel"}
@@ -95,12 +95,12 @@ def _set(folder: Path, name: str, medium: str, results: Record, timing: list[Rec
     baselines = [e for e in entries if "use" not in e and "matched_to" not in e]
     cut = f", cut to {crop} x {crop}" if crop and medium == "image" else ""
     parts = [f"## {name}: {count} {kind}{cut}"]
-    weights: Weights = results["plan"].get("lpips_weight") or {}
-    weights = {e["system"]: weights.get(e["system"]) for e in models}
+    known = results["plan"].get("trained_on") or {}
+    trained: dict[str, Trained] = {e["system"]: known.get(e["system"]) for e in models}
     if models:
-        parts += ["### At the bytes of each model", _quality(_groups(entries), medium, weights)]
-        if any(metric.startswith("LPIPS") for entry in models for metric in entry["metrics"]):
-            parts.append(note(weights))
+        parts += ["### At the bytes of each model", _quality(_groups(entries), medium, trained)]
+        if said := note(trained, [metric for entry in models for metric in entry["metrics"]]):
+            parts.append(said)
     originals = [o for o in results.get("originals", []) if o["set"] == name and medium == "speech"]
     parts += [f"{o['metric']} of the originals: {_cell(o, o['metric'], None)}." for o in originals]
     unscored = _unscored(entries)
@@ -110,7 +110,7 @@ def _set(folder: Path, name: str, medium: str, results: Record, timing: list[Rec
         parts += ["### Codebook use", _use(models), _histograms(folder, name, stem, models)]
     if baselines:
         parts += ["### Classic codecs", _quality([[e] for e in baselines], medium, {}, bold=False)]
-    rates = _bd_table(entries, name, anchor, weights)
+    rates = _bd_table(entries, name, anchor, trained)
     if rates:
         parts += ["### Bjontegaard rates", rates]
     shown = (*models, *baselines)
@@ -120,7 +120,7 @@ def _set(folder: Path, name: str, medium: str, results: Record, timing: list[Rec
     for entry in shown:
         curves.setdefault(_title(entry["system"]), []).append(entry)
     if metrics:
-        figures.rd_curves(folder / "report" / f"{stem}-rd.png", medium, metrics, curves, weights)
+        figures.rd_curves(folder / "report" / f"{stem}-rd.png", medium, metrics, curves, trained)
         parts += ["### Rate and quality", f"![quality against rate](report/{stem}-rd.png)"]
     parts += _samples(folder, name, medium, stem, entries, results)
     return "\n\n".join([*parts, "### Speed", _speed([t for t in timing if (t["set"], t["medium"]) == (name, medium)])])
@@ -150,7 +150,7 @@ def _groups(entries: list[Record]) -> list[list[Record]]:
     return [[e for e in models if e["setting"] == setting] for setting in settings]
 
 
-def _quality(groups: list[list[Record]], medium: str, weights: Weights, bold: bool = True) -> str:
+def _quality(groups: list[list[Record]], medium: str, trained: Mapping[str, Trained], bold: bool = True) -> str:
     names = list(dict.fromkeys(name for group in groups for entry in group for name in entry["metrics"]))
     rows = []
     for group in groups:
@@ -161,8 +161,7 @@ def _quality(groups: list[list[Record]], medium: str, weights: Weights, bold: bo
             count = entry["items"] + entry["failed"]
             label = _title(entry["system"]) + (f" ({entry['items']}/{count})" if entry["failed"] else "")
             shown = {n: best[n] if bold and len(fair) > 1 and entry in fair else None for n in names}
-            weight = weights.get(entry["system"])
-            cells = [_cell(entry["metrics"].get(n), n, shown[n], mark(n, weight)) for n in names]
+            cells = [_cell(entry["metrics"].get(n), n, shown[n], mark(n, trained.get(entry["system"]))) for n in names]
             rates = [f"{entry[rate]['mean']:.3f}" for rate in ("rate", "payload_rate")]
             rows.append([label, setting, *rates, *cells])
     return table(["system", "setting", UNITS[medium], "without container", *names], rows)
@@ -221,7 +220,7 @@ def _use(models: list[Record]) -> str:
     return table(["model", "K", *(title for title, _ in USE.values())], rows)
 
 
-def _bd_table(entries: list[Record], name: str, anchor: str | None, weights: Weights) -> str | None:
+def _bd_table(entries: list[Record], name: str, anchor: str | None, trained: Mapping[str, Trained]) -> str | None:
     systems = list(dict.fromkeys(e["system"] for e in entries if "matched_to" not in e))
     known = [s for s in systems if s in BASELINES]
     anchor = anchor if anchor in systems else next(iter(known), None)
@@ -232,7 +231,7 @@ def _bd_table(entries: list[Record], name: str, anchor: str | None, weights: Wei
     rows = [
         [
             _title(s),
-            *("-" if rates[m].get(s) is None else f"{rates[m][s]:+.1f} %{mark(m, weights.get(s))}" for m in metrics),
+            *("-" if rates[m].get(s) is None else f"{rates[m][s]:+.1f} %{mark(m, trained.get(s))}" for m in metrics),
         ]
         for s in systems
         if s != anchor

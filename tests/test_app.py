@@ -113,16 +113,16 @@ def test_ssimulacra2_stands_beside_where_it_has_a_value(
     assert workshop.scored(source, large)["SSIMULACRA2"] is None  # too large for someone who waits
 
 
-def test_a_model_trained_on_lpips_is_marked_wherever_its_lpips_stands(workshop: Workshop, image: Source) -> None:
+def test_a_model_trained_on_a_metric_is_marked_wherever_that_stands(workshop: Workshop, image: Source) -> None:
     version = workshop.code(image, IMAGE, 1024)
-    assert "trained_on_lpips" not in version.record()  # there is no LPIPS
+    assert "trained_on" not in version.record()  # there is no LPIPS
     scores = {"PSNR": 24.0, "LPIPS-squeeze": 0.1234}
-    ours = replace(version, scores=scores, lpips_weight=0.4)
-    other = replace(version, scores=scores, lpips_weight=0.0, label="other", family="other", model="other")
-    classic = replace(version, scores=scores, lpips_weight=0.0, label="WebP", family="WebP", model=None, kind="classic")
+    ours = replace(version, scores=scores, trained={"LPIPS": 0.4})
+    other = replace(version, scores=scores, trained={}, label="other", family="other", model="other")
+    classic = replace(version, scores=scores, trained={}, label="WebP", family="WebP", model=None, kind="classic")
     unknown = replace(ours, scores=scores | {"LPIPS-squeeze": None})
     versions = [ours, other, classic, unknown]
-    assert [v.record()["trained_on_lpips"] for v in versions] == [True, False, False, True]
+    assert [v.record()["trained_on"] for v in versions] == ["LPIPS", "", "", "LPIPS"]
     rows = facts(versions).split("<tr ")[1:]
     assert ["0.123†" in row.split("</tr>")[0] for row in rows] == [True, False, False, False]
     assert "†" not in rows[3].split("</tr>")[0]  # a dash needs none
