@@ -1,9 +1,11 @@
 """The jobs as named endpoints, for programs: gradio_client shows them all with `Client(url).view_api()`.
 
     /models      what can be asked for                        -> list of models with their codebook sizes
-    /compress    a recording or picture, model, codebook size -> .bin, decoded media, figures
-    /decompress  .bin                                         -> decoded media, header
-    /info        .bin                                         -> header
+    /compress    a recording or picture, model, codebook size, -> .bin, decoded media, figures
+                 with layers or not
+    /decompress  .bin, codebook size to stop at               -> decoded media, header
+    /info        .bin                                         -> header, bytes up to each layer
+    /truncate    .bin, codebook size                          -> .bin that ends behind that layer, header
     /compare     a recording or picture, models, sizes, ...   -> figures, files
     /sweep       a recording or picture                       -> figures, .csv
     /tokens      .bin                                         -> its indices
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -48,22 +51,38 @@ def build(workshop: Workshop) -> None:
                 for card in workshop.models.cards.values()
             ]
 
-        def compress(path: str, model: str | None, codebook_size: float | None) -> tuple[str, str, dict[str, Any]]:
-            """Compresses a recording or picture; no model is the medium's best, no size its usual one."""
+        def compress(
+            path: str, model: str | None, codebook_size: float | None, layers: bool | None
+        ) -> tuple[str, str, dict[str, Any]]:
+            """Compresses a recording or picture; no model is the medium's best, no size its usual one.
+
+            With layers the .bin can be cut to every smaller size that the model's codes are nested in.
+            """
             source = workshop.open(path)
             name = model or _best(workshop, source.medium)
             size = _whole(codebook_size, "codebook_size", workshop.usual_size(name))
-            version = workshop.code(source, name, size)
+            version = workshop.code(source, name, size, _yes(layers, "layers"))
             return str(version.file), str(version.media), version.record()
 
-        def decompress(path: str) -> tuple[str, dict[str, str]]:
-            """Decodes a .bin to a .wav or .png."""
-            version, _ = workshop.decode(path)
-            return str(version.media), workshop.info(path)
+        def decompress(path: str, codebook_size: float | None) -> tuple[str, dict[str, Any]]:
+            """Decodes a .bin to a .wav or .png; one with layers up to a codebook size, 0 for its last."""
+            size = _whole(codebook_size, "codebook_size", 0)
+            version, _ = workshop.decode(path, size or None)
+            return str(version.media), about(version.file)
 
-        def info(path: str) -> dict[str, str]:
-            """The header of a .bin, as python -m codec.info prints it."""
-            return workshop.info(path)
+        def info(path: str) -> dict[str, Any]:
+            """The header of a .bin, as python -m codec.info prints it; of one with layers, "layers" has their bytes."""
+            return about(path)
+
+        def truncate(path: str, codebook_size: float | None) -> tuple[str, dict[str, Any]]:
+            """Cuts a .bin with layers behind the one of a codebook size, without decoding."""
+            file = workshop.cut(path, _whole(codebook_size, "codebook_size"))
+            return str(file), about(file)
+
+        def about(path: str | Path) -> dict[str, Any]:
+            stops = workshop.layers(path)
+            more = {"layers": {str(size): stop for size, stop in stops.items()}} if len(stops) > 1 else {}
+            return workshop.info(path) | more
 
         def compare(
             path: str, models: list[str] | None, sizes: list[int] | None, classics: list[str] | None
@@ -106,9 +125,12 @@ def build(workshop: Workshop) -> None:
         endpoint("models", models, [], [gr.JSON(label="models")])
         model, size = gr.Textbox("", label="model"), gr.Number(1024, label="codebook_size")
         files = [gr.File(label="bin"), gr.File(label="decoded"), gr.JSON(label="figures")]
-        endpoint("compress", compress, [media(), model, size], files)
-        endpoint("decompress", decompress, [media()], [gr.File(label="decoded"), gr.JSON(label="header")])
+        endpoint("compress", compress, [media(), model, size, gr.Checkbox(False, label="layers")], files)
+        decoded = [gr.File(label="decoded"), gr.JSON(label="header")]
+        endpoint("decompress", decompress, [media(), gr.Number(0, label="codebook_size")], decoded)
         endpoint("info", info, [media()], [gr.JSON(label="header")])
+        shorter = [gr.File(label="bin"), gr.JSON(label="header")]
+        endpoint("truncate", truncate, [media(), gr.Number(256, label="codebook_size")], shorter)
         lists = [words("models"), words("codebook_sizes"), words("classics")]
         endpoint("compare", compare, [media(), *lists], [gr.JSON(label="figures"), gr.Files(label="files")])
         endpoint("sweep", sweep, [media(), words("classics")], [gr.JSON(label="figures"), gr.File(label="csv")])
@@ -133,6 +155,13 @@ def _whole(value: Any, name: str, default: int | None = None) -> int:
     if number != int(number):
         raise MediaError(f"{name} is {number}; want a whole number")
     return int(number)
+
+
+def _yes(value: Any, name: str) -> bool:
+    """What a program sent as true or false; null is false. Raises MediaError."""
+    if value is not None and not isinstance(value, bool):
+        raise MediaError(f"{name} is {str(value)[:40]!r}; want true or false")
+    return bool(value)
 
 
 def _list(value: Any, name: str) -> list[Any]:

@@ -24,13 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app import perceptual
-from app.reading import Reading, Source, at_speech_rate, heard
+from app.reading import Reading, Source, at_speech_rate, file_stem, heard
 from app.store import Models, Settings, Shelf, wake
 from codec.container import Reader, Summary, scan
 from codec.container.limits import Limits
 from codec.description import describe_all
 from codec.errors import BitstreamError, CodecError, MediaError
-from codec.layers import survey
+from codec.layers import ladder, survey
 from codec.medium import MEDIA, SAMPLE_RATE
 from codec.truncation import truncate
 from eval.baselines import BASELINES, Baseline, find, match_bytes
@@ -139,11 +139,15 @@ class Workshop:
         wake()
         return self.reading.open(path, medium)
 
-    def code(self, source: Source, name: str, size: int) -> Version:
+    def code(self, source: Source, name: str, size: int, layers: bool = False) -> Version:
         """Compresses, decompresses and scores.
 
+        Args:
+            layers: Make a file that can be cut to smaller sizes.
+
         Raises:
-            CodecError: The model is missing or damaged, codes another medium, or does not offer the size.
+            CodecError: The model is missing or damaged, codes another medium, does not offer the size, or has no layers
+                there and they are wanted.
         """
         from codec import api
 
@@ -155,7 +159,7 @@ class Workshop:
             raise MediaError(f"{name} codes {model.card.medium}; choose a model for {source.medium}")
         with heard():  # the source has said it already
             start = time.perf_counter()
-            data = api.compress(source.data, size, model)
+            data = api.compress(source.data, size, model, layers=layers)
             encode_s = time.perf_counter() - start
         stem = f"{Path(source.name).stem}-{name}-{size}"
         return self.decoded(data, stem, encode_s, source)
@@ -164,6 +168,25 @@ class Workshop:
         """The codebook size of a model where none is asked for. Raises ModelError where there is no such model."""
         sizes = self.models.card(name).num_codes
         return 1024 if 1024 in sizes else min(sizes)
+
+    def layered(self, source: Source, models: Sequence[str], sizes: Sequence[int]) -> Path | None:
+        """A .bin that can be cut to several sizes: by the first of the models that has layers at one of these.
+
+        Returns:
+            The file, up to the largest of the sizes; None where none of the models has layers there.
+        """
+        from codec import api
+
+        for name in models:
+            model = self.models.get(name)
+            fit = [size for size in sizes if size in model.card.num_codes and len(ladder(model.tables, size)) > 1]
+            if fit:
+                with heard():  # the source has said it already
+                    data = api.compress(source.data, max(fit), model, layers=True)
+                path = self.shelf.folder() / f"{file_stem(f'{Path(source.name).stem}-{name}')}-layers.bin"
+                path.write_bytes(data)
+                return path
+        return None
 
     def layers(self, path: str | Path) -> dict[int, int]:
         """Codebook size -> bytes of a .bin cut there, coarsest first; one entry if it has no layers.
@@ -181,17 +204,28 @@ class Workshop:
             BitstreamError: Damaged, not one of ours, or beyond the limits.
             ModelError: Its model is not here.
         """
-        if not path:
-            raise MediaError("nothing is chosen yet; drop a .bin here")
-        data = Path(path).read_bytes()
-        if size is not None:
-            try:
-                data = truncate(data, size)
-            except ValueError as error:
-                raise MediaError(str(error)) from None
+        data = self._cut(path, size)
         summary = scan(io.BytesIO(data))
         stem = Path(path).stem if size is None else f"{Path(path).stem}-{size}"
         return self.decoded(data, stem, 0.0, None), summary
+
+    def cut(self, path: str | Path | None, size: int) -> Path:
+        """A .bin cut to a codebook size that it has a layer of, as a file of its own; errors as for `decode`."""
+        data = self._cut(path, size)
+        file = self.shelf.folder() / f"{file_stem(Path(str(path)).stem)}-{size}.bin"
+        file.write_bytes(data)
+        return file
+
+    def _cut(self, path: str | Path | None, size: int | None) -> bytes:
+        if not path:
+            raise MediaError("nothing is chosen yet; drop a .bin here")
+        data = Path(path).read_bytes()
+        if size is None:
+            return data
+        try:
+            return truncate(data, size)
+        except ValueError as error:
+            raise MediaError(str(error)) from None
 
     def info(self, path: str | Path) -> dict[str, str]:
         """What `python -m codec.info` prints of a .bin. Raises BitstreamError where it is damaged, or is none."""

@@ -5,7 +5,7 @@
 
 The identity is a hash over the canonical configuration and every tensor but those of layers; a bitstream carries it, so
 that a model other than the one that wrote a file is refused by name instead of decoding to noise. A model also answers
-to the identity it had before it was given priors (`train.tables`), for files that were written without. Tables of
+to the identity it had before it was given priors (`train.add_priors`), for files that were written without. Tables of
 layers can come later without touching either: what they decode has checks of its own.
 """
 

@@ -1,12 +1,13 @@
 """Layers: a file that holds its indices at a coarse codebook first, then what refines them, so that it can be cut.
 
-    magic | 1.2 | H | D | D | E | L L | L L | L L          two chunks of data, three refinements
-                  └ base, K = 256 ┘ 1024  4096  16384
+    magic | 1.2 | H | D | D | E | M P P | M P P | M P P          two chunks of data, three refinements
+                  └ base, K = 256 ┘  1024    4096    16384
 
-Up to and with `E` this is a file of the base alone. Every layer after it has a chunk for each data chunk, with the same
-positions. The CRC-32 of an `L` chunk begins with that of the chunk before it, so each proves all that it stands on.
-Cutting such a file anywhere behind a layer leaves a file, and no model is needed for that. Where the last layers are
-damaged or cut in the middle, those below them decode.
+Up to and with `E` this is a file of the base alone. Every layer after it has a piece for each data chunk, with the same
+positions: 5 bytes and what it holds, since the layer says once what all have in common, and a piece only by how much it
+is shorter than fixed width. The CRC-32 of a piece begins with that of the piece before it, so each proves all that it
+stands on. Cutting such a file anywhere behind a layer leaves a file, and no model is needed for that. Where the last
+layers are damaged or cut in the middle, those below them decode.
 
     indices at the finest K ──LayerWriter──> file ──Reader, Layered──> indices at the finest whole layer, or a coarser
                                                └──survey──> Survey ──cut──> file up to a layer
@@ -30,7 +31,6 @@ from numpy.typing import NDArray
 from codec.container import (
     FIRST_CHUNK,
     LAYERED,
-    MAX_CHUNK_BYTES,
     NO_LIMITS,
     End,
     Header,
@@ -46,14 +46,13 @@ from codec.container import (
 from codec.entropy import MAX_CODES, NO_TABLES, Tables, refinement
 from codec.errors import BitstreamError
 
-TYPE = b"L"
-CHECK_BITS = 16  # of an index checksum: that of the whole base is certain already
+CHECK_BITS = 8  # of an index checksum: bytes are proved by a CRC-32, a coder's tables mostly by where its payload ends
 MOST_CHILDREN = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One chunk of a layer, undecoded: the streams' bytes and the lowest bits of the CRC-32 of their indices."""
+    """A layer's part of one data chunk, undecoded: the streams' bytes, and the check of their indices."""
 
     offset: int
     check: int
@@ -169,23 +168,25 @@ class LayerWriter:
         self.total_bytes = self._base.total_bytes
         seal = self._base.seal
         for number, layer in enumerate(self._layers):
+            head = varint(layer.num_refined)
             for fine in self._waiting:
                 indices = fine.astype(np.int64)
                 for finer in reversed(self._layers[number + 1 :]):
                     indices = np.stack([refinement.parents(stream[0], finer)[None] for stream in indices])
                 streams = [refinement.encode(stream[0], layer, self._header.width) for stream in indices]
-                payload = varint(layer.num_refined) + _check(indices).to_bytes(2, "big")
-                payload += b"".join(varint(len(data)) + data for data in streams[:-1]) + streams[-1]
-                body = TYPE + varint(len(payload)) + payload
+                longest = refinement.longest(indices.shape[2], layer.num_refined)
+                lengths = b"".join(varint(longest - len(data)) for data in streams)
+                body = head + lengths + bytes([_check(indices)]) + b"".join(streams)
                 seal = zlib.crc32(seal + body).to_bytes(4, "big")
                 self._file.write(body + seal)
                 self.total_bytes += len(body) + len(seal)
                 self.payload_bytes += sum(map(len, streams))
+                head = b""
         self._waiting = []
 
 
 def _check(indices: Indices) -> int:
-    """What a chunk of a layer says of its indices, (A, 1, n)."""
+    """What a piece of a layer says of its indices, (A, 1, n): the lowest bits of their CRC-32."""
     return checksum_of(indices) & (1 << CHECK_BITS) - 1
 
 
@@ -199,63 +200,74 @@ def read_layers(reader: Reader, counts: list[int]) -> tuple[list[Layer], Bitstre
     Returns:
         The layers that are whole, and why there are no more, or None where the file ends there.
     """
-    header, source, seal = reader.header, reader.source, reader.seal
+    header, seal = reader.header, reader.seal
+    source = _Tape(reader.source)
     layers: list[Layer] = []
     size, num_codes = header.codebook_size, header.num_codes
     while counts:
-        start, pieces, children = source.offset, list[Piece](), 0
+        start, pieces = source.offset, list[Piece]()
         try:
+            children = source.varint("the number of children")
+            if not 2 <= children <= MOST_CHILDREN:
+                raise BitstreamError(f"a layer declares {children} children of a code, not 2 to {MOST_CHILDREN}", start)
+            if header.num_codebooks > 1:
+                raise BitstreamError(f"layers of {header.num_codebooks} codebooks are none of this version", start)
+            if max(size, num_codes) * children > MAX_CODES:
+                raise BitstreamError(f"a layer has more than {MAX_CODES} codes", start)
             for count in counts:
-                at = source.offset
-                kind = source.take_up_to(1)
-                if not kind and not pieces:
-                    return layers, None
-                payload, seal = _sealed(source, kind, at, seal)
-                found, piece = _parse(payload, at, count, header)
-                if children not in (0, found) or header.num_codebooks > 1:
-                    raise BitstreamError("a layer's chunks do not agree", at)
-                children = found
-                if max(size, num_codes) * children > MAX_CODES:
-                    raise BitstreamError(f"a layer has more than {MAX_CODES} codes", at)
+                piece, seal = _read_piece(source, seal, refinement.longest(count, children), header.num_streams)
                 pieces.append(piece)
         except BitstreamError as error:
-            return layers, error
+            return layers, None if source.offset == start else error
         size, num_codes = size * children, num_codes * children
         layers.append(Layer(size, num_codes, pieces, source.offset, source.offset - start))
     return layers, None
 
 
-def _sealed(source: Source, kind: bytes, at: int, seal: bytes) -> tuple[Source, bytes]:
-    """The payload of an `L` chunk whose type was just read, and its CRC-32, which holds for the chunk before, too."""
-    if kind != TYPE:
-        raise BitstreamError("the list of layers ends early" if not kind else "this is not a layer", at)
-    length = source.varint("a chunk length")
-    if length > MAX_CHUNK_BYTES:
-        raise BitstreamError(f"a layer's chunk declares {length} bytes, over the limit of {MAX_CHUNK_BYTES}", at)
-    start = source.offset
-    payload = source.take(length, "a layer")
+class _Tape(Source):
+    """Reads on where another source is, and remembers what was read since the last CRC-32."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(io.BytesIO(), source.offset)
+        self._source = source
+        self._read = bytearray()
+
+    def take_up_to(self, length: int) -> bytes:
+        data = self._source.take_up_to(length)
+        self.offset = self._source.offset
+        self._read += data
+        return data
+
+    def seal(self, before: bytes) -> bytes:
+        """The CRC-32 of another one's bytes and of all that was read since. The next begins here."""
+        seal = zlib.crc32(before + self._read).to_bytes(4, "big")
+        self._read.clear()
+        return seal
+
+
+def _read_piece(source: _Tape, seal: bytes, longest: int, num_streams: int) -> tuple[Piece, bytes]:
+    """The next piece of a layer and its CRC-32, which holds for that before it, too.
+
+    Args:
+        source: It has the bytes since the last CRC-32.
+        seal: That CRC-32.
+        longest: Bytes of a stream in fixed width.
+        num_streams: A.
+    """
+    at, lengths = source.offset, []
+    for _ in range(num_streams):
+        saved = source.varint("the length of a refinement")
+        if saved > longest:
+            raise BitstreamError(f"a refinement is {saved} bytes shorter than the {longest} of fixed width", at)
+        lengths.append(longest - saved)
+    check = source.take(1, "the check of the indices")[0]
+    streams = [source.take(length, "a refinement") for length in lengths]
+    wanted = source.seal(seal)
     found = source.take(4, "the CRC-32 of a layer")
-    if zlib.crc32(seal + kind + varint(length) + payload).to_bytes(4, "big") != found:
+    source.seal(found)
+    if found != wanted:
         raise BitstreamError("the CRC-32 of a layer does not match", at)
-    return Source(io.BytesIO(payload), start, "chunk"), found
-
-
-def _parse(payload: Source, at: int, count: int, header: Header) -> tuple[int, Piece]:
-    """M and the rest of a layer's chunk of `count` positions."""
-    children = payload.varint("the number of children")
-    if not 2 <= children <= MOST_CHILDREN:
-        raise BitstreamError(f"a layer declares {children} children of a code, not 2 to {MOST_CHILDREN}", at)
-    check = int.from_bytes(payload.take(2, "the check of the indices"), "big")
-    longest = refinement.longest(count, children)
-    streams = []
-    for _ in range(header.num_streams - 1):
-        length = payload.varint("the length of a refinement")
-        if length > longest:
-            raise BitstreamError(f"{length} bytes of a refinement, more than {longest}", at)
-        streams.append(payload.take(length, "a refinement"))
-    streams.append(payload.take_up_to(longest))
-    payload.expect_end("bytes follow the refinement")
-    return children, Piece(at, check, streams)
+    return Piece(at, check, streams), found
 
 
 def survey(file: BinaryIO) -> Survey:

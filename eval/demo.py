@@ -24,7 +24,7 @@ SAMPLES = {"speech": ("gradio", "media_assets/audio/cate_blanch.mp3"), "image": 
 
 
 def sample(medium: str) -> Path:
-    """The file of a bundled sample, found without importing its package."""
+    """Finds the file of a bundled sample, without importing its package."""
     package, inside = SAMPLES[medium]
     spec = find_spec(package)
     path = Path(spec.origin).parent / inside if spec and spec.origin else Path(inside)

@@ -41,7 +41,7 @@ import soundfile
 from PIL import Image
 
 from codec import cards
-from codec.container import MAGIC, Reader, pack, scan, unpack, varint
+from codec.container import MAGIC, Reader, pack, scan, unpack
 from codec.container.limits import Limits
 from codec.container.salvage import Salvage
 from codec.entropy import Prior, Tables, decode_indices, encode_indices
@@ -144,15 +144,14 @@ def read_layers(data: bytes) -> None:
 
 
 def sealed_layers(data: bytes) -> None:
-    """A golden file's base, and behind it payloads of layers, each after its length in one byte, sealed."""
+    """A golden file's base, and behind it pieces of layers, each after its length in one byte, sealed."""
     if not data:
         return
     whole = sorted(GOLDEN.glob("layers-*.bin"))[data[0] % 2].read_bytes()
     parts = [whole[: min(survey(io.BytesIO(whole)).stops.values())]]
     at = 1
     while at < len(data):
-        payload = data[at + 1 : at + 1 + data[at]]
-        body = b"L" + varint(len(payload)) + payload
+        body = data[at + 1 : at + 1 + data[at]]
         parts.append(body + zlib.crc32(parts[-1][-4:] + body).to_bytes(4, "big"))
         at += 1 + data[at]
     read_layers(b"".join(parts))
@@ -257,12 +256,13 @@ def seeds() -> dict[str, bytes]:
         data, golden = path.read_bytes(), json.loads(path.with_suffix(".json").read_text())
         if "layers" in golden:
             found[f"{path.stem}-whole"] = b"\5" + data
-            payloads = b""
-            at = survey(io.BytesIO(data)).summary.file_bytes
-            while at < len(data):
-                payloads += data[at + 1 : at + 2 + data[at + 1]]  # all are shorter than 128 bytes
-                at += 2 + data[at + 1] + 4
-            found[f"{path.stem}-sealed"] = b"\6" + bytes(["speech" in path.stem]) + payloads
+            layered, bodies = survey(io.BytesIO(data)), b""
+            at = layered.summary.file_bytes
+            for layer in layered.layers:
+                for stop in [*(piece.offset for piece in layer.pieces[1:]), layer.stop]:
+                    bodies += bytes([stop - 4 - at]) + data[at : stop - 4]  # all are shorter than 256 bytes
+                    at = stop
+            found[f"{path.stem}-sealed"] = b"\6" + bytes(["speech" in path.stem]) + bodies
             continue
         found[f"{path.stem}-file"] = b"\0" + data
         parts, at = b"", 10
@@ -291,12 +291,12 @@ def seeds() -> dict[str, bytes]:
     for kind in ("PNG", "JPEG", "WEBP", "AVIF", "JPEG2000", "TIFF", "BMP", "GIF", "PPM"):
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, kind)
-        found[f"media-{kind.lower()}"] = b"\5" + file.getvalue()
+        found[f"media-{kind.lower()}"] = b"\7" + file.getvalue()
     samples = np.sin(np.arange(800)[:, None] / np.array([7, 9]))
     for kind, subtype in (("WAV", "PCM_24"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None)):
         file = io.BytesIO()
         soundfile.write(file, samples, 16_000, subtype, format=kind)
-        found[f"media-{(subtype or kind).lower()}"] = b"\5" + file.getvalue()
+        found[f"media-{(subtype or kind).lower()}"] = b"\7" + file.getvalue()
     return found
 
 

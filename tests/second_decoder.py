@@ -127,29 +127,21 @@ def decode_file(data, tables, codebook_size=None):
 
 
 def decode_layer(file, header, streams, counts, tables, seal):
-    fine, at, layer = [[[]] for _ in streams], 0, None
+    fine, at, start = [[[]] for _ in streams], 0, file.at
     must(header["num_codebooks"] == 1, "codebooks of a file with layers")
+    m = file.varint()
+    must(2 <= m <= 65536, "children")
+    layer = header | {name: header[name] * m for name in ("codebook_size", "num_codes")}
+    must(max(layer["codebook_size"], layer["num_codes"]) <= 2**24, "codes of a layer")
     for n in counts:
-        start = file.at
-        kind, length = file.take(1), file.varint()
-        must(kind == b"L" and length <= 2**22, "chunk of a layer")
-        payload = Bytes(file.take(length))
+        longest = ceil_div(n * (m - 1).bit_length(), 8)
+        saved = [file.varint() for _ in streams]
+        must(max(saved) <= longest, "length of a refinement")
+        check = file.take(1)[0]
+        encoded = [file.take(longest - less) for less in saved]
         body = file.data[start : file.at]
         must(file.u32() == crc32(seal + body), "CRC-32 of a layer")
-        seal = file.data[file.at - 4 : file.at]
-        m = payload.varint()
-        must(2 <= m <= 65536 and (layer is None or layer["num_codes"] == header["num_codes"] * m), "children")
-        layer = header | {name: header[name] * m for name in ("codebook_size", "num_codes")}
-        must(max(layer["codebook_size"], layer["num_codes"]) <= 2**24, "codes of a layer")
-        check = int.from_bytes(payload.take(2), "big")
-        longest = ceil_div(n * (m - 1).bit_length(), 8)
-        encoded = []
-        for _ in streams[1:]:
-            size = payload.varint()
-            must(size <= longest, "length of a refinement")
-            encoded.append(payload.take(size))
-        encoded.append(payload.take(len(payload.data) - payload.at))
-        must(len(encoded[-1]) <= longest, "length of a refinement")
+        seal, start = file.data[file.at - 4 : file.at], file.at
         priors = [row["prior"] for row in tables["layers"] if row["codebook_size"] == layer["codebook_size"]]
         must(priors, "no tables for the layer")
         checksum = 0
@@ -157,7 +149,7 @@ def decode_layer(file, header, streams, counts, tables, seal):
             row = decode_refinement(bits, below[0][at : at + n], m, longest, priors[0], header.get("width", 0))
             whole[0] += row
             checksum = crc32(b"".join(i.to_bytes(4, "big") for i in row), checksum)
-        must(check == checksum % 65536, "check of a layer")
+        must(check == checksum % 256, "check of a layer")
         at += n
     must(counts, "a layer of nothing")
     return layer, fine, seal

@@ -39,17 +39,28 @@ def source(workshop: Workshop, tmp_path: Path) -> Source:
 # ---------------------------------------------------------------------------------------------------------- endpoints
 
 RIGHT = {
-    "compress, null": ("compress", (None, None)),
-    "compress": ("compress", ("", 1024.0)),
+    "compress, null": ("compress", (None, None, None)),
+    "compress": ("compress", ("", 1024.0, False)),
+    "layers": ("compress", ("", 1024, True)),
+    "decompress, null": ("decompress", (None,)),
+    "decompress": ("decompress", (256,)),
+    "decompress, 0": ("decompress", (0,)),
+    "info": ("info", ()),
+    "truncate": ("truncate", (256.0,)),
     "compare, null": ("compare", (None, None, None)),
     "sweep, null": ("sweep", (None,)),
     "edit, null": ("edit", ("random", None, None, None)),
 }
 WRONG = {
-    "half a size": ("compress", ("", 10.5), "whole number"),
-    "a size in words": ("compress", ("", "many"), "codebook_size is 'many'; want a number"),
-    "infinity": ("compress", ("", float("inf")), "want a number"),
-    "true": ("compress", ("", True), "want a number"),
+    "half a size": ("compress", ("", 10.5, False), "whole number"),
+    "a size in words": ("compress", ("", "many", False), "codebook_size is 'many'; want a number"),
+    "infinity": ("compress", ("", float("inf"), False), "want a number"),
+    "true": ("compress", ("", True, False), "want a number"),
+    "layers in words": ("compress", ("", 1024, "yes"), "layers is 'yes'; want true or false"),
+    "a layer that there is not": ("decompress", (4096,), "choose from 256, 1024"),
+    "a layer in words": ("decompress", ("base",), "want a number"),
+    "a cut to nothing": ("truncate", (None,), "codebook_size is 'None'"),
+    "a cut to another size": ("truncate", (512,), "choose from 256, 1024"),
     "a size of null": ("compare", ([], [None], []), "codebook_sizes is 'None'"),
     "sizes in words": ("compare", ([], "256", []), "want a list"),
     "models in a word": ("compare", ("image-fsp", [], []), "models is 'image-fsp'; want a list"),
@@ -82,14 +93,17 @@ workshop = Workshop(Settings(models=models, max_pixels=100_000), folder / "app")
 with gr.Blocks() as demo:
     api.build(workshop)
 functions = {function.api_name: function.fn for function in demo.fns.values()}
-(folder / "a.bin").write_bytes(Path(functions["compress"](str(folder / "a.png"), "", 256)[0]).read_bytes())
+for name, layers in (("a.bin", False), ("layers.bin", True)):
+    made = functions["compress"](str(folder / "a.png"), "", 1024 if layers else 256, layers)[0]
+    (folder / name).write_bytes(Path(made).read_bytes())
+inputs = {"edit": "a.bin"} | dict.fromkeys(("decompress", "info", "truncate"), "layers.bin")
 coded, code = [], workshop.code
 workshop.code = lambda *given: (coded.append(1), code(*given))[1]
 answers = {}
 for case, (name, arguments) in cases.items():
     coded.clear()
     try:
-        answer = functions[name](str(folder / ("a.bin" if name == "edit" else "a.png")), *arguments)
+        answer = functions[name](str(folder / inputs.get(name, "a.png")), *arguments)
     except gr.Error as error:
         answer = {"error": error.message, "coded": len(coded)}
     answers[case] = answer
@@ -113,6 +127,17 @@ def answers(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     )
     found: dict[str, Any] = json.loads(done.stdout[done.stdout.index("answers {") + 8 :])
     return found
+
+
+def test_layers_by_name(answers: dict[str, Any]) -> None:
+    info, packed = answers["info"], answers["layers"]
+    assert list(info["layers"]) == ["256", "1024"]
+    assert packed[2]["bytes"] == info["layers"]["1024"] == int(info["bytes"])
+    assert packed[2]["bytes"] > answers["compress"][2]["bytes"]
+    assert "layers" not in answers["decompress"][1]
+    assert answers["decompress"][1]["codebook size"] == answers["truncate"][1]["codebook size"] == "256"
+    assert int(answers["truncate"][1]["bytes"]) == info["layers"]["256"]
+    assert answers["decompress, null"][1] == answers["decompress, 0"][1] == info
 
 
 def test_null_takes_the_default(answers: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The Decode tab on a file with layers, called as its slider calls it."""
+"""The sliders of Decode and Compare that cut a file with layers, called as the page calls them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 from conftest import gradient, picture, tones, wav
 
+import codec
 from app.jobs import Workshop
+from app.reading import Source
 from app.store import Settings
 from codec import api
+from codec.errors import MediaError, ModelError
 
 
 @pytest.fixture
@@ -56,3 +59,64 @@ def test_the_slider_cuts_the_file(
     assert "fault" in head
     assert layer["visible"] is False
     assert decode(None, None)[3]["visible"] is False
+
+
+MEDIA = {"speech": ("a.wav", lambda: wav(tones(16000))), "image": ("a.png", lambda: picture(gradient(64, 96)))}
+
+
+def opened(workshop: Workshop, folder: Path, medium: str) -> Source:
+    name, make = MEDIA[medium]
+    (folder / name).write_bytes(make())
+    return workshop.open(folder / name)
+
+
+@pytest.mark.parametrize("medium", MEDIA)
+def test_compare_makes_one_file_for_every_size(workshop: Workshop, tmp_path: Path, medium: str) -> None:
+    pytest.importorskip("gradio")
+    from app.tabs.layers import shown
+
+    source = opened(workshop, tmp_path, medium)
+    model = workshop.models.get(f"{medium}-fsp")
+    file = workshop.layered(source, [model.card.name], [256, 1024])
+    assert file is not None
+    assert file.read_bytes() == api.compress(source.data, 1024, model, layers=True)
+    for number, size in enumerate((256, 1024), 1):
+        head, listener, viewer = shown(workshop, file, source, number)
+        single = api.compress(source.data, size, model)
+        saved = [Path(link) for link in re.findall(r"file=([^\"?]+\.bin)", head)]
+        stops = workshop.layers(file)
+        assert [link.stat().st_size for link in saved] == [stops[size]]
+        assert (saved[0].read_bytes() == single) == (size == 256)
+        assert api.decompress(saved[0].read_bytes(), model) == api.decompress(single, model)
+        assert f"{size:,} codes, {stops[size]:,} bytes" in head
+        assert re.findall(r"<li( aria-current=true)?><b>([\d,]+)</b> ([\d,]+) B", head) == [
+            (" aria-current=true" if k == size else "", f"{k:,}", f"{stop:,}") for k, stop in stops.items()
+        ]
+        assert (listener["visible"], viewer["visible"]) == (medium == "speech", medium == "image")
+        value = (listener if medium == "speech" else viewer)["value"]
+        assert [version["label"] for version in value["versions"]] == ["Original", f"{size:,} codes"]
+        assert value["series"] == str(file)
+
+
+def test_compare_has_no_slider_where_nothing_is_nested(workshop: Workshop, tmp_path: Path) -> None:
+    source = opened(workshop, tmp_path, "image")
+    assert workshop.layered(source, ["image-fsp"], [256]) is None
+    assert workshop.layered(source, ["image-fsp"], [4096]) is None
+    assert workshop.layered(source, [], [256, 1024]) is None
+    with pytest.raises(ModelError, match="no layers at K = 256"):
+        workshop.code(source, "image-fsp", 256, layers=True)
+
+
+def test_a_cut_is_a_file_of_its_own(workshop: Workshop, tmp_path: Path) -> None:
+    source = opened(workshop, tmp_path, "image")
+    file = workshop.layered(source, ["image-fsp"], [1024])
+    assert file is not None
+    shorter = workshop.cut(file, 256)
+    assert shorter.read_bytes() == codec.truncate(file, 256)
+    for path, size, words in (
+        (file, 4096, "choose from 256, 1024"),
+        (shorter, 1024, "no layer"),
+        (None, 256, "nothing"),
+    ):
+        with pytest.raises(MediaError, match=words):
+            workshop.cut(path, size)

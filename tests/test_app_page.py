@@ -153,7 +153,7 @@ def send(path: Path) -> Any:
 
 def test_every_endpoint_has_its_name(client: Client) -> None:
     names = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    public = {"/models", "/compress", "/decompress", "/info", "/compare", "/sweep", "/tokens", "/edit"}
+    public = {"/models", "/compress", "/decompress", "/info", "/truncate", "/compare", "/sweep", "/tokens", "/edit"}
     assert set(names) == public
     listed = client.predict(api_name="/models")
     assert {entry["name"] for entry in listed} == {card.name for card in cards.list_cards()}
@@ -173,6 +173,19 @@ def test_there_and_back_is_what_the_commands_do(
         assert Path(restored).read_bytes() == out.read_bytes() == Path(decoded).read_bytes()
         assert header["codebook size"] == str(size)
         assert client.predict(send(Path(packed)), api_name="/info") == header
+
+
+def test_a_layered_file_is_made_cut_and_read(client: Client, media: dict[str, Path], tmp_path: Path) -> None:
+    packed, _, _ = client.predict(send(media["image"]), "image-fsp", 16384, True, api_name="/compress")
+    header = client.predict(send(Path(packed)), api_name="/info")
+    assert list(header["layers"]) == ["256", "1024", "4096", "16384"]
+    assert header["layers"]["16384"] == Path(packed).stat().st_size
+    shorter, cut = client.predict(send(Path(packed)), 256, api_name="/truncate")
+    assert Path(shorter).read_bytes() == by_command(media["image"], 256, tmp_path, "image-fsp")
+    assert cut["codebook size"] == "256"
+    ways = (send(Path(shorter)), None), (send(Path(packed)), 256)
+    decoded = [client.predict(*arguments, api_name="/decompress")[0] for arguments in ways]
+    assert Path(decoded[0]).read_bytes() == Path(decoded[1]).read_bytes()
 
 
 def test_compare_sweep_tokens_and_edit(client: Client, media: dict[str, Path]) -> None:
@@ -534,6 +547,82 @@ def test_the_download_is_the_bin_of_the_command_line(
     header = page.inner_text("#decode-header")
     for word in ("codebook size", "256", "160", "120", "bits per token"):
         assert word in header
+
+
+def layered_model(medium: str) -> str:
+    """The model of a medium that ships with layers, as it is ticked in Compare."""
+    return f"{medium}-fsp"
+
+
+def slide(page: Page, selector: str, number: int) -> None:
+    """Puts a slider there as the keyboard does: Home, then so many steps to the right."""
+    handle = page.locator(f"{selector} input[type=range]")
+    handle.focus()
+    page.keyboard.press("Home")
+    for _ in range(number - 1):
+        page.keyboard.press("ArrowRight")
+    handle.dispatch_event("pointerup")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("medium", ["speech", "image"])
+def test_the_slider_of_compare_cuts_the_file(
+    medium: str, open_page: Callable[..., Page], media: dict[str, Path], tmp_path: Path
+) -> None:
+    page = open_page()
+    if medium == "image":
+        use_picture(page, media["image"])
+    else:
+        page.set_input_files("#recording input[type=file]", media["speech"])
+        page.wait_for_selector("#about .about.known")
+    for name in {card.name for card in cards.list_cards() if card.medium == medium}:
+        box = page.get_by_label(name, exact=True).first
+        box.set_checked(name == layered_model(medium))
+    page.click("#compare-start")
+    page.wait_for_selector("#compare-layer-file .ladder")
+    part = "#compare-layer-viewer .stage" if medium == "image" else "#compare-layer-listener .lane"
+    page.wait_for_selector(part)
+    steps = page.locator("#compare-layer-file .ladder li")
+    assert steps.count() == 4
+    for number, size in ((1, 256), (3, 4096)):
+        slide(page, "#compare-layer", number)
+        page.wait_for_function(
+            "n => document.querySelectorAll('#compare-layer-file .ladder li')[n - 1].hasAttribute('aria-current')",
+            arg=number,
+        )
+        with page.expect_download() as download:
+            page.click("#compare-layer-file a.download")
+        download.value.save_as(tmp_path / f"{size}.bin")
+        data = (tmp_path / f"{size}.bin").read_bytes()
+        single = by_command(media[medium], size, tmp_path, layered_model(medium))
+        if size == 256:
+            assert data == single
+        assert f"{len(data):,} bytes" in page.inner_text("#compare-layer-file")
+        model = load(next(card for card in cards.list_cards() if card.name == layered_model(medium)))
+        assert np.array_equal(read_indices(data, model)[1], read_indices(single, model)[1])
+        assert f"{size:,} codes" in page.inner_text(part.split(" ")[0])
+
+
+@pytest.mark.browser
+def test_the_slider_of_decode_keeps_the_view(
+    open_page: Callable[..., Page], media: dict[str, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "layers.bin"
+    arguments = [str(media["image"]), str(path), "-m", "image-fsp", "-k", "16384", "--layers", "--quiet"]
+    assert compress_main(arguments) == 0
+    page = open_page()
+    go(page, "decode")
+    page.set_input_files("#decode-file input[type=file]", path)
+    page.wait_for_selector("#decode-viewer .stage")
+    page.click("#decode-viewer [data-zoom='4']")
+    slide(page, "#decode-layer", 1)
+    page.wait_for_selector("#decode-header .ladder li:first-child[aria-current]")
+    assert loaded(page, "#decode-viewer .under")
+    assert "scale(4)" in page.locator("#decode-viewer .under").evaluate("i => i.style.transform")
+    with page.expect_download() as download:
+        page.click("#decode-header a.download[download$='.bin']")
+    download.value.save_as(tmp_path / "page.bin")
+    assert (tmp_path / "page.bin").read_bytes() == by_command(media["image"], 256, tmp_path, "image-fsp")
 
 
 @pytest.mark.browser

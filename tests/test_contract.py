@@ -32,6 +32,7 @@ METHODS: dict[str, Callable[[], Bottleneck]] = {
     "gmvq-posterior": lambda: GMVQ(dim=8, codebook_sizes=SIZES, latent_term="posterior"),
     "gmvq-literal": lambda: GMVQ(dim=8, codebook_sizes=SIZES, latent_term="literal"),
     "vp": lambda: VP(dim=3, codebook_sizes=SIZES, reference_size=64, rows_per_code=4, neighbours=2),
+    "vp-nested": lambda: VP(3, SIZES, reference_size=64, rows_per_code=4, neighbours=2, nested=True),
     **{
         name: registered(name, dim=8, codebook_sizes=SIZES)
         for name in BOTTLENECKS

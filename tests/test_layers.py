@@ -21,11 +21,11 @@ from second_decoder import decode_file
 from test_bitstream import GOLDEN, MODEL_ID, as_lists, drawn, skewed
 
 import codec
-from codec import cards, coding, layers
+from codec import cards, coding
 from codec.cli.compress import compress_main
 from codec.cli.decompress import decompress_main
 from codec.cli.info import info_main
-from codec.container import Header, Limits, Reader, Writer, pack, unpack
+from codec.container import Header, Limits, Reader, Writer, pack, unpack, varint
 from codec.entropy import NO_TABLES, Prior, Tables, refinement
 from codec.errors import BitstreamError, MediaError, ModelError
 from codec.layers import Layered, LayerWriter, ladder, survey
@@ -251,49 +251,45 @@ def test_a_flipped_byte_loses_its_layer_and_those_above(name: str) -> None:
                     assert decode_file(spoilt, golden)[2] == values.tolist()
 
 
-def chunks_of(data: bytes) -> tuple[int, list[tuple[int, int]]]:
-    """Where `E` ends, and (start, stop) of every chunk behind it."""
-    found, at, after_end = [], 10, 0
-    while at < len(data):
-        start, kind, at = at, data[at], at + 1
-        length = shift = 0
-        while True:
-            length, shift, at = length | (data[at] & 127) << shift, shift + 7, at + 1
-            if data[at - 1] < 128:
-                break
-        at += length + 4
-        if after_end:
-            found.append((start, at))
-        elif kind == ord("E"):
-            after_end = at
-    return after_end, found
+def pieces_of(data: bytes) -> tuple[int, list[tuple[int, int]]]:
+    """Where `E` ends, and (start, stop) of every piece behind it; M belongs to the first of a layer."""
+    found = survey(io.BytesIO(data))
+    stops = [stop for layer in found.layers for stop in [*(piece.offset for piece in layer.pieces[1:]), layer.stop]]
+    starts = [found.summary.file_bytes, *stops[:-1]]
+    return starts[0], list(zip(starts, stops, strict=True))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_resealed_damage_is_found_or_harmless(name: str) -> None:
-    """With every CRC-32 right again, what decodes is the true indices or lower layers: never others."""
+    """With every CRC-32 right again, as only a forger makes it, 8 bits that check the indices find most of it."""
     data, golden, tables, indices = load(name)
-    stop, chunks = chunks_of(data)
-    for number, (start, end) in enumerate(chunks):
+    stop, pieces = pieces_of(data)
+    tried = missed = 0
+    for number, (start, end) in enumerate(pieces):
         for at in range(start, end - 4):
             spoilt = bytearray(data)
             spoilt[at] ^= 1 << at % 8
-            seal = spoilt[(chunks[number - 1][1] if number else stop) - 4 :][:4]
-            for first, last in chunks[number:]:
+            seal = spoilt[(pieces[number - 1][1] if number else stop) - 4 :][:4]
+            for first, last in pieces[number:]:
                 seal = zlib.crc32(seal + spoilt[first : last - 4]).to_bytes(4, "big")
                 spoilt[last - 4 : last] = seal
             size, values, reader = decoded(bytes(spoilt), tables)
-            assert np.array_equal(values, indices[size])
-            assert reader.damage is not None
+            tried += 1
             if at % 9 == 0:
                 assert decode_file(bytes(spoilt), golden)[2] == values.tolist()
+            if not np.array_equal(values, indices[size]):
+                missed += 1
+                continue
+            assert reader.damage is not None
+    assert tried > 50
+    assert missed <= 0.02 * tried
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_swapped_repeated_and_foreign_layers_are_left_out(name: str) -> None:
     data, _, tables, indices = load(name)
-    stop, chunks = chunks_of(data)
-    parts = [data[start:end] for start, end in chunks]
+    stop, pieces = pieces_of(data)
+    parts = [data[start:end] for start, end in pieces]
     base = min(indices)
     for order in ([1, 0, 2, 3], [2, 3], [0, 0, 1], [3]):
         size, values, reader = decoded(data[:stop] + b"".join(parts[i] for i in order), tables)
@@ -306,32 +302,44 @@ def test_swapped_repeated_and_foreign_layers_are_left_out(name: str) -> None:
     # Layers of a file with other positions do not go with this one.
     header, fine, samples, _, ends = cases()[name]
     other = written(header, np.roll(fine, 1, 2), samples, tables, ends)
-    grafted = data[:stop] + other[chunks_of(other)[0] :]
+    grafted = data[:stop] + other[pieces_of(other)[0] :]
     assert decoded(grafted, tables)[0] == base
 
 
 def test_what_layers_may_not_be() -> None:
     data, _, tables, _ = load("layers-speech")
-    stop, _ = chunks_of(data)
+    stop, _ = pieces_of(data)
     seal = data[stop - 4 : stop]
 
-    def with_payload(payload: bytes, kind: bytes = b"L") -> bytes:
-        body = kind + layers.varint(len(payload)) + payload
+    def with_body(body: bytes) -> bytes:
         return data[:stop] + body + zlib.crc32(seal + body).to_bytes(4, "big")
 
-    for payload, message in [
-        (b"\x01\0\0", "children"),
-        (layers.varint(1 << 17) + b"\0\0", "children"),
+    for body, message in [  # 50 positions of two streams: 25 bytes each in fixed width, of 4 children 13
+        (b"\x00", "children"),
+        (b"\x01", "children"),
+        (varint(1 << 17), "children"),
+        (b"\x80\x00", "varint"),
         (b"\x04\0", "ends inside"),
-        (b"\x04\0\0\x7f" + bytes(127), "more than"),
-        (b"\x04\0\0\x01\0" + bytes(40), "follow"),
+        (b"\x04\x0e\0", "shorter than the 13"),
+        (b"\x04\0\x0e", "shorter than the 13"),
+        (b"\x04\x0d\x0d\0" + bytes(1), "ends inside"),
+        (b"\x04\x0d\x0d", "ends inside"),
     ]:
-        damage = decoded(with_payload(payload), tables)[2].damage
+        damage = decoded(with_body(body)[:-4] if message == "ends inside" else with_body(body), tables)[2].damage
         assert message in str(damage)
         assert "\n" not in str(damage)
-    assert "not a layer" in str(decoded(with_payload(b"", b"m"), tables)[2].damage)
-    huge = data[:stop] + b"L" + layers.varint(1 << 23)
-    assert "over the limit" in str(decoded(huge, tables)[2].damage)
+    several = pack(Header("image", MODEL_ID, 4, 4, num_codebooks=2, height=8, width=8), np.zeros((1, 2, 1), np.int64))
+    several = several[:9] + b"\2" + several[10:]
+    assert survey(io.BytesIO(several)).damage is None
+    assert "2 codebooks" in str(survey(io.BytesIO(several + b"\4")).damage)
+
+
+def test_a_layer_has_no_more_codes_than_a_codebook_may() -> None:
+    wide = Header("image", MODEL_ID, 1 << 16, 1 << 16, height=8, width=8)
+    data = pack(wide, np.zeros((1, 1, 1), np.int64))
+    body = varint(512) + b"\0" + bytes(3)
+    data = data[:9] + b"\2" + data[10:] + body + zlib.crc32(data[-4:] + body).to_bytes(4, "big")
+    assert "more than" in str(survey(io.BytesIO(data)).damage)
 
 
 def test_tables_that_are_not_the_encoders_are_noticed() -> None:

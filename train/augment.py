@@ -26,7 +26,7 @@ JITTER = 0.1
 
 
 def augment(medium: str, x: Tensor, draws: Draws, strength: str = "light") -> Tensor:
-    """(B, 1, T) in [-1, 1] or (B, 3, H, W) in [0, 1] -> the same."""
+    """Augments (B, 1, T) in [-1, 1] or (B, 3, H, W) in [0, 1]; shape and range stay."""
     return AUGMENTATIONS[medium](x, draws, strength)
 
 
@@ -45,12 +45,13 @@ def _level(x: Tensor) -> Tensor:
 
 
 def _filter(x: Tensor, draws: Draws) -> Tensor:
-    """A smooth gain within +-6 dB over frequency, and one phase shift for all frequencies."""
+    """Applies a smooth gain within +-6 dB over frequency, and one phase shift for all frequencies."""
     spectrum = torch.fft.rfft(x)
     knots = (draws.uniform(len(x), 1, EQ_KNOTS) * 2 - 1) * EQ_DB
     gain = 10 ** (F.interpolate(knots, spectrum.shape[-1], mode="linear", align_corners=True) / 20)
     phase = draws.uniform(len(x), 1, 1) * 2 * math.pi
-    return torch.fft.irfft(spectrum * torch.polar(gain, phase.expand_as(gain)), x.shape[-1])
+    filtered: Tensor = torch.fft.irfft(spectrum * torch.polar(gain, phase.expand_as(gain)), x.shape[-1])
+    return filtered
 
 
 def _mix(x: Tensor, draws: Draws) -> Tensor:

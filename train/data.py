@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchaudio.functional import resample
+from torchaudio.transforms import Resample
 from tqdm import tqdm
 
 from codec.errors import CodecError, MediaError
@@ -39,9 +39,9 @@ def prepare(medium: str, sources: list[Path], target: Path, short_side: int | No
     Args:
         medium: A name in `codec.medium.MEDIA`.
         sources: Folders, tars, zips or media files, as `train.sources` reads them.
-        target: Where to, without suffix.
+        target: The path of the output, without suffix.
         short_side: Pictures whose shorter side is longer are scaled down to it.
-        workers: Threads that decode.
+        workers: The number of threads that decode.
 
     Raises:
         MediaError: A source does not exist, or nothing in them could be read.
@@ -58,12 +58,14 @@ def prepare(medium: str, sources: list[Path], target: Path, short_side: int | No
                 for item in tqdm(media(medium, sources), desc=f"decode {medium}", disable=None, unit="file")
             )
             for name, job in _ahead(jobs, 2 * workers):
-                error = job if isinstance(job, MediaError) else job.exception()
-                if isinstance(error, MediaError):
+                try:
+                    if isinstance(job, MediaError):
+                        raise job
+                    array = job.result()
+                except MediaError as error:
                     skipped.append(f"{name}: {error}")
                     tqdm.write(f"skipped {name}: {error}", file=sys.stderr)
                     continue
-                array = job.result()
                 raw.write(array.tobytes())
                 shapes.append(list(array.shape))
         if not shapes:
@@ -74,12 +76,12 @@ def prepare(medium: str, sources: list[Path], target: Path, short_side: int | No
 
 
 def is_prepared(path: Path) -> bool:
-    """Whether `prepare` wrote to this target."""
+    """Says whether `prepare` wrote to this target."""
     return all(part.is_file() for part in _paths(path))
 
 
 def _ahead(jobs: Iterable[tuple[str, Any]], count: int) -> Iterator[tuple[str, MediaError | Future[np.ndarray]]]:
-    """The jobs in order, with `count` later ones begun: no more, or all files would be in memory at once."""
+    """Yields the jobs in order, with `count` later ones begun; with more, all files would be in memory at once."""
     waiting: deque[tuple[str, Any]] = deque()
     for job in jobs:
         waiting.append(job)
@@ -123,11 +125,11 @@ FORMS = {
 
 
 class Store:
-    """What `prepare` wrote, as random crops.
+    """Random crops of what `prepare` wrote.
 
     Args:
         path: The target of `prepare`, without suffix.
-        medium: What the data must be.
+        medium: The medium that the data must be of.
         crop: Crop length in samples, or height and width in pixels. Speech clips shorter than a crop are padded with
             silence; smaller pictures are left out.
         zoom: Crops are of windows up to this much larger (pictures, scaled down to the crop), or of speech played at
@@ -157,9 +159,10 @@ class Store:
         if starts[-1] != len(flat):
             raise CodecError(f"{raw_path}: not the data of {record_path.name}; run python -m train.prepare again")
         self.crop, self.zoom = crop, zoom
+        self._resamplers: dict[int, Resample] = {}  # by the step of `_draw_step`
         usable = np.ones(len(self.shapes), bool)
         if not self.form.padded:
-            usable = (self.shapes[:, :2] >= np.array([self._window(c, zoom) for c in crop])).all(1)
+            usable &= (self.shapes[:, :2] >= np.array([self._window(c, zoom) for c in crop])).all(1)
         if not usable.any():
             needed = f"a crop of {crop}" + (f" at zoom {zoom}" if zoom > 1 else "")
             raise CodecError(f"{path}: no item holds {needed}; make the crop smaller")
@@ -183,13 +186,13 @@ class Store:
         return self
 
     def whole(self, i: int) -> Tensor:
-        """One item whole, usable or not, as a batch of one like those of `batch`."""
+        """Returns one item whole, usable or not, as a batch of one like those of `batch`."""
         sizes = self.shapes[: i + 1].prod(1)
         item = self.flat.view(-1)[sizes[:-1].sum() : sizes.sum()].view(*self.shapes[i]).float()
         return self.form.to_signal(item[None])
 
     def batch(self, size: int, draws: Draws) -> Tensor:
-        """`size` random crops, (B, 1, T) in [-1, 1] or (B, 3, H, W) in [0, 1], on the device of `draws`."""
+        """Cuts `size` random crops, (B, 1, T) in [-1, 1] or (B, 3, H, W) in [0, 1], on the device of `draws`."""
         device, axes = self.flat.device, len(self.crop)
         which = draws.uniform(size, double=True).to(device) * self._cumulative[-1]
         item = torch.searchsorted(self._cumulative, which, right=True).clamp(max=len(self.usable) - 1)
@@ -201,12 +204,24 @@ class Store:
         if axes > 1 and list(window) != list(self.crop):
             return F.interpolate(x, self.crop, mode="bilinear", antialias=True).clamp(0, 1)
         if axes == 1 and step != SPEED_STEPS:
-            return resample(x, step, SPEED_STEPS)[..., : self.crop[0]]
+            if step not in self._resamplers:  # its filter is made on the host
+                self._resamplers[step] = Resample(step, SPEED_STEPS, dtype=torch.float32).to(x.device)
+            x = self._resamplers[step](x)[..., : self.crop[0]]
         return x
 
     def _cut(self, starts: Tensor, sides: Tensor, places: Tensor, window: list[int]) -> Tensor:
-        """(B,), (B, axes), (B, axes) in [0, 1) -> (B, *window) samples or (B, *window, 3) pixels."""
-        space = (sides - sides.new_tensor(window)).clamp(min=0) + 1
+        """Cuts windows out of items.
+
+        Args:
+            starts: Where each item begins in the array, (B,).
+            sides: The sides of each item, (B, axes).
+            places: Where the window begins in the item, (B, axes) in [0, 1).
+            window: The sides of the window.
+
+        Returns:
+            (B, *window) samples or (B, *window, 3) pixels.
+        """
+        space = torch.stack([(sides[:, i] - w).clamp(min=0) + 1 for i, w in enumerate(window)], 1)  # no copy to a GPU
         corner = (places * space).long()
         offsets = [torch.arange(w, device=starts.device) for w in window]
         if len(offsets) > 1:
@@ -218,12 +233,12 @@ class Store:
         return torch.where(inside, self.flat[index], 0)
 
     def _draw_step(self, draws: Draws) -> int:
-        """The zoom or speed of a batch, in steps of 1 / 40."""
+        """Draws the zoom or speed of a batch, in steps of 1 / 40."""
         highest = int(SPEED_STEPS * self.zoom)
         lowest = -(-(SPEED_STEPS**2) // highest) if self.form.slower else SPEED_STEPS
         return lowest + draws.integer(highest - lowest + 1) if self.zoom > 1 else SPEED_STEPS
 
     @staticmethod
     def _window(crop: int, zoom: float) -> int:
-        """Samples or pixels along one axis that become `crop`."""
+        """Returns the samples or pixels along one axis that become `crop`."""
         return -(-round(crop * zoom * SPEED_STEPS) // SPEED_STEPS)

@@ -24,16 +24,16 @@ from codec.files import writing
 from codec.model import Codec
 from codec.streams import process
 from train import recipes
+from train.add_priors import prior_tensors
 from train.data import Store
 from train.log import LOG_NAME, read
 from train.loop import ADVERSARY_SUFFIX, CHECKPOINT_NAME, Budget, Trainer, read_checkpoint
-from train.tables import prior_tensors
 
 LICENCE = "Apache-2.0"
 
 
 def load_run(folder: Path, store_path: Path, device: str = "cpu") -> Trainer:
-    """A run's last checkpoint, with the recipe that it holds."""
+    """Loads a run's last checkpoint, with the recipe that it holds."""
     path = folder / CHECKPOINT_NAME
     state = read_checkpoint(path)
     recipe = recipes.from_dict(json.loads(state["recipe"]))
@@ -93,7 +93,7 @@ def export(trainer: Trainer, name: str, folder: Path, notes: dict[str, Any]) -> 
 
 
 def _kept_tables(trainer: Trainer) -> dict[str, np.ndarray]:
-    """The coder's tensors of the model that was tuned, whose codes are still the same; empty for any other run."""
+    """Returns the coder's tensors of the model that was tuned, whose codes are the same; none for another run."""
     if not trainer.recipe.tunes or trainer.origin is None:
         return {}
     return {k: v for k, v in read_card(trainer.origin).read().items() if k.startswith(("tables.", PRIOR, LAYER))}
@@ -105,14 +105,14 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _stored(key: str, value: Tensor) -> np.ndarray:
-    """Nets as float16, what decides indices exactly as it is."""
+    """Turns a tensor into what is stored: nets as float16, what decides indices exactly as it is."""
     exact = key.startswith("bottleneck.") or not value.is_floating_point()
     return (value if exact else value.half()).contiguous().numpy()
 
 
 @torch.no_grad()
 def count_tables(codec: Codec, latents: Tensor) -> dict[str, np.ndarray]:
-    """Coder tables "tables.K" (G, num_codes) int32 from (N, D_in) latents of the training data."""
+    """Counts coder tables, "tables.K" (G, num_codes) int32, on (N, D_in) latents of the training data."""
     tables = {}
     for size in codec.bottleneck.codebook_sizes:
         indices = codec.bottleneck.encode(latents.T[None], size)[0]  # (G, N)

@@ -90,7 +90,7 @@ class Recipe:
     adversary: AdversarySection = dataclasses.field(default_factory=AdversarySection)
 
     def share(self, stage: str) -> float:
-        """A stage's share of the budget; 0 for one that is left out."""
+        """Returns a stage's share of the budget; 0 for one that is left out."""
         return float(self.stages.get(stage, 0.0))
 
     def config(self) -> CodecConfig:
@@ -98,7 +98,7 @@ class Recipe:
         return CodecConfig(part.medium, NETS[part.nets].presets[part.preset], part.bottleneck, part.options, part.nets)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data, without what is None: a recipe leaves that out."""
+        """Returns plain JSON data, without what is None, as a recipe leaves that out."""
         tables = dataclasses.asdict(self)
         for section in ("codec", "adversary"):
             tables[section] = {key: value for key, value in tables[section].items() if value is not None}
@@ -110,7 +110,7 @@ class Recipe:
         return self.share("C") > 0 and not self.share("A") and not self.share("B")
 
     def stage_at(self, progress: float) -> str:
-        """The stage that an elapsed share of the budget falls into; one without a share is passed over."""
+        """Returns the stage that an elapsed share of the budget falls into."""
         if progress < self.share("A"):
             return "A"
         if self.share("B") and progress < self.share("A") + self.share("B"):
@@ -139,12 +139,12 @@ def _path(name: str) -> Path:
 
 
 def shipped() -> list[str]:
-    """Names of the recipes that come with the package."""
+    """Returns the names of the recipes that come with the package."""
     return sorted(path.stem for path in FOLDER.glob("[!_]*.toml"))
 
 
 def _read(path: Path, depth: int = 0) -> dict[str, Any]:
-    """A recipe's tables, laid over those of the recipes that it names as its base; losses replace the base's."""
+    """Reads a recipe's tables, laid over those of its bases; its losses and stages replace theirs."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -162,7 +162,11 @@ def _read(path: Path, depth: int = 0) -> dict[str, Any]:
 
 
 def from_dict(data: dict[str, Any]) -> Recipe:
-    """The inverse of `Recipe.to_dict`. Raises CodecError as `load` does."""
+    """Builds a recipe of what `Recipe.to_dict` returned.
+
+    Raises:
+        CodecError: It does not fit, see `load`.
+    """
     return _build(Path("recipe"), data)
 
 
@@ -243,7 +247,7 @@ def _check_data(path: Path, recipe: Recipe) -> None:
 
 
 def _check_losses(path: Path, recipe: Recipe, known: tuple[str, ...]) -> None:
-    """Each distance of the medium and each loss of the bottleneck has a weight, and nothing else has."""
+    """Checks that each distance of the medium and each loss of the bottleneck has a weight, and nothing else."""
     weights = recipe.losses
     if unknown := [name for name in weights if name not in known]:
         raise CodecError(f"{path}: unknown loss {', '.join(unknown)}; known are {', '.join(known)}")

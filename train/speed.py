@@ -28,7 +28,7 @@ GRAPH_WARM = 40  # more steps before the clock starts: each codebook size of sta
 
 
 def measure(trainer: Trainer, steps: int, warm: int) -> float:
-    """Steps per second."""
+    """Returns the steps per second, after some to warm up."""
     for _ in range(warm):
         trainer.train_step()
     _wait(trainer.device)
@@ -40,7 +40,10 @@ def measure(trainer: Trainer, steps: int, warm: int) -> float:
 
 
 def bound(trainer: Trainer, seconds: float) -> str:
-    """What a step of that many seconds waits for: the device at work, or the host that feeds it; empty on a CPU."""
+    """Says what a step of that many seconds waits for; empty on a CPU.
+
+    It is the device at work, or the host that feeds it.
+    """
     if torch.device(trainer.device).type != "cuda":
         return ""
     with profile(activities=[ProfilerActivity.CUDA]) as found:
@@ -48,13 +51,13 @@ def bound(trainer: Trainer, seconds: float) -> str:
             trainer.train_step()
         _wait(trainer.device)
     events = [event for event in found.events() or [] if event.device_type.name == "CUDA"]
-    busy = sum(event.self_device_time_total for event in events) / 1e6 / BOUND_STEPS
+    busy = sum(event.time_range.elapsed_us() for event in events) / 1e6 / BOUND_STEPS
     side = "device" if busy > 0.8 * seconds else "host"
     return f", {len(events) // BOUND_STEPS} kernels, device busy {1000 * busy:.3g} ms: bound by the {side}"
 
 
 def hottest(trainer: Trainer, steps: int, rows: int) -> str:
-    """The profiler's table of the operations that took longest."""
+    """Returns the profiler's table of the operations that took longest."""
     cuda = torch.device(trainer.device).type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     with profile(activities=activities) as found:

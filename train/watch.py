@@ -21,7 +21,11 @@ Curve = tuple[list[float], list[float]]  # minutes, values
 
 
 def curves(run: Path, keys: list[str]) -> dict[str, Curve]:
-    """What a run logged under each key. Raises CodecError where there is no log, or no such key in it."""
+    """Reads what a run logged under each key.
+
+    Raises:
+        CodecError: There is no log, or no such key in it.
+    """
     records = read(run / LOG_NAME if run.is_dir() else run)
     if not records:
         raise CodecError(f"{run}: no log here; name a folder that python -m train wrote")
@@ -36,7 +40,10 @@ def curves(run: Path, keys: list[str]) -> dict[str, Curve]:
 
 
 def draw(curve: Curve, width: int = WIDTH, height: int = HEIGHT) -> list[str]:
-    """A curve as lines of text, highest first; each column is the mean of its part of the time, or the last one's."""
+    """Draws a curve as lines of text, the highest first.
+
+    Each column is the mean of its part of the time, or that of the column before where there is none.
+    """
     minutes, values = curve
     start, end = minutes[0], minutes[-1]
     cells: list[list[float]] = [[] for _ in range(width)]
@@ -57,7 +64,7 @@ def draw(curve: Curve, width: int = WIDTH, height: int = HEIGHT) -> list[str]:
 
 
 def show(runs: list[Path], keys: list[str]) -> str:
-    """All curves of all runs, and where each run stands."""
+    """Draws all curves of all runs, and says where each run stands."""
     lines = []
     for run in runs:
         found = curves(run, keys)
@@ -71,7 +78,7 @@ def show(runs: list[Path], keys: list[str]) -> str:
 
 
 def plot(runs: list[Path], keys: list[str], target: Path) -> None:
-    """One panel for each key, one line for each run, into a picture file."""
+    """Plots one panel for each key, with one line for each run, into a picture file."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

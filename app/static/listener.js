@@ -1,5 +1,5 @@
 // Several versions of one recording on one clock: all play together, one is heard. Switching is seamless.
-let context = null, buffers = [], sources = [], gains = [], heard = 0, playing = false, begun = 0, at = 0, length = 0, token = 0, frame = 0;
+let context = null, buffers = [], sources = [], gains = [], heard = 0, playing = false, begun = 0, at = 0, length = 0, token = 0, frame = 0, series = null;
 const versions = () => (props.value && props.value.versions) || [];
 const level = (i) => (i === heard ? Math.pow(10, (find(".equal input")?.checked ? versions()[i].gain || 0 : 0) / 20) : 0);
 
@@ -20,8 +20,10 @@ const lane = (v, i) => `
   </div>`;
 
 const draw = () => {
-  stop(); at = 0; heard = 0; buffers = []; token += 1;
   const value = props.value || {}, all = versions(), box = find(".listener");
+  const same = value.series && value.series === series, resume = same && playing; // another state of the same thing
+  stop(); buffers = []; token += 1; series = value.series;
+  if (!same) { at = 0; heard = Math.min(value.heard ?? 0, Math.max(all.length - 1, 0)); }
   if (!all.length) { box.innerHTML = value.empty || ""; return; }
   length = value.duration;
   const spectra = all.some((v) => v.spectrogram), gain = all.some((v) => v.gain);
@@ -40,6 +42,8 @@ const draw = () => {
     <div class="lanes" role="radiogroup" aria-label="The version you hear">${all.map(lane).join("")}</div>
     ${value.rate ? `<button type="button" class="primary submit">Show which was which</button>` : ""}
     <p class="gains">${gain && !value.quiet ? "Turned down while playing: " + all.filter((v) => v.gain).map((v) => `${esc(v.label)} ${v.gain.toFixed(1)} dB`).join(", ") : ""}</p>`;
+  if (same) place();
+  if (resume) start();
 };
 
 const load = async () => {

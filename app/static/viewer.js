@@ -1,14 +1,17 @@
 // Several versions of one picture: two of them under a line that one drags, and the same detail of each side by side.
 const DETAIL = 64; // pixels of the source across a detail
-let left = 0, right = 1, cut = 0.5, zoom = 1, focus = [0.5, 0.5], drag = null;
+let left = 0, right = 1, cut = 0.5, zoom = 1, focus = [0.5, 0.5], drag = null, series = null;
 const versions = () => (props.value && props.value.versions) || [];
 
 const draw = () => {
   const value = props.value || {}, all = versions(), box = find(".viewer");
   if (!all.length) { box.innerHTML = value.empty || ""; return; }
-  left = 0; right = Math.min(value.right ?? 1, all.length - 1); cut = value.cut ?? 0.5; zoom = 1; focus = value.focus || [0.42, 0.32];
-  const solo = all.length === 1;
-  if (solo) { right = 0; cut = 0; }
+  const solo = all.length === 1, same = value.series && value.series === series; // another state of the same thing
+  series = value.series;
+  if (!same) {
+    left = 0; right = Math.min(value.right ?? 1, all.length - 1); cut = value.cut ?? 0.5; zoom = 1; focus = value.focus || [0.42, 0.32];
+    if (solo) { right = 0; cut = 0; }
+  }
   const options = (chosen) => all.map((v, i) => `<option value="${i}" ${i === chosen ? "selected" : ""}>${esc(v.label)}</option>`).join("");
   box.innerHTML = `
     <div class="toolbar">

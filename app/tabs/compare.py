@@ -9,6 +9,7 @@ import gradio as gr
 
 from app.jobs import Workshop
 from app.page import JOBS, QUICK, Page, plainly, reporting
+from app.tabs.layers import Layers
 from app.widgets import facts, listening, looking, widget
 from app.words import empty, notice
 
@@ -76,7 +77,8 @@ def build(page: Page, active: gr.State) -> None:
     listener = widget("listener", INVITATION, elem_id="compare-listener", visible=speech, min_height=170)
     viewer = widget("viewer", INVITATION, elem_id="compare-viewer", visible=not speech, min_height=170)
     table = gr.HTML(elem_id="compare-facts")
-    outputs = [notices, listener, viewer, table]
+    layers = Layers(page)
+    outputs = [notices, listener, viewer, table, *layers.outputs]
 
     @plainly
     def compare(
@@ -96,15 +98,17 @@ def build(page: Page, active: gr.State) -> None:
         report(0, "Reading your input, waking the models")
         source = page.open(medium, recording, picture)
         versions = page.workshop.compare(source, models, sizes, classics, every, report)
+        report(0.98, "One file with layers")
+        below = layers.update(source, str(picture if medium == "image" else recording), models, sizes)
         report(0.99, "Drawing")
         remarks = notice(source.notices + [line for version in versions for line in version.notices])
         if medium == "speech":
-            return [remarks, listening(source, versions), gr.skip(), facts(versions)]
-        return [remarks, gr.skip(), looking(source, versions), facts(versions)]
+            return [remarks, listening(source, versions), gr.skip(), facts(versions), *below]
+        return [remarks, gr.skip(), looking(source, versions), facts(versions), *below]
 
     def switch(medium: str) -> list[Any]:
         shown = [gr.update(visible=medium == kind, value={"empty": INVITATION}) for kind in ("speech", "image")]
-        return ["", *shown, ""]
+        return ["", *shown, "", *layers.hidden()]
 
     page.medium.change(switch, page.medium, outputs, **QUICK, show_progress="hidden")
     inputs = [*page.source, *options.inputs, match_all]

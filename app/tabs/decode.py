@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from app.page import JOBS, Page, explain, log, reporting
+from app.tabs.layers import LABEL, ladder
 from app.widgets import download, listening, looking, widget
 from app.words import empty
 from codec.errors import CodecError
@@ -15,14 +16,13 @@ from codec.errors import CodecError
 INVITATION = empty(
     "Drop a .bin", "One that you made in Compare, or with python -m codec.compress. It is checked and decoded."
 )
-LAYERS = "Layers to keep: the file is cut behind them"
 
 
 def build(page: Page) -> None:
     """Adds the tab's content."""
     gr.HTML('<p class="lead">A .bin holds only numbers, and the name of the model that can read them.</p>')
     given = gr.File(label="A .bin file", type="filepath", elem_id="decode-file", height=130)
-    layer = gr.Slider(1, 2, 2, step=1, label=LAYERS, visible=False, elem_id="decode-layer")
+    layer = gr.Slider(1, 2, 2, step=1, label=LABEL, visible=False, elem_id="decode-layer")
     header = gr.HTML(INVITATION, elem_id="decode-header", min_height=120)
     listener = widget("listener", elem_id="decode-listener", visible=False)
     viewer = widget("viewer", elem_id="decode-viewer", visible=False)
@@ -42,8 +42,8 @@ def shown(page: Page, path: str | None, number: float | None) -> list[Any]:
     if not path:
         return [INVITATION, *hidden, gr.update(visible=False)]
     try:
-        stops = list(page.workshop.layers(path))
-        chosen = None if number is None else stops[min(max(int(number), 1), len(stops)) - 1]
+        stops = page.workshop.layers(path)
+        chosen = None if number is None else list(stops)[min(max(int(number), 1), len(stops)) - 1]
         version, _ = page.workshop.decode(path, chosen)
         rows = page.workshop.info(version.file)
     except Exception as error:
@@ -58,10 +58,12 @@ def shown(page: Page, path: str | None, number: float | None) -> list[Any]:
     if number is None:
         last = len(stops)
         slider = gr.update(visible=last > 1, maximum=max(last, 2), value=max(last, 2))
-    head = f'<p class="save"><b>{escape(what)}</b>{save}</p>{_table(rows)}'
+    steps = ladder(stops, version.codebook_size or 0)
+    head = f'<p class="save"><b>{escape(what)}</b>{save}</p>{steps}{_table(rows)}'
+    kept = {"series": path}
     if version.medium == "speech":
-        return [head, gr.update(visible=True, value=listening(None, [version])), hidden[1], slider]
-    return [head, hidden[0], gr.update(visible=True, value=looking(None, [version])), slider]
+        return [head, gr.update(visible=True, value=listening(None, [version]) | kept), hidden[1], slider]
+    return [head, hidden[0], gr.update(visible=True, value=looking(None, [version]) | kept), slider]
 
 
 def _fault(page: Page, path: str, error: Exception) -> str:

@@ -1,5 +1,7 @@
 """k-means: k-means++ seeds from a sample (Arthur and Vassilvitskii 2007), then Lloyd's iterations on everything.
 
+And cells that are cut into smaller ones, by k-means inside each: the codebooks of a tree.
+
 Deterministic under its seed on a CPU and apart from the global random state. (A GPU adds the float64 cell sums in no
 fixed order; the last bit of a centre may differ.)
 """
@@ -9,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from codec.bottlenecks._search import nearest
+from codec.bottlenecks._search import nearest, nearest_child
 
 SEEDING_ROWS = 4  # sample rows per cluster for k-means++, which costs K passes over them...
 SEEDING_MINIMUM = 4096  # ...but enough that no cluster of the data is missed where K is small
@@ -106,3 +108,54 @@ def far_rows(data: Tensor, centres: Tensor, count: int, generator: torch.Generat
     squared = (data - centres).square().sum(1)
     clock = torch.empty_like(squared).exponential_(generator=generator)  # exponential race: weighted, no replacement
     return data[(squared / clock).topk(count).indices]
+
+
+@torch.no_grad()
+def split_cells(data: Tensor, cells: Tensor, centres: Tensor, children: int, seed: int, iterations: int) -> Tensor:
+    """Cuts every cell into `children` by k-means inside it, all cells at once.
+
+    Args:
+        data: (N, d) float32.
+        cells: (N,) the cell of each row.
+        centres: (K, d) of the cells.
+        children: M.
+        seed: Of every draw.
+        iterations: Of Lloyd.
+
+    Returns:
+        (K M, d) centres, those of cell i at i M to i M + M - 1. A cell with fewer rows than children keeps its own
+        centre for the rest.
+    """
+    number = len(centres)
+    generator = torch.Generator(data.device).manual_seed(seed)
+    parts = centres[:, None].repeat(1, children, 1)
+    closest = (data - centres[cells]).square().sum(1)
+    for child in range(children):  # seeds: rows drawn by their squared distance to the nearest seed so far
+        key = closest / torch.empty_like(closest).exponential_(generator=generator)
+        best = key.new_full((number,), -1.0).scatter_reduce(0, cells, key, "amax")
+        rows = ((key == best[cells]) & (key > 0)).nonzero()[:, 0]
+        parts[cells[rows], child] = data[rows]
+        to_seed = (data - parts[cells, child]).square().sum(1)
+        closest = to_seed if child == 0 else torch.minimum(closest, to_seed)
+    codes = parts.flatten(0, 1)
+    for _ in range(iterations):
+        means, empty = cell_means(data, nearest_child(data, codes, cells, children), len(codes))
+        means[empty] = codes[empty]
+        codes = means
+    return codes
+
+
+def halved(codes: Tensor) -> Tensor:
+    """(N, M, d) -> the same M rows of each N in another order: either half lies on its side of a cut.
+
+    The cut is across the widest axis, and each half is ordered so, too. The coder asks of an index which half it is in,
+    and so its questions are about regions of the space.
+    """
+    number = codes.shape[1]
+    if number == 1:
+        return codes
+    axis = codes.var(1, correction=0).argmax(1)
+    keys = codes.gather(2, axis[:, None, None].expand(-1, number, 1))[..., 0]
+    codes = codes.gather(1, torch.argsort(keys, dim=1, stable=True)[..., None].expand_as(codes))
+    half = number // 2
+    return torch.cat([halved(codes[:, :half]), halved(codes[:, half:])], 1)

@@ -11,10 +11,10 @@ The modules that hold them may be arranged anew; this one stays.
 
 from codec.bottleneck import Bottleneck, BottleneckOutput, per_sample, straight_through, to_grid, to_tokens
 from codec.bottlenecks._grid import LevelGrid
-from codec.bottlenecks._kmeans import cell_means, kmeans
+from codec.bottlenecks._kmeans import cell_means, kmeans, split_cells
 from codec.bottlenecks._knn import Neighbours
 from codec.bottlenecks._mixture import factors
-from codec.bottlenecks._search import nearest
+from codec.bottlenecks._search import nearest, nearest_child
 from codec.bottlenecks._soft import SoftCodebooks, batch_perplexity, gumbel, gumbel_softmax, perplexity
 from codec.bottlenecks._sync import from_first, gather_rows, mean_of_all, parallel, sum_of_all, var_mean_of_all
 
@@ -34,9 +34,11 @@ __all__ = [
     "kmeans",
     "mean_of_all",
     "nearest",
+    "nearest_child",
     "parallel",
     "per_sample",
     "perplexity",
+    "split_cells",
     "straight_through",
     "sum_of_all",
     "to_grid",

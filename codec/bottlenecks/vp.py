@@ -7,10 +7,14 @@ latents stays what it is. Density and scale come from nearest-neighbour distance
     train  z ──D_M(z|S)──> radius R ──uniform in the ball──> z + u ──accept?──> z~      gradient: identity
     fit    latents ──k-means, once for each K──> codebooks
     eval   z ──nearest code──> index ──> code
+
+Nested, the codebooks are a tree: k-means for the smallest K, whose cells are cut by k-means inside each, and so on. A
+latent goes to the nearest code of the smallest, and from there to the nearest child.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import ceil
 
 import torch
@@ -18,11 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from codec.bottleneck import Bottleneck, BottleneckOutput, Size, per_sample, to_grid, to_tokens
-from codec.bottlenecks._kmeans import kmeans, subsample
+from codec.bottlenecks._kmeans import halved, kmeans, split_cells, subsample
 from codec.bottlenecks._knn import Neighbours
-from codec.bottlenecks._search import nearest
+from codec.bottlenecks._search import nearest, nearest_child
 from codec.bottlenecks._start import check_latents
 from codec.bottlenecks._sync import from_first, gather_rows, var_mean_of_all
+from codec.host import may_read
 
 FIT_SEED = 0
 # Of Lloyd. On latents of the shipped models 50 instead of 25 lower the error of latents that were not fitted by .24 %
@@ -65,9 +70,13 @@ class VP(Bottleneck):
         reference_size: K_ref; None for the only size offered, or 1024 where there are several.
         refresh_steps: Training steps in which the queue is replaced once (200 to 500 work; the code's fixed
             probability of 0.01 per token depends on the batch).
+        nested: Builds codebooks that are a tree, so that an index at one size tells that of every smaller size, and
+            files can have layers. The paper has none: its codebooks are independent. See `codec.layers` and
+            docs/bottlenecks/vp.md for what it costs.
 
     Raises:
-        ValueError: The sizes are not ascending, or the queue would hold fewer rows than the neighbours asked for.
+        ValueError: The sizes are not ascending, or are to be nested and none is a multiple of the one before; or the
+            queue would hold fewer rows than the neighbours asked for.
     """
 
     coupled = False
@@ -87,8 +96,12 @@ class VP(Bottleneck):
         neighbours: int = 8,
         reference_size: int | None = None,
         refresh_steps: int = 300,
+        nested: bool = False,
     ) -> None:
         super().__init__(dim, tuple(codebook_sizes))
+        if nested and any(fine % coarse for coarse, fine in pairwise(self.codebook_sizes)):
+            raise ValueError(f"sizes that are nested are each a multiple of the one before, not {self.codebook_sizes}")
+        self.nested = nested
         if reference_size is None:
             reference_size = codebook_sizes[0] if len(codebook_sizes) == 1 else 1024
         num_rows = rows_per_code * reference_size
@@ -102,6 +115,11 @@ class VP(Bottleneck):
         self.register_buffer("fitted", torch.tensor(False))
         for size in self.codebook_sizes:
             self.register_buffer(f"codebook_{size}", torch.zeros(size, dim, dtype=torch.float32))
+
+    @property
+    def settled(self) -> bool:
+        """In training once the queue is full: until then nothing is perturbed."""
+        return not self.training or bool(self.queue_count == len(self.queue))
 
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
         """Perturbs and then updates the queue.
@@ -122,8 +140,15 @@ class VP(Bottleneck):
         return BottleneckOutput(z_q, None, _moments(tokens), stats)
 
     def _encode(self, z: Tensor, size: int) -> Tensor:
-        """argmin over c of |z - c|."""
-        return to_grid(nearest(to_tokens(z), self.codebook(size))[:, None], z)
+        """argmin over c of |z - c|; nested, among the children of the code that the next smaller size has."""
+        tokens = to_tokens(z)
+        if not self.nested:
+            return to_grid(nearest(tokens, self.codebook(size))[:, None], z)
+        ways = self.codebook_sizes[: self.codebook_sizes.index(size) + 1]
+        index = nearest(tokens, self.codebook(ways[0]))
+        for coarse, fine in pairwise(ways):
+            index = nearest_child(tokens, self.codebook(fine), index, fine // coarse)
+        return to_grid(index[:, None], z)
 
     def _decode(self, indices: Tensor, size: int) -> Tensor:
         """Codebook rows."""
@@ -132,10 +157,17 @@ class VP(Bottleneck):
     def target(self, z: Tensor) -> Tensor:
         return z.float()
 
+    def parents(self, codebook_size: int, coarser: int) -> Tensor | None:
+        """Nested where the codebooks are: the children of a code follow one another."""
+        fine, coarse = self.check_size(codebook_size), self.check_size(coarser)
+        if not self.nested or fine % coarse:
+            return None
+        return torch.arange(fine, device=self.fitted.device) // (fine // coarse)
+
     def codebook(self, codebook_size: int | None = None) -> Tensor:
         """(K, d) float32, of values that float16 holds exactly. Raises RuntimeError before `fit`."""
         size = self.check_size(codebook_size)
-        if not self.fitted:
+        if may_read() and not self.fitted:
             raise RuntimeError("VP has no codebook yet; build it with fit(latents)")
         return self.get_buffer(f"codebook_{size}")
 
@@ -151,17 +183,34 @@ class VP(Bottleneck):
             ValueError: `latents` is not (N >= 1, d) or not finite.
         """
         latents = check_latents(latents, self.in_dim)
-        for size in self.codebook_sizes:
+        for size in self.codebook_sizes[:1] if self.nested else self.codebook_sizes:
             generator = torch.Generator(latents.device).manual_seed(FIT_SEED)
             data = subsample(latents, min(FIT_ROWS_PER_CODE * size, FIT_ROWS), generator)
             centres = kmeans(data, size, FIT_SEED, FIT_ITERATIONS)
+            if self.nested:
+                centres = halved(centres[None])[0]
             self.get_buffer(f"codebook_{size}").copy_(centres.half())  # rounded here, so that all use what is stored
+        if self.nested:
+            self._grow(latents)
         self.fitted.fill_(True)
+
+    def _grow(self, latents: Tensor) -> None:
+        """Builds the codebooks of all sizes but the smallest, each from the cells of the one before."""
+        generator = torch.Generator(latents.device).manual_seed(FIT_SEED)
+        data = subsample(latents, min(FIT_ROWS_PER_CODE * self.codebook_sizes[-1], FIT_ROWS), generator)
+        cells = nearest(data, self.get_buffer(f"codebook_{self.codebook_sizes[0]}"))
+        for coarse, fine in pairwise(self.codebook_sizes):
+            children = fine // coarse
+            centres = self.get_buffer(f"codebook_{coarse}")
+            codes = split_cells(data, cells, centres, children, FIT_SEED, FIT_ITERATIONS)
+            codebook = self.get_buffer(f"codebook_{fine}")
+            codebook.copy_(halved(codes.view(coarse, children, -1)).flatten(0, 1).half())
+            cells = nearest_child(data, codebook, cells, children)
 
     def _radius_scale(self, codebook_size: Size, z: Tensor) -> float | Tensor:
         """(K_ref / K)^(1/d): a number, or one for each token."""
         if isinstance(codebook_size, Tensor):
-            if (codebook_size < 1).any():
+            if may_read() and (codebook_size < 1).any():
                 raise ValueError("codebook sizes must be at least 1")
             scale: Tensor = (self.reference_size / per_sample(codebook_size, z)) ** (1 / self.dim)
             return scale
@@ -171,7 +220,7 @@ class VP(Bottleneck):
     def _perturb(self, z: Tensor, scale: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Eqs. 5-9 on (N, d) tokens: their steps, zero where refused or while the queue still fills."""
         fill = self.queue_count.float() / len(self.queue)
-        if fill < 1:
+        if may_read() and fill < 1:
             return torch.zeros_like(z), {"queue_fill": fill}
         queue = Neighbours(self.queue)
         log_pi, log_radius, radius = self._density(z, scale, queue)
@@ -195,13 +244,15 @@ class VP(Bottleneck):
     def _remember(self, tokens: Tensor) -> None:
         """Writes a random part of the tokens over the oldest rows: all of them while the queue fills, then Q / 300."""
         tokens = gather_rows(tokens)  # of all processes: one queue
-        tokens = tokens[tokens.isfinite().all(1)]  # one bad batch must not poison the next 300 steps
+        usable = tokens.isfinite().all(1)  # one bad batch must not poison the next 300 steps
         num_rows = len(self.queue)
-        filling = int(self.queue_count) < num_rows
-        count = min(len(tokens), num_rows if filling else ceil(num_rows / self.refresh_steps))
-        chosen = tokens[from_first(torch.randperm(len(tokens), device=tokens.device))[:count]]
+        count = min(len(tokens), ceil(num_rows / self.refresh_steps))
+        if may_read() and self.queue_count < num_rows:
+            count = min(int(usable.sum()), num_rows)
+        lots = torch.rand(len(tokens), device=tokens.device).masked_fill_(~usable, -1)
+        chosen = from_first(lots).topk(count).indices  # the usable first, in a random order
         rows = (self.queue_position + torch.arange(count, device=tokens.device)) % num_rows
-        self.queue[rows] = chosen
+        self.queue[rows] = torch.where(usable[chosen, None], tokens[chosen], self.queue[rows])
         self.queue_position.copy_((self.queue_position + count) % num_rows)
         self.queue_count.add_(count).clamp_(max=num_rows)
 

@@ -10,13 +10,15 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from codec import plugins
 from codec.errors import CodecError, out_of_memory
 from codec.files import STDIO
-from codec.media import Samples
 from codec.streams import flush, forget_stdout
+
+if TYPE_CHECKING:  # or a training would need the audio and picture libraries, which a GPU machine may lack
+    from codec.media import Samples
 
 log = logging.getLogger("codec")
 

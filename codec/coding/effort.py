@@ -65,9 +65,10 @@ class Chooser:
         parts = [torch.cdist(part, codes).topk(few, largest=False, sorted=True) for part in torch.split(tokens, 256)]
         options = torch.cat([part.indices for part in parts]).cpu().numpy()
         squares = torch.cat([part.values for part in parts]).double().square().cpu().numpy()
-        options[:, 0] = (
-            bottleneck.encode(z[None], self._size)[0, 0].flatten().cpu().numpy()
-        )  # where two are equally near
+        if not bottleneck.nested:  # a tree need not end at the nearest code
+            options[:, 0] = (
+                bottleneck.encode(z[None], self._size)[0, 0].flatten().cpu().numpy()
+            )  # where two are equally near
         unit = max(2 * natural_log(2) / codes.shape[1] * self._effort / EFFORT_UNIT * squares[:, 0].mean(), 1e-12)
         penalties = np.minimum(np.rint(256 * squares / unit), 1 << 40).astype(np.int64)
         return choose(options, penalties, prior, columns_of(prior, self._width, len(options)))

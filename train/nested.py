@@ -1,0 +1,146 @@
+"""python -m train.nested MODEL --data PATH --out DIR: nests a finished VP model's codebooks, for files with layers.
+
+Encoder and decoder stay what they are. Codebooks, coder tables and priors are new, and with them the model's identity:
+it reads no file of the model that it was. Its decoder has not met these codes yet: MEDIUM-vp-nested tunes it.
+
+    model ──encoder──> latents ──k-means, then inside each cell──> a tree of codes ──> tables, priors, layers ──> model
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.numpy import save
+
+from codec import cards, coding
+from codec.cards import LAYER, PRIOR, identities
+from codec.cli.frame import Parser, filled_path
+from codec.errors import CodecError, ModelError
+from codec.files import writing
+from codec.model import Codec, build
+from codec.streams import process
+from train import codebook, recipes
+from train.add_priors import prior_tensors
+from train.augment import augment
+from train.data import Store
+from train.draws import Draws
+from train.export import count_tables
+from train.priors import STEPS, TOKENS
+from train.recipes import Recipe
+
+SEED = 0  # of the crops that codebooks are built from
+
+
+def recipe_of(card: cards.Card) -> Recipe:
+    """The recipe that a model was trained by, with nested codebooks.
+
+    Raises:
+        ModelError: It is no VP model, has nested codebooks already, or does not tell its recipe.
+        CodecError: The recipe is none of this version, or its sizes cannot be nested.
+    """
+    if card.config["bottleneck"] != "vp":
+        raise ModelError(f"{card.name} has no codebooks of VP; name a VP model")
+    if card.config["options"].get("nested"):
+        raise ModelError(f"{card.name} has nested codebooks already")
+    data = card.data.get("training", {}).get("recipe")
+    if not isinstance(data, dict):
+        raise ModelError(
+            f"the card of {card.name} has no training recipe; export the run anew by python -m train.export"
+        )
+    data = json.loads(json.dumps(data))
+    data["codec"]["options"] = dict(card.config["options"]) | {"nested": True}
+    return recipes.from_dict(data)
+
+
+@torch.no_grad()
+def nested(codec: Codec, store: Store, recipe: Recipe, device: str) -> tuple[Codec, torch.Tensor]:
+    """The codec with codebooks that are a tree, and the latents (N, d) that they were built from, both on the CPU.
+
+    Args:
+        codec: With codebooks of VP.
+        store: Training data, in the crops of the recipe.
+        recipe: Whose batches and augmentation; its options are those of the new codec.
+        device: Where to compute.
+    """
+    draws = Draws(SEED, device)
+
+    def batch() -> torch.Tensor:
+        some = store.batch(recipe.data.batch, draws)
+        return augment(store.medium, some, draws, recipe.data.augment)
+
+    latents = codebook.latents(codec, store, batch)
+    tree = build(replace(codec.config, options=recipe.codec.options)).to(device).eval()
+    for name in ("encoder", "decoder"):
+        getattr(tree, name).load_state_dict(getattr(codec, name).state_dict())
+    tree.bottleneck.fit(latents)
+    return tree.cpu(), latents.cpu()
+
+
+def write(card: cards.Card, codec: Codec, tensors: dict[str, Any], recipe: Recipe, name: str, folder: Path) -> Path:
+    """Writes the nested model; returns its card's path. Figures of the model that it was do not go with it."""
+    kept = {
+        key: value for key, value in card.read().items() if not key.startswith(("bottleneck.", "tables.", PRIOR, LAYER))
+    }
+    new = kept | tensors
+    config = json.loads(json.dumps(codec.config.to_dict()))
+    training = dict(card.data["training"]) | {
+        "recipe": recipe.to_dict(),
+        "nested_from": f"{card.name} {card.model_id.hex()}",
+    }
+    data = {key: value for key, value in card.data.items() if key not in ("results", "layers_id")}
+    data |= {"name": name, **identities(config, new), "config": config, "training": training}
+    target = folder / f"{name}.json"
+    for path, content in (
+        (target.with_suffix(".safetensors"), save(new)),
+        (target, (json.dumps(data, indent=1) + "\n").encode()),
+    ):
+        with writing(str(path), force=True) as file:
+            file.write(content)
+    return target
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = Parser(prog="python -m train.nested", description=__doc__, epilog="See docs/train.md")
+    parser.add_argument("model", help="name of a shipped model, or path of a card")
+    parser.add_argument(
+        "--data", type=filled_path, required=True, metavar="PATH", help="what python -m train.prepare wrote"
+    )
+    parser.add_argument("--out", type=filled_path, required=True, metavar="DIR", help="another folder than the model's")
+    parser.add_argument("--name", help="default: the model's own")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="of the training data, for each size's prior")
+    parser.add_argument("--steps", type=int, default=STEPS, help="for each prior")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args(arguments)
+    try:
+        card = cards.find(options.model)
+        recipe = recipe_of(card)
+        name = options.name or card.name
+        if (options.out / f"{name}.json").resolve() == card.path.resolve():
+            raise CodecError(f"{card.path} would be overwritten, and its files need it; give another --out or --name")
+        codec = coding.load(card, options.device).codec
+        store = Store(options.data, card.medium, tuple(recipe.data.crop), recipe.data.zoom).to(options.device)
+        tree, latents = nested(codec, store, recipe, options.device)
+        tensors = count_tables(tree, latents)
+        unused = tree.bottleneck.training_state
+        tensors |= {
+            f"bottleneck.{key}": value.contiguous().numpy()
+            for key, value in tree.bottleneck.state_dict().items()
+            if key not in unused
+        }
+        whole = Store(options.data, card.medium, (codec.stride,) * codec.axes)
+        tensors |= prior_tensors(tree.to(options.device), whole, options.tokens, options.steps)
+        target = write(card, tree, tensors, recipe, name, options.out)
+        print(f"{target}: nested, of {len(latents)} latents; tune its decoder: {card.medium}-vp-nested --init {target}")
+    except (CodecError, OSError, ValueError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(process(main))
