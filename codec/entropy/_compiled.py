@@ -28,27 +28,11 @@ HALF = 1 << RATE_SHIFT - 1
 
 
 @machine_code
-def code(
-    decoding, positions, options, penalties, prices, columns, words, capacity, low, width,
-    levels, starts, offsets, embedding, first, speeds, trend_weights, bias, digits, nodes, squash, given,
-):  # fmt: skip
-    """Codes all positions; see `mixing` for what is computed.
-
-    Args:
-        decoding: Whether `positions` is filled from `words`, or the other way round.
-        positions: (n, D) int64 digits of the indices.
-        options: (n, M, D) int64, from which encoding chooses; M = 0 for no choice.
-        penalties: (n, M) int64.
-        prices: (4095,) int64.
-        columns: Positions in a row.
-        words: int64; the payload's words with zeros after them, or room for them.
-        capacity: Encoding stops without a result when it needs more words than this.
-        low: Encoding: the lower end of the interval; decoding: the payload's number, less that end.
-        width: Of the interval.
-
-    Returns:
-        Words written or taken from the payload, or -1 if there was no room; low; width.
-    """
+def code(decoding, positions, choice, columns, begin, net):
+    """Codes all positions: arguments and result are those of `mixing.code`, which says what is computed."""
+    options, penalties, prices = choice
+    words, capacity, low, width = begin
+    levels, starts, offsets, embedding, first, speeds, trend_weights, bias, digits, nodes, squash, given = net
     count, num_digits = positions.shape
     num_neighbours, num_rows, size = first.shape
     num_features = embedding.shape[1]

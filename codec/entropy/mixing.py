@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +74,71 @@ def prices() -> Ints:
 
 COMPILED = "codec.entropy._compiled"
 NUMBERS = ("stride", "given")  # of a prior's fields; the rest are tables
-NO_CHOICE = (np.empty((0, 0, 0), np.int64), np.empty((0, 0), np.int64), np.empty(0, np.int64))
+
+
+class Net(NamedTuple):
+    """What both twins of `code` take of a prior; R and the digit rows as `Prior` has them.
+
+    Attributes:
+        levels: (D,) int64.
+        starts: (D,) int64, the row of each digit's value 0.
+        offsets: (J, 2) int64.
+        embedding: (R + 1, E) int32.
+        first: (J, R + 1, H) int32, what a row contributes as each neighbour.
+        speeds: (Q,) int64.
+        trend_weights: (Q, E, H) int32.
+        bias: (H,) int32.
+        digits: (R - L_(D-1), H) int32, shifted by `DIGIT_SHIFT`.
+        nodes: (R - D, H) int32, the mixer's first weights.
+        squash: `squash()`.
+        given: B, digits that are known before.
+    """
+
+    levels: Ints
+    starts: Ints
+    offsets: Ints
+    embedding: NDArray[np.int32]
+    first: NDArray[np.int32]
+    speeds: Ints
+    trend_weights: NDArray[np.int32]
+    bias: NDArray[np.int32]
+    digits: NDArray[np.int32]
+    nodes: NDArray[np.int32]
+    squash: Ints
+    given: int
+
+
+class Choice(NamedTuple):
+    """What encoding may choose from, if from anything.
+
+    Attributes:
+        options: (n, M, D) int64 digits of the indices that a position may have; M = 0 for no choice.
+        penalties: (n, M) int64, what each option costs besides its bits, in bits / 256.
+        prices: `prices()`.
+    """
+
+    options: Ints
+    penalties: Ints
+    prices: Ints
+
+
+class Place(NamedTuple):
+    """Where coding begins in a payload.
+
+    Attributes:
+        words: int64; room for the words that are written, or those that are read with zeros after them.
+        capacity: Words that there may be.
+        low: Encoding: the lower end of the interval. Decoding: the payload's number, less that end.
+        width: Of the interval.
+    """
+
+    words: Ints
+    capacity: int
+    low: int
+    width: int
+
+
+NO_CHOICE = Choice(np.empty((0, 0, 0), np.int64), np.empty((0, 0), np.int64), np.empty(0, np.int64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,15 +292,25 @@ class Prior:
         return int((np.abs(self.bias.astype(np.int64)) + neighbours + trends + later).max())
 
     @cached_property
-    def tables(self) -> tuple[Any, ...]:
+    def net(self) -> Net:
         """What both twins of `code` take."""
         as_int32 = (array.astype(np.int32) for array in (self.bias, self.digits, self.nodes, self.embedding))
         bias, digits, nodes, embedding = as_int32
         levels, offsets, speeds = (array.astype(np.int64) for array in (self.levels, self.offsets, self.speeds))
-        return (
-            levels, self.starts, offsets, embedding, self.first, speeds, self.trend_weights, bias,
-            digits << DIGIT_SHIFT, nodes, squash(), self.given,
-        )  # fmt: skip
+        return Net(
+            levels=levels,
+            starts=self.starts,
+            offsets=offsets,
+            embedding=embedding,
+            first=self.first,
+            speeds=speeds,
+            trend_weights=self.trend_weights,
+            bias=bias,
+            digits=digits << DIGIT_SHIFT,
+            nodes=nodes,
+            squash=squash(),
+            given=self.given,
+        )
 
     @cached_property
     def _index_at(self) -> Ints:
@@ -282,7 +356,7 @@ def encode(indices: Ints, prior: Prior, columns: int, max_bytes: int) -> bytes |
     digits = prior.to_digits(indices)
     capacity = max_bytes // 2
     words = np.zeros(capacity + 1, np.int64)
-    count, low, width = _run(False, digits, *NO_CHOICE, columns, words, capacity, 0, FULL, *prior.tables)
+    count, low, width = _run(False, digits, NO_CHOICE, columns, Place(words, capacity, 0, FULL), prior.net)
     if count < 0:
         return None
     last_word, num_bytes = shortest_tail(low, width)
@@ -310,8 +384,8 @@ def decode(data: bytes, count: int, prior: Prior, columns: int, parents: Ints | 
     if parents is not None:
         shape = tuple(prior.levels[: prior.given].tolist())
         digits[:, : prior.given] = np.stack(np.unravel_index(parents, shape), axis=-1)
-    capacity = len(data) // 2
-    taken, code, width = _run(True, digits, *NO_CHOICE, columns, words[3:], capacity, window, FULL, *prior.tables)
+    begin = Place(words[3:], len(data) // 2, window, FULL)
+    taken, code, width = _run(True, digits, NO_CHOICE, columns, begin, prior.net)
     if taken < 0:
         raise BitstreamError("entropy-coded data end too early: damaged, or made for another model")
     window = int(words[taken]) << 32 | int(words[taken + 1]) << 16 | int(words[taken + 2])
@@ -339,52 +413,28 @@ def choose(options: Ints, penalties: Ints, prior: Prior, columns: int) -> Ints:
     digits = prior.to_digits(options.ravel()).reshape(count, num_options, len(prior.levels))
     chosen = digits[:, 0].copy()
     room = 2 * chosen.size * 16 + 1  # more than any indices take
-    words = np.zeros(room, np.int64)
-    _run(False, chosen, digits, penalties.astype(np.int64), prices(), columns, words, room, 0, FULL, *prior.tables)
+    choice = Choice(digits, penalties.astype(np.int64), prices())
+    _run(False, chosen, choice, columns, Place(np.zeros(room, np.int64), room, 0, FULL), prior.net)
     return prior.to_indices(chosen)
 
 
-def code(
-    decoding: bool,
-    positions: Ints,
-    options: Ints,
-    penalties: Ints,
-    price: Ints,
-    columns: int,
-    words: Ints,
-    capacity: int,
-    low: int,
-    width: int,
-    levels: Ints,
-    starts: Ints,
-    offsets: Ints,
-    embedding: Ints,
-    first: NDArray[np.int32],
-    speeds: Ints,
-    trend_weights: NDArray[np.int32],
-    bias: Ints,
-    digits: Ints,
-    nodes: Ints,
-    table: Ints,
-    given: int,
-) -> tuple[int, int, int]:
+def code(decoding: bool, positions: Ints, choice: Choice, columns: int, begin: Place, net: Net) -> tuple[int, int, int]:
     """The coder in plain NumPy: the reference, and what runs where numba is not installed.
 
     Args:
         decoding: Whether `positions` is filled from `words`, or the other way round.
         positions: (n, D) digits of the indices.
-        options: (n, M, D) from which encoding chooses them; M = 0 for no choice.
-        penalties: (n, M) what each option costs besides its bits.
-        price: `prices()`.
+        choice: From which encoding chooses them, if from anything.
         columns: Positions in a row.
-        words: The payload's words from the fourth on and zeros after them, or room for as many as `capacity`.
-        capacity: How many words there may be.
-        low: Encoding: the lower end of the interval. Decoding: the payload's number, less that end.
-        width: Of the interval.
+        begin: The payload. Decoding has taken its first three words into `low` already.
+        net: The model's.
 
     Returns:
-        Words written or read, or -1 where they would be more than `capacity`; low; width.
+        Words written or read, or -1 where they would be more than `begin.capacity`; low; width.
     """
+    options, penalties, price = choice
+    words, capacity, low, width = begin
+    levels, starts, offsets, embedding, first, speeds, trend_weights, bias, digits, nodes, table, given = net
     squashed = table.tolist()
     weights = nodes.astype(np.int64)
     first_node = int(levels[:given].sum()) - given
@@ -460,14 +510,14 @@ def code(
 _coded_plainly = 0  # positions, in this process
 
 
-def _run(decoding: bool, positions: Ints, options: Ints, *rest: Any) -> tuple[int, int, int]:
+def _run(decoding: bool, positions: Ints, choice: Choice, columns: int, begin: Place, net: Net) -> tuple[int, int, int]:
     """`code` for the first few positions of a process, which then is done before numba would be loaded; or its twin."""
     global _coded_plainly
-    count = len(positions) * (1 + options.shape[1])
+    count = len(positions) * (1 + choice.options.shape[1])
     if COMPILED not in sys.modules and _coded_plainly + count <= PLAIN_POSITIONS:
         _coded_plainly += count
-        return code(decoding, positions, options, *rest)
-    return _coder()(decoding, positions, options, *rest)
+        return code(decoding, positions, choice, columns, begin, net)
+    return _coder()(decoding, positions, choice, columns, begin, net)
 
 
 @cache
