@@ -1,7 +1,9 @@
-"""A metric that a model was trained on flatters it: the mark that stands beside such a figure, and what it means.
+"""A metric that a model was trained on flatters it: the mark that stands beside such a figure, and
+what it means.
 
-Of the metrics only LPIPS is a loss of the trainer. A model that minimised it has a better LPIPS than pictures of equal
-worth that come from a codec which never saw it, so every table says of each model which of the two it is.
+Of the metrics only LPIPS is a loss of the trainer. A model that minimised it has a better LPIPS
+than pictures of equal worth that come from a codec which never saw it, so every table says of each
+model which of the two it is.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ from collections.abc import Mapping
 from codec.cards import Card
 
 MARK = "†"
-Weights = Mapping[str, float | None]  # model -> weight of LPIPS in its training, 0 for none; None where nobody knows
+Weights = Mapping[
+    str, float | None
+]  # model -> weight of LPIPS in its training, 0 for none; None where nobody knows
 
 
 def lpips_weight(card: Card) -> float | None:
@@ -32,7 +36,8 @@ def note(weights: Weights) -> str:
     parts = []
     if on:
         parts.append(
-            f"{MARK} Trained on LPIPS, which flatters there: {', '.join(on)}; judge by MS-SSIM and SSIMULACRA2 where "
+            f"{MARK} Trained on LPIPS, which flatters there: {', '.join(on)}; judge by MS-SSIM and "
+            "SSIMULACRA2 where "
             "they disagree with it."
         )
     if off:
