@@ -1,11 +1,21 @@
-"""The demo: `python -m app` serves a Gradio page where one hears and sees what a codebook size means.
+"""The demo: `python -m app` serves a Gradio page where one hears and sees what a codebook size
+means.
 
-    __main__.py   options and launch
-    demo.py       the page: the source on one side, a file for each tab on the other
-    jobs.py       what the tabs call, without Gradio: read, code, score, edit, decode
-    store.py      models, loaded once, and the files that the page shows, deleted after a while
-    widgets.py    the page's own controls; their looks and manners are in static/
-    api.py        the same jobs as named endpoints
+    __main__.py      options and launch
+    page.py          the page: the input on one side, the tabs on the other
+    input_panel.py   the input: speech or picture, upload, microphone or camera, examples
+    tabs/            a class for each tab
+    widgets.py       the page's own controls; their looks and manners are in static/
+    handlers.py      how the page calls the service: queues, progress, errors in plain words
+    api.py           the same work as named endpoints
+
+    service.py       what tabs and endpoints call, without Gradio: read, code, score, decode
+    originals.py     inputs, read once and within the limits
+    versions.py      what a model or a classic codec made of an original
+    scoring.py       figures of a version
+    tokens.py        the tokens of a file, and what becomes of changed ones
+    trials.py        blind tests
+    store.py         models, loaded once, and the files that the page shows, deleted after a while
 
 It calls codec, eval.metrics and eval.baselines; there is no mathematics of its own.
 """

@@ -9,6 +9,7 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,9 @@ log = logging.getLogger("app")
 MAX_THREADS = 4  # two jobs and what is quick; each more that has run a net keeps 40 MiB
 
 # For strangers: less at a time, and nothing kept for long.
-DEMO_MODE = Settings(max_seconds=20, max_pixels=2_000_000, max_upload_bytes=12 << 20, queue=32, keep_s=900)
+DEMO_MODE = Settings(
+    max_seconds=20, max_pixels=2_000_000, max_upload_bytes=12 << 20, queue=32, keep_s=900
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,7 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for name in ("httpx", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Read when torch is first imported: threads that spin while they wait take the time of other users' jobs.
+    # Read when torch is first imported: threads that spin while they wait take the time of other
+    # users' jobs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     root = Path(tempfile.mkdtemp(prefix="codec-app-")).resolve()
     os.environ |= {
@@ -62,23 +66,23 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve(options: argparse.Namespace, settings: Settings, root: Path) -> int:
-    from app.jobs import Workshop
+    from app.service import Service
 
-    workshop = Workshop(settings, root)  # says at once if there are no models
+    service = Service(settings, root)  # says at once if there are no models
 
     from starlette.middleware import Middleware
 
-    from app import demo
+    from app import page as layout
     from app.guard import OwnFilesOnly
 
-    page = demo.build(workshop)
+    page = layout.build(service)
     page.queue(max_size=settings.queue, default_concurrency_limit=2)
     page.launch(
         server_name=options.host,
         server_port=options.port,
         share=options.share,
-        theme=demo.theme(),
-        head=demo.HEAD,
+        theme=layout.theme(),
+        head=layout.HEAD,
         max_file_size=settings.max_upload_bytes,
         show_error=False,
         prevent_thread_lock=True,
@@ -92,8 +96,8 @@ def _serve(options: argparse.Namespace, settings: Settings, root: Path) -> int:
     print(f"codec demo on http://{options.host}:{options.port} (Ctrl-C stops it)", flush=True)
     if page.share_url:
         print(f"and for the next days on {page.share_url}", flush=True)
-    workshop.warm()
-    end = workshop.shelf.keep_tidy()
+    service.warm()
+    end = service.files.keep_tidy()
     try:
         page.block_thread()
     finally:
@@ -106,7 +110,9 @@ def _settings(options: argparse.Namespace) -> Settings:
     """The limits: those of the mode, but for what the operator gave."""
     chosen = {
         "max_seconds": options.max_seconds,
-        "max_pixels": None if options.max_megapixels is None else round(options.max_megapixels * 1e6),
+        "max_pixels": None
+        if options.max_megapixels is None
+        else round(options.max_megapixels * 1e6),
         "queue": options.queue,
         "models": options.models,
         "lpips_backbone": options.lpips_backbone,
@@ -123,7 +129,9 @@ def _check_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise OSError(f"cannot listen on {host}:{port} ({error.strerror}); give another --port") from None
+            raise OSError(
+                f"cannot listen on {host}:{port} ({error.strerror}); give another --port"
+            ) from None
 
 
 def _file(text: str) -> Path:
@@ -132,7 +140,9 @@ def _file(text: str) -> Path:
     return Path(text)
 
 
-def _positive(kind: type[int] | type[float]) -> object:
+def _positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
+    """Returns an argparse type for numbers above 0."""
+
     def parse(text: str) -> int | float:
         value = kind(text)
         if not 0 < value < float("inf"):
@@ -146,18 +156,38 @@ def _positive(kind: type[int] | type[float]) -> object:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m app", description=__doc__, epilog="See docs/demo.md")
     parser.add_argument("--version", action="version", version=f"codec {__version__}")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: this machine only")
-    parser.add_argument("--port", type=int, default=7860, help="default 7860")
-    parser.add_argument("--share", action="store_true", help="also a public link, through Gradio's servers")
     parser.add_argument(
-        "--models", type=filled_path, metavar="DIR", help="model cards to use instead of the shipped ones"
+        "--host", default="127.0.0.1", help="address to listen on; default: this machine only"
     )
-    parser.add_argument("--max-seconds", type=_positive(float), metavar="S", help="longest recording; default 60")
-    parser.add_argument("--max-megapixels", type=_positive(float), metavar="M", help="largest picture; default 8")
-    parser.add_argument("--queue", type=_positive(int), metavar="N", help="jobs that may wait; default 64")
-    parser.add_argument("--lpips-backbone", type=_file, metavar="FILE", help="for LPIPS of pictures, as eval takes it")
+    parser.add_argument("--port", type=int, default=7860, help="default 7860")
     parser.add_argument(
-        "--demo-mode", action="store_true", help="for public use: tighter limits, files kept 15 minutes"
+        "--share", action="store_true", help="also a public link, through Gradio's servers"
+    )
+    parser.add_argument(
+        "--models",
+        type=filled_path,
+        metavar="DIR",
+        help="model cards to use instead of the shipped ones",
+    )
+    parser.add_argument(
+        "--max-seconds", type=_positive(float), metavar="S", help="longest recording; default 60"
+    )
+    parser.add_argument(
+        "--max-megapixels", type=_positive(float), metavar="M", help="largest picture; default 8"
+    )
+    parser.add_argument(
+        "--queue", type=_positive(int), metavar="N", help="jobs that may wait; default 64"
+    )
+    parser.add_argument(
+        "--lpips-backbone",
+        type=_file,
+        metavar="FILE",
+        help="for LPIPS of pictures, as eval takes it",
+    )
+    parser.add_argument(
+        "--demo-mode",
+        action="store_true",
+        help="for public use: tighter limits, files kept 15 minutes",
     )
     return parser
 

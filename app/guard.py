@@ -1,6 +1,8 @@
-"""The last word on which files leave the server: those in the app's own temporary folder, and nothing else.
+"""The last word on which files leave the server: those in the app's own temporary folder, and
+nothing else.
 
-Gradio's file route has rules of its own; this stands before it, and also closes its way of fetching other sites.
+Gradio's file route has rules of its own; this stands before it, and also closes its way of fetching
+other sites.
 """
 
 from __future__ import annotations
@@ -26,7 +28,13 @@ class OwnFilesOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not self.allows(scope["path"]):
-            await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": 403,
+                    "headers": [(b"content-type", b"text/plain")],
+                }
+            )
             await send({"type": "http.response.body", "body": b"not a file of this app"})
             return
         await self._app(scope, receive, send)
@@ -37,5 +45,9 @@ class OwnFilesOnly:
             before, found, target = path.partition(route)
             if found and before in ("", "/gradio_api"):
                 real = Path(os.path.realpath(target))  # links and dots resolved
-                return route != "/proxy=" and target.startswith("/") and real.is_relative_to(self._root)
+                return (
+                    route != "/proxy="
+                    and target.startswith("/")
+                    and real.is_relative_to(self._root)
+                )
         return True

@@ -1,6 +1,8 @@
-"""python -m app.load URL: many users of a running app at once, and what they got; a benchmark, not a test.
+"""python -m app.load URL: many users of a running app at once, and what they got; a benchmark, not
+a test.
 
-Each user compresses an example and decodes the result, again and again, as programs do through the API.
+Each user compresses an example and decodes the result, again and again, as programs do through the
+API.
 """
 
 from __future__ import annotations
@@ -10,11 +12,10 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from app.source import examples
+from app.input_panel import examples
 from codec.cli.frame import Parser
 from codec.streams import process
 
@@ -34,7 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def load(url: str, users: int, seconds: float, pid: int | None = None) -> dict[str, Any]:
-    """Runs the users; returns counts, waiting times in seconds and the server's memory in MiB."""
+    """Runs the users.
+
+    Returns:
+        Counts, waiting times in seconds, and the server's memory in MiB.
+    """
     from gradio_client import Client, handle_file
 
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -46,9 +51,9 @@ def load(url: str, users: int, seconds: float, pid: int | None = None) -> dict[s
     def user(number: int) -> None:
         client = Client(url, verbose=False, httpx_kwargs={"timeout": 120})
 
-        def timed(name: str, call: Callable[[], Any]) -> Any:
+        def timed(name: str, *given: Any) -> Any:
             start = time.perf_counter()
-            result = call()
+            result = client.predict(*given, api_name=f"/{name}")
             with lock:
                 times[name].append(time.perf_counter() - start)
             return result
@@ -59,10 +64,8 @@ def load(url: str, users: int, seconds: float, pid: int | None = None) -> dict[s
             turn += 1
             try:
                 size = (256, 1024, 16384)[turn % 3]
-                packed = timed(
-                    "compress", lambda p=path, k=size: client.predict(handle_file(p), "", k, api_name="/compress")
-                )
-                timed("decompress", lambda f=packed[0]: client.predict(handle_file(f), api_name="/decompress"))
+                packed = timed("compress", handle_file(path), "", size)
+                timed("decompress", handle_file(packed[0]))
             except Exception as error:  # whatever it is, it is what this looks for
                 with lock:
                     errors.append(f"{path.name}: {error}")
@@ -81,14 +84,18 @@ def load(url: str, users: int, seconds: float, pid: int | None = None) -> dict[s
         report[f"{name}_median_s"] = round(statistics.median(ordered), 2)
         report[f"{name}_p95_s"] = round(ordered[int(0.95 * (len(ordered) - 1))], 2)
     if pid:
-        report |= {"memory_before_mib": before, "memory_peak_mib": peak, "memory_after_mib": memory_mib(pid)}
+        report |= {
+            "memory_before_mib": before,
+            "memory_peak_mib": peak,
+            "memory_after_mib": memory_mib(pid),
+        }
     if errors:
         report["first_error"] = errors[0]
     return report
 
 
 def memory_mib(pid: int | None) -> float:
-    """Resident memory of a process; 0 where that is not known."""
+    """Returns the resident memory of a process; 0 where that is not known."""
     status = Path(f"/proc/{pid}/status")
     if pid is None or not status.is_file():
         return 0.0

@@ -1,78 +1,132 @@
-"""What all tabs share: the session's source, progress, and errors in plain words."""
+"""The page: what it is about, the input on one side, a tab for each thing to do with it."""
 
 from __future__ import annotations
 
-import logging
-import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import wraps
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
-from app.jobs import Report, Workshop
-from codec.errors import BitstreamError, CodecError, MediaError, ModelError
+from app import api
+from app.input_panel import InputPanel
+from app.service import Service
+from app.tabs.blind import BlindTab
+from app.tabs.compare import CompareTab
+from app.tabs.decode import DecodeTab
+from app.tabs.inspect import InspectTab
+from app.tabs.sweep import SweepTab
+from app.widgets import STATIC
+from app.words import tip
 
-log = logging.getLogger("app")
+HEAD = "".join(
+    f"<{tag}>{(STATIC / name).read_text(encoding='utf-8')}</{tag}>"
+    for tag, name in (("style", "style.css"), ("script", "tips.js"))
+)
+FONTS = [
+    "ui-sans-serif",
+    "system-ui",
+    "-apple-system",
+    "Segoe UI",
+    "Roboto",
+    "Noto Sans",
+    "sans-serif",
+]
+MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace"]
+# For each tab its title, and what builds it on the input panel and the name of the tab that is
+# open.
+TABS: dict[str, tuple[str, Callable[[InputPanel, gr.State], object]]] = {
+    "compare": ("Compare", CompareTab),
+    "sweep": ("Sweep", lambda panel, _: SweepTab(panel)),
+    "inspect": ("Inspect", lambda panel, _: InspectTab(panel)),
+    "decode": ("Decode", lambda panel, _: DecodeTab(panel)),
+    "blind": ("Blind test", lambda panel, _: BlindTab(panel)),
+}
 
-JOBS = {"concurrency_limit": 2, "concurrency_id": "jobs", "api_visibility": "private"}  # for what takes a while
-QUICK = {"queue": True, "concurrency_limit": 16, "concurrency_id": "quick", "api_visibility": "private"}
-TITLES = {MediaError: "This input cannot be used", BitstreamError: "This .bin cannot be decoded"}
-TITLES |= {ModelError: "A model is missing"}
+
+def theme() -> gr.themes.Base:
+    """Returns the looks of the page: paper and ink, one accent, fonts that are there already."""
+    colours: gr.themes.Base = gr.themes.Base(
+        primary_hue="teal", neutral_hue="stone", radius_size="md", font=FONTS, font_mono=MONO
+    ).set(
+        body_background_fill="#faf9f7",
+        body_background_fill_dark="#141618",
+        background_fill_primary="#ffffff",
+        background_fill_primary_dark="#1c1f22",
+        background_fill_secondary="#f4f2ee",
+        background_fill_secondary_dark="#22262a",
+        block_background_fill="#ffffff",
+        block_background_fill_dark="#1c1f22",
+        block_border_color="#e4e0d8",
+        block_border_color_dark="#33383d",
+        border_color_primary="#e4e0d8",
+        border_color_primary_dark="#33383d",
+        input_background_fill="#ffffff",
+        input_background_fill_dark="#22262a",
+        block_shadow="none",
+        block_label_background_fill="transparent",
+        block_label_background_fill_dark="transparent",
+        button_primary_background_fill="#0f6b63",
+        button_primary_background_fill_hover="#0b544e",
+        button_primary_background_fill_dark="#2cb5a6",
+        button_primary_background_fill_hover_dark="#4cc9bb",
+        button_primary_text_color="#ffffff",
+        button_primary_text_color_dark="#0b1f1d",
+        checkbox_label_background_fill_selected="#e3f1ef",
+        checkbox_label_background_fill_selected_dark="#1d3b38",
+        checkbox_background_color_selected="#0f6b63",
+        checkbox_background_color_selected_dark="#2cb5a6",
+        checkbox_border_color_selected="#0f6b63",
+        checkbox_border_color_selected_dark="#2cb5a6",
+        checkbox_label_background_fill="#f4f2ee",
+        checkbox_label_background_fill_dark="#22262a",
+        checkbox_label_background_fill_hover="#ebe8e1",
+        checkbox_label_background_fill_hover_dark="#2b3035",
+        color_accent="#0f6b63",
+        checkbox_border_color_dark="#5a6066",
+        slider_color="#0f6b63",
+        slider_color_dark="#2cb5a6",
+    )
+    return colours
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """What a tab builds on.
+def build(service: Service) -> gr.Blocks:
+    """Builds the whole app, which is launched with `theme()` and `HEAD`."""
+    age = round(service.settings.keep_s)
+    title = "codec: what a codebook size means"
+    page = gr.Blocks(title=title, analytics_enabled=False, delete_cache=(60, age))
+    with page:
+        api.build(service)  # first, so that its names are free
+        gr.HTML(
+            '<header class="hero"><h1>Hear and see what a codebook size means</h1>'
+            "<p>A codec writes sound or a picture as a list of numbers, each that of a building "
+            "block in a shared "
+            f"{tip('codebook')}. More blocks describe more finely, and cost more bytes. Here you "
+            "judge for yourself "
+            "what they are worth.</p></header>"
+        )
+        with gr.Row(elem_id="main"):
+            with gr.Column(scale=0, min_width=300, elem_id="source") as side:
+                panel = InputPanel(service)
+            with gr.Column(scale=1, min_width=320, elem_id="work"):
+                active = gr.State("compare")
+                with gr.Tabs(selected="compare", elem_id="tabs"):
+                    for tab, (title, build_tab) in TABS.items():
+                        with gr.Tab(title, id=tab, elem_id=f"tab-{tab}") as opened:
+                            build_tab(panel, active)
+                        opened.select(
+                            partial(_opened, tab),
+                            None,
+                            [active, side],
+                            queue=False,
+                            api_visibility="private",
+                            show_progress="hidden",
+                        )
+    return page
 
-    Attributes:
-        source: The components that hold the input: medium, recording, picture.
-        medium: The first of them.
-        taken: What happens when an example is chosen; `.success` goes on from there.
+
+def _opened(tab: str) -> tuple[str, Any]:
+    """Returns what opening a tab changes: the open tab, and whether the input is shown, which
+    Decode does not need.
     """
-
-    workshop: Workshop
-    source: list[gr.components.Component]
-    medium: gr.Radio
-    taken: Any
-
-    def open(self, medium: str, recording: str | None, picture: str | None) -> Any:
-        """The source that is chosen now."""
-        return self.workshop.open(picture if medium == "image" else recording, medium)
-
-
-def explain(error: Exception) -> tuple[str, str]:
-    """A title and a sentence for the user; what was not foreseen goes to the log under a number."""
-    if isinstance(error, CodecError):
-        title = next((t for kind, t in TITLES.items() if isinstance(error, kind)), "This did not work")
-        text = str(error)
-        return title, text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
-    if isinstance(error, FileNotFoundError):
-        return "Gone", "The files of this session were deleted after a while. Please start again."
-    if isinstance(error, MemoryError):
-        return "Too large", "There is not enough memory for this here. Take a shorter or smaller input."
-    ticket = secrets.token_hex(4)
-    log.error("unforeseen, number %s", ticket, exc_info=error)
-    return "Something went wrong", f"This is our fault, not yours. The server's log has it under {ticket}."
-
-
-def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Turns every error of a handler into a message of the page; the server lives on."""
-
-    @wraps(function)
-    def handler(*arguments: Any, **options: Any) -> Any:
-        try:
-            return function(*arguments, **options)
-        except Exception as error:
-            title, text = explain(error)
-            if isinstance(error, CodecError):
-                log.info("refused: %s", error)
-            raise gr.Error(text, duration=20, title=title, print_exception=False) from None
-
-    return handler
-
-
-def reporting(progress: gr.Progress) -> Report:
-    """Gradio's progress bar as the jobs see it."""
-    return lambda share, what: progress(share, desc=what)
+    return tab, gr.update(visible=tab != "decode")

@@ -1,9 +1,13 @@
-"""Drawings: waveforms, spectrograms, token maps, codebooks. Colours that carry meaning are the same in all of them."""
+"""Drawings: waveforms, spectrograms, token maps, codebooks.
+
+Colours that carry meaning are the same in all of them.
+"""
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,26 +28,28 @@ BLOCK_SECONDS = 0.4  # what ITU-R BS.1770 measures at least
 def _scale(name: str) -> NDArray[np.uint8]:
     from matplotlib import colormaps
 
-    return (colormaps[name](np.linspace(0, 1, COLOURS))[:, :3] * 255).astype(np.uint8)
+    return np.asarray(colormaps[name](np.linspace(0, 1, COLOURS))[:, :3] * 255, np.uint8)
 
 
-def colours(values: NDArray[np.floating], name: str = "turbo") -> NDArray[np.uint8]:
-    """Values in [0, 1] -> RGB, uint8, one axis more."""
-    return _scale(name)[(np.clip(values, 0, 1) * (COLOURS - 1)).astype(np.int64)]
+def colours(values: NDArray[Any], name: str = "turbo") -> NDArray[np.uint8]:
+    """Turns values in [0, 1] into RGB, uint8, with one axis more."""
+    return np.asarray(_scale(name)[(np.clip(values, 0, 1) * (COLOURS - 1)).astype(np.int64)])
 
 
 def peaks(samples: NDArray[np.float32], count: int = PEAKS) -> list[list[float]]:
-    """(T,) -> `count` pairs of lowest and highest sample, for a waveform."""
+    """Returns `count` pairs of lowest and highest sample of a (T,) signal, for a waveform."""
     edges = np.linspace(0, len(samples), min(count, len(samples)) + 1).astype(int)[:-1]
     low, high = np.minimum.reduceat(samples, edges), np.maximum.reduceat(samples, edges)
-    return np.round(np.stack([low, high], 1), 3).tolist()
+    pairs: list[list[float]] = np.round(np.stack([low, high], 1), 3).tolist()
+    return pairs
 
 
 def spectrogram(samples: NDArray[np.float32], path: Path, loudest: float | None = None) -> float:
     """Writes a (T,) 16 kHz signal's spectrogram, 0 to 8 kHz, as a PNG.
 
     Args:
-        loudest: The power that is white; by default the signal's own. Give the original's to compare with it.
+        loudest: The power that is white; by default the signal's own. Give the original's to
+            compare with it.
 
     Returns:
         The power that was white.
@@ -71,8 +77,9 @@ def token_map(grid: NDArray[np.int64], num_codes: int, path: Path) -> Path:
 def codebook_plane(vectors: NDArray[np.float32], counts: NDArray[np.int64], path: Path) -> Path:
     """Writes the codebook in two dimensions as a transparent PNG: used codes lit, the others grey.
 
-    Seen along its principal components, the first two from the front; each further pair is drawn in at `DEPTH` of the
-    size of the one before, as a look from the side does, so that codes behind one another come apart.
+    Seen along its principal components, the first two from the front; each further pair is drawn in
+    at `DEPTH` of the size of the one before, as a look from the side does, so that codes behind one
+    another come apart.
     """
     from PIL import ImageDraw
 
@@ -81,7 +88,9 @@ def codebook_plane(vectors: NDArray[np.float32], counts: NDArray[np.int64], path
         centred = np.pad(centred, ((0, 0), (0, 1)))
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
     turned = centred @ axes.T
-    plane = sum(turned[:, i : i + 2] * DEPTH ** (i // 2) for i in range(0, turned.shape[1] // 2 * 2, 2))
+    plane = sum(
+        turned[:, i : i + 2] * DEPTH ** (i // 2) for i in range(0, turned.shape[1] // 2 * 2, 2)
+    )
     span = np.abs(plane).max(0)
     places = (plane / np.where(span > 0, span, 1) * 0.47 + 0.5) * PLANE
     shades = colours(np.arange(len(vectors)) / max(len(vectors) - 1, 1))
@@ -92,15 +101,17 @@ def codebook_plane(vectors: NDArray[np.float32], counts: NDArray[np.int64], path
     for index in np.argsort(counts, kind="stable"):  # the most used on top
         x, y = places[index]
         used = counts[index] > 0
-        radius = smallest * (1 + 2.2 * np.sqrt(counts[index] / largest)) if used else smallest * 0.75
+        radius = (
+            smallest * (1 + 2.2 * np.sqrt(counts[index] / largest)) if used else smallest * 0.75
+        )
         colour = (*map(int, shades[index]), 235) if used else (128, 128, 128, 90)
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
     image.save(path, "PNG")
     return path
 
 
-def histogram(counts: NDArray[np.int64], bars: int = 128) -> list[dict[str, object]]:
-    """Usage by index in at most `bars` bars: share of all tokens, first and last index, colour."""
+def histogram(counts: NDArray[np.int64], bars: int = 128) -> list[dict[str, Any]]:
+    """Counts usage by index in some bars: share of tokens, first and last index, colour."""
     count = len(counts)
     edges = np.linspace(0, count, min(bars, count) + 1).astype(int)
     total = max(int(counts.sum()), 1)
@@ -117,7 +128,9 @@ def histogram(counts: NDArray[np.int64], bars: int = 128) -> list[dict[str, obje
 
 
 def loudness(samples: NDArray[np.float32]) -> float | None:
-    """LUFS of a (T,) 16 kHz signal by ITU-R BS.1770; None for silence, and below one block."""
+    """Returns the LUFS of a (T,) 16 kHz signal by ITU-R BS.1770; None for silence, and below a
+    block.
+    """
     import torch
     from torchaudio.functional import loudness as bs1770
 
@@ -128,7 +141,7 @@ def loudness(samples: NDArray[np.float32]) -> float | None:
 
 
 def playback_gains(loudnesses: list[float | None]) -> list[float]:
-    """dB that bring all to the quietest, so that nothing clips; 0 where nothing is known."""
+    """Returns the dB that bring all signals to the quietest; 0 where nothing is known."""
     known = [value for value in loudnesses if value is not None]
     quietest = min(known, default=0.0)
     return [0.0 if value is None else round(quietest - value, 2) for value in loudnesses]

@@ -1,4 +1,5 @@
-"""python -m app.screenshots URL: the README's pictures of a running app, taken in chromium, every tab in four ways.
+"""python -m app.screenshots URL: the README's pictures of a running app, taken in chromium, every
+tab in four ways.
 
 Needs playwright's package and a chromium (Debian's will do); both are for developers.
 """
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
 
@@ -21,13 +22,19 @@ from codec.streams import process
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-SIZES = {"desktop": (1280, 900, 1900), "phone": (390, 844, 2300)}  # width, height of the window, most of the page
+SIZES = {
+    "desktop": (1280, 900, 1900),
+    "phone": (390, 844, 2300),
+}  # width, height of the window, most of the page
 QUALITY = 82
+THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns 0, or 1 where there is no browser."""
-    parser = Parser(prog="python -m app.screenshots", description=__doc__, epilog="See docs/contributing.md")
+    parser = Parser(
+        prog="python -m app.screenshots", description=__doc__, epilog="See docs/contributing.md"
+    )
     parser.add_argument("url")
     parser.add_argument("--out", type=filled_path, default=Path("assets/pictures"))
     options = parser.parse_args(arguments)
@@ -36,16 +43,20 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError:
         print("error: playwright is not installed; pip install playwright", file=sys.stderr)
         return 1
-    path = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
+    path = next(
+        (p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None
+    )
     if path is None:
         print("error: no chromium here; apt-get install chromium", file=sys.stderr)
         return 1
     options.out.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        for size, theme in product(SIZES, ("light", "dark")):
+        for size, theme in product(SIZES, THEMES):
             width, height, _ = SIZES[size]
-            context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
+            context = browser.new_context(
+                viewport={"width": width, "height": height}, color_scheme=theme
+            )
             page = context.new_page()
             page.set_default_timeout(120_000)
             page.goto(options.url)
@@ -63,7 +74,7 @@ def _open(page: Page, tab: str) -> None:
 
 
 def _start(page: Page) -> None:
-    """As it is found."""
+    """Leaves the page as it is found."""
 
 
 def _speech(page: Page) -> None:
@@ -110,7 +121,11 @@ def _decode(page: Page) -> None:
         page.click("#compare-facts a.download")
     _open(page, "decode")
     data = download.value.path().read_bytes()
-    given = {"name": download.value.suggested_filename, "mimeType": "application/octet-stream", "buffer": data}
+    given: Any = {
+        "name": download.value.suggested_filename,
+        "mimeType": "application/octet-stream",
+        "buffer": data,
+    }
     page.set_input_files("#decode-file input[type=file]", given)
     page.wait_for_selector("#decode-viewer .stage")
 
@@ -138,10 +153,12 @@ VIEWS: dict[str, Callable[[Page], None]] = {
 
 
 def _save(page: Page, path: Path, tallest: int) -> None:
-    """The whole page, down to `tallest` pixels."""
+    """Saves the whole page, down to `tallest` pixels."""
     page.wait_for_timeout(900)  # pictures arrive, transitions end
     with Image.open(io.BytesIO(page.screenshot(full_page=True))) as image:
-        image.convert("RGB").crop((0, 0, image.width, min(image.height, tallest))).save(path, "WEBP", quality=QUALITY)
+        image.convert("RGB").crop((0, 0, image.width, min(image.height, tallest))).save(
+            path, "WEBP", quality=QUALITY
+        )
     print(path, path.stat().st_size)
 
 

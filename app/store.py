@@ -1,4 +1,4 @@
-"""What the app keeps: models, each loaded once, and files for the page, each deleted after a while."""
+"""What the app keeps: models, loaded once, and files for the page, deleted after a while."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("app")
 
-MAX_SHELF_BYTES = 2 << 30
+MAX_FILES_BYTES = 2 << 30
 
 
 _importing = threading.Lock()
 
 
-def wake() -> None:
-    """Imports what is heavy, once, in one thread: two at once meet each other's half-initialised modules."""
+def import_heavy() -> None:
+    """Imports what takes seconds, in one thread at a time.
+
+    Two threads that import at once meet each other's half-initialised modules.
+    """
     with _importing:
         import codec.api  # noqa: F401
         import eval.metrics  # noqa: F401  SciPy looks at torch, if that is there
@@ -38,14 +41,14 @@ class Settings:
     """What the operator chose.
 
     Attributes:
-        models: A folder of model cards; None for those that came with the package.
+        models: The folder of model cards; None for those that came with the package.
         max_seconds: The longest recording.
         max_pixels: The largest picture.
         max_width: The widest picture; the memory for it grows with its width alone.
         max_upload_bytes: The largest file.
-        queue: How many jobs may wait.
-        keep_s: How long the page's files are kept.
-        lpips_backbone: A file for LPIPS; None looks where torch hub keeps them.
+        queue: The number of jobs that may wait.
+        keep_s: The seconds that the page's files are kept.
+        lpips_backbone: The backbone of LPIPS; None looks where torch hub keeps them.
     """
 
     models: Path | None = None
@@ -59,34 +62,48 @@ class Settings:
 
 
 class Models:
-    """The models of a folder. Their cards are read at once, their weights when first wanted; safe with threads."""
+    """The models of a folder.
+
+    Their cards are read at once, their weights when they are first wanted. Several threads may ask.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
         """Raises ModelError where there is no card, or a damaged one."""
         found = cards.list_cards(folder)
         if not found:
-            raise ModelError(f"{folder or cards.MODELS_FOLDER}: no model cards here; give another folder with --models")
+            raise ModelError(
+                f"{folder or cards.MODELS_FOLDER}: no model cards here; give another folder with "
+                "--models"
+            )
         self.cards = {card.name: card for card in found}
         self._shipped = folder is None
         self._loaded: dict[str, Model] = {}
         self._locks = {name: threading.Lock() for name in self.cards}
 
     def of(self, medium: str) -> list[cards.Card]:
-        """The cards of a medium; of those that came with the package, the best first."""
+        """Returns the cards of a medium; of those that came with the package, the best is first."""
         some = [card for card in self.cards.values() if card.medium == medium]
         best = cards.find(medium=medium).name if some and self._shipped else None
         return sorted(some, key=lambda card: (card.name != best, card.name))
 
     def card(self, name: str) -> cards.Card:
-        """The card of a name. Raises ModelError where there is none."""
+        """Returns the card of a name.
+
+        Raises:
+            ModelError: There is none.
+        """
         if name not in self.cards:
             raise ModelError(f"no model {name}; here are {', '.join(self.cards)}")
         return self.cards[name]
 
     def get(self, name: str) -> Model:
-        """A loaded model. Raises ModelError where there is none of that name, or it is damaged."""
+        """Returns a loaded model.
+
+        Raises:
+            ModelError: There is none of that name, or it is damaged.
+        """
         card = self.card(name)
-        wake()
+        import_heavy()
         with self._locks[name]:
             if name not in self._loaded:
                 from codec import coding
@@ -97,16 +114,25 @@ class Models:
             return self._loaded[name]
 
     def by_id(self, model_id: bytes) -> Model:
-        """The model that a bitstream names. Raises ModelError where it is not here."""
+        """Returns the model that a bitstream names.
+
+        Raises:
+            ModelError: It is not here.
+        """
         for card in self.cards.values():
             if card.answers_to(model_id):
                 return self.get(card.name)
         have = ", ".join(f"{card.name} ({card.model_id.hex()[:8]})" for card in self.cards.values())
-        raise ModelError(f"the file needs model {model_id.hex()[:8]}, which is not here; here are {have}")
+        raise ModelError(
+            f"the file needs model {model_id.hex()[:8]}, which is not here; here are {have}"
+        )
 
 
-class Shelf:
-    """Files that the page shows, in folders with unguessable names. Old ones go when new ones come, and in time."""
+class TemporaryFiles:
+    """Files that the page shows, in folders with names that cannot be guessed.
+
+    Old ones are deleted when new ones come, and after a while.
+    """
 
     def __init__(self, root: Path, keep_s: float) -> None:
         self.root = root
@@ -114,14 +140,18 @@ class Shelf:
         self._lock = threading.Lock()
 
     def folder(self) -> Path:
-        """A new, empty folder."""
+        """Makes a new, empty folder."""
         self.tidy()
-        path = self.root / "shelf" / secrets.token_urlsafe(16)
+        path = self.root / "files" / secrets.token_urlsafe(16)
         path.mkdir(parents=True)
         return path
 
     def keep_tidy(self) -> Callable[[], None]:
-        """Tidies in the background, so that files go in time even when nobody calls; returns what ends it."""
+        """Deletes in the background, so that files go even when nobody calls.
+
+        Returns:
+            A function that ends it.
+        """
         over, every_s = threading.Event(), min(60, self._keep_s / 10)
 
         def go_on() -> None:
@@ -135,13 +165,13 @@ class Shelf:
         return over.set
 
     def tidy(self) -> None:
-        """Deletes what is too old, and the oldest while all together is too much."""
+        """Deletes what is too old, and the oldest while all together are too much."""
         with self._lock:
-            folders = sorted((self.root / "shelf").glob("*"), key=lambda p: p.stat().st_mtime)
+            folders = sorted((self.root / "files").glob("*"), key=lambda p: p.stat().st_mtime)
             sizes = [sum(f.stat().st_size for f in folder.glob("*")) for folder in folders]
             total, oldest = sum(sizes), time.time() - self._keep_s
             for folder, size in zip(folders, sizes, strict=True):
-                if folder.stat().st_mtime >= oldest and total <= MAX_SHELF_BYTES:
+                if folder.stat().st_mtime >= oldest and total <= MAX_FILES_BYTES:
                     break
                 shutil.rmtree(folder, ignore_errors=True)
                 total -= size

@@ -1,4 +1,6 @@
-"""Looking into a .bin: which tokens it holds, what its codebook looks like, and what becomes of changed tokens."""
+"""Looking into a .bin: which tokens it holds, what its codebook looks like, and what becomes of
+changed tokens.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.jobs import Version, Workshop
+from app.service import Service
+from app.versions import Version
 from codec.container import Header, Writer
 from codec.errors import MediaError
 
@@ -17,13 +20,14 @@ CHANGES = ("random", "one token", "shuffle")
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What is inside a .bin.
+    """The tokens in a .bin, and the codebook that they point into.
 
     Attributes:
         indices: (A, G, N): streams (audio channels), codebooks, positions.
-        num_samples: Of the recording, per channel; 0 for a picture.
-        rows, columns: How the positions are laid out on the page: a picture's latent grid; speech, a second a row.
-        vectors: (num_codes, D), the first codebook.
+        num_samples: The samples per channel of a recording; 0 for a picture.
+        rows, columns: How the positions are laid out on the page: the latent grid of a picture, or
+            speech with a second in each row.
+        vectors: The first codebook, (num_codes, D).
     """
 
     header: Header
@@ -47,19 +51,19 @@ class Tokens:
         return np.bincount(self.indices[:, 0].ravel(), minlength=self.header.num_codes)
 
 
-def tokens(workshop: Workshop, version: Version) -> Tokens:
-    """The tokens of a version's .bin, and the codebook that they point into."""
+def tokens(service: Service, version: Version) -> Tokens:
+    """Reads the tokens of a version's .bin, and the codebook that they point into."""
     import torch
 
     from codec.coding import read_indices
 
-    model = workshop.models.get(version.model)
+    model = service.models.get(version.model)
     bottleneck = model.codec.bottleneck
-    header, indices, num_samples = read_indices(version.file.read_bytes(), model, workshop.limits)
+    header, indices, num_samples = read_indices(version.file.read_bytes(), model, service.limits)
     if header.medium == "image":
         rows, columns = model.codec.grid((header.height, header.width))
     else:
-        columns = round(model.codec.token_rate_hz)
+        columns = round(model.codec.token_rate_hz or 1)
         rows = -(-indices.shape[2] // columns)
     every = torch.zeros(1, header.num_codebooks, header.num_codes, dtype=torch.int64)
     every[0, 0] = torch.arange(header.num_codes)
@@ -69,7 +73,7 @@ def tokens(workshop: Workshop, version: Version) -> Tokens:
 
 
 def edit(
-    workshop: Workshop,
+    service: Service,
     version: Version,
     change: str,
     share: float = 1.0,
@@ -80,12 +84,13 @@ def edit(
     """Changes tokens of a .bin and decodes the result, which is a true .bin again.
 
     Args:
-        change: One of `CHANGES`: random tokens, one and the same token, or the same tokens in another order.
-        share: Of the positions in the area that are changed, 0 to 1.
+        change: One of `CHANGES`: random tokens, one and the same token, or the same tokens in
+            another order.
+        share: The share of the positions in the area that are changed, 0 to 1.
         token: The index of "one token".
-        area: (x, y, side) around a point of the token map, x and y in [0, 1]: side * side tokens, a square of a picture
-            and a stretch of speech. None for everywhere.
-        seed: The same seed makes the same change.
+        area: (x, y, side) around a point of the token map, x and y in [0, 1]: side * side tokens, a
+            square of a picture and a stretch of speech. None for everywhere.
+        seed: A number; the same one makes the same change.
 
     Returns:
         The changed version, and how many positions were changed.
@@ -93,12 +98,14 @@ def edit(
     Raises:
         MediaError: An unknown change, or a token that the codebook does not have.
     """
-    inside = tokens(workshop, version)
+    inside = tokens(service, version)
     header = inside.header
     if change not in CHANGES:
         raise MediaError(f"unknown change {change!r}; choose from {', '.join(CHANGES)}")
     if change == "one token" and not 0 <= token < header.num_codes:
-        raise MediaError(f"token {token} is not in this codebook; choose 0 to {header.num_codes - 1}")
+        raise MediaError(
+            f"token {token} is not in this codebook; choose 0 to {header.num_codes - 1}"
+        )
     rng = np.random.default_rng(seed)
     chosen = np.ones((inside.rows, inside.columns), bool)
     if area is not None:
@@ -114,16 +121,20 @@ def edit(
     positions = rng.permutation(positions)[: round(share * len(positions))]
     indices = inside.indices.copy()
     if change == "random":
-        indices[:, :, positions] = rng.integers(0, header.num_codes, (*indices.shape[:2], len(positions)))
+        indices[:, :, positions] = rng.integers(
+            0, header.num_codes, (*indices.shape[:2], len(positions))
+        )
     elif change == "one token":
         indices[:, :, positions] = token
     else:
         indices[:, :, positions] = indices[:, :, rng.permutation(positions)]
     from codec.coding import tables_for
 
-    model = workshop.models.get(version.model)
+    model = service.models.get(version.model)
     file = io.BytesIO()
     writer = Writer(file, header, tables_for(header, model))
     writer.write(indices)
     writer.finish(inside.num_samples)
-    return workshop.decoded(file.getvalue(), f"{version.file.stem}-changed", 0.0, None), len(positions)
+    return service.decoded(file.getvalue(), f"{version.file.stem}-changed", 0.0, None), len(
+        positions
+    )

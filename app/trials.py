@@ -1,7 +1,8 @@
 """Blind tests, without a page: what is behind which letter stays here until the answers are in.
 
-Rating follows MUSHRA (ITU-R BS.1534) in that an open reference stands beside shuffled versions with a hidden copy of it
-among them; it has no low anchor. Telling apart is ABX: X is A or B, by a coin, and chance gives half.
+Rating follows MUSHRA (ITU-R BS.1534) in that an open reference stands beside shuffled versions with
+a hidden copy of it among them; it has no low anchor. Telling apart is ABX: X is A or B, by a coin,
+and chance gives half.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from app.jobs import UNIT, Version
-from app.store import Shelf
+from app.store import TemporaryFiles
+from app.versions import UNIT, Version
 from codec.errors import MediaError
 
 TRIALS = 10
@@ -101,19 +102,27 @@ def answer(test: Abx, says_a: bool) -> None:
 
 
 def finish_abx(test: Abx) -> dict[str, Any]:
-    """Right answers, and how often guessing does as well. Raises MediaError where there is no answer."""
+    """Right answers, and how often guessing does as well.
+
+    Raises MediaError where there is no answer.
+    """
     from scipy.stats import binomtest
 
     if not test.answers:
         raise MediaError("there is no answer yet")
     right, total = sum(test.answers), len(test.answers)
     chance = float(binomtest(right, total, 0.5, alternative="greater").pvalue)
-    return {"version": test.name, "right": right, "trials": total, "by_chance": round(chance, 4)} | test.facts
+    return {
+        "version": test.name,
+        "right": right,
+        "trials": total,
+        "by_chance": round(chance, 4),
+    } | test.facts
 
 
-def disguise(shelf: Shelf, paths: Sequence[Path]) -> list[Path]:
-    """Copies of files under names that tell nothing."""
-    folder = shelf.folder()
+def disguise(files: TemporaryFiles, paths: Sequence[Path]) -> list[Path]:
+    """Copies files under names that tell nothing."""
+    folder = files.folder()
     copies = [folder / f"{secrets.token_hex(8)}{path.suffix}" for path in paths]
     for path, copy in zip(paths, copies, strict=True):
         shutil.copy(path, copy)
@@ -121,4 +130,7 @@ def disguise(shelf: Shelf, paths: Sequence[Path]) -> list[Path]:
 
 
 def _facts(version: Version) -> dict[str, Any]:
-    return {"bytes": version.num_bytes, UNIT[version.medium].replace(" ", "_"): round(version.rate, 4)}
+    return {
+        "bytes": version.num_bytes,
+        UNIT[version.medium].replace(" ", "_"): round(version.rate, 4),
+    }

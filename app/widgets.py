@@ -1,4 +1,6 @@
-"""The page's own controls: gr.HTML whose drawing and manners are a file in static/, and what they are told to show."""
+"""The page's own controls: gr.HTML whose drawing and manners are a file in static/, and what they
+are told to show.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +13,27 @@ from urllib.parse import quote
 import gradio as gr
 
 from app import pictures
-from app.jobs import UNIT, Version
-from app.reading import Source
+from app.originals import Original
+from app.versions import UNIT, Version
 from app.words import number, tip
 from eval.trained import mark, note
 
 STATIC = Path(__file__).parent / "static"
 ORIGINAL_TONE = "var(--ink)"
-# Okabe and Ito's colours, which stay apart for eyes that see fewer; one for each model or classic codec.
+# Okabe and Ito's colours, which stay apart for eyes that see fewer; one for each model or classic
+# codec.
 TONES = ("#0b7fc7", "#d55e00", "#009e73", "#b8579b", "#c28a00", "#3ba7d8", "#7a6cc9", "#6d7a83")
 
 
 def widget(kind: str, empty: str = "", **options: Any) -> gr.HTML:
-    """A control drawn by static/<kind>.js from the plain data that is its value; {"empty": html} when there is none.
+    """Makes a control that static/<kind>.js draws from plain data; {"empty": html} when there is
+    none.
 
-    A function, since Gradio writes a .pyi beside the source of every subclass of its components.
+    A function, since Gradio writes a .pyi beside the original of every subclass of its components.
     """
-    script = "\n".join((STATIC / f"{name}.js").read_text(encoding="utf-8") for name in ("common", kind))
+    script = "\n".join(
+        (STATIC / f"{name}.js").read_text(encoding="utf-8") for name in ("common", kind)
+    )
     return gr.HTML(
         value={"empty": empty},
         html_template=f'<div class="{kind}"></div>',
@@ -39,18 +45,18 @@ def widget(kind: str, empty: str = "", **options: Any) -> gr.HTML:
 
 
 def url(path: Path) -> str:
-    """Where the page finds a file of the app's own folder."""
+    """Returns the address at which the page finds a file of the app's own folder."""
     return "gradio_api/file=" + quote(str(path))
 
 
 def tones(versions: Sequence[Version]) -> dict[str, str]:
-    """A colour for each model and each classic codec, in the order they come."""
+    """Gives a colour to each model and each classic codec, in the order they come."""
     names = list(dict.fromkeys(version.family for version in versions))
     return {name: TONES[i % len(TONES)] for i, name in enumerate(names)}
 
 
 def short_names(versions: Sequence[Version]) -> list[str]:
-    """Labels without the model's name where only one model is there."""
+    """Returns labels, without the model's name where only one model is there."""
     models = {version.model for version in versions if version.model}
     return [
         f"{version.codebook_size:,} codes" if len(models) == 1 and version.model else version.label
@@ -59,26 +65,30 @@ def short_names(versions: Sequence[Version]) -> list[str]:
 
 
 def short_note(version: Version) -> str:
-    """Under a version's name: bytes and rate."""
-    return f"{version.num_bytes:,} B · {version.rate:.3g} {UNIT[version.medium].replace('bits per pixel', 'bpp')}"
+    """Returns what stands under a version's name: bytes and rate."""
+    unit = UNIT[version.medium].replace("bits per pixel", "bpp")
+    return f"{version.num_bytes:,} B · {version.rate:.3g} {unit}"
 
 
 def listening(
-    source: Source | None, versions: Sequence[Version], names: Sequence[str] | None = None, traces: bool = True
+    original: Original | None,
+    versions: Sequence[Version],
+    names: Sequence[str] | None = None,
+    traces: bool = True,
 ) -> dict[str, Any]:
-    """What a "listener" shows: the original, if there is one, and the versions.
+    """Returns what a "listener" shows: the original, if there is one, and the versions.
 
     Args:
         names: Other names than the versions' own.
         traces: Draw waveforms and spectrograms.
     """
     colour = tones(versions)
-    signals = ([source.reference] if source else []) + [version.samples for version in versions]
-    media = ([source.media] if source else []) + [version.media for version in versions]
-    labels = (["Original"] if source else []) + list(names or short_names(versions))
-    notes = [f"{source.raw_bytes:,} B raw"] if source else []
+    signals = ([original.reference] if original else []) + [version.samples for version in versions]
+    media = ([original.media] if original else []) + [version.media for version in versions]
+    labels = (["Original"] if original else []) + list(names or short_names(versions))
+    notes = [f"{original.raw_bytes:,} B raw"] if original else []
     notes += [short_note(version) for version in versions]
-    shades = [ORIGINAL_TONE] if source else []
+    shades = [ORIGINAL_TONE] if original else []
     shades += [colour[version.family] for version in versions]
     gains = pictures.playback_gains([pictures.loudness(signal) for signal in signals])
     shown: list[dict[str, Any]] = [
@@ -94,41 +104,54 @@ def listening(
     return {"duration": len(signals[0]) / 16000, "versions": shown}
 
 
-def looking(source: Source | None, versions: Sequence[Version], names: Sequence[str] | None = None) -> dict[str, Any]:
-    """What a "viewer" shows: the original, if there is one, and the versions."""
+def looking(
+    original: Original | None, versions: Sequence[Version], names: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Returns what a "viewer" shows: the original, if there is one, and the versions."""
     colour = tones(versions)
-    height, width = (source.reference if source else versions[0].samples).shape[:2]
+    height, width = (original.reference if original else versions[0].samples).shape[:2]
     shown = []
-    if source:
-        raw = f"{source.raw_bytes:,} B raw"
-        shown.append({"label": "Original", "note": raw, "url": url(source.media), "tone": ORIGINAL_TONE})
+    if original:
+        raw = f"{original.raw_bytes:,} B raw"
+        shown.append(
+            {"label": "Original", "note": raw, "url": url(original.media), "tone": ORIGINAL_TONE}
+        )
     for version, label in zip(versions, names or short_names(versions), strict=True):
         tone = colour[version.family]
-        shown.append({"label": label, "note": short_note(version), "url": url(version.media), "tone": tone})
+        shown.append(
+            {"label": label, "note": short_note(version), "url": url(version.media), "tone": tone}
+        )
     return {"width": width, "height": height, "versions": shown}
 
 
 def chart(versions: Sequence[Version], metric: str) -> dict[str, Any]:
-    """What a "chart" shows: a line for each model and each classic codec."""
+    """Returns what a "chart" shows: a line for each model and each classic codec."""
     colour = tones(versions)
     series: dict[str, dict[str, Any]] = {}
     for row, version in enumerate(versions):
         value = version.scores.get(metric)
         name = version.family
         line = series.setdefault(
-            name, {"name": name, "tone": colour[name], "dashed": version.kind == "classic", "points": []}
+            name,
+            {"name": name, "tone": colour[name], "dashed": version.kind == "classic", "points": []},
         )
         if value is not None:
-            figure = f"{value:.3f}{mark(metric, version.lpips_weight)}"
+            figure = f"{value:.3f}{mark(metric, version.trained)}"
             label = f"{version.label}: {version.rate:.3g} {UNIT[version.medium]}, {metric} {figure}"
             size = f"{version.codebook_size:,}" if version.codebook_size else ""
-            line["points"].append({"x": version.rate, "y": value, "row": row, "label": label, "size": size})
+            line["points"].append(
+                {"x": version.rate, "y": value, "row": row, "label": label, "size": size}
+            )
     medium = versions[0].medium
-    return {"x_label": UNIT[medium], "y_label": metric, "series": [s for s in series.values() if s["points"]]}
+    return {
+        "x_label": UNIT[medium],
+        "y_label": metric,
+        "series": [s for s in series.values() if s["points"]],
+    }
 
 
 def facts(versions: Sequence[Version]) -> str:
-    """The table of figures, with a link to each file."""
+    """Returns the table of figures, with a link to each file."""
     if not versions:
         return ""
     unit, colour = UNIT[versions[0].medium], tones(versions)
@@ -136,11 +159,16 @@ def facts(versions: Sequence[Version]) -> str:
     heads = ["bytes", unit, "ratio", *metrics, "codes used", "time"]
     rows = []
     for version, name in zip(versions, short_names(versions), strict=True):
-        used = "–" if version.num_codes is None else f"{version.used_codes:,} of {version.num_codes:,}"
+        used = (
+            "–" if version.num_codes is None else f"{version.used_codes:,} of {version.num_codes:,}"
+        )
         cells = [number(version.num_bytes), f"{version.rate:.3g}", f"{version.ratio:.0f} : 1"]
         cells += [_score(version, name) for name in metrics]
         cells += [used, f"{version.encode_s:.2f} + {version.decode_s:.2f} s"]
-        body = "".join(f'<td data-head="{escape(head)}">{cell}</td>' for head, cell in zip(heads, cells, strict=True))
+        body = "".join(
+            f'<td data-head="{escape(head)}">{cell}</td>'
+            for head, cell in zip(heads, cells, strict=True)
+        )
         rows.append(
             f'<tr style="--tone:{colour[version.family]}"><th scope="row"><i></i>'
             f'{escape(name)}</th><td data-head="file">{download(version.file)}</td>{body}</tr>'
@@ -148,24 +176,24 @@ def facts(versions: Sequence[Version]) -> str:
     titles = "".join(f'<th scope="col">{tip(head, head.split("-")[0])}</th>' for head in heads)
     return (
         '<div class="facts"><table><thead><tr><th scope="col">version</th><th scope="col">file</th>'
-        f"{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table>{_below(versions, metrics)}</div>"
+        f"{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        f"{_below(versions, metrics)}</div>"
     )
 
 
 def _score(version: Version, metric: str) -> str:
     value = version.scores.get(metric)
-    return number(value) + (mark(metric, version.lpips_weight) if value is not None else "")
+    return number(value) + (mark(metric, version.trained) if value is not None else "")
 
 
 def _below(versions: Sequence[Version], metrics: Sequence[str]) -> str:
-    """Whether the models were trained on LPIPS, where there is one."""
-    weights = {version.model: version.lpips_weight for version in versions if version.model}
-    shown = weights and any(metric.startswith("LPIPS") for metric in metrics)
-    return f'<p class="below">{escape(note(weights))}</p>' if shown else ""
+    """Which models were trained on which of the metrics."""
+    said = note({version.model: version.trained for version in versions if version.model}, metrics)
+    return f'<p class="below">{escape(said)}</p>' if said else ""
 
 
 def download(path: Path, text: str | None = None) -> str:
-    """A link that saves a file."""
+    """Returns a link that saves a file."""
     label = text or path.suffix
     return (
         f'<a class="download" href="{escape(url(path))}" download="{escape(path.name)}" '

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from codec import cards, coding
-from codec.container import Reader
+from codec.arguments import flag, instance, whole
+from codec.container import MAGIC, Reader
 from codec.container.limits import IN_MEMORY, Limits
+from codec.errors import MediaError
 from codec.files import Source, opened
-from codec.layers import whole
 from codec.media import detect
 from codec.medium import MEDIA
 
@@ -68,13 +69,17 @@ def compress(
         A bitstream of format version 1.
 
     Raises:
-        MediaError: Not readable as a picture or recording.
+        MediaError: Not readable as a picture or recording, or compressed already.
         ModelError: There is no such model, it is damaged, for the other medium, or has no layers at this size.
         ValueError: A codebook size that the model does not offer, or an effort that there is not.
-        TypeError: The data or the model are something else, say an array.
+        TypeError: The data, the model or a truth value are something else, say an array.
     """
+    mono, layers = flag(mono, "mono"), flag(layers, "layers")
     with opened(data) as file:
-        medium = detect(_head(file))
+        head = _head(file)
+        if head.startswith(MAGIC):
+            raise MediaError("this is a .bin already; give a recording or a picture")
+        medium = detect(head)
         loaded = load(medium=medium) if model is None else load(model)
         size = loaded.codec.bottleneck.check_size(codebook_size)
         out = io.BytesIO()
@@ -105,8 +110,10 @@ def decompress(
             layer of that codebook size.
         ModelError: The model that it names is not here, or is not `model`.
         ValueError: A codebook size that is no whole number.
-        TypeError: The data or the model are something else.
+        TypeError: The data, the model, the limits or the suffix are something else.
     """
+    instance(limits, Limits, "limits")
+    form = None if suffix is None else instance(suffix, str, "suffix")
     if codebook_size is not None:
         codebook_size = whole(codebook_size, "a codebook size")
     with opened(data) as file:
@@ -117,7 +124,7 @@ def decompress(
             name = str(model.card.path) if isinstance(model, coding.Model) else _name_of(model)
             loaded = coding.load(cards.find(name, model_id=head.header.model_id))
         out = io.BytesIO()
-        form = (suffix or head.header.kind.default_suffix).lstrip(".").lower()
+        form = (form or head.header.kind.default_suffix).lstrip(".").lower()
         coding.decompress(coding.layered(head, loaded, codebook_size), loaded, out, form)
     return out.getvalue()
 

@@ -18,16 +18,16 @@ Shapes: A streams of indices, n positions of a chunk; one codebook. M children o
 from __future__ import annotations
 
 import io
-import operator
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from codec.arguments import whole
 from codec.container import (
     FIRST_CHUNK,
     LAYERED,
@@ -190,18 +190,21 @@ def _check(indices: Indices) -> int:
     return checksum_of(indices) & (1 << CHECK_BITS) - 1
 
 
-def read_layers(reader: Reader, counts: list[int]) -> tuple[list[Layer], BitstreamError | None]:
+def read_layers(
+    behind: Source, seal: bytes, header: Header, counts: list[int]
+) -> tuple[list[Layer], BitstreamError | None]:
     """Reads what follows the end chunk, undecoded.
 
     Args:
-        reader: All of whose data chunks are read.
-        counts: Their positions.
+        behind: A file, where the end chunk ends.
+        seal: The end chunk's CRC-32.
+        header: Of the base.
+        counts: The positions of each data chunk.
 
     Returns:
         The layers that are whole, and why there are no more, or None where the file ends there.
     """
-    header, seal = reader.header, reader.seal
-    source = _Tape(reader.source)
+    source = _Tape(behind)
     layers: list[Layer] = []
     size, num_codes = header.codebook_size, header.num_codes
     while counts:
@@ -280,15 +283,7 @@ def survey(file: BinaryIO) -> Survey:
     summary, counts = scan_with_counts(reader)
     if reader.version[1] < LAYERED:
         return Survey(summary, [], None)
-    return Survey(summary, *read_layers(reader, counts))
-
-
-def whole(value: object, name: str) -> int:
-    """An argument as an integer of Python's. Raises ValueError for a float, a text and whatever else is none."""
-    try:
-        return operator.index(value)  # type: ignore[arg-type]  # that is what is tried
-    except TypeError:
-        raise ValueError(f"{name} is a whole number, not {value!r}") from None
+    return Survey(summary, *read_layers(reader.source, reader.seal, reader.header, counts))
 
 
 def cut(data: bytes, found: Survey, codebook_size: int) -> bytes:
@@ -346,16 +341,12 @@ class Layered:
         ]
         self.version, self.num_samples, self.num_positions = reader.version, reader.num_samples, reader.num_positions
         self.budget, self.header, self._chunks = reader.budget, header, chunks
-        layers, self.damage = read_layers(reader, [chunk.shape[2] for chunk in chunks])
-        sizes = [header.codebook_size, *(layer.codebook_size for layer in layers)]
-        wanted = sizes[-1] if codebook_size is None else codebook_size
-        if codebook_size is not None and wanted <= sizes[-1]:
-            self.damage = None  # it lies above what is wanted
-        if wanted not in sizes and self.damage is None:
-            raise ValueError(f"the file has no layer K = {wanted}; choose from {', '.join(map(str, sizes))}")
-        for layer in layers[: sizes.index(wanted) if wanted in sizes else None]:
+        counts = [chunk.shape[2] for chunk in chunks]
+        found = read_layers(reader.source, reader.seal, header, counts)
+        layers, self.damage = wanted(header, *found, codebook_size)
+        for layer in layers:
             try:
-                self._chunks = self._refined(layer, tables.get(layer.codebook_size, NO_TABLES))
+                self._chunks = refined(layer, self._chunks, self.header, tables.get(layer.codebook_size, NO_TABLES))
             except BitstreamError as error:
                 self.damage = error
                 break
@@ -370,27 +361,68 @@ class Layered:
         """What the end chunk declares, as `Reader.foresee`; here it is read already."""
         return End(0, self.num_samples, self.num_positions, 0)
 
-    def _refined(self, layer: Layer, tables: Tables) -> list[NDArray[np.unsignedinteger]]:
-        """The indices of the next layer."""
-        prior = tables.layer
-        if prior is None or (prior.num_codes, prior.num_codes // prior.num_refined) != (
-            layer.num_codes,
-            self.header.num_codes,
-        ):
-            raise BitstreamError(
-                f"the model has no tables for the layer K = {layer.codebook_size}; find a later version of it"
-            )
-        chunks: list[NDArray[np.unsignedinteger]] = []
-        for piece, below in zip(layer.pieces, self._chunks, strict=True):
-            try:
-                streams = [
-                    refinement.decode(data, coarse[0].astype(np.int64), prior, self.header.width)[None]
-                    for data, coarse in zip(piece.streams, below, strict=True)
-                ]
-            except BitstreamError as error:
-                raise BitstreamError(str(error), piece.offset) from None
-            indices = np.stack(streams)
-            if _check(indices) != piece.check:
-                raise BitstreamError("a layer's indices are not those that were written: another model's", piece.offset)
-            chunks.append(indices.astype(np.uint16))
-        return chunks
+
+def wanted(
+    header: Header, layers: list[Layer], damage: BitstreamError | None, codebook_size: int | None
+) -> tuple[list[Layer], BitstreamError | None]:
+    """The layers to decode.
+
+    Args:
+        header: Of the base.
+        layers: Those that are whole.
+        damage: Why there are no more.
+        codebook_size: The layer to stop at; None for the last.
+
+    Returns:
+        The layers, and why a finer one is not, which was wanted.
+
+    Raises:
+        ValueError: The file has no such layer.
+    """
+    sizes = [header.codebook_size, *(layer.codebook_size for layer in layers)]
+    if codebook_size is None:
+        return layers, damage
+    if codebook_size in sizes:
+        return layers[: sizes.index(codebook_size)], None
+    if damage is None or codebook_size < sizes[-1]:
+        raise ValueError(f"the file has no layer K = {codebook_size}; choose from {', '.join(map(str, sizes))}")
+    return layers, damage
+
+
+Chunk = TypeVar("Chunk", NDArray[np.unsignedinteger], NDArray[np.unsignedinteger] | None)
+
+
+def refined(layer: Layer, chunks: Sequence[Chunk], header: Header, tables: Tables) -> list[Chunk]:
+    """The indices of the next layer.
+
+    Args:
+        layer: Whole, as far as its CRC-32s tell.
+        chunks: (A, 1, n) of the layer below; None for a chunk that is lost, and stays so.
+        header: Of the layer below.
+        tables: The model's for this layer.
+
+    Raises:
+        BitstreamError: The layer is not of this model, or is damaged.
+    """
+    prior = tables.layer
+    if prior is None or (prior.num_codes, prior.num_codes // prior.num_refined) != (layer.num_codes, header.num_codes):
+        raise BitstreamError(
+            f"the model has no tables for the layer K = {layer.codebook_size}; find a later version of it"
+        )
+    found: list[Chunk] = []
+    for piece, below in zip(layer.pieces, chunks, strict=True):
+        if below is None:
+            found.append(below)
+            continue
+        try:
+            streams = [
+                refinement.decode(data, coarse[0].astype(np.int64), prior, header.width)[None]
+                for data, coarse in zip(piece.streams, below, strict=True)
+            ]
+        except BitstreamError as error:
+            raise BitstreamError(str(error), piece.offset) from None
+        indices = np.stack(streams)
+        if _check(indices) != piece.check:
+            raise BitstreamError("a layer's indices are not those that were written: another model's", piece.offset)
+        found.append(indices.astype(np.uint16 if layer.num_codes <= 1 << 16 else np.uint32))
+    return found

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 
+from codec.arguments import whole
 from codec.files import Source, opened
-from codec.layers import Survey, cut, survey, whole
+from codec.layers import Survey, cut, survey
 
 
 def truncate(data: Source, codebook_size: int | None = None, *, max_bytes: int | None = None) -> bytes:

@@ -1,1 +1,1 @@
-"""Evaluation: metrics, benchmarks through real files, and the demonstration that `make demo` runs."""
+"""Evaluation: metrics, benchmarks through real files, and the demonstration of `make demo`."""

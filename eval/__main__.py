@@ -1,13 +1,15 @@
-"""python -m eval MODEL... --data DIR|NAME...: compresses to real files, decompresses them, measures, and reports.
+"""python -m eval MODEL... --data DIR|NAME...: compresses to real files, decompresses them,
+measures, and reports.
 
-The command prints a line for each model and codebook size; --out DIR keeps everything: a record for each item and a
-summary with intervals in results.json, a report with tables and pictures in report.md, the compressed files. A run that
-was stopped goes on where it was, by the same command and folder. --card NAME keeps the means in a model's card, where
-`eval.report` and the choice of the default model find them.
+The command prints a line for each model and codebook size; --out DIR keeps everything: a record for
+each item and a summary with intervals in results.json, a report with tables and pictures in
+report.md, the compressed files. A run that was stopped goes on where it was, by the same command
+and folder. --card NAME keeps the means in a model's card, where `eval.report` and the choice of the
+default model find them.
 
---level-dbfs -60 -40 -20 measures speech at these input levels, a set for each: the recordings are brought to a root
-mean square of so many dB below full scale, and what is decoded is held against that. --mos adds DistillMOS, which
-judges speech without an original.
+--level-dbfs -60 -40 -20 measures speech at these input levels, a set for each: the recordings are
+brought to a root mean square of so many dB below full scale, and what is decoded is held against
+that. --mos adds DistillMOS, which judges speech without an original.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ try:
     from eval.model_tables import kept_in_cards
     from eval.plan import Plan
     from eval.run import run_all
-    from eval.trained import mark, note
+    from eval.trained import Trained, mark, note
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval]'")
 
@@ -44,7 +46,9 @@ CARD_TABLES = ("rate", "bits_per_token", "H0", "CVU")
 
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m eval", description=__doc__, epilog="See docs/evaluate.md")
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="a shipped model, or the path of a card")
+    parser.add_argument(
+        "models", nargs="*", metavar="MODEL", help="a shipped model, or the path of a card"
+    )
     parser.add_argument(
         "--data",
         nargs="+",
@@ -54,42 +58,85 @@ def main(arguments: list[str] | None = None) -> int:
         help="test sets: a folder, .tar or file, or a name",
     )
     parser.add_argument(
-        "--root", type=filled_path, metavar="DIR", help=f"of named sets; default ${ROOT_VARIABLE}, or data"
+        "--root",
+        type=filled_path,
+        metavar="DIR",
+        help=f"of named sets; default ${ROOT_VARIABLE}, or data",
     )
-    parser.add_argument("-k", "--codebook-size", metavar="K,...", help="default: all that a model offers")
-    parser.add_argument("--baselines", default="", metavar="NAME,...", help="classic codecs, or all; on their curves")
-    parser.add_argument("--match-rate", action="store_true", help="baselines at the bytes of each model's files, too")
+    parser.add_argument(
+        "-k", "--codebook-size", metavar="K,...", help="default: all that a model offers"
+    )
+    parser.add_argument(
+        "--baselines",
+        default="",
+        metavar="NAME,...",
+        help="classic codecs, or all; on their curves",
+    )
+    parser.add_argument(
+        "--match-rate",
+        action="store_true",
+        help="baselines at the bytes of each model's files, too",
+    )
     parser.add_argument("--no-curves", action="store_true", help="baselines at matched bytes only")
-    parser.add_argument("--anchor", metavar="NAME", help="of BD-rates; default: the first baseline of a medium")
-    parser.add_argument("--neighbour", action="append", default=[], metavar="KIND:PATH", help="see eval.systems")
-    parser.add_argument("--lpips", default="", metavar="NET,...", help="alex, vgg, squeeze; fetched if need be")
-    parser.add_argument("--lpips-backbone", type=filled_path, action="append", default=[], metavar="FILE")
+    parser.add_argument(
+        "--anchor", metavar="NAME", help="of BD-rates; default: the first baseline of a medium"
+    )
+    parser.add_argument(
+        "--neighbour", action="append", default=[], metavar="KIND:PATH", help="see eval.systems"
+    )
+    parser.add_argument(
+        "--lpips", default="", metavar="NET,...", help="alex, vgg, squeeze; fetched if need be"
+    )
+    parser.add_argument(
+        "--lpips-backbone", type=filled_path, action="append", default=[], metavar="FILE"
+    )
     parser.add_argument("--mos", action="store_true", help="DistillMOS of speech; extra [mos]")
     parser.add_argument(
-        "--level-dbfs", nargs="+", type=float, metavar="DB", help="speech at these levels; default: as recorded"
+        "--level-dbfs",
+        nargs="+",
+        type=float,
+        metavar="DB",
+        help="speech at these levels; default: as recorded",
     )
     parser.add_argument("--quick", action="store_true", help="only PSNR and SSIM, PESQ and STOI")
-    parser.add_argument("--crop", type=int, metavar="N", help="scale and cut pictures to N x N; default: of the set")
+    parser.add_argument(
+        "--crop", type=int, metavar="N", help="scale and cut pictures to N x N; default: of the set"
+    )
     parser.add_argument("--first", type=int, metavar="N", help="only the first N items of each set")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N")
-    parser.add_argument("--out", type=filled_path, metavar="DIR", help="keeps records, files and report")
+    parser.add_argument(
+        "--out", type=filled_path, metavar="DIR", help="keeps records, files and report"
+    )
     parser.add_argument("--fresh", action="store_true", help="measure again what DIR has")
-    parser.add_argument("--card", metavar="NAME", help="keep the means in the models' cards, as results on NAME")
+    parser.add_argument(
+        "--card", metavar="NAME", help="keep the means in the models' cards, as results on NAME"
+    )
     return run(parser, arguments, _evaluate)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     if options.card and len(options.data) * len(options.level_dbfs or [0]) > 1:
-        raise UsageError("--card names the results of one test set; give one --data, and one --level-dbfs at most")
+        raise UsageError(
+            "--card names the results of one test set; give one --data, and one --level-dbfs at "
+            "most"
+        )
     for level in options.level_dbfs or []:
         if not LEVELS[0] <= level <= LEVELS[1]:
             raise UsageError(f"--level-dbfs {level:g}: want {LEVELS[0]} to {LEVELS[1]} dB")
-    for name, value in (("--first", options.first), ("--crop", options.crop), ("--workers", options.workers)):
+    for name, value in (
+        ("--first", options.first),
+        ("--crop", options.crop),
+        ("--workers", options.workers),
+    ):
         if value is not None and value < 1:
             raise UsageError(f"{name} {value}: want at least 1")
     if options.out and options.out.is_file():
         raise UsageError(f"--out {options.out} is a file; give a folder")
-    sets = [at for name in options.data for at in _at_levels(_test_set(name, options), options.level_dbfs)]
+    sets = [
+        at
+        for name in options.data
+        for at in _at_levels(_test_set(name, options), options.level_dbfs)
+    ]
     twice = [name for name, count in Counter(one.name for one in sets).items() if count > 1]
     if twice:
         raise UsageError(f"--data: two sets are called {twice[0]}; rename a folder")
@@ -102,7 +149,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         if not results["records"]:
             first = results["skipped"][0]
             raise MediaError(
-                f"nothing to evaluate: {len(results['skipped'])} skipped ({first['item']}: {first['reason']})"
+                f"nothing to evaluate: {len(results['skipped'])} skipped ({first['item']}: "
+                f"{first['reason']})"
             )
         if options.out:
             summary.write_json(out / "results.json", results)
@@ -110,7 +158,12 @@ def _evaluate(options: argparse.Namespace) -> None:
             print(f"report: {run_report.write(out, options.anchor)}")
         if options.card:
             for name, path, _ in plan.models:
-                _keep(Path(path), options.card, [e for e in results["summary"] if e["system"] == name], results)
+                _keep(
+                    Path(path),
+                    options.card,
+                    [e for e in results["summary"] if e["system"] == name],
+                    results,
+                )
 
 
 def _test_set(name: str, options: argparse.Namespace) -> TestSet:
@@ -141,12 +194,16 @@ def _plan(options: argparse.Namespace) -> Plan:
     )
     chosen = [name for name in options.baselines.split(",") if name]
     known = baselines.find(chosen)
-    if options.anchor and options.anchor not in {b.name for b in known} | {name for name, _, _ in models}:
+    if options.anchor and options.anchor not in {b.name for b in known} | {
+        name for name, _, _ in models
+    }:
         raise UsageError(f"--anchor {options.anchor} is not in this run")
     if not models and not known and not options.neighbour:
         raise UsageError("name a MODEL, --baselines or a --neighbour")
     nets = [net for net in options.lpips.split(",") if net]
-    backbones, notices = lpips_metric.backbones(nets, options.lpips_backbone) if not options.quick else ([], [])
+    backbones, notices = (
+        lpips_metric.backbones(nets, options.lpips_backbone) if not options.quick else ([], [])
+    )
     for notice in notices:
         print(notice, file=sys.stderr)
     if options.mos:
@@ -169,7 +226,9 @@ def _sizes(card: cards.Card, options: argparse.Namespace) -> tuple[int, ...]:
     try:
         sizes = tuple(dict.fromkeys(int(word) for word in options.codebook_size.split(",")))
     except ValueError:
-        raise UsageError(f"--codebook-size {options.codebook_size}: want numbers with commas between") from None
+        raise UsageError(
+            f"--codebook-size {options.codebook_size}: want numbers with commas between"
+        ) from None
     for size in sizes:
         if size not in card.num_codes:
             offered = ", ".join(map(str, card.num_codes))
@@ -184,28 +243,30 @@ def _print(results: Record) -> None:
     for found in results["originals"]:
         scored = f"{found['metric']} {_number(found['mean'])} ({found['scored']}/{found['of']})"
         print(f"originals of {found['set']}: {scored}")
-    known = results["plan"]["lpips_weight"]
-    weights: dict[str, float | None] = {}  # of the models that an LPIPS was printed of
+    known = results["plan"]["trained_on"]
+    trained: dict[str, Trained] = {}  # of the models that figures were printed of
+    metrics: dict[str, None] = {}  # that were printed
     for entry in results["summary"]:
         if "use" not in entry:
             continue
         unit = "kbit/s" if entry["medium"] == "speech" else "bit/pixel"
-        weight = known.get(entry["system"])
+        trained[entry["system"]] = known.get(entry["system"])
+        metrics |= dict.fromkeys(entry["metrics"])
         quality = ", ".join(
-            f"{name} {_number(found['mean'])}{mark(name, weight)} ({found['scored']}/{found['of']})"
+            f"{name} {_number(found['mean'])}{mark(name, trained[entry['system']])} "
+            f"({found['scored']}/{found['of']})"
             for name, found in entry["metrics"].items()
         )
-        if any(name.startswith("LPIPS") for name in entry["metrics"]):
-            weights[entry["system"]] = weight
         found = entry["use"]
         print(
             f"{entry['system']} K={entry['setting']} on {entry['set']}: {entry['items']} items, "
-            f"{entry['rate']['mean']:.4g} {unit}, {quality}, {found['bits_per_token']:.2f} bit/token, "
+            f"{entry['rate']['mean']:.4g} {unit}, {quality}, {found['bits_per_token']:.2f} "
+            "bit/token, "
             f"H0 {found['H0']:.2f}, CVU {found['CVU']:.3f}",
             flush=True,
         )
-    if weights:
-        print(note(weights))
+    if said := note(trained, metrics):
+        print(said)
 
 
 def _number(value: float | None) -> str:
@@ -222,8 +283,13 @@ def _keep(path: Path, name: str, entries: list[Record], results: Record) -> None
         for metric, scores in entry["metrics"].items():
             if kept_in_cards(entry["medium"], metric):
                 found |= {metric: scores["mean"], f"{metric}_scored": scores["scored"]}
-                found |= {key: value for key, value in originals.items() if key == f"{metric}_originals"}
-        kept = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in found.items()}
+                found |= {
+                    key: value for key, value in originals.items() if key == f"{metric}_originals"
+                }
+        kept = {
+            key: float(f"{value:.4g}") if isinstance(value, float) else value
+            for key, value in found.items()
+        }
         card.setdefault("results", {}).setdefault(name, {})[entry["setting"]] = kept
     summary.write_json(path, card)
 

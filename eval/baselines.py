@@ -1,11 +1,13 @@
-"""Classic codecs behind one small interface, so that a model can be held against them at the same number of bytes.
+"""Classic codecs behind one small interface, so that a model can be held against them at the same
+number of bytes.
 
     signal ─encode(signal, setting)─> bytes of a whole file ─decode(bytes, length)─> signal, aligned
     match_bytes(baseline, signal, target): the setting whose file comes nearest to so many bytes
 
-AVIF is given two threads, since its bytes depend on whether there is one or more.
-Pictures are (H, W, 3) uint8, speech is (n, 1) float32 at 16 kHz in [-1, 1]. Pillow codes the pictures, PyAV speech, and
-pycodec2 Codec2; what is not installed says so in `missing` and is left out by name, never replaced.
+AVIF is given two threads, since its bytes depend on whether there is one or more. Pictures are (H,
+W, 3) uint8, speech is (n, 1) float32 at 16 kHz in [-1, 1]. Pillow codes the pictures, PyAV speech,
+and pycodec2 Codec2; what is not installed says so in `missing` and is left out by name, never
+replaced.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ from codec.media import load_audio, resample
 SAMPLE_RATE = 16_000  # Hz
 CODEC2_RATE = 8_000  # Hz
 ADTS_HEADER = 7  # bytes before each frame of raw AAC
-AAC_DELAY = 1024  # samples that FFmpeg's encoder puts before the signal; a raw AAC stream does not say so
+AAC_DELAY = (
+    1024  # samples that FFmpeg's encoder puts before the signal; a raw AAC stream does not say so
+)
 
 Signal = NDArray[Any]
 
@@ -76,7 +80,9 @@ class Match:
     data: bytes
 
 
-def match_bytes(baseline: Baseline, signal: Signal, target: int, tried: dict[int, bytes] | None = None) -> Match:
+def match_bytes(
+    baseline: Baseline, signal: Signal, target: int, tried: dict[int, bytes] | None = None
+) -> Match:
     """Finds the setting whose file is nearest to `target` bytes; of two as near, the smaller file.
 
     The search bisects, since files grow with the setting but for a few bytes, and then looks at
@@ -101,7 +107,9 @@ def match_bytes(baseline: Baseline, signal: Signal, target: int, tried: dict[int
         middle = (low + high) // 2
         low, high = (middle + 1, high) if len(encode(middle)) < target else (low, middle)
     near = range(max(low - 1, 0), min(low + 2, len(baseline.settings)))
-    best = min(near, key=lambda position: (abs(len(encode(position)) - target), len(encode(position))))
+    best = min(
+        near, key=lambda position: (abs(len(encode(position)) - target), len(encode(position)))
+    )
     return Match(baseline.settings[best], encode(best))
 
 
@@ -121,14 +129,18 @@ def find(names: Sequence[str], medium: str | None = None) -> list[Baseline]:
             raise MediaError(f"no baseline {name}; there are {', '.join(BASELINES)}, or all")
         if name != "all" and BASELINES[name].missing:
             raise MediaError(f"baseline {name}: {BASELINES[name].missing}")
-        chosen += [b for b in BASELINES.values() if b.available] if name == "all" else [BASELINES[name]]
+        chosen += (
+            [b for b in BASELINES.values() if b.available] if name == "all" else [BASELINES[name]]
+        )
     return [b for b in dict.fromkeys(chosen) if medium in (None, b.medium)]
 
 
-# ----------------------------------------------------------------------------------------------------------- pictures
+# ----------------------------------------------------------------------------------------- pictures
 
 
-def _write_picture(pixels: Signal, setting: int, kind: str, name: str = "quality", **options: Any) -> bytes:
+def _write_picture(
+    pixels: Signal, setting: int, kind: str, name: str = "quality", **options: Any
+) -> bytes:
     if kind == "JXL":
         import pillow_jxl  # noqa: F401  registers itself with Pillow
     file = io.BytesIO()
@@ -145,17 +157,23 @@ def _read_picture(data: bytes, length: int | None = None) -> Signal:  # noqa: AR
 
 
 def _pillow(feature: str) -> str | None:
-    return None if features.check(feature) else f"this Pillow was built without {feature}; install pillow>=12.3 anew"
+    return (
+        None
+        if features.check(feature)
+        else f"this Pillow was built without {feature}; install pillow>=12.3 anew"
+    )
 
 
 def _package(module: str, requirement: str) -> str | None:
     return None if find_spec(module) else f"{module} is not installed; pip install {requirement}"
 
 
-# ------------------------------------------------------------------------------------------------------------- speech
+# ------------------------------------------------------------------------------------------- speech
 
 
-def _write_speech(samples: Signal, setting: int, codec: str, container: str, **options: str) -> bytes:
+def _write_speech(
+    samples: Signal, setting: int, codec: str, container: str, **options: str
+) -> bytes:
     """Codes through FFmpeg's libraries at `setting` bit/s."""
     import av
     from av.audio.stream import AudioStream
@@ -166,7 +184,9 @@ def _write_speech(samples: Signal, setting: int, codec: str, container: str, **o
         assert isinstance(stream, AudioStream)
         layout = "flt" if codec == "libopus" else "fltp"
         stream.layout, stream.bit_rate, stream.format = "mono", setting, layout
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T, np.float32), layout, "mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(samples.T, np.float32), layout, "mono"
+        )
         frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, 0, Fraction(1, SAMPLE_RATE)
         for packet in (*stream.encode(frame), *stream.encode(None)):
             output.mux(packet)
@@ -202,8 +222,15 @@ def _write_codec2(samples: Signal, setting: int) -> bytes:
     coder = pycodec2.Codec2(setting)
     frame = coder.samples_per_frame()
     narrow = resample(np.asarray(samples, np.float32), SAMPLE_RATE, CODEC2_RATE)[:, 0]
-    narrow = np.pad(narrow, (0, _codec2_delay(setting) * CODEC2_RATE // SAMPLE_RATE))  # so that the last is coded, too
-    pcm = (np.pad(narrow, (0, -len(narrow) % frame)) * 32768).round().clip(-32768, 32767).astype(np.int16)
+    narrow = np.pad(
+        narrow, (0, _codec2_delay(setting) * CODEC2_RATE // SAMPLE_RATE)
+    )  # so that the last is coded, too
+    pcm = (
+        (np.pad(narrow, (0, -len(narrow) % frame)) * 32768)
+        .round()
+        .clip(-32768, 32767)
+        .astype(np.int16)
+    )
     parts = [coder.encode(part) for part in pcm.reshape(-1, frame)]
     return bytes([CODEC2_MODES.index(setting)]) + b"".join(parts)
 
@@ -235,39 +262,134 @@ def _fit(samples: Signal, length: int | None) -> Signal:
     return np.pad(samples[:length], ((0, max(length - len(samples), 0)), (0, 0)))
 
 
-# -------------------------------------------------------------------------------------------------------------- table
+# -------------------------------------------------------------------------------------------- table
 
-CODEC2_MODES = (700, 1200, 1300, 1400, 1600, 2400, 3200)  # nominal bit/s; those of 700 and 1300 fill up to whole bytes
+CODEC2_MODES = (
+    700,
+    1200,
+    1300,
+    1400,
+    1600,
+    2400,
+    3200,
+)  # nominal bit/s; those of 700 and 1300 fill up to whole bytes
 QUALITIES = tuple(range(1, 96))
-RATIOS = tuple(sorted({round(400 / 1.05**step) for step in range(92)}, reverse=True))  # 400 : 1 to 5 : 1
+RATIOS = tuple(
+    sorted({round(400 / 1.05**step) for step in range(92)}, reverse=True)
+)  # 400 : 1 to 5 : 1
 OPUS_RATES = tuple(range(6_000, 64_001, 250))
 LOW, MIDDLE = (3, 5, 10, 20, 40, 70), (0, 5, 10, 20, 40, 70)
 
 BASELINES: dict[str, Baseline] = {
     baseline.name: baseline
     for baseline in (
-        Baseline("jpeg", "JPEG", "image", "quality", QUALITIES, LOW,
-                 partial(_write_picture, kind="JPEG", optimize=True), _read_picture),
-        Baseline("webp", "WebP", "image", "quality", (0, *QUALITIES), MIDDLE,
-                 partial(_write_picture, kind="WEBP", method=6), _read_picture, missing=_pillow("webp")),
-        Baseline("avif", "AVIF", "image", "quality", (0, *QUALITIES), MIDDLE,
-                 partial(_write_picture, kind="AVIF", max_threads=2), _read_picture, missing=_pillow("avif")),
-        Baseline("jpeg2000", "JPEG 2000", "image", "compression ratio", RATIOS, (202, 118, 73, 40, 24, 14),
-                 partial(_write_picture, kind="JPEG2000", name="quality_layers", quality_mode="rates",
-                         irreversible=True), _read_picture, missing=_pillow("jpg_2000")),
-        Baseline("jxl", "JPEG XL", "image", "quality", (0, *QUALITIES), MIDDLE,
-                 partial(_write_picture, kind="JXL"), _read_picture,
-                 missing=_package("pillow_jxl", "pillow-jxl-plugin")),
-        Baseline("opus", "Opus", "speech", "bit/s", OPUS_RATES, (6_000, 9_000, 12_000, 16_000, 24_000),
-                 partial(_write_speech, codec="libopus", container="ogg", application="voip"), _read_opus,
-                 _packet_bytes, _package("av", "av")),
-        Baseline("mp3", "MP3", "speech", "bit/s", tuple(range(8_000, 64_001, 8_000)), (8_000, 16_000, 24_000, 32_000),
-                 partial(_write_speech, codec="libmp3lame", container="mp3"), _read_frames,
-                 _packet_bytes, _package("av", "av")),
-        Baseline("aac", "AAC", "speech", "bit/s", tuple(range(6_000, 64_001, 1_000)), (8_000, 16_000, 24_000, 32_000),
-                 partial(_write_speech, codec="aac", container="adts"), partial(_read_frames, delay=AAC_DELAY),
-                 partial(_packet_bytes, header=ADTS_HEADER), _package("av", "av")),
-        Baseline("codec2", "Codec2", "speech", "bit/s", CODEC2_MODES, CODEC2_MODES,
-                 _write_codec2, _read_codec2, lambda data: len(data) - 1, _package("pycodec2", "pycodec2")),
+        Baseline(
+            "jpeg",
+            "JPEG",
+            "image",
+            "quality",
+            QUALITIES,
+            LOW,
+            partial(_write_picture, kind="JPEG", optimize=True),
+            _read_picture,
+        ),
+        Baseline(
+            "webp",
+            "WebP",
+            "image",
+            "quality",
+            (0, *QUALITIES),
+            MIDDLE,
+            partial(_write_picture, kind="WEBP", method=6),
+            _read_picture,
+            missing=_pillow("webp"),
+        ),
+        Baseline(
+            "avif",
+            "AVIF",
+            "image",
+            "quality",
+            (0, *QUALITIES),
+            MIDDLE,
+            partial(_write_picture, kind="AVIF", max_threads=2),
+            _read_picture,
+            missing=_pillow("avif"),
+        ),
+        Baseline(
+            "jpeg2000",
+            "JPEG 2000",
+            "image",
+            "compression ratio",
+            RATIOS,
+            (202, 118, 73, 40, 24, 14),
+            partial(
+                _write_picture,
+                kind="JPEG2000",
+                name="quality_layers",
+                quality_mode="rates",
+                irreversible=True,
+            ),
+            _read_picture,
+            missing=_pillow("jpg_2000"),
+        ),
+        Baseline(
+            "jxl",
+            "JPEG XL",
+            "image",
+            "quality",
+            (0, *QUALITIES),
+            MIDDLE,
+            partial(_write_picture, kind="JXL"),
+            _read_picture,
+            missing=_package("pillow_jxl", "pillow-jxl-plugin"),
+        ),
+        Baseline(
+            "opus",
+            "Opus",
+            "speech",
+            "bit/s",
+            OPUS_RATES,
+            (6_000, 9_000, 12_000, 16_000, 24_000),
+            partial(_write_speech, codec="libopus", container="ogg", application="voip"),
+            _read_opus,
+            _packet_bytes,
+            _package("av", "av"),
+        ),
+        Baseline(
+            "mp3",
+            "MP3",
+            "speech",
+            "bit/s",
+            tuple(range(8_000, 64_001, 8_000)),
+            (8_000, 16_000, 24_000, 32_000),
+            partial(_write_speech, codec="libmp3lame", container="mp3"),
+            _read_frames,
+            _packet_bytes,
+            _package("av", "av"),
+        ),
+        Baseline(
+            "aac",
+            "AAC",
+            "speech",
+            "bit/s",
+            tuple(range(6_000, 64_001, 1_000)),
+            (8_000, 16_000, 24_000, 32_000),
+            partial(_write_speech, codec="aac", container="adts"),
+            partial(_read_frames, delay=AAC_DELAY),
+            partial(_packet_bytes, header=ADTS_HEADER),
+            _package("av", "av"),
+        ),
+        Baseline(
+            "codec2",
+            "Codec2",
+            "speech",
+            "bit/s",
+            CODEC2_MODES,
+            CODEC2_MODES,
+            _write_codec2,
+            _read_codec2,
+            lambda data: len(data) - 1,
+            _package("pycodec2", "pycodec2"),
+        ),
     )
-}  # fmt: skip
+}

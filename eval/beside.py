@@ -1,6 +1,6 @@
 """One model beside classic codecs at equal quality, in a short table: what a README shows.
 
-results.json ─curves of the classic codecs, interpolated─> the rate that each needs for the model's quality
+results.json ─curves of the classic codecs─> the rate that each needs for the model's quality
 """
 
 from __future__ import annotations
@@ -19,14 +19,22 @@ from eval.summary import curve_of, monotone
 
 Record = dict[str, Any]
 UNITS = {"speech": ("kbit/s", 2), "image": ("bits per pixel", 3)}  # units of rates, and decimals
-TITLES = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "jpeg2000": "JPEG 2000", "opus": "Opus", "codec2": "Codec2"}
+TITLES = {
+    "jpeg": "JPEG",
+    "webp": "WebP",
+    "avif": "AVIF",
+    "jpeg2000": "JPEG 2000",
+    "opus": "Opus",
+    "codec2": "Codec2",
+}
 
 
 def rate_at(curve: Sequence[tuple[float, float]], quality: float) -> float | None:
     """The rate at which a curve reaches a quality, log rate interpolated over quality (PCHIP).
 
     Args:
-        curve: (rate, quality) points, quality higher is better; one that costs more than a better one is left out.
+        curve: (rate, quality) points, quality higher is better; one that costs more than a better
+            one is left out.
         quality: Wanted.
 
     Returns:
@@ -40,7 +48,8 @@ def rate_at(curve: Sequence[tuple[float, float]], quality: float) -> float | Non
 
 
 def table(results: Record, model: str, metric: str | None = None) -> str:
-    """A model's rates and qualities at each codebook size, and the rates of classic codecs at the same quality.
+    """A model's rates and qualities at each codebook size, and the rates of classic codecs at the
+    same quality.
 
     Args:
         results: The content of DIR/results.json, which `python -m eval MODEL --baselines NAMES
@@ -63,7 +72,9 @@ def table(results: Record, model: str, metric: str | None = None) -> str:
     rows = [row for row in rows if row["set"] == name]
     metric = metric or MEDIA[medium].quality
     if metric not in rows[0]["metrics"]:
-        raise MediaError(f"{metric} was not measured in this run; there are {', '.join(rows[0]['metrics'])}")
+        raise MediaError(
+            f"{metric} was not measured in this run; there are {', '.join(rows[0]['metrics'])}"
+        )
     metrics = [key for key in rows[0]["metrics"] if key in (*METRICS[medium], metric)]
     sign = -1 if metric in LOWER_IS_BETTER else 1
     others = list(dict.fromkeys(
@@ -71,15 +82,25 @@ def table(results: Record, model: str, metric: str | None = None) -> str:
         if e["set"] == name and e["medium"] == medium and "use" not in e and "matched_to" not in e
     ))  # fmt: skip
     curves = {
-        other: [(rate, sign * value) for rate, value in curve_of(results["summary"], name, other, metric)]
+        other: [
+            (rate, sign * value)
+            for rate, value in curve_of(results["summary"], name, other, metric)
+        ]
         for other in others
     }
     unit, digits = UNITS[medium]
-    head = ["K", unit, *metrics, *(f"{TITLES.get(other, other)} at equal {metric}" for other in others)]
+    head = [
+        "K",
+        unit,
+        *metrics,
+        *(f"{TITLES.get(other, other)} at equal {metric}" for other in others),
+    ]
     lines = []
     for row in rows:
         quality = row["metrics"][metric]["mean"]
-        needed = [None if quality is None else rate_at(curves[other], sign * quality) for other in others]
+        needed = [
+            None if quality is None else rate_at(curves[other], sign * quality) for other in others
+        ]
         lines.append([
             row["setting"],
             f"{row['rate']['mean']:.{digits}f}",

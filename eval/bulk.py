@@ -1,14 +1,18 @@
-"""python -m eval.bulk MODEL --data DIR|NAME... --out OUT: compresses, and scores, large sets as a Ray Data job.
+"""python -m eval.bulk MODEL --data DIR|NAME... --out OUT: compresses, and scores, large sets as a
+Ray Data job.
 
-Ray runs on this machine, or on a cluster by --address, whose nodes see the data and OUT under the same paths and have
-codec installed; --workers 0 needs no Ray. What comes out is Parquet, a row for each item with its indices, tokens for a
-language model; or .bin files, with rows that describe them.
+Ray runs on this machine, or on a cluster by --address, whose nodes see the data and OUT under the
+same paths and have codec installed; --workers 0 needs no Ray. What comes out is Parquet, a row for
+each item with its indices, tokens for a language model; or .bin files, with rows that describe
+them.
 
-    items ─shards of 64─> worker ─each item─> OUT/staging/SHARD/ITEM.json ─whole shard─> OUT/part-N.parquet
+    items ─shards of 64─> worker ─each item─> OUT/staging/SHARD/ITEM.json
+                                                 └──whole shard──> OUT/part-N.parquet
 
-An item is done when its row stands in the staging folder, whole; a shard, when its Parquet does. So a worker that is
-killed loses the item in its hands and nothing else: whoever takes its shard over, in this run or the next, goes on
-behind the last finished item. OUT/log has a line for each item that was really computed.
+An item is done when its row stands in the staging folder, whole; a shard, when its Parquet does. So
+a worker that is killed loses the item in its hands and nothing else: whoever takes its shard over,
+in this run or the next, goes on behind the last finished item. OUT/log has a line for each item
+that was really computed.
 """
 
 from __future__ import annotations
@@ -86,7 +90,9 @@ class Job:
     def fingerprint(self) -> Record:
         """Describes what another run into the same folder must share."""
         name, path, (size,) = self.model
-        listing = json.dumps([[one, item.name, item.size, crop] for one, item, crop in self.items]).encode()
+        listing = json.dumps(
+            [[one, item.name, item.size, crop] for one, item, crop in self.items]
+        ).encode()
         return {
             "model": [name, cards.find(path).model_id.hex(), size],
             "items": [len(self.items), hashlib.sha256(listing).hexdigest()],
@@ -128,7 +134,8 @@ class ShardWorker:
     def _item(self, staging: Path, set_name: str, item: Item, crop: int | None) -> Record:
         """Returns the row of an item, computed now or as an earlier worker left it."""
         done = staging / f"{flat_name(f'{set_name}/{item.name}')}.json"
-        # No sync of what is soon deleted: a row that a power failure has torn is no JSON, and is computed again.
+        # No sync of what is soon deleted: a row that a power failure has torn is no JSON, and is
+        # computed again.
         with contextlib.suppress(FileNotFoundError, ValueError):
             row: Record = json.loads(done.read_text(encoding="utf-8"))
             return row
@@ -141,9 +148,14 @@ class ShardWorker:
     def _compute(self, set_name: str, item: Item, crop: int | None) -> Record:
         name, _, (size,) = self._job.model
         row: Record = {
-            "set": set_name, "item": item.name, "model": name, "model_id": self._system.model.card.model_id.hex(),
-            "codebook_size": size, "num_codes": self._system.num_codes, "skipped": None,
-        }  # fmt: skip
+            "set": set_name,
+            "item": item.name,
+            "model": name,
+            "model_id": self._system.model.card.model_id.hex(),
+            "codebook_size": size,
+            "num_codes": self._system.num_codes,
+            "skipped": None,
+        }
         try:
             medium, signal = load_signal(item, crop)
             if medium != self._system.medium:
@@ -165,7 +177,11 @@ class ShardWorker:
     def _coded(self, medium: str, signal: Signal) -> tuple[bytes, Record]:
         """Returns the file of an item, and what its row says of it."""
         data = self._system.compress(signal)
-        found = {"signal": list(signal.shape), "bytes": len(data), "payload_bytes": self._system.payload(data)}
+        found = {
+            "signal": list(signal.shape),
+            "bytes": len(data),
+            "payload_bytes": self._system.payload(data),
+        }
         if self._job.keep == "parquet":
             indices = self._system.indices(data)
             assert indices is not None
@@ -178,11 +194,18 @@ class ShardWorker:
 
     def _write(self, number: int, rows: list[Record]) -> None:
         fields = {
-            "set": pa.string(), "item": pa.string(), "model": pa.string(), "model_id": pa.string(),
-            "codebook_size": pa.int64(), "num_codes": pa.int64(), "skipped": pa.string(),
-            "signal": pa.list_(pa.int64()), "bytes": pa.int64(), "payload_bytes": pa.int64(),
+            "set": pa.string(),
+            "item": pa.string(),
+            "model": pa.string(),
+            "model_id": pa.string(),
+            "codebook_size": pa.int64(),
+            "num_codes": pa.int64(),
+            "skipped": pa.string(),
+            "signal": pa.list_(pa.int64()),
+            "bytes": pa.int64(),
+            "payload_bytes": pa.int64(),
             **dict.fromkeys(self._metrics, pa.float64()),
-        }  # fmt: skip
+        }
         if self._job.keep == "parquet":
             fields |= {"shape": pa.list_(pa.int64()), "indices": pa.list_(pa.int32())}
         whole = [{name: row.get(name) for name in fields} for row in rows]
@@ -192,7 +215,7 @@ class ShardWorker:
 
 
 def _line(error: Exception) -> str:
-    """Puts an error into one line; one that this project did not raise says of which class it is."""
+    """Puts an error into one line; one that is not this project's says its class."""
     text = " ".join(str(error).split())
     return text if isinstance(error, CodecError | OSError) else f"{type(error).__name__}: {text}"
 
@@ -213,8 +236,12 @@ def run_job(job: Job, workers: int, address: str | None = None) -> None:
     with _locked(job.out, job.fingerprint()):
         todo = [number for number in range(job.num_shards) if not job.part(number).is_file()]
         sizes = [len(job.items[n * job.shard : (n + 1) * job.shard]) for n in todo]
-        with tqdm(total=len(job.items), initial=len(job.items) - sum(sizes), unit="item", disable=None) as bar:
-            alone = workers == 0 or (address is None and len(todo) == 1)  # Ray takes seconds to start
+        with tqdm(
+            total=len(job.items), initial=len(job.items) - sum(sizes), unit="item", disable=None
+        ) as bar:
+            alone = workers == 0 or (
+                address is None and len(todo) == 1
+            )  # Ray takes seconds to start
             for done in _here(job, todo) if alone else _through_ray(job, todo, workers, address):
                 bar.update(done["items"])
         with contextlib.suppress(OSError):
@@ -230,7 +257,9 @@ def _locked(out: Path, fingerprint: Record) -> Iterator[None]:
         text = file.read()
         if text.endswith("\n") and json.loads(text) != fingerprint:
             before = json.loads(text)
-            changed = ", ".join(sorted(key for key in fingerprint if before.get(key) != fingerprint[key]))
+            changed = ", ".join(
+                sorted(key for key in fingerprint if before.get(key) != fingerprint[key])
+            )
             raise MediaError(f"{out} holds another job ({changed} differ); give another --out")
         if not text.endswith("\n"):
             file.truncate(0)
@@ -253,7 +282,9 @@ def _through_ray(job: Job, todo: list[int], workers: int, address: str | None) -
         ray: Any = import_module("ray")
         import_module("ray.data")
     except ModuleNotFoundError:
-        raise CodecError("Ray is not installed; pip install 'codec[cluster]', or use --workers 0") from None
+        raise CodecError(
+            "Ray is not installed; pip install 'codec[cluster]', or use --workers 0"
+        ) from None
     started = not ray.is_initialized()
     if started:
         _start_ray(ray, workers, address)
@@ -261,11 +292,15 @@ def _through_ray(job: Job, todo: list[int], workers: int, address: str | None) -
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
-        shards = ray.data.from_items([{"shard": number} for number in todo], override_num_blocks=len(todo))
+        shards = ray.data.from_items(
+            [{"shard": number} for number in todo], override_num_blocks=len(todo)
+        )
         done = shards.map(
             ShardWorker,
             fn_constructor_args=(job,),
-            compute=ray.data.ActorPoolStrategy(size=min(workers, len(todo)), max_tasks_in_flight_per_actor=1),
+            compute=ray.data.ActorPoolStrategy(
+                size=min(workers, len(todo)), max_tasks_in_flight_per_actor=1
+            ),
             num_cpus=1,
         )  # a worker that dies is started again, and its shard with it: Ray Data's rule
         yield from done.iter_rows()
@@ -279,8 +314,11 @@ def _through_ray(job: Job, todo: list[int], workers: int, address: str | None) -
 
 def _start_ray(ray: Any, workers: int, address: str | None) -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    # Workers on this machine find the sources where this process does; on a cluster codec is installed.
-    paths = os.pathsep.join(str(Path(path).resolve()) for path in sys.path if path != "" and Path(path).is_dir())
+    # Workers on this machine find the sources where this process does; on a cluster codec is
+    # installed.
+    paths = os.pathsep.join(
+        str(Path(path).resolve()) for path in sys.path if path != "" and Path(path).is_dir()
+    )
     local = {"num_cpus": workers + 1, "include_dashboard": False, "object_store_memory": 1 << 27}
     variables = {"OMP_NUM_THREADS": "1"} | ({} if address else {"PYTHONPATH": paths})
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -301,19 +339,47 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m eval.bulk", description=__doc__, epilog="See docs/bulk.md")
     parser.add_argument("model", metavar="MODEL", help="a shipped model, or the path of a card")
     parser.add_argument(
-        "--data", nargs="+", required=True, type=filled, metavar="PATH|NAME", help="as for python -m eval"
+        "--data",
+        nargs="+",
+        required=True,
+        type=filled,
+        metavar="PATH|NAME",
+        help="as for python -m eval",
     )
     parser.add_argument("--root", type=filled_path, metavar="DIR", help="where named sets lie")
     parser.add_argument("-k", "--codebook-size", type=int, default=1024, metavar="K")
     parser.add_argument(
-        "--out", type=filled_path, required=True, metavar="DIR", help="seen by all workers under this path"
+        "--out",
+        type=filled_path,
+        required=True,
+        metavar="DIR",
+        help="seen by all workers under this path",
     )
-    parser.add_argument("--format", choices=("parquet", "bin"), default="parquet", help="what the indices are kept in")
+    parser.add_argument(
+        "--format",
+        choices=("parquet", "bin"),
+        default="parquet",
+        help="what the indices are kept in",
+    )
     parser.add_argument("--score", action="store_true", help="decode, and add metrics to the rows")
-    parser.add_argument("--lpips-backbone", type=filled_path, action="append", default=[], metavar="FILE")
-    parser.add_argument("--shard", type=int, default=SHARD, metavar="N", help=f"items a Parquet file; default {SHARD}")
+    parser.add_argument(
+        "--lpips-backbone", type=filled_path, action="append", default=[], metavar="FILE"
+    )
+    parser.add_argument(
+        "--shard",
+        type=int,
+        default=SHARD,
+        metavar="N",
+        help=f"items a Parquet file; default {SHARD}",
+    )
     parser.add_argument("--first", type=int, metavar="N", help="only the first N items of each set")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="0: without Ray")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="0: without Ray",
+    )
     parser.add_argument("--address", metavar="HOST:PORT", help="of a running Ray cluster, or auto")
     return run(parser, arguments, _command)
 
@@ -335,7 +401,9 @@ def _command(options: argparse.Namespace) -> None:
         raise UsageError("--data: two sets have one name; rename a folder")
     job = Job(
         model=(card.name, str(card.path.resolve()), (options.codebook_size,)),
-        items=tuple((one.name, item, one.crop) for one in sets for item in one.items[: options.first]),
+        items=tuple(
+            (one.name, item, one.crop) for one in sets for item in one.items[: options.first]
+        ),
         out=options.out.resolve(),
         shard=options.shard,
         keep=options.format,
@@ -349,7 +417,10 @@ def _command(options: argparse.Namespace) -> None:
     for row in skipped[:20]:
         print(f"skipped {row['set']}/{row['item']}: {row['skipped']}", file=sys.stderr)
     elapsed_s = time.perf_counter() - start
-    print(f"{len(rows)} items, {len(skipped)} skipped, in {job.num_shards} shards of {job.out}: {elapsed_s:.1f} s")
+    print(
+        f"{len(rows)} items, {len(skipped)} skipped, in {job.num_shards} shards of {job.out}: "
+        f"{elapsed_s:.1f} s"
+    )
     if len(skipped) == len(rows):
         raise MediaError(f"nothing was coded: all {len(rows)} items were skipped")
 

@@ -1,9 +1,11 @@
-"""python -m eval.coder_bench [MODEL...] --root DIR: what the entropy coder is worth, in bits and in seconds.
+"""python -m eval.coder_bench [MODEL...] --root DIR: what the entropy coder is worth, in bits and in
+seconds.
 
-Every figure of one line is of the same indices, in one run: whole files, their payload, the ideal of a static table of
-the test set itself (H0), a static order-1 model, and what xz and zstd make of the indices of all files together.
-"over fixed" is the most bytes that a chunk took above its indices at ceil(log2 K) bits, among these and as many of
-indices that are noise, which no coder can shorten: the price of the choice of a coder.
+Every figure of one line is of the same indices, in one run: whole files, their payload, the ideal
+of a static table of the test set itself (H0), a static order-1 model, and what xz and zstd make of
+the indices of all files together. "over fixed" is the most bytes that a chunk took above its
+indices at ceil(log2 K) bits, among these and as many of indices that are noise, which no coder can
+shorten: the price of the choice of a coder.
 """
 
 from __future__ import annotations
@@ -54,15 +56,19 @@ COLUMNS = {  # of the record: title, decimals
     "share": ("share of compress", ".1%"),
 }
 FIRST_USE = (
-    "import time; start = time.perf_counter(); from codec.entropy import mixing; mixing._coder(); import numpy as np\n"
+    "import time; start = time.perf_counter(); from codec.entropy import mixing; mixing._coder(); "
+    "import numpy as np\n"
     "from codec import cards, coding; from codec.entropy import encode_indices\n"
-    "card = cards.find({model!r}); prior = coding.tables_of(card.read(), {size}); start = time.perf_counter()\n"
+    "card = cards.find({model!r}); prior = coding.tables_of(card.read(), {size})\n"
+    "start = time.perf_counter()\n"
     "encode_indices(np.zeros((1, 9), np.int64), card.num_codes[{size}], prior, 64)\n"
     "print(time.perf_counter() - start)"
 )
 
 
-def streams(files: list[bytes], model: coding.Model) -> tuple[list[np.ndarray], list[int], list[np.ndarray]]:
+def streams(
+    files: list[bytes], model: coding.Model
+) -> tuple[list[np.ndarray], list[int], list[np.ndarray]]:
     """Returns what the coder is given.
 
     These are the (1, n) indices of each chunk, the width of its picture, and the indices of each
@@ -71,7 +77,11 @@ def streams(files: list[bytes], model: coding.Model) -> tuple[list[np.ndarray], 
     chunks, widths, rows = [], [], []
     for data in files:
         reader = Reader(io.BytesIO(data))
-        parts = [stream for chunk in reader.chunks(coding.tables_for(reader.header, model)) for stream in chunk]
+        parts = [
+            stream
+            for chunk in reader.chunks(coding.tables_for(reader.header, model))
+            for stream in chunk
+        ]
         chunks += parts
         widths += [reader.header.width] * len(parts)
         rows.append(np.concatenate([part[0] for part in parts]))
@@ -96,7 +106,9 @@ def order_1(rows: list[np.ndarray], num_codes: int) -> float:
         new = [row for number, row in enumerate(rows) if number % 2 == fold]
         zero = np.bincount(np.concatenate(seen), minlength=num_codes) + 1.0
         zero /= zero.sum()
-        pairs, counts = np.unique(np.concatenate([r[:-1] * num_codes + r[1:] for r in seen]), return_counts=True)
+        pairs, counts = np.unique(
+            np.concatenate([r[:-1] * num_codes + r[1:] for r in seen]), return_counts=True
+        )
         before = np.bincount(np.concatenate([r[:-1] for r in seen]), minlength=num_codes)
         for row in new:
             key = row[:-1] * num_codes + row[1:]
@@ -104,7 +116,9 @@ def order_1(rows: list[np.ndarray], num_codes: int) -> float:
             count = np.where(pairs[at] == key, counts[at], 0)
             totals -= np.log2(zero[row[0]])
             for number, pseudo in enumerate(PSEUDO_COUNTS):
-                totals[number] -= np.log2((count + pseudo * zero[row[1:]]) / (before[row[:-1]] + pseudo)).sum()
+                totals[number] -= np.log2(
+                    (count + pseudo * zero[row[1:]]) / (before[row[:-1]] + pseudo)
+                ).sum()
     return float(totals.min()) / sum(map(len, rows))
 
 
@@ -139,7 +153,9 @@ def measure(items: Contents, model: coding.Model, size: int) -> Record:
     flat = np.concatenate(rows).astype(np.uint8 if num_codes <= 256 else "<u2").tobytes()
 
     def encode(chunks: list[np.ndarray], tables: Tables = tables) -> list[bytes]:
-        return [encode_indices(c, num_codes, tables, w) for c, w in zip(chunks, widths, strict=True)]
+        return [
+            encode_indices(c, num_codes, tables, w) for c, w in zip(chunks, widths, strict=True)
+        ]
 
     encoded, random = encode(chunks), np.random.default_rng(0)
     noise = [random.integers(0, num_codes, chunk.shape) for chunk in chunks]
@@ -186,15 +202,21 @@ def first_use(model: cards.Card, size: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(2):
             environment = os.environ | {"NUMBA_CACHE_DIR": folder}
-            done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True)
+            done = subprocess.run(
+                [sys.executable, "-c", script], env=environment, capture_output=True, check=True
+            )
             seconds.append(float(done.stdout))
     return f"first use: {seconds[0]:.1f} s to compile, once; {seconds[1]:.1f} s in later processes"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = Parser(prog="python -m eval.coder_bench", description=__doc__, epilog="See docs/coder.md")
+    parser = Parser(
+        prog="python -m eval.coder_bench", description=__doc__, epilog="See docs/coder.md"
+    )
     coder_table.add_arguments(parser, "a shipped model or a card's path; default: all")
-    parser.add_argument("-k", "--codebook-size", metavar="K,...", help="default: all that a model offers")
+    parser.add_argument(
+        "-k", "--codebook-size", metavar="K,...", help="default: all that a model offers"
+    )
     return run(parser, arguments, _command)
 
 

@@ -1,6 +1,8 @@
-"""What `eval.coder_bench` and `eval.layers` share: models on test sets, a row of a table for each, printed at once.
+"""What `eval.coder_bench` and `eval.layers` share: models on test sets, a row of a table for each,
+printed at once.
 
-test_sets, models, items ─measure─> record ─Table.add─> a printed line ─Table.save─> OUT as JSON, and as .md beside
+test_sets, models, items ─measure─> record ─Table.add─> a printed line
+                                                  └─Table.save─> OUT as JSON, and as .md beside
 """
 
 from __future__ import annotations
@@ -36,12 +38,20 @@ def add_arguments(parser: argparse.ArgumentParser, models: str) -> None:
     """
     parser.add_argument("models", nargs="*", metavar="MODEL", help=models)
     parser.add_argument(
-        "--data", nargs="+", default=SETS, type=filled, metavar="PATH|NAME", help="default: " + " ".join(SETS)
+        "--data",
+        nargs="+",
+        default=SETS,
+        type=filled,
+        metavar="PATH|NAME",
+        help="default: " + " ".join(SETS),
     )
     parser.add_argument("--root", type=filled_path, metavar="DIR", help="where named sets lie")
     parser.add_argument("--first", type=int, metavar="N", help="only the first N items of each set")
     parser.add_argument(
-        "--out", type=filled_path, metavar="FILE", help="the figures as JSON, and the table beside it as .md"
+        "--out",
+        type=filled_path,
+        metavar="FILE",
+        help="the figures as JSON, and the table beside it as .md",
     )
 
 
@@ -55,7 +65,8 @@ def test_sets(options: argparse.Namespace) -> list[TestSet]:
 
 
 def models(options: argparse.Namespace) -> Iterator[coding.Model]:
-    """The models that the command line names, or all that are installed, loaded one after the other.
+    """The models that the command line names, or all that are installed, loaded one after the
+    other.
 
     Raises:
         ModelError: There is no such model.
@@ -74,7 +85,9 @@ def _medium_of(content: bytes | Pixels) -> str:
     return detect(content[:16]) if isinstance(content, bytes) else "image"
 
 
-def compressed(items: Contents, model: coding.Model, size: int, layers: bool = False) -> list[bytes]:
+def compressed(
+    items: Contents, model: coding.Model, size: int, layers: bool = False
+) -> list[bytes]:
     """Compresses each item, and returns the bitstreams.
 
     Args:
@@ -84,7 +97,9 @@ def compressed(items: Contents, model: coding.Model, size: int, layers: bool = F
         layers: Whether the files can be cut to smaller codebook sizes.
     """
     files = []
-    for content in tqdm(items, desc=f"{model.card.name} {'layers' if layers else f'K={size}'}", disable=None):
+    for content in tqdm(
+        items, desc=f"{model.card.name} {'layers' if layers else f'K={size}'}", disable=None
+    ):
         out = io.BytesIO()
         if not isinstance(content, bytes):
             coding.compress_image(content, out, model, size, layers=layers)
@@ -114,7 +129,7 @@ class Table:
         print(self._text, flush=True)
 
     def add(self, model: coding.Model, test_set: TestSet, items: Contents, found: Record) -> None:
-        """Adds what was found of a model on the items of a set, as a record and as a printed row."""
+        """Adds what was found of a model on a set's items, as a record and as a printed row."""
         record = {"model": model.card.name, "test_set": test_set.name, "items": len(items)} | found
         self.records.append(record)
         line = markdown.row(format(record[key], form) for key, (_, form) in self._columns.items())
@@ -122,8 +137,13 @@ class Table:
         print(line, flush=True)
 
     def save(self, path: Path, **more: Any) -> None:
-        """Writes the records, the machine and what else is given as JSON, and the table beside it as .md."""
+        """Writes the records, the machine and what else is given as JSON, and the table beside it
+        as .md.
+        """
         record = {"machine": machine("cpu"), **more, "rows": self.records}
-        for target, text in ((path, json.dumps(record, indent=1)), (path.with_suffix(".md"), self._text)):
+        for target, text in (
+            (path, json.dumps(record, indent=1)),
+            (path.with_suffix(".md"), self._text),
+        ):
             with writing(str(target), force=True) as file:
                 file.write(f"{text}\n".encode())

@@ -1,9 +1,11 @@
-"""python -m eval.compare A/results.json B/results.json: is B worse than A? Paired by item; exit code 1 on a regression.
+"""python -m eval.compare A/results.json B/results.json: is B worse than A? Paired by item; exit
+code 1 on a regression.
 
-A metric has regressed where B's mean over the items that both scored is worse by more than the margin, and that is no
-accident: p < 0.05 in a Wilcoxon signed-rank test of the differences (below six items, which no such test can tell
-apart, the margin alone decides); or where B leaves items unscored, or out, that A scored. Classic codecs at matched
-bytes are left out: they are as good as the model's files are long.
+A metric has regressed where B's mean over the items that both scored is worse by more than the
+margin, and that is no accident: p < 0.05 in a Wilcoxon signed-rank test of the differences (below
+six items, which no such test can tell apart, the margin alone decides); or where B leaves items
+unscored, or out, that A scored. Classic codecs at matched bytes are left out: they are as good as
+the model's files are long.
 
     A, B ─pairs of (set, system, setting)─> items of both ─differences─> a line each, exit 0 or 1
 """
@@ -82,14 +84,22 @@ def compare(a: Record, b: Record, same: dict[str, str], margins: dict[str, float
     of_a, of_b = _by_key(a, same), _by_key(b, {})
     shared = [key for key in of_a if key in of_b]
     if not shared:
-        have = [", ".join(sorted({" ".join(key) for key in found})[:4]) or "nothing" for found in (of_a, of_b)]
-        raise MediaError(f"nothing to compare: A has {have[0]} ..., B has {have[1]} ...; pair models by --as A=B")
+        have = [
+            ", ".join(sorted({" ".join(key) for key in found})[:4]) or "nothing"
+            for found in (of_a, of_b)
+        ]
+        raise MediaError(
+            f"nothing to compare: A has {have[0]} ..., B has {have[1]} ...; pair models by --as A=B"
+        )
     findings = []
     for key in shared:
         items = [item for item in of_a[key] if item in of_b[key]]
         if not items:
             raise MediaError(f"{' '.join(key)}: A and B have no item in common")
-        for metric in ("rate", *(m for m in next(iter(of_a[key].values())) if m not in NOT_METRICS)):
+        for metric in (
+            "rate",
+            *(m for m in next(iter(of_a[key].values())) if m not in NOT_METRICS),
+        ):
             finding = _finding(" ".join(key), metric, of_a[key], of_b[key], margins)
             if finding is not None:
                 findings.append(finding)
@@ -101,7 +111,9 @@ def _by_key(results: Record, same: dict[str, str]) -> dict[Key, dict[str, Record
     for record in results["records"]:
         if "matched_to" not in record:
             system = same.get(record["system"], record["system"])
-            found.setdefault((record["set"], system, record["setting"]), {})[record["item"]] = record
+            found.setdefault((record["set"], system, record["setting"]), {})[record["item"]] = (
+                record
+            )
     return found
 
 
@@ -131,7 +143,9 @@ def _finding(
     change = float(spread["mean"])
     lower = metric in LOWER_IS_BETTER or metric == "rate"
     margin = margins.get(metric, OTHER_MARGIN) * (before if metric == "rate" else 1)
-    regressed = bool(lost) or (change * (1 if lower else -1) > margin and (p < LEVEL or len(both) < FEWEST))
+    regressed = bool(lost) or (
+        change * (1 if lower else -1) > margin and (p < LEVEL or len(both) < FEWEST)
+    )
     low, high = spread["low"], spread["high"]
     return Finding(what, metric, before, before + change, low, high, p, len(both), lost, regressed)
 
@@ -141,13 +155,23 @@ def _value(record: Record, metric: str) -> float | None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = Parser(prog="python -m eval.compare", description=__doc__, epilog="See docs/evaluate.md")
-    parser.add_argument("a", type=filled_path, metavar="A", help="results.json, or the folder of a run: the reference")
+    parser = Parser(
+        prog="python -m eval.compare", description=__doc__, epilog="See docs/evaluate.md"
+    )
+    parser.add_argument(
+        "a",
+        type=filled_path,
+        metavar="A",
+        help="results.json, or the folder of a run: the reference",
+    )
     parser.add_argument("b", type=filled_path, metavar="B", help="the one that must not be worse")
-    parser.add_argument("--as", dest="pairs", action="append", default=[], metavar="A=B", help="model A is B's B")
+    parser.add_argument(
+        "--as", dest="pairs", action="append", default=[], metavar="A=B", help="model A is B's B"
+    )
     parser.add_argument(
         "--margin", action="append", default=[], metavar="METRIC=N",
-        help=f"how much worse is too much; default {', '.join(f'{k}={v:g}' for k, v in MARGINS.items())} (a share), "
+        help="how much worse is too much; default "
+        f"{', '.join(f'{k}={v:g}' for k, v in MARGINS.items())} (a share), "
         f"others {OTHER_MARGIN}",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="findings as JSON")
@@ -159,14 +183,21 @@ def main(arguments: list[str] | None = None) -> int:
         findings = compare(a, b, _same(options.pairs, a, b), MARGINS | _margins(options.margin))
         if options.json:
             fields = Finding.__dataclass_fields__
-            print(json.dumps([{name: getattr(f, name) for name in fields} for f in findings], indent=1))
+            print(
+                json.dumps(
+                    [{name: getattr(f, name) for name in fields} for f in findings], indent=1
+                )
+            )
         else:
             for finding in findings:
                 print(_line(finding))
         bad = [f for f in findings if f.regressed]
         code = 1 if bad else 0
         if bad:
-            print(f"error: {len(bad)} of {len(findings)} regressed: {bad[0].what} {bad[0].metric}", file=sys.stderr)
+            print(
+                f"error: {len(bad)} of {len(findings)} regressed: {bad[0].what} {bad[0].metric}",
+                file=sys.stderr,
+            )
 
     return run(parser, arguments, command) or code
 
@@ -175,10 +206,15 @@ def _read(path: Path) -> Record:
     path = path / "results.json" if path.is_dir() else path
     try:
         results: Record = json.loads(path.read_text(encoding="utf-8"))
-        if not all({"set", "item", "system", "setting", "bytes", "units"} <= r.keys() for r in results["records"]):
+        if not all(
+            {"set", "item", "system", "setting", "bytes", "units"} <= r.keys()
+            for r in results["records"]
+        ):
             raise KeyError("a record without its names")
     except OSError as error:
-        raise MediaError(f"{path}: cannot read ({error.strerror}); give the results.json of python -m eval") from None
+        raise MediaError(
+            f"{path}: cannot read ({error.strerror}); give the results.json of python -m eval"
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise MediaError(f"{path}: no results.json of python -m eval ({error})") from None
     return results
@@ -206,7 +242,9 @@ def _same(pairs: list[str], a: Record, b: Record) -> dict[str, str]:
 
 def _models(results: Record, medium: str) -> list[str]:
     models = {model[0] for model in results.get("plan", {}).get("models", [])}
-    return sorted({r["system"] for r in results["records"] if r["medium"] == medium and r["system"] in models})
+    return sorted(
+        {r["system"] for r in results["records"] if r["medium"] == medium and r["system"] in models}
+    )
 
 
 def _margins(words: list[str]) -> dict[str, float]:

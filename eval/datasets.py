@@ -1,9 +1,11 @@
-"""Test sets: a folder, a tar or a file of one's own, or a data set by its name, in the layouts that people keep.
+"""Test sets: a folder, a tar or a file of one's own, or a data set by its name, in the layouts that
+people keep.
 
-    find("kodak", root) ─> TestSet ─> Item ─load_signal─> (H, W, 3) uint8, or (n, 1) float32 at 16 kHz
+    find("kodak", root) ─> TestSet ─> Item ─load_signal─> (H, W, 3) uint8
+                                                     └──> or (n, 1) float32 at 16 kHz
 
-Nothing is decoded before it is wanted, and an Item can be sent to another process. A data set that is not there says
-where it was looked for and how to get it.
+Nothing is decoded before it is wanted, and an Item can be sent to another process. A data set that
+is not there says where it was looked for and how to get it.
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ class TestSet:
     """Items in the order of their names.
 
     Attributes:
-        crop: Pictures are scaled so that the shorter side has this many pixels, and cut square; None leaves them.
+        crop: Pictures are scaled so that the shorter side has this many pixels, and cut square;
+            None leaves them.
         duplicates: Names that came a second time and were left out.
         level_dbfs: Recordings are brought to this level, see `at_level`; None leaves them.
     """
@@ -76,8 +79,9 @@ def find(name: str, root: Path | None = None) -> TestSet:
     """A test set by path or by name.
 
     Args:
-        name: A folder, .tar or media file; or a data set, with a part behind a colon ("librispeech:test-other"); or
-            the name of packs, NAME.tar or NAME-00.tar, NAME-01.tar ... in the root.
+        name: A folder, .tar or media file; or a data set, with a part behind a colon
+            ("librispeech:test-other"); or the name of packs, NAME.tar or NAME-00.tar, NAME-01.tar
+            ... in the root.
         root: The folder of data sets; by default $CODEC_DATA, or "data".
 
     Raises:
@@ -87,7 +91,9 @@ def find(name: str, root: Path | None = None) -> TestSet:
     if path.exists():
         return _unique(path.name or str(path), list(_from_path(path)))
     if "/" in name or path.suffix:
-        raise MediaError(f"{name}: no such file or folder; give a folder, a .tar, a media file or {_names()}")
+        raise MediaError(
+            f"{name}: no such file or folder; give a folder, a .tar, a media file or {_names()}"
+        )
     root = root or Path(os.environ.get(ROOT_VARIABLE, "data"))
     kind, _, part = name.partition(":")
     known = DATASETS.get(kind)
@@ -98,10 +104,13 @@ def find(name: str, root: Path | None = None) -> TestSet:
     if tars:
         return _unique(name, [item for path in tars for item in _from_path(path)])
     if known is None:
-        raise MediaError(f"no data set {name}, and no {name}.tar in {root}; there are {', '.join(DATASETS)}")
+        raise MediaError(
+            f"no data set {name}, and no {name}.tar in {root}; there are {', '.join(DATASETS)}"
+        )
     looked = ", ".join(layout.format(part=part or known.part) for layout in known.layouts)
     raise MediaError(
-        f"{name} is not in {root}: looked for {looked}; {known.source.format(part=part or known.part)}, "
+        f"{name} is not in {root}: looked for {looked}; "
+        f"{known.source.format(part=part or known.part)}, "
         f"unpack it there, or name another folder by --root or ${ROOT_VARIABLE}"
     )
 
@@ -110,8 +119,11 @@ def _tars(root: Path, stem: str) -> list[Path]:
     return sorted(root.glob(f"{stem}.tar")) or sorted(root.glob(f"{stem}-[0-9][0-9].tar"))
 
 
-def load_signal(item: Item, crop: int | None = None, level_dbfs: float | None = None) -> tuple[str, NDArray[Any]]:
-    """The medium and signal of an item: ("image", (H, W, 3) uint8) or ("speech", (n, 1) float32 at 16 kHz, mixed).
+def load_signal(
+    item: Item, crop: int | None = None, level_dbfs: float | None = None
+) -> tuple[str, NDArray[Any]]:
+    """The medium and signal of an item: ("image", (H, W, 3) uint8) or ("speech", (n, 1) float32 at
+    16 kHz, mixed).
 
     Args:
         item: A recording or picture.
@@ -125,28 +137,38 @@ def load_signal(item: Item, crop: int | None = None, level_dbfs: float | None = 
     if isinstance(content, np.ndarray) or detect(content[:16]) == "image":
         if level_dbfs is not None:
             raise MediaError("a picture, which has no level")
-        return "image", cut(content if isinstance(content, np.ndarray) else load_image(io.BytesIO(content)), crop)
+        return "image", cut(
+            content if isinstance(content, np.ndarray) else load_image(io.BytesIO(content)), crop
+        )
     samples, _ = load_audio(io.BytesIO(content), SAMPLE_RATE)
     mixed = samples.mean(1, keepdims=True)
     return "speech", mixed if level_dbfs is None else at_level(mixed, level_dbfs)
 
 
 def at_level(signal: NDArray[np.float32], level_dbfs: float) -> NDArray[np.float32]:
-    """A recording as it would be at another input level: scaled to a root mean square of so many dB below full scale.
+    """A recording as it would be at another input level: scaled to a root mean square of so many dB
+    below full scale.
 
-    The mean is over the whole clip, pauses included. What then is beyond full scale is cut off, as a converter does;
-    that is the original which a decoded clip is held against. Silence stays silence.
+    The mean is over the whole clip, pauses included. What then is beyond full scale is cut off, as
+    a converter does; that is the original which a decoded clip is held against. Silence stays
+    silence.
 
     Args:
         signal: (n, 1) in [-1, 1].
         level_dbfs: The root mean square wanted, in dB; 0 is a square wave of full scale.
     """
     level = float(np.sqrt(np.mean(np.square(signal, dtype=np.float64)))) if len(signal) else 0.0
-    return (signal * (10 ** (level_dbfs / 20) / level)).clip(-1, 1).astype(np.float32) if level else signal
+    return (
+        (signal * (10 ** (level_dbfs / 20) / level)).clip(-1, 1).astype(np.float32)
+        if level
+        else signal
+    )
 
 
 def cut(pixels: Pixels, crop: int | None) -> Pixels:
-    """Scales a picture so that its shorter side has `crop` pixels (Lanczos), and cuts the centre square."""
+    """Scales a picture so that its shorter side has `crop` pixels (Lanczos), and cuts the centre
+    square.
+    """
     height, width = pixels.shape[:2]
     if crop is None or (height, width) == (crop, crop):
         return pixels
@@ -165,7 +187,7 @@ def _unique(name: str, items: list[Item], crop: int | None = None) -> TestSet:
     return TestSet(name, [kept[key] for key in sorted(kept)], crop, tuple(sorted(twice)))
 
 
-# -------------------------------------------------------------------------------------------------- files and folders
+# -------------------------------------------------------------------------------- files and folders
 
 
 def _from_path(path: Path) -> Iterator[Item]:
@@ -195,11 +217,13 @@ def _read_part(path: Path, offset: int, size: int) -> bytes:
         return file.read(size)
 
 
-# ----------------------------------------------------------------------------------------------------- known data sets
+# ---------------------------------------------------------------------------------- known data sets
 
 
 def _files(found: Path | list[Path] | None) -> list[Item]:
-    """The media among files, named by their last names; or those below a folder, named as they lie there."""
+    """The media among files, named by their last names; or those below a folder, named as they lie
+    there.
+    """
     if isinstance(found, Path):
         files = [path for path in files_below(found) if path.suffix.lower() in SUFFIXES]
         return [_file(path, path.relative_to(found).as_posix()) for path in files]
@@ -226,7 +250,10 @@ def _in_homes(root: Path, part: str, layout: Layout, homes: tuple[str, ...]) -> 
 def _cifar10(root: Path, part: str) -> list[Item]:
     batches = layouts.cifar10(root, part) or []
     pictures = [(path, number) for path in batches for number in range(len(_batch(path)))]
-    items = [Item(f"{n:05d}", CIFAR_BYTES, partial(_of_batch, *picture)) for n, picture in enumerate(pictures)]
+    items = [
+        Item(f"{n:05d}", CIFAR_BYTES, partial(_of_batch, *picture))
+        for n, picture in enumerate(pictures)
+    ]
     if not items and (found := packs.mosaic_of(root, part)):
         path, count = found
         items = [Item(f"{n:05d}", CIFAR_BYTES, partial(packs.tile, path, n)) for n in range(count)]
@@ -251,12 +278,16 @@ def _celeba(root: Path, part: str) -> list[Item]:
     if found or not pack.is_file():
         return found
     named = zip(packs.numbers(pack, part), packs.spans(pack, part), strict=True)
-    return [Item(f"{n:06d}.jpg", b - a, partial(packs.packed, pack, part, a, b)) for n, (a, b) in named]
+    return [
+        Item(f"{n:06d}.jpg", b - a, partial(packs.packed, pack, part, a, b)) for n, (a, b) in named
+    ]
 
 
 def _common_voice(root: Path, part: str) -> list[Item]:
     """The test clips of a language, those of them that are there."""
-    folders = sorted([*root.glob(f"cv-corpus-*/{part}"), *root.glob(f"commonvoice/{part}")], reverse=True)
+    folders = sorted(
+        [*root.glob(f"cv-corpus-*/{part}"), *root.glob(f"commonvoice/{part}")], reverse=True
+    )
     for folder in folders:
         clips = layouts.common_voice(folder, "test")
         if clips is not None:
@@ -319,7 +350,10 @@ DATASETS: dict[str, Dataset] = {
         part="test",
     ),
     "librispeech": Dataset(
-        partial(_folder, names=("LibriSpeech/{part}", "librispeech/{part}", "librispeech/LibriSpeech/{part}")),
+        partial(
+            _folder,
+            names=("LibriSpeech/{part}", "librispeech/{part}", "librispeech/LibriSpeech/{part}"),
+        ),
         ("LibriSpeech/{part}", "librispeech/{part}", "librispeech/LibriSpeech/{part}"),
         "get {part}.tar.gz from openslr.org/12",
         part="test-clean",

@@ -1,7 +1,8 @@
-"""python -m eval.demo: one real recording and one real photograph, there and back through the commands.
+"""python -m eval.demo: one real recording and one real photograph, there and back through the
+commands.
 
-Both come out of the wheels of packages that the demo app needs anyway: a recording from gradio's, a photograph from
-scikit-image's.
+Both come out of the wheels of packages that the demo app needs anyway: a recording from gradio's, a
+photograph from scikit-image's.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ try:
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval]'")
 
-SAMPLES = {"speech": ("gradio", "media_assets/audio/cate_blanch.mp3"), "image": ("skimage", "data/astronaut.png")}
+SAMPLES = {
+    "speech": ("gradio", "media_assets/audio/cate_blanch.mp3"),
+    "image": ("skimage", "data/astronaut.png"),
+}
 
 
 def sample(medium: str) -> Path:
@@ -52,17 +56,25 @@ def _there_and_back(out: Path, codebook_size: str) -> None:
         source = sample(medium)
         compressed = out / f"{source.stem}.bin"
         restored = out / f"{source.stem}.{suffix}"
-        for command, start, end in (("compress", source, compressed), ("decompress", compressed, restored)):
+        for command, start, end in (
+            ("compress", source, compressed),
+            ("decompress", compressed, restored),
+        ):
             extra = ["-k", codebook_size] if command == "compress" else []
             subprocess.run(
-                [sys.executable, "-m", f"codec.{command}", str(start), str(end), "--force", *extra], check=True
+                [sys.executable, "-m", f"codec.{command}", str(start), str(end), "--force", *extra],
+                check=True,
             )
         if medium == "speech":
-            x, x_hat = (load_audio(path.open("rb"), SAMPLE_RATE)[0].mean(1) for path in (source, restored))
+            x, x_hat = (
+                load_audio(path.open("rb"), SAMPLE_RATE)[0].mean(1) for path in (source, restored)
+            )
         else:
             x, x_hat = (load_image(path.open("rb")) for path in (source, restored))
         quality = ", ".join(
-            f"{name} {value:.3f}" for name, value in score(medium, x, x_hat).items() if value is not None
+            f"{name} {value:.3f}"
+            for name, value in score(medium, x, x_hat).items()
+            if value is not None
         )
         print(f"{quality}\n{source} -> {compressed} -> {restored}\n")
 

@@ -1,4 +1,6 @@
-"""Pictures of a run: rate-distortion curves, codebook use, contact sheets and spectrograms at equal bytes."""
+"""Pictures of a run: rate-distortion curves, codebook use, contact sheets and spectrograms at equal
+bytes.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from eval.metrics import LOWER_IS_BETTER
-from eval.trained import Weights, mark
+from eval.trained import Trained, mark
 
 Record = dict[str, Any]
 Panel = tuple[str, NDArray[Any]]  # caption and signal
@@ -25,7 +27,11 @@ DPI = 110
 
 
 def rd_curves(
-    path: Path, medium: str, metrics: Sequence[str], curves: Mapping[str, list[Record]], weights: Weights
+    path: Path,
+    medium: str,
+    metrics: Sequence[str],
+    curves: Mapping[str, list[Record]],
+    trained: Mapping[str, Trained],
 ) -> None:
     """Draws quality against coded rate, a panel for each metric, with 95 % intervals.
 
@@ -35,15 +41,23 @@ def rd_curves(
         metrics: The names of the metrics.
         curves: For each title the entries of the summary, one for each setting; models are drawn
             thick.
-        weights: For each model the weight of LPIPS in its training, for the mark in the legend.
+        trained: For each model the metrics that it was trained on, for the mark in the legend.
     """
     figure = Figure(figsize=(5.2 * len(metrics), 4.2), layout="constrained")
-    for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
+    for axes, metric in zip(
+        figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True
+    ):
         for number, (title, entries) in enumerate(curves.items()):
             points = [e for e in entries if e["metrics"].get(metric, {}).get("mean") is not None]
             if points:
-                label = f"{title} {mark(metric, weights.get(title))}".strip()
-                _curve(axes, label, sorted(points, key=lambda e: float(e["rate"]["mean"])), metric, number)
+                label = f"{title} {mark(metric, trained.get(title))}".strip()
+                _curve(
+                    axes,
+                    label,
+                    sorted(points, key=lambda e: float(e["rate"]["mean"])),
+                    metric,
+                    number,
+                )
         axes.set(xlabel=UNITS[medium], ylabel=metric, xscale="log")
         axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
         axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
@@ -68,7 +82,13 @@ def _curve(axes: Axes, title: str, points: list[Record], metric: str, number: in
     if "use" in points[0]:  # a model's, which has tokens
         style = {"lw": 2.2, "marker": "o", "ms": 5}
     axes.errorbar(
-        [p["rate"]["mean"] for p in points], means, spread, label=title, capsize=2, color=f"C{number % 10}", **style
+        [p["rate"]["mean"] for p in points],
+        means,
+        spread,
+        label=title,
+        capsize=2,
+        color=f"C{number % 10}",
+        **style,
     )
 
 
@@ -88,10 +108,18 @@ def codebook_use(path: Path, counts: Mapping[str, NDArray[np.int64]]) -> None:
         codes = np.arange(1, len(share) + 1)
         axes.fill_between(codes, share, step="mid", alpha=0.7)
         axes.axhline(1 / len(share), color="k", ls=":", lw=0.8)
-        axes.set(yscale="log", xlim=(1, len(share)), title=title, xlabel="code, by use", ylabel="share of tokens")
+        axes.set(
+            yscale="log",
+            xlim=(1, len(share)),
+            title=title,
+            xlabel="code, by use",
+            ylabel="share of tokens",
+        )
         axes.title.set_fontsize(8)
         positive = share[share > 0]
-        axes.set_ylim(positive.min() / 2 if len(positive) else 1e-6, 2 * share.max() if len(positive) else 1)
+        axes.set_ylim(
+            positive.min() / 2 if len(positive) else 1e-6, 2 * share.max() if len(positive) else 1
+        )
     for axes in panels[len(counts) :]:
         axes.set_visible(False)
     _save(figure, path)
@@ -101,7 +129,9 @@ def contact_sheet(path: Path, rows: Sequence[Sequence[Panel]]) -> None:
     """Draws pictures side by side, a row for each, pixel for pixel where they are small."""
     columns = max(map(len, rows))
     heights = [row[0][1].shape[0] / row[0][1].shape[1] for row in rows]
-    figure = Figure(figsize=(2.8 * columns, sum(2.8 * h + 0.45 for h in heights)), layout="constrained")
+    figure = Figure(
+        figsize=(2.8 * columns, sum(2.8 * h + 0.45 for h in heights)), layout="constrained"
+    )
     for axes_row, panels in zip(
         figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights), rows, strict=True
     ):
@@ -120,18 +150,27 @@ def spectrograms(path: Path, rows: Sequence[Sequence[Panel]]) -> None:
     """
     columns = max(map(len, rows))
     figure = Figure(figsize=(3.6 * columns, 2.3 * len(rows)), layout="constrained")
-    for axes_row, panels in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
+    for axes_row, panels in zip(
+        figure.subplots(len(rows), columns, squeeze=False), rows, strict=True
+    ):
         pictures = [(caption, _decibels(signal)) for caption, signal in panels]
         top = max(float(picture.max()) for _, picture in pictures[:1])
-        for axes, panel in zip(axes_row, [*pictures, *[None] * (columns - len(panels))], strict=True):
+        for axes, panel in zip(
+            axes_row, [*pictures, *[None] * (columns - len(panels))], strict=True
+        ):
             if panel is None:
                 axes.set_axis_off()
                 continue
             seconds = panel[1].shape[1] * HOP / SAMPLE_RATE
             axes.imshow(
-                panel[1], origin="lower", aspect="auto", vmin=top - RANGE_DB, vmax=top, cmap="magma",
+                panel[1],
+                origin="lower",
+                aspect="auto",
+                vmin=top - RANGE_DB,
+                vmax=top,
+                cmap="magma",
                 extent=(0, seconds, 0, SAMPLE_RATE / 2000),
-            )  # fmt: skip
+            )
             axes.set_title(panel[0], fontsize=8)
             axes.tick_params(labelsize=6)
     _save(figure, path)

@@ -1,7 +1,8 @@
-"""The journal of a run: a line of JSON for each finished item, below a first line that says what the run measures.
+"""The journal of a run: a line of JSON for each finished item, below a first line that says what
+the run measures.
 
-A run that is killed leaves at most one torn line, which the next run drops; the items of whole lines are never measured
-again. Tokens stand in a line as text (`pack_tokens`).
+A run that is killed leaves at most one torn line, which the next run drops; the items of whole
+lines are never measured again. Tokens stand in a line as text (`pack_tokens`).
 """
 
 from __future__ import annotations
@@ -70,7 +71,11 @@ def open_journal(folder: Path, header: Record, fresh: bool = False) -> Iterator[
         if fresh:
             file.truncate(0)
         journal = _read(path, header)
-        whole = sum(len(part) for part in path.read_bytes().splitlines(keepends=True) if part.endswith(b"\n"))
+        whole = sum(
+            len(part)
+            for part in path.read_bytes().splitlines(keepends=True)
+            if part.endswith(b"\n")
+        )
         file.truncate(whole)
         journal.file = file
         if not whole:
@@ -88,11 +93,17 @@ def lock(file: TextIO, folder: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise MediaError(f"{folder}: another run is writing there; wait for it, or give another --out") from None
+        raise MediaError(
+            f"{folder}: another run is writing there; wait for it, or give another --out"
+        ) from None
 
 
 def _read(path: Path, header: Record | None) -> Journal:
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    lines = [
+        line
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True)
+        if line.endswith("\n")
+    ]
     try:
         parsed = [json.loads(line) for line in lines]
         found: Record = parsed[0] if parsed else header or {}
@@ -100,7 +111,9 @@ def _read(path: Path, header: Record | None) -> Journal:
     except (ValueError, KeyError, TypeError) as error:
         raise MediaError(f"{path}: damaged journal ({error}); start again with --fresh") from None
     if header is not None and found != header:
-        changed = sorted(k for k in {*found, *header} if found.get(k) != header.get(k)) if found else []
+        changed = (
+            sorted(k for k in {*found, *header} if found.get(k) != header.get(k)) if found else []
+        )
         raise MediaError(
             f"{path.parent} holds a run of another plan ({', '.join(changed)} differ); "
             "give another --out, or start again with --fresh"

@@ -1,8 +1,9 @@
 """python -m eval.layers [MODEL...] --root DIR: what layers cost, and how fast a file is cut.
 
-Every item of a test set is compressed at each codebook size, and once with layers at the largest. Each prefix of the
-layered file is compared with the file made at its size: in bytes, all items together, and index by index. "truncate" is
-the speed of cutting to that size in memory, on one thread.
+Every item of a test set is compressed at each codebook size, and once with layers at the largest.
+Each prefix of the layered file is compared with the file made at its size: in bytes, all items
+together, and index by index. "truncate" is the speed of cutting to that size in memory, on one
+thread.
 """
 
 from __future__ import annotations
@@ -39,7 +40,11 @@ REPEATS = 20
 
 def units(header: Header, num_samples: int) -> float:
     """Returns the seconds of a recording, or the pixels of a picture."""
-    return num_samples / header.sample_rate if header.medium == "speech" else float(header.width * header.height)
+    return (
+        num_samples / header.sample_rate
+        if header.medium == "speech"
+        else float(header.width * header.height)
+    )
 
 
 def measure(items: Contents, model: coding.Model, size: int) -> list[Record]:
@@ -60,7 +65,9 @@ def measure(items: Contents, model: coding.Model, size: int) -> list[Record]:
             seconds += (time.perf_counter() - start) / REPEATS
             ours, theirs = coding.read_indices(shorter, model), coding.read_indices(single, model)
             if not np.array_equal(ours[1], theirs[1]):
-                raise RuntimeError(f"{model.card.name}: what is cut to K = {k} is not what is made there")
+                raise RuntimeError(
+                    f"{model.card.name}: what is cut to K = {k} is not what is made there"
+                )
             amount += units(ours[0], ours[2])
             whole, cut_bytes = whole + len(single), cut_bytes + len(shorter)
             found, other = survey(io.BytesIO(shorter)), survey(io.BytesIO(single))

@@ -1,7 +1,8 @@
-"""LPIPS as a metric: `train.lpips_net` on pictures as eval holds them, and the search for its backbones.
+"""LPIPS as a metric: `train.lpips_net` on pictures as eval holds them, and the search for its
+backbones.
 
-A backbone is read from a file, or from torch hub's folder if torchvision has put it there before; it is downloaded only
-if its net is asked for by name.
+A backbone is read from a file, or from torch hub's folder if torchvision has put it there before;
+it is downloaded only if its net is asked for by name.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class LPIPS:
 
     Args:
         net: "alex", "vgg" or "squeeze".
-        features: The backbone's convolutions, by the names of torchvision's `features`: "0.weight" ...
+        features: The backbone's convolutions, by the names of torchvision's `features`: "0.weight"
+            ...
     """
 
     def __init__(self, net: str, features: Mapping[str, Tensor]) -> None:
@@ -81,7 +83,10 @@ def backbones(nets: list[str], files: list[Path]) -> tuple[list[Backbone], list[
         if path.is_file():
             found[net] = Backbone(net, str(path))
         elif not nets:
-            notices.append(f"LPIPS-{net}: unavailable ({path.name} is not in {path.parent}; --lpips {net} fetches it)")
+            notices.append(
+                f"LPIPS-{net}: unavailable ({path.name} is not in {path.parent}; --lpips {net} "
+                "fetches it)"
+            )
     return [found[net] for net in HUB if net in found], notices
 
 
@@ -90,7 +95,8 @@ def _download(net: str) -> None:
         HUB[net].get_state_dict(check_hash=True, progress=False)
     except OSError as error:
         raise ModelError(
-            f"LPIPS-{net}: {hub_file(net).name} cannot be fetched ({error}); give it with --lpips-backbone"
+            f"LPIPS-{net}: {hub_file(net).name} cannot be fetched ({error}); give it with "
+            "--lpips-backbone"
         ) from None
 
 

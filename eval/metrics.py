@@ -1,10 +1,12 @@
-"""Quality metrics, each from its established package, on what a user has: decoded samples and pixels.
+"""Quality metrics, each from its established package, on what a user has: decoded samples and
+pixels.
 
-Pictures are (H, W, 3) uint8; speech is (T,) float at 16 kHz. What cannot be scored is None, never a sentinel, and
-`measure` says why: silence, too short, too small, no difference, a signal that the metric's model finds no speech in.
+Pictures are (H, W, 3) uint8; speech is (T,) float at 16 kHz. What cannot be scored is None, never a
+sentinel, and `measure` says why: silence, too short, too small, no difference, a signal that the
+metric's model finds no speech in.
 
-`METRICS` are the two that every table has; `MORE_METRICS` cost more or ask for more. LPIPS is in `eval.lpips_metric`
-and DistillMOS in `eval.mos`, since they need weights.
+`METRICS` are the two that every table has; `MORE_METRICS` cost more or ask for more. LPIPS is in
+`eval.lpips_metric` and DistillMOS in `eval.mos`, since they need weights.
 """
 
 from __future__ import annotations
@@ -31,8 +33,14 @@ from torchmetrics.functional.audio import scale_invariant_signal_distortion_rati
 SAMPLE_RATE = 16_000  # Hz
 MIN_PESQ_SECONDS = 0.25
 MIN_MS_SSIM = 161  # pixels: five scales under a window of 11
-MIN_SSIMULACRA2 = 225  # pixels: halved five times, rounding up, they are 8, the least that its six scales take
-STFT_SIZES = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))  # FFT, hop, window: Yamamoto et al. 2020
+MIN_SSIMULACRA2 = (
+    225  # pixels: halved five times, rounding up, they are 8, the least that its six scales take
+)
+STFT_SIZES = (
+    (512, 50, 240),
+    (1024, 120, 600),
+    (2048, 240, 1200),
+)  # FFT, hop, window: Yamamoto et al. 2020
 MEL = {"n_fft": 1024, "hop_length": 256, "n_mels": 80, "power": 1.0}
 MAGNITUDE_FLOOR, MEL_FLOOR = 1e-7, 1e-5  # the least power, and the least mel magnitude
 
@@ -55,10 +63,14 @@ def optional(metric: Callable[[NDArray[Any], NDArray[Any]], float]) -> Metric:
     return scored
 
 
-def measure(metric: Metric, x: NDArray[Any], x_hat: NDArray[Any]) -> tuple[float | None, str | None]:
+def measure(
+    metric: Metric, x: NDArray[Any], x_hat: NDArray[Any]
+) -> tuple[float | None, str | None]:
     """Returns a metric's value, or None and the reason why there is none."""
     if x.shape != x_hat.shape:
-        raise ValueError(f"signals of different shapes, {x.shape} and {x_hat.shape}; align them first")
+        raise ValueError(
+            f"signals of different shapes, {x.shape} and {x_hat.shape}; align them first"
+        )
     try:
         value = inspect.unwrap(metric)(x, x_hat)
     except Unscored as reason:
@@ -68,12 +80,14 @@ def measure(metric: Metric, x: NDArray[Any], x_hat: NDArray[Any]) -> tuple[float
     return float(value), None
 
 
-# ----------------------------------------------------------------------------------------------------------- pictures
+# ----------------------------------------------------------------------------------------- pictures
 
 
 @optional
 def psnr(x: Pixels, x_hat: Pixels) -> float:
-    """Peak signal-to-noise ratio in dB over all pixels and channels; None for equal pictures, where it is infinite."""
+    """Peak signal-to-noise ratio in dB over all pixels and channels; None for equal pictures, where
+    it is infinite.
+    """
     if np.array_equal(x, x_hat):
         raise Unscored("no difference")
     return float(peak_signal_noise_ratio(x, x_hat, data_range=255))
@@ -81,12 +95,20 @@ def psnr(x: Pixels, x_hat: Pixels) -> float:
 
 @optional
 def ssim(x: Pixels, x_hat: Pixels) -> float:
-    """Structural similarity in [-1, 1] with the Gaussian window of Wang et al.; None below 11 x 11 pixels."""
+    """Structural similarity in [-1, 1] with the Gaussian window of Wang et al.; None below 11 x 11
+    pixels.
+    """
     if min(x.shape[:2]) < 11:
         raise Unscored("below 11 x 11 pixels")
     return float(
         structural_similarity(
-            x, x_hat, data_range=255, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+            x,
+            x_hat,
+            data_range=255,
+            channel_axis=2,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
         )
     )
 
@@ -102,14 +124,15 @@ def ms_ssim(x: Pixels, x_hat: Pixels) -> float:
 
 @optional
 def ssimulacra2(x: Pixels, x_hat: Pixels) -> float:
-    """SSIMULACRA 2.1 (Sneyers 2023, Cloudinary), by a package of that name: 100 for equal pictures, below 0 very bad.
+    """SSIMULACRA 2.1 (Sneyers 2023, Cloudinary), by a package of that name: 100 for equal pictures,
+    below 0 very bad.
 
-    30 is low quality, 50 medium, 70 high, 90 visually lossless, as its author calibrated it on people's opinions of
-    compressed pictures. It costs about 2 seconds a megapixel.
+    30 is low quality, 50 medium, 70 high, 90 visually lossless, as its author calibrated it on
+    people's opinions of compressed pictures. It costs about 2 seconds a megapixel.
 
     Raises:
-        Unscored: Below 225 x 225 pixels. The package drops scales that a picture is too small for, and then gives the
-            weights of one scale to another: a figure of another kind.
+        Unscored: Below 225 x 225 pixels. The package drops scales that a picture is too small for,
+            and then gives the weights of one scale to another: a figure of another kind.
     """
     if min(x.shape[:2]) < MIN_SSIMULACRA2:
         raise Unscored(f"below {MIN_SSIMULACRA2} x {MIN_SSIMULACRA2} pixels")
@@ -124,7 +147,7 @@ def _as_file(x: Pixels) -> io.BytesIO:
     return file
 
 
-# ------------------------------------------------------------------------------------------------------------- speech
+# ------------------------------------------------------------------------------------------- speech
 
 
 def _need_sound(x: Signal, x_hat: Signal) -> None:
@@ -150,7 +173,9 @@ def pesq_wb(x: Signal, x_hat: Signal) -> float:
 
 @optional
 def stoi(x: Signal, x_hat: Signal) -> float:
-    """Short-time objective intelligibility, 0 to 1; None for silence and where fewer than 30 frames hold speech."""
+    """Short-time objective intelligibility, 0 to 1; None for silence and where fewer than 30 frames
+    hold speech.
+    """
     return _intelligibility(x, x_hat, extended=False)
 
 
@@ -166,7 +191,9 @@ def _intelligibility(x: Signal, x_hat: Signal, extended: bool) -> float:
     np.random.seed(0)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", RuntimeWarning)  # pystoi warns and returns 1e-5 where it cannot score
+            warnings.simplefilter(
+                "error", RuntimeWarning
+            )  # pystoi warns and returns 1e-5 where it cannot score
             return float(_stoi(x, x_hat, SAMPLE_RATE, extended=extended))
     except (RuntimeWarning, ValueError):
         raise Unscored("fewer than 30 frames of speech") from None
@@ -176,7 +203,9 @@ def _intelligibility(x: Signal, x_hat: Signal, extended: bool) -> float:
 
 @optional
 def si_sdr(x: Signal, x_hat: Signal) -> float:
-    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019), the mean not taken off."""
+    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019), the mean not taken
+    off.
+    """
     _need_sound(x, x_hat)
     if np.array_equal(x, x_hat):
         raise Unscored("no difference")
@@ -185,7 +214,8 @@ def si_sdr(x: Signal, x_hat: Signal) -> float:
 
 @optional
 def stft_distance(x: Signal, x_hat: Signal) -> float:
-    """Multi-resolution STFT distance (Yamamoto et al. 2020), of magnitude and of its logarithm, lower is better.
+    """Multi-resolution STFT distance (Yamamoto et al. 2020), of magnitude and of its logarithm,
+    lower is better.
 
     The mean over three resolutions of |S - S_hat|_F / |S|_F + mean |ln S - ln S_hat|.
     """
@@ -195,7 +225,14 @@ def stft_distance(x: Signal, x_hat: Signal) -> float:
     total = 0.0
     for size, hop, window in STFT_SIZES:
         s, s_hat = (
-            torch.stft(signal, size, hop, window, torch.hann_window(window, dtype=torch.float64), return_complex=True)
+            torch.stft(
+                signal,
+                size,
+                hop,
+                window,
+                torch.hann_window(window, dtype=torch.float64),
+                return_complex=True,
+            )
             .abs()
             .square()
             .clamp(min=MAGNITUDE_FLOOR)
@@ -208,7 +245,9 @@ def stft_distance(x: Signal, x_hat: Signal) -> float:
 
 @optional
 def mel_distance(x: Signal, x_hat: Signal) -> float:
-    """Mean absolute difference of log10 mel magnitudes, 80 bands of 1024 samples each 256, lower is better."""
+    """Mean absolute difference of log10 mel magnitudes, 80 bands of 1024 samples each 256, lower is
+    better.
+    """
     if len(x) <= MEL["n_fft"] // 2:
         raise Unscored(f"no longer than {int(MEL['n_fft']) // 2} samples")
     with torch.inference_mode():
@@ -225,7 +264,7 @@ def _double(x: Signal) -> torch.Tensor:
     return torch.tensor(np.asarray(x), dtype=torch.float64)
 
 
-# -------------------------------------------------------------------------------------------------------------- table
+# -------------------------------------------------------------------------------------------- table
 
 METRICS: dict[str, dict[str, Metric]] = {
     "image": {"PSNR": psnr, "SSIM": ssim},

@@ -1,16 +1,20 @@
-"""python -m eval.nested MODEL --train PATH --root DIR: what it would cost to nest the codebooks of a VP or GM-VQ model.
+"""python -m eval.nested MODEL --train PATH --root DIR: what it would cost to nest the codebooks of
+a VP or GM-VQ model.
 
-Both have a codebook of its own for each K, so their files cannot have layers. Three ways to nest them, with the model's
-nets as they are:
+Both have a codebook of its own for each K, so their files cannot have layers. Three ways to nest
+them, with the model's nets as they are:
 
-    split   the model's codebook of the smallest K; every cell's latents are cut into 4 by k-means, and so on; a latent
-            goes to its nearest child, level by level. `python -m train.nested` makes a VP model so
-    leaf    the same codebooks; a latent goes to the nearest code of the largest K, and to that code's parents
-    merge   the model's largest codebook; 4 codes that lie together become one, at the mean of their latents, and so on
+    split   the model's codebook of the smallest K; every cell's latents are cut into 4 by k-means,
+            and so on; a latent goes to its nearest child, level by level. `python -m train.nested`
+            makes a VP model so
+    leaf    the same codebooks; a latent goes to the nearest code of the largest K, and to that
+            code's parents
+    merge   the model's largest codebook; 4 codes that lie together become one, at the mean of their
+            latents, and so on
 
-For each K: the mean squared error of the latents of a test set with the model's own ("flat") codebooks and with these,
-and PSNR or PESQ of what is decoded, by a decoder that was not adapted to other codes. "Nearest" is with the weights
-that GM-VQ's encoder gives each latent.
+For each K: the mean squared error of the latents of a test set with the model's own ("flat")
+codebooks and with these, and PSNR or PESQ of what is decoded, by a decoder that was not adapted to
+other codes. "Nearest" is with the weights that GM-VQ's encoder gives each latent.
 """
 
 from __future__ import annotations
@@ -51,8 +55,12 @@ SEED = 0
 WAYS = ("flat", "split", "leaf", "merge")
 METHODS = ("vp", "gmvq")
 
-Tokens = tuple[Tensor, Tensor | None]  # (N, d) latents, and (N, d) weights of their distances or None
-Codebooks = dict[int, Tensor]  # K -> (K, d); those that are nested have the children of code i at 4 i to 4 i + 3
+Tokens = tuple[
+    Tensor, Tensor | None
+]  # (N, d) latents, and (N, d) weights of their distances or None
+Codebooks = dict[
+    int, Tensor
+]  # K -> (K, d); those that are nested have the children of code i at 4 i to 4 i + 3
 Indices = dict[int, Tensor]  # K -> (N,)
 
 
@@ -73,7 +81,9 @@ def training_latents(codec: Codec, store: Store, count: int = TOKENS) -> Tokens:
         parts.append(tokens_of(codec.bottleneck, codec.latents(store.whole(number))))
         found += len(parts[-1][0])
     weights = [part for _, part in parts if part is not None]
-    return torch.cat([points for points, _ in parts])[:count], torch.cat(weights)[:count] if weights else None
+    return torch.cat([points for points, _ in parts])[:count], torch.cat(weights)[
+        :count
+    ] if weights else None
 
 
 def split_codebooks(data: Tokens, flat: Codebooks) -> Codebooks:
@@ -82,13 +92,15 @@ def split_codebooks(data: Tokens, flat: Codebooks) -> Codebooks:
     size = min(flat)
     found, cells = {size: flat[size]}, nearest(points, flat[size], weights)
     while (size := size * CHILDREN) in flat:
-        found[size] = split_cells(points, cells, found[size // CHILDREN], CHILDREN, SEED, ITERATIONS)
+        found[size] = split_cells(
+            points, cells, found[size // CHILDREN], CHILDREN, SEED, ITERATIONS
+        )
         cells = nearest_child(points, found[size], cells, CHILDREN, weights)
     return found
 
 
 def merged_codebooks(data: Tokens, flat: Codebooks) -> Codebooks:
-    """Nests codebooks from the finest up, whose codes are put in the order of a tree of cuts first."""
+    """Nests codebooks from the finest up, after its codes are put in the order of a tree."""
     points, weights = data
     size = max(flat)
     order = torch.from_numpy(np.argsort(bisect(flat[size].numpy())))
@@ -125,7 +137,9 @@ def flat_indices(tokens: Tokens, codebooks: Codebooks) -> Indices:
 
 
 @torch.inference_mode()
-def measure(codec: Codec, data: Tokens, items: list[datasets.Item], crop: int | None, first: int) -> dict[str, Any]:
+def measure(
+    codec: Codec, data: Tokens, items: list[datasets.Item], crop: int | None, first: int
+) -> dict[str, Any]:
     """Measures each way of choosing codes.
 
     Returns:
@@ -143,7 +157,8 @@ def measure(codec: Codec, data: Tokens, items: list[datasets.Item], crop: int | 
         "merge": (merged, ascend),
     }
     figures: dict[str, dict[int, dict[str, list[float | None]]]] = {
-        way: {size: {"mse": [], "quality": []} for size in books} for way, (books, _) in ways.items()
+        way: {size: {"mse": [], "quality": []} for size in books}
+        for way, (books, _) in ways.items()
     }
     for number, item in enumerate(tqdm(items, desc="test", disable=None)):
         signal = load_signal(item, crop)[1]
@@ -159,12 +174,17 @@ def measure(codec: Codec, data: Tokens, items: list[datasets.Item], crop: int | 
                 z_q = codes.T.reshape(1, -1, *z.shape[2:])
                 x_hat = codec.decoder(z_q, size)[0][(slice(None), *map(slice, x.shape[2:]))]
                 if image:
-                    pixels = x_hat.mul(255).round().clamp(0, 255).to(torch.uint8).movedim(0, -1).numpy()
+                    pixels = (
+                        x_hat.mul(255).round().clamp(0, 255).to(torch.uint8).movedim(0, -1).numpy()
+                    )
                     figures[way][size]["quality"].append(psnr(signal, pixels))
                 else:
                     figures[way][size]["quality"].append(pesq_wb(signal[:, 0], x_hat[0].numpy()))
     return {
-        way: {size: {name: _mean(values) for name, values in row.items()} for size, row in rows.items()}
+        way: {
+            size: {name: _mean(values) for name, values in row.items()}
+            for size, row in rows.items()
+        }
         for way, rows in figures.items()
     }
 
@@ -178,16 +198,29 @@ def _mean(values: list[float | None]) -> float:
 def main(arguments: list[str] | None = None) -> int:
     style = argparse.RawDescriptionHelpFormatter
     parser = Parser(
-        prog="python -m eval.nested", epilog="See docs/coder.md", description=__doc__, formatter_class=style
+        prog="python -m eval.nested",
+        epilog="See docs/coder.md",
+        description=__doc__,
+        formatter_class=style,
     )
     parser.add_argument("model", metavar="MODEL", help="a VP model")
     parser.add_argument(
-        "--train", type=filled_path, required=True, metavar="PATH", help="what python -m train.prepare wrote"
+        "--train",
+        type=filled_path,
+        required=True,
+        metavar="PATH",
+        help="what python -m train.prepare wrote",
     )
-    parser.add_argument("--tokens", type=int, default=TOKENS, help="latents of it that codebooks are made of")
-    parser.add_argument("--data", metavar="PATH|NAME", help="test set; default: the medium's of " + " ".join(SETS))
+    parser.add_argument(
+        "--tokens", type=int, default=TOKENS, help="latents of it that codebooks are made of"
+    )
+    parser.add_argument(
+        "--data", metavar="PATH|NAME", help="test set; default: the medium's of " + " ".join(SETS)
+    )
     parser.add_argument("--root", type=filled_path, metavar="DIR", help="where named sets lie")
-    parser.add_argument("--first", type=int, default=16, metavar="N", help="items that are decoded, too; default 16")
+    parser.add_argument(
+        "--first", type=int, default=16, metavar="N", help="items that are decoded, too; default 16"
+    )
     parser.add_argument("--out", type=filled_path, metavar="FILE", help="the figures as JSON")
     return run(parser, arguments, _command)
 
@@ -201,24 +234,38 @@ def _command(options: argparse.Namespace) -> None:
         raise ModelError(f"{card.name} has nested codebooks already; name the model that it was")
     steps = {fine / coarse for coarse, fine in pairwise(codec.bottleneck.codebook_sizes)}
     if steps != {CHILDREN}:
-        raise ModelError(f"the codebooks of {card.name} do not grow by {CHILDREN}; name another model")
+        raise ModelError(
+            f"the codebooks of {card.name} do not grow by {CHILDREN}; name another model"
+        )
     default = next(name for name in SETS if name.startswith(card.medium))
     test_set = datasets.find(options.data or default, options.root)
     if not test_set.items or options.first < 1:
         raise MediaError("nothing to measure: want a test set with items and --first of at least 1")
-    data = training_latents(codec, Store(options.train, card.medium, (codec.stride,) * codec.axes), options.tokens)
+    data = training_latents(
+        codec, Store(options.train, card.medium, (codec.stride,) * codec.axes), options.tokens
+    )
     figures = measure(codec, data, test_set.items, test_set.crop, options.first)
     quality = "PSNR, dB" if card.medium == "image" else "PESQ"
-    head = ["K", "flat: MSE", quality] + [f"{way}: {what}" for way in WAYS[1:] for what in ("MSE", quality)]
+    head = ["K", "flat: MSE", quality] + [
+        f"{way}: {what}" for way in WAYS[1:] for what in ("MSE", quality)
+    ]
     print(markdown.table(head, []))
     for size, flat in figures["flat"].items():
         cells = [str(size), f"{flat['mse']:.4f}", f"{flat['quality']:.3f}"]
         for way in WAYS[1:]:
             row = figures[way][size]
-            cells += [f"{row['mse'] / flat['mse'] - 1:+.1%}", f"{row['quality'] - flat['quality']:+.3f}"]
+            cells += [
+                f"{row['mse'] / flat['mse'] - 1:+.1%}",
+                f"{row['quality'] - flat['quality']:+.3f}",
+            ]
         print(markdown.row(cells), flush=True)
     if options.out:
-        record = {"machine": machine("cpu"), "model": card.name, "test_set": test_set.name, "ways": figures}
+        record = {
+            "machine": machine("cpu"),
+            "model": card.name,
+            "test_set": test_set.name,
+            "ways": figures,
+        }
         with writing(str(options.out), force=True) as file:
             file.write((json.dumps(record, indent=1) + "\n").encode())
 

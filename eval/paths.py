@@ -1,7 +1,7 @@
 """Where a run keeps its files, below the folder that `--out` names.
 
 OUT/files/SYSTEM/SETTING/SET/ITEM                    what each system made of each item
-OUT/samples/SET/ITEM/SYSTEM SETTING.png|flac         what some of these decode to, to look at and to listen to
+OUT/samples/SET/ITEM/SYSTEM SETTING.png|flac         what some of these decode to
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """python -m eval.phases MODEL --data PATH: what holds a speech model back, magnitudes or phases?
 
-Spectra of the original and of the decoded signal are taken apart and put together again in other pairs; what each pair
-scores says how much is lost where. Spectra are the model's own (its FFT size and hop), so that nothing else changes.
+Spectra of the original and of the decoded signal are taken apart and put together again in other
+pairs; what each pair scores says how much is lost where. Spectra are the model's own (its FFT size
+and hop), so that nothing else changes.
 
     phases of the original      what the model would reach if its phases were right
-    magnitudes of the original  what it would reach if its magnitudes were right, its phases made consistent by the
-                                fast Griffin-Lim algorithm (Perraudin et al. 2013), from them or from random ones
+    magnitudes of the original  what it would reach if its magnitudes were right, its phases made
+                                consistent by the fast Griffin-Lim algorithm (Perraudin et al.
+                                2013), from them or from random ones
     half the error              both magnitudes' geometric mean, with phases of either
     no quantisation             the decoder on the encoder's latents: what the codebook costs
 """
@@ -40,7 +42,9 @@ QUIET = 1e-4  # magnitudes below are not told apart
 METRICS = ("PESQ", "STOI")
 
 
-def griffin_lim(magnitude: Tensor, start: Tensor, stft: STFT, iterations: int = ITERATIONS) -> Tensor:
+def griffin_lim(
+    magnitude: Tensor, start: Tensor, stft: STFT, iterations: int = ITERATIONS
+) -> Tensor:
     """Finds a signal whose spectrum has about this magnitude.
 
     Args:
@@ -68,21 +72,27 @@ def variants(model: Codec, x: Tensor, codebook_size: int) -> Iterator[tuple[str,
     padded, length = model.pad(x), x.shape[-1]
     z = model.encoder(padded)
     decoded = model.decoder(
-        model.bottleneck.decode(model.bottleneck.encode(z, codebook_size), codebook_size), codebook_size
+        model.bottleneck.decode(model.bottleneck.encode(z, codebook_size), codebook_size),
+        codebook_size,
     )
     ours, theirs = _analyse(decoded[:, 0], stft), _analyse(padded[:, 0], stft)
     between = ((ours.abs() + QUIET).log() / 2 + (theirs.abs() + QUIET).log() / 2).exp()
     noise = torch.polar(
-        theirs.abs(), 2 * torch.pi * torch.rand(theirs.shape, generator=torch.Generator().manual_seed(0))
+        theirs.abs(),
+        2 * torch.pi * torch.rand(theirs.shape, generator=torch.Generator().manual_seed(0)),
     )
     found = {
         "decoded": decoded[:, 0],
         "no quantisation": model.decoder(z, codebook_size)[:, 0],
         "phases of the original": griffin_lim(ours.abs(), theirs, stft, 0),
         "magnitudes of the original, decoded phases": griffin_lim(theirs.abs(), ours, stft),
-        "magnitudes of the original, random phases": griffin_lim(theirs.abs(), noise, stft, 2 * ITERATIONS),
+        "magnitudes of the original, random phases": griffin_lim(
+            theirs.abs(), noise, stft, 2 * ITERATIONS
+        ),
         "half the error of magnitudes, decoded phases": griffin_lim(between, ours, stft),
-        "half the error of magnitudes, phases of the original": griffin_lim(between, theirs, stft, 0),
+        "half the error of magnitudes, phases of the original": griffin_lim(
+            between, theirs, stft, 0
+        ),
     }
     for name, signal in found.items():
         yield name, signal[None, :, :length].clamp(-1, 1)
@@ -103,10 +113,16 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL", help="a shipped speech model, or the path of a card")
-    parser.add_argument("--data", required=True, metavar="PATH", help="recordings: a folder, .tar or file")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a shipped speech model, or the path of a card"
+    )
+    parser.add_argument(
+        "--data", required=True, metavar="PATH", help="recordings: a folder, .tar or file"
+    )
     parser.add_argument("-k", "--codebook-size", type=int, default=1024, metavar="K")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th recording")
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="only every N-th recording"
+    )
     return run(parser, arguments, _command)
 
 
@@ -122,9 +138,14 @@ def _command(options: argparse.Namespace) -> None:
             raise CodecError(f"{item.name}: a picture has no phases; give recordings")
         signal = torch.from_numpy(samples).T[None]
         for name, other in variants(model, signal, options.codebook_size):
-            scores.setdefault(name, []).append(score("speech", signal[0, 0].numpy(), other[0, 0].numpy()))
+            scores.setdefault(name, []).append(
+                score("speech", signal[0, 0].numpy(), other[0, 0].numpy())
+            )
     head = [f"{options.model}, K = {options.codebook_size}, {len(items)} clips", *METRICS]
-    rows = ([name, *(f"{_mean(found, metric):.3f}" for metric in METRICS)] for name, found in scores.items())
+    rows = (
+        [name, *(f"{_mean(found, metric):.3f}" for metric in METRICS)]
+        for name, found in scores.items()
+    )
     print(markdown.table(head, rows))
 
 

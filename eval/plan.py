@@ -1,4 +1,6 @@
-"""What a run measures: models, classic codecs and metrics, and the test sets that they are measured on."""
+"""What a run measures: models, classic codecs and metrics, and the test sets that they are measured
+on.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,26 @@ from eval.datasets import TestSet
 from eval.journal import Record
 from eval.lpips_metric import Backbone
 from eval.metrics import METRICS, MORE_METRICS, Metric
-from eval.trained import lpips_weight
+from eval.trained import trained_on
 
 FORMAT = 1  # of journal.jsonl and results.json
 PACKAGES = (
-    "av", "distillmos", "lpips", "numpy", "pesq", "pillow", "pillow-jxl-plugin", "pycodec2", "pystoi", "pytorch-msssim",
-    "scikit-image", "ssimulacra2", "torch", "torchaudio", "torchmetrics",
-)  # fmt: skip
+    "av",
+    "distillmos",
+    "lpips",
+    "numpy",
+    "pesq",
+    "pillow",
+    "pillow-jxl-plugin",
+    "pycodec2",
+    "pystoi",
+    "pytorch-msssim",
+    "scikit-image",
+    "ssimulacra2",
+    "torch",
+    "torchaudio",
+    "torchmetrics",
+)
 
 
 @dataclass(frozen=True)
@@ -53,9 +68,13 @@ class Plan:
         """Returns the plan by its content: models and backbones by hash, packages by version."""
         known = asdict(self)
         found = {name: cards.find(path) for name, path, _ in self.models}
-        known["models"] = [[name, found[name].model_id.hex(), list(sizes)] for name, _, sizes in self.models]
-        known["lpips_weight"] = {name: lpips_weight(card) for name, card in found.items() if card.medium == "image"}
-        known["lpips"] = [[s.net, hashlib.sha256(Path(s.path).read_bytes()).hexdigest()] for s in self.lpips]
+        known["models"] = [
+            [name, found[name].model_id.hex(), list(sizes)] for name, _, sizes in self.models
+        ]
+        known["trained_on"] = {name: trained_on(card) for name, card in found.items()}
+        known["lpips"] = [
+            [s.net, hashlib.sha256(Path(s.path).read_bytes()).hexdigest()] for s in self.lpips
+        ]
         packages = {"codec": __version__}
         for name in PACKAGES:
             try:

@@ -1,8 +1,8 @@
 """python -m eval.report: tables of the shipped models, or the report of a run.
 
-python -m eval.report                       prints tables of the models that are installed (`eval.model_tables`)
-python -m eval.report DIR                   writes the report of a run, DIR/report.md, anew (`eval.run_report`)
-python -m eval.report DIR --beside MODEL    prints a model beside the run's classic codecs at equal quality
+python -m eval.report                       prints tables of the models (`eval.model_tables`)
+python -m eval.report DIR                   writes a run's DIR/report.md anew (`eval.run_report`)
+python -m eval.report DIR --beside MODEL    prints a model beside the run's classic codecs
                                             (`eval.beside`)
 """
 
@@ -19,11 +19,20 @@ from eval import model_tables
 def main(arguments: list[str] | None = None) -> int:
     style = argparse.RawDescriptionHelpFormatter
     parser = Parser(
-        prog="python -m eval.report", description=__doc__, epilog="See docs/evaluate.md", formatter_class=style
+        prog="python -m eval.report",
+        description=__doc__,
+        epilog="See docs/evaluate.md",
+        formatter_class=style,
     )
-    parser.add_argument("run", nargs="?", type=filled_path, metavar="DIR", help="what python -m eval --out DIR left")
-    parser.add_argument("--anchor", metavar="NAME", help="of BD-rates; default: the first baseline of a medium")
-    parser.add_argument("--beside", metavar="MODEL", help="print this model beside classic codecs at equal quality")
+    parser.add_argument(
+        "run", nargs="?", type=filled_path, metavar="DIR", help="what python -m eval --out DIR left"
+    )
+    parser.add_argument(
+        "--anchor", metavar="NAME", help="of BD-rates; default: the first baseline of a medium"
+    )
+    parser.add_argument(
+        "--beside", metavar="MODEL", help="print this model beside classic codecs at equal quality"
+    )
     parser.add_argument("--metric", metavar="NAME", help="of --beside; default: STOI, SSIM")
     return run(parser, arguments, _command)
 

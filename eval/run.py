@@ -1,10 +1,11 @@
-"""A run: every item of the test sets through every system of its medium, into a folder, resumable at any point.
+"""A run: every item of the test sets through every system of its medium, into a folder, resumable
+at any point.
 
-    TestSet ─> Worker.measure(item) ─> line ─> OUT/journal.jsonl ─summary─> OUT/results.json, OUT/timing.json
-                    └─> OUT/files, OUT/samples (see eval.paths)  ─report──> OUT/report.md and pictures
+    TestSet ─> Worker.measure(item) ─> line ─> journal.jsonl ─summary─> results.json, timing.json
+                    └─> files, samples (see eval.paths)  ─report──> report.md, pictures
 
-What depends on the machine's speed stands in timing.json, so that results.json depends on the plan alone and is the
-same, byte for byte, however often a run was stopped.
+What depends on the machine's speed stands in timing.json, so that results.json depends on the plan
+alone and is the same, byte for byte, however often a run was stopped.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ SAMPLES = 4  # items of each set that are kept to look at and listen to
 Job = tuple[TestSet, Item, bool]  # what Worker.measure takes; of the set all but its items
 
 
-def run_all(plan: Plan, sets: list[TestSet], folder: Path, workers: int = 1, fresh: bool = False) -> Journal:
+def run_all(
+    plan: Plan, sets: list[TestSet], folder: Path, workers: int = 1, fresh: bool = False
+) -> Journal:
     """Measures all items that the folder's journal lacks.
 
     Args:
@@ -60,7 +63,9 @@ def run_all(plan: Plan, sets: list[TestSet], folder: Path, workers: int = 1, fre
             if (one.name, item.name) not in journal.lines
         ]
         total = sum(len(one.items) for one in sets)
-        with tqdm(total=total, initial=total - len(todo), unit="item", smoothing=0.05, disable=None) as bar:
+        with tqdm(
+            total=total, initial=total - len(todo), unit="item", smoothing=0.05, disable=None
+        ) as bar:
             for line in _measured(plan, folder, todo, min(workers, len(todo))):
                 journal.append(line)
                 bar.update()
@@ -68,7 +73,9 @@ def run_all(plan: Plan, sets: list[TestSet], folder: Path, workers: int = 1, fre
 
 
 def _samples(one: TestSet) -> set[str]:
-    """Names the first few items of each kind of file, so that a mixed folder has some of both media."""
+    """Names the first few items of each kind of file, so that a mixed folder has some of both
+    media.
+    """
     kinds: dict[str, list[str]] = {}
     for item in one.items:
         kinds.setdefault(Path(item.name).suffix.lower(), []).append(item.name)
@@ -83,7 +90,9 @@ def _measured(plan: Plan, folder: Path, todo: list[Job], workers: int) -> Iterat
             assert worker is not None
             yield worker.measure(*job)
         return
-    context = multiprocessing.get_context("spawn")  # a fork of a process with torch's threads may hang
+    context = multiprocessing.get_context(
+        "spawn"
+    )  # a fork of a process with torch's threads may hang
     with ProcessPoolExecutor(workers, context, _start, (plan, folder)) as pool:
         jobs, waiting = iter(todo), set[Future[Record]]()
         try:
@@ -97,7 +106,8 @@ def _measured(plan: Plan, folder: Path, todo: list[Job], workers: int) -> Iterat
                     yield future.result()
         except BrokenProcessPool:
             raise MediaError(
-                "a worker died, perhaps for lack of memory; run again with fewer --workers, finished items are kept"
+                "a worker died, perhaps for lack of memory; run again with fewer --workers, "
+                "finished items are kept"
             ) from None
         finally:
             for future in waiting:

@@ -5,7 +5,7 @@ OUT/results.json + timing.json + journal.jsonl + samples/ ─write─> OUT/repor
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from eval.metrics import DECIMALS, LOWER_IS_BETTER
 from eval.paths import sample_path
 from eval.run import SAMPLES
 from eval.summary import bd_rates, read_results
-from eval.trained import Weights, mark, note
+from eval.trained import Trained, mark, note
 
 Record = dict[str, Any]
 UNITS = {"speech": "kbit/s", "image": "bits per pixel"}
@@ -33,7 +33,8 @@ CURVES = {
 SHOWN_SETTING = "1024"  # of contact sheets and spectrograms, where a model has it
 MOST_PANELS = 6  # a row of these, the original among them
 MOST_SKIPPED = 20  # lines
-EQUAL = 10.0  # per cent; files further off were not matched, as a codec reaches no such rate, and cannot be best
+# Per cent; files further off were not matched, as a codec reaches no such rate, and cannot be best.
+EQUAL = 10.0
 
 
 def write(folder: Path, anchor: str | None = None) -> Path:
@@ -62,20 +63,30 @@ def _plan(results: Record) -> str:
     models = ", ".join(f"{name} ({identity[:8]})" for name, identity, _ in plan["models"]) or "none"
     packages = ", ".join(f"{name} {number}" for name, number in plan["packages"].items())
     lines = [
-        f"Models: {models}. Classic codecs: {', '.join(plan['baselines']) or 'none'}. Software: {packages}.",
-        "Rates are of whole files, total bits over total seconds or pixels of the set; quality is the mean over items. "
+        f"Models: {models}. Classic codecs: {', '.join(plan['baselines']) or 'none'}. Software: "
+        f"{packages}.",
+        "Rates are of whole files, total bits over total seconds or pixels of the set; quality is "
+        "the mean over items. "
         "Brackets are 95 % bootstrap intervals over items; n/m: n of m items were scored. "
-        f"Bold is the best mean of a group, among files within {EQUAL:g} % of equal bytes; a codec that "
+        f"Bold is the best mean of a group, among files within {EQUAL:g} % of equal bytes; a codec "
+        "that "
         "is further off has no setting so small, or so large.",
     ]
     if not plan["lpips"]:
-        lines.append("LPIPS: unavailable, no backbone was given (`--lpips-backbone`, or `--lpips` to fetch one).")
+        lines.append(
+            "LPIPS: unavailable, no backbone was given (`--lpips-backbone`, or `--lpips` to fetch "
+            "one)."
+        )
     for kind in ("skipped", "failed"):
         found = results[kind]
         if found:
-            shown = [f"- {f['set']}/{f['item']}{_system(f)}: {f['reason']}" for f in found[:MOST_SKIPPED]]
+            shown = [
+                f"- {f['set']}/{f['item']}{_system(f)}: {f['reason']}" for f in found[:MOST_SKIPPED]
+            ]
             more = f"\n- and {len(found) - MOST_SKIPPED} more" if len(found) > MOST_SKIPPED else ""
-            lines.append(f"{kind.capitalize()}, and in no mean ({len(found)}):\n\n" + "\n".join(shown) + more)
+            lines.append(
+                f"{kind.capitalize()}, and in no mean ({len(found)}):\n\n" + "\n".join(shown) + more
+            )
     return "\n\n".join(lines)
 
 
@@ -83,7 +94,9 @@ def _system(found: Record) -> str:
     return f" by {found['system']} {found['setting']}" if "system" in found else ""
 
 
-def _set(folder: Path, name: str, medium: str, results: Record, timing: list[Record], anchor: str | None) -> str:
+def _set(
+    folder: Path, name: str, medium: str, results: Record, timing: list[Record], anchor: str | None
+) -> str:
     entries = [e for e in results["summary"] if (e["set"], e["medium"]) == (name, medium)]
     if not entries:
         return ""
@@ -95,12 +108,12 @@ def _set(folder: Path, name: str, medium: str, results: Record, timing: list[Rec
     baselines = [e for e in entries if "use" not in e and "matched_to" not in e]
     cut = f", cut to {crop} x {crop}" if crop and medium == "image" else ""
     parts = [f"## {name}: {count} {kind}{cut}"]
-    weights: Weights = results["plan"].get("lpips_weight") or {}
-    weights = {e["system"]: weights.get(e["system"]) for e in models}
+    known = results["plan"].get("trained_on") or {}
+    trained: dict[str, Trained] = {e["system"]: known.get(e["system"]) for e in models}
     if models:
-        parts += ["### At the bytes of each model", _quality(_groups(entries), medium, weights)]
-        if any(metric.startswith("LPIPS") for entry in models for metric in entry["metrics"]):
-            parts.append(note(weights))
+        parts += ["### At the bytes of each model", _quality(_groups(entries), medium, trained)]
+        if said := note(trained, [metric for entry in models for metric in entry["metrics"]]):
+            parts.append(said)
     originals = [o for o in results.get("originals", []) if o["set"] == name and medium == "speech"]
     parts += [f"{o['metric']} of the originals: {_cell(o, o['metric'], None)}." for o in originals]
     unscored = _unscored(entries)
@@ -110,23 +123,31 @@ def _set(folder: Path, name: str, medium: str, results: Record, timing: list[Rec
         parts += ["### Codebook use", _use(models), _histograms(folder, name, stem, models)]
     if baselines:
         parts += ["### Classic codecs", _quality([[e] for e in baselines], medium, {}, bold=False)]
-    rates = _bd_table(entries, name, anchor, weights)
+    rates = _bd_table(entries, name, anchor, trained)
     if rates:
         parts += ["### Bjontegaard rates", rates]
     shown = (*models, *baselines)
-    scored = {m for entry in shown for m, found in entry["metrics"].items() if found["mean"] is not None}
+    scored = {
+        m for entry in shown for m, found in entry["metrics"].items() if found["mean"] is not None
+    }
     metrics = [m for m in CURVES[medium] if m in scored]
     curves: dict[str, list[Record]] = {}
     for entry in shown:
         curves.setdefault(_title(entry["system"]), []).append(entry)
     if metrics:
-        figures.rd_curves(folder / "report" / f"{stem}-rd.png", medium, metrics, curves, weights)
+        figures.rd_curves(folder / "report" / f"{stem}-rd.png", medium, metrics, curves, trained)
         parts += ["### Rate and quality", f"![quality against rate](report/{stem}-rd.png)"]
     parts += _samples(folder, name, medium, stem, entries, results)
-    return "\n\n".join([*parts, "### Speed", _speed([t for t in timing if (t["set"], t["medium"]) == (name, medium)])])
+    return "\n\n".join(
+        [
+            *parts,
+            "### Speed",
+            _speed([t for t in timing if (t["set"], t["medium"]) == (name, medium)]),
+        ]
+    )
 
 
-# -------------------------------------------------------------------------------------------------------------- tables
+# ------------------------------------------------------------------------------------------- tables
 
 
 def _title(system: str) -> str:
@@ -150,19 +171,31 @@ def _groups(entries: list[Record]) -> list[list[Record]]:
     return [[e for e in models if e["setting"] == setting] for setting in settings]
 
 
-def _quality(groups: list[list[Record]], medium: str, weights: Weights, bold: bool = True) -> str:
-    names = list(dict.fromkeys(name for group in groups for entry in group for name in entry["metrics"]))
+def _quality(
+    groups: list[list[Record]], medium: str, trained: Mapping[str, Trained], bold: bool = True
+) -> str:
+    names = list(
+        dict.fromkeys(name for group in groups for entry in group for name in entry["metrics"])
+    )
     rows = []
     for group in groups:
         fair = [e for e in group if abs(_bytes_off(e)) <= EQUAL]
         best = {name: _best([e["metrics"].get(name) for e in fair], name) for name in names}
         for entry in group:
-            setting = f"{_bytes_off(entry):+.1f} % bytes" if "matched_to" in entry else entry["setting"]
+            setting = (
+                f"{_bytes_off(entry):+.1f} % bytes" if "matched_to" in entry else entry["setting"]
+            )
             count = entry["items"] + entry["failed"]
-            label = _title(entry["system"]) + (f" ({entry['items']}/{count})" if entry["failed"] else "")
-            shown = {n: best[n] if bold and len(fair) > 1 and entry in fair else None for n in names}
-            weight = weights.get(entry["system"])
-            cells = [_cell(entry["metrics"].get(n), n, shown[n], mark(n, weight)) for n in names]
+            label = _title(entry["system"]) + (
+                f" ({entry['items']}/{count})" if entry["failed"] else ""
+            )
+            shown = {
+                n: best[n] if bold and len(fair) > 1 and entry in fair else None for n in names
+            }
+            cells = [
+                _cell(entry["metrics"].get(n), n, shown[n], mark(n, trained.get(entry["system"])))
+                for n in names
+            ]
             rates = [f"{entry[rate]['mean']:.3f}" for rate in ("rate", "payload_rate")]
             rows.append([label, setting, *rates, *cells])
     return table(["system", "setting", UNITS[medium], "without container", *names], rows)
@@ -174,8 +207,13 @@ def _unscored(entries: list[Record]) -> str:
     for entry in entries:
         for metric, reasons in entry["unscored"].items():
             for reason, count in reasons.items():
-                found.setdefault((metric, reason, count), []).append(f"{_title(entry['system'])} {entry['setting']}")
-    lines = [f"- {metric}, {count} x {reason}: {', '.join(names)}" for (metric, reason, count), names in found.items()]
+                found.setdefault((metric, reason, count), []).append(
+                    f"{_title(entry['system'])} {entry['setting']}"
+                )
+    lines = [
+        f"- {metric}, {count} x {reason}: {', '.join(names)}"
+        for (metric, reason, count), names in found.items()
+    ]
     return "Not scored, and in no mean:\n\n" + "\n".join(lines) if lines else ""
 
 
@@ -209,7 +247,10 @@ USE: dict[str, tuple[str, Callable[[Any], str]]] = {
     "H0": ("H0", lambda v: f"{v:.2f}"),
     "CVU": ("CVU", lambda v: f"{v:.3f}"),
     "used": ("codes used", lambda v: f"{100 * v:.1f} %"),
-    "perplexity_soft_batch": ("perplexity, soft, by item", lambda v: "-" if v is None else f"{v:.0f}"),
+    "perplexity_soft_batch": (
+        "perplexity, soft, by item",
+        lambda v: "-" if v is None else f"{v:.0f}",
+    ),
     "perplexity_hard_batch": ("hard, by batch", lambda v: f"{v:.0f}"),
     "batch_tokens": ("tokens a batch", str),
     "perplexity_hard_global": ("hard, global", lambda v: f"{v:.0f}"),
@@ -217,11 +258,16 @@ USE: dict[str, tuple[str, Callable[[Any], str]]] = {
 
 
 def _use(models: list[Record]) -> str:
-    rows = [[e["system"], e["setting"], *(show(e["use"][key]) for key, (_, show) in USE.items())] for e in models]
+    rows = [
+        [e["system"], e["setting"], *(show(e["use"][key]) for key, (_, show) in USE.items())]
+        for e in models
+    ]
     return table(["model", "K", *(title for title, _ in USE.values())], rows)
 
 
-def _bd_table(entries: list[Record], name: str, anchor: str | None, weights: Weights) -> str | None:
+def _bd_table(
+    entries: list[Record], name: str, anchor: str | None, trained: Mapping[str, Trained]
+) -> str | None:
     systems = list(dict.fromkeys(e["system"] for e in entries if "matched_to" not in e))
     known = [s for s in systems if s in BASELINES]
     anchor = anchor if anchor in systems else next(iter(known), None)
@@ -232,13 +278,17 @@ def _bd_table(entries: list[Record], name: str, anchor: str | None, weights: Wei
     rows = [
         [
             _title(s),
-            *("-" if rates[m].get(s) is None else f"{rates[m][s]:+.1f} %{mark(m, weights.get(s))}" for m in metrics),
+            *(
+                "-" if rates[m].get(s) is None else f"{rates[m][s]:+.1f} %{mark(m, trained.get(s))}"
+                for m in metrics
+            ),
         ]
         for s in systems
         if s != anchor
     ]
     note = (
-        f"Bytes against {_title(anchor)} at equal quality, over the qualities that both curves reach; negative is "
+        f"Bytes against {_title(anchor)} at equal quality, over the qualities that both curves "
+        "reach; negative is "
         "better; a dash where they share none."
     )
     return f"{note}\n\n{table(['system', *metrics], rows)}"
@@ -250,18 +300,23 @@ def _speed(timing: list[Record]) -> str:
     speech = timing[0]["medium"] == "speech"
     unit, scale = ("x real time", 1.0) if speech else ("megapixel/s", 1e6)
     rows = [
-        [_title(t["system"]), t["setting"], *(f"{t[f'{way}_speed'] / scale:.3g}" for way in ("encode", "decode"))]
+        [
+            _title(t["system"]),
+            t["setting"],
+            *(f"{t[f'{way}_speed'] / scale:.3g}" for way in ("encode", "decode")),
+        ]
         for t in timing
         if not t["setting"].startswith("@")
     ]
     peak = max(t["worker_peak_bytes"] for t in timing) / 2**20
     note = (
-        f"One thread, on a machine that may have had other work. A worker, with metrics, took at most {peak:.0f} MiB."
+        "One thread, on a machine that may have had other work. "
+        f"A worker, with metrics, took at most {peak:.0f} MiB."
     )
     return f"{note}\n\n{table(['system', 'setting', f'encode, {unit}', f'decode, {unit}'], rows)}"
 
 
-# ------------------------------------------------------------------------------------------------------------ pictures
+# ----------------------------------------------------------------------------------------- pictures
 
 
 def _histograms(folder: Path, name: str, stem: str, models: list[Record]) -> str:
@@ -269,14 +324,22 @@ def _histograms(folder: Path, name: str, stem: str, models: list[Record]) -> str
     counts: dict[str, NDArray[np.int64]] = {}
     for entry in models:
         key = f"{entry['system']} {entry['setting']}"
-        tokens = [unpack_tokens(line["tokens"][key]["indices"]) for line in lines if key in line.get("tokens", {})]
+        tokens = [
+            unpack_tokens(line["tokens"][key]["indices"])
+            for line in lines
+            if key in line.get("tokens", {})
+        ]
         together = np.concatenate([t.ravel() for t in tokens])
-        counts[f"{key}: CVU {entry['use']['CVU']:.2f}"] = np.bincount(together, minlength=entry["use"]["num_codes"])
+        counts[f"{key}: CVU {entry['use']['CVU']:.2f}"] = np.bincount(
+            together, minlength=entry["use"]["num_codes"]
+        )
     figures.codebook_use(folder / "report" / f"{stem}-use.png", counts)
     return f"![codebook use](report/{stem}-use.png)"
 
 
-def _samples(folder: Path, name: str, medium: str, stem: str, entries: list[Record], results: Record) -> list[str]:
+def _samples(
+    folder: Path, name: str, medium: str, stem: str, entries: list[Record], results: Record
+) -> list[str]:
     """Draws a contact sheet or spectrograms, and returns the lines of the report that show it.
 
     A row has an original, the models at one size, and what was matched to the first of them.
@@ -288,7 +351,9 @@ def _samples(folder: Path, name: str, medium: str, stem: str, entries: list[Reco
     shown = []
     for system in systems:
         settings = [e["setting"] for e in models if e["system"] == system]
-        shown.append((system, SHOWN_SETTING if SHOWN_SETTING in settings else settings[len(settings) // 2]))
+        shown.append(
+            (system, SHOWN_SETTING if SHOWN_SETTING in settings else settings[len(settings) // 2])
+        )
     first = " ".join(shown[0])
     shown += [(e["system"], e["setting"]) for e in entries if e.get("matched_to") == first]
     records: dict[tuple[str, str, str], Record] = {
@@ -312,10 +377,17 @@ def _samples(folder: Path, name: str, medium: str, stem: str, entries: list[Reco
         rows.append(row)
     if not rows:
         return []
-    draw, kind = (figures.contact_sheet, "sheet") if medium == "image" else (figures.spectrograms, "spectrograms")
+    draw, kind = (
+        (figures.contact_sheet, "sheet")
+        if medium == "image"
+        else (figures.spectrograms, "spectrograms")
+    )
     draw(folder / "report" / f"{stem}-{kind}.png", rows)
     title = "Pictures" if medium == "image" else "Spectrograms"
-    return [f"### {title} at equal bytes", f"![{title.lower()} at equal bytes](report/{stem}-{kind}.png)"]
+    return [
+        f"### {title} at equal bytes",
+        f"![{title.lower()} at equal bytes](report/{stem}-{kind}.png)",
+    ]
 
 
 def _caption(system: str, setting: str, record: Record, medium: str) -> str:

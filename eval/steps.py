@@ -1,9 +1,11 @@
-"""python -m eval.steps MODEL --train PATH: how long VP's steps in training are, beside its codebooks' errors.
+"""python -m eval.steps MODEL --train PATH: how long VP's steps in training are, beside its
+codebooks' errors.
 
-Training moves each latent by a random step in place of the error that a codebook will make, and a step that the
-Metropolis-Hastings test refuses has length 0. If the steps are too short, the decoder has never seen errors as large as
-those it gets. For each K and eta: the steps' mean squared length over the mean squared error of the model's codebook on
-the same latents, 1 where both are alike, and the share of accepted steps.
+Training moves each latent by a random step in place of the error that a codebook will make, and a
+step that the Metropolis-Hastings test refuses has length 0. If the steps are too short, the decoder
+has never seen errors as large as those it gets. For each K and eta: the steps' mean squared length
+over the mean squared error of the model's codebook on the same latents, 1 where both are alike, and
+the share of accepted steps.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ def steps(model: VP, latents: Tensor, size: int, eta: float) -> tuple[Tensor, fl
 
     Args:
         model: Whose sizes and neighbours are used.
-        latents: (N, d), of which the first `MEASURED`, at most half, are moved; the others fill the queue.
+        latents: (N, d), of which the first `MEASURED`, at most half, are moved; the others fill the
+            queue.
         size: The codebook size K.
         eta: In place of the model's.
 
@@ -61,13 +64,22 @@ def steps(model: VP, latents: Tensor, size: int, eta: float) -> tuple[Tensor, fl
 def main(arguments: list[str] | None = None) -> int:
     style = argparse.RawDescriptionHelpFormatter
     parser = Parser(
-        prog="python -m eval.steps", epilog="See docs/bottlenecks/vp.md", description=__doc__, formatter_class=style
+        prog="python -m eval.steps",
+        epilog="See docs/bottlenecks/vp.md",
+        description=__doc__,
+        formatter_class=style,
     )
     parser.add_argument("model", metavar="MODEL", help="a VP model")
     parser.add_argument(
-        "--train", type=filled_path, required=True, metavar="PATH", help="what python -m train.prepare wrote"
+        "--train",
+        type=filled_path,
+        required=True,
+        metavar="PATH",
+        help="what python -m train.prepare wrote",
     )
-    parser.add_argument("--eta", default=",".join(map(str, ETAS)), metavar="ETA,...", help="default: %(default)s")
+    parser.add_argument(
+        "--eta", default=",".join(map(str, ETAS)), metavar="ETA,...", help="default: %(default)s"
+    )
     return run(parser, arguments, _command)
 
 

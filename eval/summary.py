@@ -1,8 +1,9 @@
-"""What a run's records say together: means with their uncertainty, codebook use, Bjontegaard rates, speeds.
+"""What a run's records say together: means with their uncertainty, codebook use, Bjontegaard rates,
+speeds.
 
-A mean never hides what it leaves out: each statistic carries the number of items scored, the number there were, and the
-reasons for the difference. Quality is a mean over items; a rate is of the whole set, total bits over total seconds,
-pixels or tokens.
+A mean never hides what it leaves out: each statistic carries the number of items scored, the number
+there were, and the reasons for the difference. Quality is a mean over items; a rate is of the whole
+set, total bits over total seconds, pixels or tokens.
 """
 
 from __future__ import annotations
@@ -29,11 +30,23 @@ from eval.plan import FORMAT
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
-BATCH_TOKENS = 256 * 64  # of perplexity_hard_batch: 256 pictures of 8 x 8 tokens, the GM-VQ paper's batch
+BATCH_TOKENS = (
+    256 * 64
+)  # of perplexity_hard_batch: 256 pictures of 8 x 8 tokens, the GM-VQ paper's batch
 NOT_METRICS = {
-    "set", "item", "medium", "system", "setting", "matched_to", "chosen", "bytes", "payload_bytes", "units",
-    "perplexity_soft", "unscored",
-}  # fmt: skip
+    "set",
+    "item",
+    "medium",
+    "system",
+    "setting",
+    "matched_to",
+    "chosen",
+    "bytes",
+    "payload_bytes",
+    "units",
+    "perplexity_soft",
+    "unscored",
+}
 
 
 def statistic(values: Sequence[float | None], seed: str = "") -> Record:
@@ -46,7 +59,14 @@ def statistic(values: Sequence[float | None], seed: str = "") -> Record:
         seed: A text that the resampling starts from, so that it can be repeated.
     """
     scored = np.array([value for value in values if value is not None], np.float64)
-    result: Record = {"mean": None, "se": None, "low": None, "high": None, "scored": len(scored), "of": len(values)}
+    result: Record = {
+        "mean": None,
+        "se": None,
+        "low": None,
+        "high": None,
+        "scored": len(scored),
+        "of": len(values),
+    }
     return result | (_pooled(scored, np.ones(len(scored)), seed) if len(scored) else {})
 
 
@@ -63,7 +83,11 @@ def total_rate(amounts: Sequence[float], units: Sequence[float], seed: str = "")
         seed: See `statistic`.
     """
     found = _pooled(np.asarray(amounts, np.float64), np.asarray(units, np.float64), seed)
-    return {"mean": None, "se": None, "low": None, "high": None} | found | {"scored": len(units), "of": len(units)}
+    return (
+        {"mean": None, "se": None, "low": None, "high": None}
+        | found
+        | {"scored": len(units), "of": len(units)}
+    )
 
 
 def _pooled(amounts: NDArray[np.float64], units: NDArray[np.float64], seed: str) -> Record:
@@ -78,16 +102,24 @@ def _pooled(amounts: NDArray[np.float64], units: NDArray[np.float64], seed: str)
     low = high = mean
     if np.ptp(amounts) > 0 or np.ptp(units) > 0:
         found = bootstrap(
-            (amounts, units), _sum_over_sum, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile",
-            paired=True, vectorized=True, rng=np.random.default_rng(zlib.crc32(seed.encode())),
+            (amounts, units),
+            _sum_over_sum,
+            n_resamples=RESAMPLES,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            paired=True,
+            vectorized=True,
+            rng=np.random.default_rng(zlib.crc32(seed.encode())),
             batch=max(1, 2**21 // len(amounts)),
-        ).confidence_interval  # fmt: skip
+        ).confidence_interval
         low, high = float(found.low), float(found.high)
     se = float(np.sqrt((errors**2).sum() / (len(errors) - 1) / len(errors)) / units.mean())
     return {"mean": mean, "se": se, "low": low, "high": high}
 
 
-def _sum_over_sum(amounts: NDArray[np.float64], units: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+def _sum_over_sum(
+    amounts: NDArray[np.float64], units: NDArray[np.float64], axis: int = -1
+) -> NDArray[np.float64]:
     return np.asarray(amounts.sum(axis) / units.sum(axis))
 
 
@@ -104,13 +136,20 @@ def summarise(journal: Journal) -> Record:
         for record in line["records"]
     ]
     skipped = [
-        {"set": line["set"], "item": line["item"], "reason": line["skipped"]} for line in lines if "skipped" in line
+        {"set": line["set"], "item": line["item"], "reason": line["skipped"]}
+        for line in lines
+        if "skipped" in line
     ]
     sets = journal.header["sets"]
     for name, one in sets.items():
-        skipped += [{"set": name, "item": item, "reason": "a second item of this name"} for item in one["duplicates"]]
+        skipped += [
+            {"set": name, "item": item, "reason": "a second item of this name"}
+            for item in one["duplicates"]
+        ]
     failures = [
-        {"set": line["set"], "item": line["item"]} | failed for line in lines for failed in line.get("failed", [])
+        {"set": line["set"], "item": line["item"]} | failed
+        for line in lines
+        for failed in line.get("failed", [])
     ]
     return {
         "format": FORMAT,
@@ -141,8 +180,16 @@ def _summarise(records: list[Record], lines: list[Record], failures: list[Record
     name, system, setting, medium = (first[key] for key in ("set", "system", "setting", "medium"))
     seed = f"{name}/{system}/{setting}"
     scale = 1000 if medium == "speech" else 1
-    summary: Record = {"set": name, "system": system, "setting": setting, "medium": medium, "items": len(records)}
-    summary["failed"] = sum((f["set"], f["system"], f["setting"]) == (name, system, setting) for f in failures)
+    summary: Record = {
+        "set": name,
+        "system": system,
+        "setting": setting,
+        "medium": medium,
+        "items": len(records),
+    }
+    summary["failed"] = sum(
+        (f["set"], f["system"], f["setting"]) == (name, system, setting) for f in failures
+    )
     if "matched_to" in first:
         summary["matched_to"] = first["matched_to"]
         summary["bytes_off"] = _bytes_off(records, lines, f"{seed}/bytes_off")
@@ -150,18 +197,28 @@ def _summarise(records: list[Record], lines: list[Record], failures: list[Record
         bits = [8 * record[size] / scale for record in records]
         summary[rate] = total_rate(bits, [record["units"] for record in records], f"{seed}/{rate}")
     names = [key for key in first if key not in NOT_METRICS]
-    summary["metrics"] = {n: statistic([record[n] for record in records], f"{seed}/{n}") for n in names}
+    summary["metrics"] = {
+        n: statistic([record[n] for record in records], f"{seed}/{n}") for n in names
+    }
     summary["unscored"] = {
-        n: dict(sorted(Counter(r["unscored"][n] for r in records if n in r.get("unscored", {})).items()))
+        n: dict(
+            sorted(Counter(r["unscored"][n] for r in records if n in r.get("unscored", {})).items())
+        )
         for n in names
         if any(n in record.get("unscored", {}) for record in records)
     }
     key = f"{system} {setting}"
-    packed = [line["tokens"][key] for line in lines if line["set"] == name and key in line.get("tokens", {})]
+    packed = [
+        line["tokens"][key]
+        for line in lines
+        if line["set"] == name and key in line.get("tokens", {})
+    ]
     if packed:
         payload_bits = 8 * sum(record["payload_bytes"] for record in records)
         soft = [record.get("perplexity_soft") for record in records]
-        found = use([unpack_tokens(p["indices"]) for p in packed], packed[0]["num_codes"], payload_bits)
+        found = use(
+            [unpack_tokens(p["indices"]) for p in packed], packed[0]["num_codes"], payload_bits
+        )
         summary["use"] = found | {"perplexity_soft_batch": statistic(soft)["mean"]}
     return summary
 
@@ -188,7 +245,9 @@ def _bytes_off(records: list[Record], lines: list[Record], seed: str) -> Record:
         if f"{r['system']} {r['setting']}" == records[0]["matched_to"]
     }
     wanted = [target[record["item"]] for record in records]
-    return total_rate([100 * (r["bytes"] - size) for r, size in zip(records, wanted, strict=True)], wanted, seed)
+    return total_rate(
+        [100 * (r["bytes"] - size) for r, size in zip(records, wanted, strict=True)], wanted, seed
+    )
 
 
 def use(tokens: Iterable[np.ndarray], num_codes: int, payload_bits: int) -> Record:
@@ -239,8 +298,10 @@ def speeds(journal: Journal) -> list[Record]:
             "system": system,
             "setting": setting,
             "medium": medium,
-            "encode_speed": sum(t["units"] for t in timings) / max(sum(t["encode_s"] for t in timings), 1e-9),
-            "decode_speed": sum(t["units"] for t in timings) / max(sum(t["decode_s"] for t in timings), 1e-9),
+            "encode_speed": sum(t["units"] for t in timings)
+            / max(sum(t["encode_s"] for t in timings), 1e-9),
+            "decode_speed": sum(t["units"] for t in timings)
+            / max(sum(t["decode_s"] for t in timings), 1e-9),
             "encode_s": sum(t["encode_s"] for t in timings),
             "decode_s": sum(t["decode_s"] for t in timings),
             "worker_peak_bytes": peak[medium],
@@ -249,7 +310,9 @@ def speeds(journal: Journal) -> list[Record]:
     ]
 
 
-def bd_rate(anchor: Sequence[tuple[float, float]], test: Sequence[tuple[float, float]]) -> float | None:
+def bd_rate(
+    anchor: Sequence[tuple[float, float]], test: Sequence[tuple[float, float]]
+) -> float | None:
     """Returns Bjontegaard's mean difference in rate at equal quality, in per cent.
 
     Log rate is interpolated over quality by PCHIP (Bjontegaard 2001; piecewise cubic as in the JVET
@@ -286,7 +349,9 @@ def monotone(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     return kept[::-1]
 
 
-def curve_of(summary: list[Record], set_name: str, system: str, metric: str) -> list[tuple[float, float]]:
+def curve_of(
+    summary: list[Record], set_name: str, system: str, metric: str
+) -> list[tuple[float, float]]:
     """Returns (rate, mean quality) of a system's settings by rising rate.
 
     Its matched files are no part of the curve. Quality is as measured: of some metrics lower is
@@ -302,15 +367,26 @@ def curve_of(summary: list[Record], set_name: str, system: str, metric: str) -> 
     return sorted(points)
 
 
-def bd_rates(summary: list[Record], set_name: str, anchor: str, metric: str) -> dict[str, float | None]:
+def bd_rates(
+    summary: list[Record], set_name: str, anchor: str, metric: str
+) -> dict[str, float | None]:
     """Returns the BD-rate of each other system against the anchor, in one metric.
 
     A curve goes through the means of a system's settings.
     """
     sign = -1 if metric in LOWER_IS_BETTER else 1
-    systems = list(dict.fromkeys(e["system"] for e in summary if e["set"] == set_name and "matched_to" not in e))
-    curves = {s: [(rate, sign * value) for rate, value in curve_of(summary, set_name, s, metric)] for s in systems}
-    return {system: bd_rate(curves[anchor], curves[system]) for system in systems if system != anchor}
+    systems = list(
+        dict.fromkeys(
+            e["system"] for e in summary if e["set"] == set_name and "matched_to" not in e
+        )
+    )
+    curves = {
+        s: [(rate, sign * value) for rate, value in curve_of(summary, set_name, s, metric)]
+        for s in systems
+    }
+    return {
+        system: bd_rate(curves[anchor], curves[system]) for system in systems if system != anchor
+    }
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -328,4 +404,6 @@ def read_results(folder: Path, name: str = "results.json") -> Any:
     try:
         return json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise MediaError(f"{folder}: no finished run ({error}); run python -m eval --out {folder}") from None
+        raise MediaError(
+            f"{folder}: no finished run ({error}); run python -m eval --out {folder}"
+        ) from None

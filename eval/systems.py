@@ -1,10 +1,11 @@
-"""Whatever turns a signal into bytes and back, behind one protocol: our models, classic codecs, neural neighbours.
+"""Whatever turns a signal into bytes and back, behind one protocol: our models, classic codecs,
+neural neighbours.
 
     signal ─compress─> bytes of a whole file ─decompress─> signal of the same shape
 
-A neighbour is any network that gives integer tokens: transformers' EnCodec, DAC and Mimi from a folder of weights, or
-what a function of the user's own returns (a VQGAN, say). Their files are a header of 16 bytes and tokens of fixed
-width, which is what such models are quoted at.
+A neighbour is any network that gives integer tokens: transformers' EnCodec, DAC and Mimi from a
+folder of weights, or what a function of the user's own returns (a VQGAN, say). Their files are a
+header of 16 bytes and tokens of fixed width, which is what such models are quoted at.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from codec.media import resample
 from eval.baselines import SAMPLE_RATE, Baseline
 
 Signal = NDArray[Any]
-NEIGHBOUR_HEADER = struct.Struct("<4sIII")  # magic, length of the signal, streams, tokens of a stream
+NEIGHBOUR_HEADER = struct.Struct(
+    "<4sIII"
+)  # magic, length of the signal, streams, tokens of a stream
 NEIGHBOUR_MAGIC = b"NBR1"
 
 
@@ -69,7 +72,11 @@ class ModelSystem:
     """One of our models at one codebook size."""
 
     def __init__(self, model: coding.Model, codebook_size: int, name: str | None = None) -> None:
-        self.name, self.setting, self.medium = name or model.card.name, str(codebook_size), model.card.medium
+        self.name, self.setting, self.medium = (
+            name or model.card.name,
+            str(codebook_size),
+            model.card.medium,
+        )
         self.model, self._size = model, codebook_size
         self.num_codes = model.codec.bottleneck.num_codes(codebook_size)
 
@@ -95,7 +102,7 @@ class ModelSystem:
         return np.asarray(coding.read_indices(data, self.model)[1][0], np.int64)
 
     def soft_perplexity(self, signal: Signal) -> float | None:
-        """Returns exp H of the mean posterior over a signal's tokens; None for methods without one."""
+        """Returns exp H of the mean posterior over a signal's tokens; None without posteriors."""
         codec = self.model.codec
         if not isinstance(codec.bottleneck, SoftCodebooks):
             return None
@@ -163,11 +170,16 @@ class NeighbourSystem:
     def compress(self, signal: Signal) -> bytes:
         tokens = np.asarray(self._neighbour.encode(signal))
         if tokens.ndim != 2 or not np.issubdtype(tokens.dtype, np.integer):
-            raise ModelError(f"{self.name}: encode gave {tokens.dtype} {tokens.shape}; want integers (G, n)")
+            raise ModelError(
+                f"{self.name}: encode gave {tokens.dtype} {tokens.shape}; want integers (G, n)"
+            )
         if tokens.size and not 0 <= tokens.min() <= tokens.max() < self.num_codes:
             raise ModelError(f"{self.name}: a token lies outside 0..{self.num_codes - 1}")
         bits = (tokens.reshape(-1, 1) >> np.arange(self._bits - 1, -1, -1)) & 1
-        return NEIGHBOUR_HEADER.pack(NEIGHBOUR_MAGIC, len(signal), *tokens.shape) + np.packbits(bits).tobytes()
+        return (
+            NEIGHBOUR_HEADER.pack(NEIGHBOUR_MAGIC, len(signal), *tokens.shape)
+            + np.packbits(bits).tobytes()
+        )
 
     def decompress(self, data: bytes, length: int) -> Signal:
         signal = np.asarray(self._neighbour.decode(self._tokens(data), length))
@@ -189,7 +201,11 @@ class NeighbourSystem:
         bits = np.unpackbits(np.frombuffer(data, np.uint8, offset=NEIGHBOUR_HEADER.size))
         if len(bits) < streams * count * self._bits:
             raise BitstreamError(f"file of {self.name} is cut short")
-        words = bits[: streams * count * self._bits].reshape(streams, count, self._bits).astype(np.int64)
+        words = (
+            bits[: streams * count * self._bits]
+            .reshape(streams, count, self._bits)
+            .astype(np.int64)
+        )
         return np.asarray(words @ (1 << np.arange(self._bits - 1, -1, -1)), np.int64)
 
 
@@ -217,7 +233,9 @@ def load_neighbour(spec: str) -> Neighbour:
     except (AttributeError, OSError, ValueError, TypeError) as error:
         raise ModelError(f"neighbour {spec}: {' '.join(str(error).split())}") from None
     if not isinstance(neighbour, Neighbour):
-        raise ModelError(f"neighbour {spec}: gave a {type(neighbour).__name__}, not an eval.systems.Neighbour")
+        raise ModelError(
+            f"neighbour {spec}: gave a {type(neighbour).__name__}, not an eval.systems.Neighbour"
+        )
     return neighbour
 
 
@@ -233,19 +251,28 @@ def _encodec(folder: str, setting: str) -> Neighbour:
     from transformers import EncodecModel
 
     model = EncodecModel.from_pretrained(folder, local_files_only=True).eval()
-    rate, bandwidth = model.config.sampling_rate, float(setting or model.config.target_bandwidths[0])
+    rate, bandwidth = (
+        model.config.sampling_rate,
+        float(setting or model.config.target_bandwidths[0]),
+    )
     if model.config.chunk_length_s is not None or model.config.audio_channels != 1:
         raise ModelError(f"{folder}: wants stereo or cuts chunks; use the 24 kHz model")
 
     @torch.inference_mode()
     def encode(signal: Signal) -> Signal:
-        return np.asarray(model.encode(_tensor(signal, rate), bandwidth=bandwidth).audio_codes[0, 0])
+        return np.asarray(
+            model.encode(_tensor(signal, rate), bandwidth=bandwidth).audio_codes[0, 0]
+        )
 
     @torch.inference_mode()
     def decode(tokens: Signal, length: int) -> Signal:  # noqa: ARG001
-        return _samples(model.decode(torch.from_numpy(tokens)[None, None], [None]).audio_values, rate)
+        return _samples(
+            model.decode(torch.from_numpy(tokens)[None, None], [None]).audio_values, rate
+        )
 
-    return Neighbour("encodec", f"{bandwidth:g} kbit/s", "speech", model.config.codebook_size, encode, decode)
+    return Neighbour(
+        "encodec", f"{bandwidth:g} kbit/s", "speech", model.config.codebook_size, encode, decode
+    )
 
 
 def _dac(folder: str, setting: str) -> Neighbour:
@@ -263,7 +290,9 @@ def _mimi(folder: str, setting: str) -> Neighbour:
 
 
 def _of_streams(name: str, model: Any, streams: int, argument: str) -> Neighbour:
-    """A network of transformers that is asked for a number of streams, by an argument of its own name."""
+    """A network of transformers that is asked for a number of streams, by an argument of its own
+    name.
+    """
     rate = model.config.sampling_rate
 
     @torch.inference_mode()
@@ -274,7 +303,9 @@ def _of_streams(name: str, model: Any, streams: int, argument: str) -> Neighbour
     def decode(tokens: Signal, length: int) -> Signal:  # noqa: ARG001
         return _samples(model.decode(audio_codes=torch.from_numpy(tokens)[None]).audio_values, rate)
 
-    return Neighbour(name, f"{streams} streams", "speech", model.config.codebook_size, encode, decode)
+    return Neighbour(
+        name, f"{streams} streams", "speech", model.config.codebook_size, encode, decode
+    )
 
 
 TRANSFORMERS = {"encodec": _encodec, "dac": _dac, "mimi": _mimi}

@@ -22,13 +22,22 @@ from eval.mos import NAME as MOS
 from eval.mos import DistillMOS
 from eval.paths import file_path, sample_path
 from eval.plan import Plan
-from eval.systems import BaselineSystem, ModelSystem, NeighbourSystem, System, check_shape, load_models, load_neighbour
+from eval.systems import (
+    BaselineSystem,
+    ModelSystem,
+    NeighbourSystem,
+    System,
+    check_shape,
+    load_models,
+    load_neighbour,
+)
 
 
 class Worker:
     """Measures items; one in each process, since models and LPIPS nets are loaded once.
 
-    One thread each: items run in parallel instead, and the sums inside a net do not depend on the number of threads.
+    One thread each: items run in parallel instead, and the sums inside a net do not depend on the
+    number of threads.
     """
 
     def __init__(self, plan: Plan, folder: Path) -> None:
@@ -41,7 +50,9 @@ class Worker:
             "image": {backbone.name: backbone.load() for backbone in plan.lpips},
             "speech": {MOS: self._mos} if self._mos else {},
         }
-        self._metrics = {medium: plan.metrics(medium) | more for medium, more in with_weights.items()}
+        self._metrics = {
+            medium: plan.metrics(medium) | more for medium, more in with_weights.items()
+        }
 
     def measure(self, one: TestSet, item: Item, sample: bool = False) -> Record:
         """Measures one item through every system of its medium.
@@ -72,7 +83,9 @@ class Worker:
         for name in self._plan.baselines:
             yield BaselineSystem(BASELINES[name], BASELINES[name].curve[0])
 
-    def _measure(self, set_name: str, name: str, medium: str, signal: NDArray[Any], sample: bool) -> Record:
+    def _measure(
+        self, set_name: str, name: str, medium: str, signal: NDArray[Any], sample: bool
+    ) -> Record:
         records, failed, timings, tokens = [], [], [], {}
         tried: dict[str, dict[int, bytes]] = {baseline: {} for baseline in self._plan.baselines}
         scored: dict[tuple[str, bytes], Record] = {}  # one file may be nearest to several of ours
@@ -80,23 +93,35 @@ class Worker:
             save_sample(self._folder, set_name, name, "original", medium, signal)
 
         def add(system: System, setting: str, **more: Any) -> int | None:
-            """Measures one system, and returns its bytes; files of models and matched ones are kept."""
+            """Measures one system, and returns its bytes; files of models and matched ones are
+            kept.
+            """
             label = f"{system.name} {setting}"
             try:
                 data, decoded, timing = _there_and_back(system, signal)
             except MediaError as error:
-                failed.append({"system": system.name, "setting": setting, "reason": " ".join(str(error).split())})
+                failed.append(
+                    {
+                        "system": system.name,
+                        "setting": setting,
+                        "reason": " ".join(str(error).split()),
+                    }
+                )
                 return None
             if (system.name, data) not in scored:
                 scored[system.name, data] = self._score(system, signal, decoded, data)
             record = scored[system.name, data]
             records.append({"system": system.name, "setting": setting} | more | record)
-            timings.append({"system": system.name, "setting": setting, "units": record["units"]} | timing)
+            timings.append(
+                {"system": system.name, "setting": setting, "units": record["units"]} | timing
+            )
             indices = system.indices(data)
             if indices is not None:
                 tokens[label] = {"num_codes": system.num_codes, "indices": pack_tokens(indices)}
             if indices is not None or more:
-                with writing(str(file_path(self._folder, system.name, setting, set_name, name)), force=True) as file:
+                with writing(
+                    str(file_path(self._folder, system.name, setting, set_name, name)), force=True
+                ) as file:
                     file.write(data)
                 if sample:
                     save_sample(self._folder, set_name, name, label, medium, decoded)
@@ -118,13 +143,25 @@ class Worker:
                     match = match_bytes(baseline, signal, size, tried[baseline.name])
                 except Exception as error:  # whatever an encoder has against a signal
                     reason = f"{type(error).__name__}: {error}"
-                    failed.append({"system": baseline.name, "setting": f"@ {target}", "reason": reason})
+                    failed.append(
+                        {"system": baseline.name, "setting": f"@ {target}", "reason": reason}
+                    )
                     continue
-                add(BaselineSystem(baseline, match.setting), f"@ {target}", matched_to=target, chosen=match.setting)
-        timing = {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "systems": timings}
+                add(
+                    BaselineSystem(baseline, match.setting),
+                    f"@ {target}",
+                    matched_to=target,
+                    chosen=match.setting,
+                )
+        timing = {
+            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "systems": timings,
+        }
         return {"records": records, "failed": failed, "tokens": tokens, "timing": timing}
 
-    def _score(self, system: System, signal: NDArray[Any], decoded: NDArray[Any], data: bytes) -> Record:
+    def _score(
+        self, system: System, signal: NDArray[Any], decoded: NDArray[Any], data: bytes
+    ) -> Record:
         speech = system.medium == "speech"
         record: Record = {
             "bytes": len(data),
@@ -157,13 +194,21 @@ def _there_and_back(system: System, signal: NDArray[Any]) -> tuple[bytes, NDArra
     except (CodecError, MemoryError):
         raise
     except Exception as error:  # an encoder of another's, on a signal that it cannot take
-        if isinstance(error, OSError) and error.errno is not None:  # the disk's; Pillow's encoders have no number
+        if (
+            isinstance(error, OSError) and error.errno is not None
+        ):  # the disk's; Pillow's encoders have no number
             raise
         raise MediaError(f"{system.name}: {type(error).__name__}: {error}") from None
-    return data, check_shape(system, signal, decoded), {"encode_s": encoded - start, "decode_s": done - encoded}
+    return (
+        data,
+        check_shape(system, signal, decoded),
+        {"encode_s": encoded - start, "decode_s": done - encoded},
+    )
 
 
-def save_sample(folder: Path, set_name: str, item: str, label: str, medium: str, signal: NDArray[Any]) -> None:
+def save_sample(
+    folder: Path, set_name: str, item: str, label: str, medium: str, signal: NDArray[Any]
+) -> None:
     """Keeps a signal in the run's folder, as .png or .flac."""
     path = sample_path(folder, set_name, item, label, medium)
     with writing(str(path), force=True) as file:

@@ -144,7 +144,7 @@ def test_other_data_are_a_type_error_that_says_what_to_do(tmp_path: Path) -> Non
 @pytest.mark.parametrize("effort", [-1, 10, 100, 3.5, 3.0, "3", None])
 def test_an_effort_that_there_is_not(effort: object) -> None:
     for data in (wav(tones(500)), picture(gradient(20, 20))):
-        with pytest.raises(ValueError, match="effort is an integer from 0 to 9"):
+        with pytest.raises(ValueError, match="effort is a whole number"):
             codec.compress(data, effort=effort)  # type: ignore[arg-type]
 
 
@@ -182,3 +182,28 @@ def test_compress_stays_a_function() -> None:
 def test_silence_stays_finite() -> None:
     decoded, _ = soundfile.read(io.BytesIO(codec.decompress(codec.compress(wav(np.zeros((700, 1), np.float32))))))
     assert decoded.shape == (700,)
+
+
+def test_arguments_of_another_kind_are_refused_in_a_line() -> None:
+    sound = wav(tones(1600))
+    data = codec.compress(sound)
+    for wrong in ("no", 1, None, [True]):
+        with pytest.raises(TypeError, match="mono is True or False, not"):
+            codec.compress(sound, mono=wrong)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="layers is True or False, not"):
+            codec.compress(sound, layers=wrong)  # type: ignore[arg-type]
+    for wrong in (True, 1.5, "2"):
+        with pytest.raises(ValueError, match="effort is a whole number, not"):
+            codec.compress(sound, effort=wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="limits is a Limits, not 5"):
+        codec.decompress(data, limits=5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="suffix is a str, not 5"):
+        codec.decompress(data, suffix=5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="max_bytes is a whole number, not True"):
+        codec.truncate(data, max_bytes=True)
+    assert codec.compress(sound, mono=np.bool_(True), effort=np.int64(0)) == data
+
+
+def test_what_is_compressed_already_is_said_to_be() -> None:
+    with pytest.raises(MediaError, match=r"this is a \.bin already"):
+        codec.compress(codec.compress(wav(tones(1600))))

@@ -21,9 +21,10 @@ from PIL import Image
 
 from app import __main__ as command
 from app import pictures, tokens, trials, words
-from app.jobs import MAX_VERSIONS, Workshop, write_csv
-from app.reading import Source, heard
-from app.store import Models, Settings, Shelf
+from app.originals import Original, collected_notices
+from app.service import MAX_VERSIONS, Service
+from app.store import Models, Settings, TemporaryFiles
+from app.versions import write_csv
 from app.widgets import chart, facts
 from codec import api, cards, coding
 from codec.cli.compress import compress_main
@@ -36,9 +37,9 @@ SPEECH, IMAGE = "speech-fsp", "image-fsp"
 
 
 @pytest.fixture
-def workshop(model_folder: Path, tmp_path: Path) -> Workshop:
+def service(model_folder: Path, tmp_path: Path) -> Service:
     settings = Settings(models=model_folder, max_seconds=4, max_pixels=100_000, max_upload_bytes=2 << 20)
-    return Workshop(settings, tmp_path / "app")
+    return Service(settings, tmp_path / "app")
 
 
 @pytest.fixture
@@ -55,13 +56,13 @@ def given(tmp_path: Path) -> Callable[[str, bytes], Path]:
 
 
 @pytest.fixture
-def speech(workshop: Workshop, given: Callable[[str, bytes], Path]) -> Source:
-    return workshop.open(given("voice.wav", wav(tones(16000))))
+def speech(service: Service, given: Callable[[str, bytes], Path]) -> Original:
+    return service.open(given("voice.wav", wav(tones(16000))))
 
 
 @pytest.fixture
-def image(workshop: Workshop, given: Callable[[str, bytes], Path]) -> Source:
-    return workshop.open(given("photo.png", picture(gradient(64, 96))))
+def image(service: Service, given: Callable[[str, bytes], Path]) -> Original:
+    return service.open(given("photo.png", picture(gradient(64, 96))))
 
 
 # ------------------------------------------------------------------------------------------------------------- coding
@@ -70,59 +71,59 @@ def image(workshop: Workshop, given: Callable[[str, bytes], Path]) -> Source:
 @pytest.mark.parametrize("name", [SPEECH, IMAGE])
 @pytest.mark.parametrize("size", [256, 16384])
 def test_the_bin_is_that_of_the_command_line(
-    name: str, size: int, workshop: Workshop, given: Callable[[str, bytes], Path], model_folder: Path, tmp_path: Path
+    name: str, size: int, service: Service, given: Callable[[str, bytes], Path], model_folder: Path, tmp_path: Path
 ) -> None:
     data = wav(tones(30_000, 44_100, 2), 44_100) if name == SPEECH else picture(gradient(45, 77), "JPEG")
     path = given("input", data)
-    version = workshop.code(workshop.open(path), name, size)
+    version = service.code(service.open(path), name, size)
     arguments = [str(path), str(tmp_path / "out.bin"), "-k", str(size), "-m", str(model_folder / f"{name}.json")]
     assert compress_main([*arguments, "--quiet"]) == 0
     assert version.file.read_bytes() == (tmp_path / "out.bin").read_bytes()
     assert version.num_bytes == version.file.stat().st_size
-    other = workshop.code(workshop.open(path), name, 1024)
+    other = service.code(service.open(path), name, 1024)
     assert other.file.read_bytes() != version.file.read_bytes()
 
 
-def test_what_is_heard_is_the_decoded_file_at_its_own_level(workshop: Workshop, speech: Source) -> None:
+def test_what_is_heard_is_the_decoded_file_at_its_own_level(service: Service, speech: Original) -> None:
     """No peak is normalised: the .wav is that of codec.decompress, byte for byte."""
-    version = workshop.code(speech, SPEECH, 1024)
-    model = workshop.models.get(SPEECH)
+    version = service.code(speech, SPEECH, 1024)
+    model = service.models.get(SPEECH)
     assert version.media.read_bytes() == api.decompress(version.file.read_bytes(), model)
     shown, sent = (load_audio(io.BytesIO(data))[0] for data in (speech.media.read_bytes(), speech.data))
     assert np.array_equal(shown, sent)
 
 
-def test_figures_agree_with_each_other(workshop: Workshop, image: Source) -> None:
-    version = workshop.code(image, IMAGE, 1024)
+def test_figures_agree_with_each_other(service: Service, image: Original) -> None:
+    version = service.code(image, IMAGE, 1024)
     record = version.record()
     assert record["bits_per_pixel"] == pytest.approx(8 * version.num_bytes / (64 * 96), abs=1e-5)
     assert record["ratio"] == pytest.approx(64 * 96 * 3 / version.num_bytes, abs=0.01)
-    indices = read_indices(version.file.read_bytes(), workshop.models.get(IMAGE))[1]
+    indices = read_indices(version.file.read_bytes(), service.models.get(IMAGE))[1]
     assert record["used_codes"] == len(set(indices.ravel().tolist())) <= record["num_codes"] == 1024
     assert set(record) >= {"PSNR", "SSIM", "encode_s", "decode_s"}
 
 
 def test_ssimulacra2_stands_beside_where_it_has_a_value(
-    workshop: Workshop, image: Source, monkeypatch: pytest.MonkeyPatch
+    service: Service, image: Original, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert workshop.code(image, IMAGE, 1024).scores["SSIMULACRA2"] is None  # too small for its scales
+    assert service.code(image, IMAGE, 1024).scores["SSIMULACRA2"] is None  # too small for its scales
     large = gradient(240, 240)
     source = replace(image, reference=large)
-    assert workshop.scored(source, large)["SSIMULACRA2"] == 100
-    monkeypatch.setattr("app.jobs.SCORED_PIXELS", 240 * 240 - 1)
-    assert workshop.scored(source, large)["SSIMULACRA2"] is None  # too large for someone who waits
+    assert service.scorer.score(source, large)["SSIMULACRA2"] == 100
+    monkeypatch.setattr("app.scoring.SCORED_PIXELS", 240 * 240 - 1)
+    assert service.scorer.score(source, large)["SSIMULACRA2"] is None  # too large for someone who waits
 
 
-def test_a_model_trained_on_lpips_is_marked_wherever_its_lpips_stands(workshop: Workshop, image: Source) -> None:
-    version = workshop.code(image, IMAGE, 1024)
-    assert "trained_on_lpips" not in version.record()  # there is no LPIPS
+def test_a_model_trained_on_a_metric_is_marked_wherever_that_stands(service: Service, image: Original) -> None:
+    version = service.code(image, IMAGE, 1024)
+    assert "trained_on" not in version.record()  # there is no LPIPS
     scores = {"PSNR": 24.0, "LPIPS-squeeze": 0.1234}
-    ours = replace(version, scores=scores, lpips_weight=0.4)
-    other = replace(version, scores=scores, lpips_weight=0.0, label="other", family="other", model="other")
-    classic = replace(version, scores=scores, lpips_weight=0.0, label="WebP", family="WebP", model=None, kind="classic")
+    ours = replace(version, scores=scores, trained={"LPIPS": 0.4})
+    other = replace(version, scores=scores, trained={}, label="other", family="other", model="other")
+    classic = replace(version, scores=scores, trained={}, label="WebP", family="WebP", model=None, kind="classic")
     unknown = replace(ours, scores=scores | {"LPIPS-squeeze": None})
     versions = [ours, other, classic, unknown]
-    assert [v.record()["trained_on_lpips"] for v in versions] == [True, False, False, True]
+    assert [v.record()["trained_on"] for v in versions] == ["LPIPS", "", "", "LPIPS"]
     rows = facts(versions).split("<tr ")[1:]
     assert ["0.123†" in row.split("</tr>")[0] for row in rows] == [True, False, False, False]
     assert "†" not in rows[3].split("</tr>")[0]  # a dash needs none
@@ -134,51 +135,51 @@ def test_a_model_trained_on_lpips_is_marked_wherever_its_lpips_stands(workshop: 
     assert sum("0.123†" in label for label in labels) == 1
 
 
-def test_long_speech_is_scored_on_a_bounded_part(workshop: Workshop, speech: Source) -> None:
+def test_long_speech_is_scored_on_a_bounded_part(service: Service, speech: Original) -> None:
     """What comes after the tenth second does not count."""
     rng = np.random.default_rng(0)
     reference = rng.normal(0, 0.1, 11 * 16000).astype(np.float32)
     decoded = reference.copy()
     decoded[10 * 16000 :] = 0
     long = replace(speech, reference=reference)
-    assert workshop.scored(long, decoded)["STOI"] == pytest.approx(1, abs=1e-6)
+    assert service.scorer.score(long, decoded)["STOI"] == pytest.approx(1, abs=1e-6)
     decoded[5 * 16000 : 6 * 16000] = 0
-    assert workshop.scored(long, decoded)["STOI"] < 0.99  # negative control: inside, it does
+    assert service.scorer.score(long, decoded)["STOI"] < 0.99  # negative control: inside, it does
 
 
 @pytest.mark.parametrize(("medium", "name"), [("image", "webp"), ("image", "jpeg"), ("speech", "opus")])
 def test_classic_codecs_stand_beside_at_the_nearest_bytes(
-    medium: str, name: str, workshop: Workshop, speech: Source, image: Source
+    medium: str, name: str, service: Service, speech: Original, image: Original
 ) -> None:
-    if name not in [baseline.name for baseline in workshop.classics(medium)]:
+    if name not in [baseline.name for baseline in service.classics(medium)]:
         pytest.skip(f"{name} is not installed")
     source = speech if medium == "speech" else image
-    version = workshop.classic(source, name, 1)
+    version = service.classic(source, name, 1)
     assert version.kind == "classic"
     assert version.num_bytes == version.file.stat().st_size == len(version.file.read_bytes())
     assert any("cannot go down to 1 bytes" in line for line in version.notices)
-    larger = workshop.classic(source, name, 3 * version.num_bytes)
+    larger = service.classic(source, name, 3 * version.num_bytes)
     assert larger.num_bytes > version.num_bytes
     assert not larger.notices
-    assert set(larger.scores) == set(workshop.code(source, workshop.models.of(medium)[0].name, 256).scores)
+    assert set(larger.scores) == set(service.code(source, service.models.of(medium)[0].name, 256).scores)
 
 
-def test_compare_makes_every_version_that_is_asked_for(workshop: Workshop, image: Source) -> None:
+def test_compare_makes_every_version_that_is_asked_for(service: Service, image: Original) -> None:
     told: list[tuple[float, str]] = []
-    versions = workshop.compare(image, [IMAGE], [1024, 256], ["jpeg"], True, lambda *step: told.append(step))
+    versions = service.compare(image, [IMAGE], [1024, 256], ["jpeg"], True, lambda *step: told.append(step))
     assert [v.codebook_size for v in versions] == [256, 1024, None, None]
     assert [share for share, _ in told] == sorted(share for share, _ in told)
     assert "1,024 codes" in told[1][1]
     with pytest.raises(MediaError, match="nothing to compare"):
-        workshop.compare(image, [IMAGE], [])
+        service.compare(image, [IMAGE], [])
     with pytest.raises(MediaError, match=f"at most {MAX_VERSIONS}"):
-        workshop.compare(image, [IMAGE] * 10, [256, 1024])
+        service.compare(image, [IMAGE] * 10, [256, 1024])
 
 
-def test_sweep_covers_all_models_and_sizes(workshop: Workshop, image: Source, tmp_path: Path) -> None:
-    versions = workshop.sweep(image, ["jpeg"])
+def test_sweep_covers_all_models_and_sizes(service: Service, image: Original, tmp_path: Path) -> None:
+    versions = service.sweep(image, ["jpeg"])
     coded = [version for version in versions if version.kind == "codec"]
-    offered = [(card.name, k) for card in workshop.models.of("image") for k in card.num_codes]
+    offered = [(card.name, k) for card in service.models.of("image") for k in card.num_codes]
     assert [(version.model, version.codebook_size) for version in coded] == offered
     rows = write_csv(tmp_path / "t.csv", [version.record() for version in versions]).read_text().splitlines()
     assert len(rows) == 1 + len(versions)
@@ -203,28 +204,26 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_bad_input_is_refused_in_plain_words(
-    kind: str, workshop: Workshop, given: Callable[[str, bytes], Path]
-) -> None:
+def test_bad_input_is_refused_in_plain_words(kind: str, service: Service, given: Callable[[str, bytes], Path]) -> None:
     data, words_of_it = BAD[kind]
     if kind == "too many channels":
-        workshop = Workshop(replace(workshop.settings, max_seconds=4, max_upload_bytes=99 << 20), workshop.shelf.root)
+        service = Service(replace(service.settings, max_seconds=4, max_upload_bytes=99 << 20), service.files.root)
     with pytest.raises(CodecError, match=words_of_it) as caught:
-        workshop.open(given("input", data))
+        service.open(given("input", data))
     assert "\n" not in str(caught.value)
-    assert not list((workshop.shelf.root / "shelf").rglob("*.*")), "a refused input leaves a file"
+    assert not list((service.files.root / "files").rglob("*.*")), "a refused input leaves a file"
 
 
-def test_nothing_and_the_wrong_medium_are_refused(workshop: Workshop, given: Callable[[str, bytes], Path]) -> None:
+def test_nothing_and_the_wrong_medium_are_refused(service: Service, given: Callable[[str, bytes], Path]) -> None:
     for nothing in (None, ""):
         with pytest.raises(MediaError, match="nothing is chosen"):
-            workshop.open(nothing)
+            service.open(nothing)
         with pytest.raises(MediaError, match="nothing is chosen"):
-            workshop.decode(nothing)
+            service.decode(nothing)
     with pytest.raises(MediaError, match="this is a picture"):
-        workshop.open(given("a", picture(gradient(16, 16))), "speech")
+        service.open(given("a", picture(gradient(16, 16))), "speech")
     with pytest.raises(MediaError, match="no picture"):
-        workshop.open(given("a", wav(tones(2000))), "image")
+        service.open(given("a", wav(tones(2000))), "image")
 
 
 ODD = {
@@ -236,40 +235,38 @@ ODD = {
 
 
 @pytest.mark.parametrize("kind", ODD)
-def test_odd_input_works_and_is_remarked_upon(
-    kind: str, workshop: Workshop, given: Callable[[str, bytes], Path]
-) -> None:
+def test_odd_input_works_and_is_remarked_upon(kind: str, service: Service, given: Callable[[str, bytes], Path]) -> None:
     data, remark, shape = ODD[kind]
-    source = workshop.open(given("input", data))
+    source = service.open(given("input", data))
     assert any(remark in line for line in source.notices), source.notices
     assert source.shape == shape
-    version = workshop.code(source, workshop.models.of(source.medium)[0].name, 256)
+    version = service.code(source, service.models.of(source.medium)[0].name, 256)
     if source.medium == "speech":
         restored, rate = load_audio(io.BytesIO(version.media.read_bytes()))
         assert (restored.shape, rate) == (shape, source.rate)
     if kind == "silence":
         assert version.scores == {"PESQ": None, "STOI": None}
-    plain = workshop.open(given("plain", picture(gradient(32, 32))))
+    plain = service.open(given("plain", picture(gradient(32, 32))))
     assert not plain.notices  # negative control
 
 
-def test_a_name_may_be_long_and_strange(workshop: Workshop, given: Callable[[str, bytes], Path]) -> None:
-    source = workshop.open(given("ü'\"<b>" + "名" * 80 + ".png", picture(gradient(32, 32))))
-    version = workshop.code(source, IMAGE, 256)
-    again, _ = workshop.decode(version.file)
-    changed, _ = tokens.edit(workshop, again, "shuffle")
+def test_a_name_may_be_long_and_strange(service: Service, given: Callable[[str, bytes], Path]) -> None:
+    source = service.open(given("ü'\"<b>" + "名" * 80 + ".png", picture(gradient(32, 32))))
+    version = service.code(source, IMAGE, 256)
+    again, _ = service.decode(version.file)
+    changed, _ = tokens.edit(service, again, "shuffle")
     assert changed.media.is_file()
 
 
-def test_models_and_sizes_that_are_not_here(workshop: Workshop, image: Source, speech: Source) -> None:
+def test_models_and_sizes_that_are_not_here(service: Service, image: Original, speech: Original) -> None:
     with pytest.raises(ModelError, match="here are image-fsp, speech-fsp"):
-        workshop.code(image, "image-none", 256)
+        service.code(image, "image-none", 256)
     with pytest.raises(MediaError, match="choose from 256, 1024"):
-        workshop.code(image, IMAGE, 300)
+        service.code(image, IMAGE, 300)
     with pytest.raises(MediaError, match="choose a model for speech"):
-        workshop.code(speech, IMAGE, 256)
+        service.code(speech, IMAGE, 256)
     with pytest.raises(MediaError, match="no baseline"):
-        workshop.classic(image, "none", 1000)
+        service.classic(image, "none", 1000)
 
 
 # ------------------------------------------------------------------------------------------------------------- decode
@@ -277,91 +274,91 @@ def test_models_and_sizes_that_are_not_here(workshop: Workshop, image: Source, s
 
 @pytest.mark.parametrize("medium", ["speech", "image"])
 def test_a_bin_with_layers_is_shown_at_each_of_them(
-    workshop: Workshop, given: Callable[[str, bytes], Path], medium: str
+    service: Service, given: Callable[[str, bytes], Path], medium: str
 ) -> None:
     media = wav(tones(16000)) if medium == "speech" else picture(gradient(64, 96))
-    model = workshop.models.get(f"{medium}-fsp")
+    model = service.models.get(f"{medium}-fsp")
     path = given("layers.bin", api.compress(media, 1024, model, layers=True))
-    stops = workshop.layers(path)
+    stops = service.layers(path)
     assert list(stops) == [256, 1024]
     for size, num_bytes in stops.items():
-        version, _ = workshop.decode(path, size)
+        version, _ = service.decode(path, size)
         assert (version.codebook_size, version.num_bytes) == (size, num_bytes)
         assert version.file.read_bytes() == api.compress(media, 256, model) if size == 256 else path.read_bytes()
-        expected = workshop.decode(given("single.bin", api.compress(media, size, model)))[0]
+        expected = service.decode(given("single.bin", api.compress(media, size, model)))[0]
         assert np.array_equal(version.samples, expected.samples)
-    assert workshop.decode(path)[0].codebook_size == 1024
-    assert "layers" not in workshop.info(path)
+    assert service.decode(path)[0].codebook_size == 1024
+    assert "layers" not in service.info(path)
     with pytest.raises(MediaError, match="choose from 256, 1024"):
-        workshop.decode(path, 4096)
-    assert list(workshop.layers(given("single.bin", api.compress(media, 256, model)))) == [256]
+        service.decode(path, 4096)
+    assert list(service.layers(given("single.bin", api.compress(media, 256, model)))) == [256]
 
 
 def test_a_bin_explains_itself_or_why_it_cannot(
-    workshop: Workshop, image: Source, given: Callable[[str, bytes], Path]
+    service: Service, image: Original, given: Callable[[str, bytes], Path]
 ) -> None:
-    version = workshop.code(image, IMAGE, 1024)
+    version = service.code(image, IMAGE, 1024)
     data = version.file.read_bytes()
-    decoded, summary = workshop.decode(version.file)
+    decoded, summary = service.decode(version.file)
     assert np.array_equal(decoded.samples, version.samples)
     assert summary.header.width == 96
     for length in range(0, len(data), 7):
         with pytest.raises(BitstreamError):
-            workshop.decode(given("cut.bin", data[:length]))
+            service.decode(given("cut.bin", data[:length]))
     for place in range(0, len(data), 11):
         broken = bytearray(data)
         broken[place] ^= 0x10
         with pytest.raises((BitstreamError, ModelError)):
-            workshop.decode(given("flip.bin", bytes(broken)))
+            service.decode(given("flip.bin", bytes(broken)))
     with pytest.raises(BitstreamError, match="not a file made by codec"):
-        workshop.decode(given("text.bin", b"some words instead of bits"))
+        service.decode(given("text.bin", b"some words instead of bits"))
 
 
 def test_a_bin_of_an_unknown_model_names_what_it_needs(
-    workshop: Workshop, image: Source, tmp_path: Path, model_folder: Path
+    service: Service, image: Original, tmp_path: Path, model_folder: Path
 ) -> None:
-    version = workshop.code(image, IMAGE, 1024)
+    version = service.code(image, IMAGE, 1024)
     folder = tmp_path / "others"
     folder.mkdir()
     for path in model_folder.glob("speech-fsp.*"):
         (folder / path.name).write_bytes(path.read_bytes())
-    poorer = Workshop(replace(workshop.settings, models=folder), tmp_path / "poorer")
-    with pytest.raises(ModelError, match=workshop.models.card(IMAGE).model_id.hex()[:8]):
+    poorer = Service(replace(service.settings, models=folder), tmp_path / "poorer")
+    with pytest.raises(ModelError, match=service.models.card(IMAGE).model_id.hex()[:8]):
         poorer.decode(version.file)
     assert poorer.info(version.file)["model"] == "not among the installed models"
 
 
-def test_the_limits_hold_for_what_a_bin_unpacks_to(workshop: Workshop, given: Callable[[str, bytes], Path]) -> None:
+def test_the_limits_hold_for_what_a_bin_unpacks_to(service: Service, given: Callable[[str, bytes], Path]) -> None:
     """Small files of large things: the limits are those of inputs."""
-    roomy = Workshop(replace(workshop.settings, max_seconds=60, max_pixels=10**6), workshop.shelf.root)
+    roomy = Service(replace(service.settings, max_seconds=60, max_pixels=10**6), service.files.root)
     long = roomy.code(roomy.open(given("a", wav(np.zeros((16000 * 6, 1), np.float32)))), SPEECH, 256)
     large = roomy.code(roomy.open(given("b", picture(Image.new("RGB", (500, 400))))), IMAGE, 256)
     for version in (long, large):
         assert roomy.decode(version.file)[0].num_bytes == version.num_bytes
         with pytest.raises(BitstreamError, match="over the limit"):
-            workshop.decode(version.file)
+            service.decode(version.file)
 
 
 def test_info_is_that_of_the_command(
-    workshop: Workshop, speech: Source, capsys: pytest.CaptureFixture[str], models: Path
+    service: Service, speech: Original, capsys: pytest.CaptureFixture[str], models: Path
 ) -> None:
     assert models
-    version = workshop.code(speech, SPEECH, 1024)
+    version = service.code(speech, SPEECH, 1024)
     assert info_main([str(version.file)]) == 0
     printed = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
     printed = {key.strip(): value.strip() for key, value in printed.items()}
-    assert workshop.info(version.file) == {key: value for key, value in printed.items() if key != "file"}
+    assert service.info(version.file) == {key: value for key, value in printed.items() if key != "file"}
 
 
 # ------------------------------------------------------------------------------------------------------------- tokens
 
 
 @pytest.mark.parametrize("change", tokens.CHANGES)
-def test_changed_tokens_make_a_true_bin(change: str, workshop: Workshop, image: Source) -> None:
-    version = workshop.code(image, IMAGE, 1024)
-    before = tokens.tokens(workshop, version)
-    changed, count = tokens.edit(workshop, version, change, 0.5, 7, seed=3)
-    after = tokens.tokens(workshop, changed)
+def test_changed_tokens_make_a_true_bin(change: str, service: Service, image: Original) -> None:
+    version = service.code(image, IMAGE, 1024)
+    before = tokens.tokens(service, version)
+    changed, count = tokens.edit(service, version, change, 0.5, 7, seed=3)
+    after = tokens.tokens(service, changed)
     assert count == round(0.5 * before.indices.size)
     differ = before.indices != after.indices
     assert 0 < differ.sum() <= count
@@ -370,44 +367,44 @@ def test_changed_tokens_make_a_true_bin(change: str, workshop: Workshop, image: 
         assert (after.indices == 7).sum() >= count
     if change == "shuffle":
         assert np.array_equal(np.sort(before.indices.ravel()), np.sort(after.indices.ravel()))
-    again, _ = tokens.edit(workshop, version, change, 0.5, 7, seed=3)
+    again, _ = tokens.edit(service, version, change, 0.5, 7, seed=3)
     assert again.file.read_bytes() == changed.file.read_bytes()
-    none, count = tokens.edit(workshop, version, change, 0.0, 7)
+    none, count = tokens.edit(service, version, change, 0.0, 7)
     assert count == 0
     assert none.file.read_bytes() == version.file.read_bytes()
 
 
 def test_a_spot_is_a_square_of_a_picture_and_a_stretch_of_speech(
-    workshop: Workshop, image: Source, speech: Source
+    service: Service, image: Original, speech: Original
 ) -> None:
-    version = workshop.code(image, IMAGE, 1024)
-    before = tokens.tokens(workshop, version)
-    changed, count = tokens.edit(workshop, version, "one token", token=9, area=(0.5, 0.5, 4))
-    rows, columns = np.nonzero(before.map != tokens.tokens(workshop, changed).map)
+    version = service.code(image, IMAGE, 1024)
+    before = tokens.tokens(service, version)
+    changed, count = tokens.edit(service, version, "one token", token=9, area=(0.5, 0.5, 4))
+    rows, columns = np.nonzero(before.map != tokens.tokens(service, changed).map)
     assert count == 16
     assert (rows.min() >= 2, rows.max() <= 5, columns.min() >= 4, columns.max() <= 7) == (True,) * 4
-    whole, _ = tokens.edit(workshop, version, "one token", token=9)  # negative control
-    assert (before.map != tokens.tokens(workshop, whole).map).sum() > 16
-    spoken = workshop.code(speech, SPEECH, 1024)
-    inside = tokens.tokens(workshop, spoken)
-    cut, count = tokens.edit(workshop, spoken, "one token", token=9, area=(0.5, 0.0, 5))
-    places = np.flatnonzero(inside.indices[0, 0] != tokens.tokens(workshop, cut).indices[0, 0])
+    whole, _ = tokens.edit(service, version, "one token", token=9)  # negative control
+    assert (before.map != tokens.tokens(service, whole).map).sum() > 16
+    spoken = service.code(speech, SPEECH, 1024)
+    inside = tokens.tokens(service, spoken)
+    cut, count = tokens.edit(service, spoken, "one token", token=9, area=(0.5, 0.0, 5))
+    places = np.flatnonzero(inside.indices[0, 0] != tokens.tokens(service, cut).indices[0, 0])
     assert count in (25, 26)
     assert places.max() - places.min() < 26
 
 
-def test_changes_that_make_no_sense_are_refused(workshop: Workshop, image: Source) -> None:
-    version = workshop.code(image, IMAGE, 256)
+def test_changes_that_make_no_sense_are_refused(service: Service, image: Original) -> None:
+    version = service.code(image, IMAGE, 256)
     with pytest.raises(MediaError, match="choose 0 to 255"):
-        tokens.edit(workshop, version, "one token", token=256)
+        tokens.edit(service, version, "one token", token=256)
     with pytest.raises(MediaError, match="unknown change"):
-        tokens.edit(workshop, version, "explode")
+        tokens.edit(service, version, "explode")
 
 
-def test_the_codebook_on_the_page_is_the_models(workshop: Workshop, image: Source) -> None:
-    version = workshop.code(image, IMAGE, 1024)
-    inside = tokens.tokens(workshop, version)
-    model = workshop.models.get(IMAGE)
+def test_the_codebook_on_the_page_is_the_models(service: Service, image: Original) -> None:
+    version = service.code(image, IMAGE, 1024)
+    inside = tokens.tokens(service, version)
+    model = service.models.get(IMAGE)
     index = int(inside.indices[0, 0, 5])
     expected = model.codec.bottleneck.decode(torch.tensor([[[index]]]), 1024)[0, :, 0]
     assert np.array_equal(inside.vectors[index], expected.numpy())
@@ -464,8 +461,8 @@ def test_a_codebook_of_any_dimension_is_drawn(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------------- blind tests
 
 
-def test_ratings_come_back_to_what_was_rated(workshop: Workshop, image: Source) -> None:
-    versions = workshop.compare(image, [IMAGE], [256, 1024, 4096])
+def test_ratings_come_back_to_what_was_rated(service: Service, image: Original) -> None:
+    versions = service.compare(image, [IMAGE], [256, 1024, 4096])
     orders = set()
     for _ in range(20):
         test = trials.start_rating(versions)
@@ -486,8 +483,8 @@ def test_ratings_come_back_to_what_was_rated(workshop: Workshop, image: Source) 
         trials.finish_rating(test, {"A": "<script>"})
 
 
-def test_abx_counts_and_knows_chance(workshop: Workshop, image: Source) -> None:
-    version = workshop.code(image, IMAGE, 256)
+def test_abx_counts_and_knows_chance(service: Service, image: Original) -> None:
+    version = service.code(image, IMAGE, 256)
     sure, sides = trials.start_abx(version), set()
     with pytest.raises(MediaError, match="no answer"):
         trials.finish_abx(sure)
@@ -504,9 +501,9 @@ def test_abx_counts_and_knows_chance(workshop: Workshop, image: Source) -> None:
     assert trials.finish_abx(guessing)["by_chance"] == pytest.approx(0.623, abs=1e-3)
 
 
-def test_disguised_files_tell_nothing_by_their_names(workshop: Workshop, image: Source) -> None:
-    version = workshop.code(image, IMAGE, 256)
-    copies = trials.disguise(workshop.shelf, [image.media, version.media])
+def test_disguised_files_tell_nothing_by_their_names(service: Service, image: Original) -> None:
+    version = service.code(image, IMAGE, 256)
+    copies = trials.disguise(service.files, [image.media, version.media])
     assert [copy.read_bytes() for copy in copies] == [image.media.read_bytes(), version.media.read_bytes()]
     for copy in copies:  # the size is not looked for: random digits may spell it
         assert not any(word in copy.name for word in ("original", "fsp", "photo"))
@@ -534,13 +531,13 @@ def test_a_model_is_loaded_once_whoever_asks(model_folder: Path, monkeypatch: py
     assert models.by_id(models.card(IMAGE).model_id) is models.get(IMAGE)
 
 
-def test_two_users_at_once_get_their_own(workshop: Workshop, given: Callable[[str, bytes], Path]) -> None:
+def test_two_users_at_once_get_their_own(service: Service, given: Callable[[str, bytes], Path]) -> None:
     inputs = [given(f"{n}.png", picture(gradient(32 + 8 * n, 40))) for n in range(4)]
-    alone = [workshop.code(workshop.open(path), IMAGE, 1024).file.read_bytes() for path in inputs]
+    alone = [service.code(service.open(path), IMAGE, 1024).file.read_bytes() for path in inputs]
     together: dict[int, bytes] = {}
 
     def use(number: int) -> None:
-        together[number] = workshop.code(workshop.open(inputs[number]), IMAGE, 1024).file.read_bytes()
+        together[number] = service.code(service.open(inputs[number]), IMAGE, 1024).file.read_bytes()
 
     threads = [threading.Thread(target=use, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -552,7 +549,7 @@ def test_two_users_at_once_get_their_own(workshop: Workshop, given: Callable[[st
 
 def test_notices_go_to_who_caused_them() -> None:
     log = logging.getLogger("codec")
-    with heard() as mine:
+    with collected_notices() as mine:
         other = threading.Thread(target=log.warning, args=("of another user",))
         other.start()
         other.join()
@@ -562,7 +559,7 @@ def test_notices_go_to_who_caused_them() -> None:
 
 
 def test_old_files_go_and_new_ones_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shelf = Shelf(tmp_path, keep_s=100)
+    shelf = TemporaryFiles(tmp_path, keep_s=100)
     old, new = shelf.folder(), shelf.folder()
     for folder in (old, new):
         (folder / "a.png").write_bytes(bytes(1000))
@@ -572,7 +569,7 @@ def test_old_files_go_and_new_ones_stay(tmp_path: Path, monkeypatch: pytest.Monk
     newer = shelf.folder()
     (newer / "a.png").write_bytes(bytes(1000))
     os.utime(new, (new.stat().st_atime, new.stat().st_mtime - 50))
-    monkeypatch.setattr("app.store.MAX_SHELF_BYTES", 1500)
+    monkeypatch.setattr("app.store.MAX_FILES_BYTES", 1500)
     shelf.tidy()
     assert (new.exists(), newer.exists()) == (False, True)
     assert len({shelf.folder().name for _ in range(50)}) == 50
@@ -586,7 +583,7 @@ def test_it_starts_without_torch_and_gradio() -> None:
     code = "import sys, app.__main__; print(sorted({'torch', 'gradio', 'skimage'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-    code = "import sys, app.jobs, app.tokens, app.trials; print('torch' in sys.modules, 'skimage' in sys.modules)"
+    code = "import sys, app.service, app.tokens, app.trials; print('torch' in sys.modules, 'skimage' in sys.modules)"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False False"
 

@@ -17,23 +17,23 @@ import pytest
 import soundfile
 from conftest import ROOT, gradient, picture, tones, wav
 
-from app.jobs import MAX_VERSIONS, Workshop
-from app.reading import Source
-from app.store import Settings, Shelf
+from app.originals import Original
+from app.service import MAX_VERSIONS, Service
+from app.store import Settings, TemporaryFiles
 from codec.errors import MediaError
 
 pytest.importorskip("gradio", reason="the demo is not installed: pip install 'codec[app]'")
 
 
 @pytest.fixture
-def workshop(model_folder: Path, tmp_path: Path) -> Workshop:
-    return Workshop(Settings(models=model_folder, max_seconds=4, max_pixels=100_000), tmp_path / "app")
+def service(model_folder: Path, tmp_path: Path) -> Service:
+    return Service(Settings(models=model_folder, max_seconds=4, max_pixels=100_000), tmp_path / "app")
 
 
 @pytest.fixture
-def source(workshop: Workshop, tmp_path: Path) -> Source:
+def source(service: Service, tmp_path: Path) -> Original:
     (tmp_path / "a.png").write_bytes(picture(gradient(24, 32)))
-    return workshop.open(tmp_path / "a.png")
+    return service.open(tmp_path / "a.png")
 
 
 # ---------------------------------------------------------------------------------------------------------- endpoints
@@ -85,20 +85,20 @@ from pathlib import Path
 warnings.simplefilter("ignore")
 import gradio as gr
 from app import api
-from app.jobs import Workshop
+from app.service import Service
 from app.store import Settings
 
 models, folder, cases = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-workshop = Workshop(Settings(models=models, max_pixels=100_000), folder / "app")
+service = Service(Settings(models=models, max_pixels=100_000), folder / "app")
 with gr.Blocks() as demo:
-    api.build(workshop)
+    api.build(service)
 functions = {function.api_name: function.fn for function in demo.fns.values()}
 for name, layers in (("a.bin", False), ("layers.bin", True)):
     made = functions["compress"](str(folder / "a.png"), "", 1024 if layers else 256, layers)[0]
     (folder / name).write_bytes(Path(made).read_bytes())
 inputs = {"edit": "a.bin"} | dict.fromkeys(("decompress", "info", "truncate"), "layers.bin")
-coded, code = [], workshop.code
-workshop.code = lambda *given: (coded.append(1), code(*given))[1]
+coded, code = [], service.code
+service.code = lambda *given: (coded.append(1), code(*given))[1]
 answers = {}
 for case, (name, arguments) in cases.items():
     coded.clear()
@@ -157,31 +157,31 @@ def test_what_makes_no_sense_is_refused_in_plain_words(case: str, answers: dict[
 
 
 def test_a_sweep_has_the_bound_of_a_comparison(
-    workshop: Workshop, source: Source, monkeypatch: pytest.MonkeyPatch
+    service: Service, source: Original, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = [baseline.name for baseline in workshop.classics("image")]
-    monkeypatch.setattr("app.jobs.MAX_VERSIONS", 4 * len(known) - 1)
+    known = [baseline.name for baseline in service.classics("image")]
+    monkeypatch.setattr("app.service.MAX_VERSIONS", 4 * len(known) - 1)
     with pytest.raises(MediaError, match=f"that makes {4 * len(known)} versions of classic codecs; choose at most"):
-        workshop.sweep(source, known)
+        service.sweep(source, known)
     assert MAX_VERSIONS == 16
-    monkeypatch.setattr("app.jobs.MAX_VERSIONS", 4)
-    assert len(workshop.sweep(source, known[:1])) > 4
+    monkeypatch.setattr("app.service.MAX_VERSIONS", 4)
+    assert len(service.sweep(source, known[:1])) > 4
 
 
 def test_more_channels_than_the_format_has_are_refused_before_they_are_read(
-    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     soundfile.write(tmp_path / "many.wav", np.zeros((10, 65), np.float32), 16_000)
     monkeypatch.setattr("codec.media.AudioReader.blocks", lambda _: pytest.fail("a block was read"))
     with pytest.raises(MediaError, match="65 channels; the format has 64"):
-        workshop.open(tmp_path / "many.wav")
+        service.open(tmp_path / "many.wav")
 
 
 # -------------------------------------------------------------------------------------------------------- what is left
 
 
 def test_files_go_in_time_even_when_nobody_calls(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path, keep_s=1)
+    shelf = TemporaryFiles(tmp_path, keep_s=1)
     old = shelf.folder()
     (old / "voice.wav").write_bytes(wav(tones(500)))
     end = shelf.keep_tidy()
@@ -196,7 +196,7 @@ def test_files_go_in_time_even_when_nobody_calls(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_fails_does_not_end_the_tidying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shelf, calls = Shelf(tmp_path, keep_s=0.1), []
+    shelf, calls = TemporaryFiles(tmp_path, keep_s=0.1), []
 
     def tidy() -> None:
         calls.append(time.monotonic())

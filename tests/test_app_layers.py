@@ -13,33 +13,33 @@ import pytest
 from conftest import gradient, picture, tones, wav
 
 import codec
-from app.jobs import Workshop
-from app.reading import Source
+from app.originals import Original
+from app.service import Service
 from app.store import Settings
 from codec import api
 from codec.errors import MediaError, ModelError
 
 
 @pytest.fixture
-def workshop(model_folder: Path, tmp_path: Path) -> Workshop:
-    return Workshop(Settings(models=model_folder, max_seconds=4, max_pixels=100_000), tmp_path / "app")
+def service(model_folder: Path, tmp_path: Path) -> Service:
+    return Service(Settings(models=model_folder, max_seconds=4, max_pixels=100_000), tmp_path / "app")
 
 
 @pytest.fixture
-def decode(workshop: Workshop) -> Callable[..., list[Any]]:
+def decode(service: Service) -> Callable[..., list[Any]]:
     """What a new file and the slider run; without a page, which leaves an event loop behind when it is built."""
     pytest.importorskip("gradio")
     from app.tabs.decode import shown
 
-    return partial(shown, SimpleNamespace(workshop=workshop))
+    return partial(shown, SimpleNamespace(service=service))
 
 
 @pytest.mark.parametrize("medium", ["speech", "image"])
 def test_the_slider_cuts_the_file(
-    workshop: Workshop, decode: Callable[..., list[Any]], tmp_path: Path, medium: str
+    service: Service, decode: Callable[..., list[Any]], tmp_path: Path, medium: str
 ) -> None:
     media = wav(tones(16000)) if medium == "speech" else picture(gradient(64, 96))
-    model = workshop.models.get(f"{medium}-fsp")
+    model = service.models.get(f"{medium}-fsp")
     data, small = api.compress(media, 1024, model, layers=True), api.compress(media, 256, model)
     path = tmp_path / "a.bin"
     path.write_bytes(data)
@@ -64,27 +64,27 @@ def test_the_slider_cuts_the_file(
 MEDIA = {"speech": ("a.wav", lambda: wav(tones(16000))), "image": ("a.png", lambda: picture(gradient(64, 96)))}
 
 
-def opened(workshop: Workshop, folder: Path, medium: str) -> Source:
+def opened(service: Service, folder: Path, medium: str) -> Original:
     name, make = MEDIA[medium]
     (folder / name).write_bytes(make())
-    return workshop.open(folder / name)
+    return service.open(folder / name)
 
 
 @pytest.mark.parametrize("medium", MEDIA)
-def test_compare_makes_one_file_for_every_size(workshop: Workshop, tmp_path: Path, medium: str) -> None:
+def test_compare_makes_one_file_for_every_size(service: Service, tmp_path: Path, medium: str) -> None:
     pytest.importorskip("gradio")
     from app.tabs.layers import shown
 
-    source = opened(workshop, tmp_path, medium)
-    model = workshop.models.get(f"{medium}-fsp")
-    file = workshop.layered(source, [model.card.name], [256, 1024])
+    source = opened(service, tmp_path, medium)
+    model = service.models.get(f"{medium}-fsp")
+    file = service.layered(source, [model.card.name], [256, 1024])
     assert file is not None
     assert file.read_bytes() == api.compress(source.data, 1024, model, layers=True)
     for number, size in enumerate((256, 1024), 1):
-        head, listener, viewer = shown(workshop, file, source, number)
+        head, listener, viewer = shown(service, file, source, number)
         single = api.compress(source.data, size, model)
         saved = [Path(link) for link in re.findall(r"file=([^\"?]+\.bin)", head)]
-        stops = workshop.layers(file)
+        stops = service.layers(file)
         assert [link.stat().st_size for link in saved] == [stops[size]]
         assert (saved[0].read_bytes() == single) == (size == 256)
         assert api.decompress(saved[0].read_bytes(), model) == api.decompress(single, model)
@@ -98,20 +98,20 @@ def test_compare_makes_one_file_for_every_size(workshop: Workshop, tmp_path: Pat
         assert value["series"] == str(file)
 
 
-def test_compare_has_no_slider_where_nothing_is_nested(workshop: Workshop, tmp_path: Path) -> None:
-    source = opened(workshop, tmp_path, "image")
-    assert workshop.layered(source, ["image-fsp"], [256]) is None
-    assert workshop.layered(source, ["image-fsp"], [4096]) is None
-    assert workshop.layered(source, [], [256, 1024]) is None
+def test_compare_has_no_slider_where_nothing_is_nested(service: Service, tmp_path: Path) -> None:
+    source = opened(service, tmp_path, "image")
+    assert service.layered(source, ["image-fsp"], [256]) is None
+    assert service.layered(source, ["image-fsp"], [4096]) is None
+    assert service.layered(source, [], [256, 1024]) is None
     with pytest.raises(ModelError, match="no layers at K = 256"):
-        workshop.code(source, "image-fsp", 256, layers=True)
+        service.code(source, "image-fsp", 256, layers=True)
 
 
-def test_a_cut_is_a_file_of_its_own(workshop: Workshop, tmp_path: Path) -> None:
-    source = opened(workshop, tmp_path, "image")
-    file = workshop.layered(source, ["image-fsp"], [1024])
+def test_a_cut_is_a_file_of_its_own(service: Service, tmp_path: Path) -> None:
+    source = opened(service, tmp_path, "image")
+    file = service.layered(source, ["image-fsp"], [1024])
     assert file is not None
-    shorter = workshop.cut(file, 256)
+    shorter = service.cut(file, 256)
     assert shorter.read_bytes() == codec.truncate(file, 256)
     for path, size, words in (
         (file, 4096, "choose from 256, 1024"),
@@ -119,4 +119,4 @@ def test_a_cut_is_a_file_of_its_own(workshop: Workshop, tmp_path: Path) -> None:
         (None, 256, "nothing"),
     ):
         with pytest.raises(MediaError, match=words):
-            workshop.cut(path, size)
+            service.cut(path, size)

@@ -260,7 +260,7 @@ def test_stereo_at_96_khz_and_silence_go_through(client: Client, tmp_path: Path)
 
 def test_errors_become_plain_words(caplog: pytest.LogCaptureFixture) -> None:
     """What was not foreseen is a number for the user, and a traceback for the log."""
-    from app.page import explain, plainly
+    from app.handlers import explain, plainly
     from codec.errors import BitstreamError, MediaError, ModelError
 
     for kind in (MediaError, ModelError, BitstreamError):

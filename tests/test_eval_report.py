@@ -19,7 +19,7 @@ from codec.cards import Card, read_card
 from eval import model_tables
 from eval.__main__ import main
 from eval.model_tables import table
-from eval.trained import MARK, lpips_weight, mark, note
+from eval.trained import MARK, mark, note, trained_on
 
 
 def card(name: str, losses: Any, results: dict[str, dict[str, dict[str, Any]]]) -> Card:
@@ -33,19 +33,34 @@ def result(**figures: float | None) -> dict[str, Any]:
 
 
 def test_the_weight_of_a_loss_comes_from_the_card() -> None:
-    for losses, weight in (({"l1": 1.0, "lpips": 0.4}, 0.4), ({"l1": 1.0}, 0.0), ({}, None), (None, None), ("x", None)):
-        assert lpips_weight(card("image-a", losses, {})) == weight
-    assert (mark("LPIPS-vgg", 0.4), mark("LPIPS-vgg", 0.0), mark("LPIPS-vgg", None), mark("PSNR", 0.4)) == (
-        MARK, "", "", "",
-    )  # fmt: skip
+    for losses, known in (
+        ({"l1": 1.0, "lpips": 0.4}, {"LPIPS": 0.4}),
+        ({"mel": 5.0, "loudness": 1.2, "stoi": 3.0}, {"PESQ": 1.2, "STOI": 3.0}),
+        ({"l1": 1.0, "lpips": 0.0}, {}),
+        ({}, None),
+        (None, None),
+        ("x", None),
+    ):
+        assert trained_on(card("image-a", losses, {})) == known
+    ours = {"LPIPS": 0.4, "STOI": 3.0}
+    marked = [metric for metric in ("LPIPS-vgg", "PSNR", "STOI", "ESTOI", "PESQ", "DistillMOS") if mark(metric, ours)]
+    assert marked == ["LPIPS-vgg", "STOI", "ESTOI"]
+    assert mark("LPIPS-vgg", {}) == mark("LPIPS-vgg", None) == ""
+    assert mark("LPIPS-vgg", ours) == MARK
 
 
 def test_the_note_says_it_of_every_model() -> None:
-    text = note({"image-a": 0.4, "image-b": 0.0, "image-c": None})
+    models = {"image-a": {"LPIPS": 0.4}, "image-b": {}, "image-c": None}
+    text = note(models, ["PSNR", "LPIPS-alex", "LPIPS-vgg"])
+    assert text.count("LPIPS") == 3
     assert "image-a (weight 0.4)" in text
     assert "Not trained on LPIPS: image-b." in text
     assert "not known: image-c." in text
-    assert note({}) == ""
+    assert note({}, ["LPIPS-vgg"]) == note(models, ["PSNR", "DistillMOS"]) == ""
+    text = note({"speech-a": {"PESQ": 1.2}, "speech-b": {"STOI": 3.0}}, ["STOI", "ESTOI", "PESQ"])
+    assert "Trained on a loss that follows PESQ, which flatters there: speech-a (weight 1.2); judge by" in text
+    assert "Not trained on a loss that follows PESQ: speech-b." in text
+    assert "Trained on STOI, which flatters there: speech-b (weight 3)" in text
 
 
 def test_the_table_of_pictures_has_the_measured_metrics_and_the_mark() -> None:

@@ -17,17 +17,17 @@ from PIL import Image
 
 import codec
 from app.__main__ import DEMO_MODE
-from app.jobs import Workshop
+from app.service import Service
 from codec import coding
 from codec.cli.decompress import decompress_main
 from codec.coding import Model
 from codec.container import Header, Reader, Writer, unpack
 from codec.container.limits import SAMPLES_PER_SECOND, Limits
-from codec.container.salvage import Salvage
 from codec.errors import BitstreamError, CodecError, MediaError
 from codec.files import Pipe, room_for
 from codec.media import resampling
 from codec.medium import MAX_RATE_HZ
+from codec.salvage import Salvage
 
 SIZE = 1024
 MIB = 1 << 20
@@ -148,16 +148,16 @@ def test_no_canvas_is_made_for_a_header_alone(suffix: str, image_model: Model, m
 
 def test_the_app_takes_no_picture_of_one_endless_row(model_folder: Path, tmp_path: Path) -> None:
     """What the nets hold grows with a picture's width: 521 bytes of 131072 x 15 pixels took 0.7 GiB."""
-    workshop = Workshop(replace(DEMO_MODE, models=model_folder), tmp_path / "app")
-    image_model = workshop.models.get("image-fsp")
+    service = Service(replace(DEMO_MODE, models=model_folder), tmp_path / "app")
+    image_model = service.models.get("image-fsp")
     for width, message in ((16_385, "16385 pixels wide, over the limit of 16384"), (16_384, "do not fit 0 positions")):
         (tmp_path / "a.bin").write_bytes(empty_picture(image_model, 15, width))
         with pytest.raises(BitstreamError, match=message):
-            workshop.decode(tmp_path / "a.bin")
+            service.decode(tmp_path / "a.bin")
     for size in ((16_385, 2), (2, 16_385)):
         (tmp_path / "a.png").write_bytes(picture(Image.new("RGB", size)))
         with pytest.raises(MediaError, match="at most 16,384 a side"):
-            workshop.open(tmp_path / "a.png")
+            service.open(tmp_path / "a.png")
 
 
 def test_codebooks_that_the_model_does_not_have_are_refused(image_model: Model) -> None:
@@ -178,9 +178,9 @@ def test_a_damaged_file_of_countless_chunks_is_not_recovered(
     writer = Writer(file, Header("speech", speech_model.card.model_id, SIZE, codes, 1, 4, 16_000))
     for _ in range(10):
         writer.write(np.zeros((4, 1, 1), np.int64))
-    monkeypatch.setattr("codec.container.salvage.MAX_STREAMS", 40)
+    monkeypatch.setattr("codec.salvage.MAX_STREAMS", 40)
     assert Salvage(io.BytesIO(file.getvalue())).num_positions == 10
-    monkeypatch.setattr("codec.container.salvage.MAX_STREAMS", 39)
+    monkeypatch.setattr("codec.salvage.MAX_STREAMS", 39)
     with pytest.raises(BitstreamError, match="up to 39 encoded streams"):
         Salvage(io.BytesIO(file.getvalue()))
 
@@ -274,7 +274,7 @@ def test_many_channels_at_high_rates_come_in_smaller_blocks(
 def test_the_demo_refuses_the_bomb_at_once(
     model_folder: Path, speech_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workshop = Workshop(replace(DEMO_MODE, models=model_folder), tmp_path / "app")
+    service = Service(replace(DEMO_MODE, models=model_folder), tmp_path / "app")
     path = tmp_path / "bomb.bin"
     calls = counted(monkeypatch, "codec.container.reader.decode_data")
     for data in (
@@ -285,9 +285,9 @@ def test_the_demo_refuses_the_bomb_at_once(
     ):
         path.write_bytes(data)
         with pytest.raises(CodecError, match=r"do not fit|over the limit"):
-            workshop.decode(path)
+            service.decode(path)
     assert not calls
-    assert not (tmp_path / "app/shelf").exists()
+    assert not (tmp_path / "app/files").exists()
 
 
 WATCHED = """
@@ -296,22 +296,22 @@ from dataclasses import replace
 from pathlib import Path
 from test_limits import SIZE, bomb, empty_picture
 from app.__main__ import DEMO_MODE
-from app.jobs import Workshop
+from app.service import Service
 from codec import api, cards, coding
 from codec.cli.decompress import decompress_main
 from codec.container import Reader
 from codec.errors import CodecError
 from codec.files import Pipe
 from codec.container.limits import Limits
-from codec.container.salvage import Salvage
+from codec.salvage import Salvage
 
 cards.MODELS_FOLDER = Path(sys.argv[1])
 folder = Path(tempfile.mkdtemp(dir=sys.argv[2]))
 speech, image = api.load("speech-fsp"), api.load("image-fsp")
 end, picture = bomb(speech), empty_picture(image)
-workshop = Workshop(replace(DEMO_MODE, models=cards.MODELS_FOLDER), folder / "app")
-for card in workshop.models.cards:
-    workshop.models.get(card)
+service = Service(replace(DEMO_MODE, models=cards.MODELS_FOLDER), folder / "app")
+for card in service.models.cards:
+    service.models.get(card)
 for name, data in (("end", end), ("picture", picture)):
     (folder / f"{name}.bin").write_bytes(data)
 for block in coding.decompress_speech(Reader(io.BytesIO(bomb(speech, 1, 167, 48000, 48000))), speech):
@@ -334,7 +334,7 @@ def streamed():
 WAYS = {
     "api, end": lambda: api.decompress(end, speech),
     "api, header": lambda: api.decompress(picture, image, suffix="bmp"),
-    "app, end": lambda: workshop.decode(folder / "end.bin"),
+    "app, end": lambda: service.decode(folder / "end.bin"),
     "command, end": lambda: command("end.bin", "a.wav"),
     "command, header": lambda: command("picture.bin", "a.bmp"),
     "command, partial": lambda: command("end.bin", "a.wav", "--partial"),

@@ -198,6 +198,44 @@ def test_colours_are_those_that_were_meant(kind: str, caplog: pytest.LogCaptureF
     assert caplog.messages == [CONVERTED]
 
 
+def jpeg2000_with(profile: bytes) -> bytes:
+    """A JP2 whose box of colours holds a profile (method 2) in place of a number; Pillow does not write such."""
+    data = picture(SMOOTH, "JPEG2000", irreversible=False)
+    at = data.index(b"colr") - 4
+    old = struct.unpack(">I", data[at : at + 4])[0]
+    new = struct.pack(">I", 11 + len(profile)) + b"colr" + b"\2\0\0" + profile
+    outer = data.index(b"jp2h") - 4
+    length = struct.unpack(">I", data[outer : outer + 4])[0] - old + len(new)
+    return data[:outer] + struct.pack(">I", length) + data[outer + 4 : at] + new + data[at + old :]
+
+
+def avif_with(primaries: int, transfer: int) -> bytes:
+    """An AVIF that names its colours by numbers of ITU-T H.273."""
+    data = picture(SMOOTH, "AVIF", quality=100, subsampling="4:4:4")
+    at = data.index(b"colrnclx") + 8
+    return data[:at] + struct.pack(">2H", primaries, transfer) + data[at + 4 :]
+
+
+def test_colours_of_jpeg2000_and_avif_stand_in_a_box(caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("PIL._avif", reason="this Pillow has no AVIF")
+    plain = Image.fromarray(SMOOTH)
+    assert np.array_equal(load(jpeg2000_with(SRGB)), SMOOTH)
+    assert np.array_equal(load(jpeg2000_with(WIDE_GAMUT)), meant(plain, WIDE_GAMUT))
+    assert caplog.messages == [CONVERTED]
+    caplog.clear()
+    decoded = load(avif_with(1, 13))
+    assert not caplog.messages
+    x = np.linspace(0, 1, 512)
+    wide = matrix_profile(PRIMARIES[12], np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4))
+    converted = load(avif_with(12, 13))
+    assert caplog.messages == [CONVERTED]
+    assert np.abs(converted.astype(int) - meant(Image.fromarray(decoded), wide)).max() <= 1
+    assert np.abs(converted.astype(int) - decoded).max() > 5
+    caplog.clear()
+    assert np.array_equal(load(avif_with(9, 16)), decoded)
+    assert "high dynamic range or unknown: transfer function 16" in caplog.text
+
+
 def test_srgb_stays_as_it_is_whoever_wrote_its_profile(caplog: pytest.LogCaptureFixture) -> None:
     curve = np.linspace(0, 1, 1024)
     curve = np.where(curve <= 0.04045, curve / 12.92, ((curve + 0.055) / 1.055) ** 2.4)

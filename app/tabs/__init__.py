@@ -1,1 +1,3 @@
-"""The tabs, a file each: what they show, and which job each control starts."""
+"""The tabs of the page, a class for each: its constructor adds what the tab shows and wires its
+events.
+"""

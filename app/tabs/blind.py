@@ -1,4 +1,6 @@
-"""Blind test: rate shuffled versions, or tell one from the original, without knowing which is which."""
+"""Blind test: rate shuffled versions, or tell one from the original, without knowing which is
+which.
+"""
 
 from __future__ import annotations
 
@@ -9,44 +11,71 @@ from typing import Any
 import gradio as gr
 
 from app import trials
-from app.jobs import Workshop, write_csv
-from app.page import JOBS, QUICK, Page, plainly, reporting
+from app.handlers import JOBS, QUICK, plainly, reporting
+from app.input_panel import InputPanel
+from app.service import Service
 from app.tabs.compare import Options
+from app.versions import write_csv
 from app.widgets import download, listening, looking, url, widget
 from app.words import empty, notice
 from codec.errors import MediaError
 
 INVITATION = empty(
-    "Trust your senses, not the labels", "Choose something on the left, what to test it against, and press Start."
+    "Trust your senses, not the labels",
+    "Choose something on the left, what to test it against, and press Start.",
 )
 KINDS = [("Rate them all, 0 to 100", "rate"), ("Tell it from the original (ABX)", "abx")]
 ABX_INFO = "ABX takes the first model at the largest size that is chosen."
 OVER = "this test is over; start another one"
 TONE = "var(--ink-soft)"
 MAX_RATED = 8
-SCALE = "80 to 100 is excellent, 60 good, 40 fair, 20 poor, below it is bad. One of the letters is the original itself."
+SCALE = (
+    "80 to 100 is excellent, 60 good, 40 fair, 20 poor, below it is bad. "
+    "One of the letters is the original itself."
+)
 
 
-def build(page: Page) -> None:
-    """Adds the tab's content."""
-    options = Options(page)
-    with gr.Row(elem_classes=["actions"]):
-        kind = gr.Radio(KINDS, value="rate", label="Kind of test", info=ABX_INFO, elem_id="blind-kind")
-        start = gr.Button("Start", variant="primary", elem_id="blind-start", scale=0, min_width=180)
-    lead = gr.HTML(INVITATION, elem_id="blind-lead", min_height=64)
-    listener = widget("listener", elem_id="blind-listener", visible=False)
-    viewer = widget("viewer", elem_id="blind-viewer", visible=False)
-    with gr.Row(visible=False, elem_id="blind-answers") as answers:
-        is_a = gr.Button("X is A")
-        is_b = gr.Button("X is B")
-        stop = gr.Button("Stop, show the result", variant="secondary")
-    result = gr.HTML(elem_id="blind-result")
-    test = gr.State(None)
-    material = gr.State(None)  # for ABX: the medium, both files and what the control shows
-    outputs = [lead, listener, viewer, answers, result, test, material]
+Material = tuple[
+    str, list[Path], dict[str, Any]
+]  # of an ABX test: medium, both files, what the control shows
 
-    @plainly
-    def begin(
+
+class BlindTab:
+    """The tab's content."""
+
+    def __init__(self, panel: InputPanel) -> None:
+        self._panel, self._service = panel, panel.service
+        options = Options(panel)
+        with gr.Row(elem_classes=["actions"]):
+            kind = gr.Radio(
+                KINDS, value="rate", label="Kind of test", info=ABX_INFO, elem_id="blind-kind"
+            )
+            start = gr.Button(
+                "Start", variant="primary", elem_id="blind-start", scale=0, min_width=180
+            )
+        lead = gr.HTML(INVITATION, elem_id="blind-lead", min_height=64)
+        listener = widget("listener", elem_id="blind-listener", visible=False)
+        viewer = widget("viewer", elem_id="blind-viewer", visible=False)
+        with gr.Row(visible=False, elem_id="blind-answers") as answers:
+            is_a = gr.Button("X is A")
+            is_b = gr.Button("X is B")
+            stop = gr.Button("Stop, show the result", variant="secondary")
+        result = gr.HTML(elem_id="blind-result")
+        test, material = gr.State(None), gr.State(None)
+        outputs = [lead, listener, viewer, answers, result, test, material]
+        inputs = [*panel.inputs, *options.inputs, kind]
+        start.click(plainly(self._begin), inputs, outputs, **JOBS, show_progress_on=[lead])
+        for control in (listener, viewer):
+            control.submit(plainly(self._rated), test, result, **QUICK)
+        for button, says_a in ((is_a, True), (is_b, False)):
+            button.click(
+                plainly(self._answer), [gr.State(says_a), test, material], outputs, **QUICK
+            )
+        stop.click(plainly(self._finish), test, outputs, **QUICK)
+        panel.medium.change(self._switch, panel.medium, outputs, **QUICK)
+
+    def _begin(
+        self,
         medium: str,
         recording: str | None,
         picture: str | None,
@@ -57,23 +86,42 @@ def build(page: Page) -> None:
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
         report = reporting(progress)
-        report(0, "Reading your input, waking the models")
-        source = page.open(medium, recording, picture)
+        report(0, "Reading your input, loading the models")
+        original = self._panel.open(medium, recording, picture)
         if kind == "abx":
             models, sizes, classics = models[:1], sorted(sizes)[-1:], []
-        versions = page.workshop.compare(source, models, sizes, classics, False, report)
+        versions = self._service.compare(original, models, sizes, classics, False, report)
         if len(versions) > MAX_RATED:
-            raise MediaError(f"{len(versions)} versions are too many to rate; choose at most {MAX_RATED}")
-        payload = listening(source, versions, traces=False) if medium == "speech" else looking(source, versions)
-        media = [source.media, *(version.media for version in versions)]
+            raise MediaError(
+                f"{len(versions)} versions are too many to rate; choose at most {MAX_RATED}"
+            )
+        speech = medium == "speech"
+        payload = (
+            listening(original, versions, traces=False) if speech else looking(original, versions)
+        )
+        media = [original.media, *(version.media for version in versions)]
         if kind == "abx":
-            abx = trials.start_abx(versions[0])
-            return _next_trial(page.workshop, abx, (medium, media, payload))
+            return _next_trial(
+                self._service, trials.start_abx(versions[0]), (medium, media, payload)
+            )
         rating = trials.start_rating(versions)
-        copies = trials.disguise(page.workshop.shelf, [media[0], *(media[i] for i in rating.order)])
+        value = {
+            **payload,
+            "versions": self._rated_versions(rating, media, payload),
+            "rate": True,
+            "quiet": True,
+        }
+        text = f'<p class="lead">How close does each letter come to the reference? {SCALE}</p>'
+        return [text, *_visible(medium, value), gr.update(visible=False), "", rating, None]
+
+    def _rated_versions(
+        self, rating: trials.Rating, media: list[Path], payload: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Returns what the control shows of the reference and of the letters behind it."""
         places = [0, *rating.order]
         names = ["Reference", *trials.letters(len(rating.order))]
-        shown = [
+        copies = trials.disguise(self._service.files, [media[place] for place in places])
+        return [
             {
                 "label": name,
                 "note": "",
@@ -84,49 +132,49 @@ def build(page: Page) -> None:
             }
             for number, (name, copy, place) in enumerate(zip(names, copies, places, strict=True))
         ]
-        value = {**payload, "versions": shown, "rate": True, "quiet": True}
-        text = f'<p class="lead">How close does each letter come to the reference? {SCALE}</p>'
-        return [text, *_visible(medium, value), gr.update(visible=False), "", rating, None]
 
-    def show(event: gr.EventData, test: trials.Rating | None) -> str:
+    def _rated(self, event: gr.EventData, test: trials.Rating | None) -> str:
         if test is None:
             raise MediaError(OVER)
         rows = trials.finish_rating(test, event.ratings)
-        return _table(page.workshop, rows, "Your ratings, best first.")
+        return _table(self._service, rows, "Your ratings, best first.")
 
-    def reply(
-        says_a: bool, test: trials.Abx | None, material: tuple[str, list[Path], dict[str, Any]] | None
+    def _answer(
+        self, says_a: bool, test: trials.Abx | None, material: Material | None
     ) -> list[Any]:
         if test is None or material is None:
             raise MediaError(OVER)
         trials.answer(test, says_a)
-        return finish(test) if test.done else _next_trial(page.workshop, test, material)
+        return self._finish(test) if test.done else _next_trial(self._service, test, material)
 
-    def finish(test: trials.Abx | None) -> list[Any]:
+    def _finish(self, test: trials.Abx | None) -> list[Any]:
         if test is None:
             raise MediaError(OVER)
         row = trials.finish_abx(test)
+        known = row["by_chance"] < 0.05
         verdict = (
-            "You can tell them apart" if row["by_chance"] < 0.05 else "This does not show that you can tell them apart"
+            "You can tell them apart"
+            if known
+            else "This does not show that you can tell them apart"
         )
         text = (
-            f"{row['right']} of {row['trials']} right. {verdict}: guessing does as well or better in "
+            f"{row['right']} of {row['trials']} right. {verdict}: guessing does as well or better "
+            "in "
             f"{100 * row['by_chance']:.1f} % of such tests."
         )
         hidden = [gr.update(visible=False, value={})] * 2
-        return ["", *hidden, gr.update(visible=False), _table(page.workshop, [row], text), None, None]
+        return [
+            "",
+            *hidden,
+            gr.update(visible=False),
+            _table(self._service, [row], text),
+            None,
+            None,
+        ]
 
-    def switch(_: str) -> list[Any]:
+    def _switch(self, _: str) -> list[Any]:
         hidden = [gr.update(visible=False, value={})] * 2
         return [INVITATION, *hidden, gr.update(visible=False), "", None, None]
-
-    start.click(begin, [*page.source, *options.inputs, kind], outputs, **JOBS, show_progress_on=[lead])
-    for control in (listener, viewer):
-        control.submit(plainly(show), test, result, **QUICK, show_progress="hidden")
-    for button, says_a in ((is_a, True), (is_b, False)):
-        button.click(plainly(reply), [gr.State(says_a), test, material], outputs, **QUICK, show_progress="hidden")
-    stop.click(plainly(finish), test, outputs, **QUICK, show_progress="hidden")
-    page.medium.change(switch, page.medium, outputs, **QUICK, show_progress="hidden")
 
 
 def _gain(payload: dict[str, Any], place: int) -> float:
@@ -134,41 +182,59 @@ def _gain(payload: dict[str, Any], place: int) -> float:
 
 
 def _visible(medium: str, value: dict[str, Any]) -> list[Any]:
-    """Updates of listener and viewer: the medium's control shows `value`, the other hides."""
+    """Returns updates of listener and viewer: that of the medium shows `value`, the other is
+    hidden.
+    """
     return [
-        gr.update(visible=True, value=value) if medium == kind else gr.update(visible=False, value={})
+        gr.update(visible=True, value=value)
+        if medium == kind
+        else gr.update(visible=False, value={})
         for kind in ("speech", "image")
     ]
 
 
-def _next_trial(workshop: Workshop, test: trials.Abx, material: tuple[str, list[Path], dict[str, Any]]) -> list[Any]:
+def _next_trial(service: Service, test: trials.Abx, material: Material) -> list[Any]:
     """Puts A, B and a new X on the page."""
     medium, media, payload = material
     trials.toss(test)
     places = [0, 1, 0 if test.x_is_a else 1]
-    copies = trials.disguise(workshop.shelf, [media[place] for place in places])
+    copies = trials.disguise(service.files, [media[place] for place in places])
     shown = [
-        {"label": label, "note": note, "tone": TONE, "url": url(copy), "gain": _gain(payload, place)}
+        {
+            "label": label,
+            "note": note,
+            "tone": TONE,
+            "url": url(copy),
+            "gain": _gain(payload, place),
+        }
         for label, note, copy, place in zip(
-            ("A", "B", "X"), ("the original", escape(test.name), "A or B?"), copies, places, strict=True
+            ("A", "B", "X"),
+            ("the original", escape(test.name), "A or B?"),
+            copies,
+            places,
+            strict=True,
         )
     ]
     count = len(test.answers)
-    lead = f'<p class="lead"><b>Trial {count + 1} of {trials.TRIALS}.</b> Is X the same as A, or as B?</p>'
+    trial = f"<b>Trial {count + 1} of {trials.TRIALS}.</b>"
+    lead = f'<p class="lead">{trial} Is X the same as A, or as B?</p>'
     value = {**payload, "versions": shown, "quiet": True, "right": 2}
     return [lead, *_visible(medium, value), gr.update(visible=True), "", test, material]
 
 
-def _table(workshop: Workshop, rows: list[dict[str, Any]], text: str) -> str:
+def _table(service: Service, rows: list[dict[str, Any]], text: str) -> str:
     heads = list(dict.fromkeys(key for row in rows for key in row))
     body = "".join(
-        "<tr>" + "".join(f'<td data-head="{head}">{escape(str(row.get(head, "")))}</td>' for head in heads) + "</tr>"
+        "<tr>"
+        + "".join(f'<td data-head="{head}">{escape(str(row.get(head, "")))}</td>' for head in heads)
+        + "</tr>"
         for row in rows
     )
     titles = "".join(f'<th scope="col">{head.replace("_", " ")}</th>' for head in heads)
-    path = write_csv(workshop.shelf.folder() / "blind-test.csv", rows)
+    path = write_csv(service.files.folder() / "blind-test.csv", rows)
     return (
         notice([text.rstrip(".")])
-        + f'<div class="facts"><table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>'
+        + f'<div class="facts"><table><thead><tr>{titles}</tr></thead>'
+        + f"<tbody>{body}</tbody></table></div>"
         + f'<p class="save">{download(path, "Download the result (.csv)")}</p>'
     )

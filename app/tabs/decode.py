@@ -1,4 +1,6 @@
-"""Decode: a .bin from anywhere; its header as codec.info prints it, and what it holds, cut behind any of its layers."""
+"""Decode: a .bin from anywhere; its header as codec.info prints it, and what it holds, cut behind
+any of its layers.
+"""
 
 from __future__ import annotations
 
@@ -7,49 +9,70 @@ from typing import Any
 
 import gradio as gr
 
-from app.page import JOBS, Page, explain, log, reporting
+from app.handlers import JOBS, explain, log, reporting
+from app.input_panel import InputPanel
+from app.service import Service
 from app.tabs.layers import LABEL, ladder
 from app.widgets import download, listening, looking, widget
 from app.words import empty
 from codec.errors import CodecError
 
 INVITATION = empty(
-    "Drop a .bin", "One that you made in Compare, or with python -m codec.compress. It is checked and decoded."
+    "Drop a .bin",
+    "One that you made in Compare, or with python -m codec.compress. It is checked and decoded.",
 )
 
 
-def build(page: Page) -> None:
-    """Adds the tab's content."""
-    gr.HTML('<p class="lead">A .bin holds only numbers, and the name of the model that can read them.</p>')
-    given = gr.File(label="A .bin file", type="filepath", elem_id="decode-file", height=130)
-    layer = gr.Slider(1, 2, 2, step=1, label=LABEL, visible=False, elem_id="decode-layer")
-    header = gr.HTML(INVITATION, elem_id="decode-header", min_height=120)
-    listener = widget("listener", elem_id="decode-listener", visible=False)
-    viewer = widget("viewer", elem_id="decode-viewer", visible=False)
+class DecodeTab:
+    """The tab's content."""
 
-    def decode(path: str | None, number: float | None, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008
+    def __init__(self, panel: InputPanel) -> None:
+        self._service = panel.service
+        gr.HTML(
+            '<p class="lead">A .bin holds only numbers, and the name of the model that can read '
+            "them.</p>"
+        )
+        given = gr.File(label="A .bin file", type="filepath", elem_id="decode-file", height=130)
+        layer = gr.Slider(1, 2, 2, step=1, label=LABEL, visible=False, elem_id="decode-layer")
+        header = gr.HTML(INVITATION, elem_id="decode-header", min_height=120)
+        listener = widget("listener", elem_id="decode-listener", visible=False)
+        viewer = widget("viewer", elem_id="decode-viewer", visible=False)
+        outputs = [header, listener, viewer, layer]
+        given.change(
+            self._decode, [given, gr.State(None)], outputs, **JOBS, show_progress_on=[header]
+        )
+        layer.release(self._decode, [given, layer], outputs, **JOBS, show_progress_on=[header])
+
+    def _decode(
+        self,
+        path: str | None,
+        number: float | None,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> list[Any]:
         reporting(progress)(0.1, "Checking the file, decoding")
-        return shown(page, path, number)
-
-    outputs = [header, listener, viewer, layer]
-    given.change(decode, [given, gr.State(None)], outputs, **JOBS, show_progress_on=[header])
-    layer.release(decode, [given, layer], outputs, **JOBS, show_progress_on=[header])
+        return shown(self._service, path, number)
 
 
-def shown(page: Page, path: str | None, number: float | None) -> list[Any]:
-    """Updates of header, listener, viewer and slider: a file at its last layer, or at the one that the slider chose."""
+def shown(service: Service, path: str | None, number: float | None) -> list[Any]:
+    """Returns updates of header, listener, viewer and slider for a file.
+
+    Args:
+        service: What decodes it.
+        path: The file, if there is one.
+        number: The layer that the slider chose; None for the last one.
+    """
     hidden = [gr.update(visible=False, value={})] * 2
     if not path:
         return [INVITATION, *hidden, gr.update(visible=False)]
     try:
-        stops = page.workshop.layers(path)
+        stops = service.layers(path)
         chosen = None if number is None else list(stops)[min(max(int(number), 1), len(stops)) - 1]
-        version, _ = page.workshop.decode(path, chosen)
-        rows = page.workshop.info(version.file)
+        version, _ = service.decode(path, chosen)
+        rows = service.info(version.file)
     except Exception as error:
         if isinstance(error, CodecError):
             log.info("refused: %s", error)
-        return [_fault(page, path, error), *hidden, gr.update(visible=False)]
+        return [_fault(service, path, error), *hidden, gr.update(visible=False)]
     what = f"{version.label}, {version.num_bytes:,} bytes, decoded in {version.decode_s:.2f} s"
     save = download(version.media, f"Save as {version.media.suffix}")
     slider: Any = gr.skip()
@@ -62,21 +85,29 @@ def shown(page: Page, path: str | None, number: float | None) -> list[Any]:
     head = f'<p class="save"><b>{escape(what)}</b>{save}</p>{steps}{_table(rows)}'
     kept = {"series": path}
     if version.medium == "speech":
-        return [head, gr.update(visible=True, value=listening(None, [version]) | kept), hidden[1], slider]
+        return [
+            head,
+            gr.update(visible=True, value=listening(None, [version]) | kept),
+            hidden[1],
+            slider,
+        ]
     return [head, hidden[0], gr.update(visible=True, value=looking(None, [version]) | kept), slider]
 
 
-def _fault(page: Page, path: str, error: Exception) -> str:
-    """Why it cannot be decoded, and its header, if at least that is whole."""
+def _fault(service: Service, path: str, error: Exception) -> str:
+    """Says why a file cannot be decoded, and its header, if at least that is whole."""
     title, text = explain(error)
     try:
-        rows = page.workshop.info(path)
+        rows = service.info(path)
     except CodecError:
         rows = {}
-    return f'<div class="notice fault" role="alert"><b>{escape(title)}</b><p>{escape(text)}</p></div>{_table(rows)}'
+    said = f"<b>{escape(title)}</b><p>{escape(text)}</p>"
+    return f'<div class="notice fault" role="alert">{said}</div>{_table(rows)}'
 
 
 def _table(rows: dict[str, str]) -> str:
-    """The header's fields, in the order and words of codec.info."""
-    cells = "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in rows.items())
+    """Lists the header's fields, in the order and words of codec.info."""
+    cells = "".join(
+        f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in rows.items()
+    )
     return f'<dl class="header">{cells}</dl>' if rows else ""

@@ -1,4 +1,6 @@
-"""Inspect: the tokens of one file, its codebook, and what becomes of sound or picture when tokens change."""
+"""Inspect: the tokens of one file, its codebook, and what becomes of sound or picture when tokens
+change.
+"""
 
 from __future__ import annotations
 
@@ -10,55 +12,64 @@ import gradio as gr
 import numpy as np
 
 from app import pictures
-from app.jobs import Version, Workshop
-from app.page import JOBS, QUICK, Page, plainly, reporting
+from app.handlers import JOBS, QUICK, plainly, reporting
+from app.input_panel import InputPanel
+from app.service import Service
 from app.tabs.compare import size_choices
 from app.tokens import CHANGES, Tokens, edit, tokens
+from app.versions import Version
 from app.widgets import download, listening, looking, url, widget
 from app.words import empty, number, tip
 from codec.errors import MediaError
 
 INVITATION = empty(
-    "Look inside a file", "Choose something on the left, then press Look inside: every square is one token."
+    "Look inside a file",
+    "Choose something on the left, then press Look inside: every square is one token.",
 )
 MAX_HOVER = 70_000  # tokens whose numbers go to the page
+HIDDEN = [gr.update(visible=False, value={})] * 2  # updates of listener and viewer
 
 
-def build(page: Page) -> None:
-    """Adds the tab's content."""
-    medium = str(page.medium.value)
-    with gr.Row(elem_classes=["actions"]):
-        model = gr.Dropdown(label="Model", **_models(page.workshop, medium))
-        size = gr.Dropdown(label="Codebook size", **_sizes(page.workshop, medium))
-        start = gr.Button("Look inside", variant="primary", elem_id="inspect-start", scale=0, min_width=180)
-    field = widget("map", INVITATION, elem_id="inspect-map", min_height=170)
-    usage = gr.HTML(elem_id="inspect-usage")
-    kept = gr.State(None)
-    spot = gr.State(None)
-    with gr.Column(visible=False, elem_id="inspect-edit") as editor:
-        gr.HTML(
-            "<h3>Change tokens, and decode</h3>"
-            '<p class="lead">Click the map to choose a spot, or change the whole file.</p>'
-        )
-        with gr.Row():
-            change = gr.Radio(
-                [("Random tokens", "random"), ("One token", "one token"), ("Shuffle them", "shuffle")],
-                value=CHANGES[0],
-                label="Put there",
+class InspectTab:
+    """The tab's content."""
+
+    def __init__(self, panel: InputPanel) -> None:
+        self._panel, self._service = panel, panel.service
+        medium = str(panel.medium.value)
+        with gr.Row(elem_classes=["actions"]):
+            model = gr.Dropdown(label="Model", **_models(panel.service, medium))
+            size = gr.Dropdown(label="Codebook size", **_sizes(panel.service, medium))
+            start = gr.Button(
+                "Look inside", variant="primary", elem_id="inspect-start", scale=0, min_width=180
             )
-            token = gr.Number(0, label="Which token", precision=0, minimum=0, visible=False)
-            where = gr.Radio(["The spot", "Everywhere"], value="Everywhere", label="Where")
-        with gr.Row():
-            share = gr.Slider(1, 100, 10, step=1, label="How many of them, %", elem_id="inspect-share")
-            side = gr.Slider(1, 32, 6, step=1, label="Size of the spot", info="Tokens across")
-            decode = gr.Button("Decode the change", variant="primary", elem_id="inspect-decode", scale=0, min_width=210)
-    result = gr.HTML(elem_id="inspect-result")
-    listener = widget("listener", elem_id="inspect-listener", visible=False)
-    viewer = widget("viewer", elem_id="inspect-viewer", visible=False)
-    shown = [listener, viewer]
+        field = widget("map", INVITATION, elem_id="inspect-map", min_height=170)
+        usage = gr.HTML(elem_id="inspect-usage")
+        kept = gr.State(None)
+        editor = Editor()
+        result = gr.HTML(elem_id="inspect-result")
+        listener = widget("listener", elem_id="inspect-listener", visible=False)
+        viewer = widget("viewer", elem_id="inspect-viewer", visible=False)
+        shown = [result, listener, viewer]
+        outputs = [field, usage, kept, editor.spot, editor.column, *shown]
+        start.click(
+            plainly(self._look),
+            [*panel.inputs, model, size],
+            outputs,
+            **JOBS,
+            show_progress_on=[field],
+        )
+        model.change(self._sizes_of, model, size, **QUICK)
+        field.select(
+            plainly(editor.choose), None, [editor.spot, editor.where, editor.token], **QUICK
+        )
+        editor.side.release(editor.resize, [editor.side, field], field, **QUICK)
+        editor.decode.click(
+            plainly(self._change), [kept, *editor.inputs], shown, **JOBS, show_progress_on=[result]
+        )
+        panel.medium.change(self._switch, panel.medium, [model, size, *outputs], **QUICK)
 
-    @plainly
-    def look(
+    def _look(
+        self,
         medium: str,
         recording: str | None,
         picture: str | None,
@@ -67,23 +78,21 @@ def build(page: Page) -> None:
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
         report = reporting(progress)
-        report(0, "Reading your input, waking the model")
-        source = page.open(medium, recording, picture)
+        report(0, "Reading your input, loading the model")
+        original = self._panel.open(medium, recording, picture)
         report(0.3, f"{model} with {size:,} codes: encode, decode")
-        version = page.workshop.code(source, model, size)
-        inside = tokens(page.workshop, version)
+        version = self._service.code(original, model, size)
+        inside = tokens(self._service, version)
         report(0.9, "Drawing the codebook")
-        hidden = [gr.update(visible=False, value={})] * 2
         light = replace(version, samples=np.empty(0))
-        return [_map(version, inside), _usage(version, inside), light, None, gr.update(visible=True), "", *hidden]
+        shown = [_map(version, inside), _usage(version, inside)]
+        return [*shown, light, None, gr.update(visible=True), "", *HIDDEN]
 
-    def choose(event: gr.EventData) -> list[Any]:
-        index = event.index
-        here = {"x": float(event.x), "y": float(event.y)}
-        return [here, "The spot", gr.skip() if index is None else int(index)]
+    def _sizes_of(self, model: str) -> Any:
+        return gr.update(**_sizes(self._service, name=model))
 
-    @plainly
-    def alter(
+    def _change(
+        self,
         version: Version | None,
         spot: dict[str, float] | None,
         change: str,
@@ -99,56 +108,118 @@ def build(page: Page) -> None:
         area = None
         if where == "The spot":
             area = (spot["x"], spot["y"], float(side)) if spot else (0.5, 0.5, float(side))
-        changed, count = edit(page.workshop, version, change, share / 100, int(token or 0), area)
-        before, _ = page.workshop.decode(version.file)
+        changed, count = edit(self._service, version, change, share / 100, int(token or 0), area)
+        before, _ = self._service.decode(version.file)
         names = ["As it was", "Changed"]
-        text = f"{count:,} {'token' if count == 1 else 'tokens'} replaced: the file went from {version.num_bytes:,} "
-        text += f"to {changed.num_bytes:,} bytes"
-        line = f'<p class="save"><span>{escape(text)}</span>{download(changed.file, "Download the changed .bin")}</p>'
-        hidden = gr.update(visible=False, value={})
+        text = f"{count:,} {'token' if count == 1 else 'tokens'} replaced: the file went from "
+        text += f"{version.num_bytes:,} to {changed.num_bytes:,} bytes"
+        link = download(changed.file, "Download the changed .bin")
+        line = f'<p class="save"><span>{escape(text)}</span>{link}</p>'
         if version.medium == "speech":
-            return [line, gr.update(visible=True, value=listening(None, [before, changed], names)), hidden]
+            return [
+                line,
+                gr.update(visible=True, value=listening(None, [before, changed], names)),
+                HIDDEN[1],
+            ]
         view = looking(None, [before, changed], names)
         if area:
             view |= {"focus": area[:2], "cut": area[0]}
-        return [line, hidden, gr.update(visible=True, value=view)]
+        return [line, HIDDEN[0], gr.update(visible=True, value=view)]
 
-    def switch(medium: str) -> list[Any]:
-        new = [gr.update(**_models(page.workshop, medium)), gr.update(**_sizes(page.workshop, medium))]
-        hidden = [gr.update(visible=False, value={})] * 2
-        return [*new, {"empty": INVITATION}, "", None, None, gr.update(visible=False), "", *hidden]
-
-    outputs = [field, usage, kept, spot, editor, result, *shown]
-    start.click(look, [*page.source, model, size], outputs, **JOBS, show_progress_on=[field])
-    model.change(
-        lambda name: gr.update(**_sizes(page.workshop, name=name)), model, size, **QUICK, show_progress="hidden"
-    )
-    field.select(plainly(choose), None, [spot, where, token], **QUICK, show_progress="hidden")
-    change.change(lambda kind: gr.update(visible=kind == "one token"), change, token, **QUICK, show_progress="hidden")
-    side.release(
-        lambda side, field: {**field, "side": side} if field.get("url") else gr.skip(), [side, field], field, **QUICK
-    )
-    given = [kept, spot, change, token, where, share, side]
-    decode.click(alter, given, [result, *shown], **JOBS, show_progress_on=[result])
-    page.medium.change(switch, page.medium, [model, size, *outputs], **QUICK, show_progress="hidden")
+    def _switch(self, medium: str) -> list[Any]:
+        new = [
+            gr.update(**_models(self._service, medium)),
+            gr.update(**_sizes(self._service, medium)),
+        ]
+        return [*new, {"empty": INVITATION}, "", None, None, gr.update(visible=False), "", *HIDDEN]
 
 
-def _models(workshop: Workshop, medium: str) -> dict[str, Any]:
-    names = [card.name for card in workshop.models.of(medium)]
+class Editor:
+    """The controls that say how tokens are changed.
+
+    Attributes:
+        column: All of them, to show and to hide.
+        spot: The place on the map that was clicked.
+        inputs: What `InspectTab._change` takes, behind the version.
+    """
+
+    def __init__(self) -> None:
+        self.spot = gr.State(None)
+        with gr.Column(visible=False, elem_id="inspect-edit") as self.column:
+            gr.HTML(
+                "<h3>Change tokens, and decode</h3>"
+                '<p class="lead">Click the map to choose a spot, or change the whole file.</p>'
+            )
+            with gr.Row():
+                change = gr.Radio(
+                    [
+                        ("Random tokens", "random"),
+                        ("One token", "one token"),
+                        ("Shuffle them", "shuffle"),
+                    ],
+                    value=CHANGES[0],
+                    label="Put there",
+                )
+                self.token = gr.Number(
+                    0, label="Which token", precision=0, minimum=0, visible=False
+                )
+                self.where = gr.Radio(["The spot", "Everywhere"], value="Everywhere", label="Where")
+            with gr.Row():
+                share = gr.Slider(
+                    1, 100, 10, step=1, label="How many of them, %", elem_id="inspect-share"
+                )
+                self.side = gr.Slider(
+                    1, 32, 6, step=1, label="Size of the spot", info="Tokens across"
+                )
+                self.decode = gr.Button(
+                    "Decode the change",
+                    variant="primary",
+                    elem_id="inspect-decode",
+                    scale=0,
+                    min_width=210,
+                )
+        self.inputs = [self.spot, change, self.token, self.where, share, self.side]
+        change.change(self._ask_for_token, change, self.token, **QUICK)
+
+    def choose(self, event: gr.EventData) -> list[Any]:
+        """Takes the spot that was clicked, and its token."""
+        index = event.index
+        here = {"x": float(event.x), "y": float(event.y)}
+        return [here, "The spot", gr.skip() if index is None else int(index)]
+
+    def resize(self, side: int, field: dict[str, Any]) -> Any:
+        """Draws the spot in its new size."""
+        return {**field, "side": side} if field.get("url") else gr.skip()
+
+    def _ask_for_token(self, change: str) -> Any:
+        return gr.update(visible=change == "one token")
+
+
+def _models(service: Service, medium: str) -> dict[str, Any]:
+    names = [card.name for card in service.models.of(medium)]
     return {"choices": names, "value": names[0]}
 
 
-def _sizes(workshop: Workshop, medium: str | None = None, name: str | None = None) -> dict[str, Any]:
-    offered = workshop.models.card(name or workshop.models.of(str(medium))[0].name)
-    choices = [c for c in size_choices(workshop, offered.medium)["choices"] if c[1] in offered.num_codes]
+def _sizes(service: Service, medium: str | None = None, name: str | None = None) -> dict[str, Any]:
+    offered = service.models.card(name or service.models.of(str(medium))[0].name)
+    choices = [
+        c for c in size_choices(service, offered.medium)["choices"] if c[1] in offered.num_codes
+    ]
     sizes = [size for _, size in choices]
     return {"choices": choices, "value": 1024 if 1024 in sizes else sizes[0]}
 
 
 def _map(version: Version, inside: Tokens) -> dict[str, Any]:
-    """What the "map" control shows."""
-    image = pictures.token_map(inside.map, inside.header.num_codes, version.media.with_suffix(".tokens.png"))
-    value = {"url": url(image), "rows": inside.rows, "columns": inside.columns, "num_codes": inside.header.num_codes}
+    """Returns what the "map" control shows."""
+    image = pictures.token_map(
+        inside.map, inside.header.num_codes, version.media.with_suffix(".tokens.png")
+    )
+    value = {
+        "url": url(image),
+        "rows": inside.rows,
+        "columns": inside.columns,
+        "num_codes": inside.header.num_codes,
+    }
     value |= {"side": 6, "caption": "Point at a square to read its number"}
     if inside.map.size <= MAX_HOVER:
         value["indices"] = inside.map.ravel().tolist()
@@ -161,9 +232,11 @@ def _map(version: Version, inside: Tokens) -> dict[str, Any]:
 
 
 def _usage(version: Version, inside: Tokens) -> str:
-    """How the codebook is used: bars, and its vectors seen from their two widest sides."""
+    """Draws how the codebook is used: bars, and its vectors seen from their two widest sides."""
     counts = inside.counts
-    plane = pictures.codebook_plane(inside.vectors, counts, version.media.with_suffix(".codebook.png"))
+    plane = pictures.codebook_plane(
+        inside.vectors, counts, version.media.with_suffix(".codebook.png")
+    )
     bars = pictures.histogram(counts)
     tallest = max(bar["share"] for bar in bars) or 1
     drawn = "".join(
@@ -175,11 +248,16 @@ def _usage(version: Version, inside: Tokens) -> str:
     top = 100 * float(counts.max()) / max(int(counts.sum()), 1)
     return (
         '<div class="usage"><figure><figcaption><b>How often each code is used</b><span>'
-        f"{number(used)} of {number(total)} {tip('codes', 'codebook')}, the most frequent {top:.1f} % of the time"
-        f'</span></figcaption><div class="bars" role="img" aria-label="Usage of the codebook by index">{drawn}</div>'
-        f'<div class="ends"><span>0</span><span>code number</span><span>{total - 1:,}</span></div></figure>'
+        f"{number(used)} of {number(total)} {tip('codes', 'codebook')}, the most frequent "
+        f"{top:.1f} % of the time"
+        '</span></figcaption><div class="bars" role="img" aria-label="Usage of the codebook by '
+        f'index">{drawn}</div>'
+        '<div class="ends"><span>0</span><span>code '
+        f"number</span><span>{total - 1:,}</span></div></figure>"
         "<figure><figcaption><b>The codebook, flattened</b><span>"
-        f"{inside.vectors.shape[1]} dimensions, looked at from their widest side: used codes lit, the others grey"
-        f'</span></figcaption><img class="plane" src="{url(plane)}" alt="Codebook vectors in two dimensions"></figure>'
+        f"{inside.vectors.shape[1]} dimensions, looked at from their widest side: used codes lit, "
+        "the others grey"
+        f'</span></figcaption><img class="plane" src="{url(plane)}" alt="Codebook vectors in two '
+        'dimensions"></figure>'
         "</div>"
     )

@@ -1,4 +1,6 @@
-"""Sweep: one input through every model at every codebook size; rate against quality, and each point to hear or see."""
+"""Sweep: one input through every model at every codebook size; rate against quality, and each point
+to hear or see.
+"""
 
 from __future__ import annotations
 
@@ -8,33 +10,57 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from app.jobs import Version, Workshop, write_csv
-from app.page import JOBS, QUICK, Page, plainly, reporting
+from app.handlers import JOBS, QUICK, plainly, reporting
+from app.input_panel import InputPanel
+from app.service import Service
 from app.tabs.compare import classic_choices
+from app.versions import Version, write_csv
 from app.widgets import chart, download, facts, listening, looking, widget
 from app.words import empty, notice
 
-INVITATION = empty("Every size, every method, one plot", "Choose something on the left, then press Sweep.")
+INVITATION = empty(
+    "Every size, every method, one plot", "Choose something on the left, then press Sweep."
+)
 POINTS = empty("Press a point of the plot", "Its version is put here, beside the original.")
 
 
-def build(page: Page) -> None:
-    """Adds the tab's content."""
-    medium = str(page.medium.value)
-    with gr.Row(elem_classes=["actions"]):
-        metric = gr.Radio(metrics(medium), value=metrics(medium)[-1], label="Quality by", elem_id="sweep-metric")
-        classics = gr.CheckboxGroup(label="Beside it, at the same bytes", **classic_defaults(page.workshop, medium))
-        start = gr.Button("Sweep", variant="primary", elem_id="sweep-start", scale=0, min_width=180)
-    plot = widget("chart", INVITATION, elem_id="sweep-chart", min_height=170)
-    listener = widget("listener", elem_id="sweep-listener")
-    viewer = widget("viewer", elem_id="sweep-viewer", visible=False)
-    notices = gr.HTML()
-    table = gr.HTML(elem_id="sweep-facts")
-    found = gr.State(None)
-    outputs = [plot, notices, table, found, listener, viewer, metric]
+Found = tuple[list[Version], list[Any]]  # the versions of a plot, and what shows each of them
 
-    @plainly
-    def sweep(
+
+class SweepTab:
+    """The tab's content."""
+
+    def __init__(self, panel: InputPanel) -> None:
+        self._panel = panel
+        medium = str(panel.medium.value)
+        with gr.Row(elem_classes=["actions"]):
+            metric = gr.Radio(
+                metrics(medium),
+                value=metrics(medium)[-1],
+                label="Quality by",
+                elem_id="sweep-metric",
+            )
+            classics = gr.CheckboxGroup(
+                label="Beside it, at the same bytes", **classic_defaults(panel.service, medium)
+            )
+            start = gr.Button(
+                "Sweep", variant="primary", elem_id="sweep-start", scale=0, min_width=180
+            )
+        plot = widget("chart", INVITATION, elem_id="sweep-chart", min_height=170)
+        listener = widget("listener", elem_id="sweep-listener")
+        viewer = widget("viewer", elem_id="sweep-viewer", visible=False)
+        notices = gr.HTML()
+        table = gr.HTML(elem_id="sweep-facts")
+        found = gr.State(None)
+        outputs = [plot, notices, table, found, listener, viewer, metric]
+        inputs = [*panel.inputs, metric, classics]
+        start.click(plainly(self._sweep), inputs, outputs, **JOBS, show_progress_on=[plot])
+        plot.select(plainly(self._choose), found, [listener, viewer], **QUICK)
+        metric.change(plainly(self._redraw), [metric, found], plot, **QUICK)
+        panel.medium.change(self._switch, panel.medium, [classics, *outputs], **QUICK)
+
+    def _sweep(
+        self,
         medium: str,
         recording: str | None,
         picture: str | None,
@@ -42,49 +68,66 @@ def build(page: Page) -> None:
         classics: list[str],
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
-        report = reporting(progress)
-        report(0, "Reading your input, waking the models")
-        source = page.open(medium, recording, picture)
-        versions = page.workshop.sweep(source, classics, report)
-        views = [(listening if medium == "speech" else looking)(source, [version]) for version in versions]
-        path = write_csv(page.workshop.shelf.folder() / "sweep.csv", [version.record() for version in versions])
+        service, report = self._panel.service, reporting(progress)
+        report(0, "Reading your input, loading the models")
+        original = self._panel.open(medium, recording, picture)
+        versions = service.sweep(original, classics, report)
+        views = [
+            (listening if medium == "speech" else looking)(original, [version])
+            for version in versions
+        ]
+        path = write_csv(
+            service.files.folder() / "sweep.csv", [version.record() for version in versions]
+        )
         kept = [replace(version, samples=np.empty(0)) for version in versions]
-        shown = [gr.update(visible=medium == kind, value={"empty": POINTS}) for kind in ("speech", "image")]
+        shown = [
+            gr.update(visible=medium == kind, value={"empty": POINTS})
+            for kind in ("speech", "image")
+        ]
         saved = f'<p class="save">{download(path, "Download the table (.csv)")}</p>'
-        remarks = notice(source.notices + [line for version in versions for line in version.notices[:1]])
+        remarks = notice(
+            original.notices + [line for version in versions for line in version.notices[:1]]
+        )
         names = list(dict.fromkeys(name for version in versions for name in version.scores))
         chosen = metric if metric in names else names[0]
         choice = gr.update(choices=names, value=chosen)
-        return [chart(kept, chosen), remarks, facts(versions) + saved, (kept, views), *shown, choice]
+        return [
+            chart(kept, chosen),
+            remarks,
+            facts(versions) + saved,
+            (kept, views),
+            *shown,
+            choice,
+        ]
 
-    def choose(event: gr.EventData, found: tuple[list[Version], list[Any]] | None) -> list[Any]:
+    def _choose(self, event: gr.EventData, found: Found | None) -> list[Any]:
         if not found or not 0 <= int(event.row) < len(found[0]):
             return [gr.skip(), gr.skip()]
         version, view = found[0][int(event.row)], found[1][int(event.row)]
         return [view, gr.skip()] if version.medium == "speech" else [gr.skip(), view]
 
-    def redraw(metric: str, found: tuple[list[Version], list[Any]] | None) -> Any:
+    def _redraw(self, metric: str, found: Found | None) -> Any:
         return chart(found[0], metric) if found else gr.skip()
 
-    def switch(medium: str) -> list[Any]:
+    def _switch(self, medium: str) -> list[Any]:
         names = metrics(medium)
         blank = [gr.update(value={"empty": INVITATION}), "", "", None]
         hidden = [gr.update(visible=medium == kind, value={}) for kind in ("speech", "image")]
         new = gr.update(choices=names, value=names[-1])
-        return [gr.update(**classic_defaults(page.workshop, medium)), *blank, *hidden, new]
-
-    start.click(sweep, [*page.source, metric, classics], outputs, **JOBS, show_progress_on=[plot])
-    plot.select(plainly(choose), found, [listener, viewer], **QUICK, show_progress="hidden")
-    metric.change(plainly(redraw), [metric, found], plot, **QUICK, show_progress="hidden")
-    page.medium.change(switch, page.medium, [classics, *outputs], **QUICK, show_progress="hidden")
+        return [gr.update(**classic_defaults(self._panel.service, medium)), *blank, *hidden, new]
 
 
-def classic_defaults(workshop: Workshop, medium: str) -> dict[str, Any]:
-    """Those of Compare, and one more picture codec: where a curve is, more can be told apart."""
-    choices = classic_choices(workshop, medium)
-    return choices | {"value": [*choices["value"], *(name for _, name in choices["choices"] if name == "jpeg")]}
+def classic_defaults(service: Service, medium: str) -> dict[str, Any]:
+    """Returns the choice of Compare and one more picture codec, as curves show more."""
+    choices = classic_choices(service, medium)
+    return choices | {
+        "value": [*choices["value"], *(name for _, name in choices["choices"] if name == "jpeg")]
+    }
 
 
 def metrics(medium: str) -> list[str]:
-    """What to choose from before there are figures; importing eval.metrics takes seconds, and the page comes first."""
+    """Returns the metrics to choose from before there are figures.
+
+    They stand here once more, as importing eval.metrics takes seconds, and the page comes first.
+    """
     return {"speech": ["PESQ", "STOI"], "image": ["PSNR", "SSIM"]}[medium]

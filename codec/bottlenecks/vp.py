@@ -249,7 +249,7 @@ class VP(Bottleneck):
         count = min(len(tokens), ceil(num_rows / self.refresh_steps))
         if may_read() and self.queue_count < num_rows:
             count = min(int(usable.sum()), num_rows)
-        lots = torch.rand(len(tokens), device=tokens.device).masked_fill_(~usable, -1)
+        lots = torch.rand(len(tokens), device=tokens.device, dtype=torch.float32).masked_fill_(~usable, -1)
         chosen = from_first(lots).topk(count).indices  # the usable first, in a random order
         rows = (self.queue_position + torch.arange(count, device=tokens.device)) % num_rows
         self.queue[rows] = torch.where(usable[chosen, None], tokens[chosen], self.queue[rows])

@@ -17,12 +17,12 @@ from codec import cards
 from codec.cli.frame import each, progress, run
 from codec.cli.options import Models, add_common, add_paths, jobs_of, parser_of
 from codec.cli.report import report_file
-from codec.container import LAYERED, Limits, Reader, Salvage
-from codec.container.salvage import MAX_FILE_BYTES
+from codec.container import LAYERED, Limits, Reader
 from codec.errors import MediaError
 from codec.files import STDIO, Pipe, piping, room_for, writing
 from codec.layers import Layered
 from codec.medium import SAMPLE_RATE, Medium
+from codec.salvage import MAX_FILE_BYTES, Salvage
 
 if TYPE_CHECKING:
     from codec.coding import AnyReader, Model
@@ -110,7 +110,9 @@ def _open(
     if options.partial:
         file.seek(0)
         salvage = Salvage(file, limits, coding.num_positions(head.header, model))
-        if not salvage.complete or head.version[1] < LAYERED:
+        if not salvage.complete:
+            return coding.salvaged(salvage, model, options.codebook_size) if head.version[1] >= LAYERED else salvage
+        if head.version[1] < LAYERED:
             return salvage
         file.seek(0)
         head = Reader(file, limits)

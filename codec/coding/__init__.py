@@ -13,7 +13,7 @@ Nets run in float32 here, whatever precision the caller computes in, so that the
     picture rows ─strips─layer─...─layer─> latent rows ─> indices ─Writer─> .bin          (and back the same way)
 """
 
-from codec.coding.bitstreams import Written, layered, read_indices
+from codec.coding.bitstreams import Written, layered, read_indices, salvaged
 from codec.coding.checks import AnyReader, check_room, expected, num_positions
 from codec.coding.effort import MAX_EFFORT
 from codec.coding.media import CODINGS, Coding, compress, decompress
@@ -42,6 +42,7 @@ __all__ = [
     "num_positions",
     "open_speech",
     "read_indices",
+    "salvaged",
     "tables_for",
     "tables_of",
 ]

@@ -13,9 +13,10 @@ from codec.coding.checks import expected
 from codec.coding.models import Model, check_header, need, tables_for
 from codec.container import LAYERED, Header, Indices, Reader, Writer, unpack_all
 from codec.container.limits import IN_MEMORY, Limits
-from codec.entropy import NO_TABLES
+from codec.entropy import NO_TABLES, Tables
 from codec.errors import MediaError, ModelError
 from codec.layers import Layered, LayerWriter, ladder
+from codec.salvage import Salvage
 
 log = logging.getLogger("codec")
 
@@ -76,14 +77,38 @@ def layered(reader: Reader, model: Model, codebook_size: int | None = None) -> R
         return reader
     if reader.header.kind.timed:
         expected(reader, model)
-    tables = {k: tables_for(replace(reader.header, codebook_size=k), model) for k in model.tables}
     try:
-        found = Layered(reader, tables, codebook_size)
+        found = Layered(reader, _all_tables(reader.header, model), codebook_size)
     except ValueError as error:
         raise MediaError(str(error)) from None
+    _tell_damage(found)
+    return found
+
+
+def salvaged(salvage: Salvage, model: Model, codebook_size: int | None = None) -> Salvage:
+    """As `layered`, of a file whose base is damaged: the layers of what is left of it.
+
+    Raises:
+        BitstreamError: The header is not the model's.
+        MediaError: The file has no such layer.
+    """
+    check_header(salvage.header, model)
+    try:
+        salvage.refine(_all_tables(salvage.header, model), codebook_size)
+    except ValueError as error:
+        raise MediaError(str(error)) from None
+    _tell_damage(salvage)
+    return salvage
+
+
+def _all_tables(header: Header, model: Model) -> dict[int, Tables]:
+    """`tables_for` every codebook size."""
+    return {size: tables_for(replace(header, codebook_size=size), model) for size in model.tables}
+
+
+def _tell_damage(found: Layered | Salvage) -> None:
     if found.damage is not None:
         log.warning("decoded at K = %d, for the layers above it are lost: %s", found.header.codebook_size, found.damage)
-    return found
 
 
 def read_indices(data: bytes, model: Model, limits: Limits = IN_MEMORY) -> tuple[Header, Indices, int]:

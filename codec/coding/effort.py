@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from math import log as natural_log
 from typing import cast
 
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from codec.arguments import whole
 from codec.coding.models import Model
 from codec.entropy import NO_TABLES, Prior
 from codec.entropy.mixing import choose, columns_of
@@ -37,12 +37,9 @@ class Chooser:
     """
 
     def __init__(self, model: Model, codebook_size: int, effort: int, width: int = 0) -> None:
-        try:
-            effort = operator.index(effort)
-        except TypeError:
-            raise ValueError(f"effort is an integer from 0 to {MAX_EFFORT}, not {effort!r}") from None
+        effort = whole(effort, "effort")
         if not 0 <= effort <= MAX_EFFORT:
-            raise ValueError(f"effort is an integer from 0 to {MAX_EFFORT}, not {effort}")
+            raise ValueError(f"effort is a whole number from 0 to {MAX_EFFORT}, not {effort}")
         self._model, self._size, self._effort, self._width = model, codebook_size, effort, width
         self._prior = model.tables.get(codebook_size, NO_TABLES).prior
         if effort and (self._prior is None or model.codec.bottleneck.target(torch.zeros(1)) is None):

@@ -39,7 +39,6 @@ from codec.container.header import (
 from codec.container.limits import DEFAULT_LIMITS, IN_MEMORY, SAMPLES_PER_SECOND, Budget, Limits
 from codec.container.payloads import Data, End, decode_data, parse_data, parse_end
 from codec.container.reader import NO_LIMITS, Reader, Summary, scan, scan_with_counts, unpack, unpack_all
-from codec.container.salvage import Salvage
 from codec.container.writer import Writer, pack
 
 __all__ = [
@@ -68,7 +67,6 @@ __all__ = [
     "Indices",
     "Limits",
     "Reader",
-    "Salvage",
     "Source",
     "Summary",
     "Writer",

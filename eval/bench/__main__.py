@@ -1,4 +1,5 @@
-"""python -m eval.bench NAME: how long things take, always as ratios of two ways to do the same work, in one run.
+"""python -m eval.bench NAME: how long things take, always as ratios of two ways to do the same
+work, in one run.
 
     bottlenecks   a training step of each method, against vector-quantize-pytorch
     vp            a training step of VP, against the published queue with all distances and topk
@@ -7,7 +8,8 @@
     kmeans        codebooks, against faiss and scikit-learn
     share         the bottleneck's part of a training step
 
-python -m eval.bench.path does the same for whole files: compress and decompress, start-up, growth with the work.
+python -m eval.bench.path does the same for whole files: compress and decompress, start-up, growth
+with the work.
 
 The two take turns, so that a busy machine slows both; the ratio is the median over the turns.
 """
@@ -34,7 +36,9 @@ from eval.bench.timing import Figures, Options
 
 SIZES = (256, 1024, 4096, 16384)
 # name -> what to run, and the tokens, dimensions, sizes and turns that it has unless told otherwise
-BENCHMARKS: dict[str, tuple[Callable[[Options], Figures], int, tuple[int, ...], tuple[int, ...], int]] = {
+BENCHMARKS: dict[
+    str, tuple[Callable[[Options], Figures], int, tuple[int, ...], tuple[int, ...], int]
+] = {
     "bottlenecks": (bottlenecks, 8192, (8,), (1024,), 50),
     "vp": (vp, 4096, (5, 8), SIZES, 2),
     "gmvq": (gmvq, 16384, (8,), (1024, 16384), 3),
@@ -46,17 +50,29 @@ BENCHMARKS: dict[str, tuple[Callable[[Options], Figures], int, tuple[int, ...], 
 
 def main(arguments: list[str] | None = None) -> int:
     style = argparse.RawDescriptionHelpFormatter
-    parser = Parser(prog="python -m eval.bench", description=__doc__, epilog="See docs/speed.md", formatter_class=style)
+    parser = Parser(
+        prog="python -m eval.bench",
+        description=__doc__,
+        epilog="See docs/speed.md",
+        formatter_class=style,
+    )
     parser.add_argument("name", choices=BENCHMARKS)
     parser.add_argument("--tokens", type=int, help="or rows, for kmeans; about so many, for share")
-    parser.add_argument("--dim", type=int, nargs="+", metavar="L", help="dimensions, but for FSQ, FSP and share")
+    parser.add_argument(
+        "--dim", type=int, nargs="+", metavar="L", help="dimensions, but for FSQ, FSP and share"
+    )
     parser.add_argument("-k", "--codebook-size", type=int, nargs="+", metavar="K")
     parser.add_argument("--turns", type=int, help="how often each way is timed")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=filled_path, metavar="FILE", help="figures as JSON, with the machine")
     parser.add_argument(
-        "--against", type=filled_path, metavar="FILE", help="an earlier --out: shows what changed by 10 %%"
+        "--out", type=filled_path, metavar="FILE", help="figures as JSON, with the machine"
+    )
+    parser.add_argument(
+        "--against",
+        type=filled_path,
+        metavar="FILE",
+        help="an earlier --out: shows what changed by 10 %%",
     )
     given = parser.parse_args(arguments)
     if given.threads:

@@ -1,7 +1,8 @@
 """vp: a training step of VP against the published way to find neighbours, written plainly here.
 
-The reference keeps a queue of K * 16 d rows and takes all distances and topk, for z and again for z'. Where its table
-of distances would not fit, it does a part of the tokens, and its time and memory are those of the part times the rest.
+The reference keeps a queue of K * 16 d rows and takes all distances and topk, for z and again for
+z'. Where its table of distances would not fit, it does a part of the tokens, and its time and
+memory are those of the part times the rest.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def published(z: Tensor, queue: Tensor, ratio: int, eta: float) -> Tensor:
 
 
 def steps(dim: int, size: int, tokens: int, device: str) -> tuple[Step, Step, float]:
-    """Returns our step, the published one, and the number of our tokens over that of the latter's."""
+    """Returns our step, the published one, and the tokens of ours over those of the latter."""
     torch.manual_seed(0)
     method = filled(dim, size, device)
     z = torch.randn(1, dim, tokens, device=device).requires_grad_()
@@ -71,7 +72,9 @@ def statistics(dim: int, size: int, device: str, **options: int) -> tuple[float,
     rates, radii = [], []
     for draw in range(DRAWS):
         torch.manual_seed(draw)
-        found = filled(dim, size, device, **options)(torch.randn(1, dim, STATISTICS, device=device)).stats
+        found = filled(dim, size, device, **options)(
+            torch.randn(1, dim, STATISTICS, device=device)
+        ).stats
         rates.append(float(found["accept_rate"]))
         radii.append(float(found["radius"]))
     return sum(rates) / DRAWS, sum(radii) / DRAWS
@@ -79,19 +82,31 @@ def statistics(dim: int, size: int, device: str, **options: int) -> tuple[float,
 
 def vp(options: Options) -> Figures:
     rows: Figures = {}
-    print(f"{'d':>2} {'K':>6} {'ours, ms':>9} {'published, ms':>14} {'faster':>7} {'MB':>6} {'published':>10}", end="")
+    print(
+        f"{'d':>2} {'K':>6} {'ours, ms':>9} {'published, ms':>14} {'faster':>7} {'MB':>6} "
+        f"{'published':>10}",
+        end="",
+    )
     print(f" {'accepted':>9} {'published':>10} {'radius':>7} {'published':>10}")
     for dim in options.dims:
         for size in options.sizes:
             ours, theirs, part = steps(dim, size, options.tokens, options.device)
             found, memory = compare_part(ours, theirs, part, "published", options)
-            default, long = (statistics(dim, size, options.device, **o) for o in ({}, {"rows_per_code": 16 * dim}))
+            default, long = (
+                statistics(dim, size, options.device, **o)
+                for o in ({}, {"rows_per_code": 16 * dim})
+            )
             rows[f"d={dim} K={size}"] = found | {
                 "accept_rate": default[0],
                 "accept_rate_ratio": default[0] / long[0],
                 "radius_ratio": default[1] / long[1],
             }
-            print(f"{dim:2} {size:6} {1e3 * found['ours_s']:9.1f} {1e3 * found['published_s']:14.0f}", end="")
+            print(
+                f"{dim:2} {size:6} {1e3 * found['ours_s']:9.1f} {1e3 * found['published_s']:14.0f}",
+                end="",
+            )
             print(f" {found['ratio']:7.0f} {memory[0] / 1e6:6.0f} {memory[1] / 1e6:10.0f}", end="")
-            print(f" {default[0]:9.4f} {long[0]:10.4f} {default[1]:7.4f} {long[1]:10.4f}", flush=True)
+            print(
+                f" {default[0]:9.4f} {long[0]:10.4f} {default[1]:7.4f} {long[1]:10.4f}", flush=True
+            )
     return rows

@@ -1,5 +1,5 @@
-"""bottlenecks: a training step (forward, losses, backward, the codebook's own updates) of each method, against
-vector-quantize-pytorch: the same number of tokens, dimension and codebook size.
+"""bottlenecks: a training step (forward, losses, backward, the codebook's own updates) of each
+method, against vector-quantize-pytorch: the same number of tokens, dimension and codebook size.
 """
 
 from __future__ import annotations
@@ -59,11 +59,14 @@ def pairs(dim: int, size: int, tokens: int, device: str) -> Iterator[tuple[str, 
     try:
         import vector_quantize_pytorch as library
     except ModuleNotFoundError:
-        raise CodecError("vector_quantize_pytorch is not installed; pip install 'codec[dev]'") from None
+        raise CodecError(
+            "vector_quantize_pytorch is not installed; pip install 'codec[dev]'"
+        ) from None
     vq: Any = {"dim": dim, "codebook_size": size, "rotation_trick": False}
     gradient = vq | {"learnable_codebook": True, "ema_update": False}
     levels = list(LEVELS[size])
-    # method -> our module, theirs, dimension; straight-through in both, without the library's rotation of gradients
+    # method -> our module, theirs, dimension; straight-through in both, without the library's
+    # rotation of gradients
     methods: dict[str, tuple[Callable[[], Any], Callable[[], Any], int]] = {
         "vq": (lambda: VQ(dim, (size,)), lambda: library.VectorQuantize(**gradient), dim),
         "vq-ema": (
@@ -71,9 +74,17 @@ def pairs(dim: int, size: int, tokens: int, device: str) -> Iterator[tuple[str, 
             lambda: library.VectorQuantize(**vq, decay=0.99),
             dim,
         ),
-        "simvq": (lambda: SimVQ(dim, (size,)), lambda: library.SimVQ(dim, size, rotation_trick=False), dim),
+        "simvq": (
+            lambda: SimVQ(dim, (size,)),
+            lambda: library.SimVQ(dim, size, rotation_trick=False),
+            dim,
+        ),
         "fsq": (lambda: FSQ({size: levels}), lambda: library.FSQ(levels), len(levels)),
-        "fsp": (lambda: FSP({size: levels}), lambda: library.FSP(levels, quantize_rate=0.5), len(levels)),
+        "fsp": (
+            lambda: FSP({size: levels}),
+            lambda: library.FSP(levels, quantize_rate=0.5),
+            len(levels),
+        ),
     }
     for name, (mine, other, width) in methods.items():
         torch.manual_seed(0)

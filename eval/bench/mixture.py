@@ -1,4 +1,4 @@
-"""gmvq: a training step of GM-VQ against its plain form, with every tensor of tokens x codes alive."""
+"""gmvq: a training step of GM-VQ against its plain form, with all tensors of tokens x codes."""
 
 from __future__ import annotations
 
@@ -53,12 +53,20 @@ def steps(dim: int, size: int, tokens: int, device: str) -> tuple[Step, Step, fl
 
 def gmvq(options: Options) -> Figures:
     rows: Figures = {}
-    print(f"{'L':>2} {'K':>6} {'ours, ms':>9} {'plain, ms':>10} {'faster':>7} {'MB':>6} {'plain, MB':>10}")
+    print(
+        f"{'L':>2} {'K':>6} {'ours, ms':>9} {'plain, ms':>10} {'faster':>7} {'MB':>6} "
+        f"{'plain, MB':>10}"
+    )
     for dim in options.dims:
         for size in options.sizes:
             ours, theirs, part = steps(dim, size, options.tokens, options.device)
             found, memory = compare_part(ours, theirs, part, "plain", options)
             rows[f"L={dim} K={size}"] = found
-            print(f"{dim:2} {size:6} {1e3 * found['ours_s']:9.1f} {1e3 * found['plain_s']:10.0f}", end="")
-            print(f" {found['ratio']:7.2f} {memory[0] / 1e6:6.0f} {memory[1] / 1e6:10.0f}", flush=True)
+            print(
+                f"{dim:2} {size:6} {1e3 * found['ours_s']:9.1f} {1e3 * found['plain_s']:10.0f}",
+                end="",
+            )
+            print(
+                f" {found['ratio']:7.2f} {memory[0] / 1e6:6.0f} {memory[1] / 1e6:10.0f}", flush=True
+            )
     return rows

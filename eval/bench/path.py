@@ -1,13 +1,15 @@
-"""python -m eval.bench.path: where the time of compress and decompress goes, from the file's bytes to the file's bytes.
+"""python -m eval.bench.path: where the time of compress and decompress goes, from the file's bytes
+to the file's bytes.
 
-    speed     each stage in CPU seconds per unit (minute of speech, megapixel), times real time or megapixel/s, and the
-              share of the machine's own matrix product that the nets reach
+    speed     each stage in CPU seconds per unit (minute of speech, megapixel), times real time or
+              megapixel/s, and the share of the machine's own matrix product that the nets reach
     startup   seconds until a command is done, for what takes no time itself
     scaling   seconds and peak memory of whole commands as the work grows
 
-The media are real, joined or tiled to the lengths that are wanted. `--against TREE` runs another checkout in turn with
-this one, file by file, and compares bytes and decoded signals. CPU seconds are those of the process, which a busy
-machine inflates less than the clock; the load average stands beside them.
+The media are real, joined or tiled to the lengths that are wanted. `--against TREE` runs another
+checkout in turn with this one, file by file, and compares bytes and decoded signals. CPU seconds
+are those of the process, which a busy machine inflates less than the clock; the load average stands
+beside them.
 """
 
 from __future__ import annotations
@@ -48,18 +50,20 @@ STARTS = {
     "compress 256^2": ("-m", "codec.compress", "-qf", "one.bmp", "one.bmp.bin"),
     "decompress 256^2": ("-m", "codec.decompress", "-qf", "one.bmp.bin", "again.png"),
 }
-# A process's peak begins with that of the one that started it, so a small one starts the measured command.
+# A process's peak begins with that of the one that started it, so a small one starts the measured
+# command.
 LAUNCHER = """
 import os, sys, time
 start, quiet = time.perf_counter(), [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
-_, status, used = os.wait4(os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=quiet), 0)
+started = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=quiet)
+_, status, used = os.wait4(started, 0)
 seconds = used.ru_utime + used.ru_stime, time.perf_counter() - start
 print(os.waitstatus_to_exitcode(status), *seconds, used.ru_maxrss / 1024)
 """
 STAGES = ("read", "encoder", "nearest code", "coder", "decoder", "write", "rest")
 
 
-# ------------------------------------------------------------------------------------------- in the measured process
+# -------------------------------------------------------------------------- in the measured process
 
 
 @contextmanager
@@ -151,7 +155,10 @@ def operations(model: Any) -> dict[str, float]:
         "decoder": lambda: codec.decoder(z, SIZE),
     }
     for name, net in nets.items():
-        with torch.enable_grad(), FlopCounterMode(display=False) as counter:  # it does not know fused layers
+        with (
+            torch.enable_grad(),
+            FlopCounterMode(display=False) as counter,
+        ):  # it does not know fused layers
             net()
         found[name] = float(counter.get_total_flops()) / units
     return found
@@ -160,7 +167,9 @@ def operations(model: Any) -> dict[str, float]:
 def container() -> list[Any]:
     """The modules of a checkout that read, write and code; the first has the reader."""
     try:
-        return [import_module(f"codec.container.{name}") for name in ("reader", "writer", "payloads")]
+        return [
+            import_module(f"codec.container.{name}") for name in ("reader", "writer", "payloads")
+        ]
     except ModuleNotFoundError:  # a checkout in which they were one
         return [import_module("codec.bitstream")]
 
@@ -200,7 +209,11 @@ def once(model: Any, data: bytes, spent: dict[str, float]) -> dict[str, Any]:
         return out.getvalue(), written.units
 
     def decompress() -> Any:
-        reader, out, digest = container()[0].Reader(io.BytesIO(packed)), io.BytesIO(), hashlib.sha256()
+        reader, out, digest = (
+            container()[0].Reader(io.BytesIO(packed)),
+            io.BytesIO(),
+            hashlib.sha256(),
+        )
         if speech:
             writer = AudioWriter(out, RATE, 1)
             for block in coding.decompress_speech(reader, model):
@@ -217,7 +230,11 @@ def once(model: Any, data: bytes, spent: dict[str, float]) -> dict[str, Any]:
 
     packed, units = direction("compress", compress)
     found["signal"] = direction("decompress", decompress)
-    return found | {"units": units, "bytes": len(packed), "bitstream": hashlib.sha256(packed).hexdigest()}
+    return found | {
+        "units": units,
+        "bytes": len(packed),
+        "bitstream": hashlib.sha256(packed).hexdigest(),
+    }
 
 
 def worker(name: str, preset: str, threads: int) -> None:
@@ -234,7 +251,11 @@ def worker(name: str, preset: str, threads: int) -> None:
         (model.codec, "pixels_of_rows", "decoder"),
         (model.codec.decoder, "forward", "decoder"),
         (model.codec.bottleneck, "encode", "nearest code"),
-        *((module, method, "coder") for module in container() for method in ("encode_indices", "decode_indices")),
+        *(
+            (module, method, "coder")
+            for module in container()
+            for method in ("encode_indices", "decode_indices")
+        ),
     ):
         if hasattr(owner, method):  # another checkout may do without
             watch(owner, method, spent, stage)
@@ -244,7 +265,7 @@ def worker(name: str, preset: str, threads: int) -> None:
         print(json.dumps(found), flush=True)
 
 
-# -------------------------------------------------------------------------------------------------- in the measuring
+# --------------------------------------------------------------------------------- in the measuring
 
 
 class Worker:
@@ -254,7 +275,12 @@ class Worker:
         command = [sys.executable, "-P", __file__, "--worker", name, preset, str(threads)]
         environment = os.environ | {"PYTHONPATH": str(tree), "OMP_WAIT_POLICY": "PASSIVE"}
         self._process = subprocess.Popen(
-            command, cwd=tree, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command,
+            cwd=tree,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self.hello = self._answer()
 
@@ -277,7 +303,9 @@ class Worker:
         self._process.communicate()
 
 
-def make_media(data: Path, folder: Path, seconds: tuple[float, ...], megapixels: tuple[float, ...]) -> dict[str, Path]:
+def make_media(
+    data: Path, folder: Path, seconds: tuple[float, ...], megapixels: tuple[float, ...]
+) -> dict[str, Path]:
     """Makes media to measure: real speech joined to lengths, real photographs tiled to sizes.
 
     Returns:
@@ -291,7 +319,9 @@ def make_media(data: Path, folder: Path, seconds: tuple[float, ...], megapixels:
     from codec.media import load_audio, load_image
 
     made = {}
-    clips = [load_audio(io.BytesIO(content), RATE)[0] for _, content in walk([data / "speech-test.tar"])]
+    clips = [
+        load_audio(io.BytesIO(content), RATE)[0] for _, content in walk([data / "speech-test.tar"])
+    ]
     speech = np.concatenate([clip.mean(1) for clip in clips])
     for length in seconds:
         made[f"{length:g} s"] = folder / f"{length:g}.wav"
@@ -304,7 +334,9 @@ def make_media(data: Path, folder: Path, seconds: tuple[float, ...], megapixels:
         rows, columns = round(side * height), round(side * width)
         across, down = -(-columns // width), -(-rows // height)
         strips = [
-            np.concatenate([photos[(across * row + column) % len(photos)] for column in range(across)], 1)
+            np.concatenate(
+                [photos[(across * row + column) % len(photos)] for column in range(across)], 1
+            )
             for row in range(down)
         ]
         made[f"{size:g} MP"] = folder / f"{size:g}.bmp"
@@ -321,7 +353,11 @@ def speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     for name in options.models:
         for preset in options.presets:
-            workers = [Worker(tree, name, preset, options.threads) for tree in (ROOT, options.against) if tree]
+            workers = [
+                Worker(tree, name, preset, options.threads)
+                for tree in (ROOT, options.against)
+                if tree
+            ]
             for label, path in made.items():
                 if label.endswith("MP") == name.startswith("speech"):
                     continue
@@ -335,7 +371,11 @@ def speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def summary(hello: dict[str, Any], turns: list[list[dict[str, Any]]]) -> dict[str, Any]:
     """Returns the stages and speed of the fastest turn, and the ratios over all turns."""
-    result: dict[str, Any] = {"load": os.getloadavg()[0], "sgemm_gflops": hello["gflops"], "torch": hello["torch"]}
+    result: dict[str, Any] = {
+        "load": os.getloadavg()[0],
+        "sgemm_gflops": hello["gflops"],
+        "torch": hello["torch"],
+    }
     for way, net in (("compress", "encoder"), ("decompress", "decoder")):
         best = min((turn[0][way] for turn in turns), key=lambda found: found["cpu_s"])
         units, stages = turns[0][0]["units"], best["stages"]
@@ -346,9 +386,13 @@ def summary(hello: dict[str, Any], turns: list[list[dict[str, Any]]]) -> dict[st
             "of_sgemm": hello["operations"][net] * units / stages[net] / 1e9 / hello["gflops"],
         }
         if len(turns[0]) > 1:
-            result[way]["faster_than_other"] = median(turn[1][way]["cpu_s"] / turn[0][way]["cpu_s"] for turn in turns)
+            result[way]["faster_than_other"] = median(
+                turn[1][way]["cpu_s"] / turn[0][way]["cpu_s"] for turn in turns
+            )
     if len(turns[0]) > 1:
-        result["equal"] = {key: turns[0][0][key] == turns[0][1][key] for key in ("bitstream", "signal")}
+        result["equal"] = {
+            key: turns[0][0][key] == turns[0][1][key] for key in ("bitstream", "signal")
+        }
     return result
 
 
@@ -357,10 +401,17 @@ def show(label: str, row: dict[str, Any]) -> None:
     scale, unit = (1, "x real time") if label.endswith(" s") else (1e-6, "MP/s")
     for way in ("compress", "decompress"):
         found = row[way]
-        shares = ", ".join(f"{stage} {share:.0%}" for stage, share in found["shares"].items() if share > 0.005)
-        ratio = f", {found['faster_than_other']:.2f} x the other" if "faster_than_other" in found else ""
+        shares = ", ".join(
+            f"{stage} {share:.0%}" for stage, share in found["shares"].items() if share > 0.005
+        )
+        ratio = (
+            f", {found['faster_than_other']:.2f} x the other"
+            if "faster_than_other" in found
+            else ""
+        )
         print(
-            f"{label:28} {way:10} {scale * found['units_per_cpu_s']:7.2f} {unit} a CPU second{ratio}; "
+            f"{label:28} {way:10} {scale * found['units_per_cpu_s']:7.2f} {unit} a CPU "
+            f"second{ratio}; "
             f"net at {found['of_sgemm']:.0%} of sgemm; {shares}"
         )
     if "equal" in row:
@@ -382,7 +433,9 @@ def spend(arguments: Iterable[object], folder: Path, tree: Path, threads: int) -
     environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, *map(str, arguments)]
     launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER, *command]
-    done = subprocess.run(launcher, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        launcher, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
     code, cpu_s, clock_s, peak_mib = map(float, done.stdout.split())
     if code:
         raise subprocess.CalledProcessError(int(code), command)
@@ -390,22 +443,33 @@ def spend(arguments: Iterable[object], folder: Path, tree: Path, threads: int) -
 
 
 def startup(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Medians over the turns; with `--against`, of the ratio other / this of neighbouring turns, too."""
+    """Medians over the turns; with `--against`, of the ratio other / this of neighbouring turns,
+    too.
+    """
     made = make_media(options.data, folder, (1,), (256 * 256 / 1e6,))
     for path in made.values():
         path.rename(folder / f"one{path.suffix}")
     rows = {}
     for label, arguments in STARTS.items():
         trees = [tree for tree in (ROOT, options.against) if tree]
-        turns = [[spend(arguments, folder, tree, options.threads) for tree in trees] for _ in range(options.turns)]
-        rows[label] = row = {name: median(getattr(turn[0], name) for turn in turns) for name in Spent.__slots__}
+        turns = [
+            [spend(arguments, folder, tree, options.threads) for tree in trees]
+            for _ in range(options.turns)
+        ]
+        rows[label] = row = {
+            name: median(getattr(turn[0], name) for turn in turns) for name in Spent.__slots__
+        }
         ratio = ""
         if options.against:
             row["other_cpu"] = median(turn[1].cpu_s / turn[0].cpu_s for turn in turns)
             row["other_peak"] = median(turn[1].peak_mib / turn[0].peak_mib for turn in turns)
-            ratio = f"; the other takes {row['other_cpu']:.2f} x the CPU time and {row['other_peak']:.2f} x the memory"
+            ratio = (
+                f"; the other takes {row['other_cpu']:.2f} x the CPU time and "
+                f"{row['other_peak']:.2f} x the memory"
+            )
         print(
-            f"{label:16} {row['cpu_s']:6.2f} CPU s {row['clock_s']:6.2f} s {row['peak_mib']:6.0f} MiB{ratio}",
+            f"{label:16} {row['cpu_s']:6.2f} CPU s {row['clock_s']:6.2f} s {row['peak_mib']:6.0f} "
+            f"MiB{ratio}",
             flush=True,
         )
     return rows
@@ -425,16 +489,25 @@ def scaling(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 continue
             seconds = label.endswith(" s")
             units = float(label.split()[0]) / (60 if seconds else 1)
-            packed, restored = folder / "packed.bin", folder / f"restored.{'wav' if seconds else 'png'}"
+            packed, restored = (
+                folder / "packed.bin",
+                folder / f"restored.{'wav' if seconds else 'png'}",
+            )
             row: dict[str, Any] = {"load": os.getloadavg()[0]}
-            for way, words in (("compress", (path, packed, "-m", name)), ("decompress", (packed, restored))):
+            for way, words in (
+                ("compress", (path, packed, "-m", name)),
+                ("decompress", (packed, restored)),
+            ):
                 module = ("-m", f"codec.{way}", "-qf")
                 spent = spend((*module, *words), folder, options.against or ROOT, options.threads)
                 least.setdefault(way, spent.cpu_s)
-                row[way] = dataclasses.asdict(spent) | {"cpu_s_per_unit": (spent.cpu_s - least[way]) / units}
+                row[way] = dataclasses.asdict(spent) | {
+                    "cpu_s_per_unit": (spent.cpu_s - least[way]) / units
+                }
             rows[f"{name} {label}"] = row
             shown = ", ".join(
-                f"{way} {row[way]['cpu_s_per_unit']:.3f} CPU s a {'minute' if seconds else 'megapixel'} in "
+                f"{way} {row[way]['cpu_s_per_unit']:.3f} CPU s a "
+                f"{'minute' if seconds else 'megapixel'} in "
                 f"{row[way]['peak_mib']:.0f} MiB"
                 for way in ("compress", "decompress")
             )
@@ -450,20 +523,33 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[:1] == ["--worker"]:
         worker(arguments[1], arguments[2], int(arguments[3]))
         return 0
-    parser = Parser(prog="python -m eval.bench.path", description=__doc__, epilog="See docs/speed.md")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all")
+    parser = Parser(
+        prog="python -m eval.bench.path", description=__doc__, epilog="See docs/speed.md"
+    )
     parser.add_argument(
-        "--data", type=filled_path, required=True, help="folder of speech-test.tar and image-kodak-00.tar"
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all"
+    )
+    parser.add_argument(
+        "--data",
+        type=filled_path,
+        required=True,
+        help="folder of speech-test.tar and image-kodak-00.tar",
     )
     parser.add_argument("--models", nargs="+", default=["speech-fsp", "image-fsp"], metavar="MODEL")
-    parser.add_argument("--presets", nargs="+", default=["shipped", "small"], choices=("shipped", "tiny", "small"))
-    parser.add_argument("--against", type=filled_path, metavar="TREE", help="another checkout, to compare with")
+    parser.add_argument(
+        "--presets", nargs="+", default=["shipped", "small"], choices=("shipped", "tiny", "small")
+    )
+    parser.add_argument(
+        "--against", type=filled_path, metavar="TREE", help="another checkout, to compare with"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--out", type=filled_path, metavar="FILE", help="figures as JSON")
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - BENCHMARKS.keys():
-        parser.error(f"no benchmark {', '.join(sorted(unknown))}; choose from {', '.join(BENCHMARKS)}")
+        parser.error(
+            f"no benchmark {', '.join(sorted(unknown))}; choose from {', '.join(BENCHMARKS)}"
+        )
     figures: dict[str, Any] = {
         "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
         "threads": options.threads,

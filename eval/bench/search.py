@@ -36,7 +36,10 @@ def searches(tokens: Tensor, codebook: Tensor) -> Iterator[tuple[str, Callable[[
     """Yields the name and the search of each library."""
     faiss, metrics = library("faiss"), library("sklearn.metrics")
     faiss.omp_set_num_threads(torch.get_num_threads())
-    yield "torch.cdist", lambda: torch.cat([torch.cdist(t, codebook).argmin(1) for t in tokens.split(BLOCK)])
+    yield (
+        "torch.cdist",
+        lambda: torch.cat([torch.cdist(t, codebook).argmin(1) for t in tokens.split(BLOCK)]),
+    )
     index = faiss.IndexFlatL2(codebook.shape[1])
     index.add(codebook.cpu().numpy())
     yield "faiss", lambda: torch.from_numpy(index.search(tokens.cpu().numpy(), 1)[1][:, 0])
@@ -46,7 +49,10 @@ def searches(tokens: Tensor, codebook: Tensor) -> Iterator[tuple[str, Callable[[
 
 def nearest(options: Options) -> Figures:
     rows: Figures = {}
-    print(f"{'d':>2} {'K':>6} {'other':12} {'ours, ms':>9} {'other, ms':>10} {'faster':>7} {'same indices':>13}")
+    print(
+        f"{'d':>2} {'K':>6} {'other':12} {'ours, ms':>9} {'other, ms':>10} {'faster':>7} "
+        f"{'same indices':>13}"
+    )
     for dim in options.dims:
         for size in options.sizes:
             torch.manual_seed(0)
@@ -56,9 +62,16 @@ def nearest(options: Options) -> Figures:
             for name, search in searches(tokens, codebook):
                 share = float((search().cpu() == ours().cpu()).double().mean())
                 a, b, ratio = compare(search, ours, options.turns, options.device, warm=1)
-                rows[f"d={dim} K={size} {name}"] = {"ours_s": b, "other_s": a, "ratio": ratio, "same_share": share}
+                rows[f"d={dim} K={size} {name}"] = {
+                    "ours_s": b,
+                    "other_s": a,
+                    "ratio": ratio,
+                    "same_share": share,
+                }
                 print(
-                    f"{dim:2} {size:6} {name:12} {1e3 * b:9.1f} {1e3 * a:10.1f} {ratio:7.2f} {share:13.4%}", flush=True
+                    f"{dim:2} {size:6} {name:12} {1e3 * b:9.1f} {1e3 * a:10.1f} {ratio:7.2f} "
+                    f"{share:13.4%}",
+                    flush=True,
                 )
     return rows
 
@@ -73,7 +86,8 @@ def kmeans(options: Options) -> Figures:
     faiss.omp_set_num_threads(torch.get_num_threads())
     rows: Figures = {}
     print(
-        f"{'d':>2} {'K':>6} {'method':10} {'seconds':>8} {'inertia / N':>12} {'other / ours, time':>19} {'inertia':>8}"
+        f"{'d':>2} {'K':>6} {'method':10} {'seconds':>8} {'inertia / N':>12} "
+        f"{'other / ours, time':>19} {'inertia':>8}"
     )
     for dim in options.dims:
         for size in options.sizes:
@@ -82,12 +96,16 @@ def kmeans(options: Options) -> Figures:
             array = data.cpu().numpy()
 
             def by_faiss(array: np.ndarray = array, dim: int = dim, size: int = size) -> Tensor:
-                run = faiss.Kmeans(dim, size, niter=ITERATIONS, seed=0, max_points_per_centroid=len(array))
+                run = faiss.Kmeans(
+                    dim, size, niter=ITERATIONS, seed=0, max_points_per_centroid=len(array)
+                )
                 run.train(array)
                 return torch.from_numpy(run.centroids)
 
             def by_sklearn(array: np.ndarray = array, size: int = size) -> Tensor:
-                run = cluster.MiniBatchKMeans(size, batch_size=max(4096, 4 * size), n_init=1, random_state=0)
+                run = cluster.MiniBatchKMeans(
+                    size, batch_size=max(4096, 4 * size), n_init=1, random_state=0
+                )
                 return torch.from_numpy(run.fit(array).cluster_centers_)
 
             methods: dict[str, Callable[[], Tensor]] = {
@@ -100,7 +118,9 @@ def kmeans(options: Options) -> Figures:
             for name, method in methods.items():
                 near, time = timed(method, options.device)
                 near = near.to(data)
-                inertia = float((data - near[our_nearest(data, near)]).double().square().sum() / len(data))
+                inertia = float(
+                    (data - near[our_nearest(data, near)]).double().square().sum() / len(data)
+                )
                 first = first or (time, inertia)
                 figures = {"seconds": time, "inertia": inertia}
                 figures |= {"ratio": time / first[0], "inertia_ratio": inertia / first[1]}

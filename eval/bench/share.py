@@ -1,7 +1,8 @@
 """share: what part of a training step the bottleneck takes, for the nets of each recipe.
 
-The step is encoder, bottleneck and decoder, forward and backward, with a squared error: without the perceptual losses,
-the adversary and the optimiser of a real one, in which the bottleneck's share is smaller still.
+The step is encoder, bottleneck and decoder, forward and backward, with a squared error: without the
+perceptual losses, the adversary and the optimiser of a real one, in which the bottleneck's share is
+smaller still.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ def steps(recipe: str, size: int | None, batch: int, device: str) -> tuple[Step,
 
 def share(options: Options) -> Figures:
     rows: Figures = {}
-    print(f"{'recipe':20} {'K':>6} {'tokens':>7} {'bottleneck, ms':>15} {'step, ms':>9} {'share':>7}")
+    print(
+        f"{'recipe':20} {'K':>6} {'tokens':>7} {'bottleneck, ms':>15} {'step, ms':>9} {'share':>7}"
+    )
     for medium in ("image", "speech"):
         for method in ("vp", "gmvq", "fsp"):
             name = f"{medium}-{method}-small"
@@ -52,6 +55,14 @@ def share(options: Options) -> Figures:
                 batch = max(1, options.tokens // 256)
                 alone, whole, tokens = steps(name, size, batch, options.device)
                 a, b, part = compare(alone, whole, options.turns, options.device, warm=1)
-                rows[f"{name} K={size}"] = {"bottleneck_s": a, "step_s": b, "tokens": tokens, "share": part}
-                print(f"{name:20} {size:6} {tokens:7} {1e3 * a:15.1f} {1e3 * b:9.0f} {part:7.1%}", flush=True)
+                rows[f"{name} K={size}"] = {
+                    "bottleneck_s": a,
+                    "step_s": b,
+                    "tokens": tokens,
+                    "share": part,
+                }
+                print(
+                    f"{name:20} {size:6} {tokens:7} {1e3 * a:15.1f} {1e3 * b:9.0f} {part:7.1%}",
+                    flush=True,
+                )
     return rows

@@ -1,4 +1,6 @@
-"""Seconds, bytes and ratios: two ways to do the same work take turns, so that a busy machine slows both."""
+"""Seconds, bytes and ratios: two ways to do the same work take turns, so that a busy machine slows
+both.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class Options:
     device: str
 
 
-def compare(first: Step, second: Step, turns: int, device: str, warm: int = 3) -> tuple[float, float, float]:
+def compare(
+    first: Step, second: Step, turns: int, device: str, warm: int = 3
+) -> tuple[float, float, float]:
     """Times two steps in turns.
 
     Returns:
@@ -54,7 +58,9 @@ def compare(first: Step, second: Step, turns: int, device: str, warm: int = 3) -
     return median(a), median(b), median(x / y for x, y in zip(a, b, strict=True))
 
 
-def compare_part(ours: Step, theirs: Step, part: float, name: str, options: Options) -> tuple[Figures, list[float]]:
+def compare_part(
+    ours: Step, theirs: Step, part: float, name: str, options: Options
+) -> tuple[Figures, list[float]]:
     """Compares our step with another that is too large to be done whole.
 
     Args:
@@ -65,8 +71,9 @@ def compare_part(ours: Step, theirs: Step, part: float, name: str, options: Opti
         options: What the benchmark was asked to do.
 
     Returns:
-        Seconds, ratios of seconds and memory, and the number of tokens that the other was timed with; then the bytes
-        that ours and theirs take. The other's seconds and bytes are those of its part, times `part`.
+        Seconds, ratios of seconds and memory, and the number of tokens that the other was timed
+        with; then the bytes that ours and theirs take. The other's seconds and bytes are those of
+        its part, times `part`.
     """
     their_s, our_s, ratio = compare(theirs, ours, options.turns, options.device, warm=1)
     memory = [peak_bytes(ours, options.device), part * peak_bytes(theirs, options.device)]
@@ -85,7 +92,9 @@ def seconds(step: Step, device: str) -> float:
 
     With one thread on a CPU it is the processor's time, so that other programs do not count.
     """
-    clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    clock = (
+        time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    )
     if device != "cpu":
         torch.cuda.synchronize()
     start = clock()
@@ -103,7 +112,7 @@ def timed(work: Callable[[], T], device: str) -> tuple[T, float]:
 
 
 def peak_bytes(step: Step, device: str) -> float:
-    """Returns the bytes that one call takes at its worst; NaN where the system does not count them."""
+    """Returns the bytes that one call takes at its worst; NaN where nobody counts them."""
     if device != "cpu":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -130,7 +139,12 @@ def machine(device: str) -> Figures:
     """Describes the machine that the figures were measured on."""
     name = _processor() if device == "cpu" else torch.cuda.get_device_name()
     threads = {"threads": torch.get_num_threads(), "cores": os.cpu_count()}
-    return {"device": name, **threads, "torch": torch.__version__, "python": platform.python_version()}
+    return {
+        "device": name,
+        **threads,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def _processor() -> str:
@@ -138,7 +152,9 @@ def _processor() -> str:
     names = [platform.processor() or platform.machine()]
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")] or names
+        names = [
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        ] or names
     return f"{names[0]}, {torch.backends.cpu.get_cpu_capability()}"
 
 
@@ -148,5 +164,9 @@ def changes(old: Figures, new: Figures, path: str = "") -> Iterator[tuple[str, f
         a, b, name = old[key], new[key], f"{path}{key}"
         if isinstance(a, dict) and isinstance(b, dict):
             yield from changes(a, b, f"{name}.")
-        elif isinstance(a, int | float) and isinstance(b, int | float) and key.split("_")[-1] in ("ratio", "share"):
+        elif (
+            isinstance(a, int | float)
+            and isinstance(b, int | float)
+            and key.split("_")[-1] in ("ratio", "share")
+        ):
             yield name, a, b

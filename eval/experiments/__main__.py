@@ -1,7 +1,8 @@
-"""python -m eval.experiments NAME: one table or figure of the papers, as JSON for each run, Markdown and a picture.
+"""python -m eval.experiments NAME: one table or figure of the papers, as JSON for each run,
+Markdown and a picture.
 
-A finished run is never repeated: give the same --out again to go on. On a CPU the experiments that need a GPU run at
-reduced size, and say so.
+A finished run is never repeated: give the same --out again to go on. On a CPU the experiments that
+need a GPU run at reduced size, and say so.
 """
 
 from __future__ import annotations
@@ -33,32 +34,64 @@ EXPERIMENTS: dict[str, Callable[[Request], None]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = Parser(prog="python -m eval.experiments", description=__doc__, epilog="See docs/papers.md")
+    parser = Parser(
+        prog="python -m eval.experiments", description=__doc__, epilog="See docs/papers.md"
+    )
     parser.add_argument("name", choices=EXPERIMENTS, metavar="NAME", help=", ".join(EXPERIMENTS))
     parser.add_argument(
-        "--out", type=filled_path, default=Path("experiments"), metavar="DIR", help="default: %(default)s"
+        "--out",
+        type=filled_path,
+        default=Path("experiments"),
+        metavar="DIR",
+        help="default: %(default)s",
     )
     parser.add_argument(
-        "--data", type=filled_path, nargs="+", default=[], metavar="DIR", help="the packs, or torchvision's"
+        "--data",
+        type=filled_path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="the packs, or torchvision's",
     )
-    parser.add_argument("--seeds", type=int, metavar="N", help="how many; default 3, for gmvq-fig3 10")
+    parser.add_argument(
+        "--seeds", type=int, metavar="N", help="how many; default 3, for gmvq-fig3 10"
+    )
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument(
-        "--epochs", type=float, metavar="E", help="of each run; default: the paper's, or a few on a CPU"
+        "--epochs",
+        type=float,
+        metavar="E",
+        help="of each run; default: the paper's, or a few on a CPU",
     )
     budget.add_argument("--minutes", type=float, metavar="M", help="of each run")
     budget.add_argument("--steps", type=int, metavar="S", help="of each run")
     parser.add_argument("--small", action="store_true", help="reduced size; always so on a CPU")
     parser.add_argument("--methods", type=_names, metavar="A,B", help="only these rows")
-    parser.add_argument("--datasets", type=_names, metavar="A,B", help="only these: cifar10, celeba; speech, image")
-    parser.add_argument("-k", "--codebook-size", type=_sizes, dest="sizes", metavar="K,...", help="vpvae: only these")
-    parser.add_argument("--learning-rate", type=float, metavar="LR", help="gmvq: 3e-3 where the paper's 1e-2 diverges")
+    parser.add_argument(
+        "--datasets", type=_names, metavar="A,B", help="only these: cifar10, celeba; speech, image"
+    )
+    parser.add_argument(
+        "-k",
+        "--codebook-size",
+        type=_sizes,
+        dest="sizes",
+        metavar="K,...",
+        help="vpvae: only these",
+    )
+    parser.add_argument(
+        "--learning-rate",
+        type=float,
+        metavar="LR",
+        help="gmvq: 3e-3 where the paper's 1e-2 diverges",
+    )
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
-    settings = {key: value for key, value in vars(options).items() if key not in ("name", "threads")}
+    settings = {
+        key: value for key, value in vars(options).items() if key not in ("name", "threads")
+    }
     settings["data"] = tuple(options.data)
     settings["small"] = options.small or options.device == "cpu"
     try:

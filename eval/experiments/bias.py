@@ -1,9 +1,13 @@
-"""gmvq-fig3: is the Gumbel-softmax gradient more biased where the entropy is higher? (GM-VQ paper, A.1)
+"""gmvq-fig3: is the Gumbel-softmax gradient more biased where the entropy is higher? (GM-VQ paper,
+A.1)
 
-    logits l0 / T ──softmax──> p, H(p)        E = sum_c p_c f(e_c), f a fixed random MLP 10 -> 50 -> 5 -> 1
-    exact dE/dl  vs  the mean of n straight-through Gumbel estimates  ──> bias |mean - exact|  ──> Pearson r with H
+    logits l0 / T ──softmax──> p, H(p)
+    E = sum_c p_c f(e_c), f a fixed random MLP 10 -> 50 -> 5 -> 1
+    exact dE/dl  vs  the mean of n straight-through Gumbel estimates
+        ──> bias |mean - exact|  ──> Pearson r with H
 
-The paper shows one seed (r = 0.77). Its 50 draws mix bias with Monte Carlo error, so 5000 are drawn as well.
+The paper shows one seed (r = 0.77). Its 50 draws mix bias with Monte Carlo error, so 5000 are drawn
+as well.
 """
 
 from __future__ import annotations
@@ -34,13 +38,14 @@ def make_function(seed: int) -> nn.Module:
 
 
 def exact_gradient(logits: Tensor, values: Tensor) -> Tensor:
-    """dE/dl_i = p_i (f(e_i) - sum_j p_j f(e_j)): logits (..., A), values f(e_c) (A,) -> (..., A)."""
+    """dE/dl_i = p_i (f(e_i) - sum_j p_j f(e_j)), (..., A), of logits (..., A) and values (A,)."""
     p = logits.softmax(-1)
     return p * (values - (p * values).sum(-1, keepdim=True))
 
 
 def estimated_gradient(logits: Tensor, slopes: Tensor, gumbel: Tensor, tau: float) -> Tensor:
-    """The mean straight-through estimate: c = onehot(argmax(l + g)) forward, softmax((l + g) / tau) backward.
+    """The mean straight-through estimate: c = onehot(argmax(l + g)) forward, softmax((l + g) / tau)
+    backward.
 
     Args:
         logits: (A,).
@@ -95,19 +100,36 @@ def run(request: Request) -> None:
     for draws, records in results.items():
         r = [record["r"] for record in records]
         rows.append(
-            [str(draws), output.cell(mean_std(r)), f"{min(r):+.2f} to {max(r):+.2f}", str(sum(v < 0 for v in r))]
+            [
+                str(draws),
+                output.cell(mean_std(r)),
+                f"{min(r):+.2f} to {max(r):+.2f}",
+                str(sum(v < 0 for v in r)),
+            ]
         )
     path = request.out / "gmvq-fig3"
-    write(path.with_suffix(".json"), json.dumps({str(d): [r["r"] for r in v] for d, v in results.items()}) + "\n")
+    write(
+        path.with_suffix(".json"),
+        json.dumps({str(d): [r["r"] for r in v] for d, v in results.items()}) + "\n",
+    )
     head = ["draws", "Pearson r, mean ± deviation", "range", "negative"]
-    notes = [f"{seeds} seeds of net and logits; {len(TEMPERATURES)} temperatures each; the paper has one: r = {PAPER}"]
-    output.save_report(path, "GM-VQ, figure 3: gradient bias against entropy", notes, [markdown.table(head, rows)])
+    notes = [
+        f"{seeds} seeds of net and logits; {len(TEMPERATURES)} temperatures each; the paper has "
+        f"one: r = {PAPER}"
+    ]
+    output.save_report(
+        path, "GM-VQ, figure 3: gradient bias against entropy", notes, [markdown.table(head, rows)]
+    )
     with output.picture(path, columns=3) as axes:
         for axis, (draws, records) in zip(axes, results.items(), strict=False):
             for record in records:
                 scale = fmean(record["bias"])
                 axis.plot(record["entropy"], [b / scale for b in record["bias"]], ".", markersize=3)
-            axis.set(title=f"{draws} draws, a colour a seed", xlabel="H(p), nats", ylabel="bias over its mean")
+            axis.set(
+                title=f"{draws} draws, a colour a seed",
+                xlabel="H(p), nats",
+                ylabel="bias over its mean",
+            )
         bins = [i / 10 for i in range(-10, 11)]
         for draws, records in results.items():
             axes[2].hist([r["r"] for r in records], bins, alpha=0.5, label=f"{draws} draws")

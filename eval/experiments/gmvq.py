@@ -1,4 +1,6 @@
-"""gmvq-table1 and gmvq-fig4: the methods of the GM-VQ paper in one harness, and its entropy term swept."""
+"""gmvq-table1 and gmvq-fig4: the methods of the GM-VQ paper in one harness, and its entropy term
+swept.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,19 @@ from eval.experiments.training import Settings
 SEEDS = 3  # the paper gives none
 EPOCHS, SMALL_EPOCHS = 100.0, 5.0  # the paper's; two hours of a CPU core for all rows at two seeds
 BETAS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-LATENT_TERMS = {"R2": "posterior", "R3": "literal"}  # at beta = 1; the sweep itself is R1, "sampled"
+LATENT_TERMS = {
+    "R2": "posterior",
+    "R3": "literal",
+}  # at beta = 1; the sweep itself is R1, "sampled"
 
 Runs = dict[str, list[Record]]  # row name -> one record for each seed
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A data set that nets are trained on: how it is loaded, at reduced size or not, and with which settings."""
+    """A data set that nets are trained on: how it is loaded, at reduced size or not, and with which
+    settings.
+    """
 
     title: str
     load: Callable[[Iterable[Path], bool], ImageSet]
@@ -65,8 +72,11 @@ COLUMNS: dict[str, tuple[str, int, float]] = {
 }
 
 
-def collect(request: Request, key: str, candidates: tuple[Row, ...], seeds: int) -> tuple[Runs, ImageSet]:
-    """Runs every row at every seed; seeds are outermost, so that an interrupted table has whole ones.
+def collect(
+    request: Request, key: str, candidates: tuple[Row, ...], seeds: int
+) -> tuple[Runs, ImageSet]:
+    """Runs every row at every seed; seeds are outermost, so that an interrupted table has whole
+    ones.
 
     Raises:
         CodecError: A row that is asked for is not known.
@@ -79,11 +89,18 @@ def collect(request: Request, key: str, candidates: tuple[Row, ...], seeds: int)
     settings = task.small if small else task.settings
     if request.learning_rate is not None:
         settings = replace(settings, learning_rate=request.learning_rate)
-    budget = request.budget(max(1, len(data.train) // settings.batch), SMALL_EPOCHS if small else EPOCHS)
+    budget = request.budget(
+        max(1, len(data.train) // settings.batch), SMALL_EPOCHS if small else EPOCHS
+    )
     runs: Runs = {row.name: [] for row in chosen}
     for seed in range(seeds):
         for row in chosen:
-            identity = {"data": data.source, "settings": asdict(settings), "budget": asdict(budget), "seed": seed}
+            identity = {
+                "data": data.source,
+                "settings": asdict(settings),
+                "budget": asdict(budget),
+                "seed": seed,
+            }
             row_data = {k: v for k, v in asdict(row).items() if k not in ("name", "source")}
             if not row.ramps:
                 del row_data["ramps"]  # so that its runs keep their names, which are hashes of this
@@ -94,37 +111,54 @@ def collect(request: Request, key: str, candidates: tuple[Row, ...], seeds: int)
 
             record = run_once(request.out / f"runs-{key}", f"{row.name}-seed{seed}", identity, work)
             if "mse" in record:
-                print(f"  mse {record['mse']:.5f}, perplexity {record['perplexity_hard_global']:.0f}", flush=True)
+                print(
+                    f"  mse {record['mse']:.5f}, perplexity {record['perplexity_hard_global']:.0f}",
+                    flush=True,
+                )
             runs[row.name].append(record)
     return runs, data
 
 
 def table(runs: Runs, published: dict[str, tuple[float, float]]) -> str:
-    """Returns a table with a row for each method: mean ± deviation over seeds, then what was published."""
+    """Returns a table with a row for each method: mean ± deviation over seeds, then what was
+    published.
+    """
     lines = []
     for name, records in runs.items():
         summary = aggregate(records)
-        cells = [output.cell(summary.get(k), digits, scale) for k, (_, digits, scale) in COLUMNS.items()]
+        cells = [
+            output.cell(summary.get(k), digits, scale) for k, (_, digits, scale) in COLUMNS.items()
+        ]
         paper = "{:.2f} / {:.0f}".format(*published[name]) if name in published else "-"
         lines.append([name, *cells, paper])
-    return markdown.table(["method", *(head for head, _, _ in COLUMNS.values()), "paper MSE / perplexity"], lines)
+    return markdown.table(
+        ["method", *(head for head, _, _ in COLUMNS.values()), "paper MSE / perplexity"], lines
+    )
 
 
 def how(request: Request, runs: Runs, data: ImageSet, seeds: int) -> list[str]:
     """Returns notes on what was run."""
-    pace = aggregate([r for records in runs.values() for r in records]).get("seconds_per_step", (math.nan, None))[0]
+    pace = aggregate([r for records in runs.values() for r in records]).get(
+        "seconds_per_step", (math.nan, None)
+    )[0]
     notes = [
         f"data: {data.source}",
         f"{seeds} seeds; {pace:.2g} s a step on {request.device}; mean ± deviation (n - 1)",
     ]
-    notes.append("the paper: 50000 or 162770 pictures, 100 epochs, nets that are not public; compare within the table")
     notes.append(
-        'the paper\'s perplexity is of a batch\'s mean posterior, averaged over batches: "soft, batch" here, "hard, '
-        'batch" for methods without a posterior; "hard, global" counts the indices of the whole test set'
+        "the paper: 50000 or 162770 pictures, 100 epochs, nets that are not public; compare within "
+        "the table"
+    )
+    notes.append(
+        "the paper's perplexity is of a batch's mean posterior, averaged over batches: \"soft, "
+        'batch" here, "hard, '
+        'batch" for methods without a posterior; "hard, global" counts the indices of the whole '
+        "test set"
     )
     if request.small:
         notes.append(
-            "REDUCED SIZE for a CPU: few epochs; CIFAR-10 has its full net, in batches of 64 for more steps; "
+            "REDUCED SIZE for a CPU: few epochs; CIFAR-10 has its full net, in batches of 64 for "
+            "more steps; "
             "CelebA at 64x64 with two residual blocks"
         )
     return notes
@@ -150,7 +184,10 @@ def table1(request: Request) -> None:
     if not results:
         raise MediaError("no data for this table; give --data folders with CIFAR-10 or CelebA")
     path = request.out / "gmvq-table1"
-    summary = {key: {name: aggregate(records) for name, records in runs.items()} for key, runs in results.items()}
+    summary = {
+        key: {name: aggregate(records) for name, records in runs.items()}
+        for key, runs in results.items()
+    }
     write(path.with_suffix(".json"), json.dumps(summary, indent=1) + "\n")
     for row in ROWS:
         if any(row.name in runs for runs in results.values()):
@@ -160,9 +197,22 @@ def table1(request: Request) -> None:
     with output.picture(path, columns=len(results), size=(5.2, 4.2)) as axes:
         for axis, (key, runs) in zip(axes, results.items(), strict=True):
             for i, (name, records) in enumerate(runs.items()):
-                x, y = ([r[k] for r in records if k in r] for k in ("perplexity_hard_global", "mse"))
-                axis.plot(x, [v * 1e3 for v in y], "o^s"[i % 3], color=f"C{i % 10}", label=name, markersize=5)
-            axis.set(title=TASKS[key].title, xlabel="perplexity, hard, whole test set", ylabel="MSE x 1e-3")
+                x, y = (
+                    [r[k] for r in records if k in r] for k in ("perplexity_hard_global", "mse")
+                )
+                axis.plot(
+                    x,
+                    [v * 1e3 for v in y],
+                    "o^s"[i % 3],
+                    color=f"C{i % 10}",
+                    label=name,
+                    markersize=5,
+                )
+            axis.set(
+                title=TASKS[key].title,
+                xlabel="perplexity, hard, whole test set",
+                ylabel="MSE x 1e-3",
+            )
             axis.set_xscale("log")
             axis.legend()
 
@@ -177,14 +227,21 @@ def fig4(request: Request) -> None:
     readings = tuple(rows.gmvq(tag, 1.0, term) for tag, term in LATENT_TERMS.items())
     runs, data = collect(request, "cifar10", sweep + readings, seeds)
     path = request.out / "gmvq-fig4"
-    write(path.with_suffix(".json"), json.dumps({k: aggregate(v) for k, v in runs.items()}, indent=1) + "\n")
-    title = "GM-VQ, figure 4: the entropy term swept, and the latent term read otherwise (beta = 1 is R1)"
+    write(
+        path.with_suffix(".json"),
+        json.dumps({k: aggregate(v) for k, v in runs.items()}, indent=1) + "\n",
+    )
+    title = (
+        "GM-VQ, figure 4: the entropy term swept, and the latent term read otherwise "
+        "(beta = 1 is R1)"
+    )
     output.save_report(path, title, how(request, runs, data, seeds), [table(runs, {})])
     panels = {"entropy": "H(q(c|x)), nats", "perplexity": "perplexity, soft, batch", "mse": "MSE"}
     with output.picture(path, columns=len(panels), size=(4.4, 3.8)) as axes:
         for axis, (name, label) in zip(axes, panels.items(), strict=True):
             boxes = [
-                [value for r in records if "batches" in r for value in r["batches"][name]] for records in runs.values()
+                [value for r in records if "batches" in r for value in r["batches"][name]]
+                for records in runs.values()
             ]
             axis.boxplot(boxes, tick_labels=list(runs), widths=0.6)
             axis.set(ylabel=label)

@@ -1,4 +1,6 @@
-"""CIFAR-10 and CelebA in memory, as they were published or from this project's packs (`eval.packs`)."""
+"""CIFAR-10 and CelebA in memory, as they were published or from this project's packs
+(`eval.packs`).
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ class ImageSet:
 
 
 def cifar10(folders: Iterable[Path]) -> ImageSet:
-    """CIFAR-10, 32x32: as published (50000 + 10000), or the packs' (3000 exact and 6000 JPEG copies + 1000 exact).
+    """CIFAR-10, 32x32: as published (50000 + 10000), or the packs' (3000 exact and 6000 JPEG copies
+    + 1000 exact).
 
     Raises:
         MediaError: Neither is there.
@@ -49,7 +52,8 @@ def cifar10(folders: Iterable[Path]) -> ImageSet:
             files = [packs.packed(copies, "train", *span) for span in packs.spans(copies, "train")]
             lossy = _stack(load_image(io.BytesIO(file)) for file in files)
             source = (
-                f"part of CIFAR-10: {len(train)} exact pictures and {len(lossy)} JPEG copies to train, "
+                f"part of CIFAR-10: {len(train)} exact pictures and {len(lossy)} JPEG copies to "
+                "train, "
                 f"{len(test)} exact ones of the training split to test"
             )
             return ImageSet(torch.cat([pictures[0], lossy]), pictures[1], source)
@@ -57,7 +61,8 @@ def cifar10(folders: Iterable[Path]) -> ImageSet:
 
 
 def celeba(folders: Iterable[Path], side: int) -> ImageSet:
-    """CelebA's middle square at side x side: as published, or the packs' 3000 + 300 faces of 89x109.
+    """CelebA's middle square at side x side: as published, or the packs' 3000 + 300 faces of
+    89x109.
 
     Raises:
         MediaError: Neither is there.
@@ -66,15 +71,21 @@ def celeba(folders: Iterable[Path], side: int) -> ImageSet:
         train, test = (DATASETS["celeba"].find(folder, part) for part in ("train", "test"))
         if not train or not test:
             continue
-        faces, others = (_stack(_square(_pixels(item), side) for item in items) for items in (train, test))
+        faces, others = (
+            _stack(_square(_pixels(item), side) for item in items) for items in (train, test)
+        )
         source = f"CelebA at {side}x{side}, {len(train)} + {len(test)} faces"
         if not any(layouts.celeba(home, "train") for home in (folder / "celeba", folder)):
             source = (
-                f"part of CelebA, {len(train)} + {len(test)} faces that are only 89x109: their middle square scaled "
-                f"to {side}x{side}, smoother than true CelebA, so errors are comparable within this table only"
+                f"part of CelebA, {len(train)} + {len(test)} faces that are only 89x109: their "
+                "middle square scaled "
+                f"to {side}x{side}, smoother than true CelebA, so errors are comparable within "
+                "this table only"
             )
         return ImageSet(faces, others, source)
-    raise MediaError("no CelebA in --data: want celeba/list_eval_partition.txt or the pack celeba.npz")
+    raise MediaError(
+        "no CelebA in --data: want celeba/list_eval_partition.txt or the pack celeba.npz"
+    )
 
 
 def _pixels(item: Item) -> Pixels:

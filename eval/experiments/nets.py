@@ -1,9 +1,12 @@
-"""The small convolutional autoencoder of SQ-VAE (Takida et al. 2022), with any bottleneck between its halves.
+"""The small convolutional autoencoder of SQ-VAE (Takida et al. 2022), with any bottleneck between
+its halves.
 
-    x (B, 3, H, W) ─stride 2 twice (CIFAR-10) or three times (CelebA)─ResBlocks─> h (B, 64, H/f, W/f) ─head─> z
+    x (B, 3, H, W) ─stride 2 twice (CIFAR-10) or three times (CelebA)─ResBlocks─>
+    h (B, 64, H/f, W/f) ─head─> z
     z ──bottleneck──> z_q (B, 64, H/f, W/f) ─ResBlocks─mirror image─sigmoid─> x_hat
 
-0.31 M parameters with f = 4, the size of the field's CIFAR-10 experiments; GM-VQ's own nets are not public.
+0.31 M parameters with f = 4, the size of the field's CIFAR-10 experiments; GM-VQ's own nets are not
+public.
 """
 
 from __future__ import annotations
@@ -51,12 +54,16 @@ class SQVAENet(nn.Module):
     def __init__(self, bottleneck: Bottleneck, stages: int = 2, blocks: int = 2) -> None:
         super().__init__()
         if bottleneck.dim != WIDTH or bottleneck.in_dim < WIDTH:
-            raise ValueError(f"this net is {WIDTH} wide, the bottleneck {bottleneck.in_dim} -> {bottleneck.dim}")
+            raise ValueError(
+                f"this net is {WIDTH} wide, the bottleneck {bottleneck.in_dim} -> {bottleneck.dim}"
+            )
         widths = [3, WIDTH // 2, *[WIDTH] * (stages - 1)]
         down = [_unit(nn.Conv2d(a, b, 4, 2, 1), b) for a, b in pairwise(widths)]
         up = [_unit(nn.ConvTranspose2d(b, a, 4, 2, 1), a) for a, b in pairwise(widths[1:])]
         self.encoder = nn.Sequential(
-            *down, _unit(nn.Conv2d(WIDTH, WIDTH, 3, padding=1), WIDTH), *(ResBlock(WIDTH) for _ in range(blocks))
+            *down,
+            _unit(nn.Conv2d(WIDTH, WIDTH, 3, padding=1), WIDTH),
+            *(ResBlock(WIDTH) for _ in range(blocks)),
         )
         extra = bottleneck.in_dim - WIDTH
         self.head = nn.Conv2d(WIDTH, extra, 1) if extra else None
@@ -77,7 +84,7 @@ class SQVAENet(nn.Module):
         return h if self.head is None else torch.cat([h, self.head(h)], 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, BottleneckOutput]:
-        """(B, 3, H, W) in [0, 1] -> the reconstruction in [0, 1], and what the bottleneck returned."""
+        """Reconstructs (B, 3, H, W) in [0, 1], and returns what the bottleneck gave, too."""
         out = self.bottleneck(self.latents(x))
         return self.decoder(out.z_q), out
 

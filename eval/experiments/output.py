@@ -37,7 +37,12 @@ def cell(value: tuple[float, float | None] | None, digits: int = 2, scale: float
 
 def save_report(path: Path, title: str, notes: list[str], tables: list[str]) -> None:
     """Writes PATH.md, a title, notes on how it was made, and the tables, and prints it, too."""
-    text = "\n\n".join([f"# {title}", "\n".join(f"- {note}" for note in notes), *(t.strip() for t in tables)]) + "\n"
+    text = (
+        "\n\n".join(
+            [f"# {title}", "\n".join(f"- {note}" for note in notes), *(t.strip() for t in tables)]
+        )
+        + "\n"
+    )
     write(path.with_suffix(".md"), text)
     print(text, flush=True)
 

@@ -1,6 +1,8 @@
-"""The rows of the GM-VQ paper's Table 1, as data: what is trained, with which loss weights, and what was published.
+"""The rows of the GM-VQ paper's Table 1, as data: what is trained, with which loss weights, and
+what was published.
 
-The objective is mean form: mse over pixels in [0, 1] plus weight * loss, losses as means over elements.
+The objective is mean form: mse over pixels in [0, 1] plus weight * loss, losses as means over
+elements.
 """
 
 from __future__ import annotations
@@ -11,9 +13,12 @@ from math import cos, pi
 from typing import Any
 
 LATENT = 64  # L, of the paper
-GAMMA = 0.03  # g' = gamma * tokens * L / elements: there the KL's full range costs as much as the error itself
+# G' = gamma * tokens * L / elements: there the KL's full range costs as much as the error itself.
+GAMMA = 0.03
 BETA = 16.0  # of GM-VQ+Entropy; the paper says above 1, without a value
-CIFAR_VARIANCE = 0.0633  # of pixels in [0, 1]; the first VQ-VAE code divides the squared error by it
+CIFAR_VARIANCE = (
+    0.0633  # of pixels in [0, 1]; the first VQ-VAE code divides the squared error by it
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +32,8 @@ class Row:
         source: Where the weights come from.
         ramps: For some losses the share of the training in which the weight rises from 0, along
             half a cosine.
-        self_weighted: SQ-VAE's likelihood with a learnt variance, D/2 log mse + T L (losses): the same gradient as with
-            weights times 2 T L mse / D, which fall as the error does.
+        self_weighted: SQ-VAE's likelihood with a learnt variance, D/2 log mse + T L (losses): the
+            same gradient as with weights times 2 T L mse / D, which fall as the error does.
         posterior: Whether the method has a q(c|x), whose perplexity the training forward reports.
         options: Further arguments of the bottleneck.
     """
@@ -45,22 +50,36 @@ class Row:
     def weights_at(self, progress: float) -> dict[str, float]:
         """Returns the weights at `progress` in [0, 1] of the training."""
         risen = {name: min(progress / share, 1.0) for name, share in self.ramps.items()}
-        return {name: weight * (1 - cos(pi * risen.get(name, 1.0))) / 2 for name, weight in self.weights.items()}
+        return {
+            name: weight * (1 - cos(pi * risen.get(name, 1.0))) / 2
+            for name, weight in self.weights.items()
+        }
 
 
 def gmvq(name: str, beta: float, latent_term: str = "sampled", gamma: float = GAMMA) -> Row:
     """Returns GM-VQ at one beta: the latent term weighs g', the KL g' beta / L."""
     weights = {"latent": gamma, "kl": gamma * beta / LATENT}
     options = {} if latent_term == "sampled" else {"latent_term": latent_term}
-    return Row(name, "gmvq", weights, "docs/methods/gmvq.md: g' = 0.03 first", posterior=True, options=options)
+    return Row(
+        name,
+        "gmvq",
+        weights,
+        "docs/methods/gmvq.md: g' = 0.03 first",
+        posterior=True,
+        options=options,
+    )
 
 
 VQ_WEIGHTS = {"codebook": CIFAR_VARIANCE, "commitment": 0.25 * CIFAR_VARIANCE}
 VQ_SOURCE = "van den Oord et al.: 1 and 0.25 beside the error over the data's variance"
 OPT_WEIGHTS = {"commitment": 0.0}
 SQ_SOURCE = "Takida et al.: the likelihood's own, times 2 T L mse / D"
-GUMBEL_SOURCE = "Karpathy: 5e-4 beside the error over twice the data's variance, from 0 in the first thirtieth"
-GUMBEL_RAMP = 5000 / 150_000  # updates of the KL's ramp and of the temperature's, which here takes the whole training
+GUMBEL_SOURCE = (
+    "Karpathy: 5e-4 beside the error over twice the data's variance, from 0 in the first thirtieth"
+)
+GUMBEL_RAMP = (
+    5000 / 150_000
+)  # updates of the KL's ramp and of the temperature's, which here takes the whole training
 OPT_SOURCE = "Huh et al.: the encoder learns from the task alone"
 
 ROWS: tuple[Row, ...] = (
@@ -71,7 +90,14 @@ ROWS: tuple[Row, ...] = (
     Row("vq-affine", "vq-affine", VQ_WEIGHTS, VQ_SOURCE),
     Row("vq-opt", "vq-opt", OPT_WEIGHTS, OPT_SOURCE),
     Row("vq-affine-opt", "vq-affine-opt", OPT_WEIGHTS, OPT_SOURCE),
-    Row("sqvae", "sqvae", {"latent": 1.0, "kl": 1 / LATENT}, SQ_SOURCE, self_weighted=True, posterior=True),
+    Row(
+        "sqvae",
+        "sqvae",
+        {"latent": 1.0, "kl": 1 / LATENT},
+        SQ_SOURCE,
+        self_weighted=True,
+        posterior=True,
+    ),
     Row(
         "gumbelvq",
         "gumbelvq",
@@ -84,7 +110,8 @@ ROWS: tuple[Row, ...] = (
     gmvq("gmvq+entropy", beta=BETA),
 )
 
-# MSE x 1e-3 and perplexity as published; the baselines agree with Huh et al. 2023 and were probably copied from there.
+# MSE x 1e-3 and perplexity as published; the baselines agree with Huh et al. 2023 and were probably
+# copied from there.
 PUBLISHED: dict[str, dict[str, tuple[float, float]]] = {
     "cifar10": {
         "vq": (5.65, 14.0),

@@ -1,4 +1,6 @@
-"""Resumable runs: each writes one JSON when it is finished, and is never repeated while that file is there."""
+"""Resumable runs: each writes one JSON when it is finished, and is never repeated while that file
+is there.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,8 @@ class Request:
         asked = getattr(self, kind) or known
         if unknown := [name for name in asked if name not in known]:
             raise CodecError(
-                f"no {kind} {', '.join(map(str, unknown))} to run; choose from {', '.join(map(str, known))}"
+                f"no {kind} {', '.join(map(str, unknown))} to run; choose from "
+                f"{', '.join(map(str, known))}"
             )
         return [name for name in known if name in asked]
 
@@ -76,9 +79,10 @@ class Request:
 def run_once(folder: Path, label: str, settings: Record, work: Callable[[Path], Record]) -> Record:
     """The result of `work(scratch)`, or of the finished run with the same settings.
 
-    The file's name holds a hash of the settings, so that runs at several budgets live side by side; it appears only
-    when the run is complete. A run that diverges, a ValueError of the search among codes that are not finite, is
-    complete, too: its result says "failed" and why, and the table goes on without it.
+    The file's name holds a hash of the settings, so that runs at several budgets live side by side;
+    it appears only when the run is complete. A run that diverges, a ValueError of the search among
+    codes that are not finite, is complete, too: its result says "failed" and why, and the table
+    goes on without it.
 
     Args:
         folder: The folder of all runs' files.
@@ -99,7 +103,12 @@ def run_once(folder: Path, label: str, settings: Record, work: Callable[[Path], 
     except ValueError as error:
         print(f"{label}: failed, {error}", flush=True)
         result = {"failed": 1, "reason": str(error)}
-    record = {"label": label, "settings": settings, "minutes": (time.monotonic() - start) / 60, "result": result}
+    record = {
+        "label": label,
+        "settings": settings,
+        "minutes": (time.monotonic() - start) / 60,
+        "result": result,
+    }
     write(path, json.dumps(record, indent=1) + "\n")
     return result
 

@@ -1,9 +1,11 @@
-"""Training and measuring one row of the GM-VQ paper's table: its schedule, its losses in mean form, its metrics.
+"""Training and measuring one row of the GM-VQ paper's table: its schedule, its losses in mean form,
+its metrics.
 
-    x ──SQVAENet──> x_hat, losses        mse + sum of weight * loss ──AdamW, warm-up, cosine──> net ──> test figures
+    x ──SQVAENet──> x_hat, losses
+    mse + sum of weight * loss ──AdamW, warm-up, cosine──> net ──> test figures
 
-The project's own loop (train.loop) is for codecs of any size; this one keeps to the paper: no averaged weights, no
-mixed precision, no second stage.
+The project's own loop (train.loop) is for codecs of any size; this one keeps to the paper: no
+averaged weights, no mixed precision, no second stage.
 """
 
 from __future__ import annotations
@@ -66,14 +68,18 @@ def schedule(progress: float) -> float:
     return (1 + math.cos(math.pi * (progress - WARMUP) / (1 - WARMUP))) / 2
 
 
-def objective(row: Row, x: Tensor, x_hat: Tensor, out: BottleneckOutput, progress: float = 1.0) -> Tensor:
+def objective(
+    row: Row, x: Tensor, x_hat: Tensor, out: BottleneckOutput, progress: float = 1.0
+) -> Tensor:
     """Returns the squared error plus the losses, weighted as at `progress` in [0, 1].
 
     Raises:
         KeyError: A loss has no weight.
     """
     error, weights = F.mse_loss(x_hat, x), row.weights_at(progress)
-    losses = torch.stack([error.new_zeros(()), *(weights[name] * value for name, value in out.losses.items())]).sum()
+    losses = torch.stack(
+        [error.new_zeros(()), *(weights[name] * value for name, value in out.losses.items())]
+    ).sum()
     if row.self_weighted:
         losses = losses * 2 * error.detach() * out.z_q.numel() / x.numel()
     return error + losses
@@ -85,18 +91,24 @@ def build(row: Row, settings: Settings) -> SQVAENet:
     return SQVAENet(bottleneck, settings.stages, settings.blocks)
 
 
-def train(row: Row, images: ImageSet, settings: Settings, budget: Budget, seed: int, device: str) -> Record:
+def train(
+    row: Row, images: ImageSet, settings: Settings, budget: Budget, seed: int, device: str
+) -> Record:
     """Trains a net from scratch, then measures it.
 
     The result is decided by the arguments, up to the device's rounding.
     """
     torch.manual_seed(seed)
     net = build(row, settings).to(device)
-    optimiser = torch.optim.AdamW(net.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+    optimiser = torch.optim.AdamW(
+        net.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+    )
     batches = endless(images.train, settings.batch, device)
     net.bottleneck.fit(first_latents(net, batches, START_ROWS * settings.size))
     step, skipped, start = 0, 0, time.monotonic()
-    with tqdm(total=100, desc=f"{row.name} seed {seed}", unit="%", disable=None, leave=False) as bar:
+    with tqdm(
+        total=100, desc=f"{row.name} seed {seed}", unit="%", disable=None, leave=False
+    ) as bar:
         while (progress := budget.progress(time.monotonic() - start, step)) < 1:
             for group in optimiser.param_groups:
                 group["lr"] = settings.learning_rate * schedule(progress)
@@ -145,9 +157,10 @@ def measure(net: SQVAENet, images: Tensor, batch: int, posterior: bool, device: 
     """Measures a net on a test set, decoded from indices.
 
     Returns:
-        "mse" over pixels in [0, 1]; those of `hard_usage`; for a method with a posterior also the training forward's
-        figures at the test latents, "perplexity_soft_batch", "entropy" (mean H(q(c|x)), nats) and, for GM-VQ,
-        "latent_std", "log_latent_std" and "weight"; "batches", "mse", "perplexity" and "entropy" of each full batch.
+        "mse" over pixels in [0, 1]; those of `hard_usage`; for a method with a posterior also the
+        training forward's figures at the test latents, "perplexity_soft_batch", "entropy" (mean
+        H(q(c|x)), nats) and, for GM-VQ, "latent_std", "log_latent_std" and "weight"; "batches",
+        "mse", "perplexity" and "entropy" of each full batch.
     """
     net.eval()
     errors, indices, soft = [], [], []

@@ -1,7 +1,8 @@
 """Measures how much of a codebook is in use, see docs/methods/metrics.md.
 
-Perplexity means three things in the literature, and they differ: exp H of the batch's mean posterior (the GM-VQ paper),
-of the batch's index counts, and of the index counts of the whole test set (CVU is the last one over K).
+Perplexity means three things in the literature, and they differ: exp H of the batch's mean
+posterior (the GM-VQ paper), of the batch's index counts, and of the index counts of the whole test
+set (CVU is the last one over K).
 """
 
 from __future__ import annotations
@@ -30,16 +31,20 @@ def hard_usage(batches: list[Tensor], num_codes: int) -> dict[str, float]:
     """Returns statistics of the indices of a test set.
 
     Args:
-        batches: Integer indices of each batch, any shape. Batches smaller than the first are left out of the mean over
-            batches, since perplexity is bounded by the number of tokens.
+        batches: Integer indices of each batch, any shape. Batches smaller than the first are left
+            out of the mean over batches, since perplexity is bounded by the number of tokens.
         num_codes: The number of codes K.
 
     Returns:
-        "perplexity_hard_batch" (mean over batches), "perplexity_hard_global", "cvu" = global / K, "h0" in bits per
-        token, and "used", the share of codes that occur.
+        "perplexity_hard_batch" (mean over batches), "perplexity_hard_global", "cvu" = global / K,
+        "h0" in bits per token, and "used", the share of codes that occur.
     """
     counts = [batch.flatten().bincount(minlength=num_codes) for batch in batches]
-    whole = [perplexity(c) for c, batch in zip(counts, batches, strict=True) if batch.numel() == batches[0].numel()]
+    whole = [
+        perplexity(c)
+        for c, batch in zip(counts, batches, strict=True)
+        if batch.numel() == batches[0].numel()
+    ]
     total = torch.stack(counts).sum(0)
     everywhere = perplexity(total)
     return {

@@ -1,20 +1,26 @@
-"""vpvae-table1, vpvae-table2 and vpvae-ablation: the methods of the VP-VAE paper, one dedicated model for each K.
+"""vpvae-table1, vpvae-table2 and vpvae-ablation: the methods of the VP-VAE paper, one dedicated
+model for each K.
 
-    recipe + method + K ──train.loop, stage A, no GAN──> codec ──test packs──> quality, CVU, H0, coded bits
+    recipe + method + K ──train.loop, stage A, no GAN──> codec
+        ──test packs──> quality, CVU, H0, coded bits
 
-As in the paper, a model is trained and judged with its own K, and the decoder never adapts to the finished codebook.
-Table 1 is in domain, table 2 out of domain: the same models, so the runs are shared.
+As in the paper, a model is trained and judged with its own K, and the decoder never adapts to the
+finished codebook. Table 1 is in domain, table 2 out of domain: the same models, so the runs are
+shared.
 
-What differs from the paper, beside data and budget (`DEVIATIONS` says the first of these under every table):
-    losses     those of the shipped recipes without LPIPS: L1, squared error and SSIM, or mel and STFT distances
+What differs from the paper, beside data and budget (`DEVIATIONS` is below every table):
+    losses     those of the shipped recipes without LPIPS: L1, squared error and SSIM, or mel and
+               STFT distances
     eta        1.15, as in the shipped models; the published code has 1, and the ablation both
-    P_down, P_up   the encoder's last layer and the decoder's first, a convolution over neighbours, where the paper has
-               a linear map of each position by itself
-    codebook   k-means on at most 400 000 latents of augmented training crops, where the paper encodes the training set;
-               without the clamp of k-means++'s weights at their 90 % quantile that the published code has
-    coded bits of one static frequency table for each K, counted on training latents; the project's files and all other
-               tables use the mixing coder, which needs fewer
-    FSP        has no Cauchy CDF: a Cauchy variable has no variance, so no moments that would make it uniform
+    P_down, P_up   the encoder's last layer and the decoder's first, a convolution over neighbours,
+               where the paper has a linear map of each position by itself
+    codebook   k-means on at most 400 000 latents of augmented training crops, where the paper
+               encodes the training set; without the clamp of k-means++'s weights at their 90 %
+               quantile that the published code has
+    coded bits of one static frequency table for each K, counted on training latents; the project's
+               files and all other tables use the mixing coder, which needs fewer
+    FSP        has no Cauchy CDF: a Cauchy variable has no variance, so no moments that would make
+               it uniform
 """
 
 from __future__ import annotations
@@ -56,9 +62,12 @@ from train.recipes import Recipe
 
 SEEDS = 3
 DEVIATIONS = (
-    "VP with eta 1.15 (the published code: 1) but where the row says otherwise; losses without LPIPS; codebooks from "
-    "k-means on at most 400 000 latents of augmented training crops, without the published clamp of its seeds' weights",
-    "coded bits/token: a static table of frequencies for each K, not the mixing coder of the project's other figures",
+    "VP with eta 1.15 (the published code: 1) but where the row says otherwise; losses without "
+    "LPIPS; codebooks from "
+    "k-means on at most 400 000 latents of augmented training crops, without the published clamp "
+    "of its seeds' weights",
+    "coded bits/token: a static table of frequencies for each K, not the mixing coder of the "
+    "project's other figures",
 )
 
 # Of the paper: FSP and FSQ tie the dimension to K, and VP, VQ and SimVQ follow them.
@@ -93,8 +102,12 @@ class Scale:
     epochs: float
 
 
-FULL = Scale("small", (256, 1024, 4096, 16384), 64, {"speech": [24000], "image": [128, 128]}, epochs=50)
-SMALL = Scale("tiny", (256, 1024, 4096, 16384), 16, {"speech": [16000], "image": [128, 128]}, epochs=0.5)
+FULL = Scale(
+    "small", (256, 1024, 4096, 16384), 64, {"speech": [24000], "image": [128, 128]}, epochs=50
+)
+SMALL = Scale(
+    "tiny", (256, 1024, 4096, 16384), 16, {"speech": [16000], "image": [128, 128]}, epochs=0.5
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +119,8 @@ class Variant:
         bottleneck: A key of `BOTTLENECKS`.
         weights: Weights of its losses; those of the distortion are in the recipe.
         options: Further arguments.
-        replacement: A class without parameters that takes the bottleneck's place, for what no option offers.
+        replacement: A class without parameters that takes the bottleneck's place, for what no
+            option offers.
     """
 
     name: str
@@ -117,7 +131,10 @@ class Variant:
 
 
 MOMENTS = {"mean": 0.1, "variance": 0.07}  # L_norm, as published
-COUPLED = {"codebook": 1.0, "commitment": 0.25}  # VQGAN's and DAC's, beside distortions of this size
+COUPLED = {
+    "codebook": 1.0,
+    "commitment": 0.25,
+}  # VQGAN's and DAC's, beside distortions of this size
 
 METHODS: tuple[Variant, ...] = (
     Variant("vp", "vp", MOMENTS),
@@ -144,20 +161,56 @@ ABLATION: tuple[Variant, ...] = (
 )
 ABLATION_SIZE = 1024
 
-# Table 1 of the paper, in domain: method -> K -> both qualities, on COCO (PSNR, SSIM) and LibriSpeech (PESQ, STOI).
+# Table 1 of the paper, in domain: method -> K -> both qualities, on COCO (PSNR, SSIM) and
+# LibriSpeech (PESQ, STOI).
 PUBLISHED: dict[str, dict[str, dict[int, tuple[float, float]]]] = {
     "image": {
-        "vp": {256: (23.50, 0.688), 1024: (23.89, 0.718), 4096: (24.67, 0.749), 16384: (25.20, 0.762)},
-        "fsp": {256: (23.81, 0.694), 1024: (24.19, 0.718), 4096: (24.73, 0.744), 16384: (25.17, 0.758)},
-        "fsq-noise": {256: (22.94, 0.669), 1024: (23.60, 0.696), 4096: (24.45, 0.727), 16384: (24.58, 0.735)},
-        "simvq": {256: (23.54, 0.692), 1024: (24.01, 0.718), 4096: (24.83, 0.746), 16384: (25.24, 0.761)},
+        "vp": {
+            256: (23.50, 0.688),
+            1024: (23.89, 0.718),
+            4096: (24.67, 0.749),
+            16384: (25.20, 0.762),
+        },
+        "fsp": {
+            256: (23.81, 0.694),
+            1024: (24.19, 0.718),
+            4096: (24.73, 0.744),
+            16384: (25.17, 0.758),
+        },
+        "fsq-noise": {
+            256: (22.94, 0.669),
+            1024: (23.60, 0.696),
+            4096: (24.45, 0.727),
+            16384: (24.58, 0.735),
+        },
+        "simvq": {
+            256: (23.54, 0.692),
+            1024: (24.01, 0.718),
+            4096: (24.83, 0.746),
+            16384: (25.24, 0.761),
+        },
         "vq": {256: (23.17, 0.670), 1024: (23.73, 0.695), 16384: (24.60, 0.756)},
         "tokenbridge": {1024: (11.51, 0.198)},
     },
     "speech": {
-        "vp": {256: (2.272, 0.910), 1024: (2.383, 0.916), 4096: (2.450, 0.926), 16384: (2.576, 0.934)},
-        "fsp": {256: (2.265, 0.908), 1024: (2.446, 0.919), 4096: (2.471, 0.927), 16384: (2.570, 0.932)},
-        "fsq-noise": {256: (1.276, 0.797), 1024: (2.174, 0.900), 4096: (2.382, 0.918), 16384: (2.436, 0.923)},
+        "vp": {
+            256: (2.272, 0.910),
+            1024: (2.383, 0.916),
+            4096: (2.450, 0.926),
+            16384: (2.576, 0.934),
+        },
+        "fsp": {
+            256: (2.265, 0.908),
+            1024: (2.446, 0.919),
+            4096: (2.471, 0.927),
+            16384: (2.570, 0.932),
+        },
+        "fsq-noise": {
+            256: (1.276, 0.797),
+            1024: (2.174, 0.900),
+            4096: (2.382, 0.918),
+            16384: (2.436, 0.923),
+        },
         "simvq": {1024: (1.32, 0.403)},
         "vq": {1024: (1.40, 0.363)},
         "tokenbridge": {1024: (1.18, 0.312)},
@@ -222,10 +275,16 @@ def train_and_test(run: Run, request: Request, scratch: Path) -> Record:
     latents = trainer.latents().cpu()
     codec = trainer.average.cpu().eval()
     tables = count_tables(codec, latents)[f"tables.{size}"].astype(np.int64)
-    record: Record = {"steps": trainer.step, "minutes": trainer.elapsed_s / 60, "dim": codec.bottleneck.dim}
+    record: Record = {
+        "steps": trainer.step,
+        "minutes": trainer.elapsed_s / 60,
+        "dim": codec.bottleneck.dim,
+    }
     record["num_codes"] = codec.bottleneck.num_codes(size)
     for domain, path in run.tests.items():
-        record |= {f"{domain} {name}": value for name, value in test(codec, size, tables, path).items()}
+        record |= {
+            f"{domain} {name}": value for name, value in test(codec, size, tables, path).items()
+        }
     (scratch / "checkpoint.pt").unlink(missing_ok=True)  # gigabytes, over a whole table
     return record
 
@@ -274,7 +333,12 @@ def test(codec: Codec, size: int, tables: NDArray[np.int64], path: Path) -> Reco
         raise MediaError(f"{path}: nothing readable as {medium}")
     everything = torch.cat([index.flatten() for index in indices])
     usage = hard_usage([everything], num_codes)
-    record: Record = {"items": len(scores), "bits": num_bits / len(everything), "H0": usage["h0"], "CVU": usage["cvu"]}
+    record: Record = {
+        "items": len(scores),
+        "bits": num_bits / len(everything),
+        "H0": usage["h0"],
+        "CVU": usage["cvu"],
+    }
     for metric in METRICS[medium]:
         known = [value for s in scores if (value := s[metric]) is not None]
         record[metric] = sum(known) / len(known) if known else None
@@ -300,10 +364,14 @@ def _store(request: Request, medium: str, crop: list[int]) -> Store:
     return Store(target, medium, tuple(crop))
 
 
-Results = dict[str, dict[tuple[str, int], list[Record]]]  # medium -> (method, K) -> one record for each seed
+Results = dict[
+    str, dict[tuple[str, int], list[Record]]
+]  # medium -> (method, K) -> one record for each seed
 
 
-def collect(request: Request, variants: tuple[Variant, ...], sizes: tuple[int, ...], scale: Scale) -> Results:
+def collect(
+    request: Request, variants: tuple[Variant, ...], sizes: tuple[int, ...], scale: Scale
+) -> Results:
     """Does every run that is wanted and possible; seeds are outermost.
 
     Raises:
@@ -313,24 +381,38 @@ def collect(request: Request, variants: tuple[Variant, ...], sizes: tuple[int, .
     chosen = [variant for variant in variants if variant.name in names]
     media = [m for m in request.choose("datasets", TESTS) if _packs(request, f"{m}-train-*.tar")]
     if not media:
-        raise CodecError("no training packs; want speech-train-*.tar or image-train-*.tar in --data")
+        raise CodecError(
+            "no training packs; want speech-train-*.tar or image-train-*.tar in --data"
+        )
     results: Results = {medium: {} for medium in media}
     stores = {medium: _store(request, medium, scale.crop[medium]) for medium in media}
     for seed in range(request.seeds or SEEDS):
         for medium, store in stores.items():
-            found = {d: _packs(request, name) for d, name in zip(DOMAINS, TESTS[medium], strict=True)}
+            found = {
+                d: _packs(request, name) for d, name in zip(DOMAINS, TESTS[medium], strict=True)
+            }
             tests = {domain: paths[0] for domain, paths in found.items() if paths}
             for size in request.choose("sizes", sizes):
                 for variant in chosen:
                     recipe = recipe_of(variant, medium, size, scale)
                     asked = {k: getattr(request, k) for k in ("epochs", "minutes", "steps")}
-                    identity = {"recipe": recipe.to_dict(), "budget": asked | {"default": scale.epochs}, "seed": seed}
-                    identity |= {"items": len(store.usable), "tests": [path.name for path in tests.values()]}
-                    identity["replacement"] = variant.replacement.__name__ if variant.replacement else None
+                    identity = {
+                        "recipe": recipe.to_dict(),
+                        "budget": asked | {"default": scale.epochs},
+                        "seed": seed,
+                    }
+                    identity |= {
+                        "items": len(store.usable),
+                        "tests": [path.name for path in tests.values()],
+                    }
+                    identity["replacement"] = (
+                        variant.replacement.__name__ if variant.replacement else None
+                    )
                     run = Run(variant, recipe, size, seed, store, tests, scale.epochs)
+                    label = variant.name.replace(", ", "-").replace(" ", "-")
                     record = run_once(
                         request.out / "runs-vpvae",
-                        f"{medium}-{variant.name.replace(', ', '-').replace(' ', '-')}-k{size}-seed{seed}",
+                        f"{medium}-{label}-k{size}-seed{seed}",
                         identity,
                         partial(train_and_test, run, request),
                     )
@@ -341,26 +423,55 @@ def collect(request: Request, variants: tuple[Variant, ...], sizes: tuple[int, .
 def table(medium: str, domain: str, runs: dict[tuple[str, int], list[Record]]) -> str:
     """Returns a table with a row for each method and K."""
     first, second = METRICS[medium]
-    rate, factor = ("kbit/s", SAMPLE_RATE / 96 / 1000) if medium == "speech" else ("bits/pixel", 1 / 64)
+    rate, factor = (
+        ("kbit/s", SAMPLE_RATE / 96 / 1000) if medium == "speech" else ("bits/pixel", 1 / 64)
+    )
     lines = []
     for (name, size), records in sorted(runs.items(), key=lambda item: item[0][1]):
         summary = aggregate(records)
         get = {key: summary.get(f"{domain} {key}") for key in (first, second, "CVU", "H0", "bits")}
-        cells = [output.cell(get[key], digits) for key, digits in ((first, 2), (second, 3), ("CVU", 3), ("H0", 2))]
+        cells = [
+            output.cell(get[key], digits)
+            for key, digits in ((first, 2), (second, 3), ("CVU", 3), ("H0", 2))
+        ]
         cells += [output.cell(get["bits"], 2), output.cell(get["bits"], 3, factor)]
         paper = PUBLISHED[medium].get(name, {}).get(size) if domain == "in" else None
-        known = "{}, {}".format(*(int(summary[key][0]) for key in ("num_codes", "dim"))) if "dim" in summary else "-"
-        lines.append([name, str(size), known, *cells, f"{paper[0]:.2f} / {paper[1]:.3f}" if paper else "-"])
-    head = ["method", "K", "codes, d", first, second, "CVU", "H0", "coded bits/token", rate, "paper"]
+        known = (
+            "{}, {}".format(*(int(summary[key][0]) for key in ("num_codes", "dim")))
+            if "dim" in summary
+            else "-"
+        )
+        lines.append(
+            [name, str(size), known, *cells, f"{paper[0]:.2f} / {paper[1]:.3f}" if paper else "-"]
+        )
+    head = [
+        "method",
+        "K",
+        "codes, d",
+        first,
+        second,
+        "CVU",
+        "H0",
+        "coded bits/token",
+        rate,
+        "paper",
+    ]
     return markdown.table(head, lines)
 
 
-def _finish(request: Request, name: str, title: str, domain: str, results: Results, scale: Scale) -> None:
+def _finish(
+    request: Request, name: str, title: str, domain: str, results: Results, scale: Scale
+) -> None:
     """Writes JSON, a report, and a picture of quality against K and against coded bits."""
     path = request.out / name
-    plain = {m: {f"{n} K={k}": aggregate(r) for (n, k), r in runs.items()} for m, runs in results.items()}
+    plain = {
+        m: {f"{n} K={k}": aggregate(r) for (n, k), r in runs.items()} for m, runs in results.items()
+    }
     write(path.with_suffix(".json"), json.dumps(plain, indent=1) + "\n")
-    notes = ["stage A of the shipped recipes, no GAN, one model for each K, the decoder not adapted to the codebook"]
+    notes = [
+        "stage A of the shipped recipes, no GAN, one model for each K, the decoder not adapted to "
+        "the codebook"
+    ]
     notes += DEVIATIONS
     for medium, runs in results.items():
         records = [r for group in runs.values() for r in group if "steps" in r]
@@ -370,7 +481,10 @@ def _finish(request: Request, name: str, title: str, domain: str, results: Resul
         steps = sorted({r["steps"] for r in records})
         span = " to ".join(dict.fromkeys(f"{step}" for step in (steps[0], steps[-1])))
         items = records[0].get(f"{domain} items", 0)
-        notes.append(f"{medium}: {span} steps a run, tested on {items} items of {pack}; mean ± deviation over seeds")
+        notes.append(
+            f"{medium}: {span} steps a run, tested on {items} items of {pack}; mean ± deviation "
+            "over seeds"
+        )
     if request.small:
         notes.append(f"REDUCED SIZE for a CPU: {scale.preset} nets, batch {scale.batch}, few steps")
     tables = [f"## {medium}\n\n{table(medium, domain, runs)}" for medium, runs in results.items()]
@@ -386,7 +500,9 @@ def _finish(request: Request, name: str, title: str, domain: str, results: Resul
             axes[2 * row].legend()
 
 
-def _draw(axis: Axes, runs: dict[tuple[str, int], list[Record]], domain: str, quality: str, key: str) -> None:
+def _draw(
+    axis: Axes, runs: dict[tuple[str, int], list[Record]], domain: str, quality: str, key: str
+) -> None:
     """Draws a line for each method through its means at each K, with deviations over seeds."""
     names = dict.fromkeys(name for name, _ in runs)
     for i, name in enumerate(names):
@@ -398,13 +514,23 @@ def _draw(axis: Axes, runs: dict[tuple[str, int], list[Record]], domain: str, qu
                 points.append((size if key == "K" else bits[0], y[0], y[1] or 0.0))
         if points:
             x, mean, deviation = zip(*sorted(points), strict=True)
-            axis.errorbar(x, mean, deviation, fmt="ovs^D"[i % 5] + "-", color=f"C{i % 10}", capsize=2, label=name)
+            axis.errorbar(
+                x,
+                mean,
+                deviation,
+                fmt="ovs^D"[i % 5] + "-",
+                color=f"C{i % 10}",
+                capsize=2,
+                label=name,
+            )
 
 
 def _table(request: Request, number: int, domain: str, words: str) -> None:
     scale = SMALL if request.small else FULL
     results = collect(request, METHODS, scale.sizes, scale)
-    _finish(request, f"vpvae-table{number}", f"VP-VAE, table {number}: {words}", domain, results, scale)
+    _finish(
+        request, f"vpvae-table{number}", f"VP-VAE, table {number}: {words}", domain, results, scale
+    )
 
 
 def table1(request: Request) -> None:

@@ -1,4 +1,4 @@
-"""What is left of a damaged file: every data chunk whose CRC-32 still matches, in its place.
+"""What is left of a damaged file: every data chunk whose CRC-32 still matches, in its place, and its layers.
 
     magic | H | D | D | ## | D | E
                      └ lost: its positions are known from E and from the other chunks
@@ -13,19 +13,21 @@ import io
 import logging
 import zlib
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from codec.container.chunks import MAX_CHUNK_BYTES, Indices, Source, checksum_of
-from codec.container.header import Header
+from codec.container.header import LAYERED, Header
 from codec.container.limits import DEFAULT_LIMITS, Budget, Limits
 from codec.container.payloads import Data, End, decode_data, parse_data, parse_end
 from codec.container.reader import Reader
 from codec.entropy import NO_TABLES, Tables
 from codec.errors import BitstreamError
+from codec.layers import read_layers, refined, wanted
 
 log = logging.getLogger("codec")
 
@@ -35,11 +37,15 @@ MAX_STREAMS = 1 << 20  # encoded ones, all chunks together: a day of speech in s
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A run of positions: a data chunk, or `num_bytes` of damage that say they are `count`, 0 where they do not."""
+    """A run of positions: a data chunk, or `num_bytes` of damage that say they are `count`, 0 where they do not.
+
+    `parts` are the positions of the chunks that the damage says it was.
+    """
 
     count: int
     data: Data | None = None
     num_bytes: int = 0
+    parts: tuple[int, ...] = ()
 
 
 class Salvage:
@@ -53,7 +59,8 @@ class Salvage:
     Attributes:
         header: The header, which must be sound.
         gaps: Positions that are lost, as (first, one after the last), in order.
-        complete: Whether nothing is missing, as far as can be told without decoding.
+        complete: Whether nothing of the base is missing, as far as can be told without decoding.
+        damage: After `refine`: why a finer layer is not, which was wanted; None where nothing is wrong.
 
     Raises:
         BitstreamError: The header is damaged, or the file exceeds the limits.
@@ -69,6 +76,10 @@ class Salvage:
         self.header, self.version = reader.header, reader.version
         self.budget = Budget(limits, self.header)
         self._end: End | None = None
+        self._behind = Source(io.BytesIO())  # the end chunk, and its CRC-32
+        self._seal = b""
+        self._refined: list[tuple[int, NDArray[np.unsignedinteger] | None]] | None = None
+        self.damage: BitstreamError | None = None
         pieces, damaged = self._walk(content, reader.offset)
         known = num_positions if num_positions is not None else self._end and self._end.num_positions
         if known is not None and not damaged:
@@ -97,33 +108,99 @@ class Salvage:
         """Whether the end chunk, with the length of a recording, survived."""
         return self._end is not None
 
+    def refine(self, tables: Mapping[int, Tables], codebook_size: int | None = None) -> None:
+        """Goes on to the layers, those that are whole, wherever the base is; sets `header` and `damage`.
+
+        A layer stands behind the end chunk and has a piece for each data chunk, so what the base lost stays lost and
+        the rest becomes finer. All is decoded here, at 2 bytes for each position.
+
+        Args:
+            tables: The model's, by codebook size.
+            codebook_size: The layer to stop at; None for the last.
+
+        Raises:
+            ValueError: The file has no such layer.
+        """
+        header = self.header
+        decoded = self._decoded(tables.get(header.codebook_size, NO_TABLES))
+        chunks = self._in_chunks([indices for _, indices in decoded])
+        if self.version[1] < LAYERED:
+            found = wanted(header, [], None, codebook_size)
+        elif self._end is None:
+            lost = BitstreamError("the end of the base is lost, and with it the place where layers begin")
+            found = wanted(header, [], lost, codebook_size)
+        else:
+            counts = [count for count, _ in chunks]
+            found = wanted(header, *read_layers(self._behind, self._seal, header, counts), codebook_size)
+        layers, self.damage = found
+        indices = [chunk for _, chunk in chunks]
+        for layer in layers:
+            try:
+                indices = refined(layer, indices, self.header, tables.get(layer.codebook_size, NO_TABLES))
+            except BitstreamError as error:
+                self.damage = error
+                break
+            self.header = replace(header, codebook_size=layer.codebook_size, num_codes=layer.num_codes)
+        self._refined = [(count, chunk) for (count, _), chunk in zip(chunks, indices, strict=True)]
+
     def chunks(self, tables: Tables = NO_TABLES) -> Iterator[Indices]:
         """All positions in order, (A, G, n) int64; a chunk that passes its CRC-32 but not its coder joins the gaps.
+
+        Args:
+            tables: The model's for the base; after `refine` they are not needed.
 
         Raises:
             BitstreamError: Nothing is missing, and yet the index checksum does not match.
         """
-        header, start, checksum = self.header, 0, 0
+        header, checksum = self.header, 0
         last: Indices = np.zeros((header.num_streams, header.num_codebooks, 1), np.int64)
-        for piece in self._pieces:
-            indices = None
-            if piece.data is not None:
-                try:
-                    indices = decode_data(piece.data, header, tables)
-                except BitstreamError:
-                    self.gaps = sorted([*self.gaps, (start, start + piece.count)])
-            for at in range(0, piece.count, header.max_chunk_positions):
-                count = min(header.max_chunk_positions, piece.count - at)
-                yield np.repeat(last, count, 2) if indices is None else indices[:, :, at : at + count]
+        for count, found in self._decoded(tables) if self._refined is None else self._refined:
+            indices = None if found is None else found.astype(np.int64)
+            for at in range(0, count, header.max_chunk_positions):
+                some = min(header.max_chunk_positions, count - at)
+                yield np.repeat(last, some, 2) if indices is None else indices[:, :, at : at + some]
             if indices is not None:
                 last, checksum = indices[:, :, -1:], checksum_of(indices, checksum)
-            start += piece.count
-        if self.complete and not self.gaps and self._end is not None and checksum != self._end.index_checksum:
+        whole = self.complete and not self.gaps and self._refined is None
+        if whole and self._end is not None and checksum != self._end.index_checksum:
             raise BitstreamError(
                 "every chunk is whole, but the index checksum does not match: chunks are out of order, "
                 "or the model is not the encoder's",
                 self._end.offset,
             )
+
+    def _decoded(self, tables: Tables) -> Iterator[tuple[int, NDArray[np.unsignedinteger] | Indices | None]]:
+        """Positions and indices of every piece of the base, None for one that is lost or turns out to be."""
+        start = 0
+        for piece in self._pieces:
+            indices = None
+            if piece.data is not None:
+                try:
+                    indices = decode_data(piece.data, self.header, tables)
+                except BitstreamError:
+                    self.gaps = sorted([*self.gaps, (start, start + piece.count)])
+            yield piece.count, indices
+            start += piece.count
+
+    def _in_chunks(
+        self, decoded: list[NDArray[np.unsignedinteger] | Indices | None]
+    ) -> list[tuple[int, NDArray[np.unsignedinteger] | None]]:
+        """Positions and indices of every data chunk that the file had.
+
+        What is lost is cut as it says it was, or else into chunks of the usual length: encoders write chunks of equal
+        length, but for the last.
+        """
+        kind = np.uint16 if self.header.num_codes <= 1 << 16 else np.uint32
+        usual = Counter(piece.count for piece in self._pieces if piece.data).most_common(1)
+        found: list[tuple[int, NDArray[np.unsignedinteger] | None]] = []
+        for piece, indices in zip(self._pieces, decoded, strict=True):
+            if indices is not None:
+                found.append((piece.count, indices.astype(kind)))
+                continue
+            step = usual[0][0] if usual and piece.data is None else max(piece.count, 1)
+            parts = piece.parts or [min(step, piece.count - at) for at in range(0, piece.count, step)]
+            found += [(part, None) for part in parts]
+        return found
 
     def _walk(self, content: bytes, at: int) -> tuple[list[_Piece], bool]:
         """Data chunks and damaged stretches in order, and whether there are any of these or no end chunk."""
@@ -136,7 +213,11 @@ class Salvage:
                 begin, at = at, at + 1
                 while at < len(content) and (content[at] not in b"DE" or _chunk_at(content, at) is None):
                     at += 1
-                pieces.append(_Piece(_claimed(content[begin:at], self.header), None, at - begin))
+                stretch = content[begin:at]
+                if at == len(content) and self.version[1] >= LAYERED:
+                    stretch = _without_layers(stretch)
+                parts = _claimed(stretch, self.header)
+                pieces.append(_Piece(sum(parts), None, len(stretch), parts))
                 continue
             kind, start, payload, at = found
             num_streams += self.header.num_streams
@@ -149,6 +230,7 @@ class Salvage:
                     pieces.append(_Piece(data.count, data))
                 elif kind == ord("E"):
                     self._end = parse_end(source, start)
+                    self._behind, self._seal = Source(io.BytesIO(content[at:]), at), content[at - 4 : at]
             except BitstreamError:
                 damaged = True
                 pieces.append(_Piece(0, None, len(payload)))
@@ -197,23 +279,42 @@ def _without_repeat(pieces: list[_Piece], num_positions: int) -> list[_Piece]:
     return found[0]
 
 
-def _claimed(stretch: bytes, header: Header) -> int:
-    """The positions that the chunks of a damaged stretch say they hold; 0 where they do not fill it exactly.
+def _claimed(stretch: bytes, header: Header) -> tuple[int, ...]:
+    """The positions that each chunk of a damaged stretch says it holds; none where they do not fill it exactly.
 
     A flipped byte is most often in a payload, and leaves types, lengths and counts as they were.
     """
-    at = total = 0
+    at, parts = 0, []
     while at < len(stretch):
         source = Source(io.BytesIO(stretch[at + 1 : at + 21]))
         try:
             stop = at + 1 + source.varint("a length") + source.offset + 4
             count = source.varint("the number of positions")
         except BitstreamError:
-            return 0
+            return ()
         if stretch[at] != ord("D") or stop > len(stretch) or not 1 <= count <= header.max_chunk_positions:
-            return 0
-        at, total = stop, total + count
-    return total
+            return ()
+        at = stop
+        parts.append(count)
+    return tuple(parts)
+
+
+def _without_layers(stretch: bytes) -> bytes:
+    """The data chunks at the beginning of a stretch that the rest of a file is, its end chunk and layers included.
+
+    All of it, if the first of them is cut short: then the file is.
+    """
+    at = 0
+    while at < len(stretch) and stretch[at] == ord("D"):
+        source = Source(io.BytesIO(stretch[at + 1 : at + 11]))
+        try:
+            stop = at + 1 + source.varint("a length") + source.offset + 4
+        except BitstreamError:
+            break
+        if stop > len(stretch):
+            return stretch
+        at = stop
+    return stretch[:at]
 
 
 def _fill(pieces: list[_Piece], num_positions: int | None) -> list[_Piece]:
@@ -253,5 +354,5 @@ def _fill(pieces: list[_Piece], num_positions: int | None) -> list[_Piece]:
                 count = min(left, round(left * piece.num_bytes / bytes_left / usual) * usual)
             bytes_left -= piece.num_bytes
             left = None if left is None else left - count
-        result.append(_Piece(count))
+        result.append(_Piece(count, None, 0, piece.parts if claim else ()))
     return result

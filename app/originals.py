@@ -1,4 +1,6 @@
-"""Inputs: a recording or a picture, read once, within the limits, with what the reader had to say about it."""
+"""The original that versions are compared with: a recording or a picture, read once, within the
+limits.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.store import Settings, Shelf
+from app.store import Settings, TemporaryFiles
 from codec.container import MAGIC
 from codec.container.limits import SAMPLES_PER_SECOND
 from codec.errors import MediaError
@@ -35,17 +37,21 @@ MAX_STEM_BYTES = 150  # of the 255 that a file name may have
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Original:
     """What the user gave, read once.
 
     Attributes:
-        data: The file as it came; what is compressed.
+        name: The name of its file.
+        medium: "speech" or "image".
+        data: The file as it came, which is what the codec compresses.
         media: A .wav or .png of it, for the page.
-        units: Seconds of speech, or pixels.
-        raw_bytes: Uncompressed: 16 bits a sample, or 8 bits a channel of a pixel.
-        reference: What is scored against: (T,) float32 at 16 kHz, or (H, W, 3) uint8.
+        units: Its seconds of speech, or its pixels.
+        raw_bytes: Its size uncompressed: 16 bits a sample, or 8 bits a channel of a pixel.
+        reference: The signal that versions are scored against: (T,) float32 at 16 kHz, or
+            (H, W, 3) uint8.
         shape: (samples, channels) at `rate`, or (height, width).
-        notices: What the reader had to say.
+        rate: The sample rate of a recording; 0 for a picture.
+        notices: Remarks that its reader made.
     """
 
     name: str
@@ -61,25 +67,26 @@ class Source:
 
     @property
     def description(self) -> str:
-        """One line in words."""
+        """Describes it in one line."""
         if self.medium == "image":
             return f"{self.shape[1]} × {self.shape[0]} pixels, {len(self.data):,} bytes"
         channels = {1: "mono", 2: "stereo"}.get(self.shape[1], f"{self.shape[1]} channels")
         return f"{self.units:.1f} s, {self.rate / 1000:g} kHz {channels}, {len(self.data):,} bytes"
 
 
-class Reading:
+class InputReader:
     """Reads inputs and writes what the page shows of them."""
 
-    def __init__(self, settings: Settings, shelf: Shelf) -> None:
+    def __init__(self, settings: Settings, files: TemporaryFiles) -> None:
         self._settings = settings
-        self._shelf = shelf
+        self._files = files
 
-    def open(self, path: str | Path | None, medium: str | None = None) -> Source:
+    def open(self, path: str | Path | None, medium: str | None = None) -> Original:
         """Reads a recording or picture.
 
         Raises:
-            MediaError: There is none, it cannot be read, is of the other medium, or is beyond the limits.
+            MediaError: There is none, it cannot be read, is of the other medium, or is beyond the
+                limits.
         """
         if not path:
             raise MediaError("nothing is chosen yet; choose an example or add a file of your own")
@@ -87,21 +94,25 @@ class Reading:
         size = path.stat().st_size
         if size > self._settings.max_upload_bytes:
             limit = self._settings.max_upload_bytes >> 20
-            raise MediaError(f"the file has {size / 2**20:.0f} MiB; at most {limit} MiB are taken here")
+            raise MediaError(
+                f"the file has {size / 2**20:.0f} MiB; at most {limit} MiB are taken here"
+            )
         data = path.read_bytes()
         found = detect(data[:16])
         if data.startswith(MAGIC):
             raise MediaError("this is a compressed .bin already; open it in the Decode tab")
         if medium == "image" and found == "speech":
-            raise MediaError("this is no picture in a known format (PNG, JPEG, WebP, AVIF, TIFF, BMP, GIF)")
+            raise MediaError(
+                "this is no picture in a known format (PNG, JPEG, WebP, AVIF, TIFF, BMP, GIF)"
+            )
         if medium == "speech" and found == "image":
             raise MediaError("this is a picture; switch to Picture, or choose a recording")
-        with heard() as notices:
+        with collected_notices() as notices:
             if found == "image":
                 return self._open_picture(path.name, data, notices)
             return self._open_recording(path.name, data, notices)
 
-    def _open_picture(self, name: str, data: bytes, notices: list[str]) -> Source:
+    def _open_picture(self, name: str, data: bytes, notices: list[str]) -> Original:
         try:
             with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
                 width, height = image.size
@@ -114,31 +125,45 @@ class Reading:
             )
         if max(width, height) > self._settings.max_width:  # it may lie on its side
             raise MediaError(
-                f"the picture has {width} × {height} pixels; at most {self._settings.max_width:,} a side are taken "
+                f"the picture has {width} × {height} pixels; at most {self._settings.max_width:,} "
+                "a side are taken "
                 "here: cut it"
             )
         pixels = load_image(io.BytesIO(data), self._settings.max_pixels)
         media = self.save_picture(pixels, "original")
         height, width = pixels.shape[:2]
-        return Source(
-            name, "image", data, media, height * width, pixels.size, pixels, (height, width), 0, list(notices)
+        return Original(
+            name,
+            "image",
+            data,
+            media,
+            height * width,
+            pixels.size,
+            pixels,
+            (height, width),
+            0,
+            list(notices),
         )
 
-    def _open_recording(self, name: str, data: bytes, notices: list[str]) -> Source:
+    def _open_recording(self, name: str, data: bytes, notices: list[str]) -> Original:
         reader = AudioReader(io.BytesIO(data))
         if reader.channels > MAX_CHANNELS:  # a block of theirs alone may not fit into memory
-            raise MediaError(f"{reader.channels} channels; the format has {MAX_CHANNELS}: mix them first")
+            raise MediaError(
+                f"{reader.channels} channels; the format has {MAX_CHANNELS}: mix them first"
+            )
         blocks, total = [], 0
         for block in reader.blocks():
             total += len(block)
             if total > self._settings.max_seconds * reader.sample_rate:
                 raise MediaError(
-                    f"the recording is longer than {self._settings.max_seconds:g} s, the most that is taken here: "
+                    f"the recording is longer than {self._settings.max_seconds:g} s, the most that "
+                    "is taken here: "
                     "cut it, or use python -m codec.compress, which has no limit"
                 )
             if total * reader.channels > self._settings.max_seconds * SAMPLES_PER_SECOND:
                 raise MediaError(
-                    f"{reader.channels} channels at {reader.sample_rate / 1000:g} kHz are too much for this page: "
+                    f"{reader.channels} channels at {reader.sample_rate / 1000:g} kHz are too much "
+                    "for this page: "
                     "mix it to stereo"
                 )
             blocks.append(block)
@@ -150,16 +175,20 @@ class Reading:
         media = self.save_recording([samples], rate, samples.shape[1], "original")
         mono = at_speech_rate(samples, rate)
         raw = samples.size * 2
-        return Source(name, "speech", data, media, total / rate, raw, mono, samples.shape, rate, list(notices))
+        return Original(
+            name, "speech", data, media, total / rate, raw, mono, samples.shape, rate, list(notices)
+        )
 
     def save_picture(self, pixels: NDArray[np.uint8], name: str) -> Path:
-        path = self._shelf.folder() / f"{file_stem(name)}.png"
+        path = self._files.folder() / f"{file_stem(name)}.png"
         with path.open("wb") as file:
             save_image(file, pixels)
         return path
 
-    def save_recording(self, blocks: Sequence[Samples], rate: int, channels: int, name: str) -> Path:
-        path = self._shelf.folder() / f"{file_stem(name)}.wav"
+    def save_recording(
+        self, blocks: Sequence[Samples], rate: int, channels: int, name: str
+    ) -> Path:
+        path = self._files.folder() / f"{file_stem(name)}.wav"
         with path.open("w+b") as file:
             writer = AudioWriter(file, rate, channels)
             for block in blocks:
@@ -169,18 +198,18 @@ class Reading:
 
 
 def file_stem(name: str) -> str:
-    """A name short enough that endings can be added to it."""
+    """Cuts a name so that endings can be added to it."""
     return name.encode()[:MAX_STEM_BYTES].decode(errors="ignore")
 
 
 def at_speech_rate(samples: Samples, rate: int) -> Samples:
-    """(T, C) at any rate -> the mean of its channels at 16 kHz, (T,): what is scored and drawn."""
+    """Turns (T, C) at any rate into what is scored: the channels' mean at 16 kHz, (T,)."""
     return resample(samples.mean(1, keepdims=True), rate, SAMPLE_RATE)[:, 0]
 
 
 @contextmanager
-def heard() -> Iterator[list[str]]:
-    """Collects the notices that codec logs in this thread; they are for the user, not for the server's log."""
+def collected_notices() -> Iterator[list[str]]:
+    """Collects the notices that codec logs in this thread, for the user to see."""
     notices: list[str] = []
     me = threading.get_ident()
 

@@ -1,0 +1,82 @@
+"""How the page calls the service: queues, progress, and errors in plain words."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import gradio as gr
+
+from app.service import Report
+from codec.errors import BitstreamError, CodecError, MediaError, ModelError
+
+log = logging.getLogger("app")
+
+# Options of Gradio's events: for what takes a while, and for what is done at once.
+JOBS: dict[str, Any] = {
+    "concurrency_limit": 2,
+    "concurrency_id": "jobs",
+    "api_visibility": "private",
+}
+QUICK: dict[str, Any] = {
+    "queue": True,
+    "concurrency_limit": 16,
+    "concurrency_id": "quick",
+    "api_visibility": "private",
+    "show_progress": "hidden",
+}
+TITLES: dict[type[CodecError], str] = {
+    MediaError: "This input cannot be used",
+    BitstreamError: "This .bin cannot be decoded",
+    ModelError: "A model is missing",
+}
+
+
+def explain(error: Exception) -> tuple[str, str]:
+    """Returns a title and a sentence for the user.
+
+    An error that was not foreseen goes to the log under a number, which the sentence names.
+    """
+    if isinstance(error, CodecError):
+        title = next(
+            (t for kind, t in TITLES.items() if isinstance(error, kind)), "This did not work"
+        )
+        text = str(error)
+        return title, text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    if isinstance(error, FileNotFoundError):
+        return "Gone", "The files of this session were deleted after a while. Please start again."
+    if isinstance(error, MemoryError):
+        return (
+            "Too large",
+            "There is not enough memory for this here. Take a shorter or smaller input.",
+        )
+    ticket = secrets.token_hex(4)
+    log.error("unforeseen, number %s", ticket, exc_info=error)
+    return (
+        "Something went wrong",
+        f"This is our fault, not yours. The server's log has it under {ticket}.",
+    )
+
+
+def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Turns every error of a handler into a message of the page; the server lives on."""
+
+    @wraps(function)
+    def handler(*arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except Exception as error:
+            title, text = explain(error)
+            if isinstance(error, CodecError):
+                log.info("refused: %s", error)
+            raise gr.Error(text, duration=20, title=title, print_exception=False) from None
+
+    return handler
+
+
+def reporting(progress: gr.Progress) -> Report:
+    """Turns Gradio's progress bar into what the service reports to."""
+    return lambda share, what: progress(share, desc=what)

@@ -1,0 +1,193 @@
+"""The panel with the input: speech or picture, upload, microphone or camera, examples."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from html import escape
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from app.handlers import QUICK, explain, plainly
+from app.originals import Original
+from app.service import Service
+from app.widgets import url, widget
+
+NAMES = {"speech": "Speech", "image": "Picture"}  # of the media, on the page
+THUMB = (240, 160)
+# Recordings in gradio's wheel, photographs in scikit-image's: media that are installed with the
+# app.
+EXAMPLES = {
+    "speech": (
+        ("A speaker", "gradio", "media_assets/audio/cate_blanch.mp3", "woman, 8 s"),
+        ("An interview", "gradio", "media_assets/audio/heath_ledger.mp3", "man, 4 s"),
+        ("A thank-you", "gradio", "media_assets/audio/cate_blanch_2.mp3", "woman, 4 s"),
+        ("A saxophone", "gradio", "media_assets/audio/sax.wav", "no speech: hear it fail"),
+    ),
+    "image": (
+        ("Astronaut", "skimage", "data/astronaut.png", "a face, sharp edges"),
+        ("Cat", "skimage", "data/chelsea.png", "fine fur"),
+        ("Coffee", "skimage", "data/coffee.png", "wood and shine"),
+        ("Rocket", "skimage", "data/rocket.jpg", "night, thin lines"),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A recording or picture that comes with a package which the app needs anyway."""
+
+    title: str
+    note: str
+    path: Path
+
+
+def examples(medium: str) -> list[Example]:
+    """Finds those of the examples that are installed here, without importing their packages."""
+    found = []
+    for title, package, inside, note in EXAMPLES[medium]:
+        spec = find_spec(package)
+        path = Path(spec.origin).parent / inside if spec and spec.origin else Path(inside)
+        if path.is_file():
+            found.append(Example(title, note, path))
+    return found
+
+
+def as_it_came(payload: Any) -> str | None:
+    """Returns the path of an upload, for codec.media to read and to say what is wrong with it."""
+    return payload.path if payload else None
+
+
+class InputPanel:
+    """The panel, and what tabs take from it.
+
+    Attributes:
+        service: What does the work.
+        medium: The choice between speech and picture.
+        inputs: The components that hold the input: medium, recording, picture.
+        taken: The event that an example was chosen; `.success` goes on from there.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        gr.HTML('<h2 class="step">Choose something</h2>')
+        media = [medium for medium in NAMES if service.models.of(medium)]
+        self.medium = gr.Radio(
+            [(NAMES[medium], medium) for medium in media],
+            value=media[0],
+            label="Speech or picture",
+            show_label=False,
+            container=False,
+            elem_id="medium",
+        )
+        examples = widget("choices", elem_id="examples")
+        examples.value = _cards(service, media[0])
+        recording, picture = _recording(media[0] == "speech"), _picture(media[0] == "image")
+        about = gr.HTML(_about(service, "", ""), elem_id="about")
+        self.inputs: list[gr.components.Component] = [self.medium, recording, picture]
+        switched = self.medium.change(
+            self._switch, self.medium, [examples, recording, picture], **QUICK
+        )
+        switched.then(self._describe, self.inputs, about, **QUICK)
+        for component in (recording, picture):
+            component.change(self._describe, self.inputs, about, **QUICK)
+        self.taken = examples.select(
+            plainly(self._take), self.medium, [recording, picture], **QUICK
+        )
+
+    def open(self, medium: str, recording: str | None, picture: str | None) -> Original:
+        """Reads the input that is chosen now.
+
+        Raises:
+            MediaError: There is none, or it cannot be used.
+        """
+        return self.service.open(picture if medium == "image" else recording, medium)
+
+    def _switch(self, medium: str) -> list[Any]:
+        speech = medium == "speech"
+        return [
+            _cards(self.service, medium),
+            gr.update(visible=speech),
+            gr.update(visible=not speech),
+        ]
+
+    def _take(self, event: gr.EventData, medium: str) -> list[Any]:
+        known = {example.path.name: example.path for example in examples(medium)}
+        path = known[event.name]  # a name that is not in the list is an error like any other
+        copy = shutil.copy(path, self.service.files.folder() / path.name)
+        return [copy, gr.skip()] if medium == "speech" else [gr.skip(), copy]
+
+    def _describe(self, medium: str, recording: str | None, picture: str | None) -> str:
+        if not (picture if medium == "image" else recording):
+            return _about(self.service, "", "")
+        try:
+            original = self.open(medium, recording, picture)
+        except Exception as error:
+            return _about(self.service, explain(error)[1], "fault")
+        return _about(self.service, original.description, "known", original.notices)
+
+
+def _recording(visible: bool) -> gr.Audio:
+    return gr.Audio(
+        sources=["upload", "microphone"],
+        type="filepath",
+        label="Your own recording",
+        visible=visible,
+        elem_id="recording",
+        buttons=[],
+    )
+
+
+def _picture(visible: bool) -> gr.Image:
+    picture = gr.Image(
+        sources=["upload", "webcam"],
+        type="filepath",
+        image_mode=None,
+        label="Your own picture",
+        show_label=False,
+        visible=visible,
+        height=220,
+        elem_id="picture",
+        buttons=[],
+    )
+    picture.preprocess = as_it_came  # type: ignore[method-assign]  # Gradio's fails on what it cannot read
+    return picture
+
+
+def _about(service: Service, text: str, kind: str, notices: list[str] | None = None) -> str:
+    """Returns a line about the input; it says the limits where there is no input."""
+    settings = service.settings
+    if not text:
+        text = (
+            f"Up to {settings.max_seconds:g} s, {settings.max_pixels / 1e6:g} megapixels and "
+            f"{settings.max_upload_bytes >> 20} MiB. Files are deleted after "
+            f"{settings.keep_s // 60} minutes."
+        )
+    extra = "".join(f"<small>{escape(line)}</small>" for line in notices or [])
+    return f'<p class="about {kind}" role="status">{escape(text)}{extra}</p>'
+
+
+def _cards(service: Service, medium: str) -> dict[str, Any]:
+    cards = []
+    for example in examples(medium):
+        card = {"name": example.path.name, "title": example.title, "note": example.note}
+        if medium == "image":
+            card["thumb"] = url(_thumb(service, example.path))
+        cards.append(card)
+    return {"cards": cards}
+
+
+def _thumb(service: Service, path: Path) -> Path:
+    """Returns a small copy of a picture, which is made once; temporary files would be deleted."""
+    target = service.files.root / "thumbs" / f"{path.stem}.jpg"
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as image:
+            small = image.convert("RGB")
+            small.thumbnail((THUMB[0] * 2, THUMB[1] * 2))
+            small.save(target, "JPEG", quality=82)
+    return target
