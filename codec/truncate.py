@@ -1,4 +1,4 @@
-"""python -m codec.truncate; the command is in codec.truncation."""
+"""python -m codec.truncate; the command is in codec.cli.truncate."""
 
 import sys
 
@@ -7,7 +7,7 @@ from codec.streams import process
 
 def main() -> int:
     """The command as a process, which may have been started with closed streams."""
-    return process("codec.truncation:truncate_main")
+    return process("codec.cli.truncate:truncate_main")
 
 
 if __name__ == "__main__":

@@ -1,27 +1,12 @@
-"""Making a finished file smaller: `codec.truncate` and its command. Bytes are cut off; no model is needed, no torch."""
+"""Making a finished file smaller: `codec.truncate`. Bytes are cut off; no model is needed, no torch."""
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
-import logging
-import sys
-import time
-from math import inf
-from typing import Any, BinaryIO, cast
 
-from codec import __version__
 from codec.arguments import whole
-from codec.cli.frame import Parser, UsageError, each, filled, print_line, run
-from codec.cli.jobs import mirrored
-from codec.container import Summary
-from codec.errors import MediaError
-from codec.files import STDIO, Pipe, Source, opened, piping, writing
+from codec.files import Source, opened
 from codec.layers import Survey, cut, survey
-from codec.medium import rate_units
-
-log = logging.getLogger("codec")
 
 
 def truncate(data: Source, codebook_size: int | None = None, *, max_bytes: int | None = None) -> bytes:
@@ -48,80 +33,10 @@ def truncate(data: Source, codebook_size: int | None = None, *, max_bytes: int |
     with opened(data) as file:
         content = file.read()
     found = survey(io.BytesIO(content))
-    return cut(content, found, _within(found, max_bytes) if codebook_size is None else codebook_size)
+    return cut(content, found, within(found, max_bytes) if codebook_size is None else codebook_size)
 
 
-def _within(found: Survey, max_bytes: float | None) -> int:
+def within(found: Survey, max_bytes: float | None) -> int:
     """The last layer with which a file is no larger; the base, if none is so small."""
     stops = found.stops
     return max((size for size, stop in stops.items() if max_bytes is None or stop <= max_bytes), default=min(stops))
-
-
-def truncate_main(arguments: list[str] | None = None) -> int:
-    """`python -m codec.truncate`; returns the exit code."""
-    parser = Parser(
-        prog="python -m codec.truncate",
-        epilog="See docs/command-line.md",
-        description="Cuts .bin files with layers (or a folder of them) to a smaller codebook, without decoding.",
-    )
-    parser.add_argument("--version", action="version", version=f"codec {__version__}")
-    parser.add_argument("input", metavar="IN", type=filled, help=".bin file, folder, or - for stdin")
-    parser.add_argument("output", metavar="OUT", type=filled, help="file, folder, or - for stdout")
-    parser.add_argument("-k", "--codebook-size", type=int, metavar="K", help="the last layer to keep")
-    parser.add_argument(
-        "-b", "--bitrate", type=float, metavar="R", help=f"instead of K: {rate_units()}, of the file at most"
-    )
-    parser.add_argument("-f", "--force", action="store_true", help="overwrite OUT")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no report and no notices")
-    parser.add_argument("--json", action="store_true", help="report as one JSON object a line")
-    return run(parser, arguments, _truncate)
-
-
-def _truncate(options: argparse.Namespace) -> None:
-    if (options.codebook_size is None) == (options.bitrate is None):
-        raise UsageError("give --codebook-size or --bitrate")
-    if options.bitrate is not None and not 0 < options.bitrate < inf:
-        raise UsageError(f"--bitrate {options.bitrate:g}: want a number above 0")
-    jobs = mirrored(options.input, options.output, lambda path: path.suffix == ".bin", lambda name: name)
-    each(jobs, lambda source, target: _truncate_file(source, target, options))
-
-
-def _truncate_file(source: str, target: str, options: argparse.Namespace) -> None:
-    with piping(source) as file:
-        if isinstance(file, Pipe):
-            file.forget()
-        data = cast(BinaryIO, file).read()
-    start = time.perf_counter()
-    found = survey(io.BytesIO(data))
-    size = options.codebook_size
-    if size is None:
-        size = _within(found, options.bitrate * _bytes_per_rate(found.summary))
-        if found.stops[size] > options.bitrate * _bytes_per_rate(found.summary):
-            log.warning("%s: even its base, K = %d, is above --bitrate %g", source, size, options.bitrate)
-    try:
-        shorter = cut(data, found, size)
-    except ValueError as error:
-        raise MediaError(str(error)) from None
-    report: dict[str, Any] = {
-        "codebook_size": size,
-        "bytes_in": len(data),
-        "bytes_out": len(shorter),
-        "elapsed_s": time.perf_counter() - start,
-        "input": source,
-        "output": target,
-    }
-    with writing(target, options.force) as out:
-        out.write(shorter)
-    if options.quiet:
-        return
-    stream = sys.stderr if target == STDIO else sys.stdout
-    if options.json:
-        print_line(json.dumps(report), stream)
-    else:
-        print_line(f"{source}: {len(data)} -> {len(shorter)} bytes, K = {size}", stream)
-
-
-def _bytes_per_rate(summary: Summary) -> float:
-    """Bytes of a file at a rate of 1, in its medium's unit."""
-    medium = summary.header.kind
-    return medium.units(summary.header, summary.num_samples) * medium.rate_bits / 8

@@ -13,7 +13,7 @@ import pytest
 
 import codec
 from codec import CodecError, MediaError
-from codec.truncation import truncate_main
+from codec.cli.truncate import truncate_main
 
 FILE = sorted((Path(__file__).parent.parent / "assets/golden").glob("*.bin"))
 LAYERED = next(path for path in FILE if path.read_bytes()[9:10] == b"\x02")

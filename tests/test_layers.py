@@ -25,11 +25,12 @@ from codec import cards, coding
 from codec.cli.compress import compress_main
 from codec.cli.decompress import decompress_main
 from codec.cli.info import info_main
+from codec.cli.truncate import truncate_main
 from codec.container import Header, Limits, Reader, Writer, pack, unpack, varint
 from codec.entropy import NO_TABLES, Prior, Tables, refinement
 from codec.errors import BitstreamError, MediaError, ModelError
 from codec.layers import Layered, LayerWriter, ladder, survey
-from codec.truncation import truncate, truncate_main
+from codec.truncation import truncate
 
 Array = NDArray[np.int64]
 NAMES = ["layers-speech", "layers-image"]
@@ -559,7 +560,7 @@ def test_truncating_needs_no_torch(root: Path) -> None:
 
     script = (
         "import sys, codec\n"
-        "from codec.truncation import truncate_main\n"
+        "from codec.cli.truncate import truncate_main\n"
         "codec.truncate, codec.info\n"
         "assert 'torch' not in sys.modules and 'numba' not in sys.modules\n"
     )
