@@ -26,6 +26,7 @@ from pathlib import Path
 
 from codec import cards
 from codec.errors import MediaError
+from codec.medium import MEDIA
 from codec.streams import process
 from codec.terminal import Parser, UsageError, filled, filled_path, run
 
@@ -248,7 +249,7 @@ def _print(results: Record) -> None:
     for entry in results["summary"]:
         if "use" not in entry:
             continue
-        unit = "kbit/s" if entry["medium"] == "speech" else "bit/pixel"
+        unit = MEDIA[entry["medium"]].rate_unit
         weight = known.get(entry["system"])
         quality = ", ".join(
             f"{name} {_number(found['mean'])}{mark(name, weight)} ({found['scored']}/{found['of']})"

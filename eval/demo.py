@@ -13,11 +13,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from codec.media import load_audio, load_image
+from codec.medium import SAMPLE_RATE
 from codec.streams import process
 from codec.terminal import Parser, filled_path
 
 try:
-    from eval.metrics import SAMPLE_RATE, score
+    from eval.metrics import score
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval]'")
 
