@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,7 +30,7 @@ def decode(service: Service) -> Callable[..., list[Any]]:
     pytest.importorskip("gradio")
     from app.tabs.decode import shown
 
-    return partial(shown, SimpleNamespace(service=service))
+    return partial(shown, service)
 
 
 @pytest.mark.parametrize("medium", ["speech", "image"])
