@@ -27,6 +27,7 @@ from pathlib import Path
 from codec import cards
 from codec.cli.frame import Parser, UsageError, filled, filled_path, run
 from codec.errors import MediaError
+from codec.medium import MEDIA
 from codec.streams import process
 
 try:
@@ -249,7 +250,7 @@ def _print(results: Record) -> None:
     for entry in results["summary"]:
         if "use" not in entry:
             continue
-        unit = "kbit/s" if entry["medium"] == "speech" else "bit/pixel"
+        unit = MEDIA[entry["medium"]].rate_unit
         trained[entry["system"]] = known.get(entry["system"])
         metrics |= dict.fromkeys(entry["metrics"])
         quality = ", ".join(

@@ -26,13 +26,12 @@ from PIL import Image, features
 
 from codec.errors import MediaError
 from codec.media import load_audio, resample
+from codec.medium import SAMPLE_RATE
 
-SAMPLE_RATE = 16_000  # Hz
 CODEC2_RATE = 8_000  # Hz
 ADTS_HEADER = 7  # bytes before each frame of raw AAC
-AAC_DELAY = (
-    1024  # samples that FFmpeg's encoder puts before the signal; a raw AAC stream does not say so
-)
+# Samples that FFmpeg's encoder puts before the signal; a raw AAC stream does not say so.
+AAC_DELAY = 1024
 
 Signal = NDArray[Any]
 

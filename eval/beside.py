@@ -18,7 +18,7 @@ from eval.metrics import DECIMALS, LOWER_IS_BETTER, METRICS
 from eval.summary import curve_of, monotone
 
 Record = dict[str, Any]
-UNITS = {"speech": ("kbit/s", 2), "image": ("bits per pixel", 3)}  # units of rates, and decimals
+DIGITS = {"speech": 2, "image": 3}  # decimals of a rate
 TITLES = {
     "jpeg": "JPEG",
     "webp": "WebP",
@@ -88,7 +88,7 @@ def table(results: Record, model: str, metric: str | None = None) -> str:
         ]
         for other in others
     }
-    unit, digits = UNITS[medium]
+    unit, digits = MEDIA[medium].rate_unit, DIGITS[medium]
     head = [
         "K",
         unit,

@@ -26,8 +26,8 @@ from PIL import Image
 from codec.errors import MediaError
 from codec.files import files_below, is_hidden
 from codec.media import Pixels, detect, load_audio, load_image
+from codec.medium import SAMPLE_RATE
 from eval import packs
-from eval.baselines import SAMPLE_RATE
 from train import layouts
 from train.sources import KINDS, Layout
 

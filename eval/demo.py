@@ -14,10 +14,11 @@ from pathlib import Path
 
 from codec.cli.frame import Parser, filled_path
 from codec.media import load_audio, load_image
+from codec.medium import SAMPLE_RATE
 from codec.streams import process
 
 try:
-    from eval.metrics import SAMPLE_RATE, score
+    from eval.metrics import score
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval]'")
 

@@ -14,14 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from codec.medium import MEDIA, SAMPLE_RATE
 from eval.metrics import LOWER_IS_BETTER
 from eval.trained import Trained, mark
 
 Record = dict[str, Any]
 Panel = tuple[str, NDArray[Any]]  # caption and signal
-UNITS = {"speech": "kbit/s of the whole file", "image": "bits per pixel of the whole file"}
 SPECTROGRAM_SECONDS, FFT, HOP = 4.0, 512, 128
-SAMPLE_RATE = 16_000  # Hz
 RANGE_DB = 80  # of a spectrogram
 DPI = 110
 
@@ -58,7 +57,7 @@ def rd_curves(
                     metric,
                     number,
                 )
-        axes.set(xlabel=UNITS[medium], ylabel=metric, xscale="log")
+        axes.set(xlabel=f"{MEDIA[medium].rate_unit} of the whole file", ylabel=metric, xscale="log")
         axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
         axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
         axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))

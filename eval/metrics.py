@@ -30,12 +30,12 @@ from ssimulacra2 import compute_ssimulacra2
 from torchaudio.transforms import MelSpectrogram
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 
-SAMPLE_RATE = 16_000  # Hz
+from codec.medium import SAMPLE_RATE
+
 MIN_PESQ_SECONDS = 0.25
 MIN_MS_SSIM = 161  # pixels: five scales under a window of 11
-MIN_SSIMULACRA2 = (
-    225  # pixels: halved five times, rounding up, they are 8, the least that its six scales take
-)
+# Pixels: halved five times, rounding up, they are 8, the least that its six scales take.
+MIN_SSIMULACRA2 = 225
 STFT_SIZES = (
     (512, 50, 240),
     (1024, 120, 600),

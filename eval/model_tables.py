@@ -11,22 +11,20 @@ from itertools import pairwise
 from typing import Any
 
 from codec.cards import QUALITY_SIZE, Card, list_cards
+from codec.medium import MEDIA
 from eval import markdown
 from eval.trained import Trained, mark, note, trained_on
 
-COLUMNS: dict[str, tuple[str, dict[str, int]]] = {  # unit of the rate; metrics and their decimals
-    "speech": ("kbit/s", {"STOI": 3, "PESQ": 2, "DistillMOS": 2}),
-    "image": (
-        "bits per pixel",
-        {"PSNR": 2, "SSIM": 3, "MS-SSIM": 3, "SSIMULACRA2": 1, "LPIPS-squeeze": 3},
-    ),
+METRICS: dict[str, dict[str, int]] = {  # with their decimals
+    "speech": {"STOI": 3, "PESQ": 2, "DistillMOS": 2},
+    "image": {"PSNR": 2, "SSIM": 3, "MS-SSIM": 3, "SSIMULACRA2": 1, "LPIPS-squeeze": 3},
 }
 GROWING = {"speech": "PESQ", "image": "PSNR"}  # what more codes are expected to raise
 
 
 def kept_in_cards(medium: str, metric: str) -> bool:
     """Says whether a card keeps a metric: one that the tables show, or LPIPS of any net."""
-    return metric in COLUMNS[medium][1] or metric.startswith("LPIPS")
+    return metric in METRICS[medium] or metric.startswith("LPIPS")
 
 
 def table(medium: str, cards: list[Card]) -> str:
@@ -37,7 +35,7 @@ def table(medium: str, cards: list[Card]) -> str:
     originals score where a metric needs no original, and where quality does not grow with the
     codebook.
     """
-    rate, metrics = COLUMNS[medium]
+    rate, metrics = MEDIA[medium].rate_unit, METRICS[medium]
     measured = {
         key
         for card in cards

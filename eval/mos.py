@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from codec.errors import ModelError
-from eval.metrics import SAMPLE_RATE, Unscored
+from codec.medium import SAMPLE_RATE
+from eval.metrics import Unscored
 
 NAME = "DistillMOS"
 SECOND = SAMPLE_RATE

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from codec.files import writing
 from codec.media import load_audio, load_image
+from codec.medium import MEDIA
 from eval import figures
 from eval.baselines import BASELINES
 from eval.journal import read_journal, unpack_tokens
@@ -25,7 +26,6 @@ from eval.summary import bd_rates, read_results
 from eval.trained import Trained, mark, note
 
 Record = dict[str, Any]
-UNITS = {"speech": "kbit/s", "image": "bits per pixel"}
 CURVES = {
     "image": ("PSNR", "MS-SSIM", "SSIMULACRA2", "LPIPS-squeeze", "LPIPS-alex", "LPIPS-vgg"),
     "speech": ("PESQ", "STOI", "ESTOI", "DistillMOS"),
@@ -198,7 +198,7 @@ def _quality(
             ]
             rates = [f"{entry[rate]['mean']:.3f}" for rate in ("rate", "payload_rate")]
             rows.append([label, setting, *rates, *cells])
-    return table(["system", "setting", UNITS[medium], "without container", *names], rows)
+    return table(["system", "setting", MEDIA[medium].rate_unit, "without container", *names], rows)
 
 
 def _unscored(entries: list[Record]) -> str:

@@ -23,6 +23,7 @@ from scipy.stats import bootstrap
 
 from codec.errors import MediaError
 from codec.files import writing
+from codec.medium import MEDIA
 from eval.experiments.usage import hard_usage
 from eval.journal import Journal, Record, unpack_tokens
 from eval.metrics import LOWER_IS_BETTER
@@ -179,7 +180,7 @@ def _summarise(records: list[Record], lines: list[Record], failures: list[Record
     first = records[0]
     name, system, setting, medium = (first[key] for key in ("set", "system", "setting", "medium"))
     seed = f"{name}/{system}/{setting}"
-    scale = 1000 if medium == "speech" else 1
+    scale = MEDIA[medium].rate_bits
     summary: Record = {
         "set": name,
         "system": system,

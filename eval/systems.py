@@ -28,7 +28,8 @@ from codec.bottlenecks.parts import SoftCodebooks
 from codec.container import Reader, scan
 from codec.errors import BitstreamError, MediaError, ModelError
 from codec.media import resample
-from eval.baselines import SAMPLE_RATE, Baseline
+from codec.medium import SAMPLE_RATE
+from eval.baselines import Baseline
 
 Signal = NDArray[Any]
 NEIGHBOUR_HEADER = struct.Struct(

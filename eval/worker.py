@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from codec.errors import CodecError, MediaError
 from codec.files import writing
 from codec.media import AudioWriter, save_image
-from eval.baselines import BASELINES, SAMPLE_RATE, match_bytes
+from codec.medium import SAMPLE_RATE
+from eval.baselines import BASELINES, match_bytes
 from eval.datasets import Item, TestSet, load_signal
 from eval.journal import Record, pack_tokens
 from eval.metrics import Metric, measure

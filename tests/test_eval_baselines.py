@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from codec.errors import MediaError
 from codec.media import load_audio, load_image
-from eval.baselines import BASELINES, SAMPLE_RATE, Baseline, find, match_bytes
+from codec.medium import SAMPLE_RATE
+from eval.baselines import BASELINES, Baseline, find, match_bytes
 
 Real = Callable[[str, int], bytes]
 

@@ -15,8 +15,9 @@ from conftest import tones, wav
 
 pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
 from codec.media import load_audio
+from codec.medium import SAMPLE_RATE
 from eval.__main__ import main
-from eval.metrics import SAMPLE_RATE, measure
+from eval.metrics import measure
 
 RNG = np.random.default_rng(0)
 

@@ -16,9 +16,8 @@ LATENT = 64  # L, of the paper
 # G' = gamma * tokens * L / elements: there the KL's full range costs as much as the error itself.
 GAMMA = 0.03
 BETA = 16.0  # of GM-VQ+Entropy; the paper says above 1, without a value
-CIFAR_VARIANCE = (
-    0.0633  # of pixels in [0, 1]; the first VQ-VAE code divides the squared error by it
-)
+# Of pixels in [0, 1]; the first VQ-VAE code divides the squared error by it.
+CIFAR_VARIANCE = 0.0633
 
 
 @dataclass(frozen=True, slots=True)

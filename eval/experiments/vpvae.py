@@ -48,12 +48,13 @@ from codec.errors import CodecError, MediaError
 from codec.files import walk
 from codec.host import may_read
 from codec.media import load_audio, load_image
+from codec.medium import SAMPLE_RATE
 from codec.model import Codec
 from eval import markdown
 from eval.experiments import output
 from eval.experiments.runs import Record, Request, aggregate, run_once, write
 from eval.experiments.usage import hard_usage
-from eval.metrics import METRICS, SAMPLE_RATE, score
+from eval.metrics import METRICS, score
 from train import recipes
 from train.data import Store, is_prepared, prepare
 from train.export import count_tables
