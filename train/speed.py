@@ -44,7 +44,7 @@ def bound(trainer: Trainer, seconds: float) -> str:
     """What a step of that many seconds waits for: the device at work, or the host that feeds it; empty on a CPU."""
     if torch.device(trainer.device).type != "cuda":
         return ""
-    with profile(activities=[ProfilerActivity.CUDA]) as found:
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as found:
         for _ in range(BOUND_STEPS):
             trainer.train_step()
         _wait(trainer.device)
@@ -58,7 +58,7 @@ def hottest(trainer: Trainer, steps: int, rows: int) -> str:
     """The profiler's table of the operations that took longest."""
     cuda = torch.device(trainer.device).type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
-    with profile(activities=activities) as found:
+    with profile(activities=activities, acc_events=True) as found:
         for _ in range(steps):
             trainer.train_step()
         _wait(trainer.device)
