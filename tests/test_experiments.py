@@ -505,10 +505,11 @@ def test_a_step_follows_the_schedule() -> None:
     for progress in (0.0, 0.05, 1.0):
         torch.manual_seed(0)
         learning = training.Learning(row, training.Settings(2, 1, 1e-2, size=16), torch.Size((4, 3, 16, 16)), "cpu")
-        before = [value.clone() for value in learning.net.parameters()]
+        before = [value.detach().clone() for value in learning.net.parameters()]
         learning.learn(torch.rand(4, 3, 16, 16), progress)
         assert float(learning.weights["kl"]) == pytest.approx(row.weights_at(progress)["kl"])
-        steps = [float((a - b).abs().max()) for a, b in zip(before, learning.net.parameters(), strict=True)]
+        after = [value.detach() for value in learning.net.parameters()]
+        steps = [float((a - b).abs().max()) for a, b in zip(before, after, strict=True)]
         moved.append(max(steps))
     assert moved[0] == pytest.approx(0.2e-2, rel=0.01)  # of AdamW, whose first step is as long as the rate
     assert moved[1] == pytest.approx(0.6e-2, rel=0.01)
