@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 import tarfile
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,9 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
+from test_train_step import NoHost
 
+from codec import host
 from codec.bottlenecks import BOTTLENECKS, GMVQ, VP, VQ, Bottleneck
 from codec.errors import MediaError
 from codec.nets.image import ImageConfig
@@ -183,20 +186,21 @@ def test_sqvaes_weights_are_those_of_its_likelihood() -> None:
     z_q = torch.zeros(2, 64, 2, 2)
     latent = x_hat.square().mean()
     out = training.BottleneckOutput(z_q, None, {"latent": latent, "kl": latent * 3})
-    (ours,) = torch.autograd.grad(training.objective(row, x, x_hat, out), x_hat, retain_graph=True)
+    (ours,) = torch.autograd.grad(training.objective(row, x, x_hat, out, row.weights), x_hat, retain_graph=True)
     mse = (x_hat - x).square().mean()
     likelihood = 0.5 * mse.log() + z_q.numel() / x.numel() * (latent + 3 * latent / 64)
     (theirs,) = torch.autograd.grad(likelihood, x_hat, retain_graph=True)
     assert torch.allclose(ours, theirs * 2 * mse.detach(), rtol=1e-4)
     constant = replace(row, self_weighted=False)
-    (wrong,) = torch.autograd.grad(training.objective(constant, x, x_hat, out), x_hat)
+    (wrong,) = torch.autograd.grad(training.objective(constant, x, x_hat, out, row.weights), x_hat)
     assert not torch.allclose(ours, wrong, rtol=1e-2)
 
 
 def test_a_loss_without_a_weight_is_an_error() -> None:
+    row = rows.gmvq("gmvq", 1.0)
     out = training.BottleneckOutput(torch.zeros(1), None, {"surprise": torch.zeros(())})
     with pytest.raises(KeyError, match="surprise"):
-        training.objective(rows.gmvq("gmvq", 1.0), torch.zeros(1), torch.zeros(1), out)
+        training.objective(row, torch.zeros(1), torch.zeros(1), out, row.weights)
 
 
 def test_measuring_changes_nothing_and_agrees_with_the_posterior() -> None:
@@ -455,8 +459,55 @@ def test_gumbels_kl_rises_as_published_and_the_others_weights_stand() -> None:
     out = training.build(row, training.Settings(2, 1, 1e-3, size=16)).bottleneck.train()(torch.randn(2, 64, 4, 4))
     x, x_hat = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
     error = float((x - x_hat).square().mean())
-    assert training.objective(row, x, x_hat, out, 0.0).item() == pytest.approx(error)
-    assert training.objective(row, x, x_hat, out).item() > error
+    assert training.objective(row, x, x_hat, out, row.weights_at(0.0)).item() == pytest.approx(error)
+    assert training.objective(row, x, x_hat, out, row.weights_at(1.0)).item() > error
+
+
+@pytest.mark.parametrize("row", rows.ROWS, ids=lambda row: row.name)
+def test_a_step_leaves_nothing_to_the_host(row: rows.Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that it can be one CUDA graph; but for methods that replace codes, and they say so."""
+    monkeypatch.setattr(host, "HOSTS", ())
+    torch.manual_seed(0)
+    learning = training.Learning(row, training.Settings(2, 1, 1e-2, size=16), torch.Size((4, 3, 16, 16)), "cpu")
+    settled = learning.net.bottleneck.settled
+    assert settled == (not row.name.endswith("replace"))
+    before = {name: value.clone() for name, value in learning.net.named_parameters()}
+    step = learning._step
+
+    def watched() -> dict[str, torch.Tensor]:
+        with NoHost() if settled else nullcontext():
+            return step()
+
+    monkeypatch.setattr(learning, "_step", watched)
+    x = torch.rand(4, 3, 16, 16)
+    assert not learning.learn(x, 0.5)
+    assert all(
+        not torch.equal(value, before[name]) for name, value in learning.net.encoder.named_parameters(prefix="encoder")
+    )
+    if settled:
+        assert learning.learn(x * torch.nan, 0.5)  # passed over
+    else:
+        with pytest.raises(ValueError, match="not finite"):
+            learning.learn(x * torch.nan, 0.5)
+    assert all(value.isfinite().all() for value in learning.net.parameters())
+
+
+def test_a_step_follows_the_schedule() -> None:
+    """Its learning rate and its weights are those of the progress that it is given."""
+    row = next(row for row in rows.ROWS if row.name == "gumbelvq")
+    moved = []
+    for progress in (0.0, 0.05, 1.0):
+        torch.manual_seed(0)
+        learning = training.Learning(row, training.Settings(2, 1, 1e-2, size=16), torch.Size((4, 3, 16, 16)), "cpu")
+        before = [value.detach().clone() for value in learning.net.parameters()]
+        learning.learn(torch.rand(4, 3, 16, 16), progress)
+        assert float(learning.weights["kl"]) == pytest.approx(row.weights_at(progress)["kl"])
+        after = [value.detach() for value in learning.net.parameters()]
+        steps = [float((a - b).abs().max()) for a, b in zip(before, after, strict=True)]
+        moved.append(max(steps))
+    assert moved[0] == pytest.approx(0.2e-2, rel=0.01)  # of AdamW, whose first step is as long as the rate
+    assert moved[1] == pytest.approx(0.6e-2, rel=0.01)
+    assert moved[2] == 0
 
 
 @pytest.mark.parametrize("row", rows.ROWS, ids=lambda row: row.name)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from train.discriminators import DISCRIMINATORS, ConvDiscriminator, Outputs, critic_loss, feature_loss, fooling_loss
+from train.discriminators import DISCRIMINATORS, critic_loss, feature_loss, fooling_loss
 from train.optimiser import guarded_step, make_optimiser, restore
 from train.parallel import replicate
 from train.recipes import AdversarySection
@@ -28,16 +28,11 @@ class Adversary:
         medium: A name in `DISCRIMINATORS`.
         settings: The recipe's section on the discriminator.
         device: The device that the codec is on.
-        compiled: Whether the discriminator's layers go through torch.compile.
     """
 
-    def __init__(self, medium: str, settings: AdversarySection, device: str, compiled: bool = False) -> None:
+    def __init__(self, medium: str, settings: AdversarySection, device: str) -> None:
         self.settings, self.kind = settings, torch.device(device).type
         self.nets = DISCRIMINATORS[medium](settings.width).to(device)
-        if compiled:
-            for net in self.nets.modules():
-                if isinstance(net, ConvDiscriminator):
-                    net.compile(dynamic=False)
         self.replica = replicate(self.nets)
         self.rate, self.share = (torch.zeros((), device=device) for _ in range(2))
         groups = [{"params": list(self.nets.parameters()), "weight_decay": 0.0}]

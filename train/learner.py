@@ -65,7 +65,7 @@ class Learner:
     Args:
         recipe: What to train.
         device: "cpu" or "cuda", "cuda:1".
-        compiled: Whether the nets go through torch.compile.
+        compiled: Whether the codec's nets go through torch.compile; the judges do not (docs/train.md).
 
     Attributes:
         codec: What learns.
@@ -78,7 +78,7 @@ class Learner:
     """
 
     def __init__(self, recipe: Recipe, device: str, compiled: bool = False) -> None:
-        self.recipe, self.device, self.compiled = recipe, device, compiled
+        self.recipe, self.device = recipe, device
         self.kind = torch.device(device).type
         self.codec = build(recipe.config()).to(device)
         self.average = copy.deepcopy(self.codec).requires_grad_(False)
@@ -117,7 +117,7 @@ class Learner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             medium, settings = self.recipe.codec.medium, self.recipe.adversary
-            self.adversary = Adversary(medium, settings, self.device, self.compiled)
+            self.adversary = Adversary(medium, settings, self.device)
 
     def freeze(self) -> None:
         """Stage C: from now on the decoder alone learns, from true indices."""

@@ -46,7 +46,7 @@ def bound(trainer: Trainer, seconds: float) -> str:
     """
     if torch.device(trainer.device).type != "cuda":
         return ""
-    with profile(activities=[ProfilerActivity.CUDA]) as found:
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as found:
         for _ in range(BOUND_STEPS):
             trainer.train_step()
         _wait(trainer.device)
@@ -60,7 +60,7 @@ def hottest(trainer: Trainer, steps: int, rows: int) -> str:
     """Returns the profiler's table of the operations that took longest."""
     cuda = torch.device(trainer.device).type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
-    with profile(activities=activities) as found:
+    with profile(activities=activities, acc_events=True) as found:
         for _ in range(steps):
             trainer.train_step()
         _wait(trainer.device)

@@ -32,6 +32,10 @@ class SoftCodebooks(Bottleneck):
         self.codebooks = nn.ParameterDict({str(k): nn.Parameter(codes) for k, codes in start})
         self.register_buffer("tau", torch.tensor(self.temperature(0.0), dtype=torch.float32))
 
+    @property
+    def settled(self) -> bool:
+        return True
+
     @staticmethod
     @abstractmethod
     def temperature(progress: float) -> float:
@@ -84,5 +88,11 @@ def perplexity(probabilities: Tensor) -> Tensor:
 
 def batch_perplexity(indices: Tensor, size: int) -> Tensor:
     """Perplexity of the indices of a batch, any shape, int64 in [0, size)."""
-    counts = sum_of_all(torch.bincount(indices.flatten(), minlength=size).float())
+    counts = sum_of_all(count(indices.flatten(), size))
     return perplexity(counts / counts.sum())
+
+
+def count(indices: Tensor, size: int) -> Tensor:
+    """(size,) float32, how often each code occurs among (N,) indices; torch.bincount would wait for a GPU."""
+    counts = torch.zeros(size, dtype=torch.int64, device=indices.device)
+    return counts.scatter_add_(0, indices, torch.ones_like(indices)).float()

@@ -47,6 +47,10 @@ class Grouped(Bottleneck):
         self.loss_names = joined_names(groups)
         self.training_state = tuple(f"groups.{i}.{name}" for i, g in enumerate(groups) for name in g.training_state)
 
+    @property
+    def settled(self) -> bool:
+        return all(group.settled for group in self._parts())
+
     def num_codes(self, codebook_size: int | None = None) -> int:
         """Of each group."""
         return self._parts()[0].num_codes(codebook_size)

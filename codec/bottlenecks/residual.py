@@ -64,6 +64,10 @@ class Residual(Bottleneck):
             for name in stage.training_state
         )
 
+    @property
+    def settled(self) -> bool:
+        return all(stage.settled for size in self.codebook_sizes for stage in self._chain(size))
+
     def num_codes(self, codebook_size: int | None = None) -> int:
         """Of each stage."""
         return self._chain(codebook_size)[0].num_codes()

@@ -44,6 +44,10 @@ class SimVQ(Bottleneck):
                 f"frozen_{size}", torch.randn(size, dim, dtype=torch.float32) * dim**-0.5
             )  # C ~ N(0, 1/L)
 
+    @property
+    def settled(self) -> bool:
+        return True
+
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
         """Quantises; the stat "perplexity" is of the batch's indices. Raises ValueError where z is not finite."""
         size = self.check_size(codebook_size)

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from codec.bottleneck import Bottleneck, BottleneckOutput, Size, straight_through, to_grid, to_tokens
 from codec.bottlenecks._search import nearest
-from codec.bottlenecks._soft import batch_perplexity
+from codec.bottlenecks._soft import batch_perplexity, count
 from codec.bottlenecks._start import check_latents, kmeans_start
 from codec.bottlenecks._sync import from_first, gather_rows
+from codec.host import may_read
 
 SMALLEST_NORM = 1e-6
 RATE_PER_DIMENSION = 50 / 64  # vqtorch's inner learning rate of 50 is for means over N tokens of 64 dimensions
@@ -127,7 +128,7 @@ class ByAverage(ByGradient):
         self.sums[rows] = codes
 
     def step(self, book: Codebook, points: Tensor, indices: Tensor) -> None:
-        counts = torch.bincount(indices, minlength=len(self.counts)).to(self.counts)
+        counts = count(indices, len(self.counts))
         sums = torch.zeros_like(self.sums).index_add_(0, indices, points)
         self.counts.lerp_(counts, 1 - self.decay)  # n <- g n + (1 - g) count
         self.sums.lerp_(sums, 1 - self.decay)  # m <- g m + (1 - g) sum of z
@@ -333,6 +334,11 @@ class VQ(Bottleneck):
             name for name, _ in self.named_buffers() if ".update." in name or name.startswith("restarts.")
         )
 
+    @property
+    def settled(self) -> bool:
+        """Not while codes are replaced: how many is counted on the host."""
+        return not (self.training and len(self.restarts))
+
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
         """Quantises, and lets the codebook learn.
 
@@ -406,4 +412,6 @@ class VQ(Bottleneck):
     @torch.no_grad()
     def _learn(book: Codebook, points: Tensor, indices: Tensor) -> None:
         if not book.update.by_gradient:
+            if not may_read():  # what is not finite was not refused: at its code it moves nothing
+                points = torch.where(points.isfinite(), points, book(indices))
             book.update.step(book, gather_rows(points), gather_rows(indices))

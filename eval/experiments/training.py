@@ -5,7 +5,9 @@ its metrics.
     mse + sum of weight * loss ──AdamW, warm-up, cosine──> net ──> test figures
 
 The project's own loop (train.loop) is for codecs of any size; this one keeps to the paper: no
-averaged weights, no mixed precision, no second stage.
+averaged weights, no mixed precision, no second stage. Its step is made as that one's is, of tensor
+work on static inputs, and on a GPU it is one CUDA graph (train.graph) where the method leaves
+nothing to the host.
 """
 
 from __future__ import annotations
@@ -13,25 +15,30 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from codec.bottlenecks import BOTTLENECKS, Bottleneck, BottleneckOutput
+from codec.host import unread
 from eval.experiments.images import ImageSet
 from eval.experiments.nets import WIDTH, SQVAENet
 from eval.experiments.rows import Row
 from eval.experiments.runs import Record
 from eval.experiments.usage import hard_usage
+from train.graph import Graphs
 from train.loop import Budget
+from train.optimiser import guarded_step, make_optimiser
 
 WARMUP, FIRST = 0.1, 0.2  # share of the budget, and of the learning rate at its start (paper)
 START_ROWS = 20  # latents for each code that the first codebook is made of
+BETAS = [0.9, 0.999]  # of AdamW, torch's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +76,14 @@ def schedule(progress: float) -> float:
 
 
 def objective(
-    row: Row, x: Tensor, x_hat: Tensor, out: BottleneckOutput, progress: float = 1.0
+    row: Row, x: Tensor, x_hat: Tensor, out: BottleneckOutput, weights: Mapping[str, float | Tensor]
 ) -> Tensor:
-    """Returns the squared error plus the losses, weighted as at `progress` in [0, 1].
+    """Returns the squared error plus the losses times their weights.
 
     Raises:
         KeyError: A loss has no weight.
     """
-    error, weights = F.mse_loss(x_hat, x), row.weights_at(progress)
+    error = F.mse_loss(x_hat, x)
     losses = torch.stack(
         [error.new_zeros(()), *(weights[name] * value for name, value in out.losses.items())]
     ).sum()
@@ -91,6 +98,51 @@ def build(row: Row, settings: Settings) -> SQVAENet:
     return SQVAENet(bottleneck, settings.stages, settings.blocks)
 
 
+class Learning:
+    """What learns in one run, and the step that it takes.
+
+    Args:
+        row: The method and its losses.
+        settings: The settings of the dataset.
+        shape: (B, 3, H, W) of a batch.
+        device: "cpu" or "cuda".
+    """
+
+    def __init__(self, row: Row, settings: Settings, shape: torch.Size, device: str) -> None:
+        self.row, self.settings = row, settings
+        self.net = build(row, settings).to(device)
+        self.x = torch.zeros(shape, device=device)
+        self.rate = torch.zeros((), device=device)
+        self.weights = {name: torch.zeros((), device=device) for name in row.weights}
+        groups = [{"params": list(self.net.parameters()), "weight_decay": settings.weight_decay}]
+        self.optimiser = make_optimiser(groups, self.rate, BETAS)
+        self.graphs = Graphs(device, True)
+
+    def learn(self, x: Tensor, progress: float) -> Tensor:
+        """Takes one step on a batch, at `progress` in [0, 1].
+
+        Returns:
+            Whether it was skipped, since a gradient was not finite: a tensor of shape ().
+        """
+        self.rate.fill_(self.settings.learning_rate * schedule(progress))
+        for name, weight in self.row.weights_at(progress).items():
+            self.weights[name].fill_(weight)
+        self.net.bottleneck.anneal(progress)
+        self.x.copy_(x)
+        settled = self.net.bottleneck.settled
+        with unread() if settled else nullcontext():
+            return self.graphs.run("step", self._step, settled)["skipped"]
+
+    def _step(self) -> dict[str, Tensor]:
+        """All that is read here are the tensors that `learn` writes."""
+        x_hat, out = self.net(self.x)
+        loss = objective(self.row, self.x, x_hat, out, self.weights)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = guarded_step(self.optimiser, self.net, self.settings.clip)
+        return {"skipped": ~norm.isfinite()}
+
+
 def train(
     row: Row, images: ImageSet, settings: Settings, budget: Budget, seed: int, device: str
 ) -> Record:
@@ -99,34 +151,23 @@ def train(
     The result is decided by the arguments, up to the device's rounding.
     """
     torch.manual_seed(seed)
-    net = build(row, settings).to(device)
-    optimiser = torch.optim.AdamW(
-        net.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    batches = endless(images.train, settings.batch, device)
+    size = min(settings.batch, len(images.train))
+    learning = Learning(row, settings, torch.Size((size, *images.train.shape[1:])), device)
+    net, batches = learning.net, endless(images.train, size, device)
     net.bottleneck.fit(first_latents(net, batches, START_ROWS * settings.size))
-    step, skipped, start = 0, 0, time.monotonic()
+    step, start, skipped = 0, time.monotonic(), torch.zeros((), device=device)
     with tqdm(
         total=100, desc=f"{row.name} seed {seed}", unit="%", disable=None, leave=False
     ) as bar:
         while (progress := budget.progress(time.monotonic() - start, step)) < 1:
-            for group in optimiser.param_groups:
-                group["lr"] = settings.learning_rate * schedule(progress)
-            net.bottleneck.anneal(progress)
-            x = next(batches)
-            x_hat, out = net(x)
-            loss = objective(row, x, x_hat, out, progress)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(net.parameters(), settings.clip)
-            if torch.isfinite(norm):
-                optimiser.step()
-            else:
-                skipped += 1  # one bad batch must not end a run, but is reported
+            skipped += learning.learn(next(batches), progress)
             step += 1
             bar.update(100 * progress - bar.n)
-    seconds = time.monotonic() - start
-    record = {"steps": step, "skipped": skipped, "seconds_per_step": seconds / max(step, 1)}
+    record: Record = {
+        "steps": step,
+        "skipped": int(skipped),
+    }  # a bad batch ends no run; and here the device is done
+    record["seconds_per_step"] = (time.monotonic() - start) / max(step, 1)
     record["parameters"] = sum(p.numel() for p in net.parameters())
     return record | measure(net, images.test, settings.batch, row.posterior, device)
 
@@ -134,11 +175,16 @@ def train(
 def endless(images: Tensor, size: int, device: str) -> Iterator[Tensor]:
     """Yields batches (size, 3, H, W) in [0, 1].
 
-    Each epoch has a new order, and no incomplete batch at its end.
+    Each epoch has a new order, and no incomplete batch at its end. They are cut where the pictures
+    lie: on a GPU that has room for twice as much, or a copy would be waited for.
     """
-    size = min(size, len(images))
+    if (
+        torch.device(device).type == "cuda"
+        and 2 * images.nbytes < torch.cuda.mem_get_info(device)[0]
+    ):
+        images = images.to(device)
     while True:
-        order = torch.randperm(len(images))
+        order = torch.randperm(len(images)).to(images.device)
         for start in range(0, len(images) - size + 1, size):
             yield images[order[start : start + size]].to(device).float() / 255
 
