@@ -14,9 +14,9 @@ from pathlib import Path
 
 from app.store import Settings
 from codec import __version__
+from codec.cli.frame import Parser, filled_path, stoppable
 from codec.errors import CodecError
 from codec.streams import process
-from codec.terminal import filled_path, stoppable
 
 log = logging.getLogger("app")
 
@@ -144,7 +144,7 @@ def _positive(kind: type[int] | type[float]) -> object:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m app", description=__doc__, epilog="See docs/demo.md")
+    parser = Parser(prog="python -m app", description=__doc__, epilog="See docs/demo.md")
     parser.add_argument("--version", action="version", version=f"codec {__version__}")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: this machine only")
     parser.add_argument("--port", type=int, default=7860, help="default 7860")

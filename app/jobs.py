@@ -24,13 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app import perceptual
-from app.reading import SPEECH_RATE, Reading, Source, at_speech_rate, file_stem, heard
+from app.reading import Reading, Source, at_speech_rate, file_stem, heard
 from app.store import Models, Settings, Shelf, wake
-from codec.bitstream import Reader, Summary, scan
-from codec.commands import describe_all
+from codec.container import Reader, Summary, scan
+from codec.container.limits import Limits
+from codec.description import describe_all
 from codec.errors import BitstreamError, CodecError, MediaError
 from codec.layers import ladder, survey
-from codec.limits import Limits
+from codec.medium import MEDIA, SAMPLE_RATE
 from codec.truncation import truncate
 from eval.baselines import BASELINES, Baseline, find, match_bytes
 from eval.trained import lpips_weight
@@ -41,7 +42,7 @@ SCORED_SECONDS = 10  # PESQ takes a quarter of a second for these
 SCORED_PIXELS = 1 << 20  # SSIMULACRA2 takes two seconds and a gigabyte for these
 MAX_VERSIONS = 16
 SUFFIXES = {"jpeg": "jpg", "jpeg2000": "jp2", "codec2": "c2"}  # of files whose codec is called otherwise
-UNIT = {"speech": "kbit/s", "image": "bits per pixel"}
+UNIT = {name: medium.rate_unit for name, medium in MEDIA.items()}
 
 Report = Callable[[float, str], None]  # progress: share done, what is being done
 
@@ -266,7 +267,7 @@ class Workshop:
         if source.medium == "image":
             media, samples = self.reading.save_picture(decoded, stem), decoded
         else:
-            media, samples = self.reading.save_recording([decoded], SPEECH_RATE, 1, stem), decoded[:, 0].clip(-1, 1)
+            media, samples = self.reading.save_recording([decoded], SAMPLE_RATE, 1, stem), decoded[:, 0].clip(-1, 1)
         file = media.with_suffix(f".{SUFFIXES.get(name, name)}")
         file.write_bytes(match.data)
         size, notices = len(match.data), []
@@ -350,7 +351,7 @@ class Workshop:
             scores = score("image", source.reference, samples)
             scores["SSIMULACRA2"] = ssimulacra2(source.reference, samples) if small else None
             return scores | {name: metric(source.reference, samples) for name, metric in self._more_metrics().items()}
-        count = min(SCORED_SECONDS * SPEECH_RATE, len(source.reference), len(samples))
+        count = min(SCORED_SECONDS * SAMPLE_RATE, len(source.reference), len(samples))
         return score("speech", source.reference[:count], samples[:count])
 
     def _more_metrics(self) -> dict[str, Callable[[Any, Any], float | None]]:
@@ -444,8 +445,8 @@ def title_of(name: str) -> str:
 
 
 def rate_of(medium: str, num_bytes: int, units: float) -> float:
-    """kbit/s, or bits per pixel."""
-    return 8 * num_bytes / units / (1000 if medium == "speech" else 1)
+    """In the medium's unit."""
+    return MEDIA[medium].rate(num_bytes, units)
 
 
 def write_csv(path: Path, records: Sequence[dict[str, Any]]) -> Path:

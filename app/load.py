@@ -5,7 +5,6 @@ Each user compresses an example and decodes the result, again and again, as prog
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import sys
@@ -16,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from app.source import examples
+from codec.cli.frame import Parser
 from codec.streams import process
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns 1 if any request failed."""
-    parser = argparse.ArgumentParser(prog="python -m app.load", description=__doc__, epilog="See docs/demo.md")
+    parser = Parser(prog="python -m app.load", description=__doc__, epilog="See docs/demo.md")
     parser.add_argument("url")
     parser.add_argument("--users", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=60)

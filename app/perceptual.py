@@ -29,8 +29,8 @@ def load(backbone: Path | None) -> dict[str, Callable[[Any, Any], float | None]]
     from eval.metrics import optional
 
     try:
-        sources, _ = lpips_metric.sources([], [backbone] if backbone else [])
-        return {source.name: optional(source.load()) for source in sources[:1]}
+        found, _ = lpips_metric.backbones([], [backbone] if backbone else [])
+        return {one.name: optional(one.load()) for one in found[:1]}
     except CodecError as error:
         log.error("%s; going on without LPIPS", error)
         return {}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.reading import SPEECH_RATE
+from codec.medium import SAMPLE_RATE
 
 PEAKS = 300  # points of a waveform
 FLOOR_DB = 80  # below the original's loudest: black
@@ -52,7 +52,7 @@ def spectrogram(samples: NDArray[np.float32], path: Path, loudest: float | None 
     from torchaudio.transforms import Spectrogram
 
     hop = max(64, len(samples) // SPECTROGRAM_COLUMNS)
-    padded = np.pad(samples, (0, max(0, SPEECH_RATE // 10 - len(samples))))
+    padded = np.pad(samples, (0, max(0, SAMPLE_RATE // 10 - len(samples))))
     power = Spectrogram(n_fft=512, hop_length=hop)(torch.from_numpy(padded)).numpy()
     top = max(float(power.max()) if loudest is None else loudest, 1e-9)
     level = 10 * np.log10(np.maximum(power / top, 1e-12)) / FLOOR_DB + 1
@@ -121,9 +121,9 @@ def loudness(samples: NDArray[np.float32]) -> float | None:
     import torch
     from torchaudio.functional import loudness as bs1770
 
-    if len(samples) < BLOCK_SECONDS * SPEECH_RATE:
+    if len(samples) < BLOCK_SECONDS * SAMPLE_RATE:
         return None
-    value = float(bs1770(torch.from_numpy(np.ascontiguousarray(samples))[None], SPEECH_RATE))
+    value = float(bs1770(torch.from_numpy(np.ascontiguousarray(samples))[None], SAMPLE_RATE))
     return value if np.isfinite(value) else None
 
 

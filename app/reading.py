@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.store import Settings, Shelf
-from codec.bitstream import MAGIC, MAX_CHANNELS
+from codec.container import MAGIC
+from codec.container.limits import SAMPLES_PER_SECOND
 from codec.errors import MediaError
-from codec.limits import SAMPLES_PER_SECOND
 from codec.media import (
     IMAGE_FORMATS,
     AudioReader,
@@ -29,9 +29,9 @@ from codec.media import (
     resample,
     save_image,
 )
+from codec.medium import MAX_CHANNELS, SAMPLE_RATE
 
 MAX_STEM_BYTES = 150  # of the 255 that a file name may have
-SPEECH_RATE = 16_000  # Hz, that of models and metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class Reading:
                 )
             blocks.append(block)
         samples, rate = np.concatenate(blocks), reader.sample_rate
-        if rate > SPEECH_RATE:
+        if rate > SAMPLE_RATE:
             notices.append(f"recorded at {rate / 1000:g} kHz: the codec keeps sounds up to 8 kHz")
         if not samples.any():
             notices.append("the recording is silent: there is nothing to hear or to score")
@@ -175,7 +175,7 @@ def file_stem(name: str) -> str:
 
 def at_speech_rate(samples: Samples, rate: int) -> Samples:
     """(T, C) at any rate -> the mean of its channels at 16 kHz, (T,): what is scored and drawn."""
-    return resample(samples.mean(1, keepdims=True), rate, SPEECH_RATE)[:, 0]
+    return resample(samples.mean(1, keepdims=True), rate, SAMPLE_RATE)[:, 0]
 
 
 @contextmanager

@@ -5,7 +5,6 @@ Needs playwright's package and a chromium (Debian's will do); both are for devel
 
 from __future__ import annotations
 
-import argparse
 import io
 import shutil
 import sys
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from codec.cli.frame import Parser, filled_path
 from codec.streams import process
-from codec.terminal import filled_path
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -28,9 +27,7 @@ QUALITY = 82
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns 0, or 1 where there is no browser."""
-    parser = argparse.ArgumentParser(
-        prog="python -m app.screenshots", description=__doc__, epilog="See docs/contributing.md"
-    )
+    parser = Parser(prog="python -m app.screenshots", description=__doc__, epilog="See docs/contributing.md")
     parser.add_argument("url")
     parser.add_argument("--out", type=filled_path, default=Path("assets/pictures"))
     options = parser.parse_args(arguments)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.jobs import Version, Workshop
-from codec.bitstream import Header, Writer
+from codec.container import Header, Writer
 from codec.errors import MediaError
 
 CHANGES = ("random", "one token", "shuffle")

@@ -22,7 +22,7 @@ from codec.errors import BitstreamError, CodecError, MediaError, ModelError
 
 if TYPE_CHECKING:
     from codec.api import compress, decompress, load, models
-    from codec.commands import info
+    from codec.description import info
     from codec.model import Codec
     from codec.truncation import truncate
 
@@ -43,7 +43,7 @@ __all__ = [
     "truncate",
 ]
 
-_HOMES = {"Codec": "codec.model", "info": "codec.commands", "truncate": "codec.truncation"} | dict.fromkeys(
+_HOMES = {"Codec": "codec.model", "info": "codec.description", "truncate": "codec.truncation"} | dict.fromkeys(
     ("compress", "decompress", "load", "models"), "codec.api"
 )
 

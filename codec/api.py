@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from codec import cards, coding
-from codec.bitstream import Reader
+from codec.arguments import flag, instance, whole
+from codec.container import MAGIC, Reader
+from codec.container.limits import IN_MEMORY, Limits
+from codec.errors import MediaError
 from codec.files import Source, opened
-from codec.layers import whole
-from codec.limits import IN_MEMORY, Limits
-from codec.media import AudioWriter, ImageWriter, Picture, detect
+from codec.media import detect
+from codec.medium import MEDIA
 
 AnyModel: TypeAlias = coding.Model | str | Path
 HEAD = 16  # bytes that tell a medium
@@ -31,7 +33,7 @@ def load(name: AnyModel | None = None, medium: str | None = None, device: str = 
 
     Args:
         name: Of a shipped model, or the path of a card.
-        medium: "speech" or "image": which best is wanted, or what a named model must be for.
+        medium: A name in `codec.medium.MEDIA`: which best is wanted, or what a named model must be for.
         device: Where its nets run: "cpu", "cuda", "cuda:1".
 
     Raises:
@@ -67,20 +69,21 @@ def compress(
         A bitstream of format version 1.
 
     Raises:
-        MediaError: Not readable as a picture or recording.
+        MediaError: Not readable as a picture or recording, or compressed already.
         ModelError: There is no such model, it is damaged, for the other medium, or has no layers at this size.
         ValueError: A codebook size that the model does not offer, or an effort that there is not.
-        TypeError: The data or the model are something else, say an array.
+        TypeError: The data, the model or a truth value are something else, say an array.
     """
+    mono, layers = flag(mono, "mono"), flag(layers, "layers")
     with opened(data) as file:
-        medium = detect(_head(file))
+        head = _head(file)
+        if head.startswith(MAGIC):
+            raise MediaError("this is a .bin already; give a recording or a picture")
+        medium = detect(head)
         loaded = load(medium=medium) if model is None else load(model)
         size = loaded.codec.bottleneck.check_size(codebook_size)
         out = io.BytesIO()
-        if medium == "image":
-            coding.compress_image(Picture(file), out, loaded, size, effort, layers)
-        else:
-            coding.compress_speech(*coding.open_speech(file, mono), out, loaded, size, effort, layers)
+        coding.compress(medium, MEDIA[medium].read(file, mono=mono), out, loaded, size, effort, layers)
     return out.getvalue()
 
 
@@ -107,8 +110,10 @@ def decompress(
             layer of that codebook size.
         ModelError: The model that it names is not here, or is not `model`.
         ValueError: A codebook size that is no whole number.
-        TypeError: The data or the model are something else.
+        TypeError: The data, the model, the limits or the suffix are something else.
     """
+    instance(limits, Limits, "limits")
+    form = None if suffix is None else instance(suffix, str, "suffix")
     if codebook_size is not None:
         codebook_size = whole(codebook_size, "a codebook size")
     with opened(data) as file:
@@ -119,23 +124,8 @@ def decompress(
             name = str(model.card.path) if isinstance(model, coding.Model) else _name_of(model)
             loaded = coding.load(cards.find(name, model_id=head.header.model_id))
         out = io.BytesIO()
-        form = (suffix or ("png" if head.header.medium == "image" else "wav")).lstrip(".").lower()
-        reader = coding.layered(head, loaded, codebook_size)
-        coding.check_room(reader, loaded, form)
-        if reader.header.medium == "image":
-            picture = None
-            for strip in coding.image_strips(reader, loaded):
-                picture = picture or ImageWriter(out, reader.header.height, reader.header.width, form)
-                reader.budget.check_bytes(out.tell())
-                picture.write(strip)
-            if picture is not None:
-                picture.close()
-        else:
-            writer = AudioWriter(out, reader.header.sample_rate, reader.header.channels, form)
-            for block in coding.decompress_speech(reader, loaded):
-                reader.budget.check_bytes(out.tell() + 2 * block.size)
-                writer.write(block)
-            writer.close()
+        form = (form or head.header.kind.default_suffix).lstrip(".").lower()
+        coding.decompress(coding.layered(head, loaded, codebook_size), loaded, out, form)
     return out.getvalue()
 
 

@@ -24,10 +24,12 @@ from __future__ import annotations
 import operator
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from math import prod
 
 import torch
 from torch import Tensor
 
+from codec.host import may_read
 from codec.precision import Float32, exact_float32
 
 Size = int | Tensor | None  # a codebook size; a (B,) integer tensor gives each sample its own, in training only
@@ -66,8 +68,6 @@ class Bottleneck(Float32, ABC):
         loss_names: What `forward` names its losses in training; a recipe weighs each of them.
         nested: Whether the codes of all sizes are one tree in the order of their numbers: the children of code i of one
             size are the codes i M to i M + M - 1 of the next. Other orders of nested codes only `parents` knows.
-        looks_for_nan: Whether `forward` in eval refuses latents that are not finite, which waits for the device. A
-            training that passes over a bad batch anyway may turn it off.
 
     Raises:
         ValueError: No dimension, or sizes that are not ascending.
@@ -78,7 +78,6 @@ class Bottleneck(Float32, ABC):
     training_state: tuple[str, ...] = ()
     loss_names: tuple[str, ...] = ()
     nested: bool = False
-    looks_for_nan: bool = True
 
     def __init__(self, dim: int, codebook_sizes: tuple[int, ...], in_dim: int | None = None) -> None:
         super().__init__()
@@ -87,6 +86,14 @@ class Bottleneck(Float32, ABC):
         self.dim = dim
         self.in_dim = dim if in_dim is None else in_dim
         self.codebook_sizes = codebook_sizes
+
+    @property
+    def settled(self) -> bool:
+        """Whether `forward` in this mode keeps to `codec.host.unread` from now on, whatever the values.
+
+        Only then a CUDA graph may hold it. Asking may wait for the device; a method that does not say is taken not to.
+        """
+        return False
 
     @property
     def default_size(self) -> int:
@@ -126,7 +133,7 @@ class Bottleneck(Float32, ABC):
                 takes none; in eval, z is not finite.
             RuntimeError: In eval, of a method that builds its codebook after training: before `fit`.
         """
-        z = self._checked(z, finite=not self.training and self.looks_for_nan)
+        z = self._checked(z, finite=not self.training)
         with exact_float32(z.device):
             if self.training:
                 return self._training_forward(z, codebook_size) if z.numel() else self._nothing(z, codebook_size)
@@ -161,7 +168,7 @@ class Bottleneck(Float32, ABC):
         if indices.dim() < 2 or indices.shape[1] != self.num_codebooks:
             raise ValueError(f"want indices (B, {self.num_codebooks}, ...), got {tuple(indices.shape)}")
         indices, num_codes = indices.long(), self.num_codes(size)
-        if indices.numel() and not torch.compiler.is_exporting():  # a graph cannot ask a tensor
+        if indices.numel() and may_read():
             least, most = (int(bound) for bound in indices.aminmax())
             if least < 0 or most >= num_codes:
                 raise ValueError(f"indices must lie in [0, {num_codes}), not in [{least}, {most}]")
@@ -188,7 +195,7 @@ class Bottleneck(Float32, ABC):
         """z in float32. Raises ValueError where it has another shape, no float type or, if asked, is not finite."""
         if z.dim() < 2 or z.shape[1] != self.in_dim or not z.is_floating_point():
             raise ValueError(f"want floats (B, {self.in_dim}, ...), got {tuple(z.shape)} of {z.dtype}")
-        if finite and not torch.compiler.is_exporting() and not z.isfinite().all():
+        if finite and may_read() and not z.isfinite().all():
             raise ValueError("a latent is not finite; look for NaN or infinity in the signal or in the encoder")
         return z.float()
 
@@ -227,21 +234,24 @@ def straight_through(value: Tensor, z: Tensor) -> Tensor:
 
 
 def to_tokens(z: Tensor) -> Tensor:
-    """(B, D, *S) -> (N, D) float32 rows, N = B * prod(S), in raster order."""
+    """z (B, D, *S) -> (N, D) float32 rows, N = B * prod(S), in raster order."""
     return z.float().movedim(1, -1).reshape(-1, z.shape[1])
 
 
 def to_grid(tokens: Tensor, like: Tensor) -> Tensor:
-    """(N, D) rows -> (B, D, *S), the grid of `like` (B, _, *S); the inverse of `to_tokens`."""
+    """`tokens`, (N, D) rows -> (B, D, *S), the grid of `like` (B, _, *S); the inverse of `to_tokens`."""
     batch, grid = like.shape[0], like.shape[2:]
     return tokens.reshape(batch, *grid, tokens.shape[-1]).movedim(-1, 1).contiguous()
 
 
 def per_sample(codebook_size: Tensor, z: Tensor) -> Tensor:
-    """A (B,) tensor of sizes -> (N,), one for each token of z (B, D, *S), float32."""
+    """`codebook_size`, a (B,) tensor of sizes -> (N,) float32, one for each token of z (B, D, *S).
+
+    Raises:
+        ValueError: There is not one for each sample.
+    """
     if codebook_size.shape != z.shape[:1]:
         raise ValueError(
             f"one codebook size per sample: want shape {tuple(z.shape[:1])}, got {tuple(codebook_size.shape)}"
         )
-    repeats = int(torch.tensor(z.shape[2:]).prod())
-    return codebook_size.to(z.device, torch.float32).repeat_interleave(repeats)
+    return codebook_size.to(z.device, torch.float32).repeat_interleave(prod(z.shape[2:]))

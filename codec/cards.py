@@ -5,7 +5,7 @@
 
 The identity is a hash over the canonical configuration and every tensor but those of layers; a bitstream carries it, so
 that a model other than the one that wrote a file is refused by name instead of decoding to noise. A model also answers
-to the identity it had before it was given priors (`train.tables`), for files that were written without. Tables of
+to the identity it had before it was given priors (`train.add_priors`), for files that were written without. Tables of
 layers can come later without touching either: what they decode has checks of its own.
 """
 
@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from codec.errors import ModelError
+from codec.medium import MEDIA
 
 log = logging.getLogger("codec")
 
@@ -36,8 +37,7 @@ LAYER = "layer."  # and those of its priors for refinements
 PACKAGE = Path(__file__).parent
 # A wheel carries the assets inside the package; in a source tree they lie beside it.
 MODELS_FOLDER = next((p for p in (PACKAGE / "assets/models", PACKAGE.parent / "assets/models") if p.is_dir()), PACKAGE)
-# A medium's best model is the one with the highest mean of this figure at this codebook size, on the same test sets.
-QUALITY = {"speech": "STOI", "image": "SSIM"}
+# A medium's best model is the one with the highest mean of its figure at this codebook size, on the same test sets.
 QUALITY_SIZE = "1024"
 
 Tensors = dict[str, NDArray[Any]]
@@ -77,7 +77,7 @@ class Card:
     def quality(self) -> dict[str, float]:
         """Test set -> what `python -m eval --card` measured there, higher is better; empty where nothing was."""
         try:
-            figure = QUALITY.get(self.medium)  # a later version may know more media
+            figure = MEDIA[self.medium].quality if self.medium in MEDIA else None  # a later version may know more
             results = {name: sizes.get(QUALITY_SIZE, {}) for name, sizes in self.data.get("results", {}).items()}
             measured = {name: result.get(figure) for name, result in results.items()}
             return {name: float(figure) for name, figure in measured.items() if figure is not None}

@@ -1,4 +1,4 @@
-"""python -m codec.decompress; the command is in codec.commands.
+"""python -m codec.decompress; the command is in codec.cli.decompress.
 
 No other module imports this file, or it would take the place of the function of that name.
 """
@@ -10,7 +10,7 @@ from codec.streams import process
 
 def main() -> int:
     """The command as a process, which may have been started with closed streams."""
-    return process("codec.commands:decompress_main")
+    return process("codec.cli.decompress:decompress_main")
 
 
 if __name__ == "__main__":

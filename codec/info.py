@@ -1,4 +1,4 @@
-"""python -m codec.info; the command is in codec.commands."""
+"""python -m codec.info; the command is in codec.cli.info."""
 
 import sys
 
@@ -7,7 +7,7 @@ from codec.streams import process
 
 def main() -> int:
     """The command as a process, which may have been started with closed streams."""
-    return process("codec.commands:info_main")
+    return process("codec.cli.info:info_main")
 
 
 if __name__ == "__main__":

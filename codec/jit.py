@@ -11,9 +11,8 @@ from pathlib import Path
 from codec.errors import CodecError
 
 try:
-    from numba.core.caching import FunctionCache, IndexDataCacheFile
-
     from numba import njit
+    from numba.core.caching import FunctionCache, IndexDataCacheFile
 except ValueError as error:  # an environment variable that numba cannot use
     given = ", ".join(f"{name}={value}" for name, value in os.environ.items() if name.startswith("NUMBA_"))
     raise CodecError(f"numba does not start ({str(error).rstrip('.')}); change or unset {given}") from None

@@ -8,32 +8,23 @@ A configuration is plain data (it is stored in the model card), and `build` is t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, cast
+from itertools import chain
+from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from codec import plugins
 from codec.bottleneck import Bottleneck, BottleneckOutput, Size
 from codec.bottlenecks import BOTTLENECKS
+from codec.medium import MEDIA, SAMPLE_RATE
+from codec.nets import kinds
 from codec.nets.blocks import stream
-from codec.nets.image import DOWNSAMPLING, ImageConfig, ImageDecoder, ImageEncoder
-from codec.nets.speech import SAMPLE_RATE, SpeechConfig, SpeechDecoder, SpeechEncoder, reflect_index
+from codec.nets.kinds import LayeredDecoder, LayeredEncoder, Sizes
+from codec.nets.speech import reflect_index
 from codec.precision import Float32, exact_float32
-
-Medium = Literal["speech", "image"]
-
-# The presets of docs/methods/nets.md, by medium: tiny trains on a CPU in an hour, small is what a GPU trains.
-PRESETS: dict[str, dict[str, SpeechConfig | ImageConfig]] = {
-    "speech": {
-        "tiny": SpeechConfig(),
-        "small": SpeechConfig(encoder_dim=160, encoder_depth=4, decoder_dim=256, decoder_depth=6),
-    },
-    "image": {
-        "tiny": ImageConfig(),
-        "small": ImageConfig((64, 128), (2, 4), (160, 96, 48), (6, 4, 2)),
-    },
-}
+from codec.windows import windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,30 +32,47 @@ class CodecConfig:
     """What a codec is made of.
 
     Attributes:
-        medium: "speech" (16 kHz, one channel) or "image" (RGB in [0, 1]).
-        nets: Sizes of encoder and decoder.
+        medium: A name in `codec.medium.MEDIA`: "speech" (16 kHz, one channel) or "image" (RGB in [0, 1]).
+        nets: Sizes of encoder and decoder, as their kind has them.
         bottleneck: A key of `BOTTLENECKS`.
         options: Keyword arguments of that bottleneck.
+        kind: A key of `codec.nets.NETS`; by default the medium's first.
+
+    Raises:
+        ValueError: No nets of that name, or not for this medium; or no such medium.
+        TypeError: Sizes of another kind of nets.
     """
 
-    medium: Medium
-    nets: SpeechConfig | ImageConfig
+    medium: str
+    nets: Sizes
     bottleneck: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = ""
+
+    def __post_init__(self) -> None:
+        plugins.load()
+        kind = self.kind or kinds.default(self.medium)
+        wanted = kinds.find(kind, self.medium).sizes
+        if not isinstance(self.nets, wanted):
+            raise TypeError(f"nets {kind!r} have sizes {wanted.__name__}, not {type(self.nets).__name__}")
+        object.__setattr__(self, "kind", kind)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data."""
-        return asdict(self)
+        """Plain JSON data. The medium's default kind is left out, since identities of models are made of this."""
+        data = asdict(self)
+        if self.kind == kinds.default(self.medium):
+            del data["kind"]
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CodecConfig:
         """The inverse of `to_dict`. Raises ValueError, TypeError or KeyError on data of another shape."""
         sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["nets"].items()}
-        medium: Medium = data["medium"]
-        if medium not in PRESETS:
-            raise ValueError(f"unknown medium {medium!r}")
-        nets = SpeechConfig(**sizes) if medium == "speech" else ImageConfig(**sizes)
-        return cls(medium, nets, data["bottleneck"], dict(data.get("options", {})))
+        plugins.load()
+        medium = data["medium"]
+        kind = data.get("kind") or kinds.default(medium)
+        nets = kinds.find(kind, medium).sizes(**sizes)
+        return cls(medium, nets, data["bottleneck"], dict(data.get("options", {})), kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +93,11 @@ class Codec(Float32):
         config: What it is made of.
         bottleneck: Its `in_dim` and `dim` decide what encoder and decoder have at their inner ends.
 
+    Raises:
+        ValueError: Nets of recordings that do not say their context.
+
     Attributes:
+        medium: What it codes.
         stride: Signal positions per latent position, along each axis (96 samples, or 8 pixels).
         token_rate_hz: Latent frames per second of speech; None for pictures.
     """
@@ -94,30 +106,26 @@ class Codec(Float32):
         super().__init__()
         self.config = config
         self.bottleneck = bottleneck
-        self.encoder: nn.Module
-        self.decoder: nn.Module
-        if isinstance(config.nets, SpeechConfig):
-            self.stride, self.channels, self.axes = config.nets.hop, 1, 1
-            self.encoder = SpeechEncoder(config.nets, bottleneck.in_dim)
-            self.decoder = SpeechDecoder(config.nets, bottleneck.dim)
-        else:
-            self.stride, self.channels, self.axes = DOWNSAMPLING, 3, 2
-            self.encoder = ImageEncoder(config.nets, bottleneck.in_dim)
-            self.decoder = ImageDecoder(config.nets, bottleneck.dim)
+        self.medium = MEDIA[config.medium]
+        self.stride, self.channels, self.axes = config.nets.stride, self.medium.channels, self.medium.axes
+        nets = kinds.find(config.kind, config.medium)
+        if self.medium.timed and config.nets.context is None:
+            raise ValueError(f"nets {config.kind!r} must say their context: {self.medium.name} passes in windows")
+        self.encoder = nets.encoder(config.nets, bottleneck.in_dim)
+        self.decoder = nets.decoder(config.nets, bottleneck.dim)
         self.float()  # whatever the default dtype is
 
     @property
     def context(self) -> int:
-        """Frames of speech on either side that can influence one, at most: what windows must overlap by."""
-        nets = self.config.nets
-        if not isinstance(nets, SpeechConfig):
-            raise TypeError("pictures need no windows: they pass in strips from layer to layer")
-        frames = -(-nets.n_fft // (2 * nets.hop))  # STFT; each block reaches 3 further, the decoder's stem too
-        return frames + 3 * max(nets.encoder_depth, nets.decoder_depth + 1)
+        """Latent positions on either side that can influence one, at most: what windows must overlap by."""
+        reach = self.config.nets.context
+        if reach is None:
+            raise TypeError("these nets need no windows: signals pass in strips from layer to layer")
+        return reach
 
     @property
     def token_rate_hz(self) -> float | None:
-        return SAMPLE_RATE / self.stride if self.axes == 1 else None
+        return SAMPLE_RATE / self.stride if self.medium.timed else None
 
     def forward(self, x: Tensor, codebook_size: Size = None) -> CodecOutput:
         """(B, C, *N) -> the reconstruction at the same size."""
@@ -137,7 +145,10 @@ class Codec(Float32):
 
     def latents_of_rows(self, strips: Iterable[Tensor]) -> Iterator[Tensor]:
         """`latents` of a picture in strips of rows, (n, W, 3), both multiples of the stride -> (n / 8, W / 8, D_in)."""
-        return stream(cast(ImageEncoder, self.encoder).layers(), strips)
+        if self.config.nets.context is None:
+            yield from stream(cast(LayeredEncoder, self.encoder).layers(), strips)
+            return
+        yield from self._in_windows(lambda x: self.encoder(x), strips, self.stride, 1 / self.stride)
 
     def decode(self, indices: Tensor, size: tuple[int, ...], codebook_size: int | None = None) -> Tensor:
         """(B, G, *S) and the signal's size N -> (B, C, *N)."""
@@ -149,7 +160,20 @@ class Codec(Float32):
         """`decode` of a picture in strips of rows, (n, w, G) indices -> (8 n, 8 w, 3)."""
         grids = (strip.movedim(-1, 0)[None] for strip in strips)
         z_q = (self.bottleneck.decode(grid, codebook_size)[0].movedim(0, -1).contiguous() for grid in grids)
-        yield from stream(cast(ImageDecoder, self.decoder).layers(codebook_size, 1), z_q)
+        if self.config.nets.context is None:
+            yield from stream(cast(LayeredDecoder, self.decoder).layers(codebook_size, 1), z_q)
+            return
+        yield from self._in_windows(lambda z: self.decoder(z, codebook_size), z_q, 1, self.stride)
+
+    def _in_windows(
+        self, apply: Callable[[Tensor], Tensor], strips: Iterable[Tensor], unit: int, scale: float
+    ) -> Iterator[Tensor]:
+        """A net on overlapping windows of rows; `unit` rows are one of the latents, and `scale` rows come of each."""
+        iterator = iter(strips)
+        for first in iterator:  # all strips are as long, but for the last
+            for window, left, count in windows(chain([first], iterator), len(first), self.context * unit):
+                rows = apply(window.movedim(-1, 0)[None].contiguous())[0].movedim(0, -1)
+                yield rows[round(left * scale) : round((left + count) * scale)]
 
     def grid(self, size: tuple[int, ...]) -> tuple[int, ...]:
         """The latent grid S of a signal of size N."""
@@ -162,11 +186,9 @@ class Codec(Float32):
             ValueError: x has another shape, is empty, or has no float type.
         """
         if x.dim() != 2 + self.axes or x.shape[1] != self.channels or 0 in x.shape:
-            raise ValueError(
-                f"want a non-empty (B, {self.channels}, {'T' if self.axes == 1 else 'H, W'}), got {tuple(x.shape)}"
-            )
+            raise ValueError(f"want a non-empty (B, {self.channels}, {self.medium.axes_text}), got {tuple(x.shape)}")
         if not x.is_floating_point():
-            raise ValueError(f"want floats ({'[-1, 1]' if self.axes == 1 else '[0, 1]'}), got {x.dtype}")
+            raise ValueError(f"want floats ({self.medium.values}), got {x.dtype}")
         for axis in range(2, x.dim()):
             length = x.shape[axis]
             if missing := -length % self.stride:

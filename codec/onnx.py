@@ -32,12 +32,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec import cards, coding
+from codec.cli.frame import Parser, filled_path, run
 from codec.errors import ModelError
 from codec.files import writing
 from codec.model import Codec
 from codec.nets.speech import STFT, reflect_index
 from codec.streams import process
-from codec.terminal import filled_path, run
 
 OPSET = 20  # the first with Gelu
 HINT = "this needs the extra: pip install 'codec[onnx]'"
@@ -214,7 +214,7 @@ def _quiet() -> Iterator[None]:
 
 def main(arguments: list[str] | None = None) -> int:
     """`python -m codec.onnx`; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m codec.onnx",
         description=__doc__,
         epilog="See docs/onnx.md",

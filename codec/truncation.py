@@ -12,12 +12,14 @@ from math import inf
 from typing import Any, BinaryIO, cast
 
 from codec import __version__
-from codec.bitstream import Summary
+from codec.arguments import whole
+from codec.cli.frame import Parser, UsageError, each, filled, print_line, run
+from codec.cli.jobs import mirrored
+from codec.container import Summary
 from codec.errors import MediaError
 from codec.files import STDIO, Pipe, Source, opened, piping, writing
-from codec.jobs import mirrored
-from codec.layers import Survey, cut, survey, whole
-from codec.terminal import UsageError, each, filled, print_line, run
+from codec.layers import Survey, cut, survey
+from codec.medium import rate_units
 
 log = logging.getLogger("codec")
 
@@ -57,7 +59,7 @@ def _within(found: Survey, max_bytes: float | None) -> int:
 
 def truncate_main(arguments: list[str] | None = None) -> int:
     """`python -m codec.truncate`; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m codec.truncate",
         epilog="See docs/command-line.md",
         description="Cuts .bin files with layers (or a folder of them) to a smaller codebook, without decoding.",
@@ -67,7 +69,7 @@ def truncate_main(arguments: list[str] | None = None) -> int:
     parser.add_argument("output", metavar="OUT", type=filled, help="file, folder, or - for stdout")
     parser.add_argument("-k", "--codebook-size", type=int, metavar="K", help="the last layer to keep")
     parser.add_argument(
-        "-b", "--bitrate", type=float, metavar="R", help="instead of K: kbit/s, or bits per pixel, of the file at most"
+        "-b", "--bitrate", type=float, metavar="R", help=f"instead of K: {rate_units()}, of the file at most"
     )
     parser.add_argument("-f", "--force", action="store_true", help="overwrite OUT")
     parser.add_argument("-q", "--quiet", action="store_true", help="no report and no notices")
@@ -120,8 +122,6 @@ def _truncate_file(source: str, target: str, options: argparse.Namespace) -> Non
 
 
 def _bytes_per_rate(summary: Summary) -> float:
-    """Bytes of a file at 1 kbit/s, or at 1 bit per pixel."""
-    header = summary.header
-    if header.medium == "speech":
-        return summary.num_samples / header.sample_rate * 1000 / 8
-    return header.height * header.width / 8
+    """Bytes of a file at a rate of 1, in its medium's unit."""
+    medium = summary.header.kind
+    return medium.units(summary.header, summary.num_samples) * medium.rate_bits / 8

@@ -1,9 +1,9 @@
 """python -m eval MODEL... --data DIR|NAME...: compresses to real files, decompresses them, measures, and reports.
 
-Prints a line for each model and codebook size; --out DIR keeps everything: a record for each item and a summary with
-intervals in results.json, a report with tables and pictures in report.md, the compressed files. A run that was stopped
-goes on where it was: same command, same folder. --card NAME keeps the means in a model's card, where `eval.report` and
-the choice of the default model find them.
+The command prints a line for each model and codebook size; --out DIR keeps everything: a record for each item and a
+summary with intervals in results.json, a report with tables and pictures in report.md, the compressed files. A run that
+was stopped goes on where it was, by the same command and folder. --card NAME keeps the means in a model's card, where
+`eval.report` and the choice of the default model find them.
 
 --level-dbfs -60 -40 -20 measures speech at these input levels, a set for each: the recordings are brought to a root
 mean square of so many dB below full scale, and what is decoded is held against that. --mos adds DistillMOS, which
@@ -23,15 +23,17 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from codec import cards
+from codec.cli.frame import Parser, UsageError, filled, filled_path, run
 from codec.errors import MediaError
 from codec.streams import process
-from codec.terminal import UsageError, filled, filled_path, run
 
 try:
-    from eval import baselines, lpips_metric, mos, paper, summary
+    from eval import baselines, lpips_metric, mos, run_report, summary
     from eval.datasets import ROOT_VARIABLE, TestSet, find
-    from eval.report import kept_in_cards
-    from eval.run import Plan, Record, run_all
+    from eval.journal import Record
+    from eval.model_tables import kept_in_cards
+    from eval.plan import Plan
+    from eval.run import run_all
     from eval.trained import mark, note
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval]'")
@@ -41,7 +43,7 @@ CARD_TABLES = ("rate", "bits_per_token", "H0", "CVU")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval", description=__doc__, epilog="See docs/evaluate.md")
+    parser = Parser(prog="python -m eval", description=__doc__, epilog="See docs/evaluate.md")
     parser.add_argument("models", nargs="*", metavar="MODEL", help="a shipped model, or the path of a card")
     parser.add_argument(
         "--data",
@@ -105,20 +107,19 @@ def _evaluate(options: argparse.Namespace) -> None:
         if options.out:
             summary.write_json(out / "results.json", results)
             summary.write_json(out / "timing.json", summary.speeds(journal))
-            print(f"report: {paper.write(out, options.anchor)}")
+            print(f"report: {run_report.write(out, options.anchor)}")
         if options.card:
             for name, path, _ in plan.models:
                 _keep(Path(path), options.card, [e for e in results["summary"] if e["system"] == name], results)
 
 
 def _test_set(name: str, options: argparse.Namespace) -> TestSet:
-    found = find(name, options.root)
-    items = found.items[: options.first]
-    return dataclasses.replace(found, items=items, crop=options.crop or found.crop)
+    found = find(name, options.root).first(options.first)
+    return dataclasses.replace(found, crop=options.crop or found.crop)
 
 
 def _at_levels(one: TestSet, levels: list[float] | None) -> list[TestSet]:
-    """A set as it is, or one for each level."""
+    """Returns the set as it is, or one set for each level."""
     if levels is None:
         return [one]
     return [
@@ -145,7 +146,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     if not models and not known and not options.neighbour:
         raise UsageError("name a MODEL, --baselines or a --neighbour")
     nets = [net for net in options.lpips.split(",") if net]
-    sources, notices = lpips_metric.sources(nets, options.lpips_backbone) if not options.quick else ([], [])
+    backbones, notices = lpips_metric.backbones(nets, options.lpips_backbone) if not options.quick else ([], [])
     for notice in notices:
         print(notice, file=sys.stderr)
     if options.mos:
@@ -156,7 +157,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         curves=not options.no_curves,
         match=options.match_rate,
         neighbours=tuple(options.neighbour),
-        lpips=tuple(sources),
+        lpips=tuple(backbones),
         quick=options.quick,
         mos=options.mos,
     )
@@ -177,7 +178,7 @@ def _sizes(card: cards.Card, options: argparse.Namespace) -> tuple[int, ...]:
 
 
 def _print(results: Record) -> None:
-    """A line for each model and size, and one for each item that was skipped."""
+    """Prints a line for each model and size, and one for each item that was skipped."""
     for skipped in results["skipped"]:
         print(f"skipped {skipped['set']}/{skipped['item']}: {skipped['reason']}", file=sys.stderr)
     for found in results["originals"]:
@@ -212,7 +213,7 @@ def _number(value: float | None) -> str:
 
 
 def _keep(path: Path, name: str, entries: list[Record], results: Record) -> None:
-    """Writes means into a card, which the model's identity does not cover."""
+    """Writes means into a card; the model's identity, a hash, does not cover them."""
     originals = {f"{found['metric']}_originals": found["mean"] for found in results["originals"]}
     card = json.loads(path.read_text(encoding="utf-8"))
     for entry in entries:
@@ -224,9 +225,7 @@ def _keep(path: Path, name: str, entries: list[Record], results: Record) -> None
                 found |= {key: value for key, value in originals.items() if key == f"{metric}_originals"}
         kept = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in found.items()}
         card.setdefault("results", {}).setdefault(name, {})[entry["setting"]] = kept
-    partial = path.with_suffix(".json.part")
-    partial.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    summary.write_json(path, card)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from codec.cards import QUALITY
 from codec.errors import MediaError
+from codec.medium import MEDIA
+from eval import markdown
 from eval.metrics import DECIMALS, LOWER_IS_BETTER, METRICS
-from eval.summary import curve_of
+from eval.summary import curve_of, monotone
 
 Record = dict[str, Any]
-UNITS = {"speech": ("kbit/s", 2), "image": ("bits per pixel", 3)}  # of rates, and their decimals
+UNITS = {"speech": ("kbit/s", 2), "image": ("bits per pixel", 3)}  # units of rates, and decimals
 TITLES = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "jpeg2000": "JPEG 2000", "opus": "Opus", "codec2": "Codec2"}
 
 
@@ -31,13 +32,10 @@ def rate_at(curve: Sequence[tuple[float, float]], quality: float) -> float | Non
     Returns:
         In the curve's unit; None outside the qualities that the curve has.
     """
-    kept: list[tuple[float, float]] = []
-    for rate, value in sorted(curve, key=lambda point: (-point[1], point[0])):
-        if not kept or (rate < kept[-1][0] and value < kept[-1][1]):
-            kept.append((rate, value))
-    if len(kept) < 2 or not kept[-1][1] <= quality <= kept[0][1]:
+    kept = monotone(curve)
+    if len(kept) < 2 or not kept[0][1] <= quality <= kept[-1][1]:
         return None
-    rates, values = np.array(kept[::-1]).T
+    rates, values = np.array(kept).T
     return float(np.exp(PchipInterpolator(values, np.log(rates))(quality)))
 
 
@@ -45,9 +43,11 @@ def table(results: Record, model: str, metric: str | None = None) -> str:
     """A model's rates and qualities at each codebook size, and the rates of classic codecs at the same quality.
 
     Args:
-        results: Of `python -m eval MODEL --baselines NAMES --out DIR`, DIR/results.json.
-        model: Whose rows these are; the first set that has it counts.
-        metric: At which the codecs are equal; by default the one that chooses the default model, STOI or SSIM.
+        results: The content of DIR/results.json, which `python -m eval MODEL --baselines NAMES
+            --out DIR` wrote.
+        model: The model that the rows are of; its first test set is taken.
+        metric: The metric in which the codecs are equal; by default the one that the default model
+            is chosen by, STOI or SSIM.
 
     Returns:
         Markdown, with a line above that names the set and says what it compares.
@@ -61,7 +61,7 @@ def table(results: Record, model: str, metric: str | None = None) -> str:
         raise MediaError(f"no {model} in this run; there are {', '.join(known)}")
     name, medium = rows[0]["set"], rows[0]["medium"]
     rows = [row for row in rows if row["set"] == name]
-    metric = metric or QUALITY[medium]
+    metric = metric or MEDIA[medium].quality
     if metric not in rows[0]["metrics"]:
         raise MediaError(f"{metric} was not measured in this run; there are {', '.join(rows[0]['metrics'])}")
     metrics = [key for key in rows[0]["metrics"] if key in (*METRICS[medium], metric)]
@@ -75,8 +75,8 @@ def table(results: Record, model: str, metric: str | None = None) -> str:
         for other in others
     }
     unit, digits = UNITS[medium]
-    lines = [["K", unit, *metrics, *(f"{TITLES.get(other, other)} at equal {metric}" for other in others)]]
-    lines.append(["---"] * len(lines[0]))
+    head = ["K", unit, *metrics, *(f"{TITLES.get(other, other)} at equal {metric}" for other in others)]
+    lines = []
     for row in rows:
         quality = row["metrics"][metric]["mean"]
         needed = [None if quality is None else rate_at(curves[other], sign * quality) for other in others]
@@ -88,7 +88,7 @@ def table(results: Record, model: str, metric: str | None = None) -> str:
         ])  # fmt: skip
     items = f"{rows[0]['items']} {'clips' if medium == 'speech' else 'pictures'} of {name}"
     note = f"`{model}` on {items}; a dash: that codec has no such quality in its range."
-    return "\n".join([note, "", *(f"| {' | '.join(line)} |" for line in lines)])
+    return f"{note}\n\n{markdown.table(head, lines)}"
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -26,42 +25,46 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from codec import cards
+from codec.cli.frame import Parser, UsageError, filled, filled_path, run
 from codec.errors import CodecError, MediaError
 from codec.files import writing
 from codec.streams import process
-from codec.terminal import UsageError, filled, filled_path, run
 
 try:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from eval.datasets import Item, find, load_signal
-    from eval.lpips_metric import Source, sources
+    from eval.journal import Record, lock
+    from eval.lpips_metric import Backbone, backbones
     from eval.metrics import METRICS, Metric, measure
-    from eval.run import flat_name
+    from eval.paths import flat_name
     from eval.systems import ModelSystem, Signal, load_models
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval,cluster]'")
 
 SHARD = 64  # items
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker knows: the work, and where it goes.
+    """All that a worker needs to know of the work.
 
     Attributes:
-        items: (set, item, crop), in order.
-        shard: Items of one Parquet file.
-        keep: "parquet" or "bin".
+        model: The model's name, the path of its card, and the one codebook size.
+        items: For each item the name of its set, itself, and the crop; in order.
+        out: The output folder.
+        shard: The number of items in one Parquet file.
+        keep: What the indices are kept in, "parquet" or "bin".
         score: Whether files are decoded and measured.
+        lpips: The backbones that LPIPS is computed with.
     """
 
     model: tuple[str, str, tuple[int, ...]]
@@ -70,18 +73,18 @@ class Job:
     shard: int
     keep: str
     score: bool
-    lpips: tuple[Source, ...] = ()
+    lpips: tuple[Backbone, ...] = ()
 
     @property
     def num_shards(self) -> int:
         return -(-len(self.items) // self.shard)
 
     def part(self, number: int) -> Path:
-        """The Parquet file of a shard."""
+        """Returns the path of a shard's Parquet file."""
         return self.out / f"part-{number:05d}.parquet"
 
     def fingerprint(self) -> Record:
-        """What another run into the same folder must share."""
+        """Describes what another run into the same folder must share."""
         name, path, (size,) = self.model
         listing = json.dumps([[one, item.name, item.size, crop] for one, item, crop in self.items]).encode()
         return {
@@ -90,7 +93,7 @@ class Job:
             "shard": self.shard,
             "format": self.keep,
             "score": self.score,
-            "lpips": [source.net for source in self.lpips],
+            "lpips": [backbone.net for backbone in self.lpips],
         }
 
 
@@ -105,7 +108,7 @@ class ShardWorker:
         self._system: ModelSystem = load_models([job.model])[0]
         self._metrics: dict[str, Metric] = dict(METRICS[self._system.medium]) if job.score else {}
         if job.score and self._system.medium == "image":
-            self._metrics |= {source.name: source.load() for source in job.lpips}
+            self._metrics |= {backbone.name: backbone.load() for backbone in job.lpips}
         self._log = job.out / "log" / f"{socket.gethostname()}-{os.getpid()}.jsonl"
         self._log.parent.mkdir(parents=True, exist_ok=True)
 
@@ -123,7 +126,7 @@ class ShardWorker:
         return {"shard": number, "items": len(mine)}
 
     def _item(self, staging: Path, set_name: str, item: Item, crop: int | None) -> Record:
-        """One item's row, computed or as an earlier worker left it."""
+        """Returns the row of an item, computed now or as an earlier worker left it."""
         done = staging / f"{flat_name(f'{set_name}/{item.name}')}.json"
         # No sync of what is soon deleted: a row that a power failure has torn is no JSON, and is computed again.
         with contextlib.suppress(FileNotFoundError, ValueError):
@@ -160,7 +163,7 @@ class ShardWorker:
         return row | found
 
     def _coded(self, medium: str, signal: Signal) -> tuple[bytes, Record]:
-        """An item's file, and what its row says of it."""
+        """Returns the file of an item, and what its row says of it."""
         data = self._system.compress(signal)
         found = {"signal": list(signal.shape), "bytes": len(data), "payload_bytes": self._system.payload(data)}
         if self._job.keep == "parquet":
@@ -189,13 +192,13 @@ class ShardWorker:
 
 
 def _line(error: Exception) -> str:
-    """An error in one line; those that are not ours say what they are."""
+    """Puts an error into one line; one that this project did not raise says of which class it is."""
     text = " ".join(str(error).split())
     return text if isinstance(error, CodecError | OSError) else f"{type(error).__name__}: {text}"
 
 
 def read_parts(out: Path) -> Iterator[Record]:
-    """The rows of a finished job, in order."""
+    """Yields the rows of a finished job, in the order of its items."""
     for path in sorted(out.glob("part-*.parquet")):
         yield from pq.read_table(path).to_pylist()
 
@@ -222,10 +225,7 @@ def run_job(job: Job, workers: int, address: str | None = None) -> None:
 def _locked(out: Path, fingerprint: Record) -> Iterator[None]:
     out.mkdir(parents=True, exist_ok=True)
     with (out / "job.json").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise MediaError(f"{out}: another run is writing there; wait for it, or give another --out") from None
+        lock(file, out)
         file.seek(0)
         text = file.read()
         if text.endswith("\n") and json.loads(text) != fingerprint:
@@ -250,12 +250,13 @@ def _through_ray(job: Job, todo: list[int], workers: int, address: str | None) -
     if not todo:
         return
     try:
-        import ray
+        ray: Any = import_module("ray")
+        import_module("ray.data")
     except ModuleNotFoundError:
         raise CodecError("Ray is not installed; pip install 'codec[cluster]', or use --workers 0") from None
     started = not ray.is_initialized()
     if started:
-        _start_ray(workers, address)
+        _start_ray(ray, workers, address)
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -276,9 +277,7 @@ def _through_ray(job: Job, todo: list[int], workers: int, address: str | None) -
             ray.shutdown()
 
 
-def _start_ray(workers: int, address: str | None) -> None:
-    import ray
-
+def _start_ray(ray: Any, workers: int, address: str | None) -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     # Workers on this machine find the sources where this process does; on a cluster codec is installed.
     paths = os.pathsep.join(str(Path(path).resolve()) for path in sys.path if path != "" and Path(path).is_dir())
@@ -299,7 +298,7 @@ def _start_ray(workers: int, address: str | None) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval.bulk", description=__doc__, epilog="See docs/bulk.md")
+    parser = Parser(prog="python -m eval.bulk", description=__doc__, epilog="See docs/bulk.md")
     parser.add_argument("model", metavar="MODEL", help="a shipped model, or the path of a card")
     parser.add_argument(
         "--data", nargs="+", required=True, type=filled, metavar="PATH|NAME", help="as for python -m eval"
@@ -341,7 +340,7 @@ def _command(options: argparse.Namespace) -> None:
         shard=options.shard,
         keep=options.format,
         score=options.score,
-        lpips=tuple(sources([], options.lpips_backbone)[0]) if options.score else (),
+        lpips=tuple(backbones([], options.lpips_backbone)[0]) if options.score else (),
     )
     start = time.perf_counter()
     run_job(job, options.workers, options.address)

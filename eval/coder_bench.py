@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import lzma
 import os
 import shutil
@@ -18,26 +17,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
-from tqdm import tqdm
 
-from codec import api, cards, coding
-from codec.bitstream import Reader, scan
+from codec import cards, coding
+from codec.cli.frame import Parser, UsageError, run
+from codec.container import Reader, scan
 from codec.entropy import NO_TABLES, Tables, decode_indices, encode_indices
 from codec.errors import MediaError
-from codec.files import writing
-from codec.media import Pixels, detect, load_image
 from codec.streams import process
-from codec.terminal import UsageError, filled, filled_path, run
-from eval import datasets
-from eval.bench.timing import machine
+from eval import coder_table
+from eval.coder_table import Contents, Record, Table, compressed, items_of
 
-PSEUDO_COUNTS = (3, 10, 30, 100, 300, 1000)  # of the order-1 model's fallback to order 0; the best one is shown
+# How much the order-1 model trusts order 0, as a number of occurrences; the best one is shown.
+PSEUDO_COUNTS = (3, 10, 30, 100, 300, 1000)
 REPEATS = 5
-SETS = ["speech-test", "image-test-coco"]
 COLUMNS = {  # of the record: title, decimals
     "model": ("model", ""),
     "test_set": ("test set", ""),
@@ -61,29 +56,40 @@ COLUMNS = {  # of the record: title, decimals
 FIRST_USE = (
     "import time; start = time.perf_counter(); from codec.entropy import mixing; mixing._coder(); import numpy as np\n"
     "from codec import cards, coding; from codec.entropy import encode_indices\n"
-    "card = cards.find({model!r}); prior = coding._tables(card.read(), {size}); start = time.perf_counter()\n"
+    "card = cards.find({model!r}); prior = coding.tables_of(card.read(), {size}); start = time.perf_counter()\n"
     "encode_indices(np.zeros((1, 9), np.int64), card.num_codes[{size}], prior, 64)\n"
     "print(time.perf_counter() - start)"
 )
 
 
-def compressed(items: list[bytes | Pixels], model: coding.Model, size: int) -> tuple[list[bytes], float]:
-    """Each item's bitstream, and the seconds that all took of this process, on all its threads."""
-    files, start = [], time.process_time()
-    for content in tqdm(items, desc=f"{model.card.name} K={size}", disable=None):
-        out = io.BytesIO()
-        if not isinstance(content, bytes):
-            coding.compress_image(content, out, model, size)
-        elif model.card.medium == "image":
-            coding.compress_image(load_image(io.BytesIO(content)), out, model, size)
-        else:
-            coding.compress_speech(*coding.open_speech(io.BytesIO(content), False), out, model, size)
-        files.append(out.getvalue())
-    return files, time.process_time() - start
+def streams(files: list[bytes], model: coding.Model) -> tuple[list[np.ndarray], list[int], list[np.ndarray]]:
+    """Returns what the coder is given.
+
+    These are the (1, n) indices of each chunk, the width of its picture, and the indices of each
+    file.
+    """
+    chunks, widths, rows = [], [], []
+    for data in files:
+        reader = Reader(io.BytesIO(data))
+        parts = [stream for chunk in reader.chunks(coding.tables_for(reader.header, model)) for stream in chunk]
+        chunks += parts
+        widths += [reader.header.width] * len(parts)
+        rows.append(np.concatenate([part[0] for part in parts]))
+    return chunks, widths, rows
+
+
+def order_0(rows: list[np.ndarray], num_codes: int) -> float:
+    """Returns the bits per index of the best static table, which is that of the rows themselves."""
+    counts = np.bincount(np.concatenate(rows), minlength=num_codes)
+    p = counts[counts > 0] / counts.sum()
+    return float(-(p * np.log2(p)).sum())
 
 
 def order_1(rows: list[np.ndarray], num_codes: int) -> float:
-    """Bits per index of p(index | the one before), counted on one half of the files and measured on the other."""
+    """Returns the bits per index of a model of order 1, p(index | the one before).
+
+    It is counted on one half of the files and measured on the other, then the other way round.
+    """
     totals = np.zeros(len(PSEUDO_COUNTS))
     for fold in (0, 1):
         seen = [row for number, row in enumerate(rows) if number % 2 != fold]
@@ -103,7 +109,7 @@ def order_1(rows: list[np.ndarray], num_codes: int) -> float:
 
 
 def packed_by(command: list[str] | None, data: bytes) -> float:
-    """Bytes of what a program makes of its input; not a number where it is not installed."""
+    """Returns the bytes that a program makes of its input; NaN where it is not installed."""
     if command is None:
         return len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME, format=lzma.FORMAT_ALONE))
     if shutil.which(command[0]) is None:
@@ -112,7 +118,7 @@ def packed_by(command: list[str] | None, data: bytes) -> float:
 
 
 def best_of(work: Callable[[], object]) -> float:
-    """The shortest of several runs, in seconds of this process: other processes share the machine."""
+    """Returns the shortest of several runs in CPU seconds, as other processes share the machine."""
     times = []
     for _ in range(REPEATS):
         start = time.process_time()
@@ -121,25 +127,15 @@ def best_of(work: Callable[[], object]) -> float:
     return min(times)
 
 
-def medium_of(content: bytes | Pixels) -> str:
-    return detect(content[:16]) if isinstance(content, bytes) else "image"
-
-
-def measure(items: list[bytes | Pixels], model: coding.Model, size: int) -> dict[str, Any]:
-    """One row of the table, as numbers: bits are per token."""
+def measure(items: Contents, model: coding.Model, size: int) -> Record:
+    """Returns one row of the table as numbers; bits are per token."""
     num_codes, tables = model.card.num_codes[size], model.tables[size]
-    files, elapsed_s = compressed(items, model, size)
-    chunks, widths, rows = [], [], []
-    for data in files:
-        reader = Reader(io.BytesIO(data))
-        parts = [stream for chunk in reader.chunks(coding.tables_for(reader.header, model)) for stream in chunk]
-        chunks += parts
-        widths += [reader.header.width] * len(parts)
-        rows.append(np.concatenate([part[0] for part in parts]))
+    start = time.process_time()
+    files = compressed(items, model, size)
+    elapsed_s = time.process_time() - start  # of this process, on all its threads
+    chunks, widths, rows = streams(files, model)
     count = sum(map(len, rows))
     payload = sum(scan(io.BytesIO(data)).payload_bytes for data in files)
-    p = np.bincount(np.concatenate(rows), minlength=num_codes) / count
-    p = p[p > 0]
     flat = np.concatenate(rows).astype(np.uint8 if num_codes <= 256 else "<u2").tobytes()
 
     def encode(chunks: list[np.ndarray], tables: Tables = tables) -> list[bytes]:
@@ -173,7 +169,7 @@ def measure(items: list[bytes | Pixels], model: coding.Model, size: int) -> dict
         "codebook_size": size,
         "tokens": count,
         "log2_codes": whole,
-        "order_0": float(-(p * np.log2(p)).sum()),
+        "order_0": order_0(rows, num_codes),
         "order_1": order_1(rows, num_codes),
         "coded_share": bits["coded"] / whole,
         "whole_share": bits["whole"] / whole,
@@ -184,12 +180,8 @@ def measure(items: list[bytes | Pixels], model: coding.Model, size: int) -> dict
     }
 
 
-def line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def first_use(model: cards.Card, size: int) -> str:
-    """Seconds that the first call costs: with nothing in numba's cache, then with it filled."""
+    """Says how many seconds the first call costs, with numba's cache empty and with it filled."""
     script, seconds = FIRST_USE.format(model=str(model.path), size=size), []
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(2):
@@ -200,54 +192,38 @@ def first_use(model: cards.Card, size: int) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval.coder_bench", description=__doc__, epilog="See docs/coder.md")
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="a shipped model or a card's path; default: all")
-    parser.add_argument(
-        "--data", nargs="+", default=SETS, type=filled, metavar="PATH|NAME", help="default: " + " ".join(SETS)
-    )
-    parser.add_argument("--root", type=filled_path, metavar="DIR", help="where named sets lie")
+    parser = Parser(prog="python -m eval.coder_bench", description=__doc__, epilog="See docs/coder.md")
+    coder_table.add_arguments(parser, "a shipped model or a card's path; default: all")
     parser.add_argument("-k", "--codebook-size", metavar="K,...", help="default: all that a model offers")
-    parser.add_argument("--first", type=int, metavar="N", help="only the first N items of each set")
-    parser.add_argument(
-        "--out", type=filled_path, metavar="FILE", help="the figures as JSON, and the table beside it as .md"
-    )
     return run(parser, arguments, _command)
 
 
 def _command(options: argparse.Namespace) -> None:
-    sets = [datasets.find(name, options.root) for name in options.data]
-    titles = [title for title, _ in COLUMNS.values()]
-    lines, records = [line(titles), line(["---"] * len(titles))], []
-    print("\n".join(lines), flush=True)
-    for name in options.models or api.models():
-        model = coding.load(cards.find(name))
-        chosen = options.codebook_size
-        try:
-            sizes = [model.codec.bottleneck.check_size(int(size)) for size in chosen.split(",")] if chosen else None
-        except ValueError as error:
-            raise UsageError(f"{model.card.name}: --codebook-size {chosen}: {error}") from None
-        sizes = sizes or list(model.codec.bottleneck.codebook_sizes)
+    sets = coder_table.test_sets(options)
+    table = Table(COLUMNS)
+    for model in coder_table.models(options):
+        sizes = _sizes(model, options.codebook_size)
         for test_set in sets:
-            contents = [item.read() for item in test_set.items[: options.first]]
-            items = [content for content in contents if medium_of(content) == model.card.medium]
+            items = items_of(test_set, model.card.medium)
             for size in sizes if items else ():
-                record = {"model": model.card.name, "test_set": test_set.name, "items": len(items)}
-                record |= measure(items, model, size)
-                records.append(record)
-                lines.append(line(format(record[key], spec) for key, (_, spec) in COLUMNS.items()))
-                print(lines[-1], flush=True)
-    if not records:
+                table.add(model, test_set, items, measure(items, model, size))
+    if not table.records:
         raise MediaError("no model for the media of these sets; name others by --data")
     last = first_use(model.card, model.codec.bottleneck.default_size)
     print(last)
     if options.out:
-        record = {"machine": machine("cpu"), "first_use": last, "rows": records}
-        for path, text in (
-            (options.out, json.dumps(record, indent=1)),
-            (options.out.with_suffix(".md"), "\n".join(lines)),
-        ):
-            with writing(str(path), force=True) as file:
-                file.write(f"{text}\n".encode())
+        table.save(options.out, first_use=last)
+
+
+def _sizes(model: coding.Model, chosen: str | None) -> list[int]:
+    """The codebook sizes to measure a model at."""
+    bottleneck = model.codec.bottleneck
+    if not chosen:
+        return list(bottleneck.codebook_sizes)
+    try:
+        return [bottleneck.check_size(int(size)) for size in chosen.split(",")]
+    except ValueError as error:
+        raise UsageError(f"{model.card.name}: --codebook-size {chosen}: {error}") from None
 
 
 if __name__ == "__main__":

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import wilcoxon
 
+from codec.cli.frame import Parser, UsageError, filled_path, run
 from codec.errors import MediaError
 from codec.streams import process
-from codec.terminal import UsageError, filled_path, run
 
 try:
     from eval.metrics import DECIMALS, LOWER_IS_BETTER
@@ -34,18 +34,24 @@ Record = dict[str, Any]
 Key = tuple[str, str, str]  # set, system, setting
 LEVEL = 0.05
 FEWEST = 6  # paired differences, all of one sign, have p = 1/32 at six
-MARGINS = {  # of others 0.005; of the rate, a share of A's
+MARGINS = {  # that of the rate is a share of A's
     "PSNR": 0.1, "SSIMULACRA2": 0.5, "SI-SDR": 0.1, "PESQ": 0.02, "DistillMOS": 0.02, "rate": 0.01,
 }  # fmt: skip
-OTHER_MARGIN = 0.005
+OTHER_MARGIN = 0.005  # of metrics that are not among these
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One metric of one pair: B minus A over the items that both scored.
+    """How one metric of one system differs between two runs, over the items that both scored.
 
     Attributes:
-        lost: Items that A scored and B did not.
+        what: The set, system and setting.
+        metric: The name of the metric; "rate" is that of the file.
+        a, b: The means; that of B is not a number where it scored nothing.
+        low, high: The 95 % interval of the difference B - A, where it is known.
+        p: The p-value of the difference.
+        items: The number of items that both scored.
+        lost: The number of items that A scored and B did not.
         regressed: Whether B is worse beyond the margin.
     """
 
@@ -62,13 +68,13 @@ class Finding:
 
 
 def compare(a: Record, b: Record, same: dict[str, str], margins: dict[str, float]) -> list[Finding]:
-    """All metrics of all pairs of systems.
+    """Compares two runs in all metrics of all systems that both have.
 
     Args:
-        a: Content of a results.json.
-        b: Another.
-        same: System in A -> the one in B that it is held against, where they are called differently.
-        margins: Metric -> how much worse is too much; "rate" is a share of A's.
+        a: The content of a results.json, the reference.
+        b: The content of another.
+        same: For a system of A, the one of B that it is held against, where it is called otherwise.
+        margins: For each metric, how much worse is too much; for "rate" as a share of A's.
 
     Raises:
         MediaError: They have no set, system and setting in common, or a pair has no item in common.
@@ -135,7 +141,7 @@ def _value(record: Record, metric: str) -> float | None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval.compare", description=__doc__, epilog="See docs/evaluate.md")
+    parser = Parser(prog="python -m eval.compare", description=__doc__, epilog="See docs/evaluate.md")
     parser.add_argument("a", type=filled_path, metavar="A", help="results.json, or the folder of a run: the reference")
     parser.add_argument("b", type=filled_path, metavar="B", help="the one that must not be worse")
     parser.add_argument("--as", dest="pairs", action="append", default=[], metavar="A=B", help="model A is B's B")
@@ -179,7 +185,10 @@ def _read(path: Path) -> Record:
 
 
 def _same(pairs: list[str], a: Record, b: Record) -> dict[str, str]:
-    """Names in A -> names in B; without --as, the only model of each medium is the only one of the other's."""
+    """Pairs systems of A with those of B by name.
+
+    Without --as, a medium's only model in A is paired with its only model in B.
+    """
     same: dict[str, str] = {}
     for pair in pairs:
         left, equals, right = pair.partition("=")

@@ -8,12 +8,11 @@ where it was looked for and how to get it.
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,14 @@ from PIL import Image
 from codec.errors import MediaError
 from codec.files import files_below, is_hidden
 from codec.media import Pixels, detect, load_audio, load_image
+from eval import packs
 from eval.baselines import SAMPLE_RATE
+from train import layouts
+from train.sources import KINDS, Layout
 
 ROOT_VARIABLE = "CODEC_DATA"  # environment variable: the folder of data sets
-TILE, COLUMNS = 32, 32  # of a CIFAR-10 mosaic: pixels, and pictures a row
-CIFAR_RECORD = 1 + 3 * TILE * TILE  # bytes of a picture in the binary version: label, then planes
-CELEBA_TEST = "2"  # in list_eval_partition.txt
+CIFAR_BYTES = 3 * layouts.CIFAR_SIDE**2  # of a picture
+SUFFIXES = frozenset[str]().union(*(kind.suffixes for kind in KINDS.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Item:
 
     Attributes:
         name: Unique within its set.
-        size: Of the file in bytes, as a sign of change.
+        size: Bytes of its file; two listings with other sizes are of other data.
         read: Gives the file's content, or pixels where there is no file of its own.
     """
 
@@ -66,6 +67,10 @@ class TestSet:
     duplicates: tuple[str, ...] = ()
     level_dbfs: float | None = None
 
+    def first(self, count: int | None) -> TestSet:
+        """The set with its first items only; with all of them for None."""
+        return replace(self, items=self.items[:count])
+
 
 def find(name: str, root: Path | None = None) -> TestSet:
     """A test set by path or by name.
@@ -73,7 +78,7 @@ def find(name: str, root: Path | None = None) -> TestSet:
     Args:
         name: A folder, .tar or media file; or a data set, with a part behind a colon ("librispeech:test-other"); or
             the name of packs, NAME.tar or NAME-00.tar, NAME-01.tar ... in the root.
-        root: Where data sets lie; by default $CODEC_DATA, or "data".
+        root: The folder of data sets; by default $CODEC_DATA, or "data".
 
     Raises:
         MediaError: Not found, where it was looked for and how to get it; empty; or a damaged tar.
@@ -89,9 +94,9 @@ def find(name: str, root: Path | None = None) -> TestSet:
     items = known.find(root, part or known.part) if known else []
     if known and items:
         return _unique(name, items, known.crop)
-    packs = [] if part else _packs(root, known.packs if known and known.packs else kind)
-    if packs:
-        return _unique(name, [item for pack in packs for item in _from_path(pack)])
+    tars = [] if part else _tars(root, known.packs if known and known.packs else kind)
+    if tars:
+        return _unique(name, [item for path in tars for item in _from_path(path)])
     if known is None:
         raise MediaError(f"no data set {name}, and no {name}.tar in {root}; there are {', '.join(DATASETS)}")
     looked = ", ".join(layout.format(part=part or known.part) for layout in known.layouts)
@@ -101,7 +106,7 @@ def find(name: str, root: Path | None = None) -> TestSet:
     )
 
 
-def _packs(root: Path, stem: str) -> list[Path]:
+def _tars(root: Path, stem: str) -> list[Path]:
     return sorted(root.glob(f"{stem}.tar")) or sorted(root.glob(f"{stem}-[0-9][0-9].tar"))
 
 
@@ -110,21 +115,20 @@ def load_signal(item: Item, crop: int | None = None, level_dbfs: float | None = 
 
     Args:
         item: A recording or picture.
-        crop: As in `TestSet`, for pictures.
-        level_dbfs: As in `TestSet`, for recordings.
+        crop: See `TestSet`; it concerns pictures.
+        level_dbfs: See `TestSet`; it concerns recordings.
 
     Raises:
         MediaError: Not readable; or a picture, where a level is asked for.
     """
     content = item.read()
-    medium = "image" if isinstance(content, np.ndarray) else detect(content[:16])
-    if medium == "image":
+    if isinstance(content, np.ndarray) or detect(content[:16]) == "image":
         if level_dbfs is not None:
             raise MediaError("a picture, which has no level")
-        return medium, cut(content if isinstance(content, np.ndarray) else load_image(io.BytesIO(content)), crop)
+        return "image", cut(content if isinstance(content, np.ndarray) else load_image(io.BytesIO(content)), crop)
     samples, _ = load_audio(io.BytesIO(content), SAMPLE_RATE)
     mixed = samples.mean(1, keepdims=True)
-    return medium, mixed if level_dbfs is None else at_level(mixed, level_dbfs)
+    return "speech", mixed if level_dbfs is None else at_level(mixed, level_dbfs)
 
 
 def at_level(signal: NDArray[np.float32], level_dbfs: float) -> NDArray[np.float32]:
@@ -135,7 +139,7 @@ def at_level(signal: NDArray[np.float32], level_dbfs: float) -> NDArray[np.float
 
     Args:
         signal: (n, 1) in [-1, 1].
-        level_dbfs: In dB; 0 is a square wave of full scale.
+        level_dbfs: The root mean square wanted, in dB; 0 is a square wave of full scale.
     """
     level = float(np.sqrt(np.mean(np.square(signal, dtype=np.float64)))) if len(signal) else 0.0
     return (signal * (10 ** (level_dbfs / 20) / level)).clip(-1, 1).astype(np.float32) if level else signal
@@ -194,106 +198,83 @@ def _read_part(path: Path, offset: int, size: int) -> bytes:
 # ----------------------------------------------------------------------------------------------------- known data sets
 
 
-def _folder(root: Path, part: str, layouts: tuple[str, ...], patterns: tuple[str, ...]) -> list[Item]:
-    """The files of the first layout that exists."""
-    for layout in layouts:
-        for folder in sorted(root.glob(layout.format(part=part))):
-            files = [path for path in files_below(folder) if any(path.match(pattern) for pattern in patterns)]
-            if files:
-                return [_file(path, path.relative_to(folder).as_posix()) for path in files]
+def _files(found: Path | list[Path] | None) -> list[Item]:
+    """The media among files, named by their last names; or those below a folder, named as they lie there."""
+    if isinstance(found, Path):
+        files = [path for path in files_below(found) if path.suffix.lower() in SUFFIXES]
+        return [_file(path, path.relative_to(found).as_posix()) for path in files]
+    return [_file(path) for path in found or [] if path.suffix.lower() in SUFFIXES]
+
+
+def _folder(root: Path, part: str, names: tuple[str, ...]) -> list[Item]:
+    """The media of the first of these folders that has any."""
+    for name in names:
+        for folder in sorted(path for path in root.glob(name.format(part=part)) if path.is_dir()):
+            if found := _files(folder):
+                return found
+    return []
+
+
+def _in_homes(root: Path, part: str, layout: Layout, homes: tuple[str, ...]) -> list[Item]:
+    """The part of a data set whose folder has one of these names below the root."""
+    for home in homes:
+        if found := _files(layout(root / home, part)):
+            return found
     return []
 
 
 def _cifar10(root: Path, part: str) -> list[Item]:
-    if (root / "cifar-10-batches-py").is_dir():
-        count = len(_cifar_pixels(root, part))
-        return [Item(f"{i:05d}", CIFAR_RECORD - 1, partial(_cifar_picture, root, part, i)) for i in range(count)]
-    binary = [root / "cifar-10-batches-bin" / f"{part}_batch.bin"]
-    if part == "train":
-        binary = [root / "cifar-10-batches-bin" / f"data_batch_{i}.bin" for i in range(1, 6)]
-    if all(path.is_file() for path in binary):
-        spans = [(path, i) for path in binary for i in range(path.stat().st_size // CIFAR_RECORD)]
-        return [
-            Item(f"{n:05d}", CIFAR_RECORD - 1, partial(_cifar_binary, path, i)) for n, (path, i) in enumerate(spans)
-        ]
-    for path in sorted(root.glob(f"cifar10-lossless-{part}*.webp")):
-        count = int(path.stem.removeprefix(f"cifar10-lossless-{part}"))
-        return [Item(f"{i:05d}", 3 * TILE * TILE, partial(_tile, path, i)) for i in range(count)]
-    return []
+    batches = layouts.cifar10(root, part) or []
+    pictures = [(path, number) for path in batches for number in range(len(_batch(path)))]
+    items = [Item(f"{n:05d}", CIFAR_BYTES, partial(_of_batch, *picture)) for n, picture in enumerate(pictures)]
+    if not items and (found := packs.mosaic_of(root, part)):
+        path, count = found
+        items = [Item(f"{n:05d}", CIFAR_BYTES, partial(packs.tile, path, n)) for n in range(count)]
+    return items
 
 
 @lru_cache(2)
-def _cifar_pixels(root: Path, part: str) -> Pixels:
-    from torchvision.datasets import CIFAR10
-
+def _batch(path: Path) -> Pixels:
     try:
-        pixels: Pixels = CIFAR10(str(root), train=part == "train").data  # checks the files' sums before it reads them
-    except RuntimeError as error:
-        raise MediaError(f"{root / 'cifar-10-batches-py'}: {error}; unpack it again") from None
-    return pixels
+        return layouts.cifar10_pictures(path.name, path.read_bytes())
+    except MediaError as error:
+        raise MediaError(f"{path}: {error}") from None
 
 
-def _cifar_picture(root: Path, part: str, number: int) -> Pixels:
-    return _cifar_pixels(root, part)[number]
-
-
-def _cifar_binary(path: Path, number: int) -> Pixels:
-    record = np.frombuffer(_read_part(path, number * CIFAR_RECORD + 1, CIFAR_RECORD - 1), np.uint8)
-    return np.ascontiguousarray(record.reshape(3, TILE, TILE).transpose(1, 2, 0))
-
-
-@lru_cache(2)
-def _mosaic(path: Path) -> Pixels:
-    return load_image(io.BytesIO(path.read_bytes()))
-
-
-def _tile(path: Path, number: int) -> Pixels:
-    top, left = TILE * (number // COLUMNS), TILE * (number % COLUMNS)
-    return np.ascontiguousarray(_mosaic(path)[top : top + TILE, left : left + TILE])
+def _of_batch(path: Path, number: int) -> Pixels:
+    return np.asarray(_batch(path)[number])
 
 
 def _celeba(root: Path, part: str) -> list[Item]:
-    for folder in (root / "celeba", root):
-        partition = folder / "list_eval_partition.txt"
-        if partition.is_file() and (folder / "img_align_celeba").is_dir():
-            names = [line.split() for line in partition.read_text(encoding="utf-8").splitlines() if line.strip()]
-            wanted = {"train": "0", "valid": "1", "test": CELEBA_TEST}[part]
-            return [_file(folder / "img_align_celeba" / name) for name, which in names if which == wanted]
-    path = root / "celeba.npz"
-    if not path.is_file():
-        return []
-    with np.load(path, allow_pickle=False) as pack:
-        ends, numbers = pack[f"{part}_off"], pack[f"{part}_id"]
-    spans = zip(ends[:-1].tolist(), ends[1:].tolist(), numbers.tolist(), strict=True)
-    return [Item(f"{int(n):06d}.jpg", end - start, partial(_packed, path, part, start, end)) for start, end, n in spans]
-
-
-@lru_cache(2)
-def _pack(path: Path, name: str) -> NDArray[np.uint8]:
-    with np.load(path, allow_pickle=False) as pack:
-        content: NDArray[np.uint8] = pack[name]
-    return content
-
-
-def _packed(path: Path, part: str, start: int, end: int) -> bytes:
-    return _pack(path, f"{part}_jpeg")[start:end].tobytes()
+    found = _in_homes(root, part, layouts.celeba, ("celeba", ""))
+    pack = root / "celeba.npz"
+    if found or not pack.is_file():
+        return found
+    named = zip(packs.numbers(pack, part), packs.spans(pack, part), strict=True)
+    return [Item(f"{n:06d}.jpg", b - a, partial(packs.packed, pack, part, a, b)) for n, (a, b) in named]
 
 
 def _common_voice(root: Path, part: str) -> list[Item]:
-    """The clips that test.tsv lists."""
-    for folder in sorted([*root.glob(f"cv-corpus-*/{part}"), *root.glob(f"commonvoice/{part}")], reverse=True):
-        if (folder / "test.tsv").is_file():
-            with (folder / "test.tsv").open(encoding="utf-8", newline="") as table:
-                names = [row["path"] for row in csv.DictReader(table, delimiter="\t", quoting=csv.QUOTE_NONE)]
-            return [_file(folder / "clips" / name) for name in names if (folder / "clips" / name).is_file()]
+    """The test clips of a language, those of them that are there."""
+    folders = sorted([*root.glob(f"cv-corpus-*/{part}"), *root.glob(f"commonvoice/{part}")], reverse=True)
+    for folder in folders:
+        clips = layouts.common_voice(folder, "test")
+        if clips is not None:
+            return _files([clip for clip in clips if clip.is_file()])
     return []
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """How a known data set lies on disk.
+    """A data set that is known by its name.
 
-    `find` gets the root and the part; `layouts` are what it looks for; `packs` are the tars that stand in for it.
+    Attributes:
+        find: Returns the items of a part; its arguments are the root folder and the part.
+        layouts: The places below the root where `find` looks, for the message that it is not there.
+        source: How to get the data set, for the same message.
+        part: The part that is meant where none is named.
+        crop: See `TestSet`.
+        packs: The name of tars that stand in for the data set where it is not there.
     """
 
     find: Callable[[Path, str], list[Item]]
@@ -304,43 +285,42 @@ class Dataset:
     packs: str = ""
 
 
-def _in_folders(layouts: tuple[str, ...], patterns: tuple[str, ...], source: str, **more: Any) -> Dataset:
-    return Dataset(partial(_folder, layouts=layouts, patterns=patterns), layouts, source, **more)
-
-
 DATASETS: dict[str, Dataset] = {
-    "coco": _in_folders(
-        ("{part}2017", "coco/{part}2017", "coco/images/{part}2017", "images/{part}2017"),
-        ("*.jpg",),
+    "coco": Dataset(
+        partial(_in_homes, layout=layouts.coco, homes=("", "coco")),
+        ("{part}2017", "images/{part}2017", "coco/{part}2017", "coco/images/{part}2017"),
         "get val2017.zip from cocodataset.org",
         part="val",
         crop=256,
     ),
-    "imagenet": _in_folders(
-        ("imagenet/{part}", "ILSVRC/Data/CLS-LOC/{part}", "imagenet/ILSVRC/Data/CLS-LOC/{part}"),
-        ("*.JPEG", "*.jpg"),
+    "imagenet": Dataset(
+        partial(_in_homes, layout=layouts.imagenet, homes=("imagenet", "")),
+        ("imagenet/{part}", "imagenet/ILSVRC/Data/CLS-LOC/{part}", "ILSVRC/Data/CLS-LOC/{part}"),
         "get ILSVRC2012_img_val.tar from image-net.org",
         part="val",
         crop=256,
     ),
-    "kodak": _in_folders(
-        ("kodak", "Kodak"), ("*.png",), "get the 24 pictures from r0k.us/graphics/kodak", packs="image-kodak"
+    "kodak": Dataset(
+        partial(_folder, names=("kodak", "Kodak")),
+        ("kodak",),
+        "get the 24 pictures from r0k.us/graphics/kodak",
+        packs="image-kodak",
     ),
     "cifar10": Dataset(
         _cifar10,
         ("cifar-10-batches-py", "cifar-10-batches-bin", "cifar10-lossless-{part}*.webp"),
         "get cifar-10-python.tar.gz from cs.toronto.edu/~kriz/cifar.html",
-        "test",
+        part="test",
     ),
     "celeba": Dataset(
         _celeba,
         ("celeba/img_align_celeba with list_eval_partition.txt", "celeba.npz"),
         "get both from mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
-        "test",
+        part="test",
     ),
-    "librispeech": _in_folders(
+    "librispeech": Dataset(
+        partial(_folder, names=("LibriSpeech/{part}", "librispeech/{part}", "librispeech/LibriSpeech/{part}")),
         ("LibriSpeech/{part}", "librispeech/{part}", "librispeech/LibriSpeech/{part}"),
-        ("*.flac",),
         "get {part}.tar.gz from openslr.org/12",
         part="test-clean",
     ),
@@ -348,7 +328,7 @@ DATASETS: dict[str, Dataset] = {
         _common_voice,
         ("cv-corpus-*/{part}/test.tsv with clips", "commonvoice/{part}/test.tsv with clips"),
         "get a language from commonvoice.mozilla.org",
-        "en",
+        part="en",
     ),
 }
 

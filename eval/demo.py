@@ -6,15 +6,14 @@ scikit-image's.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from codec.cli.frame import Parser, filled_path
 from codec.media import load_audio, load_image
 from codec.streams import process
-from codec.terminal import filled_path
 
 try:
     from eval.metrics import SAMPLE_RATE, score
@@ -25,7 +24,7 @@ SAMPLES = {"speech": ("gradio", "media_assets/audio/cate_blanch.mp3"), "image": 
 
 
 def sample(medium: str) -> Path:
-    """The file of a bundled sample, found without importing its package."""
+    """Finds the file of a bundled sample, without importing its package."""
     package, inside = SAMPLES[medium]
     spec = find_spec(package)
     path = Path(spec.origin).parent / inside if spec and spec.origin else Path(inside)
@@ -35,7 +34,7 @@ def sample(medium: str) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval.demo", description=__doc__, epilog="See docs/start.md")
+    parser = Parser(prog="python -m eval.demo", description=__doc__, epilog="See docs/start.md")
     parser.add_argument("--out", type=filled_path, default=Path("demo-out"))
     parser.add_argument("-k", "--codebook-size", default="1024")
     options = parser.parse_args(arguments)

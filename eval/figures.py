@@ -27,14 +27,15 @@ DPI = 110
 def rd_curves(
     path: Path, medium: str, metrics: Sequence[str], curves: Mapping[str, list[Record]], weights: Weights
 ) -> None:
-    """Quality against coded rate, a panel for each metric, with 95 % intervals.
+    """Draws quality against coded rate, a panel for each metric, with 95 % intervals.
 
     Args:
-        path: Of the .png.
+        path: The .png that is written.
         medium: "image" or "speech".
-        metrics: Names.
-        curves: Title -> entries of the summary, one for each setting; models are drawn thick.
-        weights: Model -> weight of LPIPS in its training, for the mark in the legend.
+        metrics: The names of the metrics.
+        curves: For each title the entries of the summary, one for each setting; models are drawn
+            thick.
+        weights: For each model the weight of LPIPS in its training, for the mark in the legend.
     """
     figure = Figure(figsize=(5.2 * len(metrics), 4.2), layout="constrained")
     for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
@@ -63,19 +64,20 @@ def _curve(axes: Axes, title: str, points: list[Record], metric: str, number: in
         else [f[end] - f["mean"] if f[end] is not None else 0.0 for f in found]
         for end in ("low", "high")
     ]
-    ours = "use" in points[0]
-    style = {"lw": 2.2, "marker": "o", "ms": 5} if ours else {"lw": 1.0, "marker": ".", "ms": 5, "ls": "--"}
+    style: dict[str, Any] = {"lw": 1.0, "marker": ".", "ms": 5, "ls": "--"}
+    if "use" in points[0]:  # a model's, which has tokens
+        style = {"lw": 2.2, "marker": "o", "ms": 5}
     axes.errorbar(
         [p["rate"]["mean"] for p in points], means, spread, label=title, capsize=2, color=f"C{number % 10}", **style
     )
 
 
 def codebook_use(path: Path, counts: Mapping[str, NDArray[np.int64]]) -> None:
-    """The share of tokens that each code has, codes by falling use; the dotted line is even use.
+    """Draws the share of tokens that each code has, by falling use; the dotted line is even use.
 
     Args:
-        path: Of the .png.
-        counts: Title -> (K,) how often each code occurs.
+        path: The .png that is written.
+        counts: For each title how often each code occurs, (K,).
     """
     columns = min(4, len(counts))
     rows = -(-len(counts) // columns)
@@ -96,7 +98,7 @@ def codebook_use(path: Path, counts: Mapping[str, NDArray[np.int64]]) -> None:
 
 
 def contact_sheet(path: Path, rows: Sequence[Sequence[Panel]]) -> None:
-    """Pictures side by side, a row for each, pixel for pixel where they are small."""
+    """Draws pictures side by side, a row for each, pixel for pixel where they are small."""
     columns = max(map(len, rows))
     heights = [row[0][1].shape[0] / row[0][1].shape[1] for row in rows]
     figure = Figure(figsize=(2.8 * columns, sum(2.8 * h + 0.45 for h in heights)), layout="constrained")
@@ -112,7 +114,10 @@ def contact_sheet(path: Path, rows: Sequence[Sequence[Panel]]) -> None:
 
 
 def spectrograms(path: Path, rows: Sequence[Sequence[Panel]]) -> None:
-    """Log-magnitude spectrograms of the first seconds, a row for each clip, on the original's scale."""
+    """Draws log-magnitude spectrograms of the first seconds, a row for each clip.
+
+    The scale of a row is that of its first panel, the original.
+    """
     columns = max(map(len, rows))
     figure = Figure(figsize=(3.6 * columns, 2.3 * len(rows)), layout="constrained")
     for axes_row, panels in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
@@ -133,7 +138,7 @@ def spectrograms(path: Path, rows: Sequence[Sequence[Panel]]) -> None:
 
 
 def _decibels(signal: NDArray[Any]) -> NDArray[Any]:
-    """(T,) -> (FFT / 2 + 1, frames) in dB."""
+    """Returns the spectrogram of a (T,) signal in dB, (FFT / 2 + 1, frames)."""
     part = np.pad(signal[: int(SPECTROGRAM_SECONDS * SAMPLE_RATE)], (0, max(FFT - len(signal), 0)))
     frames = np.lib.stride_tricks.sliding_window_view(part, FFT)[::HOP] * np.hanning(FFT)
     return 20 * np.log10(np.abs(np.fft.rfft(frames)).T + 1e-5)

@@ -9,25 +9,19 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import sys
 import time
-from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from codec import api, cards, coding
-from codec.bitstream import Header
+from codec import coding
+from codec.cli.frame import Parser, run
+from codec.container import Header
 from codec.errors import MediaError
-from codec.files import writing
 from codec.layers import cut, ladder, survey
-from codec.media import Pixels, load_image
 from codec.streams import process
-from codec.terminal import filled_path, run
-from eval import datasets
-from eval.bench.timing import machine
-from eval.coder_bench import SETS, compressed, line, medium_of
+from eval import coder_table
+from eval.coder_table import Contents, Record, Table, compressed, items_of
 
 COLUMNS = {  # of the record: title, format
     "model": ("model", ""),
@@ -43,35 +37,20 @@ COLUMNS = {  # of the record: title, format
 REPEATS = 20
 
 
-def layered_files(items: list[bytes | Pixels], model: coding.Model, size: int) -> list[bytes]:
-    """Each item's file with layers."""
-    files = []
-    for content in tqdm(items, desc=f"{model.card.name} layers", disable=None):
-        out = io.BytesIO()
-        if model.card.medium == "image":
-            pixels = load_image(io.BytesIO(content)) if isinstance(content, bytes) else content
-            coding.compress_image(pixels, out, model, size, layers=True)
-        elif isinstance(content, bytes):
-            speech = coding.open_speech(io.BytesIO(content), False)
-            coding.compress_speech(*speech, out, model, size, layers=True)
-        files.append(out.getvalue())
-    return files
-
-
 def units(header: Header, num_samples: int) -> float:
-    """Seconds of speech, or pixels."""
+    """Returns the seconds of a recording, or the pixels of a picture."""
     return num_samples / header.sample_rate if header.medium == "speech" else float(header.width * header.height)
 
 
-def measure(items: list[bytes | Pixels], model: coding.Model, size: int) -> list[dict[str, Any]]:
-    """A row for each codebook size.
+def measure(items: Contents, model: coding.Model, size: int) -> list[Record]:
+    """Returns a row of the table for each codebook size.
 
     Raises:
         RuntimeError: A prefix holds other indices than the file made at its size.
     """
-    files, rows = layered_files(items, model, size), []
+    files, rows = compressed(items, model, size, layers=True), []
     for k in ladder(model.tables, size):
-        singles = compressed(items, model, k)[0]
+        singles = compressed(items, model, k)
         whole = cut_bytes = payload = more = 0
         amount = seconds = 0.0
         for data, single in zip(files, singles, strict=True):
@@ -104,47 +83,28 @@ def measure(items: list[bytes | Pixels], model: coding.Model, size: int) -> list
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval.layers", epilog="See docs/coder.md", description=__doc__)
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="a model with layers; default: all that have them")
-    parser.add_argument("--data", nargs="+", default=SETS, metavar="PATH|NAME", help="default: " + " ".join(SETS))
-    parser.add_argument("--root", type=filled_path, metavar="DIR", help="where named sets lie")
-    parser.add_argument("--first", type=int, metavar="N", help="only the first N items of each set")
-    parser.add_argument(
-        "--out", type=filled_path, metavar="FILE", help="the figures as JSON, and the table beside it as .md"
-    )
+    parser = Parser(prog="python -m eval.layers", epilog="See docs/coder.md", description=__doc__)
+    coder_table.add_arguments(parser, "a model with layers; default: all that have them")
     return run(parser, arguments, _command)
 
 
 def _command(options: argparse.Namespace) -> None:
-    sets = [datasets.find(name, options.root) for name in options.data]
-    titles = [title for title, _ in COLUMNS.values()]
-    lines, records = [line(titles), line(["---"] * len(titles))], []
-    print("\n".join(lines), flush=True)
-    for name in options.models or api.models():
-        model = coding.load(cards.find(name))
+    sets = coder_table.test_sets(options)
+    table = Table(COLUMNS)
+    for model in coder_table.models(options):
         top = max(model.tables, key=lambda size: (len(ladder(model.tables, size)), size))
         if len(ladder(model.tables, top)) < 2:
             if options.models:
-                raise MediaError(f"{name} has no layers; name another model")
+                raise MediaError(f"{model.card.name} has no layers; name another model")
             continue
         for test_set in sets:
-            contents = [item.read() for item in test_set.items[: options.first]]
-            items = [content for content in contents if medium_of(content) == model.card.medium]
+            items = items_of(test_set, model.card.medium)
             for row in measure(items, model, top) if items else ():
-                record = {"model": model.card.name, "test_set": test_set.name, "items": len(items)} | row
-                records.append(record)
-                lines.append(line(format(record[key], spec) for key, (_, spec) in COLUMNS.items()))
-                print(lines[-1], flush=True)
-    if not records:
+                table.add(model, test_set, items, row)
+    if not table.records:
         raise MediaError("no model with layers for the media of these sets; name others by --data")
     if options.out:
-        record = {"machine": machine("cpu"), "rows": records}
-        for path, text in (
-            (options.out, json.dumps(record, indent=1)),
-            (options.out.with_suffix(".md"), "\n".join(lines)),
-        ):
-            with writing(str(path), force=True) as file:
-                file.write(f"{text}\n".encode())
+        table.save(options.out)
 
 
 if __name__ == "__main__":

@@ -41,8 +41,8 @@ class LPIPS:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """Where a net's backbone is read from; picklable, for the workers."""
+class Backbone:
+    """The file that a net's convolutions are read from; it can be sent to other processes."""
 
     net: str
     path: str
@@ -55,20 +55,20 @@ class Source:
         return LPIPS(self.net, read_features(Path(self.path)))
 
 
-def sources(nets: list[str], backbones: list[Path]) -> tuple[list[Source], list[str]]:
-    """The nets that can be scored with, and a line on each that cannot.
+def backbones(nets: list[str], files: list[Path]) -> tuple[list[Backbone], list[str]]:
+    """Returns the nets that can be scored with, and a line on each that cannot.
 
     Args:
-        nets: Asked for by name, so fetched through torch hub if need be.
-        backbones: Files, each telling its own net.
+        nets: Names of nets that are asked for; torch hub fetches them if need be.
+        files: Files of weights, each telling its own net.
 
     Raises:
         ModelError: A file is no backbone; an unknown net.
     """
-    found: dict[str, Source] = {}
-    for path in backbones:
+    found: dict[str, Backbone] = {}
+    for path in files:
         net = load(path).net
-        found[net] = Source(net, str(path.resolve()))
+        found[net] = Backbone(net, str(path.resolve()))
     notices = []
     for net in nets or HUB:
         if net not in HUB:
@@ -79,7 +79,7 @@ def sources(nets: list[str], backbones: list[Path]) -> tuple[list[Source], list[
         if not path.is_file() and net in nets:
             _download(net)
         if path.is_file():
-            found[net] = Source(net, str(path))
+            found[net] = Backbone(net, str(path))
         elif not nets:
             notices.append(f"LPIPS-{net}: unavailable ({path.name} is not in {path.parent}; --lpips {net} fetches it)")
     return [found[net] for net in HUB if net in found], notices
@@ -95,5 +95,6 @@ def _download(net: str) -> None:
 
 
 def modules(model: LPIPS) -> nn.Module:
-    """The network, for tests."""
-    return model._model.package
+    """Returns the network, for tests."""
+    network: nn.Module = model._model.package
+    return network

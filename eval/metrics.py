@@ -14,6 +14,7 @@ import io
 import warnings
 from collections.abc import Callable
 from functools import lru_cache, wraps
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,29 +34,29 @@ MIN_MS_SSIM = 161  # pixels: five scales under a window of 11
 MIN_SSIMULACRA2 = 225  # pixels: halved five times, rounding up, they are 8, the least that its six scales take
 STFT_SIZES = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))  # FFT, hop, window: Yamamoto et al. 2020
 MEL = {"n_fft": 1024, "hop_length": 256, "n_mels": 80, "power": 1.0}
-MAGNITUDE_FLOOR, MEL_FLOOR = 1e-7, 1e-5  # of power, and of mel magnitude
+MAGNITUDE_FLOOR, MEL_FLOOR = 1e-7, 1e-5  # the least power, and the least mel magnitude
 
 Pixels = NDArray[np.uint8]
-Signal = NDArray[np.floating]
-Metric = Callable[[NDArray, NDArray], "float | None"]
+Signal = NDArray[np.floating[Any]]
+Metric = Callable[[NDArray[Any], NDArray[Any]], "float | None"]
 
 
 class Unscored(ValueError):  # noqa: N818  a finding, not a fault
     """A metric has no value for this pair; the message is the reason."""
 
 
-def optional(metric: Callable[[NDArray, NDArray], float]) -> Metric:
+def optional(metric: Callable[[NDArray[Any], NDArray[Any]], float]) -> Metric:
     """Makes a metric return None where it raises Unscored."""
 
     @wraps(metric)
-    def scored(x: NDArray, x_hat: NDArray) -> float | None:
+    def scored(x: NDArray[Any], x_hat: NDArray[Any]) -> float | None:
         return measure(metric, x, x_hat)[0]
 
     return scored
 
 
-def measure(metric: Metric, x: NDArray, x_hat: NDArray) -> tuple[float | None, str | None]:
-    """A metric's value, or None and the reason why there is none."""
+def measure(metric: Metric, x: NDArray[Any], x_hat: NDArray[Any]) -> tuple[float | None, str | None]:
+    """Returns a metric's value, or None and the reason why there is none."""
     if x.shape != x_hat.shape:
         raise ValueError(f"signals of different shapes, {x.shape} and {x_hat.shape}; align them first")
     try:
@@ -116,7 +117,7 @@ def ssimulacra2(x: Pixels, x_hat: Pixels) -> float:
 
 
 def _as_file(x: Pixels) -> io.BytesIO:
-    """A picture as the package takes it: a file, here one in memory and without loss."""
+    """Turns a picture into what the package takes: a file, here one in memory and without loss."""
     file = io.BytesIO()
     Image.fromarray(x).save(file, "PPM")
     file.seek(0)
@@ -238,6 +239,6 @@ LOWER_IS_BETTER = {"STFT", "mel", "LPIPS-alex", "LPIPS-vgg", "LPIPS-squeeze"}
 DECIMALS = {"PSNR": 2, "SSIMULACRA2": 1, "SI-SDR": 2, "PESQ": 2, "DistillMOS": 2}  # all others: 3
 
 
-def score(medium: str, x: NDArray, x_hat: NDArray) -> dict[str, float | None]:
-    """The metrics of a medium that every table has."""
+def score(medium: str, x: NDArray[Any], x_hat: NDArray[Any]) -> dict[str, float | None]:
+    """Returns the metrics of a medium that every table has."""
     return {name: metric(x, x_hat) for name, metric in METRICS[medium].items()}

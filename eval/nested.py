@@ -29,17 +29,16 @@ from tqdm import tqdm
 
 from codec import cards, coding
 from codec.bottleneck import Bottleneck, to_tokens
-from codec.bottlenecks._kmeans import cell_means, split_cells
-from codec.bottlenecks._search import nearest, nearest_child
 from codec.bottlenecks.gmvq import GMVQ
+from codec.bottlenecks.parts import cell_means, nearest, nearest_child, split_cells
+from codec.cli.frame import Parser, filled_path, run
 from codec.errors import MediaError, ModelError
 from codec.files import writing
 from codec.model import Codec
 from codec.streams import process
-from codec.terminal import filled_path, run
-from eval import datasets
+from eval import datasets, markdown
 from eval.bench.timing import machine
-from eval.coder_bench import SETS, line
+from eval.coder_table import SETS
 from eval.datasets import load_signal
 from eval.metrics import pesq_wb, psnr
 from train.data import Store
@@ -64,7 +63,7 @@ def tokens_of(bottleneck: Bottleneck, z: Tensor) -> Tokens:
 
 @torch.inference_mode()
 def training_latents(codec: Codec, store: Store, count: int = TOKENS) -> Tokens:
-    """Latents of random items of a training set."""
+    """Returns latents of random items of a training set."""
     parts: list[Tokens] = []
     found = 0
     order = np.random.default_rng(SEED).permutation(len(store.shapes))
@@ -78,7 +77,7 @@ def training_latents(codec: Codec, store: Store, count: int = TOKENS) -> Tokens:
 
 
 def split_codebooks(data: Tokens, flat: Codebooks) -> Codebooks:
-    """From the coarsest down; of sizes that grow by `CHILDREN`."""
+    """Nests codebooks from the coarsest down; their sizes grow by the factor `CHILDREN`."""
     points, weights = data
     size = min(flat)
     found, cells = {size: flat[size]}, nearest(points, flat[size], weights)
@@ -89,7 +88,7 @@ def split_codebooks(data: Tokens, flat: Codebooks) -> Codebooks:
 
 
 def merged_codebooks(data: Tokens, flat: Codebooks) -> Codebooks:
-    """From the finest up; its codes are put in the order of a tree of cuts first."""
+    """Nests codebooks from the finest up, whose codes are put in the order of a tree of cuts first."""
     points, weights = data
     size = max(flat)
     order = torch.from_numpy(np.argsort(bisect(flat[size].numpy())))
@@ -103,7 +102,7 @@ def merged_codebooks(data: Tokens, flat: Codebooks) -> Codebooks:
 
 
 def descend(tokens: Tokens, codebooks: Codebooks) -> Indices:
-    """The nearest code of the coarsest codebook, then always the nearest child."""
+    """Chooses the nearest code of the coarsest codebook, then always its nearest child."""
     points, weights = tokens
     sizes = sorted(codebooks)
     found = {sizes[0]: nearest(points, codebooks[sizes[0]], weights)}
@@ -113,7 +112,7 @@ def descend(tokens: Tokens, codebooks: Codebooks) -> Indices:
 
 
 def ascend(tokens: Tokens, codebooks: Codebooks) -> Indices:
-    """The nearest code of the finest codebook, and its parents."""
+    """Chooses the nearest code of the finest codebook, and its parents."""
     sizes = sorted(codebooks, reverse=True)
     found = {sizes[0]: nearest(tokens[0], codebooks[sizes[0]], tokens[1])}
     for size in sizes[1:]:
@@ -127,8 +126,14 @@ def flat_indices(tokens: Tokens, codebooks: Codebooks) -> Indices:
 
 @torch.inference_mode()
 def measure(codec: Codec, data: Tokens, items: list[datasets.Item], crop: int | None, first: int) -> dict[str, Any]:
-    """{way: {K: {"mse", "quality"}}}; quality is of the first items alone: PSNR in dB, or PESQ."""
-    bottleneck, image = codec.bottleneck, codec.config.medium == "image"
+    """Measures each way of choosing codes.
+
+    Returns:
+        For each way and codebook size "mse" and "quality", PSNR in dB or PESQ, which is of the
+        first items alone.
+    """
+    bottleneck: Any = codec.bottleneck  # VP or GM-VQ, which give their codebooks
+    image = codec.config.medium == "image"
     flat = {size: bottleneck.codebook(size).detach().clone() for size in bottleneck.codebook_sizes}
     parted, merged = split_codebooks(data, flat), merged_codebooks(data, flat)
     ways: dict[str, tuple[Codebooks, Callable[[Tokens, Codebooks], Indices]]] = {
@@ -137,7 +142,7 @@ def measure(codec: Codec, data: Tokens, items: list[datasets.Item], crop: int | 
         "leaf": (parted, ascend),
         "merge": (merged, ascend),
     }
-    figures: dict[str, dict[int, dict[str, list[float]]]] = {
+    figures: dict[str, dict[int, dict[str, list[float | None]]]] = {
         way: {size: {"mse": [], "quality": []} for size in books} for way, (books, _) in ways.items()
     }
     for number, item in enumerate(tqdm(items, desc="test", disable=None)):
@@ -159,14 +164,20 @@ def measure(codec: Codec, data: Tokens, items: list[datasets.Item], crop: int | 
                 else:
                     figures[way][size]["quality"].append(pesq_wb(signal[:, 0], x_hat[0].numpy()))
     return {
-        way: {size: {name: float(np.mean(values)) for name, values in row.items()} for size, row in rows.items()}
+        way: {size: {name: _mean(values) for name, values in row.items()} for size, row in rows.items()}
         for way, rows in figures.items()
     }
 
 
+def _mean(values: list[float | None]) -> float:
+    """Returns the mean of the values that there are; NaN where there is none."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else float("nan")
+
+
 def main(arguments: list[str] | None = None) -> int:
     style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m eval.nested", epilog="See docs/coder.md", description=__doc__, formatter_class=style
     )
     parser.add_argument("model", metavar="MODEL", help="a VP model")
@@ -198,14 +209,14 @@ def _command(options: argparse.Namespace) -> None:
     data = training_latents(codec, Store(options.train, card.medium, (codec.stride,) * codec.axes), options.tokens)
     figures = measure(codec, data, test_set.items, test_set.crop, options.first)
     quality = "PSNR, dB" if card.medium == "image" else "PESQ"
-    print(line(["K", "flat: MSE", quality] + [f"{way}: {what}" for way in WAYS[1:] for what in ("MSE", quality)]))
-    print(line(["---"] * (1 + 2 * len(WAYS))))
+    head = ["K", "flat: MSE", quality] + [f"{way}: {what}" for way in WAYS[1:] for what in ("MSE", quality)]
+    print(markdown.table(head, []))
     for size, flat in figures["flat"].items():
         cells = [str(size), f"{flat['mse']:.4f}", f"{flat['quality']:.3f}"]
         for way in WAYS[1:]:
             row = figures[way][size]
             cells += [f"{row['mse'] / flat['mse'] - 1:+.1%}", f"{row['quality'] - flat['quality']:+.3f}"]
-        print(line(cells), flush=True)
+        print(markdown.row(cells), flush=True)
     if options.out:
         record = {"machine": machine("cpu"), "model": card.name, "test_set": test_set.name, "ways": figures}
         with writing(str(options.out), force=True) as file:

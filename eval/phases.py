@@ -21,13 +21,14 @@ import torch
 from torch import Tensor
 
 import codec
+from codec.cli.frame import Parser, run
 from codec.errors import CodecError
 from codec.model import Codec
 from codec.nets.speech import STFT
 from codec.streams import process
-from codec.terminal import run
 
 try:
+    from eval import markdown
     from eval.datasets import find, load_signal
     from eval.metrics import score
 except ModuleNotFoundError as missing:
@@ -40,16 +41,16 @@ METRICS = ("PESQ", "STOI")
 
 
 def griffin_lim(magnitude: Tensor, start: Tensor, stft: STFT, iterations: int = ITERATIONS) -> Tensor:
-    """A signal whose spectrum has about this magnitude.
+    """Finds a signal whose spectrum has about this magnitude.
 
     Args:
-        magnitude: (B, F, bins), wanted.
-        start: (B, F, bins) complex; its phases are where the search begins.
+        magnitude: The magnitude that is wanted, (B, F, bins).
+        start: A complex spectrum, (B, F, bins), with the phases that the search begins from.
         stft: The transform.
-        iterations: 0 takes the phases as they are.
+        iterations: The number of iterations; 0 takes the phases as they are.
 
     Returns:
-        (B, T).
+        The signal, (B, T).
     """
     guess, previous = start, None
     for _ in range(iterations):
@@ -61,8 +62,9 @@ def griffin_lim(magnitude: Tensor, start: Tensor, stft: STFT, iterations: int = 
 
 @torch.no_grad()
 def variants(model: Codec, x: Tensor, codebook_size: int) -> Iterator[tuple[str, Tensor]]:
-    """Names and signals (1, 1, T) that x (1, 1, T) becomes."""
-    stft: STFT = model.decoder.stft
+    """Yields names and signals (1, 1, T) that a signal x (1, 1, T) becomes."""
+    stft = model.decoder.stft
+    assert isinstance(stft, STFT)
     padded, length = model.pad(x), x.shape[-1]
     z = model.encoder(padded)
     decoded = model.decoder(
@@ -95,7 +97,7 @@ def _synthesise(spectrum: Tensor, stft: STFT) -> Tensor:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m eval.phases",
         epilog="See docs/evaluate.md",
         description=__doc__,
@@ -121,14 +123,13 @@ def _command(options: argparse.Namespace) -> None:
         signal = torch.from_numpy(samples).T[None]
         for name, other in variants(model, signal, options.codebook_size):
             scores.setdefault(name, []).append(score("speech", signal[0, 0].numpy(), other[0, 0].numpy()))
-    print(f"| {options.model}, K = {options.codebook_size}, {len(items)} clips | {' | '.join(METRICS)} |")
-    print("| --- | --- | --- |")
-    for name, found in scores.items():
-        print(f"| {name} | {' | '.join(f'{_mean(found, metric):.3f}' for metric in METRICS)} |")
+    head = [f"{options.model}, K = {options.codebook_size}, {len(items)} clips", *METRICS]
+    rows = ([name, *(f"{_mean(found, metric):.3f}" for metric in METRICS)] for name, found in scores.items())
+    print(markdown.table(head, rows))
 
 
 def _mean(found: list[dict[str, float | None]], metric: str) -> float:
-    """The mean over the clips that have a value; nan where none has."""
+    """Returns the mean over the clips that have a value; NaN where none has."""
     known = [value for scores in found if (value := scores.get(metric)) is not None]
     return fmean(known) if known else float("nan")
 

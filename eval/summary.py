@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from scipy.stats import bootstrap
 
+from codec.errors import MediaError
 from codec.files import writing
 from eval.experiments.usage import hard_usage
+from eval.journal import Journal, Record, unpack_tokens
 from eval.metrics import LOWER_IS_BETTER
-from eval.run import FORMAT, Journal, Record, unpack_tokens
+from eval.plan import FORMAT
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -35,11 +37,13 @@ NOT_METRICS = {
 
 
 def statistic(values: Sequence[float | None], seed: str = "") -> Record:
-    """Mean, standard error and 95 % bootstrap interval (percentiles of 2000 resampled means) of what was scored.
+    """Returns mean, standard error and 95 % bootstrap interval of what was scored.
+
+    The interval is between percentiles of 2000 resampled means.
 
     Args:
-        values: One for each item; None where it was not scored.
-        seed: Text that the resampling starts from, so that it can be repeated.
+        values: A value for each item; None where it was not scored.
+        seed: A text that the resampling starts from, so that it can be repeated.
     """
     scored = np.array([value for value in values if value is not None], np.float64)
     result: Record = {"mean": None, "se": None, "low": None, "high": None, "scored": len(scored), "of": len(values)}
@@ -47,22 +51,26 @@ def statistic(values: Sequence[float | None], seed: str = "") -> Record:
 
 
 def total_rate(amounts: Sequence[float], units: Sequence[float], seed: str = "") -> Record:
-    """A rate of a whole set: the sum of amounts over the sum of units, never the mean of the items' own rates.
+    """Returns the rate of a whole set: the sum of amounts over the sum of units.
 
-    A clip of one sample has hundreds of kbit/s, as its file is nearly all container; it must weigh one sample. "mean"
-    is the rate, the mean over all units; "se" and the interval are as in `statistic`, items being what is drawn.
+    It is not the mean of the items' own rates: a clip of one sample has hundreds of kbit/s, as its
+    file is nearly all container, and must weigh one sample. "mean" is the rate, the mean over all
+    units; "se" and the interval are as in `statistic`, with items as what is drawn.
 
     Args:
-        amounts: Of each item, say bits.
-        units: Of each item, say seconds or pixels; above 0 in sum.
-        seed: As in `statistic`.
+        amounts: The amount of each item, such as its bits.
+        units: The units of each item, such as its seconds or pixels; their sum is above 0.
+        seed: See `statistic`.
     """
     found = _pooled(np.asarray(amounts, np.float64), np.asarray(units, np.float64), seed)
     return {"mean": None, "se": None, "low": None, "high": None} | found | {"scored": len(units), "of": len(units)}
 
 
 def _pooled(amounts: NDArray[np.float64], units: NDArray[np.float64], seed: str) -> Record:
-    """Sum over sum; from two items on with a ratio's standard error (Cochran 1977, section 2.11) and an interval."""
+    """Returns sum over sum, and from two items on its standard error and interval.
+
+    The standard error is that of a ratio (Cochran 1977, section 2.11).
+    """
     mean = float(amounts.sum() / units.sum())
     if len(amounts) < 2:
         return {"mean": mean}
@@ -84,7 +92,11 @@ def _sum_over_sum(amounts: NDArray[np.float64], units: NDArray[np.float64], axis
 
 
 def summarise(journal: Journal) -> Record:
-    """Everything that results.json holds: plan, sets, records in the order of the items, skipped items, summary."""
+    """Returns what results.json holds.
+
+    These are the plan with its sets, the summary, skipped and failed items, and the records in the
+    order of the items.
+    """
     lines = [journal.lines[key] for key in sorted(journal.lines)]
     records = [
         {"set": line["set"], "item": line["item"], "medium": line["medium"]} | record
@@ -115,7 +127,7 @@ def summarise(journal: Journal) -> Record:
 
 
 def _groups(records: list[Record], models: list[str]) -> list[list[Record]]:
-    """Records of one set, system and setting; models first, then in the order of the plan."""
+    """Groups records by set, system and setting; models first, then in the order of the plan."""
     groups: dict[tuple[str, str, str], list[Record]] = {}
     for record in records:
         groups.setdefault((record["set"], record["system"], record["setting"]), []).append(record)
@@ -155,7 +167,7 @@ def _summarise(records: list[Record], lines: list[Record], failures: list[Record
 
 
 def _originals(lines: list[Record]) -> list[Record]:
-    """What metrics that need no original say of the originals: an entry for each set and metric."""
+    """Returns what metrics without an original say of the originals, for each set and metric."""
     groups: dict[tuple[str, str], list[float | None]] = {}
     for line in lines:
         for metric, value in line.get("original", {}).items():
@@ -167,7 +179,7 @@ def _originals(lines: list[Record]) -> list[Record]:
 
 
 def _bytes_off(records: list[Record], lines: list[Record], seed: str) -> Record:
-    """How much larger matched files are than those they were matched to, all together, in per cent."""
+    """Returns by how many per cent matched files are larger than their targets, all together."""
     target = {
         line["item"]: r["bytes"]
         for line in lines
@@ -180,12 +192,14 @@ def _bytes_off(records: list[Record], lines: list[Record], seed: str) -> Record:
 
 
 def use(tokens: Iterable[np.ndarray], num_codes: int, payload_bits: int) -> Record:
-    """Codebook use over a test set (docs/methods/metrics.md); of several streams, the mean over streams.
+    """Returns the use of a codebook over a test set, see docs/methods/metrics.md.
+
+    Of several streams it is the mean over streams.
 
     Args:
-        tokens: (G, n) indices of each item, in order.
-        num_codes: K that the streams really have.
-        payload_bits: All bits of all payloads.
+        tokens: The (G, n) indices of each item, in order.
+        num_codes: The number of codes K that a stream really has.
+        payload_bits: The sum of the bits of all payloads.
     """
     together = np.concatenate(list(tokens), 1)
     size = min(BATCH_TOKENS, together.shape[1])
@@ -206,7 +220,10 @@ def use(tokens: Iterable[np.ndarray], num_codes: int, payload_bits: int) -> Reco
 
 
 def speeds(journal: Journal) -> list[Record]:
-    """Encode and decode speed of each system and setting (units a second: of speech, or pixels), and peak memory."""
+    """Returns the speeds of each system and setting, and the peak memory of a worker.
+
+    Speeds are in seconds of speech a second, or pixels a second.
+    """
     groups: dict[tuple[str, str, str, str], list[Record]] = {}
     peak: dict[str, int] = {}
     for _, line in sorted(journal.lines.items()):
@@ -233,16 +250,20 @@ def speeds(journal: Journal) -> list[Record]:
 
 
 def bd_rate(anchor: Sequence[tuple[float, float]], test: Sequence[tuple[float, float]]) -> float | None:
-    """Bjontegaard's mean difference in rate at equal quality, in per cent; negative: `test` needs fewer bits.
+    """Returns Bjontegaard's mean difference in rate at equal quality, in per cent.
 
-    Log rate is interpolated over quality by PCHIP (Bjontegaard 2001; piecewise cubic as in the JVET tools) and averaged
-    over the qualities that both reach. None with fewer than two points each, or where they share no quality.
+    Log rate is interpolated over quality by PCHIP (Bjontegaard 2001; piecewise cubic as in the JVET
+    tools) and averaged over the qualities that both curves reach.
 
     Args:
-        anchor: (rate, quality) points, quality higher is better.
-        test: As `anchor`.
+        anchor: The reference as (rate, quality) points; higher quality is better.
+        test: The other curve.
+
+    Returns:
+        A negative number where `test` needs fewer bits. None where a curve has fewer than two
+        points, or where they share no quality.
     """
-    curves = [_monotone(points) for points in (anchor, test)]
+    curves = [monotone(points) for points in (anchor, test)]
     if min(map(len, curves)) < 2:
         return None
     low = max(curve[0][1] for curve in curves)
@@ -256,8 +277,8 @@ def bd_rate(anchor: Sequence[tuple[float, float]], test: Sequence[tuple[float, f
     return float(np.expm1((areas[1] - areas[0]) / (high - low)) * 100)
 
 
-def _monotone(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Points by rising quality; one that costs more than a better one is no part of the curve."""
+def monotone(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Sorts (rate, quality) points by quality, without those that cost more than a better one."""
     kept: list[tuple[float, float]] = []
     for rate, quality in sorted(points, key=lambda p: (-p[1], p[0])):
         if not kept or (rate < kept[-1][0] and quality < kept[-1][1]):
@@ -266,7 +287,11 @@ def _monotone(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]
 
 
 def curve_of(summary: list[Record], set_name: str, system: str, metric: str) -> list[tuple[float, float]]:
-    """(rate, mean quality) of a system's settings by rising rate, without its matched files; quality as measured."""
+    """Returns (rate, mean quality) of a system's settings by rising rate.
+
+    Its matched files are no part of the curve. Quality is as measured: of some metrics lower is
+    better.
+    """
     points = [
         (entry["rate"]["mean"], entry["metrics"][metric]["mean"])
         for entry in summary
@@ -278,7 +303,10 @@ def curve_of(summary: list[Record], set_name: str, system: str, metric: str) -> 
 
 
 def bd_rates(summary: list[Record], set_name: str, anchor: str, metric: str) -> dict[str, float | None]:
-    """System -> BD-rate against the anchor in a metric, over the curves through the mean of each setting."""
+    """Returns the BD-rate of each other system against the anchor, in one metric.
+
+    A curve goes through the means of a system's settings.
+    """
     sign = -1 if metric in LOWER_IS_BETTER else 1
     systems = list(dict.fromkeys(e["system"] for e in summary if e["set"] == set_name and "matched_to" not in e))
     curves = {s: [(rate, sign * value) for rate, value in curve_of(summary, set_name, s, metric)] for s in systems}
@@ -286,6 +314,18 @@ def bd_rates(summary: list[Record], set_name: str, anchor: str, metric: str) -> 
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Whole or not at all."""
+    """Writes a JSON file, whole or not at all."""
     with writing(str(path), force=True) as file:
         file.write((json.dumps(content, indent=1) + "\n").encode())
+
+
+def read_results(folder: Path, name: str = "results.json") -> Any:
+    """Reads what a finished run left in a file of its folder.
+
+    Raises:
+        MediaError: There is no finished run.
+    """
+    try:
+        return json.loads((folder / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{folder}: no finished run ({error}); run python -m eval --out {folder}") from None

@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 
 from codec import cards, coding
-from codec.bitstream import Reader, scan
-from codec.bottlenecks._soft import SoftCodebooks
+from codec.bottlenecks.parts import SoftCodebooks
+from codec.container import Reader, scan
 from codec.errors import BitstreamError, MediaError, ModelError
 from codec.media import resample
 from eval.baselines import SAMPLE_RATE, Baseline
@@ -38,10 +38,10 @@ class System(Protocol):
     """A codec at one setting.
 
     Attributes:
-        name: Of tables.
-        setting: Of tables.
+        name: What tables call it.
+        setting: What tables call its setting.
         medium: "image" or "speech".
-        num_codes: K of its tokens; 0 for a codec without tokens.
+        num_codes: The number of codes of its tokens; 0 for a codec without tokens.
     """
 
     name: str
@@ -50,16 +50,19 @@ class System(Protocol):
     num_codes: int
 
     def compress(self, signal: Signal) -> bytes:
-        """(H, W, 3) uint8, or (n, 1) float32 at 16 kHz -> the bytes of a file."""
+        """Turns (H, W, 3) uint8, or (n, 1) float32 at 16 kHz, into the bytes of a file."""
 
     def decompress(self, data: bytes, length: int) -> Signal:
-        """The bytes of a file -> a signal of the shape that went in; `length` is its first axis."""
+        """Turns the bytes of a file into a signal of the shape that went in.
+
+        `length` is the signal's first axis, for files that do not hold it.
+        """
 
     def payload(self, data: bytes) -> int:
-        """The bytes of a file without its container."""
+        """Returns the number of bytes of a file without its container."""
 
     def indices(self, data: bytes) -> NDArray[np.int64] | None:
-        """(G, n) tokens that a file holds; None where a codec has none."""
+        """Returns the (G, n) tokens that a file holds; None where a codec has none."""
 
 
 class ModelSystem:
@@ -82,7 +85,8 @@ class ModelSystem:
         reader = Reader(io.BytesIO(data))
         if self.medium == "image":
             return coding.decompress_image(reader, self.model)
-        return np.clip(np.concatenate(list(coding.decompress_speech(reader, self.model))), -1, 1)
+        samples = np.concatenate(list(coding.decompress_speech(reader, self.model)))
+        return np.asarray(samples.clip(-1, 1))
 
     def payload(self, data: bytes) -> int:
         return scan(io.BytesIO(data)).payload_bytes
@@ -91,7 +95,7 @@ class ModelSystem:
         return np.asarray(coding.read_indices(data, self.model)[1][0], np.int64)
 
     def soft_perplexity(self, signal: Signal) -> float | None:
-        """exp H of the mean posterior over the tokens of a signal; None for methods without posteriors."""
+        """Returns exp H of the mean posterior over a signal's tokens; None for methods without one."""
         codec = self.model.codec
         if not isinstance(codec.bottleneck, SoftCodebooks):
             return None
@@ -132,12 +136,12 @@ class Neighbour:
     """A network that somebody else trained, as two functions.
 
     Attributes:
-        name: Of tables.
-        setting: Of tables: its bandwidth or codebook.
+        name: What tables call it.
+        setting: What tables call its bandwidth or codebook.
         medium: "image" or "speech".
-        num_codes: K of every stream.
-        encode: Signal -> (G, n) integers in [0, K).
-        decode: (G, n) integers and the signal's length -> signal.
+        num_codes: The number of codes K of each stream.
+        encode: Turns a signal into (G, n) integers in [0, K).
+        decode: Turns (G, n) integers and the signal's length into a signal.
     """
 
     name: str
@@ -190,14 +194,15 @@ class NeighbourSystem:
 
 
 def load_neighbour(spec: str) -> Neighbour:
-    """A neighbour by its word on the command line.
+    """Loads a neighbour as the command line names it.
 
     Args:
-        spec: "encodec:FOLDER[@kbit/s]", "dac:FOLDER[@streams]", "mimi:FOLDER[@streams]": transformers' weights on disk;
-            or "MODULE:FUNCTION", which is called and returns a Neighbour.
+        spec: "encodec:FOLDER[@kbit/s]", "dac:FOLDER[@streams]" or "mimi:FOLDER[@streams]", with
+            transformers' weights in the folder; or "MODULE:FUNCTION", a function that returns a
+            Neighbour.
 
     Raises:
-        ModelError: Not such a word, or it cannot be loaded.
+        ModelError: This is none of these, or it cannot be loaded.
     """
     kind, _, rest = spec.partition(":")
     try:
@@ -247,41 +252,40 @@ def _dac(folder: str, setting: str) -> Neighbour:
     from transformers import DacModel
 
     model = DacModel.from_pretrained(folder, local_files_only=True).eval()
-    rate, streams = model.config.sampling_rate, int(setting or model.config.n_codebooks)
-
-    @torch.inference_mode()
-    def encode(signal: Signal) -> Signal:
-        return np.asarray(model.encode(_tensor(signal, rate), n_quantizers=streams).audio_codes[0])
-
-    @torch.inference_mode()
-    def decode(tokens: Signal, length: int) -> Signal:  # noqa: ARG001
-        return _samples(model.decode(audio_codes=torch.from_numpy(tokens)[None]).audio_values, rate)
-
-    return Neighbour("dac", f"{streams} streams", "speech", model.config.codebook_size, encode, decode)
+    return _of_streams("dac", model, int(setting or model.config.n_codebooks), "n_quantizers")
 
 
 def _mimi(folder: str, setting: str) -> Neighbour:
     from transformers import MimiModel
 
     model = MimiModel.from_pretrained(folder, local_files_only=True).eval()
-    rate, streams = model.config.sampling_rate, int(setting or model.config.num_quantizers)
+    return _of_streams("mimi", model, int(setting or model.config.num_quantizers), "num_quantizers")
+
+
+def _of_streams(name: str, model: Any, streams: int, argument: str) -> Neighbour:
+    """A network of transformers that is asked for a number of streams, by an argument of its own name."""
+    rate = model.config.sampling_rate
 
     @torch.inference_mode()
     def encode(signal: Signal) -> Signal:
-        return np.asarray(model.encode(_tensor(signal, rate), num_quantizers=streams).audio_codes[0])
+        return np.asarray(model.encode(_tensor(signal, rate), **{argument: streams}).audio_codes[0])
 
     @torch.inference_mode()
     def decode(tokens: Signal, length: int) -> Signal:  # noqa: ARG001
-        return _samples(model.decode(torch.from_numpy(tokens)[None]).audio_values, rate)
+        return _samples(model.decode(audio_codes=torch.from_numpy(tokens)[None]).audio_values, rate)
 
-    return Neighbour("mimi", f"{streams} streams", "speech", model.config.codebook_size, encode, decode)
+    return Neighbour(name, f"{streams} streams", "speech", model.config.codebook_size, encode, decode)
 
 
 TRANSFORMERS = {"encodec": _encodec, "dac": _dac, "mimi": _mimi}
 
 
 def load_models(paths: list[tuple[str, str, tuple[int, ...]]]) -> list[ModelSystem]:
-    """(name, path of the card, sizes) -> a system for each size, the model loaded once."""
+    """Loads models once each, and returns a system for each of their codebook sizes.
+
+    Args:
+        paths: For each model its name, the path of its card, and the codebook sizes.
+    """
     systems = []
     for name, path, sizes in paths:
         model = coding.load(cards.find(path))
@@ -290,7 +294,11 @@ def load_models(paths: list[tuple[str, str, tuple[int, ...]]]) -> list[ModelSyst
 
 
 def check_shape(system: System, signal: Signal, decoded: Signal) -> Signal:
-    """What a system gave back. Raises MediaError where it is of another shape, which cannot be scored."""
+    """Returns what a system gave back.
+
+    Raises:
+        MediaError: It is of another shape than the signal, and cannot be scored.
+    """
     if decoded.shape != signal.shape:
         raise MediaError(f"{system.name} gave back {decoded.shape} for {signal.shape}")
     return decoded

@@ -15,17 +15,17 @@ Weights = Mapping[str, float | None]  # model -> weight of LPIPS in its training
 
 
 def lpips_weight(card: Card) -> float | None:
-    """The weight of LPIPS among the losses that trained a model; None where its card names no losses."""
+    """Returns the weight of LPIPS among a model's losses; None where its card names no losses."""
     return card.losses.get("lpips", 0.0) if card.losses else None
 
 
 def mark(metric: str, weight: float | None) -> str:
-    """What stands behind a model's figure: the mark, or nothing."""
+    """Returns what stands behind a model's figure: the mark, or nothing."""
     return MARK if metric.startswith("LPIPS") and weight else ""
 
 
 def note(weights: Weights) -> str:
-    """The sentence below a table with LPIPS in it, on all its models; empty where there is none."""
+    """Returns the note below a table with LPIPS, on all its models; empty where there is none."""
     on = [f"{name} (weight {weight:g})" for name, weight in weights.items() if weight]
     off = [name for name, weight in weights.items() if weight == 0]
     unknown = [name for name, weight in weights.items() if weight is None]

@@ -19,8 +19,8 @@ import soundfile
 from numpy.typing import NDArray
 
 import codec
-from codec.bitstream import Reader
 from codec.coding import compress_speech, decompress_speech
+from codec.container import Reader
 from codec.errors import CodecError
 
 BLOCK_SECONDS = 0.02

@@ -34,20 +34,21 @@ if __name__ == "__main__":
         atheris = None
     if atheris is not None and not {"--seed", "--blind"} & set(sys.argv):
         with atheris.instrument_imports(include=["codec"]):
-            import codec.salvage  # noqa: F401
+            import codec.container.salvage  # noqa: F401
 
 import numpy as np
 import soundfile
 from PIL import Image
 
 from codec import cards
-from codec.bitstream import MAGIC, MAX_CHANNELS, Reader, pack, scan, unpack
+from codec.container import MAGIC, Reader, pack, scan, unpack
+from codec.container.limits import Limits
+from codec.container.salvage import Salvage
 from codec.entropy import Prior, Tables, decode_indices, encode_indices
 from codec.errors import BitstreamError, CodecError, ModelError
 from codec.layers import Layered, cut, survey
-from codec.limits import Limits
 from codec.media import AudioReader, Picture
-from codec.salvage import Salvage
+from codec.medium import MAX_CHANNELS
 
 GOLDEN = Path(__file__).resolve().parent.parent / "assets/golden"
 LIMITS = Limits(max_pixels=4096, max_seconds=4)

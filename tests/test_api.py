@@ -14,11 +14,12 @@ from conftest import export, gradient, picture, tiny_codec, tones, wav
 from PIL import Image
 
 import codec
-from codec import commands
-from codec.bitstream import scan
+from codec.cli.compress import compress_main
+from codec.cli.decompress import decompress_main
 from codec.coding import Model
+from codec.container import scan
+from codec.container.limits import Limits
 from codec.errors import BitstreamError, CodecError, MediaError, ModelError
-from codec.limits import Limits
 
 pytestmark = pytest.mark.usefixtures("models")
 
@@ -43,8 +44,8 @@ def test_a_picture_there_and_back(suffix: str | None) -> None:
 def test_functions_and_commands_write_the_same_bytes(make: types.FunctionType, tmp_path: Path) -> None:
     source, packed, back = tmp_path / "in", tmp_path / "in.bin", tmp_path / "back"
     source.write_bytes(make())
-    assert commands.compress_main([str(source), str(packed), "-q"]) == 0
-    assert commands.decompress_main([str(packed), str(back), "-q"]) == 0
+    assert compress_main([str(source), str(packed), "-q"]) == 0
+    assert decompress_main([str(packed), str(back), "-q"]) == 0
     assert codec.compress(make()) == packed.read_bytes()
     assert codec.decompress(packed.read_bytes()) == back.read_bytes()
 
@@ -143,7 +144,7 @@ def test_other_data_are_a_type_error_that_says_what_to_do(tmp_path: Path) -> Non
 @pytest.mark.parametrize("effort", [-1, 10, 100, 3.5, 3.0, "3", None])
 def test_an_effort_that_there_is_not(effort: object) -> None:
     for data in (wav(tones(500)), picture(gradient(20, 20))):
-        with pytest.raises(ValueError, match="effort is an integer from 0 to 9"):
+        with pytest.raises(ValueError, match="effort is a whole number"):
             codec.compress(data, effort=effort)  # type: ignore[arg-type]
 
 
@@ -181,3 +182,28 @@ def test_compress_stays_a_function() -> None:
 def test_silence_stays_finite() -> None:
     decoded, _ = soundfile.read(io.BytesIO(codec.decompress(codec.compress(wav(np.zeros((700, 1), np.float32))))))
     assert decoded.shape == (700,)
+
+
+def test_arguments_of_another_kind_are_refused_in_a_line() -> None:
+    sound = wav(tones(1600))
+    data = codec.compress(sound)
+    for wrong in ("no", 1, None, [True]):
+        with pytest.raises(TypeError, match="mono is True or False, not"):
+            codec.compress(sound, mono=wrong)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="layers is True or False, not"):
+            codec.compress(sound, layers=wrong)  # type: ignore[arg-type]
+    for wrong in (True, 1.5, "2"):
+        with pytest.raises(ValueError, match="effort is a whole number, not"):
+            codec.compress(sound, effort=wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="limits is a Limits, not 5"):
+        codec.decompress(data, limits=5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="suffix is a str, not 5"):
+        codec.decompress(data, suffix=5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="max_bytes is a whole number, not True"):
+        codec.truncate(data, max_bytes=True)
+    assert codec.compress(sound, mono=np.bool_(True), effort=np.int64(0)) == data
+
+
+def test_what_is_compressed_already_is_said_to_be() -> None:
+    with pytest.raises(MediaError, match=r"this is a \.bin already"):
+        codec.compress(codec.compress(wav(tones(1600))))

@@ -25,7 +25,9 @@ from app.jobs import MAX_VERSIONS, Workshop, write_csv
 from app.reading import Source, heard
 from app.store import Models, Settings, Shelf
 from app.widgets import chart, facts
-from codec import api, cards, coding, commands
+from codec import api, cards, coding
+from codec.cli.compress import compress_main
+from codec.cli.info import info_main
 from codec.coding import read_indices
 from codec.errors import BitstreamError, CodecError, MediaError, ModelError
 from codec.media import load_audio
@@ -74,7 +76,7 @@ def test_the_bin_is_that_of_the_command_line(
     path = given("input", data)
     version = workshop.code(workshop.open(path), name, size)
     arguments = [str(path), str(tmp_path / "out.bin"), "-k", str(size), "-m", str(model_folder / f"{name}.json")]
-    assert commands.compress_main([*arguments, "--quiet"]) == 0
+    assert compress_main([*arguments, "--quiet"]) == 0
     assert version.file.read_bytes() == (tmp_path / "out.bin").read_bytes()
     assert version.num_bytes == version.file.stat().st_size
     other = workshop.code(workshop.open(path), name, 1024)
@@ -345,7 +347,7 @@ def test_info_is_that_of_the_command(
 ) -> None:
     assert models
     version = workshop.code(speech, SPEECH, 1024)
-    assert commands.info_main([str(version.file)]) == 0
+    assert info_main([str(version.file)]) == 0
     printed = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
     printed = {key.strip(): value.strip() for key, value in printed.items()}
     assert workshop.info(version.file) == {key: value for key, value in printed.items() if key != "file"}

@@ -26,7 +26,10 @@ import pytest
 from conftest import ROOT, gradient, picture, tones, wav
 from PIL import Image
 
-from codec import cards, commands
+from codec import cards
+from codec.cli.compress import compress_main
+from codec.cli.decompress import decompress_main
+from codec.cli.info import info_main
 from codec.coding import load, read_indices
 from codec.media import load_audio
 
@@ -135,7 +138,7 @@ def by_command(path: Path, size: int, folder: Path, model: str | None = None) ->
     """What python -m codec.compress makes of a file."""
     out = folder / f"{path.stem}-{size}.bin"
     chosen = ["-m", model] if model else []
-    assert commands.compress_main([str(path), str(out), "-k", str(size), "--quiet", "--force", *chosen]) == 0
+    assert compress_main([str(path), str(out), "-k", str(size), "--quiet", "--force", *chosen]) == 0
     return out.read_bytes()
 
 
@@ -166,7 +169,7 @@ def test_there_and_back_is_what_the_commands_do(
         assert figures["bytes"] == Path(packed).stat().st_size
         restored, header = client.predict(send(Path(packed)), api_name="/decompress")
         out = tmp_path / f"restored{Path(restored).suffix}"
-        assert commands.decompress_main([packed, str(out), "--quiet", "--force"]) == 0
+        assert decompress_main([packed, str(out), "--quiet", "--force"]) == 0
         assert Path(restored).read_bytes() == out.read_bytes() == Path(decoded).read_bytes()
         assert header["codebook size"] == str(size)
         assert client.predict(send(Path(packed)), api_name="/info") == header
@@ -606,7 +609,7 @@ def test_the_slider_of_decode_keeps_the_view(
 ) -> None:
     path = tmp_path / "layers.bin"
     arguments = [str(media["image"]), str(path), "-m", "image-fsp", "-k", "16384", "--layers", "--quiet"]
-    assert commands.compress_main(arguments) == 0
+    assert compress_main(arguments) == 0
     page = open_page()
     go(page, "decode")
     page.set_input_files("#decode-file input[type=file]", path)
@@ -690,7 +693,7 @@ def test_inspect_shows_and_changes_tokens(open_page: Callable[..., Page], tmp_pa
     with page.expect_download() as download:
         page.click("#inspect-result a.download")
     download.value.save_as(tmp_path / "changed.bin")
-    assert commands.info_main([str(tmp_path / "changed.bin")]) == 0
+    assert info_main([str(tmp_path / "changed.bin")]) == 0
 
 
 @pytest.mark.browser

@@ -17,13 +17,14 @@ TORCH_FREE = [
     "cards",
     "media/__init__",
     *(f"media/{path.stem}" for path in sorted((ROOT / "codec/media").glob("[a-z]*.py"))),
-    "bitstream",
-    "commands",
+    *(f"container/{path.stem}" for path in sorted((ROOT / "codec/container").glob("*.py"))),
+    "medium",
+    *(f"cli/{path.stem}" for path in sorted((ROOT / "codec/cli").glob("*.py"))),
+    "description",
     "layers",
+    "plugins",
     "truncation",
-    "jobs",
     "files",
-    "terminal",
     "entropy/__init__",
     "entropy/fixed",
     "entropy/range_coder",
@@ -94,6 +95,29 @@ def test_bottlenecks_and_nets_do_not_know_each_other() -> None:
         assert not any("bottleneck" in name for name in imports(path)), path
     for path in sources("codec/bottlenecks"):
         assert not any(name.startswith(("codec.nets", "codec.model")) for name in imports(path)), path
+
+
+def private(path: Path) -> set[str]:
+    """Modules and names of codec that begin with an underscore and that a file imports; `__version__` is public."""
+    return {
+        name
+        for name in imports(path)
+        if name.split(".")[0] == "codec" and any(p.startswith("_") and not p.endswith("__") for p in name.split("."))
+    }
+
+
+def test_nobody_outside_imports_a_private_part_of_codec() -> None:
+    outside = [path for package in ("train", "eval", "app", "examples", "tests/plugin") for path in sources(package)]
+    assert len(outside) > 80
+    for path in outside:
+        assert not private(path), path
+
+
+def test_the_walk_sees_a_private_import(tmp_path: Path) -> None:
+    """Negative control."""
+    path = tmp_path / "bad.py"
+    path.write_text("from codec import __version__\nfrom codec.bottlenecks._grid import LevelGrid\n")
+    assert private(path) == {"codec.bottlenecks._grid", "codec.bottlenecks._grid.LevelGrid"}
 
 
 def test_codec_needs_only_what_a_bare_install_brings() -> None:

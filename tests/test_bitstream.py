@@ -19,11 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import codec.bitstream as bitstream
-from codec.bitstream import Header, Reader, Writer, pack, scan, unpack
+from codec import container
+from codec.container import Header, Reader, Writer, pack, scan, unpack
+from codec.container.limits import DEFAULT_LIMITS, Limits
 from codec.entropy import NO_TABLES, Prior, Tables, quantise_counts
 from codec.errors import BitstreamError
-from codec.limits import DEFAULT_LIMITS, Limits
 
 Array = NDArray[np.int64]
 ROOT = Path(__file__).parent.parent
@@ -47,7 +47,7 @@ class Pipe(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        assert 0 < size <= bitstream.PIECE_BYTES
+        assert 0 < size <= container.PIECE_BYTES
         size = min(size, self._source.randint(1, 9))
         piece, self._rest = self._rest[:size], self._rest[size:]
         return piece
@@ -401,7 +401,7 @@ def test_optional_chunks_are_skipped_and_critical_ones_refused() -> None:
         (b"\x8dCDC\r\r\n\x1a\r\n\1\0", "text-mode transfer"),
         (b"\x0cCDC\r\n\x1a\n\1\0", "text-mode transfer"),
         ("\x8dCDC\r\n\x1a\n\1\0".encode(), "text-mode transfer"),
-        (bitstream.MAGIC + b"\2\0", "version 2 was made by a newer codec"),
+        (container.MAGIC + b"\2\0", "version 2 was made by a newer codec"),
     ],
 )
 def test_other_files_are_named(data: bytes, message: str) -> None:
@@ -412,7 +412,7 @@ def header_payload(medium: bytes, *fields: int) -> bytes:
     return medium + MODEL_ID + b"".join(map(varint, fields))
 
 
-PREFIX = bitstream.MAGIC + b"\1\0"
+PREFIX = container.MAGIC + b"\1\0"
 GOOD_SPEECH = seal(b"H", header_payload(b"S", 64, 50, 1, 1, 16000))
 END = seal(b"E", varint(0) + varint(0) + bytes(4))
 

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from codec import coding
-from codec.bitstream import Reader, scan, unpack
-from codec.coding import Model
+from codec.coding import Model, pictures, speech
+from codec.container import Reader, scan, unpack
+from codec.container.limits import Limits
 from codec.errors import BitstreamError, MediaError, ModelError
-from codec.limits import Limits
 from codec.media import Picture, at_rate, load_audio, load_image, resample
-from codec.model import PRESETS, Codec, CodecConfig, build
-from codec.nets import blocks
+from codec.model import Codec, CodecConfig, build
+from codec.nets import NETS, blocks
 from codec.windows import windows
 
 SIZE = 1024
@@ -34,9 +34,9 @@ FRAMES, ROWS, STRIP = 40, 8, 3  # shrunken windows, chunks and strips
 
 @pytest.fixture
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coding, "FRAMES_PER_WINDOW", FRAMES)
-    monkeypatch.setattr(coding, "ROWS_PER_CHUNK", ROWS)
-    monkeypatch.setattr(coding, "_rows_per_strip", lambda *_: STRIP)
+    monkeypatch.setattr(speech, "FRAMES_PER_WINDOW", FRAMES)
+    monkeypatch.setattr(pictures, "ROWS_PER_CHUNK", ROWS)
+    monkeypatch.setattr(pictures, "rows_per_strip", lambda *_: STRIP)
 
 
 @pytest.fixture
@@ -84,11 +84,11 @@ def test_windows_tile_the_stream_whatever_the_blocks(length: int, core: int, con
         assert window.tolist() == stream[start - left : min(start + core + context, length)].tolist()
 
 
-@pytest.mark.parametrize("preset", PRESETS["speech"])
+@pytest.mark.parametrize("preset", NETS["convnext-speech"].presets)
 def test_the_context_covers_the_nets_reach(preset: str) -> None:
     """One latent position is disturbed; what changes, in encoder and decoder, is within the context and near it."""
     torch.manual_seed(0)
-    codec = build(CodecConfig("speech", PRESETS["speech"][preset], "fsp")).eval()
+    codec = build(CodecConfig("speech", NETS["convnext-speech"].presets[preset], "fsp")).eval()
     for module in codec.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.normal_(module.weight, std=2 * module.weight[0].numel() ** -0.5)
@@ -212,7 +212,7 @@ def test_more_channels_than_the_format_has_are_refused(speech_model: Model) -> N
 @pytest.mark.parametrize("claimed", [1, 96, 193, 10**9])
 def test_a_length_that_does_not_fit_is_refused(speech_model: Model, claimed: int) -> None:
     """The end chunk says another number of samples than the positions hold, its CRC true."""
-    from codec.bitstream import pack
+    from codec.container import pack
 
     header, indices, _ = unpack(encode_speech(tones(150), speech_model), speech_model.tables[SIZE])
     with pytest.raises(BitstreamError, match=r"do not fit|over the limit"):
@@ -316,7 +316,7 @@ def shipped(root: Path) -> Callable[[str], Model]:
 def test_real_speech_in_windows_is_the_whole_and_keeps_its_level(
     real: Callable[[str, int], bytes], shipped: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coding, "FRAMES_PER_WINDOW", 150)
+    monkeypatch.setattr(speech, "FRAMES_PER_WINDOW", 150)
     model = shipped("speech-fsp")
     samples, _ = load_audio(io.BytesIO(real("speech-test.tar", 0)), 16000)
     samples = samples[: 5 * 16000 + 11]
@@ -343,7 +343,7 @@ import io, resource, sys, tempfile
 from pathlib import Path
 import numpy as np
 from codec import cards, coding
-from codec.bitstream import Reader
+from codec.container import Reader
 
 model = coding.load(cards.read_card(Path(sys.argv[1])))
 
@@ -387,7 +387,7 @@ def test_blocks_are_asked_for_one_at_a_time(speech_model: Model) -> None:
 
 @pytest.mark.parametrize(("width", "rows"), [(1, 64), (4096, 64), (8192, 32), (16384, 16), (131072, 8)])
 def test_chunks_of_wide_pictures_have_fewer_rows(width: int, rows: int) -> None:
-    assert coding._rows_per_chunk(width, 8) == rows
+    assert pictures.rows_per_chunk(width, 8) == rows
 
 
 # ------------------------------------------------------------------------------------------------------------- effort

@@ -26,15 +26,18 @@ import soundfile
 from conftest import export, gradient, picture, tiny_codec, tones, wav
 from PIL import Image
 
-from codec import cards, coding, commands, files, png
-from codec.bitstream import FIRST_CHUNK
-from codec.media import load_image, pictures
+from codec import cards, coding, files, png
+from codec.cli.compress import compress_main
+from codec.cli.decompress import decompress_main
+from codec.cli.info import info_main
+from codec.container import FIRST_CHUNK, Writer
+from codec.media import AudioWriter, load_image, pictures
 
 pytestmark = pytest.mark.usefixtures("models")
 MAINS = {
-    "compress": commands.compress_main,
-    "decompress": commands.decompress_main,
-    "info": commands.info_main,
+    "compress": compress_main,
+    "decompress": decompress_main,
+    "info": info_main,
 }
 
 
@@ -308,7 +311,7 @@ def test_an_exception_midway_leaves_nothing(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(coding.Writer if command == "compress" else commands.AudioWriter, "write", interrupt)
+    monkeypatch.setattr(Writer if command == "compress" else AudioWriter, "write", interrupt)
     before = listing(tmp_path)
     source = speech if command == "compress" else packed["speech"]
     result = run(command, source, tmp_path / "new/out.wav", "-f")
@@ -323,7 +326,7 @@ def test_running_out_of_memory_is_one_line(run: Run, speech: Path, monkeypatch: 
         def fail(*_: object, failure: Exception = error, **__: object) -> None:
             raise failure
 
-        monkeypatch.setattr(coding, "compress_speech", fail)
+        monkeypatch.setattr("codec.coding.speech.compress_speech", fail)
         result = run("compress", speech, f"{speech}.bin")
         assert (result.code, "not enough memory" in result.err) == (1, True)
 
@@ -373,16 +376,16 @@ def test_streams_carry_data_and_the_report_goes_to_stderr(
 ) -> None:
     for path, kind in ((speech, b"RIFF"), (image, b"\x89PNG")):
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(path.read_bytes())))
-        assert commands.compress_main(["-", "-"]) == 0
+        assert compress_main(["-", "-"]) == 0
         data, err = capfdbinary.readouterr()
         assert err.startswith(b"-: ")
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
-        assert commands.decompress_main(["-", "-", "--json"]) == 0
+        assert decompress_main(["-", "-", "--json"]) == 0
         out, err = capfdbinary.readouterr()
         assert out.startswith(kind)
         assert json.loads(err)["output"] == "-"
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
-        assert commands.info_main(["-"]) == 0
+        assert info_main(["-"]) == 0
         assert b"codebook size" in capfdbinary.readouterr().out
 
 
@@ -616,7 +619,7 @@ def test_the_pixels_of_a_png_are_never_all_in_memory(run: Run, tmp_path: Path, m
     monkeypatch.setattr(pictures, "MAX_IN_MEMORY", 1 << 18)
     monkeypatch.setattr(pictures, "STRIP_PIXELS", 1 << 16)
     monkeypatch.setattr(png, "PIXELS_AT_ONCE", 1 << 13)
-    monkeypatch.setattr(coding, "POSITIONS_PER_STRIP", {"cpu": 1 << 9, "cuda": 1 << 9})
+    monkeypatch.setattr("codec.coding.pictures.POSITIONS_PER_STRIP", {"cpu": 1 << 9, "cuda": 1 << 9})
     (tmp_path / "in.png").write_bytes(picture(pixels))
     packed, back = tmp_path / "o.bin", tmp_path / "o.png"
     assert run("compress", tmp_path / "in.png", packed).code == 0  # what is loaded once and kept
@@ -691,21 +694,23 @@ def test_info_describes_without_a_model(run: Run, packed: dict[str, Path], monke
 
 LIGHT = """
 import sys
-from codec import commands
-for main in (commands.compress_main, commands.decompress_main, commands.info_main):
+from codec.cli.compress import compress_main
+from codec.cli.decompress import decompress_main
+from codec.cli.info import info_main
+for main in (compress_main, decompress_main, info_main):
     for option in ("--help", "--version"):
         try:
             main([option])
         except SystemExit as stop:
             assert not stop.code
-assert commands.info_main(sys.argv[1:]) == 0
+assert info_main(sys.argv[1:]) == 0
 heavy = {"torch", "torchaudio", "torchvision", "gradio", "lpips", "numba"} & set(sys.modules)
 assert not heavy, heavy
 """
 DECODE = """
 import sys
-from codec import commands
-code = commands.decompress_main(sys.argv[1:])
+from codec.cli.decompress import decompress_main
+code = decompress_main(sys.argv[1:])
 heavy = {"torchvision", "gradio", "lpips", "matplotlib", "scipy"} & set(sys.modules)
 assert not heavy, heavy
 sys.exit(code)
@@ -772,7 +777,7 @@ def test_a_reader_that_goes_away_is_one_line(root: Path, model_folder: Path, tmp
     """codec.decompress ... - | head -c 10"""
     (tmp_path / "in.png").write_bytes(picture(gradient(300, 400)))
     model = str(model_folder / "image-fsp.json")
-    assert commands.compress_main([str(tmp_path / "in.png"), str(tmp_path / "in.bin"), "-m", model, "-q"]) == 0
+    assert compress_main([str(tmp_path / "in.png"), str(tmp_path / "in.bin"), "-m", model, "-q"]) == 0
     command = [sys.executable, "-m", "codec.decompress", str(tmp_path / "in.bin"), "-", "-m", model]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -819,15 +824,15 @@ def test_a_recording_is_coded_as_it_comes_with_the_same_indices(
     samples = tones(30000, channels=2)
     path = tmp_path / "in.wav"
     path.write_bytes(wav(samples, subtype={1: "PCM_U8", 2: "PCM_16", 3: "PCM_24", 4: "PCM_32"}[width]))
-    assert commands.compress_main([str(path), str(tmp_path / "file.bin")]) == 0
+    assert compress_main([str(path), str(tmp_path / "file.bin")]) == 0
     capfdbinary.readouterr()
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(streaming_wav(samples, 16000, width))))
-    assert commands.compress_main(["-", "-"]) == 0
+    assert compress_main(["-", "-"]) == 0
     assert capfdbinary.readouterr().out == (tmp_path / "file.bin").read_bytes()
-    assert commands.decompress_main([str(tmp_path / "file.bin"), str(tmp_path / "out.wav")]) == 0
+    assert decompress_main([str(tmp_path / "file.bin"), str(tmp_path / "out.wav")]) == 0
     capfdbinary.readouterr()
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO((tmp_path / "file.bin").read_bytes())))
-    assert commands.decompress_main(["-", "-"]) == 0
+    assert decompress_main(["-", "-"]) == 0
     streamed, rate = soundfile.read(io.BytesIO(capfdbinary.readouterr().out), dtype="int16")
     filed, _ = soundfile.read(tmp_path / "out.wav", dtype="int16")
     assert rate == 16000
@@ -839,16 +844,17 @@ def test_an_a_law_wav_through_a_pipe_goes_the_long_way(
 ) -> None:
     data = wav(tones(9000), subtype="ALAW")
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
-    assert commands.compress_main(["-", "-", "--test"]) == 0
+    assert compress_main(["-", "-", "--test"]) == 0
     assert capfdbinary.readouterr().out.startswith(b"\x8dCDC")
 
 
 def test_chunks_arrive_while_the_recording_goes_on(root: Path, model_folder: Path) -> None:
     """A pipe that stays open: the first chunk comes out before the input ends."""
     script = (
-        "import sys; from pathlib import Path; from codec import cards, coding, commands\n"
-        f"cards.MODELS_FOLDER = Path({str(model_folder)!r}); coding.FRAMES_PER_WINDOW = 100\n"
-        "sys.exit(commands.compress_main(['-', '-', '-q']))"
+        "import sys; from pathlib import Path; from codec import cards, coding\n"
+        "from codec.cli.compress import compress_main\n"
+        f"cards.MODELS_FOLDER = Path({str(model_folder)!r}); coding.speech.FRAMES_PER_WINDOW = 100\n"
+        "sys.exit(compress_main(['-', '-', '-q']))"
     )
     data = streaming_wav(tones(96 * 1000), 16000)
     with subprocess.Popen(

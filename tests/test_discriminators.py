@@ -10,8 +10,8 @@ from train.adversary import Adversary
 from train.discriminators import (
     DISCRIMINATORS,
     ImageDiscriminator,
-    PeriodJudge,
-    SpectrumJudge,
+    PeriodDiscriminator,
+    SpectrumDiscriminator,
     critic_loss,
     feature_loss,
     fooling_loss,
@@ -45,10 +45,10 @@ def test_a_judgement_is_of_one_sample_alone(medium: str) -> None:
 
 
 def test_the_numbers_of_channels_are_those_of_the_papers() -> None:
-    widths = [layer.out_channels for layer in PeriodJudge(2, 16).judge.layers]
+    widths = [layer.out_channels for layer in PeriodDiscriminator(2, 16).judge.layers]
     assert widths == [16, 64, 256, 512, 512, 1]
     assert [layer.out_channels for layer in ImageDiscriminator(16).judge.layers] == [64, 128, 256, 512, 1]
-    assert [layer.dilation for layer in SpectrumJudge(128, 16).judge.layers][1:4] == [(1, 1), (2, 1), (4, 1)]
+    assert [layer.dilation for layer in SpectrumDiscriminator(128, 16).judge.layers][1:4] == [(1, 1), (2, 1), (4, 1)]
 
 
 def test_a_patch_score_sees_70_pixels() -> None:
@@ -64,7 +64,7 @@ def test_a_patch_score_sees_70_pixels() -> None:
 def test_a_period_judge_compares_samples_one_period_apart() -> None:
     torch.manual_seed(0)
     x = torch.randn(1, 1, 600, requires_grad=True)
-    scores, _ = PeriodJudge(5, 2)(x)
+    scores, _ = PeriodDiscriminator(5, 2)(x)
     (gradient,) = torch.autograd.grad(scores[0, 0, scores.shape[2] // 2, 3], x)
     assert set((gradient[0, 0].nonzero()[:, 0] % 5).tolist()) == {3}
 

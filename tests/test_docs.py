@@ -34,7 +34,6 @@ from conftest import ROOT, gradient, tones
 from PIL import Image
 
 import codec
-from codec import commands, truncation
 from train import recipes
 
 MANUAL = sorted((ROOT / "docs").rglob("*.md"))
@@ -139,11 +138,16 @@ def run_line(line: str) -> None:
 
 def run_module(module: str, arguments: list[str]) -> int:
     """python -m MODULE, as its exit code."""
-    name = f"{module.rpartition('.')[2]}_main"
     # The thin files of commands are not imported: they would take the places of the functions of their names.
-    places = (commands, truncation) if module.startswith("codec.") else ()
-    command = next((found for place in places if (found := getattr(place, name, None))), None)
-    if command is None:
+    thin = {
+        "codec.compress": "codec.cli.compress",
+        "codec.decompress": "codec.cli.decompress",
+        "codec.info": "codec.cli.info",
+        "codec.truncate": "codec.truncation",
+    }
+    if module in thin:
+        command = getattr(importlib.import_module(thin[module]), f"{module.rpartition('.')[2]}_main")
+    else:
         spec = importlib.util.find_spec(module)
         assert spec is not None, module
         package = spec.submodule_search_locations is not None
@@ -270,14 +274,14 @@ def test_cited_pages_exist() -> None:
 COMMANDS = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for path in SOURCES
-    if path.name not in ("commands.py", "truncation.py") and "ArgumentParser(" in path.read_text(encoding="utf-8")
+    if "cli" not in path.parts
+    and path.name != "truncation.py"
+    and re.search(r"\bParser\(", path.read_text(encoding="utf-8"))
 )
 
 
 @pytest.mark.parametrize("command", ["codec.compress", "codec.decompress", "codec.info", "codec.truncate", *COMMANDS])
 def test_help_names_its_page(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    if command == "codec.terminal":
-        pytest.skip("takes a parser, and is no command")
     assert run_module(command.removesuffix(".__main__"), ["--help"]) == 0
     page = re.search(r"See (docs/\S+\.md)", capsys.readouterr().out)
     assert page is not None, "give the parser epilog='See docs/PAGE.md'"
@@ -291,7 +295,7 @@ def test_codec_alone_names_the_manual(capsys: pytest.CaptureFixture[str]) -> Non
 
 # ---------------------------------------------------------------------------------------------------------- reference
 
-PACKAGES = ("codec", "codec.bottlenecks", "codec.entropy")
+PACKAGES = ("codec", "codec.bottlenecks", "codec.bottlenecks.parts", "codec.entropy", "codec.nets")
 DOCUMENTED = {
     path
     for page in (ROOT / "docs/api").glob("*.md")
@@ -377,10 +381,10 @@ def test_the_reference_names_what_exists() -> None:
 
 
 def test_the_figures_are_those_of_the_cards() -> None:
-    from eval.report import report
+    from eval.model_tables import tables
 
     page = (ROOT / "docs/models.md").read_text(encoding="utf-8")
-    assert report() in page, "run python -m eval.report and put its output into docs/models.md"
+    assert tables() in page, "run python -m eval.report and put its output into docs/models.md"
 
 
 def test_the_readme_is_short() -> None:

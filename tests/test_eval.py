@@ -22,7 +22,8 @@ from codec import cards
 from codec.api import decompress
 from eval import report
 from eval.__main__ import main
-from eval.run import file_path, flat_name, open_journal, pack_tokens, unpack_tokens
+from eval.journal import open_journal, pack_tokens, unpack_tokens
+from eval.paths import file_path, flat_name
 
 RNG = np.random.default_rng(0)
 

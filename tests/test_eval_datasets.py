@@ -80,18 +80,20 @@ def test_known_layouts_are_found(name: str, path: str, tmp_path: Path) -> None:
         assert signal.shape == (256, 256, 3)
 
 
-def test_cifar_in_three_layouts(tmp_path: Path) -> None:
+def test_cifar_in_every_layout(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3), np.uint8)
     binary = np.concatenate([np.zeros((3, 1), np.uint8), pixels.transpose(0, 3, 1, 2).reshape(3, -1)], 1)
     put(tmp_path / "a/cifar-10-batches-bin/test_batch.bin", binary.tobytes())
     mosaic = np.zeros((32, 1024, 3), np.uint8)
     mosaic[:, :96] = np.concatenate(list(pixels), 1)
     put(tmp_path / "b/cifar10-lossless-test3.webp", picture(mosaic, "WEBP", lossless=True))
-    for root in ("a", "b"):
+    rows = {b"data": pixels.transpose(0, 3, 1, 2).reshape(3, -1), b"labels": [0, 0, 0]}
+    put(tmp_path / "d/cifar-10-batches-py/test_batch", pickle.dumps(rows, 2))
+    for root in ("a", "b", "d"):
         items = find("cifar10", tmp_path / root).items
         assert np.array_equal([load_signal(item)[1] for item in items], pixels)
     put(tmp_path / "c/cifar-10-batches-py/test_batch", b"damaged")
-    with pytest.raises(MediaError, match="unpack it again"):
+    with pytest.raises(MediaError, match="test_batch: damaged batch of CIFAR-10"):
         find("cifar10", tmp_path / "c")
 
 
@@ -115,6 +117,18 @@ def test_common_voice_follows_its_table(tmp_path: Path) -> None:
         put(tmp_path / "cv-corpus-17.0/en/clips" / name, wav(tones(1600)))
     put(tmp_path / "cv-corpus-17.0/en/test.tsv", b'client_id\tpath\tsentence\nx\tc.mp3\tSay "no\nx\ta.mp3\thi\n')
     assert [item.name for item in find("commonvoice", tmp_path).items] == ["a.mp3", "c.mp3"]
+
+
+@pytest.mark.parametrize("name", ["cifar10:valid", "celeba:training", "commonvoice:xx"])
+def test_a_part_that_a_data_set_does_not_have_is_said_to_be_missing(name: str, tmp_path: Path) -> None:
+    rows = np.zeros((1, 3073), np.uint8)
+    put(tmp_path / "cifar-10-batches-bin/test_batch.bin", rows.tobytes())
+    put(tmp_path / "celeba/img_align_celeba/000001.jpg", picture(PIXELS, "JPEG"))
+    put(tmp_path / "celeba/list_eval_partition.txt", b"000001.jpg 0\n")
+    put(tmp_path / "commonvoice/en/clips/a.mp3", wav(tones(1600)))
+    put(tmp_path / "commonvoice/en/test.tsv", b"path\na.mp3\n")
+    with pytest.raises(MediaError, match=f"{name} is not in"):
+        find(name, tmp_path)
 
 
 def test_packs_of_one_name_are_one_set(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from codec.media import load_audio
 from eval.__main__ import main
 from eval.datasets import at_level, find, load_signal
 from eval.metrics import mel_distance
-from eval.run import file_path
+from eval.paths import file_path
 
 
 def level_of(signal: np.ndarray) -> float:

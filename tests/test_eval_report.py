@@ -16,9 +16,9 @@ from skimage import data
 pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
 from codec import cards
 from codec.cards import Card, read_card
-from eval import report
+from eval import model_tables
 from eval.__main__ import main
-from eval.report import table
+from eval.model_tables import table
 from eval.trained import MARK, lpips_weight, mark, note
 
 
@@ -77,8 +77,8 @@ def test_the_table_of_speech_tells_what_originals_score() -> None:
 
 
 def test_no_cards_make_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "list_cards", list)
-    assert "| test set | K | model |" in report.report()
+    monkeypatch.setattr(model_tables, "list_cards", list)
+    assert "| test set | K | model |" in model_tables.tables()
 
 
 @pytest.fixture

@@ -19,12 +19,14 @@ from PIL import Image
 from codec.bottlenecks import BOTTLENECKS, GMVQ, VP, VQ, Bottleneck
 from codec.errors import MediaError
 from codec.nets.image import ImageConfig
+from codec.nets.kinds import NETS, default
 from codec.nets.speech import SpeechConfig
-from eval.experiments import bias, gmvq, images, report, rows, training, usage, vpvae
+from eval import markdown
+from eval.experiments import bias, gmvq, images, output, rows, training, usage, vpvae
 from eval.experiments.__main__ import EXPERIMENTS, main
 from eval.experiments.nets import SQVAENet
 from eval.experiments.runs import aggregate, mean_std, run_once
-from train import codebook, recipes
+from train import codebook
 
 TOY_NETS = {
     "speech": SpeechConfig(encoder_dim=8, encoder_depth=1, decoder_dim=8, decoder_depth=1),
@@ -75,10 +77,10 @@ def test_means_and_deviations_over_seeds() -> None:
     assert mean_std([None, None]) is None
     records = [{"a": 1, "b": None, "c": "text", "d": [1]}, {"a": 3, "b": 5.0}]
     assert aggregate(records) == {"a": (2.0, pytest.approx(math.sqrt(2))), "b": (5.0, None)}
-    assert report.cell((0.003114, 0.00002), 2, 1e3) == "3.11 ± 0.02"
-    assert report.cell((1.0, None)) == "1.00"
-    assert report.cell(None) == "-"
-    assert report.markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |\n"
+    assert output.cell((0.003114, 0.00002), 2, 1e3) == "3.11 ± 0.02"
+    assert output.cell((1.0, None)) == "1.00"
+    assert output.cell(None) == "-"
+    assert markdown.table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
 
 
 # --- figures of codebook use
@@ -318,14 +320,14 @@ def test_true_celeba_is_split_by_its_list(tmp_path: Path) -> None:
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small nets, codebooks and k-means, so that a run takes a fraction of a second."""
-    for key, dataset in gmvq.DATASETS.items():
+    for key, dataset in gmvq.TASKS.items():
         small = replace(dataset.small, size=16, batch=8, blocks=1)
-        monkeypatch.setitem(gmvq.DATASETS, key, replace(dataset, small=small))
+        monkeypatch.setitem(gmvq.TASKS, key, replace(dataset, small=small))
     crop = {"speech": [1920], "image": [32, 32]}
     monkeypatch.setattr(vpvae, "SMALL", vpvae.Scale("tiny", (256,), 4, crop, epochs=1))
     monkeypatch.setattr(vpvae, "ABLATION_SIZE", 256)
     for medium, nets in TOY_NETS.items():
-        monkeypatch.setitem(recipes.PRESETS[medium], "tiny", nets)
+        monkeypatch.setitem(NETS[default(medium)].presets, "tiny", nets)
     monkeypatch.setattr(codebook, "FIT_TOKENS", 600)
     monkeypatch.setattr(bias, "TEMPERATURES", torch.logspace(-1, 1, 5, dtype=torch.float64))
 
@@ -434,14 +436,6 @@ def test_mistakes_are_one_line(
     error = capsys.readouterr().err
     assert error.startswith("error: no ")
     assert error.count("\n") == 1
-
-
-def test_a_method_that_is_missing_is_skipped_with_a_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delitem(BOTTLENECKS, "vq")
-    assert "vq" not in [row.name for row in rows.present(rows.ROWS)]
-    assert capsys.readouterr().out == "vq: skipped, there is no bottleneck 'vq' yet\n"
 
 
 # --- the tables' data against the methods

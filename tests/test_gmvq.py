@@ -11,12 +11,14 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from codec import host
 from codec.bottleneck import to_tokens
 from codec.bottlenecks import _mixture
-from codec.bottlenecks._mixture import SEEDS, Draws, code_moments, draw, factors
+from codec.bottlenecks._mixture import SEEDS, PosteriorDraw, code_moments, draw, factors
 from codec.bottlenecks._search import nearest
 from codec.bottlenecks._soft import gumbel
 from codec.bottlenecks.gmvq import GMVQ, LatentTerm, code_variance, kl_to_uniform, mean_distance
+from codec.host import on_host
 
 Logits = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -89,13 +91,17 @@ def test_posteriors_sum_to_one_and_shifts_change_nothing() -> None:
 
 # -- (3): where gradients go
 
-Draw = Callable[[Tensor, Tensor, Tensor, Tensor, bool], Draws]
+Draw = Callable[[Tensor, Tensor, Tensor, Tensor, bool], PosteriorDraw]
 
 
-def plain_draw(z: Tensor, w: Tensor, codebook: Tensor, tau: Tensor, distances: bool, wrong: str = "") -> Draws:
+def plain_draw(z: Tensor, w: Tensor, codebook: Tensor, tau: Tensor, distances: bool, wrong: str = "") -> PosteriorDraw:
     """`draw` as it is written in the paper, with tensors of tokens x codes, and errors to choose from."""
-    seed = int(torch.randint(SEEDS, ())) + (wrong == "noise")
-    noise = gumbel(z.new_empty(len(z), len(codebook)), torch.Generator().manual_seed(seed))
+    generator = None
+    if on_host(z):
+        generator = torch.Generator().manual_seed(int(torch.randint(SEEDS, ())) + (wrong == "noise"))
+    elif wrong == "noise":
+        torch.manual_seed(7)
+    noise = gumbel(z.new_empty(len(z), len(codebook)), generator)
     log_pi = direct_logits(z, w, codebook).log_softmax(1)
     scores = log_pi + noise
     drawn = scores.argmax(1)
@@ -111,7 +117,7 @@ def plain_draw(z: Tensor, w: Tensor, codebook: Tensor, tau: Tensor, distances: b
         choice = one @ codebook + (soft - soft.detach()) @ codebook.detach()
     pi = log_pi.exp()
     moments = pi @ code_moments(codebook) if distances else None
-    return Draws(drawn, choice, pi.mean(0), moments, torch.special.entr(pi).sum(1).detach())
+    return PosteriorDraw(drawn, choice, pi.mean(0), moments, torch.special.entr(pi).sum(1).detach())
 
 
 def training_terms(method: Draw, tau: float, distances: bool) -> list[Tensor]:
@@ -136,9 +142,11 @@ def alike(ours: list[Tensor], theirs: list[Tensor]) -> bool:
 @pytest.mark.parametrize("rows", [1, 5, 37, 100])
 @pytest.mark.parametrize("distances", [False, True])
 @pytest.mark.parametrize("tau", [2.0, 0.3])
+@pytest.mark.parametrize("hosts", [("cpu",), ()], ids=["drawn again", "kept, as on a GPU"])
 def test_chunks_have_the_gradients_of_the_plain_form(
-    monkeypatch: pytest.MonkeyPatch, rows: int, distances: bool, tau: float
+    monkeypatch: pytest.MonkeyPatch, rows: int, distances: bool, tau: float, hosts: tuple[str, ...]
 ) -> None:
+    monkeypatch.setattr(host, "HOSTS", hosts)
     monkeypatch.setattr(_mixture, "chunk_rows", lambda *_: rows)
     ours = training_terms(draw, tau, distances)
     assert alike(ours, training_terms(plain_draw, tau, distances))

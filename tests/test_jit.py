@@ -84,11 +84,15 @@ def test_an_unwritable_cache_is_none(folder: Path) -> None:
     assert run(folder, NUMBA_CACHE_DIR=str(folder / "file")) == ["10", "10.0", "0"]
     shutil.rmtree(folder / "__pycache__")
     (folder / "__pycache__").write_text("a file where the folder should be")
-    assert run(folder, NUMBA_CACHE_DIR="", HOME=str(folder / "file"), XDG_CACHE_HOME="") == ["10", "10.0", "0"]
+    assert run(folder, NUMBA_CACHE_DIR="", HOME=str(folder / "file"), XDG_CACHE_HOME=str(folder / "file")) == [
+        "10",
+        "10.0",
+        "0",
+    ]
 
 
 def command(source: Path, limit_kib: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
-    code = "import sys; from codec.commands import compress_main; sys.exit(compress_main(sys.argv[1:]))"
+    code = "import sys; from codec.cli.compress import compress_main; sys.exit(compress_main(sys.argv[1:]))"
     if limit_kib:
         code = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({limit_kib << 10},) * 2); {code}"
     arguments = [sys.executable, "-c", code, str(source), str(source.with_suffix(".bin")), "-q", "-d", "cpu"]

@@ -17,7 +17,7 @@ from codec.cards import LAYER
 from codec.entropy import mixing, refinement
 from codec.errors import ModelError
 from codec.layers import ladder
-from train import priors, tables
+from train import add_priors, priors
 from train.data import prepare
 
 NESTED = {256: (4, 4, 4, 2, 2), 1024: (4, 4, 4, 4, 4), 4096: (8, 8, 4, 4, 4), 16384: (8, 8, 8, 8, 4)}
@@ -84,7 +84,7 @@ def test_a_model_gets_layers_and_stays_what_it_is(tmp_path: Path, model_folder: 
     single = api.compress(media, 1024, card.path)
     old = api.compress(media, 1024, card.path, layers=True)
     arguments = [str(card.path), "--data", str(tmp_path / "store"), "--steps", "5", "--layers"]
-    assert tables.main(arguments) == 0
+    assert add_priors.main(arguments) == 0
     after = cards.read_card(card.path)
     assert (after.model_id, after.base_id) == (card.model_id, card.base_id)
     assert after.layers_id != card.layers_id
@@ -107,8 +107,8 @@ def test_a_model_gets_layers_and_stays_what_it_is(tmp_path: Path, model_folder: 
 
 
 def test_a_model_whose_codebooks_are_not_nested_gets_none(model_folder: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(tables, "Store", lambda *_: None)
-    monkeypatch.setattr(tables, "prior_tensors", lambda *_: {})
+    monkeypatch.setattr(add_priors, "Store", lambda *_: None)
+    monkeypatch.setattr(add_priors, "prior_tensors", lambda *_: {})
     arguments = [str(model_folder / "image-fsp.json"), "--data", str(tmp_path), "--layers", "--out", str(tmp_path)]
-    assert tables.main(arguments) == 1
+    assert add_priors.main(arguments) == 1
     assert not list(tmp_path.glob("*.json"))

@@ -21,8 +21,11 @@ from second_decoder import decode_file
 from test_bitstream import GOLDEN, MODEL_ID, as_lists, drawn, skewed
 
 import codec
-from codec import cards, coding, commands
-from codec.bitstream import Header, Limits, Reader, Writer, pack, unpack, varint
+from codec import cards, coding
+from codec.cli.compress import compress_main
+from codec.cli.decompress import decompress_main
+from codec.cli.info import info_main
+from codec.container import Header, Limits, Reader, Writer, pack, unpack, varint
 from codec.entropy import NO_TABLES, Prior, Tables, refinement
 from codec.errors import BitstreamError, MediaError, ModelError
 from codec.layers import Layered, LayerWriter, ladder, survey
@@ -468,7 +471,7 @@ def test_damage_above_is_a_notice(caplog: pytest.LogCaptureFixture) -> None:
 def layered(tmp_path: Path, models: Path) -> Path:  # noqa: ARG001
     (tmp_path / "a.wav").write_bytes(MEDIA["speech"]())
     path = tmp_path / "a.bin"
-    assert commands.compress_main([str(tmp_path / "a.wav"), str(path), "-k", "1024", "--layers", "-q", "-t"]) == 0
+    assert compress_main([str(tmp_path / "a.wav"), str(path), "-k", "1024", "--layers", "-q", "-t"]) == 0
     return path
 
 
@@ -479,12 +482,12 @@ def test_the_commands(layered: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert truncate_main([str(layered), str(folder / "s.bin"), "-k", "256"]) == 0
     assert (folder / "s.bin").read_bytes() == small
     assert f"{len(data)} -> {len(small)} bytes, K = 256" in capsys.readouterr().out
-    assert commands.decompress_main([str(layered), str(folder / "s.wav"), "-k", "256", "--json"]) == 0
+    assert decompress_main([str(layered), str(folder / "s.wav"), "-k", "256", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["codebook_size"] == 256
     assert (folder / "s.wav").read_bytes() == codec.decompress(small)
-    assert commands.info_main([str(layered)]) == 0
+    assert info_main([str(layered)]) == 0
     assert f"{len(small)} bytes" in capsys.readouterr().out
-    assert commands.info_main([str(layered), "--json"]) == 0
+    assert info_main([str(layered), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["layers"]["256"]["bytes"] == len(small)
     rate = 8 * len(small) / (30_000 / 22050) / 1000
     for given, expected in ((rate + 0.001, small), (99.0, data), (0.1, small)):
@@ -526,18 +529,18 @@ def test_a_folder_and_pipes(
 
 def test_verifying_finds_damage_in_a_layer(layered: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = layered.read_bytes()
-    assert commands.decompress_main([str(layered), "-t", "-q"]) == 0
+    assert decompress_main([str(layered), "-t", "-q"]) == 0
     layered.write_bytes(data[:-3])
-    assert commands.decompress_main([str(layered), "-t"]) == 4
+    assert decompress_main([str(layered), "-t"]) == 4
     assert "ends inside" in capsys.readouterr().err
     out = str(layered.with_suffix(".wav2.wav"))
-    assert commands.decompress_main([str(layered), out]) == 0
+    assert decompress_main([str(layered), out]) == 0
     assert "decoded at K = 256" in capsys.readouterr().err
-    assert commands.decompress_main([str(layered), out, "-f", "--partial", "-q"]) == 0
+    assert decompress_main([str(layered), out, "-f", "--partial", "-q"]) == 0
     assert Path(out).read_bytes() == codec.decompress(codec.truncate(data, 256))
     layered.write_bytes(data[:150] + b"?" + data[151:])
-    assert commands.decompress_main([str(layered), out, "-f"]) == 4
-    assert commands.decompress_main([str(layered), out, "-f", "--partial", "-q"]) == 0
+    assert decompress_main([str(layered), out, "-f"]) == 4
+    assert decompress_main([str(layered), out, "-f", "--partial", "-q"]) == 0
 
 
 def test_a_model_without_tables_for_a_layer_says_so(image_model: coding.Model) -> None:

@@ -18,14 +18,16 @@ from PIL import Image
 import codec
 from app.__main__ import DEMO_MODE
 from app.jobs import Workshop
-from codec import coding, commands
-from codec.bitstream import Header, Reader, Writer, unpack
+from codec import coding
+from codec.cli.decompress import decompress_main
 from codec.coding import Model
+from codec.container import Header, Reader, Writer, unpack
+from codec.container.limits import SAMPLES_PER_SECOND, Limits
+from codec.container.salvage import Salvage
 from codec.errors import BitstreamError, CodecError, MediaError
 from codec.files import Pipe, room_for
-from codec.limits import MAX_RATE_HZ, SAMPLES_PER_SECOND, Limits
 from codec.media import resampling
-from codec.salvage import Salvage
+from codec.medium import MAX_RATE_HZ
 
 SIZE = 1024
 MIB = 1 << 20
@@ -56,7 +58,7 @@ class Unseekable(io.BytesIO):
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Any]:
-    """The calls of a function of codec.coding or codec.bitstream from now on."""
+    """The calls of a function of a module from now on."""
     module, _, attribute = name.rpartition(".")
     calls: list[Any] = []
     original = getattr(sys.modules[module], attribute)
@@ -72,7 +74,7 @@ def test_positions_that_do_not_fit_the_samples_are_refused_before_any_is_decoded
     samples: int, speech_model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = bomb(speech_model, samples=samples)
-    calls = counted(monkeypatch, "codec.bitstream.decode_data")
+    calls = counted(monkeypatch, "codec.container.reader.decode_data")
     with pytest.raises(BitstreamError, match=f"{samples} samples do not fit 8000 positions"):
         codec.decompress(data, speech_model)
     with pytest.raises(BitstreamError, match=f"{samples} samples do not fit 8000 positions"):
@@ -89,7 +91,7 @@ def test_chunks_beyond_what_the_end_declares_are_not_decoded(
     short = bomb(speech_model, 1, 100, 16_000, 9600)
     long = bomb(speech_model, 1, 8000, 16_000, 768_000)
     lying = long[: long.rindex(b"E")] + short[short.rindex(b"E") :]
-    calls = counted(monkeypatch, "codec.bitstream.decode_data")
+    calls = counted(monkeypatch, "codec.container.reader.decode_data")
     with pytest.raises(BitstreamError, match="holds 8000 or more positions but should hold 100"):
         codec.decompress(lying, speech_model)
     with pytest.raises(BitstreamError, match="holds 8000 or more positions but should hold 100"):
@@ -113,7 +115,7 @@ def test_positions_are_bounded_by_the_models_token_rate(
 ) -> None:
     """8000 positions are 48 s of this model; of a model that is not known they might be 8."""
     data = bomb(speech_model, 1, 8000, 16_000, 768_000)
-    calls = counted(monkeypatch, "codec.bitstream.decode_data")
+    calls = counted(monkeypatch, "codec.container.reader.decode_data")
     with pytest.raises(BitstreamError, match=f"positions than {seconds} s hold: raise --max-seconds"):
         list(coding.decompress_speech(Reader(Unseekable(data), Limits(max_seconds=seconds)), speech_model))
     assert not calls
@@ -138,7 +140,7 @@ def test_samples_of_all_channels_together_are_bounded(speech_model: Model) -> No
 @pytest.mark.parametrize("suffix", ["png", "bmp", "jpg"])
 def test_no_canvas_is_made_for_a_header_alone(suffix: str, image_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     data = empty_picture(image_model)
-    made = counted(monkeypatch, "codec.api.ImageWriter")
+    made = counted(monkeypatch, "codec.media.ImageWriter")
     with pytest.raises(BitstreamError, match="8192 x 8192 pixels do not fit 0 positions"):
         codec.decompress(data, image_model, suffix=suffix)
     assert not made
@@ -176,9 +178,9 @@ def test_a_damaged_file_of_countless_chunks_is_not_recovered(
     writer = Writer(file, Header("speech", speech_model.card.model_id, SIZE, codes, 1, 4, 16_000))
     for _ in range(10):
         writer.write(np.zeros((4, 1, 1), np.int64))
-    monkeypatch.setattr("codec.salvage.MAX_STREAMS", 40)
+    monkeypatch.setattr("codec.container.salvage.MAX_STREAMS", 40)
     assert Salvage(io.BytesIO(file.getvalue())).num_positions == 10
-    monkeypatch.setattr("codec.salvage.MAX_STREAMS", 39)
+    monkeypatch.setattr("codec.container.salvage.MAX_STREAMS", 39)
     with pytest.raises(BitstreamError, match="up to 39 encoded streams"):
         Salvage(io.BytesIO(file.getvalue()))
 
@@ -189,7 +191,7 @@ def test_a_damaged_file_of_countless_chunks_is_not_recovered(
 @pytest.mark.parametrize("suffix", ["wav", "flac", "aiff"])
 def test_an_output_in_memory_is_bounded(suffix: str, speech_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     data = bomb(speech_model, 1, 8000, 16_000, 768_000)
-    calls = counted(monkeypatch, "codec.bitstream.decode_data")
+    calls = counted(monkeypatch, "codec.container.reader.decode_data")
     with pytest.raises(MediaError, match="there is room for 100000"):
         codec.decompress(data, speech_model, Limits(max_bytes=100_000), suffix)
     assert bool(calls) == (suffix == "flac"), "what is not compressed is refused before it is decoded"
@@ -206,8 +208,8 @@ def test_indices_in_memory_are_bounded(speech_model: Model) -> None:
 def test_a_wav_above_its_format_is_refused_before_it_is_written(
     speech_model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coding, "MAX_RIFF_BYTES", 10**6)
-    calls = counted(monkeypatch, "codec.bitstream.decode_data")
+    monkeypatch.setattr("codec.coding.checks.MAX_RIFF_BYTES", 10**6)
+    calls = counted(monkeypatch, "codec.container.reader.decode_data")
     with pytest.raises(MediaError, match=r"write a \.flac"):
         codec.decompress(bomb(speech_model, 1, 8000, 16_000, 768_000), speech_model)
     assert not calls
@@ -231,8 +233,8 @@ def test_the_command_refuses_before_the_disk_is_full(
         return SimpleNamespace(total=10**6, used=0, free=200_000)
 
     monkeypatch.setattr("shutil.disk_usage", usage)
-    calls = counted(monkeypatch, "codec.bitstream.decode_data")
-    assert commands.decompress_main([str(tmp_path / "a.bin"), str(tmp_path / name)]) == 1
+    calls = counted(monkeypatch, "codec.container.reader.decode_data")
+    assert decompress_main([str(tmp_path / "a.bin"), str(tmp_path / name)]) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"error: {tmp_path / 'a.bin'}: the output has ")
     assert "there is room for 180000" in error
@@ -259,7 +261,7 @@ def test_many_channels_at_high_rates_come_in_smaller_blocks(
     coding.compress_speech(iter([samples]), 44_100, 11, file, speech_model, SIZE)
     whole = np.concatenate(list(coding.decompress_speech(Reader(io.BytesIO(file.getvalue())), speech_model)))
     monkeypatch.setattr(resampling, "MAX_SAMPLES_AT_ONCE", 300_000)
-    monkeypatch.setattr(coding, "CHANNELS_AT_ONCE", 3)
+    monkeypatch.setattr("codec.coding.speech.CHANNELS_AT_ONCE", 3)
     blocks = list(coding.decompress_speech(Reader(io.BytesIO(file.getvalue())), speech_model))
     assert max(block.size for block in blocks) <= 300_000
     assert np.abs(np.concatenate(blocks) - whole).max() < 1e-5
@@ -274,7 +276,7 @@ def test_the_demo_refuses_the_bomb_at_once(
 ) -> None:
     workshop = Workshop(replace(DEMO_MODE, models=model_folder), tmp_path / "app")
     path = tmp_path / "bomb.bin"
-    calls = counted(monkeypatch, "codec.bitstream.decode_data")
+    calls = counted(monkeypatch, "codec.container.reader.decode_data")
     for data in (
         bomb(speech_model),
         bomb(speech_model, 64, 20_000, MAX_RATE_HZ, 20 * MAX_RATE_HZ),
@@ -295,12 +297,13 @@ from pathlib import Path
 from test_limits import SIZE, bomb, empty_picture
 from app.__main__ import DEMO_MODE
 from app.jobs import Workshop
-from codec import api, cards, coding, commands
-from codec.bitstream import Reader
+from codec import api, cards, coding
+from codec.cli.decompress import decompress_main
+from codec.container import Reader
 from codec.errors import CodecError
 from codec.files import Pipe
-from codec.limits import Limits
-from codec.salvage import Salvage
+from codec.container.limits import Limits
+from codec.container.salvage import Salvage
 
 cards.MODELS_FOLDER = Path(sys.argv[1])
 folder = Path(tempfile.mkdtemp(dir=sys.argv[2]))
@@ -319,7 +322,7 @@ def peak():
 
 def command(name, target, *options):
     arguments = [*options, "-q", str(folder / name), str(folder / target)]
-    assert commands.decompress_main(arguments) == 4
+    assert decompress_main(arguments) == 4
     assert not (folder / target).exists()
 
 def streamed():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from codec.nets.speech import SAMPLE_RATE
+from codec.medium import SAMPLE_RATE
 from train import losses
 from train.loudness import LoudnessLoss
 

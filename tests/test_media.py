@@ -20,7 +20,6 @@ from PIL import Image
 from codec import png
 from codec.errors import MediaError
 from codec.media import (
-    AUDIO_SUFFIXES,
     AudioReader,
     AudioWriter,
     ImageWriter,
@@ -32,6 +31,7 @@ from codec.media import (
     resample,
     save_image,
 )
+from codec.medium import SPEECH
 
 GREY = Image.new("L", (5, 4), 100)
 RED = Image.new("RGB", (5, 4), (200, 30, 40))
@@ -236,7 +236,7 @@ def test_16_bit_samples_come_back_bit_for_bit(suffix: str) -> None:
     assert np.array_equal(read, values)
 
 
-@pytest.mark.parametrize("suffix", sorted(AUDIO_SUFFIXES))
+@pytest.mark.parametrize("suffix", sorted(SPEECH.suffixes))
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_what_goes_wrong_in_the_file_comes_out(suffix: str, error: BaseException) -> None:
     """libsndfile's callbacks would swallow it, print a traceback, and leave a file that ends too early."""
@@ -266,7 +266,7 @@ def test_loud_samples_clip_and_do_not_wrap() -> None:
     assert soundfile.read(io.BytesIO(file.getvalue()), dtype="int16")[0].tolist() == [32767, 32767, -32768]
 
 
-@pytest.mark.parametrize("suffix", sorted(AUDIO_SUFFIXES))
+@pytest.mark.parametrize("suffix", sorted(SPEECH.suffixes))
 def test_every_audio_suffix_is_written_and_read(suffix: str) -> None:
     file = io.BytesIO()
     writer = AudioWriter(file, 48000, 2, suffix)

@@ -14,7 +14,8 @@ import pytest
 from conftest import picture, tones, wav
 from PIL import Image
 
-from codec.commands import compress_main, decompress_main
+from codec.cli.compress import compress_main
+from codec.cli.decompress import decompress_main
 
 pytestmark = pytest.mark.usefixtures("models")
 

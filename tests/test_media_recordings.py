@@ -259,6 +259,32 @@ CONTAINERS: dict[str, Callable[[], bytes]] = {
 }
 
 
+def flac_ending_with(zeros: int) -> bytes:
+    """Whose last frame's CRC-16 ends with so many zero bytes, as one file in 256 does with one."""
+    for seed in range(5000):
+        noise = np.random.default_rng(seed).integers(-99, 99, (300, 1)) / 32768
+        data = wav(noise.astype(np.float32), kind="FLAC")
+        if data.endswith(bytes(zeros)) and data[-1 - zeros]:
+            return data
+    raise AssertionError("no seed gives such a file")
+
+
+@pytest.mark.parametrize("tells_length", [True, False])
+@pytest.mark.parametrize("padding", [0, 40])
+def test_zeros_at_the_end_of_a_flac_are_its_own_or_padding(
+    tells_length: bool, padding: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = bytearray(flac_ending_with(0 if padding and not tells_length else 1))
+    if not tells_length:
+        data[21] &= 0xF0
+        data[22:26] = bytes(4)
+    assert len(load_audio(io.BytesIO(bytes(data) + bytes(padding)))[0]) == 300
+    assert not caplog.messages
+    damaged = bytes(data[:-1]) + (b"\1" if data[-1] == 0 else b"\0") + bytes(padding)
+    with pytest.raises(MediaError, match="damaged"):
+        load_audio(io.BytesIO(damaged))
+
+
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_whatever_is_cut_says_so_and_what_is_whole_says_nothing(name: str, caplog: pytest.LogCaptureFixture) -> None:
     data = CONTAINERS[name]()

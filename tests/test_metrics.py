@@ -14,7 +14,7 @@ from PIL import Image
 
 pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
 from codec.media import load_audio, load_image, save_image
-from eval.lpips_metric import LPIPS, modules, sources
+from eval.lpips_metric import LPIPS, backbones, modules
 from eval.metrics import (
     METRICS,
     MORE_METRICS,
@@ -149,7 +149,7 @@ def test_lpips(pictures: Pair, backbone: dict[str, torch.Tensor]) -> None:
 
 def test_lpips_without_a_backbone_says_which_file_is_missing(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    found, notices = sources([], [])
+    found, notices = backbones([], [])
     assert found == []
     assert [n.split(":")[0] for n in notices] == ["LPIPS-alex", "LPIPS-vgg", "LPIPS-squeeze"]
     assert "vgg16-397923af.pth" in notices[1]
@@ -163,7 +163,7 @@ def test_a_file_that_is_no_backbone_is_refused(tmp_path) -> None:  # type: ignor
     torch.save({"0.weight": torch.zeros(64, 3, 3, 3)}, half)
     for path, reason in ((bad, "no LPIPS backbone"), (half, "the backbone has no"), (tmp_path / "no.pth", "No such")):
         with pytest.raises(ModelError, match=reason):
-            sources([], [path])
+            backbones([], [path])
 
 
 def test_pesq(clips: Pair) -> None:

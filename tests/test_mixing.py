@@ -364,7 +364,7 @@ def test_real_speech_costs_less(real: Callable[[str, int], bytes]) -> None:
     import io
 
     from codec import cards, coding
-    from codec.bitstream import scan
+    from codec.container import scan
 
     for card in cards.list_cards():
         model = coding.load(card)

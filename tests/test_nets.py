@@ -8,9 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from codec.model import PRESETS, Codec, CodecConfig, build
+from codec.model import Codec, CodecConfig, build
 from codec.nets.blocks import HIDDEN_AT_ONCE, ConvNeXt, SizeEmbedding, linear, run, stream
 from codec.nets.image import ImageConfig
+from codec.nets.kinds import NETS, default
 from codec.nets.speech import STFT, SpeechConfig, reflect_index
 
 TINY = {
@@ -67,11 +68,11 @@ def test_any_size_of_picture(size: tuple[int, int]) -> None:
     assert torch.equal(x_hat, codec(x, 256).x_hat)
 
 
-@pytest.mark.parametrize("preset", PRESETS["image"])
+@pytest.mark.parametrize("preset", NETS["convnext-image"].presets)
 def test_a_picture_in_strips_is_the_whole_and_needs_all_that_its_layers_reach(preset: str) -> None:
     """Strips of one latent row and of three; with a layer's reach cut by one row (negative control) the seams show."""
     torch.manual_seed(0)
-    codec = build(CodecConfig("image", PRESETS["image"][preset], "fsp")).eval()
+    codec = build(CodecConfig("image", NETS["convnext-image"].presets[preset], "fsp")).eval()
     for module in codec.modules():
         if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
             torch.nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
@@ -91,7 +92,8 @@ def test_a_picture_in_strips_is_the_whole_and_needs_all_that_its_layers_reach(pr
                     short = [*layers[:number], dataclasses.replace(layer, reach=layer.reach - 1), *layers[number + 1 :]]
                     found = torch.cat(list(stream(short, x.split(stride))))
                     assert not torch.allclose(found, whole, atol=1e-5, rtol=1e-5)
-        count = 1 + sum(PRESETS["image"][preset].encoder_depths) + 2 + sum(PRESETS["image"][preset].decoder_depths)
+        sizes = NETS["convnext-image"].presets[preset]
+        count = 1 + sum(sizes.encoder_depths) + 2 + sum(sizes.decoder_depths)
         assert sum(layer.reach > 0 for layers, _, _ in cases for layer in layers) == count
         assert list(stream(cases[0][0], [])) == []
 
@@ -161,7 +163,7 @@ def test_the_condition_spans_about_one_unit_to_either_side() -> None:
 
 @pytest.mark.parametrize(("medium", "preset", "millions"), [("speech", "small", 3.5), ("image", "small", 2.5)])
 def test_presets_stay_within_their_size(medium: str, preset: str, millions: float) -> None:
-    codec = build(CodecConfig(medium, PRESETS[medium][preset], "vp"))  # type: ignore[arg-type]
+    codec = build(CodecConfig(medium, NETS[default(medium)].presets[preset], "vp"))
     assert sum(p.numel() for p in codec.parameters()) <= millions * 1e6
     assert codec.token_rate_hz == (pytest.approx(166.67, abs=0.01) if medium == "speech" else None)
 
@@ -170,9 +172,9 @@ def test_presets_stay_within_their_size(medium: str, preset: str, millions: floa
 def test_a_configuration_survives_json(medium: str) -> None:
     import json
 
-    config = CodecConfig(medium, PRESETS[medium]["tiny"], "fsp", {"levels": {16: (4, 4)}})  # type: ignore[arg-type]
+    config = CodecConfig(medium, NETS[default(medium)].presets["tiny"], "fsp", {"levels": {16: (4, 4)}})
     back = CodecConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert build(back).bottleneck.codebook_sizes == (16,)
     assert back.nets == config.nets
     with pytest.raises(ValueError, match="unknown bottleneck"):
-        build(CodecConfig(medium, PRESETS[medium]["tiny"], "nothing"))  # type: ignore[arg-type]
+        build(CodecConfig(medium, NETS[default(medium)].presets["tiny"], "nothing"))

@@ -1,4 +1,4 @@
-"""train.priors and train.tables: what is trained is what the coder computes, and a model gets nothing else new."""
+"""train.priors and train.add_priors: what is trained is what the coder computes, and a model gets nothing else new."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conftest import tiny_codec, tones, wav
 
 from codec import cards, coding
 from codec.entropy import mixing
-from train import priors, tables
+from train import add_priors, priors
 from train.data import prepare
 
 
@@ -88,7 +88,7 @@ def test_a_model_gets_priors_and_still_reads_older_files(model_folder: Path, tmp
     (tmp_path / "media" / "a.wav").write_bytes(wav(tones(40000)))
     prepare("speech", [tmp_path / "media"], tmp_path / "store")
     arguments = [str(card.path), "--data", str(tmp_path / "store"), "--steps", "2", "--tokens", "300"]
-    assert tables.main([*arguments, "--device", "cpu"]) == 0
+    assert add_priors.main([*arguments, "--device", "cpu"]) == 0
     after = cards.read_card(card.path)
     assert after.base_id == card.base_id
     assert after.model_id != card.model_id
@@ -97,4 +97,4 @@ def test_a_model_gets_priors_and_still_reads_older_files(model_folder: Path, tmp
     model = coding.load(after)
     assert all(model.tables[size].prior is not None for size in model.card.num_codes)
     assert json.loads(card.path.read_text())["name"] == "speech-fsp"
-    assert tables.main([*arguments[:2], str(tmp_path / "nothing")]) == 1
+    assert add_priors.main([*arguments[:2], str(tmp_path / "nothing")]) == 1

@@ -27,12 +27,12 @@ from test_bitstream import (
 )
 
 from codec import coding
-from codec.bitstream import Header, Reader, unpack
-from codec.coding import Model
+from codec.coding import Model, pictures
+from codec.container import Header, Reader, unpack
+from codec.container.limits import Limits
+from codec.container.salvage import Salvage
 from codec.entropy import NO_TABLES, Tables, quantise_counts
 from codec.errors import BitstreamError
-from codec.limits import Limits
-from codec.salvage import Salvage
 
 Array = NDArray[np.int64]
 PAUSES = Tables(quantise_counts(np.where(np.arange(50) == 7, 10_000, 1)[None]))  # index 7 costs next to nothing
@@ -190,7 +190,7 @@ def test_by_their_bytes_alone_some_would_come_to_lie_elsewhere(monkeypatch: pyte
     data, indices = uneven()
     damaged, tables = spoilt(data, {2, 3, 4, 9}, 1), PAUSES
     assert np.array_equal(salvage(damaged, tables)[0][..., 500:900], indices[..., 500:900])
-    monkeypatch.setattr("codec.salvage._claimed", lambda *_: ())
+    monkeypatch.setattr("codec.container.salvage._claimed", lambda *_: ())
     assert not np.array_equal(salvage(damaged, tables)[0][..., 500:900], indices[..., 500:900])
 
 
@@ -296,7 +296,7 @@ def test_all_two_chunk_swaps_are_refused(name: str) -> None:
 
 
 def speech_file(model: Model, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, NDArray[np.float32]]:
-    monkeypatch.setattr(coding, "FRAMES_PER_WINDOW", 50)
+    monkeypatch.setattr("codec.coding.speech.FRAMES_PER_WINDOW", 50)
     samples = tones(96 * 50 * 6 + 13, channels=2)
     file = io.BytesIO()
     coding.compress_speech([samples], 16000, 2, file, model, 1024)
@@ -323,8 +323,8 @@ def test_lost_speech_is_silence_and_the_rest_as_it_was(speech_model: Model, monk
 
 
 def test_lost_pixels_are_grey(image_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coding, "ROWS_PER_CHUNK", 8)
-    monkeypatch.setattr(coding, "FEWEST_ROWS", 8)
+    monkeypatch.setattr("codec.coding.pictures.ROWS_PER_CHUNK", 8)
+    monkeypatch.setattr("codec.coding.pictures.FEWEST_ROWS", 8)
     pixels, file = gradient(203, 99), io.BytesIO()
     coding.compress_image(pixels, file, image_model, 1024)
     data = file.getvalue()
@@ -336,10 +336,10 @@ def test_lost_pixels_are_grey(image_model: Model, monkeypatch: pytest.MonkeyPatc
     found = Salvage(io.BytesIO(data[:start] + b"?" + data[start + 1 :]), num_positions=total)
     partial = coding.decompress_image(found, image_model)
     assert partial.shape == whole.shape
-    assert (partial[64:128] == coding.GREY).all()
+    assert (partial[64:128] == pictures.GREY).all()
     reach = 8 * (1 + 3 + 2 + 1)  # pixels: the stem, then a block of each scale, the head with the last
     assert np.array_equal(partial[128 + reach :], whole[128 + reach :])
-    assert not (whole[64:128] == coding.GREY).all()
+    assert not (whole[64:128] == pictures.GREY).all()
 
 
 def test_a_file_that_says_nothing_of_its_length(speech_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,8 +20,8 @@ from test_mixing import plain
 from torch import Tensor
 
 from codec import api, cards, coding
-from codec.bitstream import Header, pack
 from codec.coding import Model
+from codec.container import Header, pack
 from codec.media import load_audio, load_image
 
 SIZE = 1024
@@ -114,7 +114,7 @@ sys.modules["numba"] = None  # the plain coder: numpy is all that it needs
 sys.path.insert(0, sys.argv[1])
 import numpy as np
 from pathlib import Path
-from codec.bitstream import pack, unpack
+from codec.container import pack, unpack
 from codec.entropy import Prior, Tables
 for path in sorted(Path(sys.argv[1], "assets/golden").glob("*.json")):
     golden = json.loads(path.read_text())

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from codec import host
 from codec.bottlenecks import _search
 from codec.bottlenecks._knn import Neighbours, radii_by_blocks
 from codec.bottlenecks._search import _by_tree, nearest
@@ -47,6 +48,32 @@ def matmul_search(tokens: Tensor, codebook: Tensor) -> Tensor:
 def test_nearest_is_exact_even_at_near_ties() -> None:
     assert agrees_everywhere(nearest)
     assert not agrees_everywhere(matmul_search)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_unread_on_a_gpu_it_is_nearest_as_far_as_float32_tells(
+    monkeypatch: pytest.MonkeyPatch, weighted: bool, offset: float
+) -> None:
+    """No token finds a code that is farther than the nearest by more than rounding; few find another at all."""
+    monkeypatch.setattr(host, "HOSTS", ())
+    monkeypatch.setattr(_search, "chunk_rows", lambda *_: 300)
+    tokens, codebook = torch.randn(1000, 5) + offset, torch.randn(400, 5) + offset
+    weights = torch.rand(1000, 5) + 0.1 if weighted else None
+    with host.unread():
+        found = nearest(tokens, codebook, weights)
+        assert nearest(tokens[:0], codebook, None if weights is None else weights[:0]).shape == (0,)
+    scale = torch.ones_like(tokens) if weights is None else weights
+
+    def distance(index: Tensor) -> Tensor:
+        return (scale.double() * (tokens.double() - codebook[index].double()).square()).sum(1)
+
+    least = distance(brute(tokens, codebook, weights))
+    assert ((distance(found) - least) <= 1e-4 * (1 + least)).all()
+    assert (found != brute(tokens, codebook, weights)).float().mean() < 0.01
+    if offset and not weighted:
+        naive = matmul_search(tokens, codebook)  # it cancels
+        assert ((distance(naive) - least) > 1e-4 * (1 + least)).any()
 
 
 @pytest.mark.parametrize("num_codes", [1, 2, 31, 32, 33, 1000])

@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, tones, wav
 
 from codec import streams
-from codec.terminal import print_line
+from codec.cli.frame import print_line
 
 COMMANDS = sorted(
     path.relative_to(ROOT)

@@ -20,7 +20,8 @@ from codec.bottlenecks import VP
 from codec.bottlenecks._kmeans import halved, split_cells
 from codec.bottlenecks._search import nearest, nearest_child
 from codec.layers import ladder
-from codec.model import PRESETS, CodecConfig, build
+from codec.model import CodecConfig, build
+from codec.nets.kinds import NETS, default
 from train import nested, priors, recipes
 from train.__main__ import main as train_main
 from train.data import prepare
@@ -259,7 +260,10 @@ def test_the_recipe_is_the_tuned_one_with_a_tree(medium: str) -> None:
 def test_priors_of_a_tree_ask_digits_of_its_branches() -> None:
     """No table says where an index stands: it stands at its own number, and a parent's digits come first."""
     config = CodecConfig(
-        "speech", PRESETS["speech"]["tiny"], "vp", {"codebook_sizes": (16, 64, 2048, 8192), "nested": True}
+        "speech",
+        NETS[default("speech")].presets["tiny"],
+        "vp",
+        {"codebook_sizes": (16, 64, 2048, 8192), "nested": True},
     )
     model = build(config).eval()
     model.bottleneck.fit(torch.randn(3000, 5, generator=torch.Generator().manual_seed(0)))

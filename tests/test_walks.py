@@ -13,13 +13,16 @@ import pytest
 from conftest import picture, tones, wav
 from PIL import Image
 
-from codec import commands, files
+from codec import files
+from codec.cli.compress import compress_main
+from codec.cli.decompress import decompress_main
+from codec.cli.info import info_main
 from codec.errors import MediaError
 from codec.files import files_below, walk, writing
 from eval.datasets import find
 from train.sources import media
 
-MAINS = {"compress": commands.compress_main, "decompress": commands.decompress_main, "info": commands.info_main}
+MAINS = {"compress": compress_main, "decompress": decompress_main, "info": info_main}
 
 
 @pytest.fixture
@@ -49,14 +52,14 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_folder_that_cannot_be_read_is_named_and_the_rest_is_done(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert commands.compress_main([str(tree), str(tmp_path / "out"), "-q"]) == 1
+    assert compress_main([str(tree), str(tmp_path / "out"), "-q"]) == 1
     assert capsys.readouterr().err.splitlines() == [
         f"error: {tree / 'bad'}: Permission denied",
         "error: 1 of 3 files failed",
     ]
     assert [path.name for path in files_below(tmp_path / "out")] == ["a.wav.bin", "b.wav.bin"]
     (tmp_path / "alone/bad").mkdir(parents=True)
-    assert commands.compress_main([str(tmp_path / "alone"), str(tmp_path / "none"), "-q"]) == 1
+    assert compress_main([str(tmp_path / "alone"), str(tmp_path / "none"), "-q"]) == 1
     assert capsys.readouterr().err == f"error: {tmp_path / 'alone/bad'}: Permission denied\n"
 
 

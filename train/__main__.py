@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
+from codec.cli.frame import Parser, UsageError, filled_path, run
 from codec.errors import CodecError
 from codec.streams import process
-from codec.terminal import filled_path
 from train import losses, parallel, recipes
 from train.data import Store, is_prepared, prepare
 from train.loop import CHECKPOINT_NAME, Budget, Trainer
@@ -32,7 +32,7 @@ def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train", description=__doc__, epilog="See docs/train.md")
+    parser = Parser(prog="python -m train", description=__doc__, epilog="See docs/train.md")
     parser.add_argument("recipe", help="a shipped recipe (speech-fsp ...) or a .toml file")
     parser.add_argument(
         "--data",
@@ -75,24 +75,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, help="CPU threads")
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=("cpu", "cuda"), default=default)
-    options = parser.parse_args(arguments)
+    return run(parser, arguments, _command, "interrupted; go on with --resume from the last checkpoint in {out}")
+
+
+def _command(options: argparse.Namespace) -> None:
     if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: no CUDA device here")
+        raise UsageError("--device cuda: no CUDA device here")
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.backends.cudnn.benchmark = True  # all batches have one shape
-    try:
-        with processes(options.device) as device:
-            return _train(options, device)
-    except (CodecError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code if isinstance(error, CodecError) else 1
-    except KeyboardInterrupt:
-        print(f"interrupted; go on with --resume from the last checkpoint in {options.out}", file=sys.stderr)
-        return 130
+    with processes(options.device) as device:
+        _train(options, device)
 
 
-def _train(options: argparse.Namespace, device: str) -> int:
+def _train(options: argparse.Namespace, device: str) -> None:
     recipe = recipes.load(options.recipe, options.set)
     losses.build(recipe.codec.medium, recipe.losses, options.lpips_backbone)  # refused before anything starts
     data = parallel.first(_prepared(recipe.codec.medium, options) if parallel.rank() == 0 else None)
@@ -108,7 +104,6 @@ def _train(options: argparse.Namespace, device: str) -> int:
     finished = trainer.run(options.checkpoint_minutes, options.log_steps, options.stop_minutes, options.tensorboard)
     if not finished:
         print(f"stopped at {100 * trainer.progress:.0f} % of the budget; go on with --resume", file=sys.stderr)
-    return 0
 
 
 def _prepared(medium: str, options: argparse.Namespace) -> Path:

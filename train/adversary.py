@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from train.discriminators import DISCRIMINATORS, Judge, critic_loss, feature_loss, fooling_loss
+from train.discriminators import DISCRIMINATORS, ConvDiscriminator, Outputs, critic_loss, feature_loss, fooling_loss
 from train.optimiser import guarded_step, make_optimiser, restore
 from train.parallel import replicate
 from train.recipes import AdversarySection
@@ -25,19 +25,19 @@ class Adversary:
     """A discriminator that learns while the codec does.
 
     Args:
-        medium: "speech" or "image".
-        settings: Of the recipe.
-        device: Where the codec is.
-        compiled: Whether its layers go through torch.compile.
+        medium: A name in `DISCRIMINATORS`.
+        settings: The recipe's section on the discriminator.
+        device: The device that the codec is on.
+        compiled: Whether the discriminator's layers go through torch.compile.
     """
 
     def __init__(self, medium: str, settings: AdversarySection, device: str, compiled: bool = False) -> None:
         self.settings, self.kind = settings, torch.device(device).type
         self.nets = DISCRIMINATORS[medium](settings.width).to(device)
         if compiled:
-            for judge in self.nets.modules():
-                if isinstance(judge, Judge):
-                    judge.compile(dynamic=False)
+            for net in self.nets.modules():
+                if isinstance(net, ConvDiscriminator):
+                    net.compile(dynamic=False)
         self.replica = replicate(self.nets)
         self.rate, self.share = (torch.zeros((), device=device) for _ in range(2))
         groups = [{"params": list(self.nets.parameters()), "weight_decay": 0.0}]
@@ -45,20 +45,24 @@ class Adversary:
         self.steps = 0
 
     def advance(self, schedule: float) -> None:
-        """To the next step: the learning rate at `schedule`, a share of the recipe's, and how much the losses count.
+        """Goes on to the next step, and sets the learning rate and how much the losses count in it.
 
-        A discriminator that knows nothing has nothing to say: the recipe's weights count from its warm-up's end on.
+        A discriminator that knows nothing has nothing to say: the recipe's weights count in full after its warm-up.
+
+        Args:
+            schedule: The share of the recipe's learning rate, in [0, 1].
         """
         self.steps += 1
         self.rate.fill_(self.settings.learning_rate * schedule)
         self.share.fill_(min(1.0, self.steps / self.settings.warmup_steps))
 
     def cut(self, x: Tensor, x_hat: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """The part of each sample that the judges see, the same of both: `settings.crop` long, or all.
+        """Cuts the part of each sample that the discriminator sees: `settings.crop` long, or all.
 
         Args:
-            x: (B, C, *N); `x_hat` alike.
-            places: (B,) in [0, 1), which part.
+            x: Originals, (B, C, *N).
+            x_hat: Reconstructions of the same shape, which are cut at the same places.
+            places: Where the part begins, (B,) in [0, 1).
         """
         for axis, length in enumerate(self.settings.crop or (), 2):
             first = (places * (x.shape[axis] - length + 1)).long()
@@ -71,17 +75,17 @@ class Adversary:
         return x, x_hat
 
     def weigh(self, losses: dict[str, Tensor]) -> Tensor:
-        """What `judge` returned, weighted as in the recipe: () one loss."""
+        """Returns one loss, (): those that `judge` returned, weighted as in the recipe."""
         weighted = self.settings.adversarial * losses["adversarial"] + self.settings.features * losses["features"]
         return self.share * weighted
 
     def learn(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
-        """One step of the discriminator; values for the log."""
+        """Takes one step of the discriminator, and returns values for the log."""
         self.nets.requires_grad_(True)
         with torch.autocast(self.kind, torch.bfloat16, cache_enabled=self.kind == "cpu"):
             judged = self.replica(torch.cat([x, x_hat.detach()]))  # one pass: DistributedDataParallel wants it so
-        real = [(score[: len(x)], []) for score, _ in judged]
-        fake = [(score[len(x) :], []) for score, _ in judged]
+        real: Outputs = [(score[: len(x)], []) for score, _ in judged]
+        fake: Outputs = [(score[len(x) :], []) for score, _ in judged]
         loss = critic_loss(real, fake)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -89,7 +93,7 @@ class Adversary:
         return {"critic": loss.detach(), "critic_norm": norm.detach()}
 
     def judge(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
-        """Losses of the codec, scalars with a gradient to x_hat alone: "adversarial" and "features"."""
+        """Returns the codec's losses "adversarial" and "features", scalars with a gradient to x_hat alone."""
         self.nets.requires_grad_(False)
         with torch.autocast(self.kind, torch.bfloat16, cache_enabled=self.kind == "cpu"):
             with torch.no_grad():
@@ -108,5 +112,5 @@ class Adversary:
 
 
 def cosine(progress: float, final_share: float) -> float:
-    """From 1 to `final_share` along half a cosine."""
+    """Falls from 1 to `final_share` along half a cosine, as `progress` goes from 0 to 1."""
     return final_share + (1 - final_share) * (1 + math.cos(math.pi * progress)) / 2

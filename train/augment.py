@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from codec.medium import IMAGE, SPEECH
 from train.draws import Draws
 
 STRENGTHS = ("light", "full")
@@ -25,9 +26,11 @@ JITTER = 0.1
 
 
 def augment(medium: str, x: Tensor, draws: Draws, strength: str = "light") -> Tensor:
-    """(B, 1, T) in [-1, 1] or (B, 3, H, W) in [0, 1] -> the same."""
-    if medium == "image":
-        return _picture(x, draws, strength)
+    """Augments (B, 1, T) in [-1, 1] or (B, 3, H, W) in [0, 1]; shape and range stay."""
+    return AUGMENTATIONS[medium](x, draws, strength)
+
+
+def _speech(x: Tensor, draws: Draws, strength: str) -> Tensor:
     if strength == "full":
         x = _noise(_mix(_filter(x, draws), draws), draws)
     level = _level(x)
@@ -42,12 +45,13 @@ def _level(x: Tensor) -> Tensor:
 
 
 def _filter(x: Tensor, draws: Draws) -> Tensor:
-    """A smooth gain within +-6 dB over frequency, and one phase shift for all frequencies."""
+    """Applies a smooth gain within +-6 dB over frequency, and one phase shift for all frequencies."""
     spectrum = torch.fft.rfft(x)
     knots = (draws.uniform(len(x), 1, EQ_KNOTS) * 2 - 1) * EQ_DB
     gain = 10 ** (F.interpolate(knots, spectrum.shape[-1], mode="linear", align_corners=True) / 20)
     phase = draws.uniform(len(x), 1, 1) * 2 * math.pi
-    return torch.fft.irfft(spectrum * torch.polar(gain, phase.expand_as(gain)), x.shape[-1])
+    filtered: Tensor = torch.fft.irfft(spectrum * torch.polar(gain, phase.expand_as(gain)), x.shape[-1])
+    return filtered
 
 
 def _mix(x: Tensor, draws: Draws) -> Tensor:
@@ -76,3 +80,6 @@ def _picture(x: Tensor, draws: Draws, strength: str) -> Tensor:
     x = mean + contrast * (x - mean)
     grey = x.mean(1, keepdim=True)
     return (grey + saturation * (x - grey)).clamp(0, 1)
+
+
+AUGMENTATIONS = {SPEECH.name: _speech, IMAGE.name: _picture}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from codec.bottleneck import Bottleneck
-from codec.bottlenecks._sync import gather_rows
+from codec.bottlenecks.parts import gather_rows
 from codec.model import Codec
 from train import parallel
 from train.data import Store
@@ -18,14 +18,17 @@ FIT_TOKENS = 400_000  # latents that a codebook is built from, at most: 24 for e
 
 @torch.no_grad()
 def latents(codec: Codec, store: Store, batch: Callable[[], Tensor]) -> Tensor:
-    """Latents of a codec's encoder over random crops of the training data, (N <= FIT_TOKENS, D_in) float32.
+    """Encodes random crops of the training data.
 
-    Augmented, as all that the encoder learnt from; the VP-VAE paper encodes the training set as it is.
+    They are augmented, as all that the encoder learnt from; the VP-VAE paper encodes the training set as it is.
 
     Args:
-        codec: Whose encoder; best the averaged one.
-        store: How much data there are: no more latents than they give once.
-        batch: Gives the next batch of crops, this process's rows.
+        codec: The codec whose encoder is used, best the averaged one.
+        store: The training data, which say how many latents there are: no more than they give once.
+        batch: A function that gives the next batch of crops, this process's rows.
+
+    Returns:
+        (N <= FIT_TOKENS, D_in) float32 latents.
     """
     rows: list[Tensor] = []
     count, total = 0, min(FIT_TOKENS, int(store.weights.sum() / codec.stride**codec.axes))
@@ -37,7 +40,12 @@ def latents(codec: Codec, store: Store, batch: Callable[[], Tensor]) -> Tensor:
 
 
 def fit(bottleneck: Bottleneck, found: Callable[[], Tensor]) -> None:
-    """Builds or starts the codebook from latents, the same on all processes; `found` gives them, if they are needed."""
-    if type(bottleneck).fit is not Bottleneck.fit:  # or encoding all those latents were for nothing
+    """Builds or starts the codebook from latents, the same on all processes.
+
+    Args:
+        bottleneck: The bottleneck with the codebook.
+        found: A function that gives the latents; it is called only where the bottleneck wants them.
+    """
+    if type(bottleneck).fit is not Bottleneck.fit:  # else encoding all those latents would be for nothing
         bottleneck.fit(found())
         parallel.copy_first(bottleneck)  # sums on a GPU differ in the last bit

@@ -12,7 +12,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchaudio.functional import resample
+from torchaudio.transforms import Resample
 from tqdm import tqdm
 
 from codec.errors import CodecError, MediaError
+from codec.files import writing
+from codec.medium import IMAGE, SPEECH
 from train.draws import Draws
 
 SPEED_STEPS = 40  # speeds are multiples of 1 / 40, which keeps the resampling filters short
@@ -35,11 +37,11 @@ def prepare(medium: str, sources: list[Path], target: Path, short_side: int | No
     Speech becomes 16 kHz mono int16, pictures RGB uint8. A file that cannot be read is named, skipped and counted.
 
     Args:
-        medium: "speech" or "image".
+        medium: A name in `codec.medium.MEDIA`.
         sources: Folders, tars, zips or media files, as `train.sources` reads them.
-        target: Where to, without suffix.
+        target: The path of the output, without suffix.
         short_side: Pictures whose shorter side is longer are scaled down to it.
-        workers: Threads that decode.
+        workers: The number of threads that decode.
 
     Raises:
         MediaError: A source does not exist, or nothing in them could be read.
@@ -49,49 +51,37 @@ def prepare(medium: str, sources: list[Path], target: Path, short_side: int | No
     shapes: list[list[int]] = []
     skipped: list[str] = []
     raw_path, record_path = _paths(target)
-    parts = [path.with_name(path.name + ".part") for path in (raw_path, record_path)]
-    new_folders = [folder for folder in target.parents if not folder.exists()]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with parts[0].open("wb") as raw, ThreadPoolExecutor(workers) as pool:
+    with writing(str(record_path), force=True) as record, writing(str(raw_path), force=True) as raw:
+        with ThreadPoolExecutor(workers) as pool:
             jobs = (
                 (item.name, item.error or pool.submit(decode, medium, item.content, short_side))
                 for item in tqdm(media(medium, sources), desc=f"decode {medium}", disable=None, unit="file")
             )
             for name, job in _ahead(jobs, 2 * workers):
-                error = job if isinstance(job, MediaError) else job.exception()
-                if isinstance(error, MediaError):
+                try:
+                    if isinstance(job, MediaError):
+                        raise job
+                    array = job.result()
+                except MediaError as error:
                     skipped.append(f"{name}: {error}")
                     tqdm.write(f"skipped {name}: {error}", file=sys.stderr)
                     continue
-                array = job.result()
                 raw.write(array.tobytes())
                 shapes.append(list(array.shape))
         if not shapes:
             where = ", ".join(map(str, sources))
             raise MediaError(f"nothing readable as {medium} in {where}; {len(skipped)} files skipped")
-        parts[1].write_text(json.dumps({"medium": medium, "shapes": shapes, "skipped": skipped}))
-        record_path.unlink(missing_ok=True)  # never an old record beside new data
-        parts[0].replace(raw_path)
-        parts[1].replace(record_path)
-    except BaseException as error:  # a full disk or Ctrl-C, too, must leave nothing half-written
-        for part in parts:
-            part.unlink(missing_ok=True)
-        for folder in new_folders:
-            with suppress(OSError):
-                folder.rmdir()
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(raw_path)  # a full disk does not say which
-        raise
+        record.write(json.dumps({"medium": medium, "shapes": shapes, "skipped": skipped}).encode())
+        record_path.unlink(missing_ok=True)  # never an old record beside new data, which take their names one by one
 
 
 def is_prepared(path: Path) -> bool:
-    """Whether `prepare` wrote to this target."""
+    """Says whether `prepare` wrote to this target."""
     return all(part.is_file() for part in _paths(path))
 
 
 def _ahead(jobs: Iterable[tuple[str, Any]], count: int) -> Iterator[tuple[str, MediaError | Future[np.ndarray]]]:
-    """The jobs in order, with `count` later ones begun: no more, or all files would be in memory at once."""
+    """Yields the jobs in order, with `count` later ones begun; with more, all files would be in memory at once."""
     waiting: deque[tuple[str, Any]] = deque()
     for job in jobs:
         waiting.append(job)
@@ -104,12 +94,42 @@ def _paths(target: Path) -> tuple[Path, Path]:
     return target.with_name(target.name + ".raw"), target.with_name(target.name + ".json")
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How items of a medium lie in a `Store`.
+
+    Attributes:
+        dtype: Of a value.
+        scale: The number of such steps that 1.0 has.
+        channels: Values of a position, which lie side by side.
+        padded: Whether an item shorter than a crop is padded with silence; else it is left out.
+        slower: Whether `zoom` goes both ways, slower and faster; pictures are only scaled down.
+    """
+
+    dtype: type[np.generic]
+    scale: int
+    channels: int
+    padded: bool
+    slower: bool
+
+    def to_signal(self, values: Tensor) -> Tensor:
+        """(B, *N) or (B, *N, C) floats -> (B, C, *N) signals."""
+        columns = values if self.channels > 1 else values[..., None]
+        return columns.movedim(-1, 1).contiguous() / self.scale
+
+
+FORMS = {
+    SPEECH.name: Form(np.int16, 32768, 1, padded=True, slower=True),
+    IMAGE.name: Form(np.uint8, 255, 3, padded=False, slower=False),
+}
+
+
 class Store:
-    """What `prepare` wrote, as random crops.
+    """Random crops of what `prepare` wrote.
 
     Args:
         path: The target of `prepare`, without suffix.
-        medium: What the data must be.
+        medium: The medium that the data must be of.
         crop: Crop length in samples, or height and width in pixels. Speech clips shorter than a crop are padded with
             silence; smaller pictures are left out.
         zoom: Crops are of windows up to this much larger (pictures, scaled down to the crop), or of speech played at
@@ -129,8 +149,8 @@ class Store:
             record = json.loads(record_path.read_text())
             self.medium: str = record["medium"]
             self.shapes = np.array(record["shapes"])
-            dtype = np.int16 if self.medium == "speech" else np.uint8
-            flat = np.memmap(raw_path, dtype, "r")
+            self.form = FORMS[self.medium]
+            flat = np.memmap(raw_path, self.form.dtype, "r")
         except (OSError, ValueError, KeyError) as error:
             raise CodecError(f"{path}: no prepared data here ({error}); run python -m train.prepare first") from None
         if self.medium != medium:
@@ -139,18 +159,19 @@ class Store:
         if starts[-1] != len(flat):
             raise CodecError(f"{raw_path}: not the data of {record_path.name}; run python -m train.prepare again")
         self.crop, self.zoom = crop, zoom
+        self._resamplers: dict[int, Resample] = {}  # by the step of `_draw_step`
         usable = np.ones(len(self.shapes), bool)
-        if self.medium == "image":
-            usable = (self.shapes[:, :2] >= np.array([self._window(c, zoom) for c in crop])).all(1)
+        if not self.form.padded:
+            usable &= (self.shapes[:, :2] >= np.array([self._window(c, zoom) for c in crop])).all(1)
         if not usable.any():
             needed = f"a crop of {crop}" + (f" at zoom {zoom}" if zoom > 1 else "")
             raise CodecError(f"{path}: no item holds {needed}; make the crop smaller")
         self.usable = np.flatnonzero(usable)
         with warnings.catch_warnings(action="ignore"):  # that the array cannot be written; nobody does
             self.flat = torch.from_numpy(flat)
-        if self.medium == "image":
-            self.flat = self.flat.view(-1, 3)
-            starts = starts // 3
+        if self.form.channels > 1:
+            self.flat = self.flat.view(-1, self.form.channels)
+            starts = starts // self.form.channels
         # Longer clips and larger pictures are drawn more often: every second and every pixel counts the same.
         self.weights = torch.tensor(self.shapes[self.usable, :2].prod(1), dtype=torch.float64)
         self._cumulative = self.weights.cumsum(0)
@@ -165,36 +186,45 @@ class Store:
         return self
 
     def whole(self, i: int) -> Tensor:
-        """One item whole, usable or not, as a batch of one like those of `batch`."""
+        """Returns one item whole, usable or not, as a batch of one like those of `batch`."""
         sizes = self.shapes[: i + 1].prod(1)
         item = self.flat.view(-1)[sizes[:-1].sum() : sizes.sum()].view(*self.shapes[i]).float()
-        return item[None, None] / 32768 if self.medium == "speech" else item.movedim(-1, 0)[None] / 255
+        return self.form.to_signal(item[None])
 
     def batch(self, size: int, draws: Draws) -> Tensor:
-        """`size` random crops, (B, 1, T) in [-1, 1] or (B, 3, H, W) in [0, 1], on the device of `draws`."""
+        """Cuts `size` random crops, (B, 1, T) in [-1, 1] or (B, 3, H, W) in [0, 1], on the device of `draws`."""
         device, axes = self.flat.device, len(self.crop)
         which = draws.uniform(size, double=True).to(device) * self._cumulative[-1]
         item = torch.searchsorted(self._cumulative, which, right=True).clamp(max=len(self.usable) - 1)
         places = draws.uniform(size, axes, double=True).to(device)
         step = self._draw_step(draws)
         window = [self._window(c, step / SPEED_STEPS) for c in self.crop]
-        x = self._cut(self._starts[item], self._sides[item], places, window).to(draws.device).float()
-        if self.medium == "image":
-            x = x.movedim(-1, 1).contiguous() / 255
-            if list(window) != list(self.crop):
-                x = F.interpolate(x, self.crop, mode="bilinear", antialias=True).clamp(0, 1)
-            return x
-        x = x[:, None] / 32768
-        if step != SPEED_STEPS:
-            x = resample(x, step, SPEED_STEPS)[..., : self.crop[0]]
+        values = self._cut(self._starts[item], self._sides[item], places, window).to(draws.device).float()
+        x = self.form.to_signal(values)
+        if axes > 1 and list(window) != list(self.crop):
+            return F.interpolate(x, self.crop, mode="bilinear", antialias=True).clamp(0, 1)
+        if axes == 1 and step != SPEED_STEPS:
+            if step not in self._resamplers:  # its filter is made on the host
+                self._resamplers[step] = Resample(step, SPEED_STEPS, dtype=torch.float32).to(x.device)
+            x = self._resamplers[step](x)[..., : self.crop[0]]
         return x
 
     def _cut(self, starts: Tensor, sides: Tensor, places: Tensor, window: list[int]) -> Tensor:
-        """(B,), (B, axes), (B, axes) in [0, 1) -> (B, *window) samples or (B, *window, 3) pixels."""
-        space = (sides - sides.new_tensor(window)).clamp(min=0) + 1
+        """Cuts windows out of items.
+
+        Args:
+            starts: Where each item begins in the array, (B,).
+            sides: The sides of each item, (B, axes).
+            places: Where the window begins in the item, (B, axes) in [0, 1).
+            window: The sides of the window.
+
+        Returns:
+            (B, *window) samples or (B, *window, 3) pixels.
+        """
+        space = torch.stack([(sides[:, i] - w).clamp(min=0) + 1 for i, w in enumerate(window)], 1)  # no copy to a GPU
         corner = (places * space).long()
         offsets = [torch.arange(w, device=starts.device) for w in window]
-        if self.medium == "image":
+        if len(offsets) > 1:
             rows = (corner[:, :1] + offsets[0]) * sides[:, 1:]
             columns = corner[:, 1:] + offsets[1]
             return self.flat[starts[:, None, None] + rows[:, :, None] + columns[:, None]]
@@ -203,12 +233,12 @@ class Store:
         return torch.where(inside, self.flat[index], 0)
 
     def _draw_step(self, draws: Draws) -> int:
-        """The zoom or speed of a batch, in steps of 1 / 40."""
+        """Draws the zoom or speed of a batch, in steps of 1 / 40."""
         highest = int(SPEED_STEPS * self.zoom)
-        lowest = SPEED_STEPS if self.medium == "image" else -(-(SPEED_STEPS**2) // highest)
+        lowest = -(-(SPEED_STEPS**2) // highest) if self.form.slower else SPEED_STEPS
         return lowest + draws.integer(highest - lowest + 1) if self.zoom > 1 else SPEED_STEPS
 
     @staticmethod
     def _window(crop: int, zoom: float) -> int:
-        """Samples or pixels along one axis that become `crop`."""
+        """Returns the samples or pixels along one axis that become `crop`."""
         return -(-round(crop * zoom * SPEED_STEPS) // SPEED_STEPS)

@@ -15,10 +15,10 @@ class Draws:
     inside a bottleneck is not drawn here: it comes from torch's global generators, a different seed for each process.)
 
     Args:
-        seed: Of the stream.
-        device: Where the numbers come to lie.
-        rank: Which process this is...
-        world: ...of how many.
+        seed: The seed of the stream.
+        device: The device that the numbers come to lie on.
+        rank: The number of this process.
+        world: The number of processes.
     """
 
     def __init__(self, seed: int, device: str = "cpu", rank: int = 0, world: int = 1) -> None:
@@ -30,34 +30,34 @@ class Draws:
             self.generators[self.kind] = torch.Generator(device).manual_seed(seed + 1)
 
     def uniform(self, rows: int, *shape: int, double: bool = False) -> Tensor:
-        """(rows, *shape) in [0, 1), on the device; this process's part of what all draw."""
+        """Draws (rows, *shape) numbers in [0, 1), on the device: this process's part of what all draw."""
         dtype = torch.float64 if double else torch.float32
         full = (rows * self.world, *shape)
         return self._own(torch.rand(full, generator=self.generators[self.kind], device=self.device, dtype=dtype), rows)
 
     def normal(self, rows: int, *shape: int) -> Tensor:
-        """(rows, *shape) standard normal, on the device."""
+        """Draws (rows, *shape) standard normal numbers, on the device."""
         full = (rows * self.world, *shape)
         return self._own(torch.randn(full, generator=self.generators[self.kind], device=self.device), rows)
 
     def integers(self, rows: int, limit: int) -> Tensor:
-        """(rows,) int64 in [0, limit), on the host."""
+        """Draws (rows,) int64 in [0, limit), on the host."""
         return self._own(torch.randint(limit, (rows * self.world,), generator=self.host), rows)
 
     def integer(self, limit: int) -> int:
-        """In [0, limit), the same on every process."""
+        """Draws a number in [0, limit), the same on every process."""
         return int(torch.randint(limit, (1,), generator=self.host))
 
     def _own(self, rows: Tensor, count: int) -> Tensor:
         return rows[self.rank * count : (self.rank + 1) * count]
 
     def state_dict(self) -> dict[str, Any]:
-        """By kind of device, since the stream is the same on every process and each names its own device."""
+        """Returns the state by kind of device, as the stream is the same on every process and device."""
         return {kind: generator.get_state() for kind, generator in self.generators.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a saved stream; one of another kind of device keeps only what both have."""
-        saved = {name.partition(":")[0]: value for name, value in state.items()}  # once they were named "cuda:0"
+        saved = {name.partition(":")[0]: value for name, value in state.items()}  # some checkpoints say "cuda:0"
         for kind, generator in self.generators.items():
             if kind in saved:
                 generator.set_state(saved[kind].cpu())

@@ -17,23 +17,23 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from codec.cards import LAYER, PRIOR, identities, read_card
+from codec.cli.frame import Parser, UsageError, filled_path, run
 from codec.entropy import quantise_counts
 from codec.errors import CodecError
 from codec.files import writing
 from codec.model import Codec
 from codec.streams import process
-from codec.terminal import filled_path
 from train import recipes
+from train.add_priors import prior_tensors
 from train.data import Store
 from train.log import LOG_NAME, read
 from train.loop import ADVERSARY_SUFFIX, CHECKPOINT_NAME, Budget, Trainer, read_checkpoint
-from train.tables import prior_tensors
 
 LICENCE = "Apache-2.0"
 
 
 def load_run(folder: Path, store_path: Path, device: str = "cpu") -> Trainer:
-    """A run's last checkpoint, with the recipe that it holds."""
+    """Loads a run's last checkpoint, with the recipe that it holds."""
     path = folder / CHECKPOINT_NAME
     state = read_checkpoint(path)
     recipe = recipes.from_dict(json.loads(state["recipe"]))
@@ -93,7 +93,7 @@ def export(trainer: Trainer, name: str, folder: Path, notes: dict[str, Any]) -> 
 
 
 def _kept_tables(trainer: Trainer) -> dict[str, np.ndarray]:
-    """The coder's tensors of the model that was tuned, whose codes are still the same; empty for any other run."""
+    """Returns the coder's tensors of the model that was tuned, whose codes are the same; none for another run."""
     if not trainer.recipe.tunes or trainer.origin is None:
         return {}
     return {k: v for k, v in read_card(trainer.origin).read().items() if k.startswith(("tables.", PRIOR, LAYER))}
@@ -105,14 +105,14 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _stored(key: str, value: Tensor) -> np.ndarray:
-    """Nets as float16, what decides indices exactly as it is."""
+    """Turns a tensor into what is stored: nets as float16, what decides indices exactly as it is."""
     exact = key.startswith("bottleneck.") or not value.is_floating_point()
     return (value if exact else value.half()).contiguous().numpy()
 
 
 @torch.no_grad()
 def count_tables(codec: Codec, latents: Tensor) -> dict[str, np.ndarray]:
-    """Coder tables "tables.K" (G, num_codes) int32 from (N, D_in) latents of the training data."""
+    """Counts coder tables, "tables.K" (G, num_codes) int32, on (N, D_in) latents of the training data."""
     tables = {}
     for size in codec.bottleneck.codebook_sizes:
         indices = codec.bottleneck.encode(latents.T[None], size)[0]  # (G, N)
@@ -128,7 +128,7 @@ def _last_log(trainer: Trainer) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train.export", description=__doc__, epilog="See docs/train.md")
+    parser = Parser(prog="python -m train.export", description=__doc__, epilog="See docs/train.md")
     parser.add_argument("run", type=filled_path, help="folder that python -m train wrote")
     parser.add_argument(
         "--data", type=filled_path, required=True, metavar="PATH", help="what python -m train.prepare wrote"
@@ -141,17 +141,18 @@ def main(arguments: list[str] | None = None) -> int:
         "--note", action="append", default=[], metavar="KEY=TEXT", help="goes into the card; may repeat"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to encode the training data")
-    options = parser.parse_args(arguments)
+    return run(parser, arguments, _command)
+
+
+def _command(options: argparse.Namespace) -> None:
+    if wrong := [note for note in options.note if "=" not in note]:
+        raise UsageError(f"--note {wrong[0]}: want KEY=TEXT")
+    notes = dict(note.split("=", 1) for note in options.note)
     try:
-        if wrong := [note for note in options.note if "=" not in note]:
-            raise CodecError(f"--note {wrong[0]}: want KEY=TEXT")
-        notes = dict(note.split("=", 1) for note in options.note)
-        run = load_run(options.run, options.data, options.device)
-        export(run, options.name or options.run.name, options.out, notes)
-    except (CodecError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        trainer = load_run(options.run, options.data, options.device)
+        export(trainer, options.name or options.run.name, options.out, notes)
+    except ValueError as error:
+        raise CodecError(f"{options.run}: {error}") from None
 
 
 if __name__ == "__main__":

@@ -29,10 +29,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from codec.cli import frame
+from codec.cli.frame import Parser, filled_path
 from codec.errors import CodecError
 from codec.files import writing
 from codec.streams import process
-from codec.terminal import filled_path
 from train import losses, recipes
 from train.log import LOG_NAME, read
 from train.loop import ADVERSARY_SUFFIX, CHECKPOINT_NAME
@@ -58,7 +59,11 @@ class Run:
 
 
 def load_plan(name: str) -> list[Run]:
-    """A shipped plan by name, or a .toml file. Raises CodecError for one that does not fit."""
+    """Reads a shipped plan by name, or a .toml file.
+
+    Raises:
+        CodecError: There is no such plan, or it does not fit.
+    """
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not path.is_file():
         shipped = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
@@ -84,10 +89,10 @@ class Fleet:
     """The runs of a plan at work.
 
     Args:
-        runs: What to train.
-        data: Medium -> prepared data.
-        work: Folder of the runs, kept between calls.
-        options: Of the command line.
+        runs: The runs to train.
+        data: The prepared data of each medium.
+        work: The folder of the runs, kept between calls.
+        options: The options of the command line.
     """
 
     def __init__(self, runs: list[Run], data: dict[str, Path], work: Path, options: argparse.Namespace) -> None:
@@ -96,8 +101,13 @@ class Fleet:
         self.threads = options.threads or max(1, (os.cpu_count() or 1) // min(options.jobs or len(runs), len(runs)))
 
     def train(self) -> list[str]:
-        """Trains all, `jobs` at a time, until they are done or the time is up; names of those that failed."""
-        waiting, active, failed = list(self.runs), {}, []
+        """Trains all runs, `jobs` at a time, until they are done or the time is up.
+
+        Returns:
+            The names of those that failed.
+        """
+        active: dict[str, subprocess.Popen[bytes]] = {}
+        waiting, failed = list(self.runs), []
         report = time.monotonic()
         try:
             while waiting or active:
@@ -127,7 +137,7 @@ class Fleet:
         return failed
 
     def export(self, out: Path) -> list[str]:
-        """Exports and packs every run that has a checkpoint; names of those that failed."""
+        """Exports and packs every run that has a checkpoint, and returns the names of those that failed."""
         ready = [run for run in self.runs if (self.work / run.name / CHECKPOINT_NAME).is_file()]
         failed = [run.name for run in self.runs if run not in ready]
         jobs = self.options.jobs or max(1, len(ready))
@@ -137,7 +147,7 @@ class Fleet:
         return failed
 
     def _packed(self, run: Run, process: subprocess.Popen[bytes], out: Path) -> bool:
-        """Packs a run when its export has ended; whether that went well."""
+        """Packs a run when its export has ended, and says whether that went well."""
         if process.wait():
             print(f"{run.name}: export failed: {self._last_line(run.name)}", file=sys.stderr, flush=True)
             return False
@@ -146,11 +156,12 @@ class Fleet:
         return True
 
     def report(self) -> None:
-        """One line for each run, and one for the GPU."""
+        """Prints one line for each run, and one for the GPU."""
         lines = []
         for run in self.runs:
             last = (read(self.work / run.name / LOG_NAME) or [{}])[-1]
-            values = {key: last[key] for key in ("step", "minutes", "stage", "loss", "steps_per_s") if key in last}
+            shown = ["step", "minutes", "stage", "loss", "steps_per_s"]
+            values = {key: last[key] for key in shown if key in last}
             if last.get("steps_per_s"):
                 values["ms_per_step"] = f"{1000 / last['steps_per_s']:.3g}"
             lines.append(f"{run.name}: " + (" ".join(f"{k} {v}" for k, v in values.items()) or "nothing logged yet"))
@@ -158,7 +169,10 @@ class Fleet:
         sys.stdout.flush()
 
     def _next(self, waiting: list[Run], active: Container[str]) -> Run | None:
-        """The run to start now, if there is one: room, time, its medium's turn, and what it begins with is trained."""
+        """Returns the run to start now, if there is one.
+
+        There must be room and time, it must be its medium's turn, and what it begins with must be trained.
+        """
         busy = [run for run in self.runs if run.name in active]
         if not waiting or len(busy) >= (self.options.jobs or len(self.runs)) or self._late():
             return None
@@ -214,7 +228,7 @@ class Fleet:
 
 
 def pack(models: Path, name: str, folder: Path, out: Path, limit_mib: float) -> list[str]:
-    """Writes OUT/NAME.tar of a run: model, card, log, and what else of value keeps it below the limit.
+    """Writes OUT/NAME.tar of a run: model, card, log, and the discriminator where that keeps it below the limit.
 
     Raises:
         CodecError: The model alone is larger than the limit.
@@ -246,7 +260,7 @@ def _tar_size(content: bytes) -> int:
 
 
 def gpu_state() -> str:
-    """What nvidia-smi says of use and memory; empty where there is none."""
+    """Returns what nvidia-smi says of use and memory; empty where there is no such program."""
     query = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader"]
     try:
         return "GPU " + subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
@@ -255,7 +269,7 @@ def gpu_state() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m train.fleet",
         description=__doc__,
         epilog="See docs/train.md",
@@ -289,35 +303,32 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--pack-mib", type=float, default=15.9, help="limit of each .tar")
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=("cpu", "cuda"), default=default)
-    options = parser.parse_args(arguments)
-    try:
-        runs = load_plan(options.plan)
-        if options.only:
-            wanted = options.only.split(",")
-            if unknown := set(wanted) - {run.name for run in runs}:
-                raise CodecError(f"--only {sorted(unknown)[0]}: not in the plan {[run.name for run in runs]}")
-            runs = [run for run in runs if run.name in wanted]
-            for run in runs:
-                card = options.init and options.init / f"{run.name}.json"
-                begun = any((options.work / name / CHECKPOINT_NAME).is_file() for name in (run.name, run.init or ""))
-                if run.init not in {None, *wanted} and not begun and not (card and card.is_file()):
-                    raise CodecError(f"--only {run.name}: it begins from {run.init}; add that, or give --init DIR")
-        if wrong := [text for text in options.data if "=" not in text]:
-            raise CodecError(f"--data {wrong[0]}: want speech=PATH or image=PATH")
-        data = {medium: Path(path) for medium, path in (text.split("=", 1) for text in options.data)}
-        if missing := {run.medium for run in runs} - set(data):
-            raise CodecError(f"the plan trains on {', '.join(sorted(missing))}; add --data {sorted(missing)[0]}=PATH")
-        for recipe in [recipes.load(run.recipe, [*run.set, *options.set]) for run in runs]:
-            losses.build(recipe.codec.medium, recipe.losses, options.lpips_backbone)  # refused before anything starts
-        fleet = Fleet(runs, data, options.work, options)
-        failed = fleet.train()
-        failed += fleet.export(options.out)
-    except (CodecError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code if isinstance(error, CodecError) else 1
-    except KeyboardInterrupt:
-        print(f"interrupted; the same command goes on from the checkpoints in {options.work}", file=sys.stderr)
-        return 130
+    told = "interrupted; the same command goes on from the checkpoints in {work}"
+    return frame.run(parser, arguments, _command, told)
+
+
+def _command(options: argparse.Namespace) -> int:
+    runs = load_plan(options.plan)
+    if options.only:
+        wanted = options.only.split(",")
+        if unknown := set(wanted) - {run.name for run in runs}:
+            raise CodecError(f"--only {sorted(unknown)[0]}: not in the plan {[run.name for run in runs]}")
+        runs = [run for run in runs if run.name in wanted]
+        for run in runs:
+            card = options.init and options.init / f"{run.name}.json"
+            begun = any((options.work / name / CHECKPOINT_NAME).is_file() for name in (run.name, run.init or ""))
+            if run.init not in {None, *wanted} and not begun and not (card and card.is_file()):
+                raise CodecError(f"--only {run.name}: it begins from {run.init}; add that, or give --init DIR")
+    if wrong := [text for text in options.data if "=" not in text]:
+        raise CodecError(f"--data {wrong[0]}: want speech=PATH or image=PATH")
+    data = {medium: Path(path) for medium, path in (text.split("=", 1) for text in options.data)}
+    if missing := {run.medium for run in runs} - set(data):
+        raise CodecError(f"the plan trains on {', '.join(sorted(missing))}; add --data {sorted(missing)[0]}=PATH")
+    for recipe in [recipes.load(run.recipe, [*run.set, *options.set]) for run in runs]:
+        losses.build(recipe.codec.medium, recipe.losses, options.lpips_backbone)  # refused before anything starts
+    fleet = Fleet(runs, data, options.work, options)
+    failed = fleet.train()
+    failed += fleet.export(options.out)
     return 1 if failed else 0
 
 

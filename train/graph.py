@@ -3,23 +3,26 @@
     first calls   the step as it is, on a stream of its own: buffers and kernels find their place
     then          the step is recorded, once for each stage and codebook size, and from then on replayed
 
-What cannot be recorded runs as it is: on a CPU, on several processes, and with bottlenecks that decide on the host
-(VP while its queue fills, GM-VQ whose noise has a generator of its own, a search for the nearest code).
+What cannot be recorded runs as it is: on a CPU, on several processes, and while a bottleneck decides on the host
+(`Bottleneck.settled`).
 """
 
 from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-WARM = 3  # calls before a step is recorded: cuDNN chooses, optimisers make their state
-RECORDED = ("fsp",)  # bottlenecks whose training and search leave nothing to the host
+# Calls before the first step of a stage is recorded: cuDNN chooses, optimisers make their state, a queue is read once.
+FIRST_WARM = 3
+WARM = 1  # and before those of other codebook sizes, which have only their own codebook's state to make
 
 Step = Callable[[], dict[str, Tensor]]
+Recorded = tuple[torch.cuda.CUDAGraph, list[str], Tensor]
 
 
 class Graphs:
@@ -33,7 +36,8 @@ class Graphs:
     def __init__(self, device: str, enabled: bool) -> None:
         self.enabled = enabled and torch.device(device).type == "cuda"
         self._calls: dict[Hashable, int] = {}
-        self._recorded: dict[Hashable, tuple[torch.cuda.CUDAGraph, list[str], Tensor]] = {}
+        self._recorded: dict[Hashable, Recorded] = {}
+        self._side: torch.cuda.Stream | None = None
 
     def forget(self) -> None:
         """Another stage, whose optimiser and gradients are others: what was recorded is of no use."""
@@ -42,44 +46,67 @@ class Graphs:
         self._calls.clear()
         self._recorded.clear()
 
-    def run(self, key: Hashable, step: Step) -> dict[str, Tensor]:
-        """One step; `key` is all that the host decides in it. Returns its named scalars."""
-        if not self.enabled:
+    def run(self, key: Hashable, step: Step, settled: bool = True) -> dict[str, Tensor]:
+        """One step; returns its named scalars.
+
+        Args:
+            key: All that the host decides in it.
+            step: Takes it.
+            settled: Whether it may be recorded by now.
+        """
+        if not self.enabled or not settled:
             return step()
         if key not in self._recorded:
+            warm = WARM if self._recorded else FIRST_WARM
             self._calls[key] = self._calls.get(key, 0) + 1
-            if self._calls[key] <= WARM:
-                return _aside(step)
+            if self._calls[key] <= warm:
+                return self._aside(step)
             try:
-                self._recorded[key] = _record(step)
-            except RuntimeError as error:
+                self._recorded[key] = self._record(step)
+            except Exception as error:  # of CUDA, or of code that met what a recording does not bear
                 self.enabled = False  # a capture that failed may have left anything; the run goes on without
                 torch.cuda.synchronize()
-                reason = str(error).strip().splitlines()[0]
-                print(f"no CUDA graph of the step {key}: {reason}; going on without", file=sys.stderr)
+                print(f"no CUDA graph of the step {key}: {_reason(error)}; going on without", file=sys.stderr)
                 return step()
         graph, names, values = self._recorded[key]
         graph.replay()
         return dict(zip(names, values.clone().unbind(), strict=True))  # the next replay writes over them
 
+    def _aside(self, step: Step) -> dict[str, Tensor]:
+        """The step on a stream of its own, as a recording wants it before."""
+        self._side = self._side or torch.cuda.Stream()
+        self._side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._side):
+            values = step()
+        torch.cuda.current_stream().wait_stream(self._side)
+        return values
 
-def _aside(step: Step) -> dict[str, Tensor]:
-    """The step on a stream of its own, as a recording wants it before."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        values = step()
-    torch.cuda.current_stream().wait_stream(stream)
-    return values
+    def _record(self, step: Step) -> Recorded:
+        # All graphs share the memory of the first: they run one after another, and what they return is copied at once.
+        pool = next((graph.pool() for graph, *_ in self._recorded.values()), None)
+        graph = torch.cuda.CUDAGraph()
+        with _nothing_freed(), torch.cuda.graph(graph, pool, capture_error_mode="thread_local"):
+            values = step()
+            names, stacked = list(values), torch.stack([value.float() for value in values.values()])
+        return graph, names, stacked
 
 
-def _record(step: Step) -> tuple[torch.cuda.CUDAGraph, list[str], Tensor]:
-    # Memory that is freed during a recording breaks it off.
+@contextmanager
+def _nothing_freed() -> Iterator[None]:
+    """Memory that is freed during a recording breaks it off: what is unused goes before, and nothing is collected."""
     torch.cuda.synchronize()
     gc.collect()
     torch.cuda.empty_cache()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        values = step()
-        names, stacked = list(values), torch.stack([value.float() for value in values.values()])
-    return graph, names, stacked
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error and of the one before it: a recording that breaks off raises one more at its end."""
+    chain = [part for part in (error.__context__, error) if part is not None]
+    return "; ".join(str(part).strip().partition("\n")[0] or type(part).__name__ for part in chain)

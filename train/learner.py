@@ -12,12 +12,14 @@ several processes the same function runs as it is.
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from codec.host import unread
 from codec.model import build
 from codec.nets.blocks import Stack
 from train import parallel
@@ -71,6 +73,8 @@ class Learner:
         adversary: The judges of stage B and after it, or None.
         size_losses: (number of sizes,) running mean distortion at each.
         stage: "A", "B" or "C".
+        settled: Whether steps do the same from now on, whatever the values, so that a graph may hold one: those of
+            most bottlenecks at once, VP's when its queue is full.
     """
 
     def __init__(self, recipe: Recipe, device: str, compiled: bool = False) -> None:
@@ -91,7 +95,7 @@ class Learner:
         crop = (recipe.data.batch, self.codec.channels, *recipe.data.crop)
         self.inputs = Inputs.empty(crop, len(sizes), device)
         self.adversary: Adversary | None = None
-        self.stage = "A"
+        self.stage, self.settled = "A", False
         self._learns(self.codec)
 
     def _learns(self, part: nn.Module) -> None:
@@ -120,7 +124,7 @@ class Learner:
         self.stage = "C"
         self.codec.encoder.requires_grad_(False)
         self.codec.bottleneck.requires_grad_(False).eval()
-        self.codec.bottleneck.looks_for_nan = False  # `guarded_step` passes over a bad batch, and nothing waits
+        self.settled = False
         self.size_losses.zero_()
         self._learns(self.codec.decoder)
 
@@ -141,6 +145,7 @@ class Learner:
         Returns:
             The one codebook size of the batch, or None where each sample has its own.
         """
+        self.settled = self.settled or self.codec.bottleneck.settled  # asked no more once it is so
         count = len(self.sizes)
         if self.one_size:
             which = draws.integer(count)
@@ -170,6 +175,10 @@ class Learner:
             loss: Maps x and x_hat to named (B,) distances.
             size: The one codebook size of the batch, or None for `inputs.sizes`.
         """
+        with unread() if self.settled else nullcontext():
+            return self._step(loss, size)
+
+    def _step(self, loss: nn.Module, size: int | None) -> dict[str, Tensor]:
         inputs, weights = self.inputs, self.recipe.losses
         with torch.autocast(self.kind, torch.bfloat16, cache_enabled=self.kind == "cpu"):
             out = self.replica(inputs.x, inputs.sizes if size is None else size)

@@ -1,4 +1,4 @@
-"""What a run says while it trains: JSON lines in its folder, a bar in a terminal, TensorBoard where it is asked for."""
+"""The log of a run: JSON lines in its folder, a bar in a terminal, TensorBoard where it is asked for."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from codec.errors import CodecError
 from codec.files import writing
+from codec.medium import SAMPLE_RATE
 from codec.model import Codec
-from codec.nets.speech import SAMPLE_RATE
 
 LOG_NAME = "log.jsonl"
 
@@ -22,7 +22,7 @@ class Log:
     """The log of one run.
 
     Args:
-        folder: Of the run.
+        folder: The folder of the run.
         tensorboard: Whether to write TensorBoard files there, too.
 
     Raises:
@@ -47,7 +47,7 @@ class Log:
         )
 
     def write(self, step: int, minutes: float, stage: str, values: dict[str, float]) -> None:
-        """One line; five digits of each value."""
+        """Writes one line, with five digits of each value."""
         record = {"step": step, "minutes": round(minutes, 3), "stage": stage}
         record |= {name: float(f"{value:.5g}") for name, value in values.items()}
         with self.path.open("a") as file:
@@ -65,7 +65,7 @@ class Log:
 
     @torch.no_grad()
     def preview(self, codec: Codec, x: Tensor, step: int) -> None:
-        """Originals, reconstructions and the use of the codebook, for TensorBoard."""
+        """Shows originals, reconstructions and the use of the codebook in TensorBoard."""
         if self.board is None:
             return
         codec.eval()
@@ -95,7 +95,7 @@ class Log:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log, without an unfinished last one; nothing where there is no log."""
+    """Reads the lines of a log, without an unfinished last one; there are none where there is no log."""
     records = []
     for line in path.read_text().splitlines() if path.is_file() else []:
         try:

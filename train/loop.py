@@ -37,7 +37,7 @@ from train.adversary import Adversary
 from train.augment import augment
 from train.data import Store
 from train.draws import Draws
-from train.graph import RECORDED, Graphs
+from train.graph import Graphs
 from train.learner import Learner
 from train.log import LOG_NAME, Log, cut
 from train.recipes import Recipe, from_dict
@@ -95,7 +95,7 @@ class Trainer:
         self.learner = Learner(recipe, device, compiled)
         torch.manual_seed(seed + parallel.rank())  # the noise of bottlenecks; all else is in `draws`
         self.draws = Draws(seed, device, parallel.rank(), parallel.world())
-        self.graphs = Graphs(device, recipe.codec.bottleneck in RECORDED and parallel.world() == 1)
+        self.graphs = Graphs(device, parallel.world() == 1)
         self.step, self.elapsed_s, self.seed = 0, 0.0, seed
         self.hardware = hardware(device)
         self.origin: Path | None = None
@@ -222,7 +222,8 @@ class Trainer:
         """One optimiser step; returns named values for the log, on the device."""
         size = self.learner.prepare(self.progress, self.step, self.draws, self.batch())
         loss = self.loss
-        values = self.graphs.run((self.stage, size), lambda: self.learner.step(loss, size))
+        settled = self.learner.settled
+        values = self.graphs.run((self.stage, size), lambda: self.learner.step(loss, size), settled)
         self.step += 1
         return values
 
@@ -293,9 +294,9 @@ class Trainer:
     def _take(self, source: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
         """Loads the weights that fit; whether they are of the same codec, and so all of them."""
         theirs, own = (json.loads(json.dumps(part)) for part in (dict(config), self.codec.config.to_dict()))
-        if any(theirs[part] != own[part] for part in ("medium", "nets")):
+        if any(theirs.get(part) != own.get(part) for part in ("medium", "kind", "nets")):
             raise CodecError(f"{source}: this model has another medium or preset than the recipe; change one of them")
-        ours, same = self.codec.state_dict(), theirs == own
+        ours, same = self.codec.state_dict(), bool(theirs == own)
         fitting = {name: value for name, value in tensors.items() if name in ours}
         if same:
             unused = {f"bottleneck.{name}" for name in self.codec.bottleneck.training_state}

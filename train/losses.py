@@ -6,7 +6,8 @@ without one, and nothing of it is imported.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,30 +16,33 @@ from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
 from codec.errors import CodecError
-from codec.nets.speech import SAMPLE_RATE
+from codec.medium import IMAGE, SAMPLE_RATE, SPEECH
 from train.loudness import LoudnessLoss
+from train.stoi import STOILoss
 
-NAMES = {"speech": ("mel", "stft", "wave", "loudness"), "image": ("l1", "mse", "ssim", "lpips")}  # what a recipe weighs
-OPTIONAL = ("lpips", "loudness")  # a recipe may leave them out, which is a weight of 0
+OPTIONAL = ("lpips", "loudness", "stoi")  # a recipe may leave them out, which is a weight of 0
 LPIPS_SMALLEST = 32  # pixels of a crop; below, the pooling of LPIPS's nets leaves nothing
 HUB_NET = "squeeze"  # the net that is looked for in torch hub's folder: that of the shipped models, and the fastest
+
+EXTRA: dict[str, Callable[[int], nn.Module]] = {"loudness": LoudnessLoss, "stoi": STOILoss}  # of speech, by sample rate
 
 
 class SpeechLoss(nn.Module):
     """Multi-scale mel, compressed complex STFT and waveform distances (docs/methods/nets.md, stage A).
 
     Args:
-        mel_scales: FFT size -> number of mel bands; hop a quarter of the size. DAC has seven scales; these three span
-            them at a third of the cost, without bands too narrow to hold an FFT bin.
+        mel_scales: The number of mel bands at each FFT size; the hop is a quarter of the size. DAC has seven scales;
+            the three of the default span them at a third of the cost, without bands too narrow to hold an FFT bin.
         complex_size: The FFT size, one of the scales, whose complex spectrum is compared too.
-        loudness: Whether to add how loud the error sounds (`train.loudness`), which takes a tenth of a step's time.
+        extra: Names of the terms to add: "loudness", how loud the error sounds (`train.loudness`), and "stoi", what it
+            costs in intelligibility (`train.stoi`). Each takes about a tenth of a step's time.
     """
 
     def __init__(
-        self, mel_scales: dict[int, int] | None = None, complex_size: int = 512, loudness: bool = False
+        self, mel_scales: dict[int, int] | None = None, complex_size: int = 512, extra: Collection[str] = ()
     ) -> None:
         super().__init__()
-        self.loudness = LoudnessLoss(SAMPLE_RATE) if loudness else None
+        self.extra = nn.ModuleDict({name: EXTRA[name](SAMPLE_RATE) for name in sorted(extra)})
         self.scales = mel_scales or {128: 16, 512: 64, 2048: 128}
         self.complex_size = complex_size
         for size, bands in self.scales.items():
@@ -47,7 +51,10 @@ class SpeechLoss(nn.Module):
             self.register_buffer(f"window_{size}", torch.hann_window(size), persistent=False)
 
     def forward(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
-        """Two (B, 1, T) signals -> named (B,) distances: "mel" (log10, over all scales), "stft", "wave", "loudness"."""
+        """Returns named (B,) distances of two (B, 1, T) signals.
+
+        They are "mel" (of log10, over all scales), "stft", "wave", and the extra ones.
+        """
         x, x_hat = x.float(), x_hat.float()
         mel, stft = x.new_zeros(len(x)), x.new_zeros(len(x))
         for size in self.scales:
@@ -58,10 +65,13 @@ class SpeechLoss(nn.Module):
             if compressed is not None and compressed_hat is not None:
                 stft = stft + _per_sample_l1(compressed, compressed_hat)
         terms = {"mel": mel, "stft": stft, "wave": _per_sample_l1(x, x_hat)}
-        return terms if self.loudness is None else terms | {"loudness": self.loudness(x, x_hat)}
+        return terms | {name: term(x, x_hat) for name, term in self.extra.items()}
 
     def _features(self, x: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
-        """(B, 1, T) -> log10 mel magnitudes (B, frames, bands); at `complex_size`, |X|^.3 e^{i phase} too, (..., 2)."""
+        """Returns the log10 mel magnitudes of a (B, 1, T) signal, (B, frames, bands).
+
+        At `complex_size` there is also its compressed spectrum, |X|^.3 e^{i phase}, (..., 2).
+        """
         frames = F.pad(x, (size // 2, size // 2), mode="reflect")[:, 0].unfold(1, size, size // 4)
         spectrum = torch.view_as_real(torch.fft.rfft(frames * self.get_buffer(f"window_{size}")))
         power = spectrum.square().sum(-1) + 1e-6  # bounds the gradients of both roots at silence
@@ -84,7 +94,7 @@ class ImageLoss(nn.Module):
         self.lpips = lpips
 
     def forward(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
-        """Two (B, 3, H, W) pictures -> named (B,) distances: "l1", "mse", "ssim" (1 - SSIM), with a net "lpips"."""
+        """Returns named (B,) distances of two (B, 3, H, W) pictures: "l1", "mse", "ssim" (1 - SSIM), maybe "lpips"."""
         x, x_hat = x.float(), x_hat.float()
         terms = {
             "l1": _per_sample_l1(x, x_hat),
@@ -95,10 +105,10 @@ class ImageLoss(nn.Module):
 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:
-    """(B,) mean structural similarity of pictures in [0, 1] (Wang et al. 2004): Gaussian window 11, sigma 1.5.
+    """Returns the mean structural similarity (Wang et al. 2004) of pictures in [0, 1], (B,).
 
-    For training: differentiable, and blurred by two matrix products, ten times faster on a CPU than by convolution.
-    The figures of the eval suite come from scikit-image.
+    The window is Gaussian, 11 pixels wide, with sigma 1.5. This one is for training: it is differentiable, and blurs by
+    two matrix products, ten times faster on a CPU than a convolution. The figures of `eval` come from scikit-image.
     """
     with torch.no_grad():
         mx, xx = _blur(x), _blur(x * x)
@@ -110,13 +120,13 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _blur(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, C, H - 10, W - 10)."""
+    """Blurs (B, C, H, W) to (B, C, H - 10, W - 10)."""
     rows, columns = _band(x.shape[2], x.device), _band(x.shape[3], x.device)
     return rows.T @ (x @ columns)
 
 
 def _band(length: int, device: torch.device) -> Tensor:
-    """(length, length - 10): the Gaussian window in each column, one step lower each time."""
+    """Returns a matrix (length, length - 10) with the Gaussian window in each column, one step lower each time."""
     offset = torch.arange(length, device=device)[:, None] - torch.arange(length - 10, device=device) - 5
     window = torch.exp(-offset.square() / (2 * 1.5**2)) * (offset.abs() <= 5)
     return window / window.sum(0)
@@ -127,18 +137,24 @@ def _per_sample_l1(a: Tensor, b: Tensor) -> Tensor:
 
 
 def build(medium: str, weights: Mapping[str, float], backbone: Path | None = None) -> nn.Module:
-    """The distances that a recipe weighs.
+    """Builds the distances that a recipe weighs.
 
     Args:
-        medium: "speech" or "image".
-        weights: Of the recipe; only whether "lpips" and "loudness" have one matters here.
+        medium: A name in `LOSSES`.
+        weights: The recipe's weights; only which of the optional terms have one matters here.
         backbone: A file with LPIPS's backbone; None looks for SqueezeNet's in torch hub's folder.
 
     Raises:
         CodecError: The recipe weighs LPIPS and there is no backbone, or the file is none.
     """
-    if medium == "speech":
-        return SpeechLoss(loudness=bool(weights.get("loudness")))
+    return LOSSES[medium].build(weights, backbone)
+
+
+def _of_speech(weights: Mapping[str, float], _: Path | None) -> nn.Module:
+    return SpeechLoss(extra=[name for name in EXTRA if weights.get(name)])
+
+
+def _of_pictures(weights: Mapping[str, float], backbone: Path | None) -> nn.Module:
     if not weights.get("lpips"):
         return ImageLoss()
     try:
@@ -154,3 +170,24 @@ def build(medium: str, weights: Mapping[str, float], backbone: Path | None = Non
             f"{file.parent}), or train without: --set losses.lpips=0"
         )
     return ImageLoss(lpips_net.load(file))
+
+
+@dataclass(frozen=True, slots=True)
+class Distances:
+    """What a recipe weighs between a signal and its reconstruction.
+
+    Attributes:
+        names: Of the distances.
+        shortest_crop: Samples or pixels that the largest window of them needs.
+        build: (weights, LPIPS backbone) -> a module that gives them, by name.
+    """
+
+    names: tuple[str, ...]
+    shortest_crop: int
+    build: Callable[[Mapping[str, float], Path | None], nn.Module]
+
+
+LOSSES = {
+    SPEECH.name: Distances(("mel", "stft", "wave", "loudness", "stoi"), 1056, _of_speech),
+    IMAGE.name: Distances(("l1", "mse", "ssim", "lpips"), 16, _of_pictures),
+}

@@ -1,4 +1,4 @@
-"""How loud an error sounds: a training loss after the perceptual model of PESQ (ITU-T P.862, section 10.2).
+"""A training loss that says how loud an error sounds, after the model of PESQ (ITU-T P.862, section 10.2).
 
 x, x_hat ─level─> power in Bark bands ─threshold, power law─> loudness ─what masking leaves of the difference─> number
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 SIZE, HOP = 512, 256  # samples: 32 ms, half overlapping
-SPEECH_HZ = (350.0, 3250.0)  # where the level is measured
+SPEECH_HZ = (350.0, 3250.0)  # the band that the level is measured in
 LEVEL_DB = 85.0  # at which speech is heard, dB SPL in the scale of the thresholds
 BARK = 0.5  # width of a band
 EXPONENT = 0.23  # of Zwicker's law
@@ -57,7 +57,10 @@ class LoudnessLoss(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def forward(self, x: Tensor, x_hat: Tensor) -> Tensor:
-        """Two (B, 1, T) signals of at least 32 ms -> (B,), a gradient to x_hat; 0 for a silent x."""
+        """Returns the loudness of the error between two (B, 1, T) signals of at least 32 ms, (B,).
+
+        The gradient reaches x_hat. The loss is 0 where x is silent.
+        """
         power, heard = self._power(x), self._power(x_hat)
         # Slow changes of timbre and fast ones of level disturb less than their size says: most of both is taken out.
         audible = (power > 100 * self.threshold).float()
@@ -79,24 +82,24 @@ class LoudnessLoss(nn.Module):
         return torch.where(x.flatten(1).square().mean(1) > FLOOR, disturbance, 0.0)
 
     def _power(self, x: Tensor) -> Tensor:
-        """(B, 1, T) -> (B, frames, bands), 1 is 0 dB SPL."""
+        """Returns the power of a (B, 1, T) signal, (B, frames, bands); 1 is 0 dB SPL."""
         frames = x[:, 0].float().unfold(1, SIZE, HOP) * self.window
         power = 2 * torch.view_as_real(torch.fft.rfft(frames)).square().sum(-1) / SIZE
         level = (power @ self.speech).mean(1)[:, None, None]
         return power @ self.bands * (10 ** (LEVEL_DB / 10) / (level + 1e-9))
 
     def _audible(self, power: Tensor) -> Tensor:
-        """(B, frames, bands) -> (B, frames): what is above the threshold of hearing."""
+        """Sums the power (B, frames, bands) that is above the threshold of hearing, (B, frames)."""
         return (power * (power > self.threshold)).sum(-1)
 
     def _loudness(self, power: Tensor) -> Tensor:
-        """(B, frames, bands) -> sone in each band."""
+        """Returns the loudness of a power (B, frames, bands), in sone in each band."""
         sone = (2 * self.threshold) ** self.exponent * ((0.5 + 0.5 * power / self.threshold) ** self.exponent - 1)
         return SONE * torch.where(power > self.threshold, sone, 0.0)
 
 
 def _over_time(frames: Tensor) -> Tensor:
-    """(B, frames) -> (B,): the sixth norm in windows that half overlap, the second norm over them."""
+    """Averages (B, frames) to (B,), by the sixth norm in windows that half overlap, and the second over them."""
     size = min(WINDOW, frames.shape[1])
     windows = frames.unfold(1, size, max(1, size // 2))
     return ((windows.pow(6).mean(-1) + 1e-12).pow(1 / 6).square().mean(1) + 1e-12).sqrt()

@@ -60,7 +60,10 @@ class LPIPSNet(nn.Module):
             tensor.data.copy_(features[name].float())
 
     def forward(self, x: Tensor, x_hat: Tensor) -> Tensor:
-        """Two (B, 3, H, W) pictures in [0, 1], of at least 32 x 32 pixels -> (B,) distances, 0 for equal ones."""
+        """Returns the distances of two (B, 3, H, W) pictures in [0, 1], (B,); 0 for equal ones.
+
+        They have at least 32 x 32 pixels.
+        """
         low = x.device.type == "cuda"
         layout = torch.channels_last if low else torch.contiguous_format
         pictures = [p.float().contiguous(memory_format=layout) for p in (x, x_hat)]
@@ -70,10 +73,10 @@ class LPIPSNet(nn.Module):
 
 
 def read_features(path: Path) -> dict[str, Tensor]:
-    """The tensors of a backbone file, .safetensors or .pth, by their names within `features`.
+    """Reads the tensors of a backbone file, .safetensors or .pth, by their names within `features`.
 
     Raises:
-        ModelError: Not readable, or no backbone.
+        ModelError: The file cannot be read, or is no backbone.
     """
     try:
         if path.suffix == ".safetensors":
@@ -98,14 +101,18 @@ def read_features(path: Path) -> dict[str, Tensor]:
 
 
 def tell_net(features: Mapping[str, Tensor]) -> str:
-    """Which net a backbone is of, by its layers."""
+    """Tells which net a backbone is of, by its layers."""
     if features["0.weight"].shape[-1] == 11:
         return "alex"
     return "squeeze" if "3.squeeze.weight" in features else "vgg"
 
 
 def load(path: Path) -> LPIPSNet:
-    """The network of a backbone file, which tells its own net. Raises ModelError for a file that is none."""
+    """Loads the network of a backbone file, which tells its own net.
+
+    Raises:
+        ModelError: The file is no backbone.
+    """
     features = read_features(path)
     try:
         return LPIPSNet(tell_net(features), features)
@@ -114,5 +121,6 @@ def load(path: Path) -> LPIPSNet:
 
 
 def hub_file(net: str) -> Path:
-    """Where torch hub keeps the backbone."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / HUB[net].url.rsplit("/", 1)[1]
+    """Returns the path at which torch hub keeps the backbone of a net."""
+    folder: str = torch.hub.get_dir()
+    return Path(folder) / "checkpoints" / str(HUB[net].url).rsplit("/", 1)[1]

@@ -8,7 +8,6 @@ it reads no file of the model that it was. Its decoder has not met these codes y
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from dataclasses import replace
@@ -20,19 +19,19 @@ from safetensors.numpy import save
 
 from codec import cards, coding
 from codec.cards import LAYER, PRIOR, identities
+from codec.cli.frame import Parser, filled_path
 from codec.errors import CodecError, ModelError
 from codec.files import writing
 from codec.model import Codec, build
 from codec.streams import process
-from codec.terminal import filled_path
 from train import codebook, recipes
+from train.add_priors import prior_tensors
 from train.augment import augment
 from train.data import Store
 from train.draws import Draws
 from train.export import count_tables
 from train.priors import STEPS, TOKENS
 from train.recipes import Recipe
-from train.tables import prior_tensors
 
 SEED = 0  # of the crops that codebooks are built from
 
@@ -106,7 +105,7 @@ def write(card: cards.Card, codec: Codec, tensors: dict[str, Any], recipe: Recip
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train.nested", description=__doc__, epilog="See docs/train.md")
+    parser = Parser(prog="python -m train.nested", description=__doc__, epilog="See docs/train.md")
     parser.add_argument("model", help="name of a shipped model, or path of a card")
     parser.add_argument(
         "--data", type=filled_path, required=True, metavar="PATH", help="what python -m train.prepare wrote"

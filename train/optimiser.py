@@ -9,16 +9,19 @@ from torch import Tensor, nn
 
 
 def make_optimiser(groups: list[dict[str, Any]], rate: Tensor, betas: list[float]) -> torch.optim.AdamW:
-    """AdamW whose groups all read their learning rate from `rate`, (); on a GPU it can be captured in a graph."""
+    """Makes an AdamW whose groups all read their learning rate from `rate`, ().
+
+    On a GPU it can be captured in a graph.
+    """
     settings = [group | {"lr": rate} for group in groups]
     return torch.optim.AdamW(settings, rate, (betas[0], betas[1]), fused=True, capturable=rate.is_cuda)
 
 
 def guarded_step(optimiser: torch.optim.AdamW, module: nn.Module, clip: float) -> Tensor:
-    """Clips the gradients of `module` and takes a step, none where they are not finite.
+    """Clips the gradients of a module and takes a step; it takes none where they are not finite.
 
     Returns:
-        (), the gradients' norm before it was clipped.
+        The gradients' norm before it was clipped, ().
     """
     norm = nn.utils.clip_grad_norm_(module.parameters(), clip)
     optimiser.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]  # as a gradient scaler would say it

@@ -1,7 +1,7 @@
 """Several processes, as torchrun starts them: `torchrun --nproc-per-node 8 -m train RECIPE ...`.
 
 Each process takes its own rows of every batch, so that the batch is the recipe's times the number of processes;
-DistributedDataParallel averages the gradients, and bottlenecks learn from all rows (codec.bottlenecks._sync).
+DistributedDataParallel averages the gradients, and bottlenecks learn from all rows (codec.bottlenecks.parts).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from codec.bottlenecks._sync import parallel
+from codec.bottlenecks.parts import parallel
 
 
 def rank() -> int:
@@ -30,7 +30,14 @@ def world() -> int:
 
 @contextmanager
 def processes(device: str) -> Iterator[str]:
-    """Joins the processes of torchrun, if it started this one, and leaves them at the end; gives this one's device."""
+    """Joins the processes of torchrun, if it started this one, and leaves them at the end.
+
+    Args:
+        device: "cpu" or "cuda".
+
+    Yields:
+        The device of this process.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield device
         return
@@ -48,9 +55,13 @@ def processes(device: str) -> Iterator[str]:
 
 
 def replicate(module: nn.Module, unused: bool = False) -> nn.Module:
-    """The module, its gradients averaged over processes. `unused`: a step may leave some parameters out.
+    """Returns the module with its gradients averaged over processes.
 
     Buffers are left alone: what learns without gradients is kept alike where it learns.
+
+    Args:
+        module: What learns.
+        unused: Whether a step may leave some parameters out.
     """
     if not parallel() or not any(p.requires_grad for p in module.parameters()):
         return module
@@ -58,7 +69,7 @@ def replicate(module: nn.Module, unused: bool = False) -> nn.Module:
 
 
 def mean(value: Tensor) -> Tensor:
-    """The mean over processes of a tensor without gradient."""
+    """Returns the mean over processes of a tensor without gradient."""
     if parallel():
         value = value.clone()
         dist.all_reduce(value)
@@ -67,7 +78,7 @@ def mean(value: Tensor) -> Tensor:
 
 
 def first(value: Any) -> Any:
-    """What process 0 has, of any plain data."""
+    """Returns the value that process 0 has; any plain data will do."""
     if not parallel():
         return value
     box = [value]
@@ -76,7 +87,7 @@ def first(value: Any) -> Any:
 
 
 def first_numbers(values: Tensor) -> Tensor:
-    """What process 0 has of a tensor on the host; no pickle, so that it may be asked every step."""
+    """Returns the tensor on the host that process 0 has; without a pickle, so that every step may ask."""
     if parallel():
         device = f"cuda:{torch.cuda.current_device()}" if dist.get_backend() == "nccl" else "cpu"
         values = values.to(device)
@@ -86,7 +97,7 @@ def first_numbers(values: Tensor) -> Tensor:
 
 
 def all_of(value: Any) -> list[Any]:
-    """Every process's value, by rank."""
+    """Returns every process's value, by rank."""
     if not parallel():
         return [value]
     box: list[Any] = [None] * world()

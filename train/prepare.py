@@ -6,15 +6,15 @@ import argparse
 import os
 import sys
 
-from codec.errors import CodecError
+from codec.cli.frame import Parser, UsageError, filled_path, run
+from codec.medium import MEDIA
 from codec.streams import process
-from codec.terminal import filled_path
 from train.data import prepare
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train.prepare", description=__doc__, epilog="See docs/train.md")
-    parser.add_argument("medium", choices=("speech", "image"))
+    parser = Parser(prog="python -m train.prepare", description=__doc__, epilog="See docs/train.md")
+    parser.add_argument("medium", choices=tuple(MEDIA))
     parser.add_argument(
         "sources", nargs="+", type=filled_path, metavar="SOURCE", help="folders, tars, zips, media files or data sets"
     )
@@ -23,18 +23,13 @@ def main(arguments: list[str] | None = None) -> int:
         "--short-side", type=int, metavar="PIXELS", help="scales pictures down to this shorter side (default: as is)"
     )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads that decode")
-    options = parser.parse_args(arguments)
+    return run(parser, arguments, _command, "interrupted; nothing was written")
+
+
+def _command(options: argparse.Namespace) -> None:
     if options.workers < 1 or (options.short_side is not None and options.short_side < 1):
-        parser.error("--workers and --short-side must be at least 1")
-    try:
-        prepare(options.medium, options.sources, options.out, options.short_side, options.workers)
-    except (CodecError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+        raise UsageError("--workers and --short-side must be at least 1")
+    prepare(options.medium, options.sources, options.out, options.short_side, options.workers)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Learns what a model knows of its indices before the first: the integer tables of `codec.entropy.mixing`.
+"""Learns a prior: what a model knows of its indices before the first, the tables of `codec.entropy.mixing`.
 
 A small network is trained in floating point to predict every binary question of the coder from the neighbours, and is
 rounded once. From then on only integers count, and the rounded tables are the model's, whatever made them.
@@ -17,28 +17,43 @@ import torchaudio
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from codec.bottlenecks._grid import LevelGrid
-from codec.coding import FRAMES_PER_WINDOW, ROWS_PER_CHUNK
+from codec.bottlenecks.parts import LevelGrid
+from codec.coding.pictures import ROWS_PER_CHUNK
+from codec.coding.speech import FRAMES_PER_WINDOW
 from codec.entropy.mixing import DIGIT_SHIFT, HIDDEN_SHIFT, HIGHEST, LOGIT_SHIFT, MAX_WEIGHT, Prior
+from codec.medium import IMAGE, SPEECH
 from codec.model import Codec
 from train.data import Store
 
 TOKENS = 1_500_000  # of the training set, drawn at random by whole items
 STEPS, BATCH = 2000, 2048
-PASSES = 12  # over the data, at most
+PASSES = 12  # the most passes over the data
 LEARNING_RATE = 4e-3
 REFRESH = 250  # steps between two computations of the trends, which are inputs without a gradient
 FEATURES, UNITS = 8, 64
 SPEEDS = (3, 6)
 MOST_NODES = 1024  # a codebook beyond it is coded in two digits: deep questions hardly depend on the neighbours
 OFFSETS = {
-    "speech": [(0, -j) for j in range(1, 9)],
-    "image": [(0, -1), (1, 0), (1, -1), (1, 1), (0, -2), (2, 0), (1, 2), (1, -2), (2, 1), (2, -1), (0, -3), (3, 0)],
+    SPEECH.name: [(0, -j) for j in range(1, 9)],
+    IMAGE.name: [(0, -1), (1, 0), (1, -1), (1, 1), (0, -2), (2, 0), (1, 2), (1, -2), (2, 1), (2, -1), (0, -3), (3, 0)],
 }
-# Of refinements: every position is known in the layers below, and the own one most of all.
+# In a refinement every position is known in the layers below, and the own one most of all.
 REFINED_OFFSETS = {
-    "speech": [(0, -4), (0, -3), (0, -2), (0, -1), (0, 1), (0, 2), (0, 3)],
-    "image": [(0, -1), (1, 0), (1, -1), (1, 1), (0, -2), (2, 0), (0, 1), (-1, 0), (-1, 1), (-1, -1), (0, 2), (-2, 0)],
+    SPEECH.name: [(0, -4), (0, -3), (0, -2), (0, -1), (0, 1), (0, 2), (0, 3)],
+    IMAGE.name: [
+        (0, -1),
+        (1, 0),
+        (1, -1),
+        (1, 1),
+        (0, -2),
+        (2, 0),
+        (0, 1),
+        (-1, 0),
+        (-1, 1),
+        (-1, -1),
+        (0, 2),
+        (-2, 0),
+    ],
 }
 # Scales of the integers: 256 is 1 in a hidden unit and in a logit (see `mixing`).
 ONE = 256
@@ -77,7 +92,7 @@ def index_grids(codec: Codec, store: Store, tokens: int = TOKENS) -> dict[int, l
 
 
 def code_vectors(codec: Codec, size: int) -> np.ndarray:
-    """The codes of a size, (K, d) float32, centred and scaled."""
+    """Returns the codes of a size, (K, d) float32, centred and scaled."""
     device = next(codec.parameters()).device
     every = torch.arange(codec.bottleneck.num_codes(size), device=device)[None, None]
     with torch.inference_mode():
@@ -86,7 +101,12 @@ def code_vectors(codec: Codec, size: int) -> np.ndarray:
 
 
 def layout(codec: Codec, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How an index becomes digits: levels (D,), order (K,) or empty, and the code vectors (K, d) float32."""
+    """Says how an index becomes digits.
+
+    Returns:
+        The levels of the digits (D,), the order of the codes (K,), which is empty where it is that of their numbers,
+        and the code vectors (K, d) float32.
+    """
     bottleneck = codec.bottleneck
     number = bottleneck.num_codes(size)
     vectors = code_vectors(codec, size)
@@ -100,11 +120,13 @@ def layout(codec: Codec, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def refined_layout(codec: Codec, size: int, below: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int] | None:
-    """As `layout`, of an index that is its parent's digits, whose number is the last result, and then its own.
+    """Says how an index becomes digits where its parent at the size below is known.
 
-    None if the sizes are not nested.
+    Its digits are those of its parent, then its own. Every parent must have as many children, M of them, which are told
+    apart by questions of one half against the other.
 
-    Every parent must have as many children, M of them, which are told apart by questions of one half against the other.
+    Returns:
+        What `layout` returns, and the number of the parent's digits; None if the sizes are not nested.
     """
     parents = codec.bottleneck.parents(size, below)
     number = codec.bottleneck.num_codes(below)
@@ -127,7 +149,10 @@ def refined_layout(codec: Codec, size: int, below: int) -> tuple[np.ndarray, np.
 
 
 def bisect(vectors: np.ndarray) -> np.ndarray:
-    """(K, d) -> (K,) places, so that the questions of the coder's tree are about regions of the code space.
+    """Orders (K, d) codes so that the questions of the coder's tree are about regions of the code space.
+
+    Returns:
+        The place of each code, (K,).
 
     Each half of the places, as the coder halves them, is one side of a cut across the widest axis.
     """
@@ -149,10 +174,10 @@ class PriorNet(nn.Module):
     """The floating-point twin of the coder's network, without the learning that goes on in the coder.
 
     Args:
-        levels: (D,) values of each digit.
-        vectors: (R, d) where the embedding starts from.
-        num_inputs: J + Q.
-        given: B, digits that are known before.
+        levels: The number of values of each digit, (D,).
+        vectors: Where the embedding starts from, (R, d).
+        num_inputs: The number of neighbours and trends, J + Q.
+        given: The number of digits that are known before, B.
     """
 
     def __init__(self, levels: np.ndarray, vectors: Tensor, num_inputs: int, given: int = 0) -> None:
@@ -174,13 +199,13 @@ class PriorNet(nn.Module):
                 self.register_buffer(f"{name}_{number}", table)
 
     def embed(self, rows: Tensor) -> Tensor:
-        """(..., D) rows -> (..., E)."""
+        """Embeds (..., D) rows as (..., E)."""
         return F.embedding(rows, self.embedding).sum(-2)
 
     def forward(
         self, neighbours: Tensor, missing: Tensor, trends: Tensor, rows: Tensor, visible: Tensor | None = None
     ) -> Tensor:
-        """Bits of every token, (B,).
+        """Returns the bits of every token, (B,).
 
         Args:
             neighbours: (B, J, D) rows of the neighbours' digits.
@@ -224,7 +249,11 @@ class PriorNet(nn.Module):
 
 
 def walks(count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The questions that lead to each of `count` values, their answers, and which there are: three (count, depth)."""
+    """Lists the questions that lead to each of `count` values, their answers, and which of them there are.
+
+    Returns:
+        Three tensors (count, depth).
+    """
     depth = (count - 1).bit_length()
     questions = torch.zeros(count, depth, dtype=torch.int64)
     answers, asked = torch.zeros(count, depth), torch.zeros(count, depth)
@@ -242,9 +271,9 @@ def fit_prior(grids: list[Grid], codec: Codec, size: int, steps: int = STEPS, be
 
     Args:
         grids: Chunks of indices, (rows, columns) each; speech has one row.
-        codec: Whose indices they are.
+        codec: The codec that made the indices.
         size: The codebook size.
-        steps: At most; fewer where the data are few.
+        steps: The most steps; there are fewer where the data are few.
         below: The coarser size, whose indices are known before.
 
     Returns:
@@ -291,11 +320,11 @@ def fit_prior(grids: list[Grid], codec: Codec, size: int, steps: int = STEPS, be
             bits.mean().backward()
             optimiser.step()
             net.clamp()
-    return rounded(net, levels, order, offsets, 0 if medium == "speech" else codec.stride, given)
+    return rounded(net, levels, order, offsets, codec.stride if codec.axes > 1 else 0, given)
 
 
 def _neighbours(grid: Grid, offsets: np.ndarray, none: int) -> np.ndarray:
-    """(n, J) indices of the neighbours, `none` beyond the edges."""
+    """Returns the (n, J) indices of the neighbours, `none` beyond the edges."""
     rows, columns = grid.shape
     margin = int(np.abs(offsets).max())
     padded = np.full((rows + 2 * margin, columns + 2 * margin), none, np.int64)
@@ -309,7 +338,7 @@ def _neighbours(grid: Grid, offsets: np.ndarray, none: int) -> np.ndarray:
 
 @torch.no_grad()
 def _trends(net: PriorNet, rows: Tensor, lengths: list[int]) -> Tensor:
-    """(N, Q * E): what every position knows of the indices before it in its chunk, on average."""
+    """Returns what every position knows of the indices before it in its chunk, on average, (N, Q * E)."""
     parts = []
     for part in net.embed(rows).T.contiguous().split(lengths, 1):
         before = F.pad(part[:, :-1], (1, 0))
@@ -324,7 +353,7 @@ def _trends(net: PriorNet, rows: Tensor, lengths: list[int]) -> Tensor:
 def rounded(
     net: PriorNet, levels: np.ndarray, order: np.ndarray, offsets: np.ndarray, stride: int, given: int = 0
 ) -> Prior:
-    """The integers that a trained network becomes."""
+    """Rounds a trained network to the integers of a prior."""
 
     def ints(tensor: Tensor, scale: float, kind: type) -> np.ndarray:
         most = np.iinfo(kind).max

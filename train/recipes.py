@@ -9,22 +9,24 @@ from __future__ import annotations
 import dataclasses
 import math
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from codec import plugins
 from codec.bottlenecks import BOTTLENECKS
 from codec.errors import CodecError
-from codec.model import PRESETS, CodecConfig, build
+from codec.medium import MEDIA
+from codec.model import CodecConfig, build
+from codec.nets.kinds import NETS, default
 from train.augment import STRENGTHS
-from train.losses import LPIPS_SMALLEST, NAMES, OPTIONAL
+from train.discriminators import SHORTEST_JUDGED
+from train.losses import LOSSES, LPIPS_SMALLEST, OPTIONAL
 
 MAX_BASES = 8
 STAGES = ("A", "B", "C")
 PLAIN_TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "list": list, "dict": dict}
-SHORTEST_CROP = {"speech": 1056, "image": 16}  # what the largest window of the losses needs: samples, pixels
-SHORTEST_JUDGED = 32  # pixels that a discriminator's layers need
-JUDGED_SAMPLES = 1056  # of speech: the widest window of its judges is reflected at both ends
 MAX_ZOOM = 4.0
 FOLDER = Path(__file__).parent / "recipes"
 
@@ -35,6 +37,12 @@ class CodecSection:
     preset: str
     bottleneck: str
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    kind: str | None = None  # of nets; the medium's default where none is named
+
+    @property
+    def nets(self) -> str:
+        """A key of `codec.nets.NETS`."""
+        return self.kind or default(self.medium)
 
 
 @dataclass(frozen=True)
@@ -82,17 +90,18 @@ class Recipe:
     adversary: AdversarySection = dataclasses.field(default_factory=AdversarySection)
 
     def share(self, stage: str) -> float:
-        """A stage's share of the budget; 0 for one that is left out."""
+        """Returns a stage's share of the budget; 0 for one that is left out."""
         return float(self.stages.get(stage, 0.0))
 
     def config(self) -> CodecConfig:
-        nets = PRESETS[self.codec.medium][self.codec.preset]
-        return CodecConfig(self.codec.medium, nets, self.codec.bottleneck, self.codec.options)  # type: ignore[arg-type]
+        part = self.codec
+        return CodecConfig(part.medium, NETS[part.nets].presets[part.preset], part.bottleneck, part.options, part.nets)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data, without what is None: a recipe leaves that out."""
+        """Returns plain JSON data, without what is None, as a recipe leaves that out."""
         tables = dataclasses.asdict(self)
-        tables["adversary"] = {key: value for key, value in tables["adversary"].items() if value is not None}
+        for section in ("codec", "adversary"):
+            tables[section] = {key: value for key, value in tables[section].items() if value is not None}
         return tables
 
     @property
@@ -101,7 +110,7 @@ class Recipe:
         return self.share("C") > 0 and not self.share("A") and not self.share("B")
 
     def stage_at(self, progress: float) -> str:
-        """The stage that an elapsed share of the budget falls into; one without a share is passed over."""
+        """Returns the stage that an elapsed share of the budget falls into."""
         if progress < self.share("A"):
             return "A"
         if self.share("B") and progress < self.share("A") + self.share("B"):
@@ -130,12 +139,12 @@ def _path(name: str) -> Path:
 
 
 def shipped() -> list[str]:
-    """Names of the recipes that come with the package."""
+    """Returns the names of the recipes that come with the package."""
     return sorted(path.stem for path in FOLDER.glob("[!_]*.toml"))
 
 
 def _read(path: Path, depth: int = 0) -> dict[str, Any]:
-    """A recipe's tables, laid over those of the recipes that it names as its base; losses replace the base's."""
+    """Reads a recipe's tables, laid over those of its bases; its losses and stages replace theirs."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -153,7 +162,11 @@ def _read(path: Path, depth: int = 0) -> dict[str, Any]:
 
 
 def from_dict(data: dict[str, Any]) -> Recipe:
-    """The inverse of `Recipe.to_dict`. Raises CodecError as `load` does."""
+    """Builds a recipe of what `Recipe.to_dict` returned.
+
+    Raises:
+        CodecError: It does not fit, see `load`.
+    """
     return _build(Path("recipe"), data)
 
 
@@ -182,17 +195,14 @@ def _build(path: Path, data: dict[str, Any]) -> Recipe:
         raise CodecError(f"{path}: unknown or missing section: {', '.join(sorted(problem))}")
     built: dict[str, Any] = {name: _section(path, name, kind, data[name]) for name, kind in kinds.items()}
     recipe = Recipe(**built, stages=data["stages"], losses=data["losses"])
-    known = {"medium": PRESETS, "preset": PRESETS.get(recipe.codec.medium, {}), "bottleneck": BOTTLENECKS}
-    for key, choices in known.items():
-        if getattr(recipe.codec, key) not in choices:
-            raise CodecError(f"{path}: codec.{key} = {getattr(recipe.codec, key)!r}; choose from {', '.join(choices)}")
+    _check_codec(path, recipe.codec)
     _check_data(path, recipe)
     _check_numbers(path, recipe)
     try:
         own = build(recipe.config()).bottleneck.loss_names
     except (TypeError, ValueError) as error:
         raise CodecError(f"{path}: codec.options = {recipe.codec.options}: {error}") from None
-    _check_losses(path, recipe, (*NAMES[recipe.codec.medium], *own))
+    _check_losses(path, recipe, (*LOSSES[recipe.codec.medium].names, *own))
     return recipe
 
 
@@ -202,7 +212,7 @@ def _section(path: Path, name: str, kind: type, values: dict[str, Any]) -> Any:
         raise CodecError(f"{path}: unknown key {name}.{sorted(unknown)[0]}; known are {', '.join(fields)}")
     for key, value in values.items():
         wanted = str(fields[key].type)
-        if not isinstance(value, PLAIN_TYPES[wanted.split("[")[0]]) or isinstance(value, bool):
+        if not isinstance(value, PLAIN_TYPES[wanted.split("[")[0].split(" ")[0]]) or isinstance(value, bool):
             raise CodecError(f"{path}: {name}.{key} = {value!r}; want {wanted}")
     try:
         return kind(**values)
@@ -210,9 +220,22 @@ def _section(path: Path, name: str, kind: type, values: dict[str, Any]) -> Any:
         raise CodecError(f"{path}: section {name}: {error}") from None
 
 
+def _check_codec(path: Path, section: CodecSection) -> None:
+    plugins.load()
+
+    def check(key: str, value: str, choices: Iterable[str]) -> None:
+        if value not in choices:
+            raise CodecError(f"{path}: codec.{key} = {value!r}; choose from {', '.join(choices)}")
+
+    check("medium", section.medium, MEDIA)
+    check("kind", section.nets, [name for name, nets in NETS.items() if nets.medium == section.medium])
+    check("preset", section.preset, NETS[section.nets].presets)
+    check("bottleneck", section.bottleneck, BOTTLENECKS)
+
+
 def _check_data(path: Path, recipe: Recipe) -> None:
     medium, data = recipe.codec.medium, recipe.data
-    shortest, axes = SHORTEST_CROP[medium], 1 if medium == "speech" else 2
+    shortest, axes = LOSSES[medium].shortest_crop, MEDIA[medium].axes
     if len(data.crop) != axes or not all(isinstance(c, int) and c >= shortest for c in data.crop):
         raise CodecError(f"{path}: data.crop = {data.crop}; want {axes} numbers of at least {shortest}")
     if data.batch < 1 or not 1 <= data.zoom <= MAX_ZOOM:
@@ -224,7 +247,7 @@ def _check_data(path: Path, recipe: Recipe) -> None:
 
 
 def _check_losses(path: Path, recipe: Recipe, known: tuple[str, ...]) -> None:
-    """Each distance of the medium and each loss of the bottleneck has a weight, and nothing else has."""
+    """Checks that each distance of the medium and each loss of the bottleneck has a weight, and nothing else."""
     weights = recipe.losses
     if unknown := [name for name in weights if name not in known]:
         raise CodecError(f"{path}: unknown loss {', '.join(unknown)}; known are {', '.join(known)}")
@@ -244,9 +267,9 @@ def _check_numbers(path: Path, recipe: Recipe) -> None:
     whole = 0.99 < sum(shares.values()) < 1.01 and min(shares.values()) >= 0 and begun
     if set(shares) - set(STAGES) or not whole:
         raise CodecError(f"{path}: stages are shares of {', '.join(STAGES)} that add up to 1, got {shares}")
-    if recipe.share("B") and min(recipe.data.crop) < SHORTEST_JUDGED:
-        raise CodecError(f"{path}: data.crop = {recipe.data.crop}; stage B judges crops of at least {SHORTEST_JUDGED}")
-    judged, shortest = recipe.adversary.crop, SHORTEST_JUDGED if recipe.codec.medium == "image" else JUDGED_SAMPLES
+    judged, shortest = recipe.adversary.crop, SHORTEST_JUDGED[recipe.codec.medium]
+    if recipe.share("B") and min(recipe.data.crop) < shortest:
+        raise CodecError(f"{path}: data.crop = {recipe.data.crop}; stage B judges crops of at least {shortest}")
     if judged is not None and not (
         len(judged) == len(recipe.data.crop)
         and all(isinstance(a, int) and shortest <= a <= b for a, b in zip(judged, recipe.data.crop, strict=True))

@@ -1,26 +1,21 @@
-"""Where training media come from: folders, archives and data sets, laid out as people have them on disk.
+"""Reads training media from folders, archives and data sets, as people have them on disk.
 
     folder   every recording or picture below it; tars and zips in it are opened, shards of a webdataset, say
     .tar .tar.gz .tgz .zip   their members; a tar inside (ImageNet's class tars) is opened too
-    LibriSpeech, a folder of pictures ...   are plain folders
-    Common Voice   a folder with clips/ and train.tsv: the clips of that list; or any of its .tsv files
-    COCO           a folder with train2017/ (or train2014/): that one
-    ImageNet       a folder with train/n01440764/..., or ILSVRC/Data/CLS-LOC/train: that one
-    CIFAR-10       cifar-10-batches-py or -bin, unpacked or as the .tar.gz: the five training batches
-    CelebA         a folder with img_align_celeba/ and list_eval_partition.txt: the training part
+    .tsv     a table of Common Voice: the clips that it lists
+    COCO, ImageNet, CIFAR-10, CelebA, Common Voice   the folder of the data set, as `train.layouts` knows it
 
-Of a data set with parts only the training part is taken, and a line says so; name a part's folder to take another.
+Of a known data set only the training part is taken, and a line says so; name a part's folder to take another.
+LibriSpeech and folders of pictures are plain folders. CIFAR-10 may stay in its .tar.gz.
 """
 
 from __future__ import annotations
 
-import csv
 import io
-import pickle
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -30,28 +25,30 @@ from PIL import Image
 
 from codec.errors import MediaError
 from codec.files import files_below
-from codec.media import AUDIO_SUFFIXES, IMAGE_SUFFIXES, load_audio, load_image
-from codec.nets.speech import SAMPLE_RATE
+from codec.media import load_audio, load_image
+from codec.medium import IMAGE, SAMPLE_RATE, SPEECH
+from train import layouts
 
-SUFFIXES = {
-    "speech": {f".{s}" for s in AUDIO_SUFFIXES} | {".oga", ".mp2", ".au", ".sph", ".w64"},
-    "image": {f".{s}" for s in IMAGE_SUFFIXES} | {".avif", ".jp2", ".j2k", ".gif", ".ppm", ".pgm"},
-}
 TARS, ZIPS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"), (".zip",)
-CIFAR_SIDE = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One file: its name, and its bytes (or pixels, where it is part of a larger one), or why it cannot be read."""
+class MediaFile:
+    """A recording or picture, undecoded.
+
+    Attributes:
+        name: The path, with the name inside an archive behind a colon.
+        content: The file's bytes; pixels where it is part of a larger file.
+        error: Why it cannot be read, if it cannot.
+    """
 
     name: str
     content: bytes | np.ndarray = b""
     error: MediaError | None = None
 
 
-def media(medium: str, sources: list[Path]) -> Iterator[Item]:
-    """Every recording or picture of the sources, sorted by name within folders.
+def media(medium: str, sources: list[Path]) -> Iterator[MediaFile]:
+    """Yields every recording or picture of the sources, sorted by name within folders.
 
     Files with the suffix of something else (transcripts, annotations) are passed over; those with none are tried.
 
@@ -68,25 +65,41 @@ def media(medium: str, sources: list[Path]) -> Iterator[Item]:
 
 
 def decode(medium: str, content: bytes | np.ndarray, short_side: int | None = None) -> np.ndarray:
-    """(T,) int16 at 16 kHz, or (H, W, 3) uint8. Raises MediaError."""
-    if medium == "image":
-        pixels = content if isinstance(content, np.ndarray) else load_image(io.BytesIO(content))
-        height, width, _ = pixels.shape
-        if short_side is None or min(height, width) <= short_side:
-            return pixels
-        scale = short_side / min(height, width)
-        size = (max(short_side, round(width * scale)), max(short_side, round(height * scale)))
-        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+    """Decodes one file to (T,) int16 at 16 kHz, or (H, W, 3) uint8.
+
+    Args:
+        medium: A name in `codec.medium.MEDIA`.
+        content: The file's bytes, or pixels.
+        short_side: A picture whose shorter side is longer is scaled down to it.
+
+    Raises:
+        MediaError: The file cannot be read.
+    """
+    return KINDS[medium].decode(content, short_side)
+
+
+def _picture(content: bytes | np.ndarray, short_side: int | None) -> np.ndarray:
+    pixels = content if isinstance(content, np.ndarray) else load_image(io.BytesIO(content))
+    height, width, _ = pixels.shape
+    if short_side is None or min(height, width) <= short_side:
+        return pixels
+    scale = short_side / min(height, width)
+    size = (max(short_side, round(width * scale)), max(short_side, round(height * scale)))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+
+
+def _recording(content: bytes | np.ndarray, _: int | None) -> np.ndarray:
     assert isinstance(content, bytes)
-    samples, _ = load_audio(io.BytesIO(content), SAMPLE_RATE)
-    return (samples.mean(1) * 32767).round().clip(-32768, 32767).astype(np.int16)
+    samples, _rate = load_audio(io.BytesIO(content), SAMPLE_RATE)
+    return np.asarray((samples.mean(1) * 32767).round().clip(-32768, 32767), np.int16)
 
 
-def _folder(medium: str, folder: Path) -> Iterator[Item]:
-    for layout in (_common_voice, _coco, _imagenet, _cifar, _celeba):
-        paths = layout(folder, medium)
-        if paths is not None:
-            print(f"{folder}: {layout.__name__[1:].replace('_', ' ')}, {len(paths)} training files", file=sys.stderr)
+def _folder(medium: str, folder: Path) -> Iterator[MediaFile]:
+    for name, layout in KINDS[medium].layouts.items():
+        found = layout(folder, "train")
+        if found is not None:
+            paths = files_below(found) if isinstance(found, Path) else found
+            print(f"{folder}: {name}, {len(paths)} training files", file=sys.stderr)
             break
     else:
         paths = files_below(folder)
@@ -94,8 +107,8 @@ def _folder(medium: str, folder: Path) -> Iterator[Item]:
         yield from _file(medium, path)
 
 
-def _file(medium: str, path: Path, named: bool = False) -> Iterator[Item]:
-    """The items of one file; one that the user named is tried whatever its suffix."""
+def _file(medium: str, path: Path, named: bool = False) -> Iterator[MediaFile]:
+    """Yields the media in one file; one that the user named is tried whatever its suffix."""
     name = path.name.lower()
     try:
         if name.endswith(TARS):
@@ -103,33 +116,33 @@ def _file(medium: str, path: Path, named: bool = False) -> Iterator[Item]:
                 yield from _tar(medium, str(path), archive)
         elif name.endswith(ZIPS):
             yield from _zip(medium, path)
-        elif name.endswith(".tsv") and medium == "speech" and named:
-            for clip in _tsv_clips(path):
+        elif named and name.endswith(".tsv") and KINDS[medium].in_tables:
+            for clip in layouts.common_voice_clips(path):
                 yield from _file(medium, clip)
-        elif medium == "image" and _is_cifar(name):
+        elif KINDS[medium].in_batches and layouts.is_cifar10_batch(name):
             yield from _cifar_batch(str(path), path.read_bytes())
         elif named or _fits(medium, name):
-            yield Item(str(path), path.read_bytes())
+            yield MediaFile(str(path), path.read_bytes())
     except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        yield Item(str(path), error=MediaError(f"damaged archive ({error}); copy it again"))
+        yield MediaFile(str(path), error=MediaError(f"damaged archive ({error}); copy it again"))
     except OSError as error:
-        yield Item(str(path), error=MediaError(f"cannot be read ({error.strerror or error})"))
+        yield MediaFile(str(path), error=MediaError(f"cannot be read ({error.strerror or error})"))
 
 
 def _fits(medium: str, name: str) -> bool:
     suffix = Path(name).suffix.lower()
-    return not suffix or suffix in SUFFIXES[medium]
+    return not suffix or suffix in KINDS[medium].suffixes
 
 
-def _tar(medium: str, where: str, archive: tarfile.TarFile) -> Iterator[Item]:
-    """Members in the order of the file: sorting would read a compressed archive once for each."""
+def _tar(medium: str, where: str, archive: tarfile.TarFile) -> Iterator[MediaFile]:
+    """Yields members in the order of the file: sorting would read a compressed archive once for each."""
     for member in archive:
         file = archive.extractfile(member) if member.isfile() else None
         if file is not None:
             yield from _member(medium, f"{where}:{member.name}", file)
 
 
-def _zip(medium: str, path: Path) -> Iterator[Item]:
+def _zip(medium: str, path: Path) -> Iterator[MediaFile]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             if not info.is_dir() and not info.filename.startswith("__MACOSX/"):
@@ -137,10 +150,10 @@ def _zip(medium: str, path: Path) -> Iterator[Item]:
                     with archive.open(info) as file:
                         yield from _member(medium, f"{path}:{info.filename}", file)
                 except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
-                    yield Item(f"{path}:{info.filename}", error=MediaError(f"damaged in its archive ({error})"))
+                    yield MediaFile(f"{path}:{info.filename}", error=MediaError(f"damaged in its archive ({error})"))
 
 
-def _member(medium: str, name: str, file: IO[bytes]) -> Iterator[Item]:
+def _member(medium: str, name: str, file: IO[bytes]) -> Iterator[MediaFile]:
     base = Path(name).name.lower()
     if base.startswith("._"):  # what macOS adds beside each file
         return
@@ -149,106 +162,62 @@ def _member(medium: str, name: str, file: IO[bytes]) -> Iterator[Item]:
             with tarfile.open(fileobj=file, mode="r|*") as inner:
                 yield from _tar(medium, name, inner)
         except tarfile.TarError as error:
-            yield Item(name, error=MediaError(f"damaged archive ({error}); copy it again"))
-    elif medium == "image" and _is_cifar(base):
+            yield MediaFile(name, error=MediaError(f"damaged archive ({error}); copy it again"))
+    elif KINDS[medium].in_batches and layouts.is_cifar10_batch(base):
         yield from _cifar_batch(name, file.read())
-    elif _fits(medium, base) and not (medium == "image" and base.startswith("test_batch")):
-        yield Item(name, file.read())
+    elif _fits(medium, base) and not (KINDS[medium].in_batches and base.startswith("test_batch")):
+        yield MediaFile(name, file.read())
 
 
-def _common_voice(folder: Path, medium: str) -> list[Path] | None:
-    if medium != "speech" or not (folder / "clips").is_dir():
-        return None
-    for name in ("train.tsv", "validated.tsv"):
-        if (folder / name).is_file():
-            return _tsv_clips(folder / name)
-    return None
-
-
-def _tsv_clips(table: Path) -> list[Path]:
-    """The clips that a table of Common Voice names in its column "path"."""
+def _cifar_batch(name: str, content: bytes) -> Iterator[MediaFile]:
+    """Yields the pictures of a batch of CIFAR-10."""
     try:
-        with table.open(encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            clips = [table.parent / "clips" / row["path"] for row in rows]
-    except (KeyError, UnicodeDecodeError, csv.Error) as error:
-        raise MediaError(f"{table}: no table of Common Voice ({error}); it needs a column path") from None
-    return [clip if clip.suffix else clip.with_suffix(".mp3") for clip in clips]
-
-
-def _first(folder: Path, names: tuple[str, ...], wanted: Callable[[Path], bool]) -> list[Path] | None:
-    for name in names:
-        if (folder / name).is_dir() and wanted(folder / name):
-            return files_below(folder / name)
-    return None
-
-
-def _coco(folder: Path, medium: str) -> list[Path] | None:
-    names = ("train2017", "train2014", "images/train2017", "images/train2014")
-    return _first(folder, names, lambda _: True) if medium == "image" else None
-
-
-def _imagenet(folder: Path, medium: str) -> list[Path] | None:
-    names = ("ILSVRC/Data/CLS-LOC/train", "Data/CLS-LOC/train", "train")
-
-    def has_classes(train: Path) -> bool:
-        return any(p.is_dir() and p.name[:1] == "n" and p.name[1:].isdigit() for p in train.iterdir())
-
-    return _first(folder, names, has_classes) if medium == "image" else None
-
-
-def _cifar(folder: Path, medium: str) -> list[Path] | None:
-    for place in (folder, folder / "cifar-10-batches-py", folder / "cifar-10-batches-bin"):
-        found = sorted(path for path in place.glob("data_batch_*") if _is_cifar(path.name))
-        if medium == "image" and found:
-            return found
-    return None
-
-
-def _celeba(folder: Path, medium: str) -> list[Path] | None:
-    for root, table in (
-        (folder, folder / "list_eval_partition.txt"),
-        (folder / "Img", folder / "Eval/list_eval_partition.txt"),
-    ):
-        if medium == "image" and (root / "img_align_celeba").is_dir() and table.is_file():
-            rows = [line.split() for line in table.read_text().splitlines() if line.strip()]
-            return [root / "img_align_celeba" / row[0] for row in rows if row[-1] == "0"]
-    return None
-
-
-def _is_cifar(name: str) -> bool:
-    return name.removesuffix(".bin") in {f"data_batch_{i}" for i in range(1, 6)}
-
-
-class _CifarUnpickler(pickle.Unpickler):
-    """Reads the pickles of cifar-10-batches-py and nothing that could run code."""
-
-    ALLOWED = (
-        ("numpy.core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        ("_codecs", "encode"),
-    )
-
-    def find_class(self, module: str, name: str) -> object:
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"{module}.{name} has no place in a batch of CIFAR-10")
-        if name == "_reconstruct":
-            return np._core.multiarray._reconstruct  # type: ignore[attr-defined]
-        return super().find_class(module, name)
-
-
-def _cifar_batch(name: str, content: bytes) -> Iterator[Item]:
-    """The pictures of one batch file, (32, 32, 3) each: rows of 3072 bytes, colour planes one after another."""
-    try:
-        if name.endswith(".bin"):
-            rows = np.frombuffer(content, np.uint8).reshape(-1, 1 + 3 * CIFAR_SIDE**2)[:, 1:]
-        else:
-            rows = np.asarray(_CifarUnpickler(io.BytesIO(content), encoding="bytes").load()[b"data"], np.uint8)
-        pictures = rows.reshape(-1, 3, CIFAR_SIDE, CIFAR_SIDE).transpose(0, 2, 3, 1)
-    except Exception as error:  # a damaged pickle raises anything
-        yield Item(name, error=MediaError(f"damaged batch of CIFAR-10 ({error}); copy it again"))
+        pictures = layouts.cifar10_pictures(name, content)
+    except MediaError as error:
+        yield MediaFile(name, error=error)
         return
-    for i, picture in enumerate(pictures):
-        yield Item(f"{name}[{i}]", np.ascontiguousarray(picture))
+    for number, picture in enumerate(pictures):
+        yield MediaFile(f"{name}[{number}]", picture)
+
+
+Layout = Callable[[Path, str], Path | list[Path] | None]  # a function of train.layouts
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a medium's files are found and decoded.
+
+    Attributes:
+        suffixes: The suffixes of its files.
+        layouts: The data sets that a folder may be, by their names.
+        decode: Turns a file's bytes, or pixels, and a shorter side into the array that is stored.
+        in_tables: Whether a .tsv that the user names lists clips.
+        in_batches: Whether CIFAR-10's batches hold items.
+    """
+
+    suffixes: frozenset[str]
+    layouts: Mapping[str, Layout]
+    decode: Callable[[bytes | np.ndarray, int | None], np.ndarray]
+    in_tables: bool = False
+    in_batches: bool = False
+
+
+KINDS = {
+    SPEECH.name: Kind(
+        frozenset({f".{s}" for s in SPEECH.suffixes} | {".oga", ".mp2", ".au", ".sph", ".w64"}),
+        {"Common Voice": layouts.common_voice},
+        _recording,
+        in_tables=True,
+    ),
+    IMAGE.name: Kind(
+        frozenset({f".{s}" for s in IMAGE.suffixes} | {".avif", ".jp2", ".j2k", ".gif", ".ppm", ".pgm"}),
+        {
+            "COCO": layouts.coco,
+            "ImageNet": layouts.imagenet,
+            "CIFAR-10": layouts.cifar10,
+            "CelebA": layouts.celeba,
+        },
+        _picture,
+        in_batches=True,
+    ),
+}

@@ -15,9 +15,8 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from codec.errors import CodecError
+from codec.cli.frame import Parser, filled_path, run
 from codec.streams import process
-from codec.terminal import filled_path
 from train import recipes
 from train.data import Store
 from train.fleet import gpu_state
@@ -29,7 +28,7 @@ GRAPH_WARM = 40  # more steps before the clock starts: each codebook size of sta
 
 
 def measure(trainer: Trainer, steps: int, warm: int) -> float:
-    """Steps per second."""
+    """Returns the steps per second, after some to warm up."""
     for _ in range(warm):
         trainer.train_step()
     _wait(trainer.device)
@@ -41,7 +40,10 @@ def measure(trainer: Trainer, steps: int, warm: int) -> float:
 
 
 def bound(trainer: Trainer, seconds: float) -> str:
-    """What a step of that many seconds waits for: the device at work, or the host that feeds it; empty on a CPU."""
+    """Says what a step of that many seconds waits for; empty on a CPU.
+
+    It is the device at work, or the host that feeds it.
+    """
     if torch.device(trainer.device).type != "cuda":
         return ""
     with profile(activities=[ProfilerActivity.CUDA]) as found:
@@ -49,13 +51,13 @@ def bound(trainer: Trainer, seconds: float) -> str:
             trainer.train_step()
         _wait(trainer.device)
     events = [event for event in found.events() or [] if event.device_type.name == "CUDA"]
-    busy = sum(event.self_device_time_total for event in events) / 1e6 / BOUND_STEPS
+    busy = sum(event.time_range.elapsed_us() for event in events) / 1e6 / BOUND_STEPS
     side = "device" if busy > 0.8 * seconds else "host"
     return f", {len(events) // BOUND_STEPS} kernels, device busy {1000 * busy:.3g} ms: bound by the {side}"
 
 
 def hottest(trainer: Trainer, steps: int, rows: int) -> str:
-    """The profiler's table of the operations that took longest."""
+    """Returns the profiler's table of the operations that took longest."""
     cuda = torch.device(trainer.device).type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     with profile(activities=activities) as found:
@@ -72,7 +74,7 @@ def _wait(device: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train.speed", description=__doc__, epilog="See docs/speed.md")
+    parser = Parser(prog="python -m train.speed", description=__doc__, epilog="See docs/speed.md")
     parser.add_argument("recipes", nargs="+", metavar="RECIPE")
     parser.add_argument(
         "--data", type=filled_path, required=True, metavar="PATH", help="what python -m train.prepare wrote"
@@ -87,38 +89,36 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, help="CPU threads")
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=("cpu", "cuda"), default=default)
-    options = parser.parse_args(arguments)
+    return run(parser, arguments, _command)
+
+
+def _command(options: argparse.Namespace) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.backends.cudnn.benchmark = True
-    try:
-        for name in options.recipes:
-            recipe = recipes.load(name, options.set)
-            medium, crop = recipe.codec.medium, tuple(recipe.data.crop)
-            store = Store(options.data, medium, crop, recipe.data.zoom).to(options.device)
-            with tempfile.TemporaryDirectory() as folder:
-                budget = Budget(steps=STEPS_TO_COME)
-                trainer = Trainer(
-                    recipe, store, budget, Path(folder), 0, options.device, options.compile, options.lpips_backbone
-                )
-                recordable = trainer.graphs.enabled
-                for stage in options.stages:
-                    trainer.enter(stage)
-                    for kind, recorded in {"eager": False, "graph": True}.items():
-                        if recorded and not recordable:
-                            continue
-                        trainer.graphs.enabled = recorded
-                        rate = measure(trainer, options.steps, options.warm + (GRAPH_WARM if recorded else 0))
-                        failed = recorded and not trainer.graphs.enabled
-                        facts = f"{1000 / rate:.3g} ms a step, {rate * trainer.tokens_per_step:.4g} tokens/s"
-                        facts += bound(trainer, 1 / rate) + (" (no graph: see above)" if failed else "")
-                        print(f"{name}, stage {stage}, {kind}: {facts} {gpu_state()}".rstrip(), flush=True)
-                    if options.profile:
-                        print(hottest(trainer, 3, options.profile), flush=True)
-    except (CodecError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    for name in options.recipes:
+        recipe = recipes.load(name, options.set)
+        medium, crop = recipe.codec.medium, tuple(recipe.data.crop)
+        store = Store(options.data, medium, crop, recipe.data.zoom).to(options.device)
+        with tempfile.TemporaryDirectory() as folder:
+            budget = Budget(steps=STEPS_TO_COME)
+            trainer = Trainer(
+                recipe, store, budget, Path(folder), 0, options.device, options.compile, options.lpips_backbone
+            )
+            recordable = trainer.graphs.enabled
+            for stage in options.stages:
+                trainer.enter(stage)
+                for kind, recorded in {"eager": False, "graph": True}.items():
+                    if recorded and not recordable:
+                        continue
+                    trainer.graphs.enabled = recorded
+                    rate = measure(trainer, options.steps, options.warm + (GRAPH_WARM if recorded else 0))
+                    failed = recorded and not trainer.graphs.enabled
+                    facts = f"{1000 / rate:.3g} ms a step, {rate * trainer.tokens_per_step:.4g} tokens/s"
+                    facts += bound(trainer, 1 / rate) + (" (no graph: see above)" if failed else "")
+                    print(f"{name}, stage {stage}, {kind}: {facts} {gpu_state()}".rstrip(), flush=True)
+                if options.profile:
+                    print(hottest(trainer, 3, options.profile), flush=True)
 
 
 if __name__ == "__main__":

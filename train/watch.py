@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from codec.cli import frame
+from codec.cli.frame import Parser, filled_path
 from codec.errors import CodecError
 from codec.streams import process
-from codec.terminal import filled_path
 from train.log import LOG_NAME, read
 
 HEIGHT, WIDTH = 10, 72
@@ -20,7 +21,11 @@ Curve = tuple[list[float], list[float]]  # minutes, values
 
 
 def curves(run: Path, keys: list[str]) -> dict[str, Curve]:
-    """What a run logged under each key. Raises CodecError where there is no log, or no such key in it."""
+    """Reads what a run logged under each key.
+
+    Raises:
+        CodecError: There is no log, or no such key in it.
+    """
     records = read(run / LOG_NAME if run.is_dir() else run)
     if not records:
         raise CodecError(f"{run}: no log here; name a folder that python -m train wrote")
@@ -35,7 +40,10 @@ def curves(run: Path, keys: list[str]) -> dict[str, Curve]:
 
 
 def draw(curve: Curve, width: int = WIDTH, height: int = HEIGHT) -> list[str]:
-    """A curve as lines of text, highest first; each column is the mean of its part of the time, or the last one's."""
+    """Draws a curve as lines of text, the highest first.
+
+    Each column is the mean of its part of the time, or that of the column before where there is none.
+    """
     minutes, values = curve
     start, end = minutes[0], minutes[-1]
     cells: list[list[float]] = [[] for _ in range(width)]
@@ -56,7 +64,7 @@ def draw(curve: Curve, width: int = WIDTH, height: int = HEIGHT) -> list[str]:
 
 
 def show(runs: list[Path], keys: list[str]) -> str:
-    """All curves of all runs, and where each run stands."""
+    """Draws all curves of all runs, and says where each run stands."""
     lines = []
     for run in runs:
         found = curves(run, keys)
@@ -70,7 +78,7 @@ def show(runs: list[Path], keys: list[str]) -> str:
 
 
 def plot(runs: list[Path], keys: list[str], target: Path) -> None:
-    """One panel for each key, one line for each run, into a picture file."""
+    """Plots one panel for each key, with one line for each run, into a picture file."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -88,27 +96,24 @@ def plot(runs: list[Path], keys: list[str], target: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train.watch", description=__doc__, epilog="See docs/train.md")
+    parser = Parser(prog="python -m train.watch", description=__doc__, epilog="See docs/train.md")
     parser.add_argument("runs", nargs="+", type=filled_path, metavar="RUN", help="folders that python -m train wrote")
     parser.add_argument("--keys", default="loss", help="what to show, with commas (default: loss)")
     parser.add_argument("--plot", type=filled_path, metavar="FILE", help="writes a picture instead: .png, .svg, .pdf")
     parser.add_argument("--follow", type=float, metavar="SECONDS", help="shows again every so often, until Ctrl-C")
-    options = parser.parse_args(arguments)
+    return frame.run(parser, arguments, _command, "interrupted")
+
+
+def _command(options: argparse.Namespace) -> None:
     keys = options.keys.split(",")
-    try:
-        while True:
-            if options.plot:
-                plot(options.runs, keys, options.plot)
-            else:
-                print(("\033[2J\033[H" if options.follow and sys.stdout.isatty() else "") + show(options.runs, keys))
-            if not options.follow:
-                return 0
-            time.sleep(options.follow)
-    except (CodecError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    while True:
+        if options.plot:
+            plot(options.runs, keys, options.plot)
+        else:
+            print(("\033[2J\033[H" if options.follow and sys.stdout.isatty() else "") + show(options.runs, keys))
+        if not options.follow:
+            return
+        time.sleep(options.follow)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,11 @@ from typing import Any
 
 import torch
 
+from codec import plugins
 from codec.bottleneck import Bottleneck
 from codec.bottlenecks import BOTTLENECKS
 from codec.bottlenecks.fsp import LEVELS
+from codec.cli.frame import Parser, run
 from codec.streams import process
 
 SIZE = 1024
@@ -81,10 +83,12 @@ def row(name: str) -> tuple[str, ...]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m codec.bottlenecks", description=__doc__, epilog="See docs/bottlenecks/index.md"
-    )
-    parser.parse_args(arguments)
+    parser = Parser(prog="python -m codec.bottlenecks", description=__doc__, epilog="See docs/bottlenecks/index.md")
+    return run(parser, arguments, _show)
+
+
+def _show(_: argparse.Namespace) -> None:
+    plugins.load()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -95,7 +99,6 @@ def main(arguments: list[str] | None = None) -> int:
     for cells in rows:
         aligned = (f"{cell:{'<' if i in TEXTS else '>'}{widths[i]}}" for i, cell in enumerate(cells))
         print("  ".join(aligned).rstrip())
-    return 0
 
 
 if __name__ == "__main__":

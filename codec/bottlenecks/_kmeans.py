@@ -83,7 +83,16 @@ def seed_centres(data: Tensor, num_clusters: int, generator: torch.Generator) ->
 
 
 def cell_means(data: Tensor, cells: Tensor, num_clusters: int) -> tuple[Tensor, Tensor]:
-    """(K, d) the mean of each cell, and the numbers of the empty cells, whose means are left at zero."""
+    """The mean of each cell.
+
+    Args:
+        data: (N, d) rows.
+        cells: (N,) int64 in [0, num_clusters), each row's cell.
+        num_clusters: K.
+
+    Returns:
+        (K, d) means, zero for empty cells, and the numbers of the empty cells.
+    """
     sums = torch.zeros(num_clusters, data.shape[1], dtype=torch.float64, device=data.device)
     sums.index_add_(0, cells, data.double())
     counts = torch.bincount(cells, minlength=num_clusters)

@@ -10,10 +10,13 @@ from torch import Tensor
 
 from codec.bottlenecks._search import chunk_rows
 from codec.bottlenecks._threads import in_threads
+from codec.host import on_host
 
 
 class Neighbours:
-    """D_m(x|S) for many x, exact: on a CPU a tree of S is made once and serves every search, on a GPU a kernel counts.
+    """D_m(x|S) for many x: on a CPU a tree of S is made once and serves every search, on a GPU a kernel counts.
+
+    Both compare differences in float32; the tree is exact, the kernel within .03 % (`_radii_kernel`).
 
     Differences, not the matmul expansion: an acceptance test raises ratios of these radii to the power d, and near
     duplicates (digital silence) would cancel to noise. The tree is for few dimensions: a query among 8192 rows takes
@@ -26,7 +29,7 @@ class Neighbours:
     def __init__(self, rows: Tensor) -> None:
         self.rows = rows.float()
         self.tree = None
-        if rows.device.type == "cpu" and rows.isfinite().all():  # with a NaN the tree's halves would have no order
+        if on_host(rows) and rows.isfinite().all():  # with a NaN the tree's halves would have no order
             from codec.bottlenecks import _tree  # here, since numba takes half a second to load
 
             self.tree = _tree.Tree(self.rows.contiguous().numpy())
@@ -47,15 +50,15 @@ class Neighbours:
         """
         if min(ks) < 1 or max(ks) > len(self.rows):
             raise ValueError(f"neighbours {ks} do not exist among {len(self.rows)} rows")
-        queries = queries.float()
+        queries, ascending = queries.float(), tuple(sorted(set(ks)))
         if self.tree is None:
-            return _on_device(queries, self.rows, ks)
-        ascending = sorted(set(ks))
-        points, ranks = queries.contiguous().numpy(), np.array(ascending)
-        found = np.empty((len(ascending), len(points)), np.float32)
-        tree = self.tree
-        in_threads(len(points), lambda part: tree.radii(points[part], ranks, found[:, part]))
-        return torch.from_numpy(found)[[ascending.index(k) for k in ks]]
+            found = _on_device(queries, self.rows, ascending)
+        else:
+            points, ranks, tree = queries.contiguous().numpy(), np.array(ascending), self.tree
+            radii = np.empty((len(ascending), len(points)), np.float32)
+            in_threads(len(points), lambda part: tree.radii(points[part], ranks, radii[:, part]))
+            found = torch.from_numpy(radii)
+        return torch.stack([found[ascending.index(k)] for k in ks])
 
 
 def _on_device(queries: Tensor, rows: Tensor, ks: tuple[int, ...]) -> Tensor:
@@ -70,7 +73,6 @@ def _on_device(queries: Tensor, rows: Tensor, ks: tuple[int, ...]) -> Tensor:
 def radii_by_blocks(queries: Tensor, rows: Tensor, ks: tuple[int, ...]) -> Tensor:
     """All distances and topk, for a block of queries at a time."""
     columns = rows.T.contiguous()
-    picks = torch.tensor(ks, device=rows.device) - 1
     radii = []
     step = chunk_rows(len(rows), rows.device)
     for start in range(0, len(queries), step):
@@ -81,5 +83,5 @@ def radii_by_blocks(queries: Tensor, rows: Tensor, ks: tuple[int, ...]) -> Tenso
             torch.sub(part[:, i, None], columns[i], out=difference)
             squared.addcmul_(difference, difference)
         near = squared.topk(max(ks), 1, largest=False, sorted=True).values
-        radii.append(near[:, picks].sqrt())
-    return torch.cat(radii).T
+        radii.append(torch.stack([near[:, k - 1] for k in ks]).sqrt())
+    return torch.cat(radii, 1)

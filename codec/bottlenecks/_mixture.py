@@ -3,11 +3,13 @@
     features (N, 2L) ──@ table (2L, K)──> logits ──> pi ──> q, moments        mean over tokens, means over codes
                                              + g ──> j, y = softmax(. / tau)  the drawn code and its gradient's way
 
-Tokens go through in chunks that fit a cache. The backward pass computes each chunk again, with the same noise.
+Tokens go through in chunks that fit a cache. The backward pass computes each chunk again, with the same noise: on a CPU
+drawn again from its seed, on a GPU kept, since a seed would be read on the host.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -16,11 +18,13 @@ from torch import Tensor
 
 from codec.bottlenecks._search import chunk_rows
 from codec.bottlenecks._soft import gumbel
+from codec.host import on_host
 
 SEEDS = 2**62
+Noise = Callable[[Tensor], Tensor]  # of one chunk after the other, in the shape of its logits
 
 
-class Draws(NamedTuple):
+class PosteriorDraw(NamedTuple):
     """What training takes from the posterior pi, eq. 17."""
 
     drawn: Tensor  # (N,) int64, j ~ pi by Gumbel-max
@@ -30,7 +34,7 @@ class Draws(NamedTuple):
     entropy: Tensor  # (N,), H(pi) in nats; no gradient
 
 
-def draw(z_hat: Tensor, weights: Tensor, codebook: Tensor, tau: Tensor, distances: bool = False) -> Draws:
+def draw(z_hat: Tensor, weights: Tensor, codebook: Tensor, tau: Tensor, distances: bool = False) -> PosteriorDraw:
     """Draws a code for each token and sums up what else is asked of the posterior.
 
     c_q = onehot(j) + y - sg(y) with y = softmax((log pi + g) / tau) and Gumbel noise g: its gradient reaches the
@@ -43,12 +47,12 @@ def draw(z_hat: Tensor, weights: Tensor, codebook: Tensor, tau: Tensor, distance
         tau: () the temperature.
         distances: Whether `moments` are asked for.
     """
-    seed = int(torch.randint(SEEDS, ()))  # of all noise: drawn on the CPU, with the state that a resumed run restores
+    seed = int(torch.randint(SEEDS, ())) if on_host(z_hat) else None
     features, table = factors(z_hat, weights, codebook)
     values = code_moments(codebook) if distances else None
     arguments = (features, table, values, tau, seed)
     drawn, through, mean, moments, entropy = _Draw.apply(*arguments)  # type: ignore[no-untyped-call]
-    return Draws(drawn, F.embedding(drawn, codebook) + through, mean, moments, entropy)
+    return PosteriorDraw(drawn, F.embedding(drawn, codebook) + through, mean, moments, entropy)
 
 
 def factors(z_hat: Tensor, weights: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,6 +60,11 @@ def factors(z_hat: Tensor, weights: Tensor, codebook: Tensor) -> tuple[Tensor, T
 
     -1/2 sum_i w_i (z_i - mu_i)^2 = (w z) mu - w mu^2 / 2 - w z^2 / 2. Both are centred on the codebook's mean first, or
     the products would cancel far from the origin; that changes no difference, and so no gradient.
+
+    Args:
+        z_hat: (N, L) latents.
+        weights: (N, L) w, one for each dimension of each latent.
+        codebook: (K, L) mu.
     """
     centre = codebook.detach().mean(0)
     codes = codebook - centre
@@ -74,7 +83,7 @@ class _Draw(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, table: Tensor, values: Tensor | None, tau: Tensor, seed: int
+        ctx: Any, features: Tensor, table: Tensor, values: Tensor | None, tau: Tensor, seed: int | None
     ) -> tuple[Tensor | None, ...]:
         table = table.contiguous()
         (count, width), num_codes = features.shape, table.shape[1]
@@ -82,7 +91,8 @@ class _Draw(torch.autograd.Function):
         mean = features.new_zeros(num_codes)
         moments = None if values is None else features.new_empty(count, values.shape[1])
         entropy = features.new_empty(count)
-        noise = torch.Generator(features.device).manual_seed(seed)
+        kept: list[Tensor] = []
+        noise = _keeping(kept) if seed is None else _seeded(seed, features.device)
         step = chunk_rows(num_codes, features.device)
         for start in range(0, count, step):
             part = slice(start, start + step)
@@ -92,9 +102,9 @@ class _Draw(torch.autograd.Function):
             if values is not None and moments is not None:
                 moments[part] = pi @ values
             entropy[part] = -torch.linalg.vecdot(pi, log_pi)
-            drawn[part] = log_pi.add_(gumbel(log_pi, noise)).argmax(1)
+            drawn[part] = log_pi.add_(noise(log_pi)).argmax(1)
         mean /= count
-        ctx.save_for_backward(features, table, values, tau)
+        ctx.save_for_backward(features, table, values, tau, *kept)
         ctx.seed, ctx.step = seed, step
         ctx.mark_non_differentiable(drawn, entropy)
         return drawn, features.new_zeros(count, width // 2), mean, moments, entropy
@@ -102,14 +112,14 @@ class _Draw(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         _, to_choice, to_mean, to_moments, _ = gradients
-        features, table, values, tau = ctx.saved_tensors
+        features, table, values, tau, *kept = ctx.saved_tensors
         codes = table[: table.shape[0] // 2].T
         to_features, to_table = torch.empty_like(features), torch.zeros_like(table)
         to_values = None if values is None else torch.zeros_like(values)
         to_choice = to_choice / tau
         to_mean = to_mean[:, None] / len(features)
         one = to_mean.new_ones(len(features), 1)
-        noise = torch.Generator(features.device).manual_seed(ctx.seed)
+        noise = _kept(kept) if ctx.seed is None else _seeded(ctx.seed, features.device)
         for start in range(0, len(features), ctx.step):
             part = slice(start, start + ctx.step)
             logits = features[part] @ table
@@ -118,11 +128,33 @@ class _Draw(torch.autograd.Function):
             if values is not None and to_values is not None:
                 to_logits += _to_logits(pi, to_moments[part], values)
                 to_values += pi.T @ to_moments[part]
-            soft = gumbel(logits, noise).add_(logits).div_(tau).softmax(1)
+            soft = logits.add_(noise(logits)).div_(tau).softmax(1)
             to_logits += _to_logits(soft, to_choice[part], codes)
             to_features[part] = to_logits @ table.T
             to_table += features[part].T @ to_logits
         return to_features, to_table, to_values, None, None
+
+
+def _seeded(seed: int, device: torch.device) -> Noise:
+    """`gumbel` from a generator of its own, whose draws can be drawn again."""
+    generator = torch.Generator(device).manual_seed(seed)
+    return lambda like: gumbel(like, generator)
+
+
+def _keeping(kept: list[Tensor]) -> Noise:
+    """`gumbel`, each draw added to a list."""
+
+    def noise(like: Tensor) -> Tensor:
+        kept.append(gumbel(like))
+        return kept[-1]
+
+    return noise
+
+
+def _kept(kept: list[Tensor]) -> Noise:
+    """The draws of a list, in order."""
+    draws = iter(kept)
+    return lambda _: next(draws)
 
 
 def _to_logits(pi: Tensor, upstream: Tensor, values: Tensor) -> Tensor:

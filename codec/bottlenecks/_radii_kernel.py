@@ -1,8 +1,9 @@
 """Neighbours' radii on a GPU in one Triton kernel, without an array of tokens x rows.
 
 The m-th smallest of a token's distances is found by bisection: squared distances are positive, so that their bits order
-as their values do, and 31 counts of "how many rows are no farther than this" end at the very float. Each count computes
-the distances again, in registers; the rows stay in the cache.
+as their values do, and counts of "how many rows are no farther than this" give one bit after the other. Each count
+computes the distances again, in registers; the rows stay in the cache. All 31 would end at the very float; 18 bound
+the squared distance to one part in 2^10, whose middle gives the radius within .025 %, in three fifths of the time.
 
     bits of the answer:  0........   count(d <= 0 1 1 ... 1) < m ?  1........  then the next bit ...
 """
@@ -19,7 +20,11 @@ from torch import Tensor
 
 INFINITY_BITS = tl.constexpr(0x7F800000)
 TOKENS = tl.constexpr(32)  # of a program
+BITS = tl.constexpr(18)  # of 31 that are found
+HALF = tl.constexpr(1 << (30 - BITS.value))  # of what the others may be
 ROWS = tl.constexpr(64)  # at a time; 128 x 64 would not fit the registers
+
+TOLERANCE = 3e-4  # of a radius: the middle of what the bits leave open, and rounding
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -50,23 +55,23 @@ def _count(
 def _radii(
     queries: tl.tensor,
     rows: tl.tensor,
-    ranks: tl.tensor,
     found: tl.tensor,
+    rank: tl.tensor,
     num_rows: tl.tensor,
     stride: tl.tensor,
     dim: tl.constexpr,
 ) -> None:
-    """Program (p, r): the distances of TOKENS tokens to their neighbour ranks[r]."""
+    """A program: the distances of TOKENS tokens to their neighbour `rank`."""
     token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
-    rank = tl.load(ranks + tl.program_id(1))
     bits = tl.zeros((TOKENS,), tl.int32)
-    for place in range(31):
+    for place in range(BITS):
         step = 1 << (30 - place)
         limit = tl.minimum(bits + step - 1, INFINITY_BITS)
         count = _count(queries, rows, token, num_rows, stride, limit, dim)
         bits = tl.where(count < rank, bits + step, bits)
-    squared = bits.to(tl.float32, bitcast=True)  # all bits set, a NaN, where even infinity counts too few
-    tl.store(found + tl.program_id(1) * stride + token, tl.sqrt(squared))
+    # 0 and infinity stay what they are; a NaN, more than infinity, is where even infinity counts too few.
+    middle = tl.where((bits > 0) & (bits < INFINITY_BITS), bits + HALF, bits)
+    tl.store(found + token, tl.sqrt(middle.to(tl.float32, bitcast=True)))
 
 
 def radii(queries: Tensor, rows: Tensor, ks: tuple[int, ...]) -> Tensor:
@@ -75,7 +80,7 @@ def radii(queries: Tensor, rows: Tensor, ks: tuple[int, ...]) -> Tensor:
     Args:
         queries: (N, d) float32.
         rows: (Q, d) float32 on the same device.
-        ks: Which neighbours, counted from 1, all of them at most Q.
+        ks: Which neighbours, counted from 1, all of them at most Q; each takes a search of its own.
 
     Returns:
         (len(ks), N) float32.
@@ -84,11 +89,9 @@ def radii(queries: Tensor, rows: Tensor, ks: tuple[int, ...]) -> Tensor:
     stride = -(-num_tokens // TOKENS.value) * TOKENS.value
     columns = queries.new_zeros(dim, stride)
     columns[:, :num_tokens] = queries.T
-    ranks = torch.tensor(ks, dtype=torch.int32, device=queries.device)
-    found = queries.new_empty(len(ks), stride)
-    grid = (stride // TOKENS.value, len(ks))
-    if stride:
-        _radii[grid](columns, rows.T.contiguous(), ranks, found, len(rows), stride, dim=dim)
+    found, table = queries.new_empty(len(ks), stride), rows.T.contiguous()
+    for rank, part in zip(ks, found, strict=True) if stride else ():
+        _radii[(stride // TOKENS.value,)](columns, table, part, rank, len(rows), stride, dim=dim)
     return found[:, :num_tokens]
 
 
@@ -100,7 +103,8 @@ def works(device: torch.device) -> bool:
     generator = torch.Generator().manual_seed(0)
     rows, queries = (torch.randn(n, 5, generator=generator).to(device) for n in (300, 70))
     try:
-        torch.testing.assert_close(radii(queries, rows, (1, 8)), radii_by_blocks(queries, rows, (1, 8)))
+        exact = radii_by_blocks(queries, rows, (1, 8))
+        torch.testing.assert_close(radii(queries, rows, (1, 8)), exact, rtol=TOLERANCE, atol=0.0)
     except Exception as error:  # no C compiler, an unknown GPU, a driver too old: training goes on without the kernel
         reason = (str(error) or type(error).__name__).splitlines()[0]
         warnings.warn(f"VP's search runs without its Triton kernel: {reason}", stacklevel=2)

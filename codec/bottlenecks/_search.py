@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from codec.bottlenecks._threads import in_threads
+from codec.host import may_read, on_host
 from codec.precision import exact_float32
 
 NOT_FINITE = "no nearest code: a latent or the codebook is not finite"
@@ -50,10 +51,16 @@ def nearest(tokens: Tensor, codebook: Tensor, weights: Tensor | None = None, chu
 
     Raises:
         ValueError: A token, weight or code is not finite, or so large that its float32 square, if taken, overflows.
+            In `codec.host.unread` such a token has any code. There, on a GPU, codes as near as float32's rounding of a
+            product can tell are alike.
     """
     tokens, codebook = tokens.float(), codebook.float()
     if torch.compiler.is_exporting():
         return _in_one_product(tokens, codebook, weights)
+    if not may_read():
+        if not on_host(tokens):
+            return _unread(tokens, codebook, weights)
+        tokens = torch.where(tokens.isfinite(), tokens, 0)
     if chunk is None and tokens.device.type == "cpu" and _suits_tree(len(tokens), codebook):
         return _by_tree(tokens, codebook, weights)
     num_codes, dim = codebook.shape
@@ -131,6 +138,21 @@ def _in_one_product(tokens: Tensor, codebook: Tensor, weights: Tensor | None) ->
     scale = torch.ones_like(points) if weights is None else weights.double()
     distances = scale @ codes.square().T - 2 * (scale * points) @ codes.T
     return distances.argmin(1)
+
+
+def _unread(tokens: Tensor, codebook: Tensor, weights: Tensor | None) -> Tensor:
+    """As `nearest`, by float32 products alone: no shape depends on values, and nothing waits."""
+    centre = codebook.mean(0)
+    codes, found = codebook - centre, []
+    squares = codes.square() if weights is not None else codes.square().sum(1, keepdim=True)
+    table = torch.cat([squares, codes], 1).T
+    rows = chunk_rows(len(codebook), tokens.device)
+    with exact_float32(tokens.device):
+        for start in range(0, max(len(tokens), 1), rows):
+            part = tokens[start : start + rows] - centre
+            scale = part.new_ones(len(part), 1) if weights is None else weights[start : start + rows].float()
+            found.append((torch.cat([scale, -2 * scale * part], 1) @ table).argmin(1))
+    return torch.cat(found)
 
 
 def _suits_tree(num_tokens: int, codebook: Tensor) -> bool:

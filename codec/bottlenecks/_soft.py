@@ -58,6 +58,10 @@ def gumbel(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
     -log of an exponential draw -log(1 - u). torch's own exponential draws are four times as slow on a CPU; and both are
     exactly 0 once in 2^24, an infinity and then NaN, so 0 is taken for half of the least step.
+
+    Args:
+        like: Gives shape, device and type.
+        generator: Where the draws come from; None for torch's own.
     """
     draws = torch.rand(like.shape, generator=generator, device=like.device, dtype=like.dtype).neg_().log1p_().neg_()
     return draws.clamp_(min=2.0**-25).log_().neg_()
@@ -69,7 +73,11 @@ def gumbel_softmax(logits: Tensor, tau: Tensor) -> Tensor:
 
 
 def perplexity(probabilities: Tensor) -> Tensor:
-    """exp of the entropy of one distribution (K,), in [1, K]: how many equally likely codes would be as many."""
+    """How many equally likely codes would be as many: exp of the entropy, in [1, K].
+
+    Args:
+        probabilities: (K,), one distribution.
+    """
     entropy: Tensor = torch.special.entr(probabilities).sum()
     return entropy.exp()
 

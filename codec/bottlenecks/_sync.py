@@ -20,7 +20,7 @@ def parallel() -> bool:
 
 @torch.no_grad()
 def gather_rows(rows: Tensor) -> Tensor:
-    """(N, ...) of each process -> (W N, ...), in order of rank; no gradient."""
+    """`rows`, (N, ...) of each of W processes -> (W N, ...), in order of rank; no gradient."""
     if not parallel():
         return rows
     parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
@@ -30,7 +30,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 @torch.no_grad()
 def from_first(value: Tensor) -> Tensor:
-    """What process 0 has: random draws that all must share."""
+    """The `value` of process 0 on all: random draws that they must share."""
     if parallel():
         value = value.contiguous()
         dist.broadcast(value, 0)
@@ -39,7 +39,7 @@ def from_first(value: Tensor) -> Tensor:
 
 @torch.no_grad()
 def sum_of_all(value: Tensor) -> Tensor:
-    """The sum over processes; no gradient."""
+    """The sum of `value` over processes; no gradient."""
     return _mean(value) * dist.get_world_size() if parallel() else value
 
 
@@ -54,7 +54,10 @@ def var_mean_of_all(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mean_of_all(value: Tensor) -> Tensor:
-    """The mean over processes, differentiable: DistributedDataParallel's mean of gradients is then that of the mean."""
+    """The mean of `value` over processes, differentiable.
+
+    DistributedDataParallel's mean of the gradients is then the gradient of that mean.
+    """
     if not parallel():
         return value
     result: Tensor = _Mean.apply(value)  # type: ignore[no-untyped-call]

@@ -90,6 +90,10 @@ class GMVQ(SoftCodebooks):
         self.weight_offset = weight_offset
         self.register_buffer("fitted", torch.tensor(False))
 
+    @property
+    def settled(self) -> bool:
+        return True
+
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
         """Draws codes and adds noise.
 

@@ -27,6 +27,7 @@ from codec.bottlenecks._knn import Neighbours
 from codec.bottlenecks._search import nearest, nearest_child
 from codec.bottlenecks._start import check_latents
 from codec.bottlenecks._sync import from_first, gather_rows, var_mean_of_all
+from codec.host import may_read
 
 FIT_SEED = 0
 # Of Lloyd. On latents of the shipped models 50 instead of 25 lower the error of latents that were not fitted by .24 %
@@ -115,6 +116,11 @@ class VP(Bottleneck):
         for size in self.codebook_sizes:
             self.register_buffer(f"codebook_{size}", torch.zeros(size, dim, dtype=torch.float32))
 
+    @property
+    def settled(self) -> bool:
+        """In training once the queue is full: until then nothing is perturbed."""
+        return not self.training or bool(self.queue_count == len(self.queue))
+
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
         """Perturbs and then updates the queue.
 
@@ -161,7 +167,7 @@ class VP(Bottleneck):
     def codebook(self, codebook_size: int | None = None) -> Tensor:
         """(K, d) float32, of values that float16 holds exactly. Raises RuntimeError before `fit`."""
         size = self.check_size(codebook_size)
-        if not self.fitted:
+        if may_read() and not self.fitted:
             raise RuntimeError("VP has no codebook yet; build it with fit(latents)")
         return self.get_buffer(f"codebook_{size}")
 
@@ -204,7 +210,7 @@ class VP(Bottleneck):
     def _radius_scale(self, codebook_size: Size, z: Tensor) -> float | Tensor:
         """(K_ref / K)^(1/d): a number, or one for each token."""
         if isinstance(codebook_size, Tensor):
-            if (codebook_size < 1).any():
+            if may_read() and (codebook_size < 1).any():
                 raise ValueError("codebook sizes must be at least 1")
             scale: Tensor = (self.reference_size / per_sample(codebook_size, z)) ** (1 / self.dim)
             return scale
@@ -214,7 +220,7 @@ class VP(Bottleneck):
     def _perturb(self, z: Tensor, scale: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Eqs. 5-9 on (N, d) tokens: their steps, zero where refused or while the queue still fills."""
         fill = self.queue_count.float() / len(self.queue)
-        if fill < 1:
+        if may_read() and fill < 1:
             return torch.zeros_like(z), {"queue_fill": fill}
         queue = Neighbours(self.queue)
         log_pi, log_radius, radius = self._density(z, scale, queue)
@@ -238,13 +244,15 @@ class VP(Bottleneck):
     def _remember(self, tokens: Tensor) -> None:
         """Writes a random part of the tokens over the oldest rows: all of them while the queue fills, then Q / 300."""
         tokens = gather_rows(tokens)  # of all processes: one queue
-        tokens = tokens[tokens.isfinite().all(1)]  # one bad batch must not poison the next 300 steps
+        usable = tokens.isfinite().all(1)  # one bad batch must not poison the next 300 steps
         num_rows = len(self.queue)
-        filling = int(self.queue_count) < num_rows
-        count = min(len(tokens), num_rows if filling else ceil(num_rows / self.refresh_steps))
-        chosen = tokens[from_first(torch.randperm(len(tokens), device=tokens.device))[:count]]
+        count = min(len(tokens), ceil(num_rows / self.refresh_steps))
+        if may_read() and self.queue_count < num_rows:
+            count = min(int(usable.sum()), num_rows)
+        lots = torch.rand(len(tokens), device=tokens.device).masked_fill_(~usable, -1)
+        chosen = from_first(lots).topk(count).indices  # the usable first, in a random order
         rows = (self.queue_position + torch.arange(count, device=tokens.device)) % num_rows
-        self.queue[rows] = chosen
+        self.queue[rows] = torch.where(usable[chosen, None], tokens[chosen], self.queue[rows])
         self.queue_position.copy_((self.queue_position + count) % num_rows)
         self.queue_count.add_(count).clamp_(max=num_rows)
 

@@ -6,17 +6,15 @@ the "codec" logger.
 """
 
 from codec.media.audio_writer import MAX_RIFF_BYTES, AudioWriter
-from codec.media.kinds import AUDIO_SUFFIXES, IMAGE_FORMATS, IMAGE_SUFFIXES, Pixels, Samples, detect
+from codec.media.kinds import IMAGE_FORMATS, Pixels, Samples, detect
 from codec.media.picture_writer import ImageWriter, save_image
 from codec.media.pictures import MAX_PIXELS, Picture, load_image
-from codec.media.recordings import AudioReader, load_audio, streamed
+from codec.media.recordings import AudioReader, Recording, load_audio, streamed
 from codec.media.resampling import at_rate, resample
 from codec.media.wav import WavStream
 
 __all__ = [
-    "AUDIO_SUFFIXES",
     "IMAGE_FORMATS",
-    "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "MAX_RIFF_BYTES",
     "AudioReader",
@@ -24,6 +22,7 @@ __all__ = [
     "ImageWriter",
     "Picture",
     "Pixels",
+    "Recording",
     "Samples",
     "WavStream",
     "at_rate",

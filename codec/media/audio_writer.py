@@ -9,9 +9,10 @@ from typing import Any, BinaryIO
 import soundfile
 
 from codec.errors import MediaError
-from codec.media.kinds import AUDIO_SUFFIXES, Samples
+from codec.media.kinds import Samples
 from codec.media.recordings import reason_of
 from codec.media.wav import to_int16
+from codec.medium import SPEECH
 
 MAX_RIFF_BYTES = 2**32 - 2**16  # a WAV or AIFF says its size in 32 bits
 
@@ -25,9 +26,9 @@ class AudioWriter:
     """
 
     def __init__(self, file: BinaryIO, sample_rate: int, channels: int, suffix: str = "wav") -> None:
-        name = AUDIO_SUFFIXES.get(suffix.lower())
+        name = SPEECH.suffixes.get(suffix.lower())
         if name is None:
-            raise MediaError(f"cannot write audio as .{suffix}; use one of {', '.join(sorted(AUDIO_SUFFIXES))}")
+            raise MediaError(f"cannot write audio as .{suffix}; use one of {', '.join(sorted(SPEECH.suffixes))}")
         subtype = {"WAV": "PCM_16", "FLAC": "PCM_16", "AIFF": "PCM_16"}.get(name)
         if suffix.lower() == "opus":
             subtype = "OPUS"

@@ -31,23 +31,32 @@ def survey(window: Window) -> Survey:
 def end_of_frames(window: Window, start: int, end: int) -> int | None:
     """Where the last frame of a part ends, a tag and padding aside; None if that frame is not whole.
 
-    The CRC-16 of a whole frame, its own included, is 0.
+    The CRC-16 of a whole frame, its own included, is 0, and stays 0 over zeros that follow. So it does not tell
+    whether those are padding or the end of the CRC: see `_own_zeros`.
     """
     if window.read(max(end - ID3V1_BYTES, 0), 3) == b"TAG":
         end -= ID3V1_BYTES
     first = max(start, end - LONGEST_TAIL)
     tail = window.read(first, end - first).rstrip(b"\0")
-    zeros = min(end - first - len(tail), 2)  # which the CRC-16 itself may end with
+    zeros = _own_zeros(end - first - len(tail), window.read(window.find(MAGIC, start), 26))
     at = len(tail)
     while (at := tail.rfind(b"\xff", 0, at)) >= 0:
         head = tail[at : at + 16]
         if len(head) > 5 and head[1] & 0xFC == 0xF8 and _is_header(head):
-            crc = _crc(tail[at:], CRC16, 16)
-            for taken in range(zeros + 1):
-                if crc == 0:
-                    return first + len(tail) + taken
-                crc = (crc << 8 & 0xFFFF) ^ CRC16[crc >> 8]
+            crc = _crc(tail[at:] + bytes(zeros), CRC16, 16)
+            if crc == 0:
+                return first + len(tail) + zeros
     return None
+
+
+def _own_zeros(count: int, head: bytes) -> int:
+    """How many of the zeros at the end of a part count as the last frame's.
+
+    One or two are the frame's own. Of more, some are padding: two are kept where the file tells its length, since the
+    decoder then stops before what is too much, and none where it would take them for the head of another frame.
+    """
+    tells_length = any(head[22:26]) or bool(head[21:22] and head[21] & 15)  # 36 bits of STREAMINFO
+    return count if count <= 2 else 2 if tells_length else 0
 
 
 def _is_header(head: bytes) -> bool:

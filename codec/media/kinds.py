@@ -6,30 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.errors import MediaError
+from codec.medium import IMAGE, SPEECH
 
 Samples = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "JPEG2000", "TIFF", "BMP", "GIF", "PPM")
 AUDIO_NAMES = "WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF, CAF, AU"
-AUDIO_SUFFIXES = {
-    "wav": "WAV",
-    "flac": "FLAC",
-    "ogg": "OGG",
-    "opus": "OGG",
-    "mp3": "MP3",
-    "aiff": "AIFF",
-    "aif": "AIFF",
-}
-IMAGE_SUFFIXES = {
-    "png": "PNG",
-    "jpg": "JPEG",
-    "jpeg": "JPEG",
-    "webp": "WEBP",
-    "bmp": "BMP",
-    "tif": "TIFF",
-    "tiff": "TIFF",
-}
 _PICTURES = (
     b"\x89PNG",
     b"\xff\xd8\xff",
@@ -55,4 +38,4 @@ def detect(head: bytes) -> str:
     is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
     is_avif = head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", b"mif1")
     is_ppm = head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace()
-    return "image" if head.startswith(_PICTURES) or is_webp or is_avif or is_ppm else "speech"
+    return (IMAGE if head.startswith(_PICTURES) or is_webp or is_avif or is_ppm else SPEECH).name

@@ -7,7 +7,8 @@ from typing import BinaryIO
 from PIL import Image
 
 from codec.errors import MediaError
-from codec.media.kinds import IMAGE_SUFFIXES, Pixels
+from codec.media.kinds import Pixels
+from codec.medium import IMAGE
 from codec.png import PngWriter
 
 SAVING: dict[str, dict[str, int]] = {"JPEG": {"quality": 95}, "WEBP": {"quality": 95}}
@@ -23,9 +24,9 @@ class ImageWriter:
     """
 
     def __init__(self, file: BinaryIO, height: int, width: int, suffix: str = "png") -> None:
-        name = IMAGE_SUFFIXES.get(suffix.lower())
+        name = IMAGE.suffixes.get(suffix.lower())
         if name is None:
-            raise MediaError(f"cannot write pictures as .{suffix}; use one of {', '.join(sorted(IMAGE_SUFFIXES))}")
+            raise MediaError(f"cannot write pictures as .{suffix}; use one of {', '.join(sorted(IMAGE.suffixes))}")
         if max(height, width) > LONGEST_SIDE[name]:
             most = LONGEST_SIDE[name]
             raise MediaError(f".{suffix} holds at most {most} pixels a side, not {width}x{height}; write a .png")

@@ -14,7 +14,7 @@ import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -60,6 +60,10 @@ class Picture:
             weakref.finalize(self, self._spool.close)
             for strip in _strips(image, self._rows):
                 self._spool.write(np.asarray(to_rgb(strip)).tobytes())
+
+    def describe(self, _: float) -> dict[str, Any]:
+        """What a report says of its size."""
+        return {"width": self.width, "height": self.height}
 
     def strips(self) -> Iterator[Pixels]:
         """All rows from the top, (n, W, 3) uint8 RGB."""

@@ -10,13 +10,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import soundfile
 
 from codec.errors import MediaError
-from codec.limits import MAX_RATE_HZ, MIN_RATE_HZ
 from codec.media import boxes, chunks, flac, mpeg, ogg
 from codec.media.kinds import Samples
 from codec.media.pyav import AvReader
@@ -24,6 +23,7 @@ from codec.media.resampling import at_rate, resample, with_channels
 from codec.media.survey import Part, Survey, on_disk
 from codec.media.wav import BLOCK, MAX_BLOCK_VALUES, OtherWavError, WavReader, is_wav
 from codec.media.window import Window
+from codec.medium import MAX_RATE_HZ, MIN_RATE_HZ
 
 log = logging.getLogger("codec")
 
@@ -124,6 +124,37 @@ def streamed(pipe: BinaryIO, head: bytes) -> AudioReader | None:
         return AudioReader(pipe) if is_wav(head) else None
     except OtherWavError:
         return None
+
+
+class Recording:
+    """A recording that is to be coded: all its channels, or their mean.
+
+    Args:
+        source: A binary file at its start, or a reader of one.
+        mono: Mix the channels into one.
+
+    Attributes:
+        sample_rate: Hz.
+        channels: Number of channels that `blocks` have.
+
+    Raises:
+        MediaError: As for `AudioReader`.
+    """
+
+    def __init__(self, source: BinaryIO | AudioReader, mono: bool = False) -> None:
+        self._reader = source if isinstance(source, AudioReader) else AudioReader(source)
+        self._mono = mono
+        self.sample_rate = self._reader.sample_rate
+        self.channels = 1 if mono else self._reader.channels
+
+    def describe(self, seconds: float) -> dict[str, Any]:
+        """What a report says of its size; `seconds` of it were read."""
+        return {"duration_s": seconds, "sample_rate": self.sample_rate, "channels": self.channels}
+
+    def blocks(self) -> Iterator[Samples]:
+        """(n, C) float32 in [-1, 1]. Raises MediaError as `AudioReader.blocks` does."""
+        for block in self._reader.blocks():
+            yield block.mean(1, keepdims=True, dtype=np.float32) if self._mono else block
 
 
 def load_audio(file: BinaryIO, sample_rate: int | None = None) -> tuple[Samples, int]:

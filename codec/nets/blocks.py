@@ -25,7 +25,7 @@ from codec.windows import windows
 
 CONDITION_WIDTH = 64
 HIDDEN_AT_ONCE = 1 << 19  # values of a perceptron's hidden layer on a CPU: few for the caches, many for two threads
-ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
+ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 ALL = slice(None)
 
 

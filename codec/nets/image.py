@@ -31,6 +31,15 @@ class ImageConfig:
     decoder_dims: tuple[int, int, int] = (96, 48, 24)
     decoder_depths: tuple[int, int, int] = (4, 3, 1)
 
+    @property
+    def stride(self) -> int:
+        """Pixels per latent position, along each side."""
+        return DOWNSAMPLING
+
+    @property
+    def context(self) -> None:
+        """None: these nets give `layers`."""
+
 
 class ImageEncoder(Float32):
     """(B, 3, H, W) in [0, 1], H and W multiples of 8 -> (B, out_dim, H/8, W/8)."""

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from codec.nets.blocks import SizeEmbedding, Stack
 from codec.precision import Float32
 
-SAMPLE_RATE = 16_000  # Hz
 KERNEL = (1, 7)
 
 
@@ -31,6 +30,16 @@ class SpeechConfig:
     decoder_depth: int = 6
     hop: int = 96
     n_fft: int = 384
+
+    @property
+    def stride(self) -> int:
+        """Samples per frame."""
+        return self.hop
+
+    @property
+    def context(self) -> int:
+        """Frames on either side: those of the STFT, and three more for each block and for the decoder's stem."""
+        return -(-self.n_fft // (2 * self.hop)) + 3 * max(self.encoder_depth, self.decoder_depth + 1)
 
 
 class STFT(nn.Module):

@@ -1,1 +1,4 @@
-"""How long things take, always as ratios of two ways to do the same work, in one run: python -m eval.bench."""
+"""Measures how long things take: python -m eval.bench.
+
+Figures are ratios of two ways to do the same work, in one run.
+"""

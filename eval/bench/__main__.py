@@ -21,9 +21,9 @@ from collections.abc import Callable
 
 import torch
 
+from codec.cli.frame import Parser, filled_path
 from codec.errors import CodecError
 from codec.streams import process
-from codec.terminal import filled_path
 from eval.bench import timing
 from eval.bench.density import vp
 from eval.bench.libraries import bottlenecks
@@ -46,9 +46,7 @@ BENCHMARKS: dict[str, tuple[Callable[[Options], Figures], int, tuple[int, ...], 
 
 def main(arguments: list[str] | None = None) -> int:
     style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.bench", description=__doc__, epilog="See docs/speed.md", formatter_class=style
-    )
+    parser = Parser(prog="python -m eval.bench", description=__doc__, epilog="See docs/speed.md", formatter_class=style)
     parser.add_argument("name", choices=BENCHMARKS)
     parser.add_argument("--tokens", type=int, help="or rows, for kmeans; about so many, for share")
     parser.add_argument("--dim", type=int, nargs="+", metavar="L", help="dimensions, but for FSQ, FSP and share")

@@ -6,20 +6,22 @@ of distances would not fit, it does a part of the tokens, and its time and memor
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from codec.bottlenecks import VP
 from codec.bottlenecks.vp import accept, sample_ball
-from eval.bench.timing import Figures, Options, Step, compare, peak_bytes
+from eval.bench.timing import Figures, Options, Step, compare_part
 
 LARGEST = 2**25  # bytes of the reference's table
 STATISTICS = 16384  # tokens, of each of several draws
 DRAWS = 3
 
 
-def filled(dim: int, size: int, device: str, **options: int) -> VP:
-    """A VP in training whose queue holds normal latents."""
+def filled(dim: int, size: int, device: str, **options: Any) -> VP:
+    """Returns a VP in training whose queue holds normal latents."""
     method = VP(dim, (size,), **options).to(device).train()
     method.queue.normal_()
     method.queue_count.fill_(len(method.queue))
@@ -27,7 +29,7 @@ def filled(dim: int, size: int, device: str, **options: int) -> VP:
 
 
 def published(z: Tensor, queue: Tensor, ratio: int, eta: float) -> Tensor:
-    """Eqs. 5-9 with full tables: (N, d) tokens -> perturbed tokens."""
+    """Perturbs (N, d) tokens by eqs. 5-9 of the paper, with full tables of distances."""
     dim = z.shape[1]
 
     def density(points: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,7 +46,7 @@ def published(z: Tensor, queue: Tensor, ratio: int, eta: float) -> Tensor:
 
 
 def steps(dim: int, size: int, tokens: int, device: str) -> tuple[Step, Step, float]:
-    """Our step, the published one, and how many times the tokens of the latter are the tokens of the former."""
+    """Returns our step, the published one, and the number of our tokens over that of the latter's."""
     torch.manual_seed(0)
     method = filled(dim, size, device)
     z = torch.randn(1, dim, tokens, device=device).requires_grad_()
@@ -65,7 +67,7 @@ def steps(dim: int, size: int, tokens: int, device: str) -> tuple[Step, Step, fl
 
 
 def statistics(dim: int, size: int, device: str, **options: int) -> tuple[float, float]:
-    """Acceptance rate and mean radius, over several queues."""
+    """Returns the acceptance rate and the mean radius, over several queues."""
     rates, radii = [], []
     for draw in range(DRAWS):
         torch.manual_seed(draw)
@@ -82,21 +84,14 @@ def vp(options: Options) -> Figures:
     for dim in options.dims:
         for size in options.sizes:
             ours, theirs, part = steps(dim, size, options.tokens, options.device)
-            a, b, ratio = compare(theirs, ours, options.turns, options.device, warm=1)
-            memory = [peak_bytes(step, options.device) for step in (ours, theirs)]
-            memory[1] *= part
+            found, memory = compare_part(ours, theirs, part, "published", options)
             default, long = (statistics(dim, size, options.device, **o) for o in ({}, {"rows_per_code": 16 * dim}))
-            rows[f"d={dim} K={size}"] = {
-                "ours_s": b,
-                "published_s": a * part,
-                "published_tokens": round(options.tokens / part),
-                "ratio": ratio * part,
-                "memory_ratio": memory[1] / max(memory[0], 1),
+            rows[f"d={dim} K={size}"] = found | {
                 "accept_rate": default[0],
                 "accept_rate_ratio": default[0] / long[0],
                 "radius_ratio": default[1] / long[1],
             }
-            print(f"{dim:2} {size:6} {1e3 * b:9.1f} {1e3 * a * part:14.0f} {ratio * part:7.0f}", end="")
-            print(f" {memory[0] / 1e6:6.0f} {memory[1] / 1e6:10.0f}", end="")
+            print(f"{dim:2} {size:6} {1e3 * found['ours_s']:9.1f} {1e3 * found['published_s']:14.0f}", end="")
+            print(f" {found['ratio']:7.0f} {memory[0] / 1e6:6.0f} {memory[1] / 1e6:10.0f}", end="")
             print(f" {default[0]:9.4f} {long[0]:10.4f} {default[1]:7.4f} {long[1]:10.4f}", flush=True)
     return rows

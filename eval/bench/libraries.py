@@ -21,7 +21,7 @@ BATCH = 8
 
 
 def ours(bottleneck: torch.nn.Module, rows: Tensor) -> Step:
-    """A step on (B, T, L) rows, in our layout (B, L, T)."""
+    """Returns a step of our bottleneck on (B, T, L) rows, in our layout (B, L, T)."""
     bottleneck.train()
     z = rows.movedim(-1, 1).contiguous().requires_grad_()
 
@@ -36,7 +36,7 @@ def ours(bottleneck: torch.nn.Module, rows: Tensor) -> Step:
 
 
 def theirs(module: torch.nn.Module, rows: Tensor) -> Step:
-    """The same of vector-quantize-pytorch, in its layout (B, T, L)."""
+    """Returns a step of a module of vector-quantize-pytorch, in its layout (B, T, L)."""
     module.train()
     z = rows.clone().requires_grad_()
 
@@ -84,7 +84,11 @@ def pairs(dim: int, size: int, tokens: int, device: str) -> Iterator[tuple[str, 
 
 
 def bottlenecks(options: Options) -> Figures:
-    """Raises CodecError for a size without levels of FSP and FSQ, or where the library is missing."""
+    """Times a training step of each method that both have.
+
+    Raises:
+        CodecError: FSP and FSQ have no levels for this size, or the library is not installed.
+    """
     rows: Figures = {}
     print(f"{'method':8} {'L':>3} {'ours, ms':>9} {'theirs, ms':>11} {'ours / theirs':>14}")
     (dim,), (size,) = options.dims, options.sizes

@@ -9,15 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from codec.bottlenecks import GMVQ
-from codec.bottlenecks._mixture import factors
-from codec.bottlenecks._soft import gumbel
-from eval.bench.timing import Figures, Options, Step, compare, peak_bytes
+from codec.bottlenecks.parts import factors, gumbel
+from eval.bench.timing import Figures, Options, Step, compare_part
 
 LARGEST = 2**28  # bytes of one tensor of the plain form, which keeps eight or so
 
 
 def plain(z_hat: Tensor, weights: Tensor, codebook: Tensor, tau: Tensor) -> Tensor:
-    """Eqs. 12 and 16-18 with autograd: the losses of a step, summed."""
+    """Returns the sum of a step's losses by eqs. 12 and 16-18, with autograd."""
     features, table = factors(z_hat, weights, codebook)
     log_pi = (features @ table).log_softmax(1)
     scores = log_pi + gumbel(log_pi)
@@ -34,7 +33,7 @@ def plain(z_hat: Tensor, weights: Tensor, codebook: Tensor, tau: Tensor) -> Tens
 
 
 def steps(dim: int, size: int, tokens: int, device: str) -> tuple[Step, Step, float]:
-    """Our step, the plain one, and how many times the tokens of the latter are the tokens of the former."""
+    """Returns our step, the plain one, and the number of our tokens over that of the latter's."""
     torch.manual_seed(0)
     method = GMVQ(dim, (size,), weight_offset=0.69 * 64 / dim).to(device).train()
     z = torch.randn(1, 2 * dim, tokens, device=device).requires_grad_()
@@ -58,16 +57,8 @@ def gmvq(options: Options) -> Figures:
     for dim in options.dims:
         for size in options.sizes:
             ours, theirs, part = steps(dim, size, options.tokens, options.device)
-            a, b, ratio = compare(theirs, ours, options.turns, options.device, warm=1)
-            memory = [peak_bytes(step, options.device) for step in (ours, theirs)]
-            memory[1] *= part
-            rows[f"L={dim} K={size}"] = {
-                "ours_s": b,
-                "plain_s": a * part,
-                "plain_tokens": round(options.tokens / part),
-                "ratio": ratio * part,
-                "memory_ratio": memory[1] / max(memory[0], 1),
-            }
-            print(f"{dim:2} {size:6} {1e3 * b:9.1f} {1e3 * a * part:10.0f} {ratio * part:7.2f}", end="")
-            print(f" {memory[0] / 1e6:6.0f} {memory[1] / 1e6:10.0f}", flush=True)
+            found, memory = compare_part(ours, theirs, part, "plain", options)
+            rows[f"L={dim} K={size}"] = found
+            print(f"{dim:2} {size:6} {1e3 * found['ours_s']:9.1f} {1e3 * found['plain_s']:10.0f}", end="")
+            print(f" {found['ratio']:7.2f} {memory[0] / 1e6:6.0f} {memory[1] / 1e6:10.0f}", flush=True)
     return rows

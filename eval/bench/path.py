@@ -26,12 +26,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from codec.cli.frame import Parser, filled_path
 from codec.streams import process
-from codec.terminal import filled_path
 
 ROOT = Path(__file__).parents[2]
 RATE = 16000
@@ -72,7 +73,7 @@ def stopwatch(spent: dict[str, float], name: str) -> Iterator[None]:
 
 
 def watch(owner: Any, method: str, spent: dict[str, float], stage: str) -> None:
-    """Has every call of a method counted under a stage; what a generator does, too."""
+    """Has every call of a method counted under a stage, and what a generator does in between."""
     original = getattr(owner, method)
 
     def counted(*args: Any, **kwargs: Any) -> Any:
@@ -92,7 +93,11 @@ def watch(owner: Any, method: str, spent: dict[str, float], stage: str) -> None:
 
 
 def gflops(size: int = 768) -> float:
-    """What a float32 matrix product reaches, of MKL or oneDNN, in 1e9 floating-point operations per CPU second."""
+    """Measures what a float32 matrix product of MKL or oneDNN reaches.
+
+    Returns:
+        In 1e9 floating-point operations per CPU second.
+    """
     import torch
 
     a, b = torch.randn(2, size, size)
@@ -108,24 +113,29 @@ def gflops(size: int = 768) -> float:
 
 
 def load(name: str, preset: str) -> Any:
-    """A shipped model, or its kind with fresh nets of another preset: as fast as a trained one."""
+    """Loads a shipped model, or makes one of its kind with fresh nets of another preset.
+
+    Fresh nets are as fast as trained ones.
+    """
     import torch
 
     from codec import cards, coding
-    from codec.model import PRESETS, CodecConfig, build
+    from codec.model import CodecConfig, build
+    from codec.nets import NETS
 
     model = coding.load(cards.find(name))
     if preset == "shipped":
         return model
     config = model.codec.config
     torch.manual_seed(0)
-    nets = build(CodecConfig(config.medium, PRESETS[config.medium][preset], config.bottleneck, config.options))
+    sizes = NETS[config.kind].presets[preset]
+    nets = build(CodecConfig(config.medium, sizes, config.bottleneck, config.options, config.kind))
     nets.bottleneck.load_state_dict(model.codec.bottleneck.state_dict())
     return dataclasses.replace(model, codec=nets.eval().requires_grad_(False))
 
 
 def operations(model: Any) -> dict[str, float]:
-    """Floating-point operations of either net per second of speech or pixel."""
+    """Counts the floating-point operations of either net, per second of speech or per pixel."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -136,17 +146,32 @@ def operations(model: Any) -> dict[str, float]:
     z = torch.zeros(1, codec.bottleneck.dim, *[side] * codec.axes)
     units = x.shape[-1] / RATE if speech else x[0, 0].numel()
     found = {}
-    for name, net in (("encoder", lambda: codec.encoder(x)), ("decoder", lambda: codec.decoder(z, SIZE))):
-        with torch.enable_grad(), FlopCounterMode(display=False) as counter:  # which does not know fused layers
+    nets: dict[str, Callable[[], object]] = {
+        "encoder": lambda: codec.encoder(x),
+        "decoder": lambda: codec.decoder(z, SIZE),
+    }
+    for name, net in nets.items():
+        with torch.enable_grad(), FlopCounterMode(display=False) as counter:  # it does not know fused layers
             net()
-        found[name] = counter.get_total_flops() / units
+        found[name] = float(counter.get_total_flops()) / units
     return found
 
 
+def container() -> list[Any]:
+    """The modules of a checkout that read, write and code; the first has the reader."""
+    try:
+        return [import_module(f"codec.container.{name}") for name in ("reader", "writer", "payloads")]
+    except ModuleNotFoundError:  # a checkout in which they were one
+        return [import_module("codec.bitstream")]
+
+
 def once(model: Any, data: bytes, spent: dict[str, float]) -> dict[str, Any]:
-    """Compresses and decompresses one file in memory; both directions' CPU seconds by stage, and what came out."""
+    """Compresses and decompresses one file in memory.
+
+    Returns:
+        The CPU seconds of both directions by stage, and hashes of what came out.
+    """
     from codec import coding
-    from codec.bitstream import Reader
     from codec.media import AudioWriter, load_image, save_image
 
     speech = model.card.medium == "speech"
@@ -175,7 +200,7 @@ def once(model: Any, data: bytes, spent: dict[str, float]) -> dict[str, Any]:
         return out.getvalue(), written.units
 
     def decompress() -> Any:
-        reader, out, digest = Reader(io.BytesIO(packed)), io.BytesIO(), hashlib.sha256()
+        reader, out, digest = container()[0].Reader(io.BytesIO(packed)), io.BytesIO(), hashlib.sha256()
         if speech:
             writer = AudioWriter(out, RATE, 1)
             for block in coding.decompress_speech(reader, model):
@@ -199,8 +224,6 @@ def worker(name: str, preset: str, threads: int) -> None:
     """Answers each file's name on stdin with a line of JSON."""
     import torch
 
-    from codec import bitstream
-
     torch.set_num_threads(threads)
     model = load(name, preset)
     answer = {"operations": operations(model), "gflops": gflops(), "torch": torch.__version__}
@@ -211,8 +234,7 @@ def worker(name: str, preset: str, threads: int) -> None:
         (model.codec, "pixels_of_rows", "decoder"),
         (model.codec.decoder, "forward", "decoder"),
         (model.codec.bottleneck, "encode", "nearest code"),
-        (bitstream, "encode_indices", "coder"),
-        (bitstream, "decode_indices", "coder"),
+        *((module, method, "coder") for module in container() for method in ("encode_indices", "decode_indices")),
     ):
         if hasattr(owner, method):  # another checkout may do without
             watch(owner, method, spent, stage)
@@ -237,7 +259,7 @@ class Worker:
         self.hello = self._answer()
 
     def measure(self, path: Path) -> dict[str, Any]:
-        """One file."""
+        """Measures one file."""
         assert self._process.stdin is not None
         print(path, file=self._process.stdin, flush=True)
         return self._answer()
@@ -256,7 +278,11 @@ class Worker:
 
 
 def make_media(data: Path, folder: Path, seconds: tuple[float, ...], megapixels: tuple[float, ...]) -> dict[str, Path]:
-    """Real speech joined to lengths in seconds, and real photographs tiled to sizes in megapixels; name -> file."""
+    """Makes media to measure: real speech joined to lengths, real photographs tiled to sizes.
+
+    Returns:
+        The files by their names, such as "60 s" and "4 MP".
+    """
     import numpy as np
     import soundfile
     from PIL import Image
@@ -287,7 +313,10 @@ def make_media(data: Path, folder: Path, seconds: tuple[float, ...], megapixels:
 
 
 def speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Stages of both directions; with `--against`, the median ratio other / this of neighbouring turns."""
+    """Measures the stages of both directions.
+
+    With `--against` there is also the median ratio other / this of neighbouring turns.
+    """
     made = make_media(options.data, folder, SPEECH_S["speed"], MEGAPIXELS["speed"])
     rows: dict[str, Any] = {}
     for name in options.models:
@@ -305,7 +334,7 @@ def speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def summary(hello: dict[str, Any], turns: list[list[dict[str, Any]]]) -> dict[str, Any]:
-    """Of the fastest turn the stages and speed, of all turns the ratios."""
+    """Returns the stages and speed of the fastest turn, and the ratios over all turns."""
     result: dict[str, Any] = {"load": os.getloadavg()[0], "sgemm_gflops": hello["gflops"], "torch": hello["torch"]}
     for way, net in (("compress", "encoder"), ("decompress", "decoder")):
         best = min((turn[0][way] for turn in turns), key=lambda found: found["cpu_s"])
@@ -324,7 +353,7 @@ def summary(hello: dict[str, Any], turns: list[list[dict[str, Any]]]) -> dict[st
 
 
 def show(label: str, row: dict[str, Any]) -> None:
-    """Two lines of the table."""
+    """Prints two lines of the table."""
     scale, unit = (1, "x real time") if label.endswith(" s") else (1e-6, "MP/s")
     for way in ("compress", "decompress"):
         found = row[way]
@@ -341,7 +370,7 @@ def show(label: str, row: dict[str, Any]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a command took."""
+    """What a command took of the machine."""
 
     cpu_s: float
     clock_s: float
@@ -383,7 +412,10 @@ def startup(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def scaling(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """CPU seconds per unit, less the start as the smallest file has it, and peak memory of both commands."""
+    """Measures the CPU seconds per unit and the peak memory of both commands.
+
+    The seconds of the smallest file, which are the start's, are taken off.
+    """
     made = make_media(options.data, folder, SPEECH_S["scaling"], MEGAPIXELS["scaling"])
     rows: dict[str, Any] = {}
     for name in options.models:
@@ -418,7 +450,7 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[:1] == ["--worker"]:
         worker(arguments[1], arguments[2], int(arguments[3]))
         return 0
-    parser = argparse.ArgumentParser(prog="python -m eval.bench.path", description=__doc__, epilog="See docs/speed.md")
+    parser = Parser(prog="python -m eval.bench.path", description=__doc__, epilog="See docs/speed.md")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all")
     parser.add_argument(
         "--data", type=filled_path, required=True, help="folder of speech-test.tar and image-kodak-00.tar"

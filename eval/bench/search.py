@@ -11,17 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codec.bottlenecks._kmeans import kmeans as our_kmeans
-from codec.bottlenecks._search import nearest as our_nearest
+from codec.bottlenecks.parts import kmeans as our_kmeans
+from codec.bottlenecks.parts import nearest as our_nearest
 from codec.errors import CodecError
-from eval.bench.timing import Figures, Options, compare, seconds
+from eval.bench.timing import Figures, Options, compare, timed
 
 BLOCK = 4096  # tokens whose distances torch.cdist holds at once
 ITERATIONS = 10
 
 
 def library(name: str) -> Any:
-    """A package of the extra [bench]. Raises CodecError where it is not installed."""
+    """Imports a package of the extra [bench].
+
+    Raises:
+        CodecError: It is not installed.
+    """
     try:
         return import_module(name)
     except ModuleNotFoundError:
@@ -29,7 +33,7 @@ def library(name: str) -> Any:
 
 
 def searches(tokens: Tensor, codebook: Tensor) -> Iterator[tuple[str, Callable[[], Tensor]]]:
-    """(name, search) of the others."""
+    """Yields the name and the search of each library."""
     faiss, metrics = library("faiss"), library("sklearn.metrics")
     faiss.omp_set_num_threads(torch.get_num_threads())
     yield "torch.cdist", lambda: torch.cat([torch.cdist(t, codebook).argmin(1) for t in tokens.split(BLOCK)])
@@ -60,7 +64,11 @@ def nearest(options: Options) -> Figures:
 
 
 def kmeans(options: Options) -> Figures:
-    """Ours to convergence or ten iterations; faiss as many; scikit-learn's mini-batches until they improve no more."""
+    """Times k-means.
+
+    Ours runs to convergence or for ten iterations, faiss for as many, and scikit-learn's
+    mini-batches until they improve no more.
+    """
     faiss, cluster = library("faiss"), library("sklearn.cluster")
     faiss.omp_set_num_threads(torch.get_num_threads())
     rows: Figures = {}
@@ -83,16 +91,15 @@ def kmeans(options: Options) -> Figures:
                 return torch.from_numpy(run.fit(array).cluster_centers_)
 
             methods: dict[str, Callable[[], Tensor]] = {
-                "ours": lambda data=data, size=size: our_kmeans(data, size, 0, ITERATIONS),
+                "ours": partial(our_kmeans, data, size, 0, ITERATIONS),
                 "faiss": by_faiss,
                 "sklearn": by_sklearn,
             }
             our_kmeans(data[: 4 * size], size, 0, 1)  # loads what is compiled
             first: tuple[float, float] | None = None
             for name, method in methods.items():
-                centres: list[Tensor] = []
-                time = seconds(lambda method=method, centres=centres: centres.append(method()), options.device)
-                near = centres[0].to(data)
+                near, time = timed(method, options.device)
+                near = near.to(data)
                 inertia = float((data - near[our_nearest(data, near)]).double().square().sum() / len(data))
                 first = first or (time, inertia)
                 figures = {"seconds": time, "inertia": inertia}

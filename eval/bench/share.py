@@ -9,13 +9,14 @@ from __future__ import annotations
 import torch
 
 from codec.bottleneck import BottleneckOutput
+from codec.bottlenecks import VP
 from codec.model import build
 from eval.bench.timing import Figures, Options, Step, compare
 from train import recipes
 
 
 def steps(recipe: str, size: int | None, batch: int, device: str) -> tuple[Step, Step, int]:
-    """The whole step, the bottleneck's alone, and the number of tokens."""
+    """Returns the bottleneck's step alone, the whole step, and the number of tokens."""
     torch.manual_seed(0)
     plan = recipes.load(recipe, [])
     codec = build(plan.config()).to(device).train()
@@ -24,7 +25,7 @@ def steps(recipe: str, size: int | None, batch: int, device: str) -> tuple[Step,
     with torch.no_grad():
         latents = codec.encoder(x)
     z = torch.randn_like(latents).requires_grad_()
-    if hasattr(codec.bottleneck, "queue"):
+    if isinstance(codec.bottleneck, VP):
         codec.bottleneck.queue.normal_()
         codec.bottleneck.queue_count.fill_(len(codec.bottleneck.queue))
 

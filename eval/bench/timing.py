@@ -10,17 +10,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 Step = Callable[[], object]
 Figures = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a benchmark is asked to do: the work, how often, and where."""
+    """What a benchmark is asked to do.
+
+    Attributes:
+        tokens: The number of tokens, or rows.
+        dims: The dimensions of the latents.
+        sizes: The codebook sizes.
+        turns: How often each way is timed.
+        device: "cpu" or "cuda".
+    """
 
     tokens: int
     dims: tuple[int, ...]
@@ -30,7 +39,11 @@ class Options:
 
 
 def compare(first: Step, second: Step, turns: int, device: str, warm: int = 3) -> tuple[float, float, float]:
-    """Median seconds of both, and the median ratio first / second of neighbouring turns."""
+    """Times two steps in turns.
+
+    Returns:
+        The median seconds of both, and the median ratio first / second of neighbouring turns.
+    """
     for _ in range(warm):
         first()
         second()
@@ -41,8 +54,37 @@ def compare(first: Step, second: Step, turns: int, device: str, warm: int = 3) -
     return median(a), median(b), median(x / y for x, y in zip(a, b, strict=True))
 
 
+def compare_part(ours: Step, theirs: Step, part: float, name: str, options: Options) -> tuple[Figures, list[float]]:
+    """Compares our step with another that is too large to be done whole.
+
+    Args:
+        ours: Our step, of all tokens.
+        theirs: The other, of the first tokens alone.
+        part: Number of all tokens over the number of theirs.
+        name: What the figures call the other.
+        options: What the benchmark was asked to do.
+
+    Returns:
+        Seconds, ratios of seconds and memory, and the number of tokens that the other was timed with; then the bytes
+        that ours and theirs take. The other's seconds and bytes are those of its part, times `part`.
+    """
+    their_s, our_s, ratio = compare(theirs, ours, options.turns, options.device, warm=1)
+    memory = [peak_bytes(ours, options.device), part * peak_bytes(theirs, options.device)]
+    figures = {
+        "ours_s": our_s,
+        f"{name}_s": their_s * part,
+        f"{name}_tokens": round(options.tokens / part),
+        "ratio": ratio * part,
+        "memory_ratio": memory[1] / max(memory[0], 1),
+    }
+    return figures, memory
+
+
 def seconds(step: Step, device: str) -> float:
-    """How long one call takes; with one thread on a CPU, the processor's time, so that other programs do not count."""
+    """Returns how many seconds one call takes.
+
+    With one thread on a CPU it is the processor's time, so that other programs do not count.
+    """
     clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     if device != "cpu":
         torch.cuda.synchronize()
@@ -53,8 +95,15 @@ def seconds(step: Step, device: str) -> float:
     return clock() - start
 
 
+def timed(work: Callable[[], T], device: str) -> tuple[T, float]:
+    """Returns what one call returns, and how many seconds it took."""
+    found: list[T] = []
+    taken_s = seconds(lambda: found.append(work()), device)
+    return found[0], taken_s
+
+
 def peak_bytes(step: Step, device: str) -> float:
-    """Memory that one call takes at its worst, beyond what there was before; NaN where nobody counts it."""
+    """Returns the bytes that one call takes at its worst; NaN where the system does not count them."""
     if device != "cpu":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -65,9 +114,9 @@ def peak_bytes(step: Step, device: str) -> float:
         return float("nan")
     ctypes.CDLL(None).malloc_trim(0)  # what was freed before must not serve this call unseen
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
-    before = _resident("VmRSS")
+    resident = _resident("VmRSS")
     step()
-    return _resident("VmHWM") - before
+    return _resident("VmHWM") - resident
 
 
 def _resident(name: str) -> float:
@@ -78,14 +127,14 @@ def _resident(name: str) -> float:
 
 
 def machine(device: str) -> Figures:
-    """What the figures were measured on."""
+    """Describes the machine that the figures were measured on."""
     name = _processor() if device == "cpu" else torch.cuda.get_device_name()
     threads = {"threads": torch.get_num_threads(), "cores": os.cpu_count()}
     return {"device": name, **threads, "torch": torch.__version__, "python": platform.python_version()}
 
 
 def _processor() -> str:
-    """Its instruction set is of use, too: platform's "x86_64" says nothing."""
+    """Names the processor and its instruction set, as platform's "x86_64" says little."""
     names = [platform.processor() or platform.machine()]
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -94,7 +143,7 @@ def _processor() -> str:
 
 
 def changes(old: Figures, new: Figures, path: str = "") -> Iterator[tuple[str, float, float]]:
-    """(name, then, now) of every number that both hold."""
+    """Yields (name, old value, new value) of every ratio and share that both hold."""
     for key in old.keys() & new.keys():
         a, b, name = old[key], new[key], f"{path}{key}"
         if isinstance(a, dict) and isinstance(b, dict):

@@ -6,16 +6,15 @@ reduced size, and say so.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from codec.cli.frame import Parser, filled_path
 from codec.errors import CodecError
 from codec.streams import process
-from codec.terminal import filled_path
 
 try:
     from eval.experiments import bias, gmvq, vpvae
@@ -34,9 +33,7 @@ EXPERIMENTS: dict[str, Callable[[Request], None]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.experiments", description=__doc__, epilog="See docs/papers.md"
-    )
+    parser = Parser(prog="python -m eval.experiments", description=__doc__, epilog="See docs/papers.md")
     parser.add_argument("name", choices=EXPERIMENTS, metavar="NAME", help=", ".join(EXPERIMENTS))
     parser.add_argument(
         "--out", type=filled_path, default=Path("experiments"), metavar="DIR", help="default: %(default)s"

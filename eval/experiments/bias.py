@@ -14,7 +14,8 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
-from eval.experiments import report
+from eval import markdown
+from eval.experiments import output
 from eval.experiments.runs import Record, Request, mean_std, run_once, write
 
 NUM_ACTIONS = 10
@@ -26,7 +27,7 @@ PAPER = 0.77
 
 
 def make_function(seed: int) -> nn.Module:
-    """The MLP of A.1; its activation is not given, tanh here."""
+    """Makes the MLP of A.1 in the paper, which does not give its activation; here it is tanh."""
     torch.manual_seed(seed)
     layers = [nn.Linear(NUM_ACTIONS, 50), nn.Tanh(), nn.Linear(50, 5), nn.Tanh(), nn.Linear(5, 1)]
     return nn.Sequential(*layers).double().requires_grad_(False)
@@ -57,7 +58,7 @@ def estimated_gradient(logits: Tensor, slopes: Tensor, gumbel: Tensor, tau: floa
 
 
 def action_values(function: nn.Module) -> tuple[Tensor, Tensor]:
-    """f(e_c) (A,) and df/dc at each e_c (A, A)."""
+    """Returns f(e_c), (A,), and df/dc at each e_c, (A, A)."""
     actions = torch.eye(NUM_ACTIONS, dtype=torch.float64, requires_grad=True)
     values = function(actions)[:, 0]
     (slopes,) = torch.autograd.grad(values.sum(), actions)
@@ -65,7 +66,7 @@ def action_values(function: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def measure(seed: int, draws: int) -> Record:
-    """Entropies in nats, biases, and their correlation, over the temperatures."""
+    """Measures entropies in nats, biases, and their correlation, over the temperatures."""
     values, slopes = action_values(make_function(seed))
     start = torch.randn(NUM_ACTIONS, dtype=torch.float64)
     entropies, biases = [], []
@@ -81,32 +82,27 @@ def measure(seed: int, draws: int) -> Record:
 
 
 def run(request: Request) -> None:
-    """Every seed at both numbers of draws; then the distribution of r over seeds."""
+    """Runs every seed at both numbers of draws, and reports the distribution of r over seeds."""
     seeds = request.seeds or SEEDS
-    results = {
-        draws: [
-            run_once(
-                request.out / "runs-fig3",
-                f"draws{draws}-seed{seed}",
-                {"seed": seed, "draws": draws, "tau": TAU, "temperatures": TEMPERATURES.tolist()},
-                lambda _, seed=seed, draws=draws: measure(seed, draws),
-            )
-            for seed in range(seeds)
-        ]
-        for draws in DRAWS
-    }
+
+    def once(seed: int, draws: int) -> Record:
+        settings = {"seed": seed, "draws": draws, "tau": TAU, "temperatures": TEMPERATURES.tolist()}
+        label = f"draws{draws}-seed{seed}"
+        return run_once(request.out / "runs-fig3", label, settings, lambda _: measure(seed, draws))
+
+    results = {draws: [once(seed, draws) for seed in range(seeds)] for draws in DRAWS}
     rows = []
     for draws, records in results.items():
         r = [record["r"] for record in records]
         rows.append(
-            [str(draws), report.cell(mean_std(r)), f"{min(r):+.2f} to {max(r):+.2f}", str(sum(v < 0 for v in r))]
+            [str(draws), output.cell(mean_std(r)), f"{min(r):+.2f} to {max(r):+.2f}", str(sum(v < 0 for v in r))]
         )
     path = request.out / "gmvq-fig3"
     write(path.with_suffix(".json"), json.dumps({str(d): [r["r"] for r in v] for d, v in results.items()}) + "\n")
     head = ["draws", "Pearson r, mean ± deviation", "range", "negative"]
     notes = [f"{seeds} seeds of net and logits; {len(TEMPERATURES)} temperatures each; the paper has one: r = {PAPER}"]
-    report.save_report(path, "GM-VQ, figure 3: gradient bias against entropy", notes, [report.markdown(head, rows)])
-    with report.picture(path, columns=3) as axes:
+    output.save_report(path, "GM-VQ, figure 3: gradient bias against entropy", notes, [markdown.table(head, rows)])
+    with output.picture(path, columns=3) as axes:
         for axis, (draws, records) in zip(axes, results.items(), strict=False):
             for record in records:
                 scale = fmean(record["bias"])

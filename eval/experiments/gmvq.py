@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from codec.errors import MediaError
-from eval.experiments import images, report, rows, training
+from eval import markdown
+from eval.experiments import images, output, rows, training
 from eval.experiments.images import ImageSet
 from eval.experiments.rows import PUBLISHED, ROWS, Row
 from eval.experiments.runs import Record, Request, aggregate, run_once, write
@@ -24,8 +25,8 @@ Runs = dict[str, list[Record]]  # row name -> one record for each seed
 
 
 @dataclass(frozen=True, slots=True)
-class Dataset:
-    """How a dataset is loaded (at reduced size or not) and trained."""
+class Task:
+    """A data set that nets are trained on: how it is loaded, at reduced size or not, and with which settings."""
 
     title: str
     load: Callable[[Iterable[Path], bool], ImageSet]
@@ -33,14 +34,14 @@ class Dataset:
     small: Settings
 
 
-DATASETS: dict[str, Dataset] = {
-    "cifar10": Dataset(
+TASKS: dict[str, Task] = {
+    "cifar10": Task(
         "CIFAR-10, 32x32",
         lambda folders, small: images.cifar10(folders),  # noqa: ARG005
         settings=Settings(stages=2, blocks=2, learning_rate=1e-2),
         small=Settings(stages=2, blocks=2, learning_rate=1e-2, batch=64),
     ),
-    "celeba": Dataset(
+    "celeba": Task(
         "CelebA",
         lambda folders, small: images.celeba(folders, 64 if small else 128),
         settings=Settings(stages=3, blocks=6, learning_rate=1e-4),
@@ -65,17 +66,17 @@ COLUMNS: dict[str, tuple[str, int, float]] = {
 
 
 def collect(request: Request, key: str, candidates: tuple[Row, ...], seeds: int) -> tuple[Runs, ImageSet]:
-    """Runs every row at every seed, seeds outermost, so that an interrupted table has whole seeds.
+    """Runs every row at every seed; seeds are outermost, so that an interrupted table has whole ones.
 
     Raises:
-        CodecError: A row is not known, or no method exists.
+        CodecError: A row that is asked for is not known.
     """
-    dataset, small = DATASETS[key], request.small
+    task, small = TASKS[key], request.small
     names = request.choose("methods", [row.name for row in candidates])
-    chosen = rows.present(row for row in candidates if row.name in names)
-    data = dataset.load(request.data, small)
-    print(f"{dataset.title}: {data.source}", flush=True)
-    settings = dataset.small if small else dataset.settings
+    chosen = [row for row in candidates if row.name in names]
+    data = task.load(request.data, small)
+    print(f"{task.title}: {data.source}", flush=True)
+    settings = task.small if small else task.settings
     if request.learning_rate is not None:
         settings = replace(settings, learning_rate=request.learning_rate)
     budget = request.budget(max(1, len(data.train) // settings.batch), SMALL_EPOCHS if small else EPOCHS)
@@ -85,14 +86,13 @@ def collect(request: Request, key: str, candidates: tuple[Row, ...], seeds: int)
             identity = {"data": data.source, "settings": asdict(settings), "budget": asdict(budget), "seed": seed}
             row_data = {k: v for k, v in asdict(row).items() if k not in ("name", "source")}
             if not row.ramps:
-                del row_data["ramps"]  # runs of rows without one are those of before there were any
+                del row_data["ramps"]  # so that its runs keep their names, which are hashes of this
             identity |= {"row": row_data}
-            record = run_once(
-                request.out / f"runs-{key}",
-                f"{row.name}-seed{seed}",
-                identity,
-                lambda _, row=row, seed=seed: training.train(row, data, settings, budget, seed, request.device),
-            )
+
+            def work(_: Path, row: Row = row, seed: int = seed) -> Record:
+                return training.train(row, data, settings, budget, seed, request.device)
+
+            record = run_once(request.out / f"runs-{key}", f"{row.name}-seed{seed}", identity, work)
             if "mse" in record:
                 print(f"  mse {record['mse']:.5f}, perplexity {record['perplexity_hard_global']:.0f}", flush=True)
             runs[row.name].append(record)
@@ -100,18 +100,18 @@ def collect(request: Request, key: str, candidates: tuple[Row, ...], seeds: int)
 
 
 def table(runs: Runs, published: dict[str, tuple[float, float]]) -> str:
-    """One row for each method, mean ± deviation over seeds; the published figures at the end."""
+    """Returns a table with a row for each method: mean ± deviation over seeds, then what was published."""
     lines = []
     for name, records in runs.items():
         summary = aggregate(records)
-        cells = [report.cell(summary.get(k), digits, scale) for k, (_, digits, scale) in COLUMNS.items()]
+        cells = [output.cell(summary.get(k), digits, scale) for k, (_, digits, scale) in COLUMNS.items()]
         paper = "{:.2f} / {:.0f}".format(*published[name]) if name in published else "-"
         lines.append([name, *cells, paper])
-    return report.markdown(["method", *(head for head, _, _ in COLUMNS.values()), "paper MSE / perplexity"], lines)
+    return markdown.table(["method", *(head for head, _, _ in COLUMNS.values()), "paper MSE / perplexity"], lines)
 
 
 def how(request: Request, runs: Runs, data: ImageSet, seeds: int) -> list[str]:
-    """Notes on what was run."""
+    """Returns notes on what was run."""
     pace = aggregate([r for records in runs.values() for r in records]).get("seconds_per_step", (math.nan, None))[0]
     notes = [
         f"data: {data.source}",
@@ -131,7 +131,7 @@ def how(request: Request, runs: Runs, data: ImageSet, seeds: int) -> list[str]:
 
 
 def table1(request: Request) -> None:
-    """All eleven rows on CIFAR-10 and CelebA, as far as their data are there.
+    """Runs all eleven rows on CIFAR-10 and CelebA, as far as their data are there.
 
     Raises:
         MediaError: Neither dataset is there.
@@ -139,13 +139,13 @@ def table1(request: Request) -> None:
     seeds = request.seeds or SEEDS
     results: dict[str, Runs] = {}
     tables, notes = [], []
-    for key in request.choose("datasets", DATASETS):
+    for key in request.choose("datasets", TASKS):
         try:
             results[key], data = collect(request, key, ROWS, seeds)
         except MediaError as error:
             print(f"{key}: skipped, {error}", flush=True)
             continue
-        tables.append(f"## {DATASETS[key].title}\n\n{table(results[key], PUBLISHED[key])}")
+        tables.append(f"## {TASKS[key].title}\n\n{table(results[key], PUBLISHED[key])}")
         notes += [f"{key}: {note}" for note in how(request, results[key], data, seeds)]
     if not results:
         raise MediaError("no data for this table; give --data folders with CIFAR-10 or CelebA")
@@ -156,19 +156,22 @@ def table1(request: Request) -> None:
         if any(row.name in runs for runs in results.values()):
             weights = ", ".join(f"{name} {weight:.3g}" for name, weight in row.weights.items())
             notes.append(f"weights of {row.name}: {weights} ({row.source})")
-    report.save_report(path, "GM-VQ, table 1", notes, tables)
-    with report.picture(path, columns=len(results), size=(5.2, 4.2)) as axes:
+    output.save_report(path, "GM-VQ, table 1", notes, tables)
+    with output.picture(path, columns=len(results), size=(5.2, 4.2)) as axes:
         for axis, (key, runs) in zip(axes, results.items(), strict=True):
             for i, (name, records) in enumerate(runs.items()):
                 x, y = ([r[k] for r in records if k in r] for k in ("perplexity_hard_global", "mse"))
                 axis.plot(x, [v * 1e3 for v in y], "o^s"[i % 3], color=f"C{i % 10}", label=name, markersize=5)
-            axis.set(title=DATASETS[key].title, xlabel="perplexity, hard, whole test set", ylabel="MSE x 1e-3")
+            axis.set(title=TASKS[key].title, xlabel="perplexity, hard, whole test set", ylabel="MSE x 1e-3")
             axis.set_xscale("log")
             axis.legend()
 
 
 def fig4(request: Request) -> None:
-    """CIFAR-10: GM-VQ over beta, and the three readings of its latent term; a box holds all test batches and seeds."""
+    """Runs GM-VQ on CIFAR-10 over beta, and the three readings of its latent term.
+
+    A box of the picture holds all test batches and seeds.
+    """
     seeds = request.seeds or SEEDS
     sweep = tuple(rows.gmvq(f"beta={beta:g}", beta) for beta in BETAS)
     readings = tuple(rows.gmvq(tag, 1.0, term) for tag, term in LATENT_TERMS.items())
@@ -176,9 +179,9 @@ def fig4(request: Request) -> None:
     path = request.out / "gmvq-fig4"
     write(path.with_suffix(".json"), json.dumps({k: aggregate(v) for k, v in runs.items()}, indent=1) + "\n")
     title = "GM-VQ, figure 4: the entropy term swept, and the latent term read otherwise (beta = 1 is R1)"
-    report.save_report(path, title, how(request, runs, data, seeds), [table(runs, {})])
+    output.save_report(path, title, how(request, runs, data, seeds), [table(runs, {})])
     panels = {"entropy": "H(q(c|x)), nats", "perplexity": "perplexity, soft, batch", "mse": "MSE"}
-    with report.picture(path, columns=len(panels), size=(4.4, 3.8)) as axes:
+    with output.picture(path, columns=len(panels), size=(4.4, 3.8)) as axes:
         for axis, (name, label) in zip(axes, panels.items(), strict=True):
             boxes = [
                 [value for r in records if "batches" in r for value in r["batches"][name]] for records in runs.values()

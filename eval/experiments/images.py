@@ -1,11 +1,10 @@
-"""CIFAR-10 and CelebA in memory, from torchvision's folders where they are, else from this project's packs."""
+"""CIFAR-10 and CelebA in memory, as they were published or from this project's packs (`eval.packs`)."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 from codec.errors import MediaError
-from codec.media import load_image
+from codec.media import Pixels, load_image
+from eval import packs
+from eval.datasets import DATASETS, Item
+from train import layouts
 
-TILE = 32  # pixels; a mosaic has 32 columns of tiles, too
 FACE_CROP = 178  # of a full-size CelebA picture of 178x218: the largest square, from its middle
 
 
@@ -31,84 +32,58 @@ class ImageSet:
 
 
 def cifar10(folders: Iterable[Path]) -> ImageSet:
-    """CIFAR-10, 32x32: torchvision's (50000 + 10000), or the packs' (3000 exact and 6000 JPEG copies + 1000 exact).
+    """CIFAR-10, 32x32: as published (50000 + 10000), or the packs' (3000 exact and 6000 JPEG copies + 1000 exact).
 
     Raises:
         MediaError: Neither is there.
     """
     for folder in folders:
-        if (folder / "cifar-10-batches-py").is_dir():
-            from torchvision.datasets import CIFAR10  # the only use: not every install has it
-
-            train, test = (_stack(list(CIFAR10(str(folder), train=part).data)) for part in (True, False))
-            return ImageSet(train, test, f"CIFAR-10, {len(train)} + {len(test)} pictures")
-        exact, tests = _one(folder, "cifar10-lossless-train*.webp"), _one(folder, "cifar10-lossless-test*.webp")
+        train, test = (DATASETS["cifar10"].find(folder, part) for part in ("train", "test"))
         copies = folder / "cifar10-jpeg.npz"
-        if exact and tests and copies.is_file():
-            lossless, lossy, test = _mosaic(exact), _jpegs(copies, "train_jpeg", "train_off"), _mosaic(tests)
+        if not train or not test:
+            continue
+        pictures = _stack(map(_pixels, train)), _stack(map(_pixels, test))
+        if layouts.cifar10(folder, "train"):
+            return ImageSet(*pictures, f"CIFAR-10, {len(train)} + {len(test)} pictures")
+        if copies.is_file():
+            files = [packs.packed(copies, "train", *span) for span in packs.spans(copies, "train")]
+            lossy = _stack(load_image(io.BytesIO(file)) for file in files)
             source = (
-                f"part of CIFAR-10: {len(lossless)} exact pictures and {len(lossy)} JPEG copies to train, "
+                f"part of CIFAR-10: {len(train)} exact pictures and {len(lossy)} JPEG copies to train, "
                 f"{len(test)} exact ones of the training split to test"
             )
-            return ImageSet(_stack(lossless + lossy), _stack(test), source)
+            return ImageSet(torch.cat([pictures[0], lossy]), pictures[1], source)
     raise MediaError("no CIFAR-10 in --data: want cifar-10-batches-py/ or the packs cifar10-*")
 
 
 def celeba(folders: Iterable[Path], side: int) -> ImageSet:
-    """CelebA's middle square at side x side: torchvision's folder, or the packs' 3000 + 300 faces of 89x109.
+    """CelebA's middle square at side x side: as published, or the packs' 3000 + 300 faces of 89x109.
 
     Raises:
         MediaError: Neither is there.
     """
     for folder in folders:
-        partition = folder / "celeba" / "list_eval_partition.txt"
-        if partition.is_file():
-            names = [line.split() for line in partition.read_text().splitlines()]
-            paths = {part: [partition.parent / "img_align_celeba" / n for n, p in names if p == part] for part in "02"}
-            train, test = (_stack(_square(_read(p), side) for p in paths[part]) for part in "02")
-            return ImageSet(train, test, f"CelebA at {side}x{side}, {len(train)} + {len(test)} faces")
-        pack = folder / "celeba.npz"
-        if pack.is_file():
-            train, test = (
-                _stack(_square(Image.fromarray(face), side) for face in _jpegs(pack, f"{part}_jpeg", f"{part}_off"))
-                for part in ("train", "test")
-            )
+        train, test = (DATASETS["celeba"].find(folder, part) for part in ("train", "test"))
+        if not train or not test:
+            continue
+        faces, others = (_stack(_square(_pixels(item), side) for item in items) for items in (train, test))
+        source = f"CelebA at {side}x{side}, {len(train)} + {len(test)} faces"
+        if not any(layouts.celeba(home, "train") for home in (folder / "celeba", folder)):
             source = (
                 f"part of CelebA, {len(train)} + {len(test)} faces that are only 89x109: their middle square scaled "
                 f"to {side}x{side}, smoother than true CelebA, so errors are comparable within this table only"
             )
-            return ImageSet(train, test, source)
+        return ImageSet(faces, others, source)
     raise MediaError("no CelebA in --data: want celeba/list_eval_partition.txt or the pack celeba.npz")
 
 
-def _one(folder: Path, pattern: str) -> Path | None:
-    return next(iter(sorted(folder.glob(pattern))), None)
+def _pixels(item: Item) -> Pixels:
+    content = item.read()
+    return content if isinstance(content, np.ndarray) else load_image(io.BytesIO(content))
 
 
-def _mosaic(path: Path) -> list[NDArray[np.uint8]]:
-    """The first n tiles of a mosaic, row by row; n stands at the end of its name."""
-    count = int("".join(c for c in path.stem.rpartition("-")[2] if c.isdigit()))
-    with path.open("rb") as file:
-        pixels = load_image(file)
-    rows, columns = pixels.shape[0] // TILE, pixels.shape[1] // TILE
-    tiles = pixels.reshape(rows, TILE, columns, TILE, 3).swapaxes(1, 2).reshape(-1, TILE, TILE, 3)
-    return list(tiles[:count])
-
-
-def _jpegs(path: Path, content: str, offsets: str) -> list[NDArray[np.uint8]]:
-    """Pictures whose JPEG bytes lie end to end in one array."""
-    with np.load(path) as pack:
-        data, edges = pack[content].tobytes(), pack[offsets].tolist()
-    parts = [data[a:b] for a, b in pairwise(edges)]
-    return [load_image(io.BytesIO(part)) for part in parts]
-
-
-def _read(path: Path) -> Image.Image:
-    with path.open("rb") as file:
-        return Image.fromarray(load_image(file))
-
-
-def _square(image: Image.Image, side: int) -> NDArray[np.uint8]:
+def _square(pixels: Pixels, side: int) -> NDArray[np.uint8]:
+    image = Image.fromarray(pixels)
     width, height = image.size
     edge = min(width, height, FACE_CROP)
     left, top = (width - edge) // 2, (height - edge) // 2
@@ -116,5 +91,5 @@ def _square(image: Image.Image, side: int) -> NDArray[np.uint8]:
     return np.asarray(square.resize((side, side), Image.Resampling.BICUBIC))
 
 
-def _stack(pictures: Iterable[NDArray[np.uint8]]) -> Tensor:
+def _stack(pictures: Iterable[Pixels]) -> Tensor:
     return torch.from_numpy(np.stack(list(pictures))).movedim(-1, 1).contiguous()

@@ -31,17 +31,18 @@ class ResBlock(nn.Module):
         )
 
     def forward(self, h: Tensor) -> Tensor:
-        return h + self.body(h)
+        change: Tensor = self.body(h)
+        return h + change
 
 
 class SQVAENet(nn.Module):
     """Encoder, bottleneck, decoder.
 
     Args:
-        bottleneck: Of dim 64. Where it wants more channels than 64, a 1x1 convolution adds the rest (GM-VQ's weights,
-            with bias 0, so that they begin around softplus(0)).
-        stages: Stride-2 stages: 2 for 32x32 pictures, 3 for 128x128.
-        blocks: Residual blocks of each half.
+        bottleneck: A bottleneck of dim 64. Where it wants more channels than 64, a 1x1 convolution
+            adds the rest: GM-VQ's weights, with bias 0, so that they begin around softplus(0).
+        stages: The number of stages of stride 2: 2 for 32x32 pictures, 3 for 128x128.
+        blocks: The number of residual blocks of each half.
 
     Raises:
         ValueError: The bottleneck is of another dim.

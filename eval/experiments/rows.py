@@ -5,13 +5,10 @@ The objective is mean form: mse over pixels in [0, 1] plus weight * loss, losses
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import cos, pi
-from typing import Any, Protocol, TypeVar
-
-from codec.bottlenecks import BOTTLENECKS
-from codec.errors import CodecError
+from typing import Any
 
 LATENT = 64  # L, of the paper
 GAMMA = 0.03  # g' = gamma * tokens * L / elements: there the KL's full range costs as much as the error itself
@@ -24,11 +21,12 @@ class Row:
     """One method.
 
     Attributes:
-        name: In the table.
+        name: What the table calls it.
         bottleneck: A key of `BOTTLENECKS`.
-        weights: Loss name -> weight.
-        source: Of the weights.
-        ramps: Loss name -> share of the training in which its weight rises from 0, along half a cosine.
+        weights: The weight of each loss by its name.
+        source: Where the weights come from.
+        ramps: For some losses the share of the training in which the weight rises from 0, along
+            half a cosine.
         self_weighted: SQ-VAE's likelihood with a learnt variance, D/2 log mse + T L (losses): the same gradient as with
             weights times 2 T L mse / D, which fall as the error does.
         posterior: Whether the method has a q(c|x), whose perplexity the training forward reports.
@@ -45,13 +43,13 @@ class Row:
     ramps: Mapping[str, float] = field(default_factory=dict)
 
     def weights_at(self, progress: float) -> dict[str, float]:
-        """The weights at `progress` in [0, 1] of the training."""
+        """Returns the weights at `progress` in [0, 1] of the training."""
         risen = {name: min(progress / share, 1.0) for name, share in self.ramps.items()}
         return {name: weight * (1 - cos(pi * risen.get(name, 1.0))) / 2 for name, weight in self.weights.items()}
 
 
 def gmvq(name: str, beta: float, latent_term: str = "sampled", gamma: float = GAMMA) -> Row:
-    """GM-VQ at one beta: latent weighs g', the KL g' beta / L."""
+    """Returns GM-VQ at one beta: the latent term weighs g', the KL g' beta / L."""
     weights = {"latent": gamma, "kl": gamma * beta / LATENT}
     options = {} if latent_term == "sampled" else {"latent_term": latent_term}
     return Row(name, "gmvq", weights, "docs/methods/gmvq.md: g' = 0.03 first", posterior=True, options=options)
@@ -115,32 +113,3 @@ PUBLISHED: dict[str, dict[str, tuple[float, float]]] = {
         "gmvq+entropy": (0.97, 831.0),
     },
 }
-
-
-class Named(Protocol):
-    """A row of some table."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def bottleneck(self) -> str: ...
-
-
-R = TypeVar("R", bound=Named)
-
-
-def present(rows: Iterable[R]) -> list[R]:
-    """The rows whose bottleneck exists; says which do not.
-
-    Raises:
-        CodecError: None does.
-    """
-    found = []
-    for row in rows:
-        if row.bottleneck in BOTTLENECKS:
-            found.append(row)
-        else:
-            print(f"{row.name}: skipped, there is no bottleneck {row.bottleneck!r} yet", flush=True)
-    if not found:
-        raise CodecError("no methods to run: none of them exists yet")
-    return found

@@ -12,6 +12,7 @@ from statistics import fmean, stdev
 from typing import Any, TypeVar
 
 from codec.errors import CodecError
+from codec.files import writing
 from train.loop import Budget
 
 Record = dict[str, Any]
@@ -25,8 +26,8 @@ class Request:
     Attributes:
         out: Folder for runs, tables and pictures.
         data: Folders that hold the packs, or data in torchvision's layout.
-        seeds: How many seeds, counted from 0.
-        epochs, minutes, steps: At most one of them: the budget of each run.
+        seeds: The number of seeds, which are counted from 0.
+        epochs, minutes, steps: The budget of each run; at most one of them is given.
         small: Reduced size, for a CPU.
         methods, datasets: Only these.
         sizes: Only these codebook sizes K.
@@ -48,13 +49,17 @@ class Request:
     device: str = "cpu"
 
     def budget(self, steps_per_epoch: int, epochs: float) -> Budget:
-        """The budget of one run: as asked, or `epochs` epochs."""
+        """Returns the budget of one run: what was asked for, or else `epochs` epochs."""
         if self.minutes is not None or self.steps is not None:
             return Budget(self.minutes, self.steps)
         return Budget(steps=max(1, round((self.epochs or epochs) * steps_per_epoch)))
 
     def choose(self, kind: str, known: Iterable[T]) -> list[T]:
-        """Those of the known "methods", "datasets" or "sizes" that are asked for: all, if none are named.
+        """Returns those of the known values that the command line asks for; all, if it names none.
+
+        Args:
+            kind: "methods", "datasets" or "sizes".
+            known: All values of this kind.
 
         Raises:
             CodecError: One that is asked for is not known.
@@ -76,10 +81,11 @@ def run_once(folder: Path, label: str, settings: Record, work: Callable[[Path], 
     complete, too: its result says "failed" and why, and the table goes on without it.
 
     Args:
-        folder: Where the files of runs are.
-        label: Begins the file's name; for people.
-        settings: Everything that decides the run's result; plain JSON data.
-        work: Does the run and returns plain JSON data; gets a path of its own, not yet there, for a folder to work in.
+        folder: The folder of all runs' files.
+        label: What the file's name begins with, for people.
+        settings: Everything that decides the run's result, as plain JSON data.
+        work: Does the run and returns plain JSON data. Its argument is the path of a folder of its
+            own, which is not there yet.
     """
     text = json.dumps(settings, sort_keys=True)
     path = folder / f"{label}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
@@ -99,15 +105,16 @@ def run_once(folder: Path, label: str, settings: Record, work: Callable[[Path], 
 
 
 def write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    """Writes a text file, whole or not at all, in a folder that need not be there."""
+    with writing(str(path), force=True) as file:
+        file.write(text.encode())
 
 
 def mean_std(values: Iterable[float | None]) -> tuple[float, float | None] | None:
-    """Mean and sample standard deviation (n - 1) of what is known; no deviation of one value, nothing of none."""
+    """Returns mean and sample standard deviation (n - 1) of the values that are known.
+
+    One value has no deviation; of none there is nothing.
+    """
     known = [value for value in values if value is not None]
     if not known:
         return None
@@ -115,7 +122,7 @@ def mean_std(values: Iterable[float | None]) -> tuple[float, float | None] | Non
 
 
 def aggregate(records: list[Record]) -> dict[str, tuple[float, float | None]]:
-    """`mean_std` over runs of every number that some run has."""
+    """Returns `mean_std` over runs, of every number that some run has."""
     names = dict.fromkeys(k for r in records for k, v in r.items() if isinstance(v, int | float))
     summary = {name: mean_std(r.get(name) for r in records) for name in names}
     return {name: value for name, value in summary.items() if value is not None}

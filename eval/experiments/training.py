@@ -34,13 +34,17 @@ START_ROWS = 20  # latents for each code that the first codebook is made of
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a dataset decides; the paper's values but where docs/methods/experiments.md says otherwise.
+    """How nets are trained on a data set.
+
+    The values are the paper's, but where docs/methods/experiments.md says otherwise.
 
     Attributes:
-        stages, blocks: Of `SQVAENet`.
-        learning_rate: The highest.
-        clip: Limit of the gradient's norm.
-        weight_decay: The same for net and codebook (paper, without the value).
+        stages, blocks: Arguments of `SQVAENet`.
+        learning_rate: The highest learning rate of the schedule.
+        size: The codebook size K.
+        batch: Pictures in a batch.
+        clip: The limit of the gradient's norm.
+        weight_decay: It is the same for net and codebook; the paper has one, without its value.
     """
 
     stages: int
@@ -53,14 +57,21 @@ class Settings:
 
 
 def schedule(progress: float) -> float:
-    """Share of the highest learning rate: linear from 0.2 to 1 in the first tenth, then a cosine to 0."""
+    """Returns the share of the highest learning rate.
+
+    It is linear from 0.2 to 1 in the first tenth, then a cosine to 0.
+    """
     if progress < WARMUP:
         return FIRST + (1 - FIRST) * progress / WARMUP
     return (1 + math.cos(math.pi * (progress - WARMUP) / (1 - WARMUP))) / 2
 
 
 def objective(row: Row, x: Tensor, x_hat: Tensor, out: BottleneckOutput, progress: float = 1.0) -> Tensor:
-    """The squared error plus the losses weighted as at `progress` in [0, 1]; one without a weight is a KeyError."""
+    """Returns the squared error plus the losses, weighted as at `progress` in [0, 1].
+
+    Raises:
+        KeyError: A loss has no weight.
+    """
     error, weights = F.mse_loss(x_hat, x), row.weights_at(progress)
     losses = torch.stack([error.new_zeros(()), *(weights[name] * value for name, value in out.losses.items())]).sum()
     if row.self_weighted:
@@ -75,7 +86,10 @@ def build(row: Row, settings: Settings) -> SQVAENet:
 
 
 def train(row: Row, images: ImageSet, settings: Settings, budget: Budget, seed: int, device: str) -> Record:
-    """One run: trains from scratch, then `measure`s. Fully decided by its arguments, up to the device's rounding."""
+    """Trains a net from scratch, then measures it.
+
+    The result is decided by the arguments, up to the device's rounding.
+    """
     torch.manual_seed(seed)
     net = build(row, settings).to(device)
     optimiser = torch.optim.AdamW(net.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
@@ -106,7 +120,10 @@ def train(row: Row, images: ImageSet, settings: Settings, budget: Budget, seed: 
 
 
 def endless(images: Tensor, size: int, device: str) -> Iterator[Tensor]:
-    """Batches (size, 3, H, W) in [0, 1], each epoch in a new order, without the incomplete last batch."""
+    """Yields batches (size, 3, H, W) in [0, 1].
+
+    Each epoch has a new order, and no incomplete batch at its end.
+    """
     size = min(size, len(images))
     while True:
         order = torch.randperm(len(images))
@@ -116,7 +133,7 @@ def endless(images: Tensor, size: int, device: str) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def first_latents(net: SQVAENet, batches: Iterator[Tensor], count: int) -> Tensor:
-    """(N >= count, in_dim) outputs of the fresh encoder, from several batches."""
+    """Returns (N >= count, in_dim) outputs of the fresh encoder, from several batches."""
     rows: list[Tensor] = []
     while sum(map(len, rows)) < count:
         rows.append(net.latents(next(batches)).movedim(1, -1).flatten(0, 2))
@@ -125,7 +142,7 @@ def first_latents(net: SQVAENet, batches: Iterator[Tensor], count: int) -> Tenso
 
 @torch.no_grad()
 def measure(net: SQVAENet, images: Tensor, batch: int, posterior: bool, device: str) -> Record:
-    """Figures of a test set, decoded from indices.
+    """Measures a net on a test set, decoded from indices.
 
     Returns:
         "mse" over pixels in [0, 1]; those of `hard_usage`; for a method with a posterior also the training forward's
@@ -157,7 +174,10 @@ def measure(net: SQVAENet, images: Tensor, batch: int, posterior: bool, device: 
 
 
 def posterior_figures(bottleneck: Bottleneck, z: Tensor) -> dict[str, float]:
-    """The stats of a training forward at z, on a copy and apart from the random state, so that nothing changes."""
+    """Returns the stats of a training forward at z.
+
+    It is done on a copy and apart from the random state, so that nothing changes.
+    """
     with torch.random.fork_rng(devices=[z.device] if z.is_cuda else []):
         out = copy.deepcopy(bottleneck).train()(z)
     return {name: float(value) for name, value in out.stats.items()}

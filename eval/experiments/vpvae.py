@@ -23,6 +23,7 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import log
 from pathlib import Path
 from typing import Any
@@ -34,15 +35,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from codec.bottlenecks import VP
-from codec.bottlenecks._knn import Neighbours
+from codec.bottlenecks.parts import Neighbours
 from codec.bottlenecks.vp import sample_ball
 from codec.entropy import Tables, encode_indices
 from codec.errors import CodecError, MediaError
 from codec.files import walk
+from codec.host import may_read
 from codec.media import load_audio, load_image
 from codec.model import Codec
-from eval.experiments import report
-from eval.experiments.rows import present
+from eval import markdown
+from eval.experiments import output
 from eval.experiments.runs import Record, Request, aggregate, run_once, write
 from eval.experiments.usage import hard_usage
 from eval.metrics import METRICS, SAMPLE_RATE, score
@@ -70,11 +72,11 @@ DOMAINS = ("in", "out")
 
 
 class VPWithoutAccept(VP):
-    """VP that takes every step: the paper's ablation of the Metropolis-Hastings test."""
+    """VP that takes every step, which is the paper's ablation of the Metropolis-Hastings test."""
 
     @torch.no_grad()
     def _perturb(self, z: Tensor, scale: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        if self.queue_count < len(self.queue):
+        if may_read() and self.queue_count < len(self.queue):
             return super()._perturb(z, scale)
         radius = self._density(z, scale, Neighbours(self.queue))[2]
         return sample_ball(radius, self.dim), {"radius": radius.mean()}
@@ -82,7 +84,7 @@ class VPWithoutAccept(VP):
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How large the runs are."""
+    """How large the runs are: the nets' preset, the codebook sizes, and the data of a step."""
 
     preset: str
     sizes: tuple[int, ...]
@@ -100,9 +102,9 @@ class Variant:
     """A method, or a method with something changed.
 
     Attributes:
-        name: In tables.
+        name: What tables call it.
         bottleneck: A key of `BOTTLENECKS`.
-        weights: Of its losses, beside the recipe's weights of the distortion.
+        weights: Weights of its losses; those of the distortion are in the recipe.
         options: Further arguments.
         replacement: A class without parameters that takes the bottleneck's place, for what no option offers.
     """
@@ -164,7 +166,7 @@ PUBLISHED: dict[str, dict[str, dict[int, tuple[float, float]]]] = {
 
 
 def options_of(bottleneck: str, size: int) -> dict[str, Any]:
-    """The constructor's arguments for a model of one K."""
+    """Returns the bottleneck's arguments for a model of one K."""
     levels = LEVELS[size]
     if bottleneck in ("fsp", "fsq", "fsq-noise"):
         return {"levels": {str(size): levels}}
@@ -174,7 +176,7 @@ def options_of(bottleneck: str, size: int) -> dict[str, Any]:
 
 
 def recipe_of(variant: Variant, medium: str, size: int, scale: Scale) -> Recipe:
-    """Stage A of the medium's shipped recipe, with this bottleneck at this K."""
+    """Returns stage A of the medium's shipped recipe, with this bottleneck at this K."""
     recipe = recipes.load(f"{medium}-fsp").to_dict()
     recipe["codec"] |= {"preset": scale.preset, "bottleneck": variant.bottleneck}
     recipe["codec"]["options"] = options_of(variant.bottleneck, size) | dict(variant.options)
@@ -185,13 +187,32 @@ def recipe_of(variant: Variant, medium: str, size: int, scale: Scale) -> Recipe:
     return recipes.from_dict(recipe)
 
 
-def train_and_test(
-    variant: Variant, recipe: Recipe, size: int, store: Store, tests: dict[str, Path], request: Request, seed: int,
-    epochs: float, scratch: Path,
-) -> Record:  # fmt: skip
-    """One run; a killed one goes on from its last checkpoint in `scratch`."""
-    per_epoch = int(store.weights.sum()) // (recipe.data.batch * int(np.prod(recipe.data.crop)))
-    trainer = Trainer(recipe, store, request.budget(max(1, per_epoch), epochs), scratch, seed, request.device)
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A method at one K, trained on one medium from one seed.
+
+    Attributes:
+        recipe: The training.
+        store: Its data.
+        tests: The test pack of each domain.
+        epochs: How long to train where the command line does not say.
+    """
+
+    variant: Variant
+    recipe: Recipe
+    size: int
+    seed: int
+    store: Store
+    tests: Mapping[str, Path]
+    epochs: float
+
+
+def train_and_test(run: Run, request: Request, scratch: Path) -> Record:
+    """Does one run; one that was killed goes on from its last checkpoint in `scratch`."""
+    recipe, variant, size = run.recipe, run.variant, run.size
+    per_epoch = int(run.store.weights.sum()) // (recipe.data.batch * int(np.prod(recipe.data.crop)))
+    budget = request.budget(max(1, per_epoch), run.epochs)
+    trainer = Trainer(recipe, run.store, budget, scratch, run.seed, request.device)
     if variant.replacement is not None:
         for codec in (trainer.codec, trainer.average):
             codec.bottleneck = variant.replacement(**recipe.codec.options).to(request.device)
@@ -203,7 +224,7 @@ def train_and_test(
     tables = count_tables(codec, latents)[f"tables.{size}"].astype(np.int64)
     record: Record = {"steps": trainer.step, "minutes": trainer.elapsed_s / 60, "dim": codec.bottleneck.dim}
     record["num_codes"] = codec.bottleneck.num_codes(size)
-    for domain, path in tests.items():
+    for domain, path in run.tests.items():
         record |= {f"{domain} {name}": value for name, value in test(codec, size, tables, path).items()}
     (scratch / "checkpoint.pt").unlink(missing_ok=True)  # gigabytes, over a whole table
     return record
@@ -211,9 +232,22 @@ def train_and_test(
 
 @torch.no_grad()
 def test(codec: Codec, size: int, tables: NDArray[np.int64], path: Path) -> Record:
-    """Figures of one test pack: mean quality of its items, CVU, H0, and coded bits per token with `tables` (G, K).
+    """Measures a codec on one test pack.
 
-    A file of its own is coded for each item, as in a bitstream: the bits hold the coder's few bytes of overhead.
+    A file of its own is coded for each item, as in a bitstream, so that the bits hold the coder's
+    few bytes of overhead.
+
+    Args:
+        codec: The trained codec.
+        size: Its codebook size K.
+        tables: Frequencies of the coder, (G, K).
+        path: The test pack.
+
+    Returns:
+        The mean quality of the items, CVU, H0, and coded bits per token.
+
+    Raises:
+        MediaError: The pack has nothing readable of the codec's medium.
     """
     medium, num_codes = codec.config.medium, codec.bottleneck.num_codes(size)
     scores: list[dict[str, float | None]] = []
@@ -251,7 +285,7 @@ def test(codec: Codec, size: int, tables: NDArray[np.int64], path: Path) -> Reco
 def _read(medium: str, content: bytes) -> NDArray[Any]:
     if medium == "image":
         return load_image(io.BytesIO(content))
-    return load_audio(io.BytesIO(content), SAMPLE_RATE)[0].mean(1)
+    return np.asarray(load_audio(io.BytesIO(content), SAMPLE_RATE)[0].mean(1))
 
 
 def _packs(request: Request, pattern: str) -> list[Path]:
@@ -259,7 +293,7 @@ def _packs(request: Request, pattern: str) -> list[Path]:
 
 
 def _store(request: Request, medium: str, crop: list[int]) -> Store:
-    """The medium's training packs, decoded once into the output folder."""
+    """Returns the medium's training packs, which are decoded once into the output folder."""
     target = request.out / "data" / medium
     if not is_prepared(target):
         prepare(medium, _packs(request, f"{medium}-train-*.tar"), target)
@@ -270,13 +304,13 @@ Results = dict[str, dict[tuple[str, int], list[Record]]]  # medium -> (method, K
 
 
 def collect(request: Request, variants: tuple[Variant, ...], sizes: tuple[int, ...], scale: Scale) -> Results:
-    """Every run that is wanted and possible, seeds outermost.
+    """Does every run that is wanted and possible; seeds are outermost.
 
     Raises:
-        CodecError: A method is not known or none exists, or there is nothing to train on.
+        CodecError: A method that is asked for is not known, or there is nothing to train on.
     """
     names = request.choose("methods", [variant.name for variant in variants])
-    chosen = present(variant for variant in variants if variant.name in names)
+    chosen = [variant for variant in variants if variant.name in names]
     media = [m for m in request.choose("datasets", TESTS) if _packs(request, f"{m}-train-*.tar")]
     if not media:
         raise CodecError("no training packs; want speech-train-*.tar or image-train-*.tar in --data")
@@ -293,37 +327,36 @@ def collect(request: Request, variants: tuple[Variant, ...], sizes: tuple[int, .
                     identity = {"recipe": recipe.to_dict(), "budget": asked | {"default": scale.epochs}, "seed": seed}
                     identity |= {"items": len(store.usable), "tests": [path.name for path in tests.values()]}
                     identity["replacement"] = variant.replacement.__name__ if variant.replacement else None
+                    run = Run(variant, recipe, size, seed, store, tests, scale.epochs)
                     record = run_once(
                         request.out / "runs-vpvae",
                         f"{medium}-{variant.name.replace(', ', '-').replace(' ', '-')}-k{size}-seed{seed}",
                         identity,
-                        lambda scratch, v=variant, r=recipe, k=size, s=store, t=tests, n=seed: train_and_test(
-                            v, r, k, s, t, request, n, scale.epochs, scratch
-                        ),
+                        partial(train_and_test, run, request),
                     )
                     results[medium].setdefault((variant.name, size), []).append(record)
     return results
 
 
 def table(medium: str, domain: str, runs: dict[tuple[str, int], list[Record]]) -> str:
-    """One row for each method and K."""
+    """Returns a table with a row for each method and K."""
     first, second = METRICS[medium]
     rate, factor = ("kbit/s", SAMPLE_RATE / 96 / 1000) if medium == "speech" else ("bits/pixel", 1 / 64)
     lines = []
     for (name, size), records in sorted(runs.items(), key=lambda item: item[0][1]):
         summary = aggregate(records)
         get = {key: summary.get(f"{domain} {key}") for key in (first, second, "CVU", "H0", "bits")}
-        cells = [report.cell(get[key], digits) for key, digits in ((first, 2), (second, 3), ("CVU", 3), ("H0", 2))]
-        cells += [report.cell(get["bits"], 2), report.cell(get["bits"], 3, factor)]
+        cells = [output.cell(get[key], digits) for key, digits in ((first, 2), (second, 3), ("CVU", 3), ("H0", 2))]
+        cells += [output.cell(get["bits"], 2), output.cell(get["bits"], 3, factor)]
         paper = PUBLISHED[medium].get(name, {}).get(size) if domain == "in" else None
         known = "{}, {}".format(*(int(summary[key][0]) for key in ("num_codes", "dim"))) if "dim" in summary else "-"
         lines.append([name, str(size), known, *cells, f"{paper[0]:.2f} / {paper[1]:.3f}" if paper else "-"])
     head = ["method", "K", "codes, d", first, second, "CVU", "H0", "coded bits/token", rate, "paper"]
-    return report.markdown(head, lines)
+    return markdown.table(head, lines)
 
 
 def _finish(request: Request, name: str, title: str, domain: str, results: Results, scale: Scale) -> None:
-    """JSON, Markdown, and quality against K and against coded bits."""
+    """Writes JSON, a report, and a picture of quality against K and against coded bits."""
     path = request.out / name
     plain = {m: {f"{n} K={k}": aggregate(r) for (n, k), r in runs.items()} for m, runs in results.items()}
     write(path.with_suffix(".json"), json.dumps(plain, indent=1) + "\n")
@@ -341,8 +374,8 @@ def _finish(request: Request, name: str, title: str, domain: str, results: Resul
     if request.small:
         notes.append(f"REDUCED SIZE for a CPU: {scale.preset} nets, batch {scale.batch}, few steps")
     tables = [f"## {medium}\n\n{table(medium, domain, runs)}" for medium, runs in results.items()]
-    report.save_report(path, title, notes, tables)
-    with report.picture(path, columns=2, rows=len(results), size=(4.8, 3.6)) as axes:
+    output.save_report(path, title, notes, tables)
+    with output.picture(path, columns=2, rows=len(results), size=(4.8, 3.6)) as axes:
         for row, (medium, runs) in enumerate(results.items()):
             quality = next(iter(METRICS[medium]))
             for axis, key in zip(axes[2 * row : 2 * row + 2], ("K", "bits"), strict=True):
@@ -354,7 +387,7 @@ def _finish(request: Request, name: str, title: str, domain: str, results: Resul
 
 
 def _draw(axis: Axes, runs: dict[tuple[str, int], list[Record]], domain: str, quality: str, key: str) -> None:
-    """A line for each method through its means at each K, with deviations over seeds."""
+    """Draws a line for each method through its means at each K, with deviations over seeds."""
     names = dict.fromkeys(name for name, _ in runs)
     for i, name in enumerate(names):
         points = []
@@ -375,17 +408,17 @@ def _table(request: Request, number: int, domain: str, words: str) -> None:
 
 
 def table1(request: Request) -> None:
-    """Methods and sizes on the in-domain test packs."""
+    """Trains methods at sizes, and tests them on the in-domain packs."""
     _table(request, 1, "in", "in domain")
 
 
 def table2(request: Request) -> None:
-    """The same models on the out-of-domain test packs."""
+    """Tests the models of table 1 on the out-of-domain packs."""
     _table(request, 2, "out", "out of domain")
 
 
 def ablation(request: Request) -> None:
-    """VP without its parts, and FSP's activations, at K = 1024."""
+    """Trains VP without its parts, and FSP with each activation, at K = 1024."""
     scale = SMALL if request.small else FULL
     results = collect(request, ABLATION, (ABLATION_SIZE,), scale)
     _finish(request, "vpvae-ablation", "VP-VAE, ablation", "in", results, scale)

@@ -1,4 +1,4 @@
-"""Markdown tables and plain pictures."""
+"""What an experiment writes: its report in Markdown, and its picture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from eval.experiments.runs import write
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -27,7 +27,7 @@ STYLE: dict[str, Any] = {
 
 
 def cell(value: tuple[float, float | None] | None, digits: int = 2, scale: float = 1.0) -> str:
-    """ "mean ± deviation", "mean" of a single run, "-" of none."""
+    """Returns "mean ± deviation", "mean" of a single run, or "-" of none."""
     if value is None:
         return "-"
     mean, deviation = value
@@ -35,12 +35,8 @@ def cell(value: tuple[float, float | None] | None, digits: int = 2, scale: float
     return text if deviation is None else f"{text} ± {deviation * scale:.{digits}f}"
 
 
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows]) + "\n"
-
-
 def save_report(path: Path, title: str, notes: list[str], tables: list[str]) -> None:
-    """Writes PATH.md: a title, how it was made, the tables; prints it, too."""
+    """Writes PATH.md, a title, notes on how it was made, and the tables, and prints it, too."""
     text = "\n\n".join([f"# {title}", "\n".join(f"- {note}" for note in notes), *(t.strip() for t in tables)]) + "\n"
     write(path.with_suffix(".md"), text)
     print(text, flush=True)
@@ -50,7 +46,10 @@ def save_report(path: Path, title: str, notes: list[str], tables: list[str]) -> 
 def picture(
     path: Path, columns: int = 1, rows: int = 1, size: tuple[float, float] = (4.2, 3.4)
 ) -> Iterator[list[Axes]]:
-    """Axes to draw on, row by row; afterwards PATH.png is written. Without pyplot: no global state, no display."""
+    """Gives axes to draw on, row by row, and writes PATH.png afterwards.
+
+    It does without pyplot, and so without global state and a display.
+    """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
         FigureCanvasAgg(figure)

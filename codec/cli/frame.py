@@ -10,18 +10,46 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
+from codec import plugins
 from codec.errors import CodecError, out_of_memory
 from codec.files import STDIO
-from codec.media import Samples
 from codec.streams import flush, forget_stdout
+
+if TYPE_CHECKING:  # or a training would need the audio and picture libraries, which a GPU machine may lack
+    from codec.media import Samples
 
 log = logging.getLogger("codec")
 
 
 class UsageError(Exception):
     """Arguments that contradict each other: exit code 2."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Of every command: takes `--import MODULE`, and imports it before the command looks anything up."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.add_argument(
+            "--import",
+            dest="plugins",
+            action="append",
+            default=[],
+            metavar="MODULE",
+            help="import this first: it may register bottlenecks, nets and more",
+        )
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, and the modules are imported. What is wrong with one is told as a wrong option is."""
+        options, rest = super().parse_known_args(args, namespace)
+        try:
+            plugins.add(options.plugins)
+        except CodecError as error:
+            self.error(str(error))
+        del options.plugins
+        return options, rest
 
 
 def filled(text: str) -> str:
@@ -36,10 +64,23 @@ def filled_path(text: str) -> Path:
     return Path(filled(text))
 
 
+INTERRUPTED = "interrupted; no unfinished file is left"
+
+
 def run(
-    parser: argparse.ArgumentParser, arguments: list[str] | None, command: Callable[[argparse.Namespace], None]
+    parser: argparse.ArgumentParser,
+    arguments: list[str] | None,
+    command: Callable[[argparse.Namespace], int | None],
+    interrupted: str = INTERRUPTED,
 ) -> int:
-    """Parses, runs, and turns every deliberate error into one line and its exit code."""
+    """Parses, runs, and turns every deliberate error into one line and its exit code.
+
+    Args:
+        parser: Of the command.
+        arguments: What it was called with; None for those of the process.
+        command: Does the work; may return an exit code.
+        interrupted: What is said after Ctrl-C or SIGTERM, with the options' names in braces: "... in {out}".
+    """
     options = parser.parse_args(arguments)
     quiet, verbose = getattr(options, "quiet", False), getattr(options, "verbose", False)
     # Two threads that spin while they wait were a sixth faster on an idle machine, and half as fast beside a busy loop.
@@ -47,7 +88,7 @@ def run(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         with stoppable(), notices(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING):
-            command(options)
+            code = command(options)
         flush()
     except UsageError as error:
         parser.print_usage(sys.stderr)
@@ -64,8 +105,8 @@ def run(
             raise
         return fail(error, 1)
     except KeyboardInterrupt:
-        return fail("interrupted; no unfinished file is left", 130)
-    return 0
+        return fail(interrupted.format(**vars(options)), 130)
+    return code or 0
 
 
 @contextmanager

@@ -1,26 +1,27 @@
-"""The report of a run: report.md and its pictures, what one would put in a paper, from what the run left in its folder.
+"""Writes the report of a run, report.md and its pictures, from what the run left in its folder.
 
 OUT/results.json + timing.json + journal.jsonl + samples/ ─write─> OUT/report.md, OUT/report/*.png
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.errors import MediaError
 from codec.files import writing
 from codec.media import load_audio, load_image
 from eval import figures
 from eval.baselines import BASELINES
+from eval.journal import read_journal, unpack_tokens
+from eval.markdown import table
 from eval.metrics import DECIMALS, LOWER_IS_BETTER
-from eval.run import SAMPLES, read_journal, sample_path, unpack_tokens
-from eval.summary import bd_rates
+from eval.paths import sample_path
+from eval.run import SAMPLES
+from eval.summary import bd_rates, read_results
 from eval.trained import Weights, mark, note
 
 Record = dict[str, Any]
@@ -39,17 +40,13 @@ def write(folder: Path, anchor: str | None = None) -> Path:
     """Writes the report of a finished run; returns its path.
 
     Args:
-        folder: What `python -m eval --out` wrote.
-        anchor: Of BD-rates; by default the first baseline of each medium.
+        folder: The folder that `python -m eval --out` wrote.
+        anchor: The system that BD-rates are against; by default each medium's first classic codec.
 
     Raises:
         MediaError: There is no finished run.
     """
-    try:
-        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        timing = json.loads((folder / "timing.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MediaError(f"{folder}: no finished run ({error}); run python -m eval --out {folder}") from None
+    results, timing = read_results(folder), read_results(folder, "timing.json")
     parts = ["# Evaluation", _plan(results)]
     for name in results["plan"]["sets"]:
         for medium in ("speech", "image"):
@@ -132,17 +129,16 @@ def _set(folder: Path, name: str, medium: str, results: Record, timing: list[Rec
 # -------------------------------------------------------------------------------------------------------------- tables
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Markdown."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
-
-
 def _title(system: str) -> str:
     return BASELINES[system].title if system in BASELINES else system
 
 
 def _groups(entries: list[Record]) -> list[list[Record]]:
-    """Each model and size with what was matched to it; sizes of all models together where nothing was."""
+    """Groups what stands together in the table of qualities.
+
+    A group is a model at one size with what was matched to it; where nothing was matched, it is
+    all models at one size.
+    """
     models = [e for e in entries if "use" in e]
     matched: dict[str, list[Record]] = {}
     for entry in entries:
@@ -173,7 +169,7 @@ def _quality(groups: list[list[Record]], medium: str, weights: Weights, bold: bo
 
 
 def _unscored(entries: list[Record]) -> str:
-    """Why items are missing from means."""
+    """Says why items are missing from means."""
     found: dict[tuple[str, str, int], list[str]] = {}
     for entry in entries:
         for metric, reasons in entry["unscored"].items():
@@ -184,7 +180,7 @@ def _unscored(entries: list[Record]) -> str:
 
 
 def _bytes_off(entry: Record) -> float:
-    """Per cent by which matched files are larger than those they were matched to."""
+    """Returns by how many per cent matched files are larger than those they were matched to."""
     return float(entry["bytes_off"]["mean"]) if "matched_to" in entry else 0.0
 
 
@@ -281,7 +277,10 @@ def _histograms(folder: Path, name: str, stem: str, models: list[Record]) -> str
 
 
 def _samples(folder: Path, name: str, medium: str, stem: str, entries: list[Record], results: Record) -> list[str]:
-    """A contact sheet or spectrograms: originals, models at one size, and what was matched to the first of them."""
+    """Draws a contact sheet or spectrograms, and returns the lines of the report that show it.
+
+    A row has an original, the models at one size, and what was matched to the first of them.
+    """
     models = [e for e in entries if "use" in e]
     if not models:
         return []
@@ -297,7 +296,7 @@ def _samples(folder: Path, name: str, medium: str, stem: str, entries: list[Reco
         for r in results["records"]
         if (r["set"], r["medium"]) == (name, medium)
     }
-    rows = []
+    rows: list[list[figures.Panel]] = []
     for item in dict.fromkeys(key[0] for key in records):
         original = sample_path(folder, name, item, "original", medium)
         if not original.is_file() or len(rows) == SAMPLES:

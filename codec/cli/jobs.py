@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from codec.cli.frame import UsageError
 from codec.errors import MediaError
 from codec.files import STDIO, files_below, is_hidden
-from codec.terminal import UsageError
 
 
 def mirrored(

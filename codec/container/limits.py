@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING
 from codec.errors import BitstreamError, MediaError
 
 if TYPE_CHECKING:
-    from codec.bitstream import Header
+    from codec.container.header import Header
 
-MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000  # of recordings
 POSITIONS_PER_SECOND = 1000  # more than any speech model has: a bound for as long as the model is not known
 SAMPLES_PER_SECOND = 2 * 192_000  # of all channels together: more is refused as being longer is
 RAISE_SECONDS = "raise --max-seconds if you trust the file"
@@ -72,17 +71,17 @@ class Budget:
         """
         self._positions += count
         if self._positions > self.most_positions:
-            message = f"more positions than {self._limits.max_seconds} s hold: {RAISE_SECONDS}"
-            if self._header.medium == "image":
-                message = f"more than {self.most_positions} positions: raise --max-pixels if you trust the file"
+            message = f"more than {self.most_positions} positions: raise --max-pixels if you trust the file"
+            if self._header.kind.timed:
+                message = f"more positions than {self._limits.max_seconds} s hold: {RAISE_SECONDS}"
             raise BitstreamError(message, offset)
 
     @property
     def most_positions(self) -> int:
         """Of every stream."""
-        if self._header.medium == "image":
-            return self._limits.max_pixels
-        return ceil(self._limits.max_seconds * self.token_rate_hz)
+        if self._header.kind.timed:
+            return ceil(self._limits.max_seconds * self.token_rate_hz)
+        return self._limits.max_pixels
 
     def spend_samples(self, count: int) -> None:
         """Samples per channel, at the rate of the original. Raises what `check_samples` does."""

@@ -1,4 +1,4 @@
-"""python -m train.tables MODEL --data PATH: gives a model priors for its indices, or new ones.
+"""python -m train.add_priors MODEL --data PATH: gives a model priors for its indices, or new ones.
 
 Nets, codebooks and frequencies stay what they are, so the model goes on reading every file that it wrote before.
 """
@@ -17,11 +17,11 @@ from safetensors.numpy import save
 
 from codec import cards, coding
 from codec.cards import LAYER, PRIOR, Tensors, identities
-from codec.errors import CodecError, ModelError
+from codec.cli.frame import Parser, filled_path, run
+from codec.errors import ModelError
 from codec.files import writing
 from codec.model import Codec
 from codec.streams import process
-from codec.terminal import filled_path
 from train.data import Store
 from train.priors import STEPS, TOKENS, fit_prior, index_grids
 
@@ -29,10 +29,16 @@ from train.priors import STEPS, TOKENS, fit_prior, index_grids
 def prior_tensors(
     codec: Codec, store: Store, tokens: int = TOKENS, steps: int = STEPS, kinds: tuple[str, ...] = (PRIOR, LAYER)
 ) -> Tensors:
-    """The priors of every size and of every refinement, as a model file stores them; none for several codebooks.
+    """Learns the priors of every size and of every refinement, as a model file stores them.
+
+    A model with several codebooks has none.
 
     Args:
-        kinds: `PRIOR` for those of the sizes alone, `LAYER` for those of refinements, or both.
+        codec: The codec that makes the indices.
+        store: The training data.
+        tokens: The number of tokens to learn from, for each size.
+        steps: The most steps, for each size.
+        kinds: `PRIOR` for the priors of sizes alone, `LAYER` for those of refinements, or both.
     """
     if codec.bottleneck.num_codebooks > 1:
         return {}
@@ -51,7 +57,17 @@ def prior_tensors(
 
 
 def update(card: cards.Card, tensors: Tensors, folder: Path, kinds: tuple[str, ...] = (PRIOR, LAYER)) -> Path:
-    """Writes a model again with other priors of some kinds, which are `tensors`; returns its card's path."""
+    """Writes a model again with other priors.
+
+    Args:
+        card: The model.
+        tensors: The priors.
+        folder: The folder that receives the model.
+        kinds: The kinds of priors that the model shall have no others of.
+
+    Returns:
+        The path of its card.
+    """
     old = {name: tensor for name, tensor in card.read().items() if not name.startswith(kinds)}
     new = old | tensors
     data = {key: value for key, value in card.data.items() if key != "layers_id"} | identities(dict(card.config), new)
@@ -69,7 +85,7 @@ def _as_json(data: dict[str, Any]) -> bytes:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train.tables", description=__doc__, epilog="See docs/train.md")
+    parser = Parser(prog="python -m train.add_priors", description=__doc__, epilog="See docs/train.md")
     parser.add_argument("model", help="name of a shipped model, or path of a card")
     parser.add_argument(
         "--data", type=filled_path, required=True, metavar="PATH", help="what python -m train.prepare wrote"
@@ -81,21 +97,22 @@ def main(arguments: list[str] | None = None) -> int:
         "--layers", action="store_true", help="only those of layers: the model's files of one size stay the same"
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args(arguments)
+    return run(parser, arguments, _command)
+
+
+def _command(options: argparse.Namespace) -> None:
+    card = cards.find(options.model)
+    codec = coding.load(card, options.device).codec
+    store = Store(options.data, card.medium, (codec.stride,) * codec.axes)
+    kinds = (LAYER,) if options.layers else (PRIOR, LAYER)
     try:
-        card = cards.find(options.model)
-        codec = coding.load(card, options.device).codec
-        store = Store(options.data, card.medium, (codec.stride,) * codec.axes)
-        kinds = (LAYER,) if options.layers else (PRIOR, LAYER)
         tensors = prior_tensors(codec, store, options.tokens, options.steps, kinds)
-        if options.layers and not tensors:
-            raise ModelError(f"the codebooks of {card.name} are not nested: it can have no layers")
-        target = update(card, tensors, options.out or card.path.parent, kinds)
-        print(f"{target}: {sum(tensor.nbytes for tensor in tensors.values())} bytes of priors")
-    except (CodecError, OSError, ValueError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(f"{card.name}: {error}") from None
+    if options.layers and not tensors:
+        raise ModelError(f"the codebooks of {card.name} are not nested: it can have no layers")
+    target = update(card, tensors, options.out or card.path.parent, kinds)
+    print(f"{target}: {sum(tensor.nbytes for tensor in tensors.values())} bytes of priors")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,42 @@
+"""`python -m codec.info`: what .bin files hold, from their bytes alone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import BinaryIO, cast
+
+from codec.cli.frame import each, filled, print_line, run
+from codec.cli.options import parser_of
+from codec.description import describe_all, model_names
+from codec.files import piping
+from codec.layers import survey
+
+
+def info_main(arguments: list[str] | None = None) -> int:
+    """`python -m codec.info`; returns the exit code."""
+    parser = parser_of("info", "Describes .bin files from their bytes alone; no model is loaded.")
+    parser.add_argument("files", nargs="+", metavar="FILE", type=filled, help=".bin file, or - for stdin")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    return run(parser, arguments, _info)
+
+
+def _info(options: argparse.Namespace) -> None:
+    names = model_names()
+
+    def show(name: str, _: None) -> None:
+        with piping(name) as file:
+            record = {"file": name} | describe_all(survey(cast(BinaryIO, file)), names)
+        if options.json:
+            print_line(json.dumps(record), sys.stdout)
+        else:
+            record["model"] = record["model"] or "not among the installed models"
+            width = max(map(len, record))
+            for size, layer in record.pop("layers", {}).items():
+                record[f"up to K = {size}"] = f"{layer['bytes']} bytes, {layer['rate']}"
+            for key, value in record.items():
+                shown = f"{value:.6g}" if isinstance(value, float) else value
+                print_line(f"{key.replace('_', ' '):<{width}}  {shown}", sys.stdout)
+
+    each([(name, None) for name in options.files], show)

@@ -1,0 +1,93 @@
+"""Options and habits that the commands share: paths in and out, the device, and the models that a run has loaded."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from codec import __version__, cards
+from codec.cli.frame import Parser, UsageError, filled, notices
+from codec.cli.jobs import mirrored
+from codec.container import Limits
+
+if TYPE_CHECKING:
+    from codec.coding import Model
+
+log = logging.getLogger("codec")
+
+
+def parser_of(command: str, description: str) -> argparse.ArgumentParser:
+    parser = Parser(prog=f"python -m codec.{command}", description=description, epilog="See docs/command-line.md")
+    parser.add_argument("--version", action="version", version=f"codec {__version__}")
+    return parser
+
+
+def add_paths(parser: argparse.ArgumentParser, kinds: str) -> None:
+    parser.add_argument("input", metavar="IN", type=filled, help=kinds)
+    parser.add_argument("output", metavar="OUT", nargs="?", type=filled, help="file, folder, or - for stdout")
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-f", "--force", action="store_true", help="overwrite OUT")
+    parser.add_argument("-d", "--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument(
+        "--max-pixels", type=int, default=Limits().max_pixels, metavar="N", help="refuse larger pictures"
+    )
+    volume = parser.add_mutually_exclusive_group()
+    volume.add_argument("-q", "--quiet", action="store_true", help="no report and no notices")
+    volume.add_argument("-v", "--verbose", action="store_true", help="say more")
+    parser.add_argument("--json", action="store_true", help="report as one JSON object a line")
+
+
+def jobs_of(options: argparse.Namespace, unpack: bool = False) -> list[tuple[str, Any]]:
+    """Input and output names, as `mirrored` has them. Where `unpack` is set, an output may be None, to only verify."""
+    if options.output is None and not (unpack and options.test):
+        raise UsageError("the argument OUT is missing")
+    if options.output is not None and unpack and options.test:
+        raise UsageError("--test writes nothing; leave OUT out")
+    if unpack:
+        return mirrored(options.input, options.output, lambda path: path.suffix == ".bin", lambda p: p.with_suffix(""))
+    return mirrored(
+        options.input, options.output, lambda path: path.suffix != ".bin", lambda p: p.with_name(f"{p.name}.bin")
+    )
+
+
+class Models:
+    """What a run keeps from file to file: loads each model once, and knows which outputs it has written."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._loaded: dict[bytes, Model] = {}
+        self.written: set[str] = set()  # a.bin and a.png.bin both decode to a.png
+        self.last: str | None = None  # path of the last card used, for models outside the package
+
+    def get(self, card: cards.Card) -> Model:
+        from codec import coding
+
+        self.last = str(card.path)
+        if card.model_id not in self._loaded:
+            device = device_of(self._device)
+            self._loaded[card.model_id] = coding.load(card, device)
+            log.info("model %s (%s) on %s", card.name, card.model_id.hex(), device)
+        return self._loaded[card.model_id]
+
+
+def device_of(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: no CUDA device here; use --device cpu")
+    return name
+
+
+class ListModels(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
+        with notices():
+            found = cards.list_cards()
+        for card in found:
+            sizes = ", ".join(map(str, card.num_codes))
+            print(f"{card.name:<14} {card.medium:<7} K = {sizes}   {card.model_id.hex()}")
+        parser.exit(0)

@@ -1,0 +1,123 @@
+"""Bitstreams of a model: the writer of one, with its header, and the reader of one, with or without layers."""
+
+from __future__ import annotations
+
+import io
+import logging
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+import numpy as np
+
+from codec.coding.checks import expected
+from codec.coding.models import Model, check_header, need, tables_for
+from codec.container import LAYERED, Header, Indices, Reader, Salvage, Writer, unpack_all
+from codec.container.limits import IN_MEMORY, Limits
+from codec.entropy import NO_TABLES, Tables
+from codec.errors import BitstreamError, MediaError, ModelError
+from codec.layers import Layered, LayerWriter, ladder, refine
+
+log = logging.getLogger("codec")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written: the bitstream's bytes, those of them that are indices, and the size of what went in.
+
+    `units` is seconds of speech or pixels of a picture, all that a rate is divided by.
+    """
+
+    total_bytes: int
+    payload_bytes: int
+    units: float
+
+
+def header_of(model: Model, codebook_size: int, **shape: int) -> Header:
+    """The header of what a model codes. Raises MediaError for a shape that the format cannot hold."""
+    bottleneck = model.codec.bottleneck
+    num_codes = bottleneck.num_codes(codebook_size)
+    medium = model.codec.config.medium
+    try:
+        return Header(medium, model.card.model_id, codebook_size, num_codes, bottleneck.num_codebooks, **shape)
+    except ValueError as error:
+        raise MediaError(f"the format has no room for this: {error}") from None
+
+
+def writer_of(file: BinaryIO, header: Header, model: Model, layers: bool) -> Writer | LayerWriter:
+    """Writes a file of one codebook size or with layers. Raises ModelError where the model has none."""
+    if not layers:
+        return Writer(file, header, model.tables.get(header.codebook_size, NO_TABLES))
+    if len(ladder(model.tables, header.codebook_size)) < 2:
+        able = [size for size in model.tables if len(ladder(model.tables, size)) > 1]
+        offers = f"they begin at K = {able[0]}" if able else "its codebooks do not refine each other"
+        raise ModelError(f"{model.card.name} has no layers at K = {header.codebook_size}: {offers}")
+    return LayerWriter(file, header, model.tables)
+
+
+def layered(reader: Reader, model: Model, codebook_size: int | None = None) -> Reader | Layered:
+    """What to decode a file from: the reader itself, or its layers up to a codebook size.
+
+    A layer that is damaged, and those above it, are left out with a notice.
+
+    Args:
+        reader: At the beginning of its data chunks.
+        model: The one that the file names.
+        codebook_size: Stop at this layer; None for the last.
+
+    Raises:
+        BitstreamError: The base is damaged.
+        MediaError: The file has no such layer.
+    """
+    check_header(reader.header, model)
+    size = reader.header.codebook_size
+    if reader.version[1] < LAYERED:
+        if codebook_size not in (None, size):
+            raise MediaError(f"the file has no layers: it holds K = {size} and not {codebook_size}")
+        return reader
+    if reader.header.kind.timed:
+        expected(reader, model)
+    try:
+        found = Layered(reader, _all_tables(reader.header, model), codebook_size)
+    except ValueError as error:
+        raise MediaError(str(error)) from None
+    _tell(found.damage, found.header)
+    return found
+
+
+def salvaged(salvage: Salvage, model: Model, codebook_size: int | None = None) -> Salvage:
+    """As `layered`, of a file with layers whose base is damaged: the layers of what is left of it.
+
+    Raises:
+        BitstreamError: The header is not the model's.
+        MediaError: The file has no such layer.
+    """
+    check_header(salvage.header, model)
+    try:
+        damage = refine(salvage, _all_tables(salvage.header, model), codebook_size)
+    except ValueError as error:
+        raise MediaError(str(error)) from None
+    _tell(damage, salvage.header)
+    return salvage
+
+
+def _all_tables(header: Header, model: Model) -> dict[int, Tables]:
+    """`tables_for` every codebook size."""
+    return {size: tables_for(replace(header, codebook_size=size), model) for size in model.tables}
+
+
+def _tell(damage: BitstreamError | None, header: Header) -> None:
+    if damage is not None:
+        log.warning("decoded at K = %d, for the layers above it are lost: %s", header.codebook_size, damage)
+
+
+def read_indices(data: bytes, model: Model, limits: Limits = IN_MEMORY) -> tuple[Header, Indices, int]:
+    """What `unpack` gives of a file that this model wrote, at its last layer: header, indices, samples."""
+    head = Reader(io.BytesIO(data), limits)
+    need(model, head.header.medium)
+    reader = layered(head, model)
+    if isinstance(reader, Layered):
+        reader.budget.check_bytes(8 * reader.num_positions * reader.header.num_streams)
+        return reader.header, np.concatenate(list(reader.chunks()), axis=2), reader.num_samples
+    if reader.header.kind.timed:
+        expected(reader, model)
+    return unpack_all(reader, tables_for(reader.header, model))

@@ -1,0 +1,71 @@
+"""Which code a position gets: the nearest or, with an effort, one that is near and costs few bits."""
+
+from __future__ import annotations
+
+from math import log as natural_log
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from codec.arguments import whole
+from codec.coding.models import Model
+from codec.entropy import NO_TABLES, Prior
+from codec.entropy.mixing import choose, columns_of
+from codec.errors import ModelError
+
+MAX_EFFORT = 9
+EFFORT_UNIT = 16
+CHOICES = 16  # nearest codes that an effort looks at
+
+
+class Chooser:
+    """Indices for windows of a signal: the nearest ones or, with an effort, those that are near and cost few bits.
+
+    A code at squared distance d costs d + lambda * bits. At high rates the distortion of a D-dimensional quantiser
+    falls as 2^(-2 bits / D), so that lambda = D's derivative = 2 ln 2 / D times the mean distortion trades bits for
+    distortion at the rate at which a larger codebook would; an effort of `EFFORT_UNIT` means that.
+
+    Args:
+        effort: 0 for the nearest.
+
+    Raises:
+        ModelError: This model's codes have no order of nearness, or it has no prior.
+        ValueError: The effort is no integer from 0 to `MAX_EFFORT`.
+    """
+
+    def __init__(self, model: Model, codebook_size: int, effort: int, width: int = 0) -> None:
+        effort = whole(effort, "effort")
+        if not 0 <= effort <= MAX_EFFORT:
+            raise ValueError(f"effort is a whole number from 0 to {MAX_EFFORT}, not {effort}")
+        self._model, self._size, self._effort, self._width = model, codebook_size, effort, width
+        self._prior = model.tables.get(codebook_size, NO_TABLES).prior
+        if effort and (self._prior is None or model.codec.bottleneck.target(torch.zeros(1)) is None):
+            raise ModelError(f"{model.card.name} cannot choose among codes; leave --effort out")
+
+    def __call__(self, z: Tensor) -> NDArray[np.int64]:
+        """(B, D_in, *S) -> (B, G, n): the indices of the positions, in raster order."""
+        if not self._effort or self._prior is None:
+            return np.asarray(self._model.codec.bottleneck.encode(z, self._size).flatten(2).cpu().numpy())
+        return np.stack([self._choose(sample, self._prior)[None] for sample in z])
+
+    def _choose(self, z: Tensor, prior: Prior) -> NDArray[np.int64]:
+        """(D_in, *S) -> (n,)."""
+        bottleneck = self._model.codec.bottleneck
+        target = cast(Tensor, bottleneck.target(z[None]))
+        every = torch.arange(bottleneck.num_codes(self._size), device=z.device)[None, None]
+        codes = bottleneck.decode(every, self._size)[0].T  # (K, D)
+        tokens = target[0].flatten(1).T  # (n, D)
+        few = min(CHOICES, len(codes))
+        parts = [torch.cdist(part, codes).topk(few, largest=False, sorted=True) for part in torch.split(tokens, 256)]
+        options = torch.cat([part.indices for part in parts]).cpu().numpy()
+        squares = torch.cat([part.values for part in parts]).double().square().cpu().numpy()
+        if not bottleneck.nested:  # a tree need not end at the nearest code
+            options[:, 0] = (
+                bottleneck.encode(z[None], self._size)[0, 0].flatten().cpu().numpy()
+            )  # where two are equally near
+        unit = max(2 * natural_log(2) / codes.shape[1] * self._effort / EFFORT_UNIT * squares[:, 0].mean(), 1e-12)
+        penalties = np.minimum(np.rint(256 * squares / unit), 1 << 40).astype(np.int64)
+        return choose(options, penalties, prior, columns_of(prior, self._width, len(options)))

@@ -1,0 +1,129 @@
+"""What `eval.coder_bench` and `eval.layers` share: models on test sets, a row of a table for each, printed at once.
+
+test_sets, models, items ─measure─> record ─Table.add─> a printed line ─Table.save─> OUT as JSON, and as .md beside
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from codec import api, cards, coding
+from codec.cli.frame import filled, filled_path
+from codec.files import writing
+from codec.media import Pixels, detect, load_image
+from eval import datasets, markdown
+from eval.bench.timing import machine
+from eval.datasets import TestSet
+
+SETS = ["speech-test", "image-test-coco"]
+Contents = list[bytes | Pixels]  # files, or pixels where a picture has no file of its own
+Record = dict[str, Any]
+
+
+def add_arguments(parser: argparse.ArgumentParser, models: str) -> None:
+    """Adds the arguments that both commands have.
+
+    Args:
+        parser: The parser of the command.
+        models: The help text of the models.
+    """
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=models)
+    parser.add_argument(
+        "--data", nargs="+", default=SETS, type=filled, metavar="PATH|NAME", help="default: " + " ".join(SETS)
+    )
+    parser.add_argument("--root", type=filled_path, metavar="DIR", help="where named sets lie")
+    parser.add_argument("--first", type=int, metavar="N", help="only the first N items of each set")
+    parser.add_argument(
+        "--out", type=filled_path, metavar="FILE", help="the figures as JSON, and the table beside it as .md"
+    )
+
+
+def test_sets(options: argparse.Namespace) -> list[TestSet]:
+    """The test sets that the command line names, with the items that are wanted of them.
+
+    Raises:
+        MediaError: One is not there.
+    """
+    return [datasets.find(name, options.root).first(options.first) for name in options.data]
+
+
+def models(options: argparse.Namespace) -> Iterator[coding.Model]:
+    """The models that the command line names, or all that are installed, loaded one after the other.
+
+    Raises:
+        ModelError: There is no such model.
+    """
+    for name in options.models or api.models():
+        yield coding.load(cards.find(name))
+
+
+def items_of(test_set: TestSet, medium: str) -> Contents:
+    """The contents of those items of a set that are of a medium."""
+    contents = [item.read() for item in test_set.items]
+    return [content for content in contents if _medium_of(content) == medium]
+
+
+def _medium_of(content: bytes | Pixels) -> str:
+    return detect(content[:16]) if isinstance(content, bytes) else "image"
+
+
+def compressed(items: Contents, model: coding.Model, size: int, layers: bool = False) -> list[bytes]:
+    """Compresses each item, and returns the bitstreams.
+
+    Args:
+        items: Files or pixels of the model's medium.
+        model: The model that compresses them.
+        size: The codebook size.
+        layers: Whether the files can be cut to smaller codebook sizes.
+    """
+    files = []
+    for content in tqdm(items, desc=f"{model.card.name} {'layers' if layers else f'K={size}'}", disable=None):
+        out = io.BytesIO()
+        if not isinstance(content, bytes):
+            coding.compress_image(content, out, model, size, layers=layers)
+        elif model.card.medium == "image":
+            coding.compress_image(load_image(io.BytesIO(content)), out, model, size, layers=layers)
+        else:
+            speech = coding.open_speech(io.BytesIO(content), False)
+            coding.compress_speech(*speech, out, model, size, layers=layers)
+        files.append(out.getvalue())
+    return files
+
+
+class Table:
+    """A table that is printed as it grows.
+
+    Args:
+        columns: For keys of a record the title and format of a column.
+
+    Attributes:
+        records: All records that were added.
+    """
+
+    def __init__(self, columns: Mapping[str, tuple[str, str]]) -> None:
+        self.records: list[Record] = []
+        self._columns = columns
+        self._text = markdown.table([title for title, _ in columns.values()], [])
+        print(self._text, flush=True)
+
+    def add(self, model: coding.Model, test_set: TestSet, items: Contents, found: Record) -> None:
+        """Adds what was found of a model on the items of a set, as a record and as a printed row."""
+        record = {"model": model.card.name, "test_set": test_set.name, "items": len(items)} | found
+        self.records.append(record)
+        line = markdown.row(format(record[key], form) for key, (_, form) in self._columns.items())
+        self._text += f"\n{line}"
+        print(line, flush=True)
+
+    def save(self, path: Path, **more: Any) -> None:
+        """Writes the records, the machine and what else is given as JSON, and the table beside it as .md."""
+        record = {"machine": machine("cpu"), **more, "rows": self.records}
+        for target, text in ((path, json.dumps(record, indent=1)), (path.with_suffix(".md"), self._text)):
+            with writing(str(target), force=True) as file:
+                file.write(f"{text}\n".encode())

@@ -1,0 +1,85 @@
+"""What a run measures: models, classic codecs and metrics, and the test sets that they are measured on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from codec import __version__, cards
+from eval.datasets import TestSet
+from eval.journal import Record
+from eval.lpips_metric import Backbone
+from eval.metrics import METRICS, MORE_METRICS, Metric
+from eval.trained import lpips_weight
+
+FORMAT = 1  # of journal.jsonl and results.json
+PACKAGES = (
+    "av", "distillmos", "lpips", "numpy", "pesq", "pillow", "pillow-jxl-plugin", "pycodec2", "pystoi", "pytorch-msssim",
+    "scikit-image", "ssimulacra2", "torch", "torchaudio", "torchmetrics",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run measures: all that its results depend on, beside the items.
+
+    A plan can be sent to other processes.
+
+    Attributes:
+        models: For each model its name, the path of its card, and the codebook sizes.
+        baselines: Names of classic codecs.
+        curves: Whether the classic codecs are measured along their curves.
+        match: Whether, for each model and size, the classic codecs are measured at the setting
+            nearest in bytes.
+        neighbours: The neighbours, as `load_neighbour` takes them.
+        lpips: The backbones that LPIPS is computed with.
+        quick: Whether only the two metrics of every table are computed.
+        mos: Whether speech is scored by DistillMOS, too.
+    """
+
+    models: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
+    baselines: tuple[str, ...] = ()
+    curves: bool = True
+    match: bool = False
+    neighbours: tuple[str, ...] = ()
+    lpips: tuple[Backbone, ...] = ()
+    quick: bool = False
+    mos: bool = False
+
+    def fingerprint(self) -> Record:
+        """Returns the plan by its content: models and backbones by hash, packages by version."""
+        known = asdict(self)
+        found = {name: cards.find(path) for name, path, _ in self.models}
+        known["models"] = [[name, found[name].model_id.hex(), list(sizes)] for name, _, sizes in self.models]
+        known["lpips_weight"] = {name: lpips_weight(card) for name, card in found.items() if card.medium == "image"}
+        known["lpips"] = [[s.net, hashlib.sha256(Path(s.path).read_bytes()).hexdigest()] for s in self.lpips]
+        packages = {"codec": __version__}
+        for name in PACKAGES:
+            try:
+                packages[name] = version(name)
+            except PackageNotFoundError:
+                continue
+        plain: Record = json.loads(json.dumps(known | {"format": FORMAT, "packages": packages}))
+        return plain
+
+    def metrics(self, medium: str) -> dict[str, Metric]:
+        """Returns the metrics by name, without LPIPS and DistillMOS, whose nets a worker loads."""
+        return METRICS[medium] | ({} if self.quick else MORE_METRICS[medium])
+
+
+def header_of(plan: Plan, sets: list[TestSet]) -> Record:
+    """Returns the first line of a journal, which describes the plan and the test sets."""
+    described = {}
+    for one in sets:
+        listing = json.dumps([[item.name, item.size] for item in one.items]).encode()
+        described[one.name] = {
+            "items": len(one.items),
+            "listing": hashlib.sha256(listing).hexdigest(),
+            "crop": one.crop,
+            "level_dbfs": one.level_dbfs,
+            "duplicates": list(one.duplicates),
+        }
+    return plan.fingerprint() | {"sets": described}

@@ -1,0 +1,92 @@
+"""The loss of intelligibility: the numbers of STOI, zero for equals, finite gradients; a plain distance fails that."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from codec.medium import SAMPLE_RATE
+from eval.demo import sample
+from tests.test_loudness import noisy, voice
+from train import losses
+from train.sources import decode
+from train.stoi import STOILoss
+
+
+def test_equal_signals_at_any_level_are_perfect() -> None:
+    x, loss = voice(), STOILoss(SAMPLE_RATE)
+    assert float(loss(x, x)) < 1e-3
+    assert float(loss(x, 0.3 * x)) < 1e-2
+    assert float(loss(x, noisy(x, 1.0))) > 0.1
+
+
+def test_the_numbers_of_pystoi() -> None:
+    """On a recording, from barely audible noise to noise louder than the voice; likeness of waveforms has others."""
+    stoi = pytest.importorskip("pystoi", reason="pystoi is not installed: pip install 'codec[eval]'").stoi
+    try:
+        content = sample("speech").read_bytes()
+    except FileNotFoundError:
+        pytest.skip("gradio's recording is not installed: pip install 'codec[app]'")
+    samples = torch.from_numpy(decode("speech", content, None)[: 8 * SAMPLE_RATE] / 32768)
+    voice = samples.float()[None, None]
+    loss = STOILoss(SAMPLE_RATE)
+    ours, others, theirs = [], [], []
+    for part in voice.split(4 * SAMPLE_RATE, -1):
+        for share in (0.03, 0.1, 0.3, 1.0, 3.0):
+            y = noisy(part, share)
+            theirs.append(stoi(part[0, 0].numpy(), y[0, 0].numpy(), SAMPLE_RATE))
+            ours.append(1 - float(loss(part, y)))
+            others.append(float(torch.cosine_similarity(part, y, -1)))
+    assert np.corrcoef(theirs, ours)[0, 1] > 0.99
+    assert np.abs(np.subtract(theirs, ours)).max() < 0.06
+    assert np.abs(np.subtract(theirs, others)).max() > 0.15
+
+
+def test_a_lost_rhythm_costs_more_than_a_changed_waveform() -> None:
+    """Phases turned by a quarter keep the envelopes and change every sample; an envelope shuffled in time does not."""
+    x, loss = voice(), STOILoss(SAMPLE_RATE)
+    turned = torch.fft.irfft(torch.fft.rfft(x) * 1j, x.shape[-1])
+    shuffled = x.reshape(1, 1, -1, 1600).flip(2).reshape(x.shape)
+    assert float(loss(x, turned)) < 0.02
+    assert float(loss(x, shuffled)) > 0.3
+    assert float((x - turned).abs().mean()) > 0.7 * float((x - shuffled).abs().mean())
+
+
+def test_silence_and_short_clips_have_finite_gradients() -> None:
+    loss = STOILoss(SAMPLE_RATE)
+    for x in (torch.zeros(1, 1, 8000), voice()[..., :1056], 1e-5 * voice()[..., :8000]):
+        y = noisy(x, 0.1).add(1e-6).requires_grad_()
+        value = loss(x, y)
+        value.sum().backward()
+        assert value.isfinite().all()
+        assert y.grad is not None
+        assert y.grad.isfinite().all()
+    assert float(loss(torch.zeros(1, 1, 8000), 0.1 * torch.ones(1, 1, 8000))) == 0
+
+
+def test_silent_parts_of_a_clip_count_less() -> None:
+    """Noise where nothing is said leaves speech as intelligible as it was."""
+    x, loss = voice(seconds=2), STOILoss(SAMPLE_RATE)
+    silence = torch.zeros(1, 1, 2 * SAMPLE_RATE)
+    clip = torch.cat([x, silence], -1)
+    elsewhere = torch.cat([x, noisy(silence + 0, 0.0) + 0.001 * torch.randn(silence.shape)], -1)
+    within = torch.cat([x + 0.1 * torch.randn(x.shape), silence], -1)
+    assert float(loss(clip, elsewhere)) < 0.2 * float(loss(clip, within))
+
+
+def test_each_sample_counts_alone() -> None:
+    loss = STOILoss(SAMPLE_RATE)
+    x = torch.cat([voice(0), voice(1)])
+    y = torch.cat([noisy(voice(0), 0.1), noisy(voice(1), 1.0)])
+    both = loss(x, y)
+    assert torch.allclose(both, torch.cat([loss(x[:1], y[:1]), loss(x[1:], y[1:])]), rtol=1e-4)
+    assert both[1] > both[0]
+
+
+def test_a_recipe_weighs_it_or_does_without() -> None:
+    x = voice(0, 0.5)
+    with_it = losses.build("speech", {"mel": 1, "stoi": 1})(x, noisy(x, 0.1))
+    without = losses.build("speech", {"mel": 1})(x, noisy(x, 0.1))
+    assert set(with_it) - set(without) == {"stoi"}
+    assert all(torch.equal(with_it[name], value) for name, value in without.items())
