@@ -8,6 +8,7 @@ it reads no file of the model that it was. Its decoder has not met these codes y
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from dataclasses import replace
@@ -19,7 +20,7 @@ from safetensors.numpy import save
 
 from codec import cards, coding
 from codec.cards import LAYER, PRIOR, identities
-from codec.cli.frame import Parser, filled_path
+from codec.cli.frame import Parser, filled_path, run
 from codec.errors import CodecError, ModelError
 from codec.files import writing
 from codec.model import Codec, build
@@ -115,31 +116,36 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tokens", type=int, default=TOKENS, help="of the training data, for each size's prior")
     parser.add_argument("--steps", type=int, default=STEPS, help="for each prior")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args(arguments)
+    return run(parser, arguments, _command)
+
+
+def _command(options: argparse.Namespace) -> None:
     try:
-        card = cards.find(options.model)
-        recipe = recipe_of(card)
-        name = options.name or card.name
-        if (options.out / f"{name}.json").resolve() == card.path.resolve():
-            raise CodecError(f"{card.path} would be overwritten, and its files need it; give another --out or --name")
-        codec = coding.load(card, options.device).codec
-        store = Store(options.data, card.medium, tuple(recipe.data.crop), recipe.data.zoom).to(options.device)
-        tree, latents = nested(codec, store, recipe, options.device)
-        tensors = count_tables(tree, latents)
-        unused = tree.bottleneck.training_state
-        tensors |= {
-            f"bottleneck.{key}": value.contiguous().numpy()
-            for key, value in tree.bottleneck.state_dict().items()
-            if key not in unused
-        }
-        whole = Store(options.data, card.medium, (codec.stride,) * codec.axes)
-        tensors |= prior_tensors(tree.to(options.device), whole, options.tokens, options.steps)
-        target = write(card, tree, tensors, recipe, name, options.out)
-        print(f"{target}: nested, of {len(latents)} latents; tune its decoder: {card.medium}-vp-nested --init {target}")
-    except (CodecError, OSError, ValueError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        _nest(options)
+    except (ValueError, RuntimeError) as error:
+        raise CodecError(f"{options.model}: {error}") from None
+
+
+def _nest(options: argparse.Namespace) -> None:
+    card = cards.find(options.model)
+    recipe = recipe_of(card)
+    name = options.name or card.name
+    if (options.out / f"{name}.json").resolve() == card.path.resolve():
+        raise CodecError(f"{card.path} would be overwritten, and its files need it; give another --out or --name")
+    codec = coding.load(card, options.device).codec
+    store = Store(options.data, card.medium, tuple(recipe.data.crop), recipe.data.zoom).to(options.device)
+    tree, latents = nested(codec, store, recipe, options.device)
+    tensors = count_tables(tree, latents)
+    unused = tree.bottleneck.training_state
+    tensors |= {
+        f"bottleneck.{key}": value.contiguous().numpy()
+        for key, value in tree.bottleneck.state_dict().items()
+        if key not in unused
+    }
+    whole = Store(options.data, card.medium, (codec.stride,) * codec.axes)
+    tensors |= prior_tensors(tree.to(options.device), whole, options.tokens, options.steps)
+    target = write(card, tree, tensors, recipe, name, options.out)
+    print(f"{target}: nested, of {len(latents)} latents; tune its decoder: {card.medium}-vp-nested --init {target}")
 
 
 if __name__ == "__main__":
