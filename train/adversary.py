@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from train.discriminators import DISCRIMINATORS, critic_loss, feature_loss, fooling_loss
+from train.discriminators import DISCRIMINATORS, Outputs, critic_loss, feature_loss, fooling_loss
 from train.optimiser import guarded_step, make_optimiser, restore
 from train.parallel import replicate
 from train.recipes import AdversarySection
