@@ -4,7 +4,7 @@
                   └ base, K = 256 ┘  1024    4096    16384
 
 Up to and with `E` this is a file of the base alone. Every layer after it has a piece for each data chunk, with the same
-positions: 5 bytes and what it holds, since the layer says once what all have in common, and a piece only by how much it
+positions: 6 bytes and what it holds, since the layer says once what all have in common, and a piece only by how much it
 is shorter than fixed width. The CRC-32 of a piece begins with that of the piece before it, so each proves all that it
 stands on. Cutting such a file anywhere behind a layer leaves a file, and no model is needed for that. Where the last
 layers are damaged or cut in the middle, those below them decode.
@@ -36,6 +36,7 @@ from codec.container import (
     Header,
     Indices,
     Reader,
+    Salvage,
     Source,
     Summary,
     Writer,
@@ -360,6 +361,43 @@ class Layered:
     def foresee(self) -> End:
         """What the end chunk declares, as `Reader.foresee`; here it is read already."""
         return End(0, self.num_samples, self.num_positions, 0)
+
+
+def refine(salvage: Salvage, tables: Mapping[int, Tables], codebook_size: int | None = None) -> BitstreamError | None:
+    """Goes on to the layers of a file whose base is damaged, those that are whole; changes `salvage`.
+
+    A layer stands behind the end chunk and has a piece for each data chunk, so what the base lost stays lost and the
+    rest becomes finer. All is decoded here, at 2 bytes for each position.
+
+    Args:
+        salvage: What is left of the base.
+        tables: The model's, by codebook size.
+        codebook_size: The layer to stop at; None for the last.
+
+    Returns:
+        Why a finer layer is not, which was wanted; None where nothing is wrong.
+
+    Raises:
+        ValueError: The file has no such layer.
+    """
+    base = salvage.header
+    chunks = salvage.in_chunks(tables.get(base.codebook_size, NO_TABLES))
+    if salvage.behind is None:
+        lost = BitstreamError("the end of the base is lost, and with it the place where layers begin")
+        layers, damage = wanted(base, [], lost, codebook_size)
+    else:
+        found = read_layers(salvage.behind, salvage.seal, base, [count for count, _ in chunks])
+        layers, damage = wanted(base, *found, codebook_size)
+    header, indices = base, [chunk for _, chunk in chunks]
+    for layer in layers:
+        try:
+            indices = refined(layer, indices, header, tables.get(layer.codebook_size, NO_TABLES))
+        except BitstreamError as error:
+            damage = error
+            break
+        header = replace(base, codebook_size=layer.codebook_size, num_codes=layer.num_codes)
+    salvage.go_on_with(header, [(count, chunk) for (count, _), chunk in zip(chunks, indices, strict=True)])
+    return damage
 
 
 def wanted(

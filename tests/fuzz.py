@@ -34,7 +34,7 @@ if __name__ == "__main__":
         atheris = None
     if atheris is not None and not {"--seed", "--blind"} & set(sys.argv):
         with atheris.instrument_imports(include=["codec"]):
-            import codec.salvage  # noqa: F401
+            import codec.container.salvage  # noqa: F401
 
 import numpy as np
 import soundfile
@@ -43,12 +43,12 @@ from PIL import Image
 from codec import cards
 from codec.container import MAGIC, Reader, pack, scan, unpack
 from codec.container.limits import Limits
+from codec.container.salvage import Salvage
 from codec.entropy import Prior, Tables, decode_indices, encode_indices
 from codec.errors import BitstreamError, CodecError, ModelError
 from codec.layers import Layered, cut, survey
 from codec.media import AudioReader, Picture
 from codec.medium import MAX_CHANNELS
-from codec.salvage import Salvage
 
 GOLDEN = Path(__file__).resolve().parent.parent / "assets/golden"
 LIMITS = Limits(max_pixels=4096, max_seconds=4)

@@ -23,11 +23,11 @@ from codec.cli.decompress import decompress_main
 from codec.coding import Model
 from codec.container import Header, Reader, Writer, unpack
 from codec.container.limits import SAMPLES_PER_SECOND, Limits
+from codec.container.salvage import Salvage
 from codec.errors import BitstreamError, CodecError, MediaError
 from codec.files import Pipe, room_for
 from codec.media import resampling
 from codec.medium import MAX_RATE_HZ
-from codec.salvage import Salvage
 
 SIZE = 1024
 MIB = 1 << 20
@@ -178,9 +178,9 @@ def test_a_damaged_file_of_countless_chunks_is_not_recovered(
     writer = Writer(file, Header("speech", speech_model.card.model_id, SIZE, codes, 1, 4, 16_000))
     for _ in range(10):
         writer.write(np.zeros((4, 1, 1), np.int64))
-    monkeypatch.setattr("codec.salvage.MAX_STREAMS", 40)
+    monkeypatch.setattr("codec.container.salvage.MAX_STREAMS", 40)
     assert Salvage(io.BytesIO(file.getvalue())).num_positions == 10
-    monkeypatch.setattr("codec.salvage.MAX_STREAMS", 39)
+    monkeypatch.setattr("codec.container.salvage.MAX_STREAMS", 39)
     with pytest.raises(BitstreamError, match="up to 39 encoded streams"):
         Salvage(io.BytesIO(file.getvalue()))
 
@@ -303,7 +303,7 @@ from codec.container import Reader
 from codec.errors import CodecError
 from codec.files import Pipe
 from codec.container.limits import Limits
-from codec.salvage import Salvage
+from codec.container.salvage import Salvage
 
 cards.MODELS_FOLDER = Path(sys.argv[1])
 folder = Path(tempfile.mkdtemp(dir=sys.argv[2]))

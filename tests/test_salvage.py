@@ -30,9 +30,9 @@ from codec import coding
 from codec.coding import Model, pictures
 from codec.container import Header, Reader, unpack
 from codec.container.limits import Limits
+from codec.container.salvage import Salvage
 from codec.entropy import NO_TABLES, Tables, quantise_counts
 from codec.errors import BitstreamError
-from codec.salvage import Salvage
 
 Array = NDArray[np.int64]
 PAUSES = Tables(quantise_counts(np.where(np.arange(50) == 7, 10_000, 1)[None]))  # index 7 costs next to nothing
@@ -190,7 +190,7 @@ def test_by_their_bytes_alone_some_would_come_to_lie_elsewhere(monkeypatch: pyte
     data, indices = uneven()
     damaged, tables = spoilt(data, {2, 3, 4, 9}, 1), PAUSES
     assert np.array_equal(salvage(damaged, tables)[0][..., 500:900], indices[..., 500:900])
-    monkeypatch.setattr("codec.salvage._claimed", lambda *_: ())
+    monkeypatch.setattr("codec.container.salvage._claimed", lambda *_: ())
     assert not np.array_equal(salvage(damaged, tables)[0][..., 500:900], indices[..., 500:900])
 
 

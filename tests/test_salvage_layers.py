@@ -16,10 +16,10 @@ from test_layers import cases, written
 import codec
 from codec import coding
 from codec.cli.decompress import decompress_main
-from codec.container import Reader
+from codec.container import Reader, Salvage
 from codec.entropy import Tables
-from codec.layers import survey
-from codec.salvage import Salvage
+from codec.errors import BitstreamError
+from codec.layers import refine, survey
 
 Array = NDArray[np.int64]
 Case = tuple[bytes, dict[int, Tables], dict[int, Array], list[tuple[int, int]]]
@@ -46,10 +46,12 @@ def many_chunks() -> Case:
     return data, tables, truth, places_of
 
 
-def salvaged(data: bytes, tables: dict[int, Tables], size: int | None = None) -> tuple[int, Array, Salvage]:
+def salvaged(
+    data: bytes, tables: dict[int, Tables], size: int | None = None
+) -> tuple[int, Array, Salvage, BitstreamError | None]:
     found = Salvage(io.BytesIO(data))
-    found.refine(tables, size)
-    return found.header.codebook_size, np.concatenate(list(found.chunks()), axis=2), found
+    damage = refine(found, tables, size)
+    return found.header.codebook_size, np.concatenate(list(found.chunks()), axis=2), found, damage
 
 
 def flipped(data: bytes, *places: int) -> bytes:
@@ -65,12 +67,12 @@ def test_what_the_base_lost_stays_lost_and_the_rest_is_fine(lost: tuple[int, ...
     spoilt = flipped(data, *(chunks[number][0] + 9 for number in lost))
     kept = [p for p in range(COUNT) if p // CHUNK not in lost]
     for size in (None, 128, 64, 16):
-        top, indices, found = salvaged(spoilt, tables, size)
+        top, indices, found, damage = salvaged(spoilt, tables, size)
         assert top == (size or 128)
         assert indices.shape == truth[top].shape
         assert np.array_equal(indices[:, :, kept], truth[top][:, :, kept])
         assert [p for start, stop in found.gaps for p in range(start, stop)] == sorted(set(range(COUNT)) - set(kept))
-        assert found.damage is None
+        assert damage is None
         assert found.header.num_codes == (96, 48, 12)[(128, 64, 16).index(top)]
 
 
@@ -79,9 +81,9 @@ def test_damage_in_a_layer_too_leaves_those_below() -> None:
     spots = [piece.offset + 4 for layer in survey(io.BytesIO(data)).layers for piece in layer.pieces]
     for number, (spot, expected) in enumerate(zip(spots, [16] * 5 + [64] * 5, strict=True)):
         spoilt = flipped(data, chunks[1][0] + 9, spot)
-        top, indices, found = salvaged(spoilt, tables)
+        top, indices, _, damage = salvaged(spoilt, tables)
         assert top == expected, number
-        assert found.damage is not None
+        assert damage is not None
         keep = [p for p in range(COUNT) if p // CHUNK != 1]
         assert np.array_equal(indices[:, :, keep], truth[top][:, :, keep])
     cut = flipped(data, chunks[1][0] + 9)[:-3]
@@ -91,10 +93,10 @@ def test_damage_in_a_layer_too_leaves_those_below() -> None:
 def test_without_the_end_chunk_there_are_no_layers() -> None:
     data, tables, truth, _ = many_chunks()
     stop = survey(io.BytesIO(data)).summary.file_bytes
-    top, indices, found = salvaged(flipped(data, stop - 6), tables)
+    top, indices, _, damage = salvaged(flipped(data, stop - 6), tables)
     assert (top, indices.shape) == (16, truth[16].shape)
     assert np.array_equal(indices, truth[16])
-    assert "end of the base is lost" in str(found.damage)
+    assert "end of the base is lost" in str(damage)
     with pytest.raises(ValueError, match="choose from 16"):
         salvaged(flipped(data[:stop], 60), tables, 64)
 
@@ -109,9 +111,9 @@ def test_chunks_of_another_length_than_thought_end_the_layers() -> None:
             break
         at += 1 + (1 if len(payload) < 128 else 2) + len(payload) + 4
     gone = data[:at] + bytes(5) + data[at + 8 :]  # not even what it said of its length is left
-    top, found_indices, found = salvaged(gone, tables)
+    top, found_indices, _, damage = salvaged(gone, tables)
     assert top == 16
-    assert found.damage is not None
+    assert damage is not None
     assert found_indices.shape[2] == COUNT
 
 
@@ -119,7 +121,7 @@ def test_every_flipped_byte_gives_true_indices_or_a_gap() -> None:
     data, tables, truth, _ = many_chunks()
     start = 10 + 1 + 1 + split_lengths(data)[0] + 4
     for at in range(start, len(data)):
-        top, indices, found = salvaged(flipped(data, at), tables)
+        top, indices, found, _ = salvaged(flipped(data, at), tables)
         gone = {p for first, last in found.gaps for p in range(first, last)}
         kept = [p for p in range(COUNT) if p not in gone]
         if indices.shape[2] == COUNT:
@@ -138,9 +140,9 @@ def test_foreign_layers_are_left_out() -> None:
     other = written(header, np.roll(indices, 1, 2), samples, tables, list(range(CHUNK, COUNT, CHUNK)))
     stops = [survey(io.BytesIO(file)).summary.file_bytes for file in (data, other)]
     grafted = flipped(data, chunks[2][0] + 9)[: stops[0]] + other[stops[1] :]
-    top, _, found = salvaged(grafted, tables)
+    top, _, _, damage = salvaged(grafted, tables)
     assert top == 16
-    assert found.damage is not None
+    assert damage is not None
 
 
 # ----------------------------------------------------------------------------------------------------------- commands
@@ -151,9 +153,9 @@ def test_foreign_layers_are_left_out() -> None:
 def test_the_command_reads_the_layers_of_what_is_left(
     medium: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys
 ) -> None:
-    monkeypatch.setattr(coding.speech, "FRAMES_PER_WINDOW", 60)
-    monkeypatch.setattr(coding.pictures, "ROWS_PER_CHUNK", 4)
-    monkeypatch.setattr(coding.pictures, "FEWEST_ROWS", 4)
+    monkeypatch.setattr("codec.coding.speech.FRAMES_PER_WINDOW", 60)
+    monkeypatch.setattr("codec.coding.pictures.ROWS_PER_CHUNK", 4)
+    monkeypatch.setattr("codec.coding.pictures.FEWEST_ROWS", 4)
     media = wav(tones(30_000)) if medium == "speech" else picture(gradient(160, 64))
     data = codec.compress(media, 1024, layers=True)
     chunks = [kind for kind, _ in split_chunks(data[: survey(io.BytesIO(data)).summary.file_bytes])]

@@ -18,11 +18,11 @@ from codec.cli.frame import each, progress, run
 from codec.cli.options import Models, add_common, add_paths, jobs_of, parser_of
 from codec.cli.report import report_file
 from codec.container import LAYERED, Limits, Reader
+from codec.container.salvage import MAX_FILE_BYTES, Salvage
 from codec.errors import MediaError
 from codec.files import STDIO, Pipe, piping, room_for, writing
 from codec.layers import Layered
 from codec.medium import SAMPLE_RATE, Medium
-from codec.salvage import MAX_FILE_BYTES, Salvage
 
 if TYPE_CHECKING:
     from codec.coding import AnyReader, Model

@@ -11,12 +11,11 @@ import numpy as np
 
 from codec.coding.checks import expected
 from codec.coding.models import Model, check_header, need, tables_for
-from codec.container import LAYERED, Header, Indices, Reader, Writer, unpack_all
+from codec.container import LAYERED, Header, Indices, Reader, Salvage, Writer, unpack_all
 from codec.container.limits import IN_MEMORY, Limits
 from codec.entropy import NO_TABLES, Tables
-from codec.errors import MediaError, ModelError
-from codec.layers import Layered, LayerWriter, ladder
-from codec.salvage import Salvage
+from codec.errors import BitstreamError, MediaError, ModelError
+from codec.layers import Layered, LayerWriter, ladder, refine
 
 log = logging.getLogger("codec")
 
@@ -81,12 +80,12 @@ def layered(reader: Reader, model: Model, codebook_size: int | None = None) -> R
         found = Layered(reader, _all_tables(reader.header, model), codebook_size)
     except ValueError as error:
         raise MediaError(str(error)) from None
-    _tell_damage(found)
+    _tell(found.damage, found.header)
     return found
 
 
 def salvaged(salvage: Salvage, model: Model, codebook_size: int | None = None) -> Salvage:
-    """As `layered`, of a file whose base is damaged: the layers of what is left of it.
+    """As `layered`, of a file with layers whose base is damaged: the layers of what is left of it.
 
     Raises:
         BitstreamError: The header is not the model's.
@@ -94,10 +93,10 @@ def salvaged(salvage: Salvage, model: Model, codebook_size: int | None = None) -
     """
     check_header(salvage.header, model)
     try:
-        salvage.refine(_all_tables(salvage.header, model), codebook_size)
+        damage = refine(salvage, _all_tables(salvage.header, model), codebook_size)
     except ValueError as error:
         raise MediaError(str(error)) from None
-    _tell_damage(salvage)
+    _tell(damage, salvage.header)
     return salvage
 
 
@@ -106,9 +105,9 @@ def _all_tables(header: Header, model: Model) -> dict[int, Tables]:
     return {size: tables_for(replace(header, codebook_size=size), model) for size in model.tables}
 
 
-def _tell_damage(found: Layered | Salvage) -> None:
-    if found.damage is not None:
-        log.warning("decoded at K = %d, for the layers above it are lost: %s", found.header.codebook_size, found.damage)
+def _tell(damage: BitstreamError | None, header: Header) -> None:
+    if damage is not None:
+        log.warning("decoded at K = %d, for the layers above it are lost: %s", header.codebook_size, damage)
 
 
 def read_indices(data: bytes, model: Model, limits: Limits = IN_MEMORY) -> tuple[Header, Indices, int]:

@@ -7,11 +7,11 @@ from typing import TypeAlias, cast
 
 from codec.coding.models import Model
 from codec.container import End, Header, Reader
+from codec.container.salvage import Salvage
 from codec.errors import BitstreamError, MediaError
 from codec.layers import Layered
 from codec.media import MAX_RIFF_BYTES
 from codec.medium import SAMPLE_RATE
-from codec.salvage import Salvage
 
 UNCOMPRESSED = ("wav", "aiff", "aif", "bmp", "tif", "tiff")
 AnyReader: TypeAlias = Reader | Layered | Salvage

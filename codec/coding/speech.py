@@ -17,10 +17,10 @@ from codec.coding.bitstreams import Written, header_of, writer_of
 from codec.coding.checks import AnyReader, check_length, expected
 from codec.coding.effort import Chooser
 from codec.coding.models import Model, check_header, need, tables_for
+from codec.container.salvage import Salvage
 from codec.media import AudioReader, Recording, Samples, at_rate
 from codec.medium import SAMPLE_RATE, SPEECH
 from codec.precision import exact_float32
-from codec.salvage import Salvage
 from codec.windows import windows
 
 log = logging.getLogger("codec")

@@ -39,6 +39,7 @@ from codec.container.header import (
 from codec.container.limits import DEFAULT_LIMITS, IN_MEMORY, SAMPLES_PER_SECOND, Budget, Limits
 from codec.container.payloads import Data, End, decode_data, parse_data, parse_end
 from codec.container.reader import NO_LIMITS, Reader, Summary, scan, scan_with_counts, unpack, unpack_all
+from codec.container.salvage import Salvage
 from codec.container.writer import Writer, pack
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "Indices",
     "Limits",
     "Reader",
+    "Salvage",
     "Source",
     "Summary",
     "Writer",

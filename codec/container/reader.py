@@ -58,7 +58,7 @@ class Reader:
         self.header = _parse_header(self._next_chunk(), limits)
         self.budget = Budget(limits, self.header)
 
-    gaps: Sequence[tuple[int, int]] = ()  # a sound file has none; see `codec.salvage`
+    gaps: Sequence[tuple[int, int]] = ()  # a sound file has none; see `codec.container.salvage`
 
     @property
     def offset(self) -> int:

@@ -1,10 +1,11 @@
-"""What is left of a damaged file: every data chunk whose CRC-32 still matches, in its place, and its layers.
+"""What is left of a damaged file: every data chunk whose CRC-32 still matches, in its place.
 
     magic | H | D | D | ## | D | E
                      └ lost: its positions are known from E and from the other chunks
 
 A `Salvage` stands in for a `Reader`: it hands out all positions of the file, the lost ones as repeats of the last good
-index, and says in `gaps` which those are, so that they can be silenced or greyed after decoding.
+index, and says in `gaps` which those are, so that they can be silenced or greyed after decoding. What layers add to it
+is the matter of `codec.layers.refine`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import io
 import logging
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
@@ -27,12 +28,14 @@ from codec.container.payloads import Data, End, decode_data, parse_data, parse_e
 from codec.container.reader import Reader
 from codec.entropy import NO_TABLES, Tables
 from codec.errors import BitstreamError
-from codec.layers import read_layers, refined, wanted
 
 log = logging.getLogger("codec")
 
 MAX_FILE_BYTES = 1 << 30
 MAX_STREAMS = 1 << 20  # encoded ones, all chunks together: a day of speech in stereo has 14400
+
+
+Chunk = tuple[int, NDArray[np.unsignedinteger] | None]  # positions, and (A, G, n) indices where they are not lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,8 @@ class Salvage:
         header: The header, which must be sound.
         gaps: Positions that are lost, as (first, one after the last), in order.
         complete: Whether nothing of the base is missing, as far as can be told without decoding.
-        damage: After `refine`: why a finer layer is not, which was wanted; None where nothing is wrong.
+        behind: What follows the end chunk, where there may be layers; None if that is lost.
+        seal: The end chunk's CRC-32.
 
     Raises:
         BitstreamError: The header is damaged, or the file exceeds the limits.
@@ -76,10 +80,9 @@ class Salvage:
         self.header, self.version = reader.header, reader.version
         self.budget = Budget(limits, self.header)
         self._end: End | None = None
-        self._behind = Source(io.BytesIO())  # the end chunk, and its CRC-32
-        self._seal = b""
-        self._refined: list[tuple[int, NDArray[np.unsignedinteger] | None]] | None = None
-        self.damage: BitstreamError | None = None
+        self.behind: Source | None = None
+        self.seal = b""
+        self._refined: list[Chunk] | None = None
         pieces, damaged = self._walk(content, reader.offset)
         known = num_positions if num_positions is not None else self._end and self._end.num_positions
         if known is not None and not damaged:
@@ -108,46 +111,36 @@ class Salvage:
         """Whether the end chunk, with the length of a recording, survived."""
         return self._end is not None
 
-    def refine(self, tables: Mapping[int, Tables], codebook_size: int | None = None) -> None:
-        """Goes on to the layers, those that are whole, wherever the base is; sets `header` and `damage`.
+    def in_chunks(self, tables: Tables) -> list[Chunk]:
+        """Every data chunk that the file had.
 
-        A layer stands behind the end chunk and has a piece for each data chunk, so what the base lost stays lost and
-        the rest becomes finer. All is decoded here, at 2 bytes for each position.
+        What is lost is cut as it says it was, or else into chunks of the usual length: encoders write chunks of equal
+        length, but for the last.
 
         Args:
-            tables: The model's, by codebook size.
-            codebook_size: The layer to stop at; None for the last.
-
-        Raises:
-            ValueError: The file has no such layer.
+            tables: The model's.
         """
-        header = self.header
-        decoded = self._decoded(tables.get(header.codebook_size, NO_TABLES))
-        chunks = self._in_chunks([indices for _, indices in decoded])
-        if self.version[1] < LAYERED:
-            found = wanted(header, [], None, codebook_size)
-        elif self._end is None:
-            lost = BitstreamError("the end of the base is lost, and with it the place where layers begin")
-            found = wanted(header, [], lost, codebook_size)
-        else:
-            counts = [count for count, _ in chunks]
-            found = wanted(header, *read_layers(self._behind, self._seal, header, counts), codebook_size)
-        layers, self.damage = found
-        indices = [chunk for _, chunk in chunks]
-        for layer in layers:
-            try:
-                indices = refined(layer, indices, self.header, tables.get(layer.codebook_size, NO_TABLES))
-            except BitstreamError as error:
-                self.damage = error
-                break
-            self.header = replace(header, codebook_size=layer.codebook_size, num_codes=layer.num_codes)
-        self._refined = [(count, chunk) for (count, _), chunk in zip(chunks, indices, strict=True)]
+        kind = np.uint16 if self.header.num_codes <= 1 << 16 else np.uint32
+        usual = Counter(piece.count for piece in self._pieces if piece.data).most_common(1)
+        found: list[Chunk] = []
+        for piece, (_, indices) in zip(self._pieces, self._decoded(tables), strict=True):
+            if indices is not None:
+                found.append((piece.count, indices.astype(kind)))
+                continue
+            step = usual[0][0] if usual and piece.data is None else max(piece.count, 1)
+            parts = piece.parts or [min(step, piece.count - at) for at in range(0, piece.count, step)]
+            found += [(part, None) for part in parts]
+        return found
+
+    def go_on_with(self, header: Header, chunks: list[Chunk]) -> None:
+        """Hands out these chunks from now on, of another codebook, in the place of those that `in_chunks` gave."""
+        self.header, self._refined = header, chunks
 
     def chunks(self, tables: Tables = NO_TABLES) -> Iterator[Indices]:
         """All positions in order, (A, G, n) int64; a chunk that passes its CRC-32 but not its coder joins the gaps.
 
         Args:
-            tables: The model's for the base; after `refine` they are not needed.
+            tables: The model's; after `go_on_with` they are not needed.
 
         Raises:
             BitstreamError: Nothing is missing, and yet the index checksum does not match.
@@ -169,7 +162,7 @@ class Salvage:
                 self._end.offset,
             )
 
-    def _decoded(self, tables: Tables) -> Iterator[tuple[int, NDArray[np.unsignedinteger] | Indices | None]]:
+    def _decoded(self, tables: Tables) -> Iterator[tuple[int, Indices | None]]:
         """Positions and indices of every piece of the base, None for one that is lost or turns out to be."""
         start = 0
         for piece in self._pieces:
@@ -181,26 +174,6 @@ class Salvage:
                     self.gaps = sorted([*self.gaps, (start, start + piece.count)])
             yield piece.count, indices
             start += piece.count
-
-    def _in_chunks(
-        self, decoded: list[NDArray[np.unsignedinteger] | Indices | None]
-    ) -> list[tuple[int, NDArray[np.unsignedinteger] | None]]:
-        """Positions and indices of every data chunk that the file had.
-
-        What is lost is cut as it says it was, or else into chunks of the usual length: encoders write chunks of equal
-        length, but for the last.
-        """
-        kind = np.uint16 if self.header.num_codes <= 1 << 16 else np.uint32
-        usual = Counter(piece.count for piece in self._pieces if piece.data).most_common(1)
-        found: list[tuple[int, NDArray[np.unsignedinteger] | None]] = []
-        for piece, indices in zip(self._pieces, decoded, strict=True):
-            if indices is not None:
-                found.append((piece.count, indices.astype(kind)))
-                continue
-            step = usual[0][0] if usual and piece.data is None else max(piece.count, 1)
-            parts = piece.parts or [min(step, piece.count - at) for at in range(0, piece.count, step)]
-            found += [(part, None) for part in parts]
-        return found
 
     def _walk(self, content: bytes, at: int) -> tuple[list[_Piece], bool]:
         """Data chunks and damaged stretches in order, and whether there are any of these or no end chunk."""
@@ -230,7 +203,7 @@ class Salvage:
                     pieces.append(_Piece(data.count, data))
                 elif kind == ord("E"):
                     self._end = parse_end(source, start)
-                    self._behind, self._seal = Source(io.BytesIO(content[at:]), at), content[at - 4 : at]
+                    self.behind, self.seal = Source(io.BytesIO(content[at:]), at), content[at - 4 : at]
             except BitstreamError:
                 damaged = True
                 pieces.append(_Piece(0, None, len(payload)))
