@@ -105,6 +105,16 @@ def write(card: cards.Card, codec: Codec, tensors: dict[str, Any], recipe: Recip
     return target
 
 
+def tuning(recipe: Recipe, target: Path) -> str:
+    """What `python -m train` is to be told to tune this model; with other options it would take the nets alone."""
+    name = f"{recipe.codec.medium}-vp-nested"
+    words = f"{name} --init {target}"
+    if recipes.load(name).codec.options == recipe.codec.options:
+        return words
+    options = ", ".join(f"{key} = {json.dumps(value)}" for key, value in recipe.codec.options.items())
+    return f"{words} --set 'codec.options={{{options}}}'"
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m train.nested", description=__doc__, epilog="See docs/train.md")
     parser.add_argument("model", help="name of a shipped model, or path of a card")
@@ -145,7 +155,7 @@ def _nest(options: argparse.Namespace) -> None:
     whole = Store(options.data, card.medium, (codec.stride,) * codec.axes)
     tensors |= prior_tensors(tree.to(options.device), whole, options.tokens, options.steps)
     target = write(card, tree, tensors, recipe, name, options.out)
-    print(f"{target}: nested, of {len(latents)} latents; tune its decoder: {card.medium}-vp-nested --init {target}")
+    print(f"{target}: nested, of {len(latents)} latents; tune its decoder: {tuning(recipe, target)}")
 
 
 if __name__ == "__main__":
