@@ -110,5 +110,5 @@ def test_a_model_whose_codebooks_are_not_nested_gets_none(model_folder: Path, tm
     monkeypatch.setattr(add_priors, "Store", lambda *_: None)
     monkeypatch.setattr(add_priors, "prior_tensors", lambda *_: {})
     arguments = [str(model_folder / "image-fsp.json"), "--data", str(tmp_path), "--layers", "--out", str(tmp_path)]
-    assert add_priors.main(arguments) == 1
+    assert add_priors.main(arguments) == 3
     assert not list(tmp_path.glob("*.json"))
