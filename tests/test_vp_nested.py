@@ -241,7 +241,8 @@ def test_what_cannot_be_nested_is_one_line(
         del kept["training"]["recipe"]
         card.write_text(json.dumps(kept))
     before = {path: path.read_bytes() for path in card.parent.glob("*.json")}
-    assert nested.main([str(card), "--data", str(data), "--out", str(out), "--device", "cpu"]) == (1 if case == "itself" else 3)
+    refused = 1 if case == "itself" else 3
+    assert nested.main([str(card), "--data", str(data), "--out", str(out), "--device", "cpu"]) == refused
     message = capsys.readouterr().err
     assert words in message
     assert len(message.strip().splitlines()) == 1
