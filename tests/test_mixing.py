@@ -377,4 +377,4 @@ def test_real_speech_costs_less(real: Callable[[str, int], bytes]) -> None:
         out.write(api.compress(data, 1024, model))
         out.seek(0)
         summary = scan(out)
-        assert 8 * summary.payload_bytes / summary.num_positions < 9
+        assert 8 * summary.payload_bytes / summary.num_positions < 9.5  # of 10 at fixed width

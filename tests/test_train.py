@@ -343,7 +343,7 @@ def test_data_that_is_not_its_records_is_refused(data: Path, medium: str) -> Non
 def test_compiled_nets_take_the_same_steps(
     tmp_path: Path, medium: str, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stacks and judges are traced whole, as torch.compile does (its code generation takes minutes on a CPU)."""
+    """Stacks are traced whole, as torch.compile does (its code generation takes minutes on a CPU)."""
     traced: list[torch.nn.Module] = []
 
     def trace(module: torch.nn.Module, **settings: object) -> None:
@@ -364,7 +364,7 @@ def test_compiled_nets_take_the_same_steps(
             run.enter(run.recipe.stage_at(run.progress))
             record = run.train_step()
         assert record["skipped"] == 0
-    assert len(traced) == 5 + 1  # and a judge
+    assert len(traced) == 5  # judges are not: their compilation takes longer than it saves
     weights = [torch.cat([p.detach().flatten() for p in run.codec.parameters()]) for run in runs]
     assert float((weights[0] - weights[1]).norm() / weights[0].norm()) < 1e-4
     names = [set(run.codec.state_dict()) for run in runs]

@@ -22,7 +22,7 @@ from codec import plugins
 from codec.bottleneck import Bottleneck
 from codec.bottlenecks import BOTTLENECKS
 from codec.bottlenecks.fsp import LEVELS
-from codec.cli.frame import Parser, run
+from codec.cli.frame import Parser, print_line, run
 from codec.streams import process
 
 SIZE = 1024
@@ -98,7 +98,7 @@ def _show(_: argparse.Namespace) -> None:
     widths = [max(len(cells[i]) for cells in rows) for i in range(len(HEAD))]
     for cells in rows:
         aligned = (f"{cell:{'<' if i in TEXTS else '>'}{widths[i]}}" for i, cell in enumerate(cells))
-        print("  ".join(aligned).rstrip())
+        print_line("  ".join(aligned).rstrip(), sys.stdout)
 
 
 if __name__ == "__main__":
