@@ -17,9 +17,9 @@ import numpy as np
 
 from codec import coding
 from codec.cli.frame import Parser, run
-from codec.container import Header
 from codec.errors import MediaError
 from codec.layers import cut, ladder, survey
+from codec.medium import MEDIA
 from codec.streams import process
 from eval import coder_table
 from eval.coder_table import Contents, Record, Table, compressed, items_of
@@ -36,15 +36,6 @@ COLUMNS = {  # of the record: title, format
     "speed": ("truncate", ""),
 }
 REPEATS = 20
-
-
-def units(header: Header, num_samples: int) -> float:
-    """Returns the seconds of a recording, or the pixels of a picture."""
-    return (
-        num_samples / header.sample_rate
-        if header.medium == "speech"
-        else float(header.width * header.height)
-    )
 
 
 def measure(items: Contents, model: coding.Model, size: int) -> list[Record]:
@@ -68,13 +59,12 @@ def measure(items: Contents, model: coding.Model, size: int) -> list[Record]:
                 raise RuntimeError(
                     f"{model.card.name}: what is cut to K = {k} is not what is made there"
                 )
-            amount += units(ours[0], ours[2])
+            amount += ours[0].kind.units(ours[0], ours[2])
             whole, cut_bytes = whole + len(single), cut_bytes + len(shorter)
             found, other = survey(io.BytesIO(shorter)), survey(io.BytesIO(single))
             payload += other.summary.payload_bytes
             more += found.summary.payload_bytes + sum(layer.payload_bytes for layer in found.layers)
-        speech = model.card.medium == "speech"
-        rate = amount / seconds
+        medium, rate = MEDIA[model.card.medium], amount / seconds
         rows.append(
             {
                 "codebook_size": k,
@@ -83,7 +73,7 @@ def measure(items: Contents, model: coding.Model, size: int) -> list[Record]:
                 "excess": cut_bytes / whole - 1,
                 "payload_excess": (more - payload) / whole,
                 "units_per_second": rate,
-                "speed": f"{rate:,.0f} x real time" if speech else f"{rate / 1e6:,.0f} MP/s",
+                "speed": f"{rate / medium.pace_units:,.0f} {medium.pace_unit}",
             }
         )
     return rows

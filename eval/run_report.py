@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.files import writing
-from codec.media import load_audio, load_image
 from codec.medium import MEDIA
 from eval import figures
 from eval.baselines import BASELINES
+from eval.galleries import GALLERIES
 from eval.journal import read_journal, unpack_tokens
 from eval.markdown import table
 from eval.metrics import DECIMALS, LOWER_IS_BETTER
@@ -26,10 +26,6 @@ from eval.summary import bd_rates, read_results
 from eval.trained import Trained, mark, note
 
 Record = dict[str, Any]
-CURVES = {
-    "image": ("PSNR", "MS-SSIM", "SSIMULACRA2", "LPIPS-squeeze", "LPIPS-alex", "LPIPS-vgg"),
-    "speech": ("PESQ", "STOI", "ESTOI", "DistillMOS"),
-}
 SHOWN_SETTING = "1024"  # of contact sheets and spectrograms, where a model has it
 MOST_PANELS = 6  # a row of these, the original among them
 MOST_SKIPPED = 20  # lines
@@ -102,19 +98,20 @@ def _set(
         return ""
     count = results["plan"]["sets"][name]["items"]
     crop = results["plan"]["sets"][name]["crop"]
-    kind = "clips" if medium == "speech" else "pictures"
     stem = f"{''.join(c if c.isalnum() else '-' for c in name)}-{medium}"
     models = [e for e in entries if "use" in e]
     baselines = [e for e in entries if "use" not in e and "matched_to" not in e]
-    cut = f", cut to {crop} x {crop}" if crop and medium == "image" else ""
-    parts = [f"## {name}: {count} {kind}{cut}"]
+    cut = f", cut to {crop} x {crop}" if crop and not MEDIA[medium].timed else ""
+    parts = [f"## {name}: {count} {GALLERIES[medium].items}{cut}"]
     known = results["plan"].get("trained_on") or {}
     trained: dict[str, Trained] = {e["system"]: known.get(e["system"]) for e in models}
     if models:
         parts += ["### At the bytes of each model", _quality(_groups(entries), medium, trained)]
         if said := note(trained, [metric for entry in models for metric in entry["metrics"]]):
             parts.append(said)
-    originals = [o for o in results.get("originals", []) if o["set"] == name and medium == "speech"]
+    originals = [
+        o for o in results.get("originals", []) if o["set"] == name and MEDIA[medium].timed
+    ]
     parts += [f"{o['metric']} of the originals: {_cell(o, o['metric'], None)}." for o in originals]
     unscored = _unscored(entries)
     if unscored:
@@ -130,7 +127,7 @@ def _set(
     scored = {
         m for entry in shown for m, found in entry["metrics"].items() if found["mean"] is not None
     }
-    metrics = [m for m in CURVES[medium] if m in scored]
+    metrics = [m for m in GALLERIES[medium].panels if m in scored]
     curves: dict[str, list[Record]] = {}
     for entry in shown:
         curves.setdefault(_title(entry["system"]), []).append(entry)
@@ -297,8 +294,8 @@ def _bd_table(
 def _speed(timing: list[Record]) -> str:
     if not timing:
         return "Nothing was timed."
-    speech = timing[0]["medium"] == "speech"
-    unit, scale = ("x real time", 1.0) if speech else ("megapixel/s", 1e6)
+    medium = MEDIA[timing[0]["medium"]]
+    unit, scale = medium.pace_unit, medium.pace_units
     rows = [
         [
             _title(t["system"]),
@@ -377,21 +374,16 @@ def _samples(
         rows.append(row)
     if not rows:
         return []
-    draw, kind = (
-        (figures.contact_sheet, "sheet")
-        if medium == "image"
-        else (figures.spectrograms, "spectrograms")
-    )
-    draw(folder / "report" / f"{stem}-{kind}.png", rows)
-    title = "Pictures" if medium == "image" else "Spectrograms"
+    gallery = GALLERIES[medium]
+    gallery.draw(folder / "report" / f"{stem}-{gallery.stem}.png", rows)
     return [
-        f"### {title} at equal bytes",
-        f"![{title.lower()} at equal bytes](report/{stem}-{kind}.png)",
+        f"### {gallery.title} at equal bytes",
+        f"![{gallery.title.lower()} at equal bytes](report/{stem}-{gallery.stem}.png)",
     ]
 
 
 def _caption(system: str, setting: str, record: Record, medium: str) -> str:
-    metric = "PSNR" if medium == "image" else "PESQ"
+    metric = GALLERIES[medium].metric
     value = "unscored" if record[metric] is None else f"{record[metric]:.{DECIMALS[metric]}f}"
     which = "" if setting.startswith("@") else f" {setting}"
     return f"{_title(system)}{which}\n{record['bytes']} bytes, {metric} {value}"
@@ -399,4 +391,4 @@ def _caption(system: str, setting: str, record: Record, medium: str) -> str:
 
 def _load(path: Path, medium: str) -> NDArray[Any]:
     with path.open("rb") as file:
-        return load_image(file) if medium == "image" else load_audio(file)[0][:, 0]
+        return GALLERIES[medium].read(file)

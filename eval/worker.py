@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from codec.errors import CodecError, MediaError
 from codec.files import writing
 from codec.media import AudioWriter, save_image
-from codec.medium import SAMPLE_RATE
+from codec.medium import MEDIA, SAMPLE_RATE
 from eval.baselines import BASELINES, match_bytes
 from eval.datasets import Item, TestSet, load_signal
 from eval.journal import Record, pack_tokens
@@ -75,7 +75,7 @@ class Worker:
         except (CodecError, OSError) as error:
             return line | {"skipped": " ".join(str(error).split()), "records": []}
         line |= {"medium": medium}
-        if self._mos and medium == "speech":
+        if self._mos and MEDIA[medium].timed:
             line["original"] = {MOS: measure(self._mos, signal[:, 0], signal[:, 0])[0]}
         return line | self._measure(one.name, item.name, medium, signal, sample)
 
@@ -163,7 +163,7 @@ class Worker:
     def _score(
         self, system: System, signal: NDArray[Any], decoded: NDArray[Any], data: bytes
     ) -> Record:
-        speech = system.medium == "speech"
+        speech = MEDIA[system.medium].timed
         record: Record = {
             "bytes": len(data),
             "payload_bytes": system.payload(data),

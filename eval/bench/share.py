@@ -21,8 +21,7 @@ def steps(recipe: str, size: int | None, batch: int, device: str) -> tuple[Step,
     torch.manual_seed(0)
     plan = recipes.load(recipe, [])
     codec = build(plan.config()).to(device).train()
-    channels = 1 if codec.config.medium == "speech" else 3
-    x = torch.rand(batch, channels, *plan.data.crop, device=device)
+    x = torch.rand(batch, codec.channels, *plan.data.crop, device=device)
     with torch.no_grad():
         latents = codec.encoder(x)
     z = torch.randn_like(latents).requires_grad_()
