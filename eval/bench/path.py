@@ -124,12 +124,13 @@ def load(name: str, preset: str) -> Any:
     import torch
 
     from codec import cards, coding
-    from codec.model import CodecConfig, build
-    from codec.nets import NETS
 
     model = coding.load(cards.find(name))
     if preset == "shipped":
         return model
+    from codec.model import CodecConfig, build
+    from codec.nets import NETS  # an older checkout has none, and shipped models need none
+
     config = model.codec.config
     torch.manual_seed(0)
     sizes = NETS[config.kind].presets[preset]
