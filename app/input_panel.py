@@ -89,10 +89,10 @@ class InputPanel:
         recording, picture = _recording(media[0] == "speech"), _picture(media[0] == "image")
         about = gr.HTML(_about(service, "", ""), elem_id="about")
         self.inputs: list[gr.components.Component] = [self.medium, recording, picture]
-        switched = self.medium.change(
-            self._switch, self.medium, [examples, recording, picture], **QUICK
-        )
-        switched.then(self._describe, self.inputs, about, **QUICK)
+        switched = self.medium.change(self._switch, self.medium, [recording, picture], **QUICK)
+        described = switched.then(self._describe, self.inputs, about, **QUICK)
+        # Last, since an example is compared at once: by then the tabs know the other medium's models.
+        described.then(self._examples, self.medium, examples, **QUICK)
         for component in (recording, picture):
             component.change(self._describe, self.inputs, about, **QUICK)
         self.taken = examples.select(
@@ -109,11 +109,10 @@ class InputPanel:
 
     def _switch(self, medium: str) -> list[Any]:
         speech = medium == "speech"
-        return [
-            _cards(self.service, medium),
-            gr.update(visible=speech),
-            gr.update(visible=not speech),
-        ]
+        return [gr.update(visible=speech), gr.update(visible=not speech)]
+
+    def _examples(self, medium: str) -> Any:
+        return _cards(self.service, medium)
 
     def _take(self, event: gr.EventData, medium: str) -> list[Any]:
         known = {example.path.name: example.path for example in examples(medium)}

@@ -487,6 +487,7 @@ def use_picture(page: Page, path: Path | None = None) -> None:
     """Chooses the first example picture, or uploads one."""
     page.click("#medium label:nth-of-type(2)")
     page.wait_for_selector("#examples img")
+    page.wait_for_selector("label:has-text('image-vp')", state="attached")
     if path is None:
         page.click("#examples button")
         page.wait_for_selector("#compare-viewer .stage")
