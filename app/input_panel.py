@@ -91,7 +91,7 @@ class InputPanel:
         self.inputs: list[gr.components.Component] = [self.medium, recording, picture]
         switched = self.medium.change(self._switch, self.medium, [recording, picture], **QUICK)
         described = switched.then(self._describe, self.inputs, about, **QUICK)
-        # Last, since an example is compared at once: by then the tabs know the other medium's models.
+        # Last, since an example is compared at once: by then the tabs know the models for it.
         described.then(self._examples, self.medium, examples, **QUICK)
         for component in (recording, picture):
             component.change(self._describe, self.inputs, about, **QUICK)
