@@ -43,9 +43,11 @@ __all__ = [
     "truncate",
 ]
 
-_HOMES = {"Codec": "codec.model", "info": "codec.description", "truncate": "codec.truncation"} | dict.fromkeys(
-    ("compress", "decompress", "load", "models"), "codec.api"
-)
+_HOMES = {
+    "Codec": "codec.model",
+    "info": "codec.description",
+    "truncate": "codec.truncation",
+} | dict.fromkeys(("compress", "decompress", "load", "models"), "codec.api")
 
 
 def __getattr__(name: str) -> Any:

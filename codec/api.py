@@ -1,7 +1,8 @@
-"""The public functions: what the commands do from file to file, these do in memory, from a file or its bytes.
+"""The public functions: what the commands do from file to file, these do in memory, from a file or
+its bytes.
 
-Wherever they take a model, the name of a shipped one or the path of a card does as well; a loaded one saves the time of
-loading it again.
+Wherever they take a model, the name of a shipped one or the path of a card does as well; a loaded
+one saves the time of loading it again.
 """
 
 from __future__ import annotations
@@ -28,12 +29,16 @@ def models() -> list[str]:
     return [card.name for card in cards.list_cards()]
 
 
-def load(name: AnyModel | None = None, medium: str | None = None, device: str = "cpu") -> coding.Model:
-    """Loads a model by name or card path; None takes the medium's best, and a loaded model is returned as it is.
+def load(
+    name: AnyModel | None = None, medium: str | None = None, device: str = "cpu"
+) -> coding.Model:
+    """Loads a model by name or card path; None takes the medium's best, and a loaded model is
+    returned as it is.
 
     Args:
         name: Of a shipped model, or the path of a card.
-        medium: A name in `codec.medium.MEDIA`: which best is wanted, or what a named model must be for.
+        medium: A name in `codec.medium.MEDIA`: which best is wanted, or what a named model must be
+            for.
         device: Where its nets run: "cpu", "cuda", "cuda:1".
 
     Raises:
@@ -58,9 +63,11 @@ def compress(
     """Compresses a picture or recording.
 
     Args:
-        data: A file in any format that `codec.media` reads: its path, an open binary file, or its bytes.
+        data: A file in any format that `codec.media` reads: its path, an open binary file, or its
+            bytes.
         codebook_size: K; by default 1024.
-        model: A loaded model, the name of a shipped one or the path of a card; by default the best of the medium.
+        model: A loaded model, the name of a shipped one or the path of a card; by default the best
+            of the medium.
         mono: Mixes the channels of a recording into one.
         effort: 0 to 9: how much nearness of the codes to give up for fewer bits.
         layers: A file that `truncate` can cut to every smaller codebook, a little larger.
@@ -70,7 +77,8 @@ def compress(
 
     Raises:
         MediaError: Not readable as a picture or recording, or compressed already.
-        ModelError: There is no such model, it is damaged, for the other medium, or has no layers at this size.
+        ModelError: There is no such model, it is damaged, for the other medium, or has no layers at
+            this size.
         ValueError: A codebook size that the model does not offer, or an effort that there is not.
         TypeError: The data, the model or a truth value are something else, say an array.
     """
@@ -83,7 +91,9 @@ def compress(
         loaded = load(medium=medium) if model is None else load(model)
         size = loaded.codec.bottleneck.check_size(codebook_size)
         out = io.BytesIO()
-        coding.compress(medium, MEDIA[medium].read(file, mono=mono), out, loaded, size, effort, layers)
+        coding.compress(
+            medium, MEDIA[medium].read(file, mono=mono), out, loaded, size, effort, layers
+        )
     return out.getvalue()
 
 
@@ -95,7 +105,8 @@ def decompress(
     *,
     codebook_size: int | None = None,
 ) -> bytes:
-    """Decompresses a bitstream to the bytes of a .wav or .png file, or another format by its suffix.
+    """Decompresses a bitstream to the bytes of a .wav or .png file, or another format by its
+    suffix.
 
     Args:
         data: What `compress` returned, or a file of it: its path or an open binary file.
@@ -106,8 +117,8 @@ def decompress(
 
     Raises:
         BitstreamError: Damaged, or beyond the limits.
-        MediaError: A file that cannot be read, a suffix that cannot be written, an output that is too large, or no
-            layer of that codebook size.
+        MediaError: A file that cannot be read, a suffix that cannot be written, an output that is
+            too large, or no layer of that codebook size.
         ModelError: The model that it names is not here, or is not `model`.
         ValueError: A codebook size that is no whole number.
         TypeError: The data, the model, the limits or the suffix are something else.
@@ -142,4 +153,6 @@ def _name_of(model: str | Path | None) -> str | None:
         return model
     if isinstance(model, Path):
         return str(model.absolute())
-    raise TypeError(f"a model is a loaded one, a name or the path of a card, not {type(model).__name__}")
+    raise TypeError(
+        f"a model is a loaded one, a name or the path of a card, not {type(model).__name__}"
+    )

@@ -1,4 +1,6 @@
-"""Arguments of the public functions, checked: what is of another kind is refused in a line, before anything is read."""
+"""Arguments of the public functions, checked: what is of another kind is refused in a line, before
+anything is read.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,10 @@ T = TypeVar("T")
 
 
 def whole(value: object, name: str) -> int:
-    """An argument as an integer of Python's. Raises ValueError for a float, a text, a truth value and whatever else."""
+    """An argument as an integer of Python's.
+
+    Raises ValueError for a float, a text, a truth value and whatever else.
+    """
     try:
         if not isinstance(value, bool | np.bool_):  # True would count as 1
             return operator.index(value)  # type: ignore[arg-type]  # that is what is tried
@@ -21,7 +26,10 @@ def whole(value: object, name: str) -> int:
 
 
 def flag(value: object, name: str) -> bool:
-    """An argument as a truth value. Raises TypeError for anything else: "no" would count as True."""
+    """An argument as a truth value.
+
+    Raises TypeError for anything else: "no" would count as True.
+    """
     if isinstance(value, bool | np.bool_):
         return bool(value)
     raise TypeError(f"{name} is True or False, not {value!r}")

@@ -1,14 +1,15 @@
-"""The contract that every discrete bottleneck keeps, so that codecs, training and evaluation never ask which one it is.
+"""The contract that every discrete bottleneck keeps, so that codecs, training and evaluation never
+ask which one it is.
 
     z (B, D_in, *S) ──encode──> indices (B, G, *S) ──decode──> z_q (B, D, *S)
 
-Shapes, throughout the project:
-    B batch · C signal channels · N signal positions (samples | H, W) · D latent channels
-    S latent grid (frames | h, w) · G codebooks per position (groups or residual stages; 1 for the plain case)
-    K entries of a codebook
-    *N and *S stand for one axis (speech) or two (pictures).
+Shapes, throughout the project: B batch · C signal channels · N signal positions (samples | H, W) ·
+    D latent channels S latent grid (frames | h, w) · G codebooks per position (groups or residual
+    stages; 1 for the plain case) K entries of a codebook *N and *S stand for one axis (speech) or
+    two (pictures).
 
-The law: in eval mode `forward(z, K).z_q` IS `decode(encode(z, K), K)`, bit for bit. More rules hold everywhere:
+The law: in eval mode `forward(z, K).z_q` IS `decode(encode(z, K), K)`, bit for bit. More rules hold
+everywhere:
 
     modes      train() and eval() never change state; in eval, forward has no losses and talks to no other process
     values     `indices` is None, never an invented value, while training is not discrete
@@ -32,7 +33,9 @@ from torch import Tensor
 from codec.host import may_read
 from codec.precision import Float32, exact_float32
 
-Size = int | Tensor | None  # a codebook size; a (B,) integer tensor gives each sample its own, in training only
+Size = (
+    int | Tensor | None
+)  # a codebook size; a (B,) integer tensor gives each sample its own, in training only
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +58,23 @@ class BottleneckOutput:
 class Bottleneck(Float32, ABC):
     """A map from latents to indices and back.
 
-    A method of one's own is a subclass with `_training_forward`, `_encode` and `_decode`, and `_gradient_path` where
-    its gradient in eval is not the identity. They get what `forward`, `encode` and `decode` have checked, in float32.
+    A method of one's own is a subclass with `_training_forward`, `_encode` and `_decode`, and
+    `_gradient_path` where its gradient in eval is not the identity. They get what `forward`,
+    `encode` and `decode` have checked, in float32.
 
     Attributes:
         dim: D, channels of z_q.
-        in_dim: D_in, channels of z. Equal to `dim` but for GM-VQ, whose encoder also predicts D weights.
+        in_dim: D_in, channels of z. Equal to `dim` but for GM-VQ, whose encoder also predicts D
+            weights.
         codebook_sizes: The sizes K it can be used at, ascending; one for a coupled codebook.
         num_codebooks: G, indices per position.
         training_state: Buffers that only training needs; model files leave them out.
-        coupled: Whether training uses a codebook, so that a batch has one size; perturbing methods take one per sample.
+        coupled: Whether training uses a codebook, so that a batch has one size; perturbing methods
+            take one per sample.
         loss_names: What `forward` names its losses in training; a recipe weighs each of them.
-        nested: Whether the codes of all sizes are one tree in the order of their numbers: the children of code i of one
-            size are the codes i M to i M + M - 1 of the next. Other orders of nested codes only `parents` knows.
+        nested: Whether the codes of all sizes are one tree in the order of their numbers: the
+            children of code i of one size are the codes i M to i M + M - 1 of the next. Other
+            orders of nested codes only `parents` knows.
 
     Raises:
         ValueError: No dimension, or sizes that are not ascending.
@@ -79,19 +86,25 @@ class Bottleneck(Float32, ABC):
     loss_names: tuple[str, ...] = ()
     nested: bool = False
 
-    def __init__(self, dim: int, codebook_sizes: tuple[int, ...], in_dim: int | None = None) -> None:
+    def __init__(
+        self, dim: int, codebook_sizes: tuple[int, ...], in_dim: int | None = None
+    ) -> None:
         super().__init__()
         if dim < 1 or not codebook_sizes or list(codebook_sizes) != sorted(set(codebook_sizes)):
-            raise ValueError(f"need dim >= 1 and ascending codebook sizes, got dim={dim}, sizes={codebook_sizes}")
+            raise ValueError(
+                f"need dim >= 1 and ascending codebook sizes, got dim={dim}, sizes={codebook_sizes}"
+            )
         self.dim = dim
         self.in_dim = dim if in_dim is None else in_dim
         self.codebook_sizes = codebook_sizes
 
     @property
     def settled(self) -> bool:
-        """Whether `forward` in this mode keeps to `codec.host.unread` from now on, whatever the values.
+        """Whether `forward` in this mode keeps to `codec.host.unread` from now on, whatever the
+        values.
 
-        Only then a CUDA graph may hold it. Asking may wait for the device; a method that does not say is taken not to.
+        Only then a CUDA graph may hold it. Asking may wait for the device; a method that does not
+        say is taken not to.
         """
         return False
 
@@ -101,15 +114,22 @@ class Bottleneck(Float32, ABC):
         return 1024 if 1024 in self.codebook_sizes else self.codebook_sizes[0]
 
     def check_size(self, codebook_size: Size) -> int:
-        """The size to use: the default for None. Raises ValueError for one that is not offered, and for a tensor."""
+        """The size to use: the default for None.
+
+        Raises ValueError for one that is not offered, and for a tensor.
+        """
         if isinstance(codebook_size, Tensor):
-            raise ValueError("a codebook size for each sample is for training without a codebook; give one size")
+            raise ValueError(
+                "a codebook size for each sample is for training without a codebook; give one size"
+            )
         try:
             size = self.default_size if codebook_size is None else operator.index(codebook_size)
         except TypeError:
             raise ValueError(f"a codebook size is a whole number, not {codebook_size!r}") from None
         if size not in self.codebook_sizes:
-            raise ValueError(f"codebook size {size} is not offered; choose from {list(self.codebook_sizes)}")
+            raise ValueError(
+                f"codebook size {size} is not offered; choose from {list(self.codebook_sizes)}"
+            )
         return size
 
     def num_codes(self, codebook_size: int | None = None) -> int:
@@ -121,22 +141,27 @@ class Bottleneck(Float32, ABC):
 
         Args:
             z: (B, D_in, *S) encoder output, any float type; the mathematics runs in float32.
-            codebook_size: K for all samples; None for the default; in training, methods that are not tied to a
-                codebook also take a (B,) integer tensor.
+            codebook_size: K for all samples; None for the default; in training, methods that are
+                not tied to a codebook also take a (B,) integer tensor.
 
         Returns:
-            In eval z_q and indices, and nothing else. In training what the method says; of a batch without tokens an
-            empty z_q, zero losses, and no indices.
+            In eval z_q and indices, and nothing else. In training what the method says; of a batch
+            without tokens an empty z_q, zero losses, and no indices.
 
         Raises:
-            ValueError: z has another shape or no float type; the size is not offered, or is a tensor where the method
-                takes none; in eval, z is not finite.
-            RuntimeError: In eval, of a method that builds its codebook after training: before `fit`.
+            ValueError: z has another shape or no float type; the size is not offered, or is a
+                tensor where the method takes none; in eval, z is not finite.
+            RuntimeError: In eval, of a method that builds its codebook after training: before
+                `fit`.
         """
         z = self._checked(z, finite=not self.training)
         with exact_float32(z.device):
             if self.training:
-                return self._training_forward(z, codebook_size) if z.numel() else self._nothing(z, codebook_size)
+                return (
+                    self._training_forward(z, codebook_size)
+                    if z.numel()
+                    else self._nothing(z, codebook_size)
+                )
             size = self.check_size(codebook_size)
             with torch.no_grad():
                 indices = self._encode(z, size)
@@ -144,10 +169,12 @@ class Bottleneck(Float32, ABC):
             return BottleneckOutput(straight_through(value, self._gradient_path(z, size)), indices)
 
     def encode(self, z: Tensor, codebook_size: int | None = None) -> Tensor:
-        """(B, D_in, *S) -> (B, G, *S) int64 in [0, num_codes). Deterministic, whatever the mode; no gradient.
+        """(B, D_in, *S) -> (B, G, *S) int64 in [0, num_codes). Deterministic, whatever the mode; no
+        gradient.
 
         Raises:
-            ValueError: z has another shape, no float type, or is not finite; or the size is not offered.
+            ValueError: z has another shape, no float type, or is not finite; or the size is not
+                offered.
             RuntimeError: Of a method that builds its codebook after training: before `fit`.
         """
         size, z = self.check_size(codebook_size), self._checked(z, finite=True)
@@ -158,15 +185,17 @@ class Bottleneck(Float32, ABC):
         """(B, G, *S) integers -> (B, D, *S) float32. Deterministic, whatever the mode.
 
         Raises:
-            ValueError: The indices are no integers, not in [0, num_codes), or not G of them at each position; or the
-                size is not offered.
+            ValueError: The indices are no integers, not in [0, num_codes), or not G of them at each
+                position; or the size is not offered.
             RuntimeError: Of a method that builds its codebook after training: before `fit`.
         """
         size = self.check_size(codebook_size)
         if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
             raise ValueError(f"indices must be integers, got {indices.dtype}")
         if indices.dim() < 2 or indices.shape[1] != self.num_codebooks:
-            raise ValueError(f"want indices (B, {self.num_codebooks}, ...), got {tuple(indices.shape)}")
+            raise ValueError(
+                f"want indices (B, {self.num_codebooks}, ...), got {tuple(indices.shape)}"
+            )
         indices, num_codes = indices.long(), self.num_codes(size)
         if indices.numel() and may_read():
             least, most = (int(bound) for bound in indices.aminmax())
@@ -177,7 +206,9 @@ class Bottleneck(Float32, ABC):
 
     @abstractmethod
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
-        """`forward` in training: (B, D_in, *S) float32 with at least one token; the size is not checked yet."""
+        """`forward` in training: (B, D_in, *S) float32 with at least one token; the size is not
+        checked yet.
+        """
 
     @abstractmethod
     def _encode(self, z: Tensor, size: int) -> Tensor:
@@ -188,19 +219,30 @@ class Bottleneck(Float32, ABC):
         """`decode` of (B, G, *S) int64 in [0, num_codes)."""
 
     def _gradient_path(self, z: Tensor, size: int) -> Tensor:  # noqa: ARG002
-        """(B, D_in, *S) -> (B, D, *S): what the gradient in eval takes for z_q; the first D channels of z."""
+        """(B, D_in, *S) -> (B, D, *S): what the gradient in eval takes for z_q; the first D
+        channels of z.
+        """
         return z[:, : self.dim]
 
     def _checked(self, z: Tensor, finite: bool) -> Tensor:
-        """z in float32. Raises ValueError where it has another shape, no float type or, if asked, is not finite."""
+        """z in float32.
+
+        Raises ValueError where it has another shape, no float type or, if asked, is not finite.
+        """
         if z.dim() < 2 or z.shape[1] != self.in_dim or not z.is_floating_point():
-            raise ValueError(f"want floats (B, {self.in_dim}, ...), got {tuple(z.shape)} of {z.dtype}")
+            raise ValueError(
+                f"want floats (B, {self.in_dim}, ...), got {tuple(z.shape)} of {z.dtype}"
+            )
         if finite and may_read() and not z.isfinite().all():
-            raise ValueError("a latent is not finite; look for NaN or infinity in the signal or in the encoder")
+            raise ValueError(
+                "a latent is not finite; look for NaN or infinity in the signal or in the encoder"
+            )
         return z.float()
 
     def _nothing(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
-        """Of a batch without tokens: all that a method computes from one would be a mean of nothing."""
+        """Of a batch without tokens: all that a method computes from one would be a mean of
+        nothing.
+        """
         if self.coupled or not isinstance(codebook_size, Tensor):
             self.check_size(codebook_size)
         zero = z.sum()
@@ -208,13 +250,17 @@ class Bottleneck(Float32, ABC):
         return BottleneckOutput(z_q, None, dict.fromkeys(self.loss_names, zero))
 
     def target(self, z: Tensor) -> Tensor | None:  # noqa: ARG002
-        """(B, D_in, *S) -> (B, D, *S): the vectors whose nearest codes `encode` takes; None if it has another rule."""
+        """(B, D_in, *S) -> (B, D, *S): the vectors whose nearest codes `encode` takes; None if it
+        has another rule.
+        """
         return None
 
     def parents(self, codebook_size: int, coarser: int) -> Tensor | None:  # noqa: ARG002
-        """(num_codes(codebook_size),) int64: each code's index at a coarser size, or None if sizes are not nested.
+        """(num_codes(codebook_size),) int64: each code's index at a coarser size, or None if sizes
+        are not nested.
 
-        Nested means that `encode` at the coarser size gives the parent of what it gives here, for every latent.
+        Nested means that `encode` at the coarser size gives the parent of what it gives here, for
+        every latent.
         """
         return None
 
@@ -222,13 +268,17 @@ class Bottleneck(Float32, ABC):
         """Moves schedules (a temperature, say) to `progress` in [0, 1]. Most methods have none."""
 
     def fit(self, latents: Tensor) -> None:
-        """Builds or initialises the codebook from (N, D_in) latents. Explicit, seeded, idempotent; default: nothing."""
+        """Builds or initialises the codebook from (N, D_in) latents.
+
+        Explicit, seeded, idempotent; default: nothing.
+        """
 
 
 def straight_through(value: Tensor, z: Tensor) -> Tensor:
     """`value` in the forward pass, bit for bit, with the identity as gradient to z.
 
-    The usual z + (value - z).detach() rounds, which would break the law; z - z.detach() is exactly zero.
+    The usual z + (value - z).detach() rounds, which would break the law; z - z.detach() is exactly
+    zero.
     """
     return value.detach() + (z - z.detach())
 
@@ -239,7 +289,9 @@ def to_tokens(z: Tensor) -> Tensor:
 
 
 def to_grid(tokens: Tensor, like: Tensor) -> Tensor:
-    """`tokens`, (N, D) rows -> (B, D, *S), the grid of `like` (B, _, *S); the inverse of `to_tokens`."""
+    """`tokens`, (N, D) rows -> (B, D, *S), the grid of `like` (B, _, *S); the inverse of
+    `to_tokens`.
+    """
     batch, grid = like.shape[0], like.shape[2:]
     return tokens.reshape(batch, *grid, tokens.shape[-1]).movedim(-1, 1).contiguous()
 
@@ -252,6 +304,7 @@ def per_sample(codebook_size: Tensor, z: Tensor) -> Tensor:
     """
     if codebook_size.shape != z.shape[:1]:
         raise ValueError(
-            f"one codebook size per sample: want shape {tuple(z.shape[:1])}, got {tuple(codebook_size.shape)}"
+            f"one codebook size per sample: want shape {tuple(z.shape[:1])}, got "
+            f"{tuple(codebook_size.shape)}"
         )
     return codebook_size.to(z.device, torch.float32).repeat_interleave(prod(z.shape[2:]))

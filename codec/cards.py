@@ -1,12 +1,14 @@
-"""Model files and their cards: list, find, read, verify. No torch, so that `codec.info` and `--help` start at once.
+"""Model files and their cards: list, find, read, verify. No torch, so that `codec.info` and
+`--help` start at once.
 
     NAME.json         the card: configuration, identity, licence, how it was trained, what it reaches
     NAME.safetensors  encoder.*, decoder.* (float16), bottleneck.* (exact), tables.K and prior.K.* (integers)
 
-The identity is a hash over the canonical configuration and every tensor but those of layers; a bitstream carries it, so
-that a model other than the one that wrote a file is refused by name instead of decoding to noise. A model also answers
-to the identity it had before it was given priors (`train.add_priors`), for files that were written without. Tables of
-layers can come later without touching either: what they decode has checks of its own.
+The identity is a hash over the canonical configuration and every tensor but those of layers; a
+bitstream carries it, so that a model other than the one that wrote a file is refused by name
+instead of decoding to noise. A model also answers to the identity it had before it was given priors
+(`train.add_priors`), for files that were written without. Tables of layers can come later without
+touching either: what they decode has checks of its own.
 """
 
 from __future__ import annotations
@@ -36,8 +38,12 @@ PRIOR = "prior."  # how the tensors of the mixing coder's priors begin
 LAYER = "layer."  # and those of its priors for refinements
 PACKAGE = Path(__file__).parent
 # A wheel carries the assets inside the package; in a source tree they lie beside it.
-MODELS_FOLDER = next((p for p in (PACKAGE / "assets/models", PACKAGE.parent / "assets/models") if p.is_dir()), PACKAGE)
-# A medium's best model is the one with the highest mean of its figure at this codebook size, on the same test sets.
+MODELS_FOLDER = next(
+    (p for p in (PACKAGE / "assets/models", PACKAGE.parent / "assets/models") if p.is_dir()),
+    PACKAGE,
+)
+# A medium's best model is the one with the highest mean of its figure at this codebook size, on the
+# same test sets.
 QUALITY_SIZE = "1024"
 
 Tensors = dict[str, NDArray[Any]]
@@ -51,8 +57,10 @@ class Card:
         path: The card's file; the weights lie beside it with suffix .safetensors.
         name: <medium>-<bottleneck>, say "speech-fsp".
         model_id: 16 bytes.
-        base_id: What `model_id` is without the priors of the mixing coder; the same where there are none.
-        layers_id: The same hash over every tensor, those of layers included; `model_id` where there are none.
+        base_id: What `model_id` is without the priors of the mixing coder; the same where there are
+            none.
+        layers_id: The same hash over every tensor, those of layers included; `model_id` where there
+            are none.
         config: What `CodecConfig.from_dict` takes.
         num_codes: Offered codebook size -> number of codes it really has.
         tokens_per_unit: Tokens per second of one channel (speech) or per pixel (image).
@@ -75,20 +83,34 @@ class Card:
 
     @property
     def quality(self) -> dict[str, float]:
-        """Test set -> what `python -m eval --card` measured there, higher is better; empty where nothing was."""
+        """Test set -> what `python -m eval --card` measured there, higher is better; empty where
+        nothing was.
+        """
         try:
-            figure = MEDIA[self.medium].quality if self.medium in MEDIA else None  # a later version may know more
-            results = {name: sizes.get(QUALITY_SIZE, {}) for name, sizes in self.data.get("results", {}).items()}
+            figure = (
+                MEDIA[self.medium].quality if self.medium in MEDIA else None
+            )  # a later version may know more
+            results = {
+                name: sizes.get(QUALITY_SIZE, {})
+                for name, sizes in self.data.get("results", {}).items()
+            }
             measured = {name: result.get(figure) for name, result in results.items()}
             return {name: float(figure) for name, figure in measured.items() if figure is not None}
         except (AttributeError, TypeError, ValueError) as error:
-            raise ModelError(f"{self.path}: the card's results are not readable ({error}); measure again") from None
+            raise ModelError(
+                f"{self.path}: the card's results are not readable ({error}); measure again"
+            ) from None
 
     @property
     def losses(self) -> dict[str, float]:
-        """Loss -> its weight in the recipe that trained the model; empty where the card does not say."""
+        """Loss -> its weight in the recipe that trained the model; empty where the card does not
+        say.
+        """
         try:
-            return {str(name): float(weight) for name, weight in self.data["training"]["recipe"]["losses"].items()}
+            return {
+                str(name): float(weight)
+                for name, weight in self.data["training"]["recipe"]["losses"].items()
+            }
         except (KeyError, AttributeError, TypeError, ValueError):
             return {}
 
@@ -97,21 +119,33 @@ class Card:
         return model_id in (self.model_id, self.base_id)
 
     def read(self) -> Tensors:
-        """All tensors, verified against the card. Raises ModelError where the file is missing, damaged or another's."""
+        """All tensors, verified against the card.
+
+        Raises ModelError where the file is missing, damaged or another's.
+        """
         path = self.path.with_suffix(".safetensors")
         try:
             tensors: Tensors = load_file(path)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{path}: cannot read the weights ({error}); install the model again") from None
+            raise ModelError(
+                f"{path}: cannot read the weights ({error}); install the model again"
+            ) from None
         found = identities(self.config, tensors)
         want = {"model_id": self.model_id, "base_id": self.base_id, "layers_id": self.layers_id}
-        if any(bytes.fromhex(found.get(name, found["model_id"])) != value for name, value in want.items()):
-            raise ModelError(f"{path}: the weights are not those of the card; install the model again")
+        if any(
+            bytes.fromhex(found.get(name, found["model_id"])) != value
+            for name, value in want.items()
+        ):
+            raise ModelError(
+                f"{path}: the weights are not those of the card; install the model again"
+            )
         return tensors
 
 
 def identity(config: Mapping[str, Any], tensors: Tensors) -> bytes:
-    """16 bytes of SHA-256 over the canonical configuration and every tensor's name, type, shape and bytes."""
+    """16 bytes of SHA-256 over the canonical configuration and every tensor's name, type, shape and
+    bytes.
+    """
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, separators=(",", ":")).encode())
     for name in sorted(tensors):
         array = np.ascontiguousarray(tensors[name])
@@ -127,7 +161,11 @@ def identities(config: Mapping[str, Any], tensors: Tensors) -> dict[str, str]:
     single = {name: tensor for name, tensor in tensors.items() if not name.startswith(LAYER)}
     base = {name: tensor for name, tensor in single.items() if not name.startswith(PRIOR)}
     found = {"model_id": identity(config, single).hex(), "base_id": identity(config, base).hex()}
-    return found if len(single) == len(tensors) else found | {"layers_id": identity(config, tensors).hex()}
+    return (
+        found
+        if len(single) == len(tensors)
+        else found | {"layers_id": identity(config, tensors).hex()}
+    )
 
 
 def read_card(path: Path) -> Card:
@@ -150,7 +188,9 @@ def read_card(path: Path) -> Card:
         _ = card.quality, card.medium  # what is read later
         return card
     except OSError as error:
-        raise ModelError(f"{path}: cannot read this model card ({error.strerror}); see --list-models") from None
+        raise ModelError(
+            f"{path}: cannot read this model card ({error.strerror}); see --list-models"
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{path}: not a model card ({type(error).__name__}: {error}); install the model again"
@@ -181,7 +221,8 @@ def find(name: str | None = None, medium: str | None = None, model_id: bytes | N
     """The card of a model.
 
     Args:
-        name: A shipped model's name, or the path of a card or weights file; None for the medium's best.
+        name: A shipped model's name, or the path of a card or weights file; None for the medium's
+            best.
         medium: Which medium's model is wanted.
         model_id: The identity that a bitstream names.
 
@@ -201,7 +242,8 @@ def find(name: str | None = None, medium: str | None = None, model_id: bytes | N
         if not matching:
             have = ", ".join(f"{card.name} ({card.model_id.hex()[:8]})" for card in candidates)
             raise ModelError(
-                f"the file needs model {model_id.hex()}; here are {have or 'none'}; give its card with --model"
+                f"the file needs model {model_id.hex()}; here are {have or 'none'}; give its card "
+                "with --model"
             )
         return matching[0]
     candidates = [card for card in candidates if medium in (None, card.medium)]
@@ -213,7 +255,11 @@ def find(name: str | None = None, medium: str | None = None, model_id: bytes | N
 
 
 def _best(cards: list[Card]) -> Card:
-    """The highest mean quality over the test sets that all measured cards share; among equals, the last by name."""
+    """The highest mean quality over the test sets that all measured cards share; among equals, the
+    last by name.
+    """
     measured = [card.quality for card in cards if card.quality]
     shared = set.intersection(*map(set, measured)) if measured else set()
-    return max(cards, key=lambda card: (sum(card.quality.get(name, 0.0) for name in shared), card.name))
+    return max(
+        cards, key=lambda card: (sum(card.quality.get(name, 0.0) for name in shared), card.name)
+    )

@@ -36,8 +36,8 @@ def model_names() -> dict[bytes, str]:
 def describe_all(found: Survey, names: Mapping[bytes, str]) -> dict[str, Any]:
     """As `describe`, and of a file with layers the whole: figures are those of its last layer.
 
-    "layers" has, for every codebook size, the bytes of the file when it is cut there; "damage" says why there are no
-    more.
+    "layers" has, for every codebook size, the bytes of the file when it is cut there; "damage" says
+    why there are no more.
     """
     record = describe(found.summary, names)
     if not found.layers and found.damage is None:
@@ -47,7 +47,11 @@ def describe_all(found: Survey, names: Mapping[bytes, str]) -> dict[str, Any]:
     layers: dict[int, dict[str, Any]] = {}
     for size, stop in found.stops.items():
         payload += sum(layer.payload_bytes for layer in found.layers if layer.codebook_size == size)
-        layers[size] = {"bytes": stop, "payload_bytes": payload, "rate": header.kind.rate_text(stop, units)}
+        layers[size] = {
+            "bytes": stop,
+            "payload_bytes": payload,
+            "rate": header.kind.rate_text(stop, units),
+        }
     record |= layers[size] | {
         "codebook_size": size,
         "num_codes": found.layers[-1].num_codes if found.layers else record["num_codes"],
@@ -58,7 +62,9 @@ def describe_all(found: Survey, names: Mapping[bytes, str]) -> dict[str, Any]:
 
 
 def describe(summary: Summary, names: Mapping[bytes, str]) -> dict[str, Any]:
-    """What `codec.info` says of a file, in its order; `names` are those of the models that are known, by their ids."""
+    """What `codec.info` says of a file, in its order; `names` are those of the models that are
+    known, by their ids.
+    """
     header = summary.header
     record: dict[str, Any] = {
         "format": f"{summary.version[0]}.{summary.version[1]}",
@@ -73,7 +79,9 @@ def describe(summary: Summary, names: Mapping[bytes, str]) -> dict[str, Any]:
     units = header.kind.units(header, summary.num_samples)
     tokens = summary.num_positions * header.num_streams * header.num_codebooks
     return record | {
-        **{name: getattr(header, name) for name in reversed([*header.kind.size_fields])},  # width before height
+        **{
+            name: getattr(header, name) for name in reversed([*header.kind.size_fields])
+        },  # width before height
         **({"duration_s": units} if header.kind.timed else {}),
         "chunks": summary.num_chunks,
         "tokens": tokens,

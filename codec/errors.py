@@ -5,8 +5,8 @@
     ├── BitstreamError      a .bin is damaged, truncated, or not one of ours; carries the byte offset
     └── ModelError          a model is missing, damaged, or not the one that a .bin names
 
-Each message is one line that says what is wrong, where, and what to do. Wrong arguments in Python code are plain
-ValueError: those are faults of the calling program, not of the data.
+Each message is one line that says what is wrong, where, and what to do. Wrong arguments in Python
+code are plain ValueError: those are faults of the calling program, not of the data.
 """
 
 import errno
@@ -33,7 +33,8 @@ class BitstreamError(CodecError):
 
     Args:
         message: What is wrong and what to do.
-        offset: Where in the file, in bytes from its start, or None where no single place is at fault.
+        offset: Where in the file, in bytes from its start, or None where no single place is at
+            fault.
     """
 
     exit_code = 4
@@ -47,11 +48,14 @@ MEMORY_TEXTS = ("memory", "failed to map segment", "can't start new thread")
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether the machine, or a limit of the process, has no memory left: each library says so in its own way.
+    """Whether the machine, or a limit of the process, has no memory left: each library says so in
+    its own way.
 
     Libraries that cannot be loaded raise ImportError or OSError then, torch a RuntimeError.
     """
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
     told = any(text in str(error).lower() for text in MEMORY_TEXTS)
-    return isinstance(error, MemoryError) or (isinstance(error, ImportError | OSError | RuntimeError) and told)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, ImportError | OSError | RuntimeError) and told
+    )

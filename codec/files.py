@@ -1,4 +1,6 @@
-"""Files: reading and writing them so that nothing half-written is left, and walking folders and tars."""
+"""Files: reading and writing them so that nothing half-written is left, and walking folders and
+tars.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +19,20 @@ from typing import BinaryIO, TypeAlias, cast
 from codec import streams
 from codec.errors import MediaError
 
-Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO  # a file, for the API
+Source: TypeAlias = (
+    str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+)  # a file, for the API
 STDIO = "-"  # the name of stdin and stdout
 SPARE_BYTES = 64 << 20  # of a disk that no output takes
 
 
 def files_below(folder: Path, failed: Callable[[OSError], None] | None = None) -> list[Path]:
-    """Every file below a folder, sorted by its path. Links to files are followed, those to folders are not.
+    """Every file below a folder, sorted by its path. Links to files are followed, those to folders
+    are not.
 
     Args:
-        failed: Is told of each folder that cannot be read, and the walk goes on; by default it ends there.
+        failed: Is told of each folder that cannot be read, and the walk goes on; by default it ends
+            there.
 
     Raises:
         OSError: A folder cannot be read, which the error names.
@@ -42,7 +48,9 @@ def files_below(folder: Path, failed: Callable[[OSError], None] | None = None) -
 
 
 def _may_be_read(path: Path) -> bool:
-    """Whether this is a file, or something that reading will say a word about; a pipe or a lost link is neither."""
+    """Whether this is a file, or something that reading will say a word about; a pipe or a lost
+    link is neither.
+    """
     try:
         return path.is_file()
     except OSError:
@@ -70,7 +78,9 @@ def walk(sources: list[Path]) -> Iterator[tuple[str, bytes]]:
         elif source.is_file():
             yield str(source), source.read_bytes()
         else:
-            raise MediaError(f"{source}: no such file or folder; give a folder, a .tar or a media file")
+            raise MediaError(
+                f"{source}: no such file or folder; give a folder, a .tar or a media file"
+            )
 
 
 def _walk_tar(source: Path) -> Iterator[tuple[str, bytes]]:
@@ -107,17 +117,22 @@ def opened(source: Source) -> Iterator[BinaryIO]:
     elif callable(getattr(source, "read", None)):
         data = source.read()
         if not isinstance(data, bytes | bytearray | memoryview):
-            raise TypeError(f"the file gives {type(data).__name__}, not bytes; open it in binary mode, 'rb'")
+            raise TypeError(
+                f"the file gives {type(data).__name__}, not bytes; open it in binary mode, 'rb'"
+            )
         yield io.BytesIO(data)
     else:
         raise TypeError(
-            f"want a path, an open binary file or a file's bytes, not {type(source).__name__}; write samples to a .wav"
-            " (soundfile) or pixels to a .png (Pillow) first, or give a tensor to codec.load(...).codec.encode"
+            f"want a path, an open binary file or a file's bytes, not {type(source).__name__}; "
+            "write samples to a .wav"
+            " (soundfile) or pixels to a .png (Pillow) first, or give a tensor to "
+            "codec.load(...).codec.encode"
         )
 
 
 class Pipe(io.RawIOBase):
-    """A stream that cannot seek, read as it comes; its beginning can be looked at, or all of it copied to a file.
+    """A stream that cannot seek, read as it comes; its beginning can be looked at, or all of it
+    copied to a file.
 
     Attributes:
         total: Bytes read so far.
@@ -139,8 +154,12 @@ class Pipe(io.RawIOBase):
         return self._ahead
 
     def read(self, size: int = -1) -> bytes:
-        data, self._ahead = (self._ahead, b"") if size < 0 else (self._ahead[:size], self._ahead[size:])
-        while (size < 0 or len(data) < size) and (piece := self._file.read(-1 if size < 0 else size - len(data))):
+        data, self._ahead = (
+            (self._ahead, b"") if size < 0 else (self._ahead[:size], self._ahead[size:])
+        )
+        while (size < 0 or len(data) < size) and (
+            piece := self._file.read(-1 if size < 0 else size - len(data))
+        ):
             data += piece
         self.total += len(data)
         if self._taken is not None:
@@ -169,15 +188,24 @@ def spooling() -> Iterator[BinaryIO]:
 
 @contextmanager
 def piping(name: str) -> Iterator[BinaryIO | Pipe]:
-    """Opens a file for reading; a pipe, and stdin whatever it is, as it comes. Raises MediaError if stdin is closed."""
+    """Opens a file for reading; a pipe, and stdin whatever it is, as it comes.
+
+    Raises MediaError if stdin is closed.
+    """
     if name == STDIO and 0 in streams.closed:
         raise MediaError("closed; name a file")
     with nullcontext(sys.stdin.buffer) if name == STDIO else Path(name).open("rb") as file:
-        yield Pipe(cast(BinaryIO, file)) if name == STDIO or not file.seekable() else cast(BinaryIO, file)
+        yield (
+            Pipe(cast(BinaryIO, file))
+            if name == STDIO or not file.seekable()
+            else cast(BinaryIO, file)
+        )
 
 
 def room_for(name: str) -> int | None:
-    """Bytes that an output may have before its disk is full, but for a reserve; None where nobody can say."""
+    """Bytes that an output may have before its disk is full, but for a reserve; None where nobody
+    can say.
+    """
     target = Path(name)
     if name == STDIO or target.is_char_device() or target.is_fifo():
         folder = Path(tempfile.gettempdir())  # it waits there until it is whole
@@ -200,9 +228,10 @@ def writing(name: str, force: bool, stream: bool = False) -> Iterator[BinaryIO]:
         stream: What goes to stdout or a pipe goes there at once, and cannot be sought in.
 
     Raises:
-        MediaError: The name is a folder, lies below a file, or is there already and not to be replaced (`force`); or
-            stdout is closed.
-        OSError: It cannot be written; whatever is at fault, the error names the file that was wanted.
+        MediaError: The name is a folder, lies below a file, or is there already and not to be
+            replaced (`force`); or stdout is closed.
+        OSError: It cannot be written; whatever is at fault, the error names the file that was
+            wanted.
     """
     target = Path(name)
     if name == STDIO and 1 in streams.closed:
@@ -232,7 +261,9 @@ def writing(name: str, force: bool, stream: bool = False) -> Iterator[BinaryIO]:
     partial = target.with_name(f".codec-{secrets.token_hex(8)}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        descriptor = os.open(
+            partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666
+        )
     except OSError as error:
         _remove(None, new_folders)
         raise OSError(error.errno, error.strerror, name) from None
@@ -247,14 +278,21 @@ def writing(name: str, force: bool, stream: bool = False) -> Iterator[BinaryIO]:
             _move_to_new(partial, target)
     except BaseException as error:
         _remove(partial, new_folders)
-        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(partial)):
+        if (
+            isinstance(error, OSError)
+            and error.errno is not None
+            and error.filename in (None, str(partial))
+        ):
             error.filename, error.filename2 = name, None  # rather than the temporary file's
         raise
 
 
 @contextmanager
 def _blaming(name: str) -> Iterator[None]:
-    """Puts a name into an error of the system that has none. A reader who went away is no fault of the output."""
+    """Puts a name into an error of the system that has none.
+
+    A reader who went away is no fault of the output.
+    """
     try:
         yield
     except BrokenPipeError:
@@ -266,13 +304,18 @@ def _blaming(name: str) -> Iterator[None]:
 
 
 def _move_to_new(partial: Path, target: Path) -> None:
-    """Gives a file the name that it was written for. Raises MediaError where another took that name meanwhile."""
+    """Gives a file the name that it was written for.
+
+    Raises MediaError where another took that name meanwhile.
+    """
     try:
         try:
             os.link(partial, target)
         except FileExistsError:
             raise
-        except OSError:  # a file system without links: the name is taken first, then the file put under it
+        except (
+            OSError
+        ):  # a file system without links: the name is taken first, then the file put under it
             os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
             partial.replace(target)
         else:

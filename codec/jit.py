@@ -1,4 +1,6 @@
-"""Functions that numba compiles: kept as machine code beside their source, and run without Python's lock."""
+"""Functions that numba compiles: kept as machine code beside their source, and run without Python's
+lock.
+"""
 
 # mypy: ignore-errors
 
@@ -14,15 +16,20 @@ try:
     from numba import njit
     from numba.core.caching import FunctionCache, IndexDataCacheFile
 except ValueError as error:  # an environment variable that numba cannot use
-    given = ", ".join(f"{name}={value}" for name, value in os.environ.items() if name.startswith("NUMBA_"))
-    raise CodecError(f"numba does not start ({str(error).rstrip('.')}); change or unset {given}") from None
+    given = ", ".join(
+        f"{name}={value}" for name, value in os.environ.items() if name.startswith("NUMBA_")
+    )
+    raise CodecError(
+        f"numba does not start ({str(error).rstrip('.')}); change or unset {given}"
+    ) from None
 
 DIGEST_BYTES = 32
 
 
 def machine_code(function):
-    """Compiles at the first call; later processes load it from beside the source or, where that is read-only, from the
-    user's cache. Without either, or where the cache is damaged or the disk full, it is compiled for this run.
+    """Compiles at the first call; later processes load it from beside the source or, where that is
+    read-only, from the user's cache. Without either, or where the cache is damaged or the disk
+    full, it is compiled for this run.
     """
     compiled = njit(function, nogil=True)
     with suppress(Exception):  # no place for a cache; or a numba that keeps it in another way
@@ -48,7 +55,9 @@ class _Cache(FunctionCache):
     def save_overload(self, signature, data):
         try:
             super().save_overload(signature, data)
-        except Exception:  # an index that cannot be read is begun anew; no room, no right to write: no cache
+        except (
+            Exception
+        ):  # an index that cannot be read is begun anew; no room, no right to write: no cache
             with suppress(Exception):
                 self.flush()
                 super().save_overload(signature, data)

@@ -1,18 +1,21 @@
-"""Layers: a file that holds its indices at a coarse codebook first, then what refines them, so that it can be cut.
+"""Layers: a file that holds its indices at a coarse codebook first, then what refines them, so that
+it can be cut.
 
     magic | 1.2 | H | D | D | E | M P P | M P P | M P P          two chunks of data, three refinements
                   └ base, K = 256 ┘  1024    4096    16384
 
-Up to and with `E` this is a file of the base alone. Every layer after it has a piece for each data chunk, with the same
-positions: 6 bytes and what it holds, since the layer says once what all have in common, and a piece only by how much it
-is shorter than fixed width. The CRC-32 of a piece begins with that of the piece before it, so each proves all that it
-stands on. Cutting such a file anywhere behind a layer leaves a file, and no model is needed for that. Where the last
-layers are damaged or cut in the middle, those below them decode.
+Up to and with `E` this is a file of the base alone. Every layer after it has a piece for each data
+chunk, with the same positions: 6 bytes and what it holds, since the layer says once what all have
+in common, and a piece only by how much it is shorter than fixed width. The CRC-32 of a piece begins
+with that of the piece before it, so each proves all that it stands on. Cutting such a file anywhere
+behind a layer leaves a file, and no model is needed for that. Where the last layers are damaged or
+cut in the middle, those below them decode.
 
     indices at the finest K ──LayerWriter──> file ──Reader, Layered──> indices at the finest whole layer, or a coarser
                                                └──survey──> Survey ──cut──> file up to a layer
 
-Shapes: A streams of indices, n positions of a chunk; one codebook. M children of a code in the next finer codebook.
+Shapes: A streams of indices, n positions of a chunk; one codebook. M children of a code in the next
+finer codebook.
 """
 
 from __future__ import annotations
@@ -47,13 +50,17 @@ from codec.container import (
 from codec.entropy import MAX_CODES, NO_TABLES, Tables, refinement
 from codec.errors import BitstreamError
 
-CHECK_BITS = 8  # of an index checksum: bytes are proved by a CRC-32, a coder's tables mostly by where its payload ends
+# Of an index checksum: bytes are proved by a CRC-32, a coder's tables mostly by where its payload
+# ends.
+CHECK_BITS = 8
 MOST_CHILDREN = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A layer's part of one data chunk, undecoded: the streams' bytes, and the check of their indices."""
+    """A layer's part of one data chunk, undecoded: the streams' bytes, and the check of their
+    indices.
+    """
 
     offset: int
     check: int
@@ -106,7 +113,8 @@ class Survey:
 
 
 def ladder(tables: Mapping[int, Tables], codebook_size: int) -> list[int]:
-    """The codebook sizes that a file with layers has, coarsest first, `codebook_size` last; alone if it refines none.
+    """The codebook sizes that a file with layers has, coarsest first, `codebook_size` last; alone
+    if it refines none.
 
     Args:
         tables: Of a model, by codebook size.
@@ -122,7 +130,8 @@ def ladder(tables: Mapping[int, Tables], codebook_size: int) -> list[int]:
 
 
 class LayerWriter:
-    """Writes a file with layers; used as `Writer` is. The refinements follow at the end: 2 bytes a position wait there.
+    """Writes a file with layers; used as `Writer` is. The refinements follow at the end: 2 bytes a
+    position wait there.
 
     Args:
         file: As for `Writer`.
@@ -144,7 +153,9 @@ class LayerWriter:
         self._layers = [layer for size in sizes[1:] if (layer := tables[size].layer) is not None]
         self._header = header
         base = replace(
-            header, codebook_size=sizes[0], num_codes=header.num_codes // prod(p.num_refined for p in self._layers)
+            header,
+            codebook_size=sizes[0],
+            num_codes=header.num_codes // prod(p.num_refined for p in self._layers),
         )
         self._base = Writer(file, base, tables[sizes[0]], minor=LAYERED)
         self._file = file
@@ -153,7 +164,10 @@ class LayerWriter:
         self.payload_bytes = 0
 
     def write(self, indices: Indices) -> None:
-        """Appends positions. Arguments and errors as for `Writer.write`, with the indices of the finest codebook."""
+        """Appends positions.
+
+        Arguments and errors as for `Writer.write`, with the indices of the finest codebook.
+        """
         if indices.size and not 0 <= indices.min() <= indices.max() < self._header.num_codes:
             raise ValueError(f"indices must lie in [0, {self._header.num_codes})")
         for piece in self._base.pieces(indices):
@@ -164,7 +178,10 @@ class LayerWriter:
         self.total_bytes, self.payload_bytes = self._base.total_bytes, self._base.payload_bytes
 
     def finish(self, num_samples: int = 0) -> None:
-        """Writes the base's end and all refinements. Arguments and errors as for `Writer.finish`."""
+        """Writes the base's end and all refinements.
+
+        Arguments and errors as for `Writer.finish`.
+        """
         self._base.finish(num_samples)
         self.total_bytes = self._base.total_bytes
         seal = self._base.seal
@@ -173,8 +190,12 @@ class LayerWriter:
             for fine in self._waiting:
                 indices = fine.astype(np.int64)
                 for finer in reversed(self._layers[number + 1 :]):
-                    indices = np.stack([refinement.parents(stream[0], finer)[None] for stream in indices])
-                streams = [refinement.encode(stream[0], layer, self._header.width) for stream in indices]
+                    indices = np.stack(
+                        [refinement.parents(stream[0], finer)[None] for stream in indices]
+                    )
+                streams = [
+                    refinement.encode(stream[0], layer, self._header.width) for stream in indices
+                ]
                 longest = refinement.longest(indices.shape[2], layer.num_refined)
                 lengths = b"".join(varint(longest - len(data)) for data in streams)
                 body = head + lengths + bytes([_check(indices)]) + b"".join(streams)
@@ -213,13 +234,20 @@ def read_layers(
         try:
             children = source.varint("the number of children")
             if not 2 <= children <= MOST_CHILDREN:
-                raise BitstreamError(f"a layer declares {children} children of a code, not 2 to {MOST_CHILDREN}", start)
+                raise BitstreamError(
+                    f"a layer declares {children} children of a code, not 2 to {MOST_CHILDREN}",
+                    start,
+                )
             if header.num_codebooks > 1:
-                raise BitstreamError(f"layers of {header.num_codebooks} codebooks are none of this version", start)
+                raise BitstreamError(
+                    f"layers of {header.num_codebooks} codebooks are none of this version", start
+                )
             if max(size, num_codes) * children > MAX_CODES:
                 raise BitstreamError(f"a layer has more than {MAX_CODES} codes", start)
             for count in counts:
-                piece, seal = _read_piece(source, seal, refinement.longest(count, children), header.num_streams)
+                piece, seal = _read_piece(
+                    source, seal, refinement.longest(count, children), header.num_streams
+                )
                 pieces.append(piece)
         except BitstreamError as error:
             return layers, None if source.offset == start else error
@@ -243,7 +271,10 @@ class _Tape(Source):
         return data
 
     def seal(self, before: bytes) -> bytes:
-        """The CRC-32 of another one's bytes and of all that was read since. The next begins here."""
+        """The CRC-32 of another one's bytes and of all that was read since.
+
+        The next begins here.
+        """
         seal = zlib.crc32(before + self._read).to_bytes(4, "big")
         self._read.clear()
         return seal
@@ -262,7 +293,9 @@ def _read_piece(source: _Tape, seal: bytes, longest: int, num_streams: int) -> t
     for _ in range(num_streams):
         saved = source.varint("the length of a refinement")
         if saved > longest:
-            raise BitstreamError(f"a refinement is {saved} bytes shorter than the {longest} of fixed width", at)
+            raise BitstreamError(
+                f"a refinement is {saved} bytes shorter than the {longest} of fixed width", at
+            )
         lengths.append(longest - saved)
     check = source.take(1, "the check of the indices")[0]
     streams = [source.take(length, "a refinement") for length in lengths]
@@ -278,7 +311,8 @@ def survey(file: BinaryIO) -> Survey:
     """Reads a whole file without its model, with or without layers.
 
     Raises:
-        BitstreamError: As for `codec.container.scan`: of the base. What is wrong with layers is in `damage`.
+        BitstreamError: As for `codec.container.scan`: of the base. What is wrong with layers is in
+            `damage`.
     """
     reader = Reader(file, NO_LIMITS)
     summary, counts = scan_with_counts(reader)
@@ -288,7 +322,8 @@ def survey(file: BinaryIO) -> Survey:
 
 
 def cut(data: bytes, found: Survey, codebook_size: int) -> bytes:
-    """Cuts a file behind a layer. The bytes that stay are what they were, but for the version of a file without layers.
+    """Cuts a file behind a layer. The bytes that stay are what they were, but for the version of a
+    file without layers.
 
     Args:
         data: A file.
@@ -304,17 +339,23 @@ def cut(data: bytes, found: Survey, codebook_size: int) -> bytes:
     if codebook_size not in stops:
         if found.damage is not None and codebook_size > max(stops):
             raise found.damage
-        raise ValueError(f"the file has no layer K = {codebook_size}; choose from {', '.join(map(str, stops))}")
+        raise ValueError(
+            f"the file has no layer K = {codebook_size}; choose from {', '.join(map(str, stops))}"
+        )
     shorter = data[: stops[codebook_size]]
     if codebook_size == found.summary.header.codebook_size and found.summary.version[1] == LAYERED:
-        return shorter[: FIRST_CHUNK - 1] + bytes([LAYERED - 1]) + shorter[FIRST_CHUNK:]  # which a reader of 1.1 takes
+        return (
+            shorter[: FIRST_CHUNK - 1] + bytes([LAYERED - 1]) + shorter[FIRST_CHUNK:]
+        )  # which a reader of 1.1 takes
     return shorter
 
 
 class Layered:
-    """Stands in for a `Reader`: the indices of a file at the finest layer that is sound, or at a coarser one.
+    """Stands in for a `Reader`: the indices of a file at the finest layer that is sound, or at a
+    coarser one.
 
-    All is read, checked and decoded at once, at 2 bytes for each position, before the first index is handed out.
+    All is read, checked and decoded at once, at 2 bytes for each position, before the first index
+    is handed out.
 
     Args:
         reader: At the beginning of its data chunks.
@@ -334,24 +375,34 @@ class Layered:
     gaps = ()
     finished = True
 
-    def __init__(self, reader: Reader, tables: Mapping[int, Tables], codebook_size: int | None = None) -> None:
+    def __init__(
+        self, reader: Reader, tables: Mapping[int, Tables], codebook_size: int | None = None
+    ) -> None:
         header = reader.header
         chunks: list[NDArray[np.unsignedinteger]] = [
             chunk.astype(np.uint16 if header.num_codes <= 1 << 16 else np.uint32)
             for chunk in reader.chunks(tables.get(header.codebook_size, NO_TABLES))
         ]
-        self.version, self.num_samples, self.num_positions = reader.version, reader.num_samples, reader.num_positions
+        self.version, self.num_samples, self.num_positions = (
+            reader.version,
+            reader.num_samples,
+            reader.num_positions,
+        )
         self.budget, self.header, self._chunks = reader.budget, header, chunks
         counts = [chunk.shape[2] for chunk in chunks]
         found = read_layers(reader.source, reader.seal, header, counts)
         layers, self.damage = wanted(header, *found, codebook_size)
         for layer in layers:
             try:
-                self._chunks = refined(layer, self._chunks, self.header, tables.get(layer.codebook_size, NO_TABLES))
+                self._chunks = refined(
+                    layer, self._chunks, self.header, tables.get(layer.codebook_size, NO_TABLES)
+                )
             except BitstreamError as error:
                 self.damage = error
                 break
-            self.header = replace(header, codebook_size=layer.codebook_size, num_codes=layer.num_codes)
+            self.header = replace(
+                header, codebook_size=layer.codebook_size, num_codes=layer.num_codes
+            )
 
     def chunks(self, tables: Tables = NO_TABLES) -> Iterator[Indices]:  # noqa: ARG002
         """All positions in order, (A, 1, n) int64 each in [0, num_codes), in the file's chunks."""
@@ -363,11 +414,14 @@ class Layered:
         return End(0, self.num_samples, self.num_positions, 0)
 
 
-def refine(salvage: Salvage, tables: Mapping[int, Tables], codebook_size: int | None = None) -> BitstreamError | None:
-    """Goes on to the layers of a file whose base is damaged, those that are whole; changes `salvage`.
+def refine(
+    salvage: Salvage, tables: Mapping[int, Tables], codebook_size: int | None = None
+) -> BitstreamError | None:
+    """Goes on to the layers of a file whose base is damaged, those that are whole; changes
+    `salvage`.
 
-    A layer stands behind the end chunk and has a piece for each data chunk, so what the base lost stays lost and the
-    rest becomes finer. All is decoded here, at 2 bytes for each position.
+    A layer stands behind the end chunk and has a piece for each data chunk, so what the base lost
+    stays lost and the rest becomes finer. All is decoded here, at 2 bytes for each position.
 
     Args:
         salvage: What is left of the base.
@@ -383,7 +437,9 @@ def refine(salvage: Salvage, tables: Mapping[int, Tables], codebook_size: int | 
     base = salvage.header
     chunks = salvage.in_chunks(tables.get(base.codebook_size, NO_TABLES))
     if salvage.behind is None:
-        lost = BitstreamError("the end of the base is lost, and with it the place where layers begin")
+        lost = BitstreamError(
+            "the end of the base is lost, and with it the place where layers begin"
+        )
         layers, damage = wanted(base, [], lost, codebook_size)
     else:
         found = read_layers(salvage.behind, salvage.seal, base, [count for count, _ in chunks])
@@ -396,7 +452,9 @@ def refine(salvage: Salvage, tables: Mapping[int, Tables], codebook_size: int | 
             damage = error
             break
         header = replace(base, codebook_size=layer.codebook_size, num_codes=layer.num_codes)
-    salvage.go_on_with(header, [(count, chunk) for (count, _), chunk in zip(chunks, indices, strict=True)])
+    salvage.go_on_with(
+        header, [(count, chunk) for (count, _), chunk in zip(chunks, indices, strict=True)]
+    )
     return damage
 
 
@@ -423,7 +481,9 @@ def wanted(
     if codebook_size in sizes:
         return layers[: sizes.index(codebook_size)], None
     if damage is None or codebook_size < sizes[-1]:
-        raise ValueError(f"the file has no layer K = {codebook_size}; choose from {', '.join(map(str, sizes))}")
+        raise ValueError(
+            f"the file has no layer K = {codebook_size}; choose from {', '.join(map(str, sizes))}"
+        )
     return layers, damage
 
 
@@ -443,9 +503,13 @@ def refined(layer: Layer, chunks: Sequence[Chunk], header: Header, tables: Table
         BitstreamError: The layer is not of this model, or is damaged.
     """
     prior = tables.layer
-    if prior is None or (prior.num_codes, prior.num_codes // prior.num_refined) != (layer.num_codes, header.num_codes):
+    if prior is None or (prior.num_codes, prior.num_codes // prior.num_refined) != (
+        layer.num_codes,
+        header.num_codes,
+    ):
         raise BitstreamError(
-            f"the model has no tables for the layer K = {layer.codebook_size}; find a later version of it"
+            f"the model has no tables for the layer K = {layer.codebook_size}; find a later "
+            "version of it"
         )
     found: list[Chunk] = []
     for piece, below in zip(layer.pieces, chunks, strict=True):
@@ -461,6 +525,8 @@ def refined(layer: Layer, chunks: Sequence[Chunk], header: Header, tables: Table
             raise BitstreamError(str(error), piece.offset) from None
         indices = np.stack(streams)
         if _check(indices) != piece.check:
-            raise BitstreamError("a layer's indices are not those that were written: another model's", piece.offset)
+            raise BitstreamError(
+                "a layer's indices are not those that were written: another model's", piece.offset
+            )
         found.append(indices.astype(np.uint16 if layer.num_codes <= 1 << 16 else np.uint32))
     return found

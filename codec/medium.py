@@ -1,13 +1,14 @@
-"""The media that are coded, as objects: all that tells speech from pictures stands here once, and nowhere is a name
-compared.
+"""The media that are coded, as objects: all that tells speech from pictures stands here once, and
+nowhere is a name compared.
 
     MEDIA["speech"] ──> nets        axes, channels, values
                         container   letter, size_fields, channel_counts, timed
                         files       read, write, suffixes
                         reports     units, rate, pace
 
-Training and evaluation hang what is theirs on a medium by registries of their own, keyed by its name: losses and
-discriminators, metrics and classic codecs. Nothing heavy is imported here; readers and writers are on first use.
+Training and evaluation hang what is theirs on a medium by registries of their own, keyed by its
+name: losses and discriminators, metrics and classic codecs. Nothing heavy is imported here; readers
+and writers are on first use.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
 SAMPLE_RATE = 16_000  # Hz, at which speech is coded, trained on and measured
-MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000  # of recordings that are read, and of those that a file may name
+MIN_RATE_HZ, MAX_RATE_HZ = (
+    1_000,
+    768_000,
+)  # of recordings that are read, and of those that a file may name
 MAX_CHANNELS = 64
 MAX_SIDE = 1 << 17  # pixels
 
@@ -50,14 +54,16 @@ class Medium:
         name: As models, recipes and reports name it.
         noun: One such signal, in a sentence.
         letter: Names it in a file's header.
-        timed: Whether a signal runs in time: it has a sample rate and as many samples as come, each of its channels is
-            a stream of its own, and it can be read from a pipe and written to one. Else its size is known at once.
+        timed: Whether a signal runs in time: it has a sample rate and as many samples as come, each
+            of its channels is a stream of its own, and it can be read from a pipe and written to
+            one. Else its size is known at once.
         axes: Of a signal: 1 or 2.
         axes_text: Their names, for messages.
         channels: C, of the signals that nets take.
         values: The range of their values, for messages.
         channel_counts: The numbers of channels that an original may have.
-        size_fields: Fields of a header, in their order behind the channels, and the least and greatest value of each.
+        size_fields: Fields of a header, in their order behind the channels, and the least and
+            greatest value of each.
         value_bytes: Of a value in a media file that is not compressed.
         suffixes: Suffix of a file that can be written -> its format.
         default_suffix: Of the format that loses nothing.
@@ -95,7 +101,9 @@ class Medium:
     writer: Callable[..., Writer]
 
     def units(self, shape: Shape, num_samples: int = 0) -> float:
-        """What rates are divided by: seconds of a recording of so many samples per channel, or pixels of a picture."""
+        """What rates are divided by: seconds of a recording of so many samples per channel, or
+        pixels of a picture.
+        """
         return num_samples / shape.sample_rate if self.timed else float(shape.height * shape.width)
 
     def num_streams(self, channels: int) -> int:
@@ -234,7 +242,9 @@ IMAGE = Medium(
 )
 MEDIA = {medium.name: medium for medium in (SPEECH, IMAGE)}
 BY_LETTER = {medium.letter: medium for medium in MEDIA.values()}
-SIZE_FIELDS = tuple(dict.fromkeys(field for medium in MEDIA.values() for field in medium.size_fields))
+SIZE_FIELDS = tuple(
+    dict.fromkeys(field for medium in MEDIA.values() for field in medium.size_fields)
+)
 assert len(BY_LETTER) == len(MEDIA)
 
 

@@ -1,9 +1,11 @@
-"""A codec: encoder -> bottleneck -> decoder, with padding and cropping so that any size goes in and comes back.
+"""A codec: encoder -> bottleneck -> decoder, with padding and cropping so that any size goes in and
+comes back.
 
     x (B, C, *N) ──pad, encoder──> z ──bottleneck──> indices (B, G, *S)
     indices, size ──bottleneck, decoder told K, crop──> x_hat (B, C, *N)
 
-A configuration is plain data (it is stored in the model card), and `build` is the only way from it to nets.
+A configuration is plain data (it is stored in the model card), and `build` is the only way from it
+to nets.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ class CodecConfig:
     """What a codec is made of.
 
     Attributes:
-        medium: A name in `codec.medium.MEDIA`: "speech" (16 kHz, one channel) or "image" (RGB in [0, 1]).
+        medium: A name in `codec.medium.MEDIA`: "speech" (16 kHz, one channel) or "image" (RGB in
+            [0, 1]).
         nets: Sizes of encoder and decoder, as their kind has them.
         bottleneck: A key of `BOTTLENECKS`.
         options: Keyword arguments of that bottleneck.
@@ -54,11 +57,16 @@ class CodecConfig:
         kind = self.kind or kinds.default(self.medium)
         wanted = kinds.find(kind, self.medium).sizes
         if not isinstance(self.nets, wanted):
-            raise TypeError(f"nets {kind!r} have sizes {wanted.__name__}, not {type(self.nets).__name__}")
+            raise TypeError(
+                f"nets {kind!r} have sizes {wanted.__name__}, not {type(self.nets).__name__}"
+            )
         object.__setattr__(self, "kind", kind)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data. The medium's default kind is left out, since identities of models are made of this."""
+        """Plain JSON data.
+
+        The medium's default kind is left out, since identities of models are made of this.
+        """
         data = asdict(self)
         if self.kind == kinds.default(self.medium):
             del data["kind"]
@@ -66,8 +74,13 @@ class CodecConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CodecConfig:
-        """The inverse of `to_dict`. Raises ValueError, TypeError or KeyError on data of another shape."""
-        sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["nets"].items()}
+        """The inverse of `to_dict`.
+
+        Raises ValueError, TypeError or KeyError on data of another shape.
+        """
+        sizes: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in data["nets"].items()
+        }
         plugins.load()
         medium = data["medium"]
         kind = data.get("kind") or kinds.default(medium)
@@ -86,8 +99,9 @@ class CodecOutput:
 class Codec(Float32):
     """Encoder, bottleneck and decoder of one medium, all float32: see `codec.precision`.
 
-    Signals of any float type go in, and float32 comes out. Under autocast `forward` runs the nets in the lower
-    precision that training wants; `encode` and `decode`, which make and read files, never do.
+    Signals of any float type go in, and float32 comes out. Under autocast `forward` runs the nets
+    in the lower precision that training wants; `encode` and `decode`, which make and read files,
+    never do.
 
     Args:
         config: What it is made of.
@@ -107,20 +121,30 @@ class Codec(Float32):
         self.config = config
         self.bottleneck = bottleneck
         self.medium = MEDIA[config.medium]
-        self.stride, self.channels, self.axes = config.nets.stride, self.medium.channels, self.medium.axes
+        self.stride, self.channels, self.axes = (
+            config.nets.stride,
+            self.medium.channels,
+            self.medium.axes,
+        )
         nets = kinds.find(config.kind, config.medium)
         if self.medium.timed and config.nets.context is None:
-            raise ValueError(f"nets {config.kind!r} must say their context: {self.medium.name} passes in windows")
+            raise ValueError(
+                f"nets {config.kind!r} must say their context: {self.medium.name} passes in windows"
+            )
         self.encoder = nets.encoder(config.nets, bottleneck.in_dim)
         self.decoder = nets.decoder(config.nets, bottleneck.dim)
         self.float()  # whatever the default dtype is
 
     @property
     def context(self) -> int:
-        """Latent positions on either side that can influence one, at most: what windows must overlap by."""
+        """Latent positions on either side that can influence one, at most: what windows must
+        overlap by.
+        """
         reach = self.config.nets.context
         if reach is None:
-            raise TypeError("these nets need no windows: signals pass in strips from layer to layer")
+            raise TypeError(
+                "these nets need no windows: signals pass in strips from layer to layer"
+            )
         return reach
 
     @property
@@ -144,13 +168,17 @@ class Codec(Float32):
         return z
 
     def latents_of_rows(self, strips: Iterable[Tensor]) -> Iterator[Tensor]:
-        """`latents` of a picture in strips of rows, (n, W, 3), both multiples of the stride -> (n / 8, W / 8, D_in)."""
+        """`latents` of a picture in strips of rows, (n, W, 3), both multiples of the stride -> (n /
+        8, W / 8, D_in).
+        """
         if self.config.nets.context is None:
             yield from stream(cast(LayeredEncoder, self.encoder).layers(), strips)
             return
         yield from self._in_windows(lambda x: self.encoder(x), strips, self.stride, 1 / self.stride)
 
-    def decode(self, indices: Tensor, size: tuple[int, ...], codebook_size: int | None = None) -> Tensor:
+    def decode(
+        self, indices: Tensor, size: tuple[int, ...], codebook_size: int | None = None
+    ) -> Tensor:
         """(B, G, *S) and the signal's size N -> (B, C, *N)."""
         with exact_float32(indices.device):
             z_q = self.bottleneck.decode(indices, codebook_size)
@@ -159,7 +187,10 @@ class Codec(Float32):
     def pixels_of_rows(self, strips: Iterable[Tensor], codebook_size: int) -> Iterator[Tensor]:
         """`decode` of a picture in strips of rows, (n, w, G) indices -> (8 n, 8 w, 3)."""
         grids = (strip.movedim(-1, 0)[None] for strip in strips)
-        z_q = (self.bottleneck.decode(grid, codebook_size)[0].movedim(0, -1).contiguous() for grid in grids)
+        z_q = (
+            self.bottleneck.decode(grid, codebook_size)[0].movedim(0, -1).contiguous()
+            for grid in grids
+        )
         if self.config.nets.context is None:
             yield from stream(cast(LayeredDecoder, self.decoder).layers(codebook_size, 1), z_q)
             return
@@ -168,10 +199,14 @@ class Codec(Float32):
     def _in_windows(
         self, apply: Callable[[Tensor], Tensor], strips: Iterable[Tensor], unit: int, scale: float
     ) -> Iterator[Tensor]:
-        """A net on overlapping windows of rows; `unit` rows are one of the latents, and `scale` rows come of each."""
+        """A net on overlapping windows of rows; `unit` rows are one of the latents, and `scale`
+        rows come of each.
+        """
         iterator = iter(strips)
         for first in iterator:  # all strips are as long, but for the last
-            for window, left, count in windows(chain([first], iterator), len(first), self.context * unit):
+            for window, left, count in windows(
+                chain([first], iterator), len(first), self.context * unit
+            ):
                 rows = apply(window.movedim(-1, 0)[None].contiguous())[0].movedim(0, -1)
                 yield rows[round(left * scale) : round((left + count) * scale)]
 
@@ -186,7 +221,10 @@ class Codec(Float32):
             ValueError: x has another shape, is empty, or has no float type.
         """
         if x.dim() != 2 + self.axes or x.shape[1] != self.channels or 0 in x.shape:
-            raise ValueError(f"want a non-empty (B, {self.channels}, {self.medium.axes_text}), got {tuple(x.shape)}")
+            raise ValueError(
+                f"want a non-empty (B, {self.channels}, {self.medium.axes_text}), got "
+                f"{tuple(x.shape)}"
+            )
         if not x.is_floating_point():
             raise ValueError(f"want floats ({self.medium.values}), got {x.dtype}")
         for axis in range(2, x.dim()):
@@ -203,7 +241,12 @@ class Codec(Float32):
 
 
 def build(config: CodecConfig) -> Codec:
-    """A codec with fresh weights. Raises ValueError for an unknown bottleneck, TypeError for its unknown options."""
+    """A codec with fresh weights.
+
+    Raises ValueError for an unknown bottleneck, TypeError for its unknown options.
+    """
     if config.bottleneck not in BOTTLENECKS:
-        raise ValueError(f"unknown bottleneck {config.bottleneck!r}; choose from {sorted(BOTTLENECKS)}")
+        raise ValueError(
+            f"unknown bottleneck {config.bottleneck!r}; choose from {sorted(BOTTLENECKS)}"
+        )
     return Codec(config, BOTTLENECKS[config.bottleneck](**config.options))

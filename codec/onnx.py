@@ -1,4 +1,5 @@
-"""python -m codec.onnx MODEL --out DIR: a model's encoder and decoder as ONNX files, for runtimes other than PyTorch.
+"""python -m codec.onnx MODEL --out DIR: a model's encoder and decoder as ONNX files, for runtimes
+other than PyTorch.
 
     NAME.encoder.onnx   x (B, C, *N) float32 ─> indices_K (B, G, *S) int64, an output for each codebook size K
     NAME.decoder.onnx   indices (B, 1, *S) int64, codebook_size (B,) int64 ─> x_hat (B, C, *N) float32
@@ -8,9 +9,9 @@ B and the sizes are free; what is done before and after is not in the graphs:
     speech    x is 16 kHz in [-1, 1], one channel in C; pad the end by reflection to a multiple of 96; cut x_hat back
     pictures  x is RGB / 255; pad right and bottom by reflection to multiples of 8; cut x_hat back, clip it to [0, 1]
 
-A codebook size that the model does not offer decodes to noise; the metadata of both files ("codec.sizes") lists them.
-A runtime that computes every output searches every codebook: ask for one and let onnxruntime leave out the rest
-(run option `only_execute_path_to_fetches`).
+A codebook size that the model does not offer decodes to noise; the metadata of both files
+("codec.sizes") lists them. A runtime that computes every output searches every codebook: ask for
+one and let onnxruntime leave out the rest (run option `only_execute_path_to_fetches`).
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class Encoder(nn.Module):
     def __init__(self, codec: Codec) -> None:
         super().__init__()
         self.net, self.bottleneck = _with_plain_stft(codec.encoder), copy.deepcopy(codec.bottleneck)
-        if "fitted" in dict(self.bottleneck.named_buffers(recurse=False)):  # a graph cannot ask a tensor
+        if "fitted" in dict(
+            self.bottleneck.named_buffers(recurse=False)
+        ):  # a graph cannot ask a tensor
             fitted = bool(self.bottleneck.get_buffer("fitted"))
             del self.bottleneck.fitted
             self.bottleneck.fitted = cast(Tensor, fitted)
@@ -74,7 +77,9 @@ class Decoder(nn.Module):
         super().__init__()
         bottleneck = codec.bottleneck
         if bottleneck.num_codebooks > 1:
-            raise ModelError(f"only models of one codebook can be exported, this has {bottleneck.num_codebooks}")
+            raise ModelError(
+                f"only models of one codebook can be exported, this has {bottleneck.num_codebooks}"
+            )
         numbers = [bottleneck.num_codes(size) for size in bottleneck.codebook_sizes]
         rows = [
             bottleneck.decode(torch.arange(number)[None, None], size)[0].T
@@ -83,7 +88,9 @@ class Decoder(nn.Module):
         self.net = _with_plain_stft(codec.decoder)
         self.register_buffer("table", torch.cat(rows))
         self.register_buffer("sizes", torch.tensor(bottleneck.codebook_sizes))
-        self.register_buffer("starts", torch.tensor([sum(numbers[:i]) for i in range(len(numbers))]))
+        self.register_buffer(
+            "starts", torch.tensor([sum(numbers[:i]) for i in range(len(numbers))])
+        )
 
     def forward(self, indices: Tensor, codebook_size: Tensor) -> Tensor:
         size = (codebook_size[:, None] == self.sizes).long().argmax(1)
@@ -94,7 +101,9 @@ class Decoder(nn.Module):
 
 
 class PlainSTFT(nn.Module):
-    """`STFT` as two convolutions with windowed cosines and sines: few runtimes have FFTs of 384 points."""
+    """`STFT` as two convolutions with windowed cosines and sines: few runtimes have FFTs of 384
+    points.
+    """
 
     analysis: Tensor  # (n_fft + 2, 1, n_fft), cosines then sines
     synthesis: Tensor
@@ -106,23 +115,31 @@ class PlainSTFT(nn.Module):
         bins, time = torch.arange(self.n_fft // 2 + 1), torch.arange(self.n_fft)
         angle = (2 * torch.pi / self.n_fft) * (bins[:, None] * time % self.n_fft).double()
         waves = torch.cat([angle.cos(), -angle.sin()])[:, None] * stft.window.double()
-        sides = torch.full((len(bins),), 2.0, dtype=torch.float64)  # a bin stands for two, but the first and the last
+        sides = torch.full(
+            (len(bins),), 2.0, dtype=torch.float64
+        )  # a bin stands for two, but the first and the last
         sides[0] = sides[-1] = 1
         self.register_buffer("analysis", waves.float())
-        self.register_buffer("synthesis", (waves * sides.repeat(2)[:, None, None] / self.n_fft).float())
+        self.register_buffer(
+            "synthesis", (waves * sides.repeat(2)[:, None, None] / self.n_fft).float()
+        )
         self.register_buffer("weight", stft.window.square()[None, None])
 
     def analyse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T) -> two (B, F, n_fft / 2 + 1)."""
         padded = x[:, reflect_index(x.shape[1], self.margin, self.margin, x.device)]
-        real, imaginary = F.conv1d(padded[:, None], self.analysis, stride=self.hop).transpose(1, 2).chunk(2, -1)
+        real, imaginary = (
+            F.conv1d(padded[:, None], self.analysis, stride=self.hop).transpose(1, 2).chunk(2, -1)
+        )
         return real, imaginary
 
     def synthesise(self, real: Tensor, imaginary: Tensor) -> Tensor:
         """Two (B, F, n_fft / 2 + 1) -> (B, T)."""
         spectrum = torch.cat([real, imaginary], -1).transpose(1, 2)
         signal = F.conv_transpose1d(spectrum, self.synthesis, stride=self.hop)
-        envelope = F.conv_transpose1d(torch.ones_like(spectrum[:, :1]), self.weight, stride=self.hop)
+        envelope = F.conv_transpose1d(
+            torch.ones_like(spectrum[:, :1]), self.weight, stride=self.hop
+        )
         return (signal / envelope)[:, 0, self.margin : self.margin + self.hop * spectrum.shape[2]]
 
 
@@ -141,7 +158,10 @@ def export(model: coding.Model, folder: Path, force: bool = False) -> list[Path]
         MediaError: A file is there already, and `force` is not set.
     """
     codec = model.codec
-    batch, axes = torch.export.Dim("batch"), [torch.export.Dim(name) for name in ("frames", "rows", "columns")]
+    batch, axes = (
+        torch.export.Dim("batch"),
+        [torch.export.Dim(name) for name in ("frames", "rows", "columns")],
+    )
     grid = dict(enumerate(axes[:1] if codec.axes == 1 else axes[1:], 2))
     size = [3, 5][-codec.axes :]
     x = torch.zeros(2, codec.channels, *[codec.stride * side for side in size])
@@ -182,7 +202,9 @@ def export(model: coding.Model, folder: Path, force: bool = False) -> list[Path]
     return written
 
 
-def _trace(graph: nn.Module, inputs: dict[str, tuple[Tensor, dict[int, Any]]], outputs: list[str]) -> Any:
+def _trace(
+    graph: nn.Module, inputs: dict[str, tuple[Tensor, dict[int, Any]]], outputs: list[str]
+) -> Any:
     if find_spec("onnxscript") is None:  # torch.onnx imports it
         raise ModelError(HINT)
     with torch.enable_grad(), _quiet():
@@ -220,8 +242,12 @@ def main(arguments: list[str] | None = None) -> int:
         epilog="See docs/onnx.md",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL", help="a model's name, or the path of its card or weights")
-    parser.add_argument("--out", type=filled_path, required=True, metavar="DIR", help="receives the two files")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a model's name, or the path of its card or weights"
+    )
+    parser.add_argument(
+        "--out", type=filled_path, required=True, metavar="DIR", help="receives the two files"
+    )
     parser.add_argument("-f", "--force", action="store_true", help="replace files that are there")
 
     def command(options: argparse.Namespace) -> None:

@@ -1,11 +1,12 @@
-"""Parts from elsewhere: a module that registers a bottleneck, nets, a metric ... and that every command then knows.
+"""Parts from elsewhere: a module that registers a bottleneck, nets, a metric ... and that every
+command then knows.
 
     --import MODULE        imported by this command, and by the processes that it starts
     codec.plugins          entry points of installed packages: imported when a name is looked up in a registry
 
-Such a module puts what it has into `codec.bottlenecks.BOTTLENECKS`, `codec.nets.NETS` or another registry when it is
-imported; docs/bottlenecks/own.md shows one. A model file never causes an import: it names what it needs, and that is
-there or is not.
+Such a module puts what it has into `codec.bottlenecks.BOTTLENECKS`, `codec.nets.NETS` or another
+registry when it is imported; docs/bottlenecks/own.md shows one. A model file never causes an
+import: it names what it needs, and that is there or is not.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from codec.errors import CodecError
 log = logging.getLogger("codec")
 
 GROUP = "codec.plugins"
-VARIABLE = "CODEC_IMPORT"  # of the environment: modules that a command was told to import, for its child processes
+# Of the environment: modules that a command was told to import, for its child processes.
+VARIABLE = "CODEC_IMPORT"
 _lock = threading.RLock()
 _seen: set[str] = set()
 
@@ -51,9 +53,11 @@ def add(modules: Sequence[str]) -> None:
 
 
 def load() -> None:
-    """Imports what is installed and what the parent process was told to import; each once in a process.
+    """Imports what is installed and what the parent process was told to import; each once in a
+    process.
 
-    An installed module that fails is named in a warning, so that it does not take every command with it.
+    An installed module that fails is named in a warning, so that it does not take every command
+    with it.
 
     Raises:
         CodecError: A module that the user named cannot be imported.
@@ -86,6 +90,14 @@ def _import(name: str) -> None:
 
 def _reason(error: Exception) -> str:
     """What a module raised while it was imported, and where."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    place = f" in {frames[-1].filename}, line {frames[-1].lineno}" if frames and frames[-1].filename != __file__ else ""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "importlib" not in frame.filename
+    ]
+    place = (
+        f" in {frames[-1].filename}, line {frames[-1].lineno}"
+        if frames and frames[-1].filename != __file__
+        else ""
+    )
     return f"{type(error).__name__}: {error}{place}"

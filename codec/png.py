@@ -1,4 +1,5 @@
-"""A PNG written row by row, for pictures that need not fit into memory: Pillow takes whole ones only.
+"""A PNG written row by row, for pictures that need not fit into memory: Pillow takes whole ones
+only.
 
     strips ─ predict from left, above or both, the better for each row ─ deflate ─> IDAT, IDAT, ...
 
@@ -15,7 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-RGB8 = (8, 2, 0, 0, 0)  # bits, colour type, and the only compression, filtering and interlacing that are meant
+RGB8 = (
+    8,
+    2,
+    0,
+    0,
+    0,
+)  # bits, colour type, and the only compression, filtering and interlacing that are meant
 SUB, UP, PAETH = 1, 2, 4
 PIXELS_AT_ONCE = 1 << 17
 
@@ -23,8 +30,8 @@ PIXELS_AT_ONCE = 1 << 17
 class PngWriter:
     """Writes a picture of 8-bit RGB from top to bottom.
 
-    After its filters a photograph holds few repetitions: to look for runs alone takes a quarter of the time, and 1 to
-    3 % more bytes.
+    After its filters a photograph holds few repetitions: to look for runs alone takes a quarter of
+    the time, and 1 to 3 % more bytes.
 
     Args:
         file: A binary file open for writing; it need not seek, and stays open.
@@ -56,15 +63,21 @@ class PngWriter:
     def _chunk(self, kind: bytes, data: bytes) -> None:
         if data or kind == b"IEND":  # deflate keeps small pieces to itself
             body = kind + data
-            self._file.write(struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body)))
+            self._file.write(
+                struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+            )
 
 
 def _filtered(rows: NDArray[np.uint8], above: NDArray[np.uint8]) -> bytes:
-    """Rows as differences from what is known of them; each by the filter of the least sum of magnitudes."""
+    """Rows as differences from what is known of them; each by the filter of the least sum of
+    magnitudes.
+    """
     left, corner = np.zeros_like(rows), np.zeros_like(rows)
     left[:, 1:], corner[:, 1:] = rows[:, :-1], above[:, :-1]
     ways = {SUB: rows - left, UP: rows - above, PAETH: rows - _paeth(left, above, corner)}
-    sums = [np.abs(way.view(np.int8), dtype=np.int16).sum((1, 2), np.int64) for way in ways.values()]
+    sums = [
+        np.abs(way.view(np.int8), dtype=np.int16).sum((1, 2), np.int64) for way in ways.values()
+    ]
     best = np.argmin(sums, 0)
     out = np.empty((len(rows), 1 + rows[0].size), np.uint8)
     for number, (name, way) in enumerate(ways.items()):
@@ -74,8 +87,12 @@ def _filtered(rows: NDArray[np.uint8], above: NDArray[np.uint8]) -> bytes:
     return out.tobytes()
 
 
-def _paeth(left: NDArray[np.uint8], above: NDArray[np.uint8], corner: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Whichever of three neighbours is nearest to left + above - corner; among equals, in this order."""
+def _paeth(
+    left: NDArray[np.uint8], above: NDArray[np.uint8], corner: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Whichever of three neighbours is nearest to left + above - corner; among equals, in this
+    order.
+    """
     across = above.astype(np.int16) - corner
     down = left.astype(np.int16) - corner
     by_left, by_above, by_corner = np.abs(across), np.abs(down), np.abs(across + down)

@@ -1,14 +1,15 @@
 """In what precision the project computes: float32, whatever stands around it.
 
-A program may have set a default dtype, TF32 or bfloat16 products, or autocast before it calls us. What decides indices
-must not follow: half-precision distances around 1e-2 are noise, and the same input must give the same bytes. So
+A program may have set a default dtype, TF32 or bfloat16 products, or autocast before it calls us.
+What decides indices must not follow: half-precision distances around 1e-2 are noise, and the same
+input must give the same bytes. So
 
     exact_float32   no autocast and no reduced products, for a block of code
     exactly         the same for a generator, while it works and not while its consumer does
     Float32         modules whose state stays float32 through .half(), .bfloat16() and .double()
 
-and every tensor that is made from numbers names its dtype. Training may still run nets under autocast: they enter no
-`exact_float32` of their own, bottlenecks and whatever codes do.
+and every tensor that is made from numbers names its dtype. Training may still run nets under
+autocast: they enter no `exact_float32` of their own, bottlenecks and whatever codes do.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ END = object()
 
 
 class _Switches:
-    """PyTorch's switches for products of float32 on one kind of device, held at full precision while anyone needs it.
+    """PyTorch's switches for products of float32 on one kind of device, held at full precision
+    while anyone needs it.
 
-    The switches belong to the process, not to a thread: the first thread that enters turns them and the last one that
-    leaves turns them back, so that no thread loses the precision that it is computing with. Meanwhile other work of the
-    process may be slower than it asked for, but never less precise.
+    The switches belong to the process, not to a thread: the first thread that enters turns them and
+    the last one that leaves turns them back, so that no thread loses the precision that it is
+    computing with. Meanwhile other work of the process may be slower than it asked for, but never
+    less precise.
     """
 
     def __init__(self, *backends: Any) -> None:
@@ -55,7 +58,9 @@ class _Switches:
                 return
             for backend, precision in self._kept:
                 if backend.fp32_precision != precision:
-                    backend.fp32_precision = "none"  # which may be what it was: one that follows a general switch
+                    backend.fp32_precision = (
+                        "none"  # which may be what it was: one that follows a general switch
+                    )
                 if backend.fp32_precision != precision:
                     backend.fp32_precision = precision
 
@@ -73,7 +78,9 @@ _inside = threading.local()  # by device type: whether this thread is in `exact_
 
 @contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
-    """No autocast and no TF32 or bfloat16 products inside, in this thread or in others that are inside as well."""
+    """No autocast and no TF32 or bfloat16 products inside, in this thread or in others that are
+    inside as well.
+    """
     kind = device.type
     if getattr(_inside, kind, False) and not torch.is_autocast_enabled(kind):
         yield
@@ -92,7 +99,9 @@ def exact_float32(device: torch.device) -> Iterator[None]:
 
 
 def exactly(items: Iterable[T], device: torch.device) -> Iterator[T]:
-    """Yields what `items` does, each computed in inference mode and in `exact_float32`; the consumer is in neither."""
+    """Yields what `items` does, each computed in inference mode and in `exact_float32`; the
+    consumer is in neither.
+    """
     iterator = iter(items)
     while True:
         with torch.inference_mode(), exact_float32(device):
@@ -105,14 +114,18 @@ def exactly(items: Iterable[T], device: torch.device) -> Iterator[T]:
 class Float32(nn.Module):
     """A module whose parameters and buffers, and those below it, stay float32.
 
-    `.half()`, `.bfloat16()`, `.double()` and `.to(dtype)` change nothing, and `.to(device, dtype)` only moves. A
-    codebook in half precision would decode other codes than those that were searched, and sums of averages and queues
-    would stop moving; nets take their speed in training from autocast, which wants float32 weights.
+    `.half()`, `.bfloat16()`, `.double()` and `.to(dtype)` change nothing, and `.to(device, dtype)`
+    only moves. A codebook in half precision would decode other codes than those that were searched,
+    and sums of averages and queues would stop moving; nets take their speed in training from
+    autocast, which wants float32 weights.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         def in_float32(tensor: Tensor) -> Tensor:
-            result, dtype = fn(tensor), torch.float32 if tensor.is_floating_point() else tensor.dtype
+            result, dtype = (
+                fn(tensor),
+                torch.float32 if tensor.is_floating_point() else tensor.dtype,
+            )
             return result if result.dtype == dtype else tensor.to(result.device, dtype)
 
         return super()._apply(in_float32, recurse)  # type: ignore[no-any-return, no-untyped-call]

@@ -1,7 +1,9 @@
-"""The streams of a process: whatever the shell closed, and whoever stops reading, a command behaves.
+"""The streams of a process: whatever the shell closed, and whoever stops reading, a command
+behaves.
 
-Descriptors 0, 1 and 2 that are closed at the start would be given to the next files that are opened, and what is meant
-for stderr would be written into them. So /dev/null takes their places first.
+Descriptors 0, 1 and 2 that are closed at the start would be given to the next files that are
+opened, and what is meant for stderr would be written into them. So /dev/null takes their places
+first.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ closed: set[int] = set()  # the descriptors that were
 def process(command: str | Callable[[], int | None]) -> int:
     """Runs a command as all that its process is for; returns its exit code.
 
-    A listing into a pipe that nobody reads any more ends quietly; who writes data has said what is lost before this.
+    A listing into a pipe that nobody reads any more ends quietly; who writes data has said what is
+    lost before this.
 
     Args:
         command: The function, or "module:function", which is imported when the streams are safe.
@@ -39,7 +42,12 @@ def process(command: str | Callable[[], int | None]) -> int:
         code = 0
     except KeyboardInterrupt:  # Ctrl-C while the imports run
         code = 130
-    except (ImportError, OSError, MemoryError, RuntimeError) as error:  # libraries that find no room to be loaded
+    except (
+        ImportError,
+        OSError,
+        MemoryError,
+        RuntimeError,
+    ) as error:  # libraries that find no room to be loaded
         if not out_of_memory(error):
             raise
         code = "error: not enough memory to load the libraries; free some, or raise the limit of the process"

@@ -1,4 +1,5 @@
-"""A stream cut into windows: a core with context on both sides, so that what needs neighbours finds them.
+"""A stream cut into windows: a core with context on both sides, so that what needs neighbours finds
+them.
 
 blocks  ┆ 0 1 2 3 4 ┆ 5 6 ┆ 7 8 9 ...      core 4, context 1
 windows [0 1 2 3 (4)]  [(3) 4 5 6 7 (8)]  [(7) 8 9 ...
@@ -18,11 +19,12 @@ Rows = TypeVar("Rows", NDArray[Any], Tensor)
 
 
 def windows(blocks: Iterable[Rows], core: int, context: int) -> Iterator[tuple[Rows, int, int]]:
-    """Cuts a stream, along its first axis, into cores at fixed positions, each with context on both sides.
+    """Cuts a stream, along its first axis, into cores at fixed positions, each with context on both
+    sides.
 
     Yields:
-        (window, left, n): the core is window[left : left + n]; n is `core` but for the last, and the context on either
-        side is as long as the stream allows, up to `context`.
+        (window, left, n): the core is window[left : left + n]; n is `core` but for the last, and
+        the context on either side is as long as the stream allows, up to `context`.
     """
     held: list[Rows] = []
     length = left = 0

@@ -1,8 +1,10 @@
-"""What mkdocs needs beside the pages: the parts of the project that lie outside docs/, and formulas without scripts.
+"""What mkdocs needs beside the pages: the parts of the project that lie outside docs/, and formulas
+without scripts.
 
-The pages are plain Markdown, and link to files as a code host shows them: ../FORMAT.md, ../examples/streaming.py,
-../assets/pictures/.... For the site FORMAT.md, CHANGELOG.md and the examples become pages, and pictures are copied.
-Links to any other file of the project lose their target there, since nobody knows where the project is hosted.
+The pages are plain Markdown, and link to files as a code host shows them: ../FORMAT.md,
+../examples/streaming.py, ../assets/pictures/.... For the site FORMAT.md, CHANGELOG.md and the
+examples become pages, and pictures are copied. Links to any other file of the project lose their
+target there, since nobody knows where the project is hosted.
 """
 
 from __future__ import annotations
@@ -18,17 +20,24 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent.parent
-PAGES = {"FORMAT.md": "specification.md", "CHANGELOG.md": "changes.md"}  # no name that differs by case alone
+PAGES = {
+    "FORMAT.md": "specification.md",
+    "CHANGELOG.md": "changes.md",
+}  # no name that differs by case alone
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 FENCE = re.compile(r"^```.*?^```$", re.M | re.S)
-FUNCTION = re.compile(r"(<m[io]>(?:log|ln|exp|tanh|tan)</m[io]>)(?=<mi>|<mn>|<msub>|<mfrac>|<mrow>)")
+FUNCTION = re.compile(
+    r"(<m[io]>(?:log|ln|exp|tanh|tan)</m[io]>)(?=<mi>|<mn>|<msub>|<mfrac>|<mrow>)"
+)
 FORMULA = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.S)
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Adds what lies outside docs/."""
     for name, place in PAGES.items():
-        files.append(File.generated(config, place, content=(ROOT / name).read_text(encoding="utf-8")))
+        files.append(
+            File.generated(config, place, content=(ROOT / name).read_text(encoding="utf-8"))
+        )
     for path in sorted((ROOT / "examples").glob("*.*")):
         if path.suffix in (".py", ".ipynb"):
             files.append(File.generated(config, f"examples/{path.stem}.md", content=_as_page(path)))
@@ -62,12 +71,16 @@ def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Formulas become MathML, which browsers draw themselves: no script, nothing fetched from elsewhere."""
+    """Formulas become MathML, which browsers draw themselves: no script, nothing fetched from
+    elsewhere.
+    """
 
     def drawn(match: re.Match[str]) -> str:
         source = match[2].strip()
         block = source.startswith("\\[")
-        latex = re.sub(r"&(amp|lt|gt);", lambda m: {"amp": "&", "lt": "<", "gt": ">"}[m[1]], source[2:-2])
+        latex = re.sub(
+            r"&(amp|lt|gt);", lambda m: {"amp": "&", "lt": "<", "gt": ">"}[m[1]], source[2:-2]
+        )
         drawing = str(convert(latex, display="block" if block else "inline"))
         if "\\" in drawing:
             raise PluginError(f"a formula with a command that is not known: {latex}")

@@ -1,10 +1,12 @@
-"""Tokens for a language model: encode a folder, train a small transformer on the tokens, sample, decode.
+"""Tokens for a language model: encode a folder, train a small transformer on the tokens, sample,
+decode.
 
     python examples/language_model.py recordings --out sample.wav                 # a minute of training
     python examples/language_model.py recordings --out sample.wav --minutes 10 --seconds 5
 
-One codebook makes this simple: a recording is one row of integers in [0, K), 167 a second, and a language model of them
-is a language model of anything. A minute on a CPU is enough to hear that the sample is no noise, and no more.
+One codebook makes this simple: a recording is one row of integers in [0, K), 167 a second, and a
+language model of them is a language model of anything. A minute on a CPU is enough to hear that the
+sample is no noise, and no more.
 """
 
 from __future__ import annotations
@@ -29,12 +31,18 @@ RATE = 16_000  # Hz, that of all speech models
 class LanguageModel(nn.Module):
     """A causal transformer: (B, n) indices -> (B, n, K) logits of the index after each."""
 
-    def __init__(self, num_codes: int, context: int = 256, width: int = 128, depth: int = 4) -> None:
+    def __init__(
+        self, num_codes: int, context: int = 256, width: int = 128, depth: int = 4
+    ) -> None:
         super().__init__()
         self.context = context
         self.tokens, self.places = nn.Embedding(num_codes, width), nn.Embedding(context, width)
-        layer = nn.TransformerEncoderLayer(width, 4, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
-        self.blocks = nn.TransformerEncoder(layer, depth, nn.LayerNorm(width), enable_nested_tensor=False)
+        layer = nn.TransformerEncoderLayer(
+            width, 4, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(
+            layer, depth, nn.LayerNorm(width), enable_nested_tensor=False
+        )
         self.head = nn.Linear(width, num_codes)
 
     def forward(self, indices: Tensor) -> Tensor:
@@ -45,7 +53,10 @@ class LanguageModel(nn.Module):
 
 
 def encode_folder(folder: Path, model_name: str, codebook_size: int) -> Tensor:
-    """All recordings below a folder as one row of indices. Raises MediaError where none can be read."""
+    """All recordings below a folder as one row of indices.
+
+    Raises MediaError where none can be read.
+    """
     model = codec.load(model_name)
     rows = []
     for path in sorted(folder.rglob("*")):
@@ -61,7 +72,9 @@ def encode_folder(folder: Path, model_name: str, codebook_size: int) -> Tensor:
     return torch.cat(rows)
 
 
-def train(tokens: Tensor, num_codes: int, minutes: float, steps: int | None, batch: int = 16) -> LanguageModel:
+def train(
+    tokens: Tensor, num_codes: int, minutes: float, steps: int | None, batch: int = 16
+) -> LanguageModel:
     """Trains until the minutes or steps are over, on random cuts of the tokens."""
     torch.manual_seed(0)
     net = LanguageModel(num_codes)
@@ -93,7 +106,9 @@ def sample(net: LanguageModel, start: Tensor, count: int, temperature: float = 0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help="recordings")
     parser.add_argument("--out", type=Path, default=Path("sample.wav"))
     parser.add_argument("--model", default="speech-fsp")
@@ -114,7 +129,9 @@ def main(arguments: list[str] | None = None) -> int:
     count = round(options.seconds * RATE / model.codec.stride)
     indices = sample(net, tokens[:32], count)
     with torch.inference_mode():
-        x = model.codec.decode(indices[None, None], (len(indices) * model.codec.stride,), options.codebook_size)
+        x = model.codec.decode(
+            indices[None, None], (len(indices) * model.codec.stride,), options.codebook_size
+        )
     soundfile.write(options.out, x[0, 0].clamp(-1, 1).numpy(), RATE)
     print(f"{options.out}: {x.shape[-1] / RATE:.1f} s")
     return 0

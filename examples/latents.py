@@ -43,7 +43,12 @@ def cells(axes: Axes, method: Bottleneck, extent: float, extra: Tensor | None = 
         points = torch.cat([points, extra.expand(len(points), -1)], 1)
     index = method.encode(grid(points))[0, 0].reshape(300, 300).T.numpy()
     shades = np.random.default_rng(3).uniform(0.72, 0.97, (int(index.max()) + 1, 3))
-    axes.imshow(shades[index], origin="lower", extent=(-extent, extent, -extent, extent), interpolation="nearest")
+    axes.imshow(
+        shades[index],
+        origin="lower",
+        extent=(-extent, extent, -extent, extent),
+        interpolation="nearest",
+    )
 
 
 def panels(titles: list[str], extent: float) -> tuple[Figure, list[Axes]]:
@@ -51,7 +56,9 @@ def panels(titles: list[str], extent: float) -> tuple[Figure, list[Axes]]:
     axes = list(figure.subplots(1, 3))
     for one, title in zip(axes, titles, strict=True):
         one.set_title(title, fontsize=10)
-        one.set(xlim=(-extent, extent), ylim=(-extent, extent), aspect="equal", xticks=[], yticks=[])
+        one.set(
+            xlim=(-extent, extent), ylim=(-extent, extent), aspect="equal", xticks=[], yticks=[]
+        )
     return figure, axes
 
 
@@ -75,7 +82,9 @@ def draw_vp() -> Figure:
     step = moved - z
     kept = step.norm(dim=1) > 0
     second.scatter(*queue.T, s=4, c=GREY, alpha=0.5)
-    second.quiver(*z[kept].T, *step[kept].T, color=GREEN, angles="xy", scale_units="xy", scale=1, width=0.006)
+    second.quiver(
+        *z[kept].T, *step[kept].T, color=GREEN, angles="xy", scale_units="xy", scale=1, width=0.006
+    )
     second.scatter(*z[~kept].T, s=16, c=RED)
     vp.fit(moons(4000))
     cells(third, vp.eval(), 2.4)
@@ -85,7 +94,9 @@ def draw_vp() -> Figure:
 
 
 def draw_fsp() -> Figure:
-    """The cells before squashing; in the squashed square noise one cell wide, and rounding to midpoints."""
+    """The cells before squashing; in the squashed square noise one cell wide, and rounding to
+    midpoints.
+    """
     levels = 5
     figure, (first, second, third) = panels(
         ["encoder's output and its cells", "training: noise one cell wide, or the midpoint",
@@ -127,7 +138,9 @@ def draw_gmvq() -> Figure:
          "encoding: the most probable code"], 2.4,
     )  # fmt: skip
     gmvq = GMVQ(dim=2, codebook_sizes=(16,))
-    raw = torch.tensor([9.0, 3.0])  # weights differ by dimension, so the nearest code is not always chosen
+    raw = torch.tensor(
+        [9.0, 3.0]
+    )  # weights differ by dimension, so the nearest code is not always chosen
     gmvq.fit(torch.cat([moons(2000), raw.expand(2000, -1)], 1))
     gmvq.anneal(1.0)
     codes, point = gmvq.codebook(16).detach(), torch.tensor([0.35, 0.45])
@@ -148,7 +161,9 @@ DRAWINGS = {"vp": draw_vp, "fsp": draw_fsp, "gmvq": draw_gmvq}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path())
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,8 @@
 
     python examples/limits.py --out assets/pictures          # draws limits.webp
 
-The picture is drawn here, coded at the smallest and the largest codebook size, and set side by side.
+The picture is drawn here, coded at the smallest and the largest codebook size, and set side by
+side.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ WORDS = ("The quick brown fox", "jumps over the lazy dog", "0123456789")
 def drawing() -> Image.Image:
     """SIDE x SIDE: letters of four heights, lines of four widths, flat discs, a gradient."""
     rows = np.linspace(245, 190, SIDE)
-    image = Image.fromarray(np.repeat(np.repeat(rows[:, None, None], SIDE, 1), 3, 2).astype(np.uint8))
+    image = Image.fromarray(
+        np.repeat(np.repeat(rows[:, None, None], SIDE, 1), 3, 2).astype(np.uint8)
+    )
     draw = ImageDraw.Draw(image)
     top = 6
     for size, text in zip((11, 16, 24, 36), (*WORDS, "Letters"), strict=True):
@@ -33,7 +36,9 @@ def drawing() -> Image.Image:
     for i, width in enumerate((1, 2, 4, 8)):
         draw.line((10 + 40 * i, 150, 90 + 40 * i, 230), fill=(160, 30, 30), width=width)
     for i, colour in enumerate(((220, 60, 50), (60, 140, 70), (50, 80, 190), (240, 190, 40))):
-        draw.ellipse((10 + 78 * i, 244, 74 + 78 * i, 308), fill=colour, outline=(20, 20, 20), width=2)
+        draw.ellipse(
+            (10 + 78 * i, 244, 74 + 78 * i, 308), fill=colour, outline=(20, 20, 20), width=2
+        )
     return image
 
 
@@ -46,7 +51,9 @@ def coded(image: Image.Image, model: str, codebook_size: int) -> tuple[Image.Ima
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path())
     parser.add_argument("--model", default="image-vp")
     options = parser.parse_args(arguments)
@@ -58,7 +65,9 @@ def main(arguments: list[str] | None = None) -> int:
     sheet = Image.new("RGB", (3 * SIDE + 40, SIDE + 34), "white")
     for i, (label, image) in enumerate(shown):
         sheet.paste(image, (10 + i * (SIDE + 10), 26))
-        ImageDraw.Draw(sheet).text((10 + i * (SIDE + 10), 6), label, fill="black", font=ImageFont.load_default(14))
+        ImageDraw.Draw(sheet).text(
+            (10 + i * (SIDE + 10), 6), label, fill="black", font=ImageFont.load_default(14)
+        )
     options.out.mkdir(parents=True, exist_ok=True)
     sheet.save(options.out / "limits.webp", quality=88)
     return 0

@@ -2,9 +2,10 @@
 
     python -m eval speech-fsp --data recordings --neighbour examples.neighbour:mu_law --out report
 
-This one is mu-law, ITU-T G.711, at half the sample rate: eight bits a sample, 64 kbit/s, which is what telephones had.
-Put your network in the place of the two functions. Both see speech as (n, 1) float32 at 16 kHz, or a picture as
-(H, W, 3) uint8; tokens are integers (G, n) in [0, K), G streams of n.
+This one is mu-law, ITU-T G.711, at half the sample rate: eight bits a sample, 64 kbit/s, which is
+what telephones had. Put your network in the place of the two functions. Both see speech as (n, 1)
+float32 at 16 kHz, or a picture as (H, W, 3) uint8; tokens are integers (G, n) in [0, K), G streams
+of n.
 """
 
 from __future__ import annotations

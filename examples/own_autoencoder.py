@@ -3,8 +3,9 @@
     python examples/own_autoencoder.py --method fsp
     python examples/own_autoencoder.py --method gmvq --steps 1000
 
-The data are pictures of two discs, made on the fly. The net is a plain convolutional autoencoder with 8 x 8 tokens. All
-that it knows of the bottleneck is `in_dim`, `dim`, and that `forward` returns z_q and named losses.
+The data are pictures of two discs, made on the fly. The net is a plain convolutional autoencoder
+with 8 x 8 tokens. All that it knows of the bottleneck is `in_dim`, `dim`, and that `forward`
+returns z_q and named losses.
 """
 
 from __future__ import annotations
@@ -19,11 +20,18 @@ from codec.bottlenecks import FSP, GMVQ, VP, VQ, Bottleneck
 
 SIZE = 256  # codes: with 8 x 8 tokens, 64 bytes a picture
 
-# Each method with the weights of its losses. The weights belong to whoever trains, not to the bottleneck.
+# Each method with the weights of its losses. The weights belong to whoever trains, not to the
+# bottleneck.
 METHODS = {
     "fsp": (lambda: FSP(levels={SIZE: (4, 4, 4, 4)}), {"mean": 0.01, "variance": 0.007}),
-    "vp": (lambda: VP(dim=4, codebook_sizes=(SIZE,), rows_per_code=8), {"mean": 0.01, "variance": 0.007}),
-    "gmvq": (lambda: GMVQ(dim=8, codebook_sizes=(SIZE,), weight_offset=100.0), {"latent": 0.03, "kl": 0.03 / 8}),
+    "vp": (
+        lambda: VP(dim=4, codebook_sizes=(SIZE,), rows_per_code=8),
+        {"mean": 0.01, "variance": 0.007},
+    ),
+    "gmvq": (
+        lambda: GMVQ(dim=8, codebook_sizes=(SIZE,), weight_offset=100.0),
+        {"latent": 0.03, "kl": 0.03 / 8},
+    ),
     "vq": (lambda: VQ(dim=8, codebook_sizes=(SIZE,)), {"codebook": 0.1, "commitment": 0.025}),
 }
 
@@ -81,7 +89,9 @@ def train(method: str, steps: int, batch: int = 32) -> tuple[Autoencoder, float]
         bottleneck.anneal(step / steps)
         x = pictures(batch, generator)
         x_hat, losses = net.train()(x)
-        loss = (x - x_hat).square().mean() + sum(weights[name] * value for name, value in losses.items())
+        loss = (x - x_hat).square().mean() + sum(
+            weights[name] * value for name, value in losses.items()
+        )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -89,14 +99,18 @@ def train(method: str, steps: int, batch: int = 32) -> tuple[Autoencoder, float]
         bottleneck.fit(latents(100))  # a method that perturbs builds its codebook now
     with torch.no_grad():
         x = pictures(64, generator)
-        indices = bottleneck.encode(net.eval().encoder(x))  # (64, 1, 8, 8) integers: all that a file needs
+        indices = bottleneck.encode(
+            net.eval().encoder(x)
+        )  # (64, 1, 8, 8) integers: all that a file needs
         x_hat = net.decoder(bottleneck.decode(indices))
         assert torch.equal(x_hat, net(x)[0]), "in eval mode, forward is decode(encode), bit for bit"
         return net, float((x - x_hat).square().mean())
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--method", choices=METHODS, default="fsp")
     parser.add_argument("--steps", type=int, default=500)
     options = parser.parse_args(arguments)

@@ -1,11 +1,13 @@
-"""A bottleneck of one's own: written, registered, held to the contract, trained, exported, measured.
+"""A bottleneck of one's own: written, registered, held to the contract, trained, exported,
+measured.
 
     python examples/own_bottleneck.py --data recordings --work own --minutes 5
 
-The method is lookup-free quantisation (Yu et al. 2024): a token is the signs of its d dimensions, so that K = 2^d codes
-need no codebook and no search. Registering is one entry in `BOTTLENECKS`; from then on recipes, training, export, the
-file format and the evaluation know it by name. They know it in this process: a model file of an own bottleneck is read
-only where the module that registers it was imported.
+The method is lookup-free quantisation (Yu et al. 2024): a token is the signs of its d dimensions,
+so that K = 2^d codes need no codebook and no search. Registering is one entry in `BOTTLENECKS`;
+from then on recipes, training, export, the file format and the evaluation know it by name. They
+know it in this process: a model file of an own bottleneck is read only where the module that
+registers it was imported.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class Signs(Bottleneck):
         size = self.check_size(codebook_size)
         indices = self._encode(z, size)
         value = self._decode(indices, size)
-        return BottleneckOutput(straight_through(value, z), indices, {"commitment": (z - value).square().mean()})
+        return BottleneckOutput(
+            straight_through(value, z), indices, {"commitment": (z - value).square().mean()}
+        )
 
     def _encode(self, z: Tensor, size: int) -> Tensor:  # noqa: ARG002
         """(B, d, *S) -> (B, 1, *S): bit i is whether dimension i is positive."""
@@ -80,17 +84,27 @@ def check(bottleneck: Bottleneck) -> None:
     indices = bottleneck.encode(z)
     assert indices.shape == (2, 1, 50)
     assert 0 <= indices.min() <= indices.max() < bottleneck.num_codes()
-    assert torch.equal(bottleneck(z).z_q, bottleneck.decode(indices)), "in eval mode, forward is decode(encode)"
+    assert torch.equal(bottleneck(z).z_q, bottleneck.decode(indices)), (
+        "in eval mode, forward is decode(encode)"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="recordings to train on, and to measure with")
-    parser.add_argument("--work", type=Path, required=True, help="folder for everything that is written")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="recordings to train on, and to measure with"
+    )
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder for everything that is written"
+    )
     parser.add_argument("--minutes", default="5")
     options, extra = parser.parse_known_args(arguments)  # the rest goes to python -m train
 
-    from eval.__main__ import main as evaluate  # these read BOTTLENECKS when they run, so they know "signs"
+    from eval.__main__ import (
+        main as evaluate,
+    )  # these read BOTTLENECKS when they run, so they know "signs"
     from train.__main__ import main as train
     from train.export import main as export
     from train.prepare import main as prepare
@@ -107,7 +121,19 @@ def main(arguments: list[str] | None = None) -> int:
         or train([str(recipe), "--data", data, "--out", run, *budget, *extra])
         or export([run, "--data", data, "--out", str(work), "--name", "speech-signs"])
         # One worker is this process; more would be new ones, which do not know "signs".
-        or evaluate([model, "speech-fsp", "--data", str(options.data), "-k", "1024", "--workers", "1", "--quick"])
+        or evaluate(
+            [
+                model,
+                "speech-fsp",
+                "--data",
+                str(options.data),
+                "-k",
+                "1024",
+                "--workers",
+                "1",
+                "--quick",
+            ]
+        )
     )
 
 

@@ -1,4 +1,6 @@
-"""Fixtures: real media where they lie, and tiny seeded models, so that tests need no trained weights."""
+"""Fixtures: real media where they lie, and tiny seeded models, so that tests need no trained
+weights.
+"""
 
 from __future__ import annotations
 
@@ -70,17 +72,26 @@ def tiny_codec(medium: str, seed: int = 0) -> Codec:
 
 
 def untrained_prior(codec: Codec, size: int, below: int | None = None) -> Prior | None:
-    """What the training of a prior starts from: it learns within a chunk, from the neighbours' digits.
+    """What the training of a prior starts from: it learns within a chunk, from the neighbours'
+    digits.
 
     With a size `below`, of what refines it; None where the two are not nested.
     """
-    found = (*priors.layout(codec, size), 0) if below is None else priors.refined_layout(codec, size, below)
+    found = (
+        (*priors.layout(codec, size), 0)
+        if below is None
+        else priors.refined_layout(codec, size, below)
+    )
     if found is None:
         return None
     levels, order, _, given = found
     offsets = np.array((priors.REFINED_OFFSETS if given else priors.OFFSETS)[codec.config.medium])
-    net = priors.PriorNet(levels, torch.randn(int(levels.sum()), 5), len(offsets) + len(priors.SPEEDS), given)
-    return priors.rounded(net, levels, order, offsets, codec.stride if codec.axes == 2 else 0, given)
+    net = priors.PriorNet(
+        levels, torch.randn(int(levels.sum()), 5), len(offsets) + len(priors.SPEEDS), given
+    )
+    return priors.rounded(
+        net, levels, order, offsets, codec.stride if codec.axes == 2 else 0, given
+    )
 
 
 def export(folder: Path, name: str, codec: Codec) -> Path:
@@ -145,12 +156,19 @@ def tones(length: int, rate: int = 16000, channels: int = 1) -> NDArray[np.float
     """(T, C) float32: a few partials and some noise, another pitch in every channel."""
     time = np.arange(length)[:, None] / rate
     pitch = 150 * (1 + np.arange(channels))[None]
-    sound = sum(np.sin(2 * np.pi * k * pitch * time) / k for k in (1, 2, 5)) * np.sin(2 * np.pi * 3 * time)
+    sound = sum(np.sin(2 * np.pi * k * pitch * time) / k for k in (1, 2, 5)) * np.sin(
+        2 * np.pi * 3 * time
+    )
     noise = np.random.default_rng(0).standard_normal((length, channels))
     return np.asarray(0.2 * sound + 0.02 * noise, np.float32)
 
 
-def wav(samples: NDArray[np.float32], rate: int = 16000, kind: str = "WAV", subtype: str | None = "PCM_16") -> bytes:
+def wav(
+    samples: NDArray[np.float32],
+    rate: int = 16000,
+    kind: str = "WAV",
+    subtype: str | None = "PCM_16",
+) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, samples, rate, subtype, format=kind)
     return file.getvalue()
@@ -160,10 +178,14 @@ def gradient(height: int, width: int) -> NDArray[np.uint8]:
     """(H, W, 3) with detail."""
     rows, columns = np.mgrid[:height, :width]
     noise = np.random.default_rng(0).integers(0, 40, (height, width, 3))
-    return np.clip(np.stack([rows, columns, rows + columns], -1) % 216 + noise, 0, 255).astype(np.uint8)
+    return np.clip(np.stack([rows, columns, rows + columns], -1) % 216 + noise, 0, 255).astype(
+        np.uint8
+    )
 
 
 def picture(image: Image.Image | NDArray[np.uint8], kind: str = "PNG", **options: object) -> bytes:
     file = io.BytesIO()
-    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, kind, **options)
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(
+        file, kind, **options
+    )
     return file.getvalue()

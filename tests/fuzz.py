@@ -4,9 +4,10 @@
     python tests/fuzz.py --seed tests/corpus                     writes the seeds again
     python tests/fuzz.py --blind SECONDS tests/corpus            spoils the seeds at random, where there is no atheris
 
-The first byte of an input says what the rest is: a file as it is; chunks that are sealed with the right CRC-32 first,
-so that damage gets past it; one coder's bytes; a model card; a prior's tables; or a picture or recording. Every input
-that ever failed stays in the corpus, which tests/test_fuzz.py runs whole.
+The first byte of an input says what the rest is: a file as it is; chunks that are sealed with the
+right CRC-32 first, so that damage gets past it; one coder's bytes; a model card; a prior's tables;
+or a picture or recording. Every input that ever failed stays in the corpus, which
+tests/test_fuzz.py runs whole.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from pathlib import Path
 
 if __name__ == "__main__":
     if "--blind" not in sys.argv:
-        os.environ.setdefault("CODEC_PLAIN", "1")  # the plain twin can be watched by a fuzzer, machine code cannot
+        os.environ.setdefault(
+            "CODEC_PLAIN", "1"
+        )  # the plain twin can be watched by a fuzzer, machine code cannot
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     try:
         import atheris
@@ -82,8 +85,12 @@ def golden_ladders() -> dict[int, dict[int, Tables]]:
         ladders[size] = {}
         for number, row in enumerate(rows):
             arrays = {name: np.array(table, np.int64) for name, table in row["prior"].items()}
-            prior = Prior.from_tensors(arrays | {"digits": arrays["digits"].reshape(-1, len(arrays["bias"]))})
-            ladders[size][row["codebook_size"]] = Tables(layer=prior) if number else Tables(prior=prior)
+            prior = Prior.from_tensors(
+                arrays | {"digits": arrays["digits"].reshape(-1, len(arrays["bias"]))}
+            )
+            ladders[size][row["codebook_size"]] = (
+                Tables(layer=prior) if number else Tables(prior=prior)
+            )
     return ladders
 
 
@@ -144,7 +151,9 @@ def read_layers(data: bytes) -> None:
 
 
 def sealed_layers(data: bytes) -> None:
-    """A golden file's base, and behind it pieces of layers, each after its length in one byte, sealed."""
+    """A golden file's base, and behind it pieces of layers, each after its length in one byte,
+    sealed.
+    """
     if not data:
         return
     whole = sorted(GOLDEN.glob("layers-*.bin"))[data[0] % 2].read_bytes()
@@ -162,7 +171,11 @@ def read_chunks(data: bytes) -> None:
     parts, at = [MAGIC + b"\1\1"], 0
     while at + 2 <= len(data):
         payload = data[at + 2 : at + 2 + data[at + 1]]
-        length = bytes([len(payload)]) if len(payload) < 128 else bytes([len(payload) & 127 | 128, len(payload) >> 7])
+        length = (
+            bytes([len(payload)])
+            if len(payload) < 128
+            else bytes([len(payload) & 127 | 128, len(payload) >> 7])
+        )
         body = data[at : at + 1] + length + payload
         parts.append(body + zlib.crc32(body).to_bytes(4, "big"))
         at += 2 + data[at + 1]
@@ -170,7 +183,9 @@ def read_chunks(data: bytes) -> None:
 
 
 def read_indices(data: bytes) -> None:
-    """One stream of one chunk: which tables, how many positions, how wide a picture, and the coder's bytes."""
+    """One stream of one chunk: which tables, how many positions, how wide a picture, and the
+    coder's bytes.
+    """
     if len(data) < 3:
         return
     num_codebooks, num_codes = SHAPES[data[0] % len(SHAPES)]
@@ -184,7 +199,9 @@ def read_indices(data: bytes) -> None:
     assert indices.shape == (num_codebooks, count)
     assert indices.size == 0 or 0 <= indices.min() <= indices.max() < num_codes
     back = encode_indices(indices, num_codes, tables, width)
-    assert np.array_equal(decode_indices(back, num_codebooks, count, num_codes, tables, width), indices)
+    assert np.array_equal(
+        decode_indices(back, num_codebooks, count, num_codes, tables, width), indices
+    )
     assert len(back) <= len(data[3:]) or data[3] != back[0]
 
 
@@ -218,7 +235,9 @@ def read_prior(data: bytes) -> None:
         indices = np.arange(40)[None] * 7 % prior.num_codes
         width = 20 if prior.stride else 0
         data = encode_indices(indices, prior.num_codes, Tables(prior=prior), width)
-        assert np.array_equal(decode_indices(data, 1, 40, prior.num_codes, Tables(prior=prior), width), indices)
+        assert np.array_equal(
+            decode_indices(data, 1, 40, prior.num_codes, Tables(prior=prior), width), indices
+        )
 
 
 def read_media(data: bytes) -> None:
@@ -240,7 +259,16 @@ def read_media(data: bytes) -> None:
                 return
 
 
-KINDS = [read_file, read_chunks, read_indices, read_card, read_prior, read_layers, sealed_layers, read_media]
+KINDS = [
+    read_file,
+    read_chunks,
+    read_indices,
+    read_card,
+    read_prior,
+    read_layers,
+    sealed_layers,
+    read_media,
+]
 
 
 def run_one(data: bytes) -> None:
@@ -260,7 +288,9 @@ def seeds() -> dict[str, bytes]:
             at = layered.summary.file_bytes
             for layer in layered.layers:
                 for stop in [*(piece.offset for piece in layer.pieces[1:]), layer.stop]:
-                    bodies += bytes([stop - 4 - at]) + data[at : stop - 4]  # all are shorter than 256 bytes
+                    bodies += (
+                        bytes([stop - 4 - at]) + data[at : stop - 4]
+                    )  # all are shorter than 256 bytes
                     at = stop
             found[f"{path.stem}-sealed"] = b"\6" + bytes(["speech" in path.stem]) + bodies
             continue
@@ -268,7 +298,11 @@ def seeds() -> dict[str, bytes]:
         parts, at = b"", 10
         header = golden["header"]
         while at < len(data):
-            length, size = (data[at + 1], 2) if data[at + 1] < 128 else (data[at + 1] & 127 | data[at + 2] << 7, 3)
+            length, size = (
+                (data[at + 1], 2)
+                if data[at + 1] < 128
+                else (data[at + 1] & 127 | data[at + 2] << 7, 3)
+            )
             payload = data[at + size : at + size + length]
             if len(payload) < 256:
                 parts += data[at : at + 1] + bytes([len(payload)]) + payload
@@ -277,7 +311,9 @@ def seeds() -> dict[str, bytes]:
         indices = np.array(golden["indices"])[0][:, :60]
         shape = header["num_codebooks"], header["num_codes"]
         encoded = encode_indices(indices, header["num_codes"], TABLES[shape], header["width"] % 256)
-        found[f"{path.stem}-coder"] = b"\2" + bytes([SHAPES.index(shape), 60, header["width"] % 256]) + encoded
+        found[f"{path.stem}-coder"] = (
+            b"\2" + bytes([SHAPES.index(shape), 60, header["width"] % 256]) + encoded
+        )
         if golden.get("prior"):
             found[f"{path.stem}-prior"] = b"\4" + json.dumps(golden["prior"]).encode()
     card = {
@@ -286,14 +322,23 @@ def seeds() -> dict[str, bytes]:
         "base_id": "00" * 16,
         "config": {"medium": "speech", "bottleneck": "fsp"},
     }
-    found["card"] = b"\3" + json.dumps(card | {"num_codes": {"4": 4}, "tokens_per_unit": 1, "results": {}}).encode()
+    found["card"] = (
+        b"\3"
+        + json.dumps(card | {"num_codes": {"4": 4}, "tokens_per_unit": 1, "results": {}}).encode()
+    )
     pixels = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)
     for kind in ("PNG", "JPEG", "WEBP", "AVIF", "JPEG2000", "TIFF", "BMP", "GIF", "PPM"):
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, kind)
         found[f"media-{kind.lower()}"] = b"\7" + file.getvalue()
     samples = np.sin(np.arange(800)[:, None] / np.array([7, 9]))
-    for kind, subtype in (("WAV", "PCM_24"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None)):
+    for kind, subtype in (
+        ("WAV", "PCM_24"),
+        ("FLAC", "PCM_16"),
+        ("OGG", "VORBIS"),
+        ("OGG", "OPUS"),
+        ("MP3", None),
+    ):
         file = io.BytesIO()
         soundfile.write(file, samples, 16_000, subtype, format=kind)
         found[f"media-{(subtype or kind).lower()}"] = b"\7" + file.getvalue()
@@ -304,7 +349,10 @@ def spoil(data: bytes, other: bytes, dice: random.Random) -> bytes:
     """Some bytes changed, cut out, put in or doubled, or a piece of another input in their place."""
     spoilt = bytearray(data)
     for _ in range(dice.choice((1, 1, 1, 2, 3, 6))):
-        at, length = dice.randrange(1, len(spoilt) + 1), dice.choice((0, 1, 1, 2, 4, dice.randrange(64)))
+        at, length = (
+            dice.randrange(1, len(spoilt) + 1),
+            dice.choice((0, 1, 1, 2, 4, dice.randrange(64))),
+        )
         start = dice.randrange(len(other))
         pieces = (
             dice.randbytes(length),
@@ -318,8 +366,15 @@ def spoil(data: bytes, other: bytes, dice: random.Random) -> bytes:
 
 
 def blind(seconds: float, corpus: Path) -> int:
-    """Spoils inputs until the time is over; says how many there were, and keeps those that fail beside the corpus."""
-    seeds, dice, counts, failed = [path.read_bytes() for path in sorted(corpus.iterdir())], random.Random(), {}, 0
+    """Spoils inputs until the time is over; says how many there were, and keeps those that fail
+    beside the corpus.
+    """
+    seeds, dice, counts, failed = (
+        [path.read_bytes() for path in sorted(corpus.iterdir())],
+        random.Random(),
+        {},
+        0,
+    )
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         data = spoil(dice.choice(seeds), dice.choice(seeds), dice)

@@ -2,8 +2,8 @@
 
     python tests/second_decoder.py FILE.bin TABLES.json        prints header, samples and indices as JSON
 
-TABLES.json is laid out as those of assets/golden: "tables" for coder 1 and "prior" for coder 2, either may be null, and
-a "prior" in each of "layers".
+TABLES.json is laid out as those of assets/golden: "tables" for coder 1 and "prior" for coder 2,
+either may be null, and a "prior" in each of "layers".
 """
 
 import json
@@ -66,11 +66,13 @@ def clamp(x, low, high):
     return max(low, min(x, high))
 
 
-# ------------------------------------------------------------------------------------------------------ the container
+# ------------------------------------------------------------------------------------ the container
 
 
 def decode_file(data, tables, codebook_size=None):
-    """Header, samples and indices, of the last layer that is sound or of the one of that codebook size."""
+    """Header, samples and indices, of the last layer that is sound or of the one of that codebook
+    size.
+    """
     must(data[:8] == b"\x8dCDC\r\n\x1a\n", "magic")
     must(len(data) >= 10 and data[8] == 1, "major version")
     file = Bytes(data)
@@ -90,7 +92,9 @@ def decode_file(data, tables, codebook_size=None):
         if kind == "H":
             must(header is None, "two headers")
             header = decode_header(payload)
-            streams = [[[] for _ in range(header["num_codebooks"])] for _ in range(header["streams"])]
+            streams = [
+                [[] for _ in range(header["num_codebooks"])] for _ in range(header["streams"])
+            ]
         elif kind == "D":
             n = payload.varint()
             total = n * header["streams"] * header["num_codebooks"]
@@ -99,7 +103,10 @@ def decode_file(data, tables, codebook_size=None):
             bits = (header["num_codes"] - 1).bit_length()
             for _ in range(header["streams"]):
                 size = payload.varint()
-                must(1 <= size <= 1 + ceil_div(header["num_codebooks"] * n * bits, 8), "length of encoded indices")
+                must(
+                    1 <= size <= 1 + ceil_div(header["num_codebooks"] * n * bits, 8),
+                    "length of encoded indices",
+                )
                 decoded.append(decode_indices(payload.take(size), n, header, tables))
             for stream, rows in zip(streams, decoded, strict=True):
                 for whole, row in zip(stream, rows, strict=True):
@@ -119,7 +126,9 @@ def decode_file(data, tables, codebook_size=None):
             seal = data[file.at - 4 : file.at]
             while file.at < len(data) and header["codebook_size"] != codebook_size:
                 try:
-                    header, streams, seal = decode_layer(file, header, streams, counts, tables, seal)
+                    header, streams, seal = decode_layer(
+                        file, header, streams, counts, tables, seal
+                    )
                 except RefusedError:
                     break
             return header, samples, streams
@@ -142,11 +151,17 @@ def decode_layer(file, header, streams, counts, tables, seal):
         body = file.data[start : file.at]
         must(file.u32() == crc32(seal + body), "CRC-32 of a layer")
         seal, start = file.data[file.at - 4 : file.at], file.at
-        priors = [row["prior"] for row in tables["layers"] if row["codebook_size"] == layer["codebook_size"]]
+        priors = [
+            row["prior"]
+            for row in tables["layers"]
+            if row["codebook_size"] == layer["codebook_size"]
+        ]
         must(priors, "no tables for the layer")
         checksum = 0
         for whole, below, bits in zip(fine, streams, encoded, strict=True):
-            row = decode_refinement(bits, below[0][at : at + n], m, longest, priors[0], header.get("width", 0))
+            row = decode_refinement(
+                bits, below[0][at : at + n], m, longest, priors[0], header.get("width", 0)
+            )
             whole[0] += row
             checksum = crc32(b"".join(i.to_bytes(4, "big") for i in row), checksum)
         must(check == checksum % 256, "check of a layer")
@@ -161,7 +176,13 @@ def decode_header(payload):
     header = {"medium": medium, "model_id": payload.take(16).hex()}
     names = ["codebook_size", "num_codes", "num_codebooks", "channels"]
     names += ["sample_rate"] if medium == "speech" else ["height", "width"]
-    most = {"codebook_size": 2**24, "num_codes": 2**24, "num_codebooks": 64, "channels": 64, "sample_rate": 768000}
+    most = {
+        "codebook_size": 2**24,
+        "num_codes": 2**24,
+        "num_codebooks": 64,
+        "channels": 64,
+        "sample_rate": 768000,
+    }
     for name in names:
         header[name] = payload.varint()
         least = 1000 if name == "sample_rate" else 1
@@ -171,7 +192,7 @@ def decode_header(payload):
     return header
 
 
-# -------------------------------------------------------------------------------------------------------- the coders
+# --------------------------------------------------------------------------------------- the coders
 
 
 def decode_indices(data, n, header, tables):
@@ -281,7 +302,9 @@ SQUASH = squash_table()
 
 
 def decode_mixing(payload, n, prior, width, known=None):
-    levels, offsets, embedding, hidden = (prior[name] for name in ("levels", "offsets", "embedding", "hidden"))
+    levels, offsets, embedding, hidden = (
+        prior[name] for name in ("levels", "offsets", "embedding", "hidden")
+    )
     digits, speeds, bias = prior["digits"], prior["speeds"], prior["bias"]
     weights = [list(row) for row in prior["nodes"]]
     stride = prior["stride"][0]
@@ -317,10 +340,15 @@ def decode_mixing(payload, n, prior, width, known=None):
             inside = up <= p // columns and 0 <= p % columns + right < columns and q < n
             inputs += embed(q) if inside else embedding[-1]
         inputs += [value >> 8 for values in trend for value in values]
-        start = [bias[h] + sum(x * row[h] for x, row in zip(inputs, hidden, strict=True)) for h in units]
+        start = [
+            bias[h] + sum(x * row[h] for x, row in zip(inputs, hidden, strict=True)) for h in units
+        ]
         for d, count in enumerate(levels):
             if d < given:
-                start = [value + (digits[first[d] + decoded[p][d]][h] << 5) for h, value in enumerate(start)]
+                start = [
+                    value + (digits[first[d] + decoded[p][d]][h] << 5)
+                    for h, value in enumerate(start)
+                ]
                 continue
             unit = [clamp(value >> 10, 0, 1023) for value in start]
             below, above = 0, count
@@ -336,21 +364,26 @@ def decode_mixing(payload, n, prior, width, known=None):
                     w[h] = clamp(w[h] + ((error // slower * unit[h] + 2**19) >> 20), -32767, 32767)
             decoded[p].append(below)
             if d < len(levels) - 1:
-                start = [value + (digits[first[d] + below][h] << 5) for h, value in enumerate(start)]
+                start = [
+                    value + (digits[first[d] + below][h] << 5) for h, value in enumerate(start)
+                ]
         target = embed(p)
         for values, speed in zip(trend, speeds, strict=True):
             for f in range(num_features):
                 values[f] += ((target[f] << 8) - values[f]) >> speed
     words.check_end()
     places = [
-        reduce(lambda whole, pair: whole * pair[0] + pair[1], zip(levels, row, strict=True), 0) for row in decoded
+        reduce(lambda whole, pair: whole * pair[0] + pair[1], zip(levels, row, strict=True), 0)
+        for row in decoded
     ]
     order = prior["order"]
     return [order.index(place) for place in places] if order else places
 
 
 def main(binary, tables):
-    header, samples, streams = decode_file(Path(binary).read_bytes(), json.loads(Path(tables).read_text()))
+    header, samples, streams = decode_file(
+        Path(binary).read_bytes(), json.loads(Path(tables).read_text())
+    )
     print(json.dumps({"header": header, "num_samples": samples, "indices": streams}))
 
 

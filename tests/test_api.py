@@ -40,8 +40,12 @@ def test_a_picture_there_and_back(suffix: str | None) -> None:
         assert (image.size, image.format) == ((40, 13), "JPEG" if suffix else "PNG")
 
 
-@pytest.mark.parametrize("make", [lambda: wav(tones(3000, 22050), 22050), lambda: picture(gradient(20, 20))])
-def test_functions_and_commands_write_the_same_bytes(make: types.FunctionType, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "make", [lambda: wav(tones(3000, 22050), 22050), lambda: picture(gradient(20, 20))]
+)
+def test_functions_and_commands_write_the_same_bytes(
+    make: types.FunctionType, tmp_path: Path
+) -> None:
     source, packed, back = tmp_path / "in", tmp_path / "in.bin", tmp_path / "back"
     source.write_bytes(make())
     assert compress_main([str(source), str(packed), "-q"]) == 0
@@ -73,7 +77,9 @@ def test_a_model_of_ones_own(tmp_path: Path) -> None:
         codec.decompress(codec.compress(wav(tones(500))), mine)
 
 
-def test_a_model_may_be_loaded_or_named_or_a_path(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_may_be_loaded_or_named_or_a_path(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recording, loaded = wav(tones(500)), codec.load("speech-fsp")
     card = models / "speech-fsp.json"
     monkeypatch.chdir(models)
@@ -113,11 +119,20 @@ def test_limits() -> None:
 
 
 def test_data_may_be_a_path_a_file_or_bytes(tmp_path: Path) -> None:
-    for name, content in (("in.wav", wav(tones(3000, 22050), 22050)), ("in.png", picture(gradient(20, 20)))):
+    for name, content in (
+        ("in.wav", wav(tones(3000, 22050), 22050)),
+        ("in.png", picture(gradient(20, 20))),
+    ):
         path = tmp_path / name
         path.write_bytes(content)
         packed = codec.compress(content)
-        for given in (str(path), path, bytearray(content), memoryview(content), io.BytesIO(content)):
+        for given in (
+            str(path),
+            path,
+            bytearray(content),
+            memoryview(content),
+            io.BytesIO(content),
+        ):
             assert codec.compress(given) == packed
         with path.open("rb") as file:
             assert codec.compress(file) == packed
@@ -132,7 +147,9 @@ def test_data_may_be_a_path_a_file_or_bytes(tmp_path: Path) -> None:
 def test_other_data_are_a_type_error_that_says_what_to_do(tmp_path: Path) -> None:
     for function in (codec.compress, codec.decompress):
         for bad in (tones(100), gradient(4, 4), torch.zeros(3), [1, 2], None, 5):
-            with pytest.raises(TypeError, match=f"not {type(bad).__name__}; write samples to a .wav"):
+            with pytest.raises(
+                TypeError, match=f"not {type(bad).__name__}; write samples to a .wav"
+            ):
                 function(bad)
         with pytest.raises(TypeError, match="binary mode"):
             function(io.StringIO("text"))
@@ -158,7 +175,9 @@ def test_a_device_that_is_not_here(device: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     if device.startswith("cuda") and torch.cuda.device_count() > 7:
         pytest.skip("there are many")
-    with pytest.raises(CodecError, match=f"device '{device}' cannot be used here .*; use 'cpu'") as error:
+    with pytest.raises(
+        CodecError, match=f"device '{device}' cannot be used here .*; use 'cpu'"
+    ) as error:
         codec.load("speech-fsp", device=device)
     assert "\n" not in str(error.value)
 
@@ -180,7 +199,9 @@ def test_compress_stays_a_function() -> None:
 
 
 def test_silence_stays_finite() -> None:
-    decoded, _ = soundfile.read(io.BytesIO(codec.decompress(codec.compress(wav(np.zeros((700, 1), np.float32))))))
+    decoded, _ = soundfile.read(
+        io.BytesIO(codec.decompress(codec.compress(wav(np.zeros((700, 1), np.float32)))))
+    )
     assert decoded.shape == (700,)
 
 

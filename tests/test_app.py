@@ -38,7 +38,9 @@ SPEECH, IMAGE = "speech-fsp", "image-fsp"
 
 @pytest.fixture
 def service(model_folder: Path, tmp_path: Path) -> Service:
-    settings = Settings(models=model_folder, max_seconds=4, max_pixels=100_000, max_upload_bytes=2 << 20)
+    settings = Settings(
+        models=model_folder, max_seconds=4, max_pixels=100_000, max_upload_bytes=2 << 20
+    )
     return Service(settings, tmp_path / "app")
 
 
@@ -65,18 +67,34 @@ def image(service: Service, given: Callable[[str, bytes], Path]) -> Original:
     return service.open(given("photo.png", picture(gradient(64, 96))))
 
 
-# ------------------------------------------------------------------------------------------------------------- coding
+# ------------------------------------------------------------------------------------------- coding
 
 
 @pytest.mark.parametrize("name", [SPEECH, IMAGE])
 @pytest.mark.parametrize("size", [256, 16384])
 def test_the_bin_is_that_of_the_command_line(
-    name: str, size: int, service: Service, given: Callable[[str, bytes], Path], model_folder: Path, tmp_path: Path
+    name: str,
+    size: int,
+    service: Service,
+    given: Callable[[str, bytes], Path],
+    model_folder: Path,
+    tmp_path: Path,
 ) -> None:
-    data = wav(tones(30_000, 44_100, 2), 44_100) if name == SPEECH else picture(gradient(45, 77), "JPEG")
+    data = (
+        wav(tones(30_000, 44_100, 2), 44_100)
+        if name == SPEECH
+        else picture(gradient(45, 77), "JPEG")
+    )
     path = given("input", data)
     version = service.code(service.open(path), name, size)
-    arguments = [str(path), str(tmp_path / "out.bin"), "-k", str(size), "-m", str(model_folder / f"{name}.json")]
+    arguments = [
+        str(path),
+        str(tmp_path / "out.bin"),
+        "-k",
+        str(size),
+        "-m",
+        str(model_folder / f"{name}.json"),
+    ]
     assert compress_main([*arguments, "--quiet"]) == 0
     assert version.file.read_bytes() == (tmp_path / "out.bin").read_bytes()
     assert version.num_bytes == version.file.stat().st_size
@@ -84,12 +102,16 @@ def test_the_bin_is_that_of_the_command_line(
     assert other.file.read_bytes() != version.file.read_bytes()
 
 
-def test_what_is_heard_is_the_decoded_file_at_its_own_level(service: Service, speech: Original) -> None:
+def test_what_is_heard_is_the_decoded_file_at_its_own_level(
+    service: Service, speech: Original
+) -> None:
     """No peak is normalised: the .wav is that of codec.decompress, byte for byte."""
     version = service.code(speech, SPEECH, 1024)
     model = service.models.get(SPEECH)
     assert version.media.read_bytes() == api.decompress(version.file.read_bytes(), model)
-    shown, sent = (load_audio(io.BytesIO(data))[0] for data in (speech.media.read_bytes(), speech.data))
+    shown, sent = (
+        load_audio(io.BytesIO(data))[0] for data in (speech.media.read_bytes(), speech.data)
+    )
     assert np.array_equal(shown, sent)
 
 
@@ -106,21 +128,31 @@ def test_figures_agree_with_each_other(service: Service, image: Original) -> Non
 def test_ssimulacra2_stands_beside_where_it_has_a_value(
     service: Service, image: Original, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert service.code(image, IMAGE, 1024).scores["SSIMULACRA2"] is None  # too small for its scales
+    assert (
+        service.code(image, IMAGE, 1024).scores["SSIMULACRA2"] is None
+    )  # too small for its scales
     large = gradient(240, 240)
     source = replace(image, reference=large)
     assert service.scorer.score(source, large)["SSIMULACRA2"] == 100
     monkeypatch.setattr("app.scoring.SCORED_PIXELS", 240 * 240 - 1)
-    assert service.scorer.score(source, large)["SSIMULACRA2"] is None  # too large for someone who waits
+    assert (
+        service.scorer.score(source, large)["SSIMULACRA2"] is None
+    )  # too large for someone who waits
 
 
-def test_a_model_trained_on_a_metric_is_marked_wherever_that_stands(service: Service, image: Original) -> None:
+def test_a_model_trained_on_a_metric_is_marked_wherever_that_stands(
+    service: Service, image: Original
+) -> None:
     version = service.code(image, IMAGE, 1024)
     assert "trained_on" not in version.record()  # there is no LPIPS
     scores = {"PSNR": 24.0, "LPIPS-squeeze": 0.1234}
     ours = replace(version, scores=scores, trained={"LPIPS": 0.4})
-    other = replace(version, scores=scores, trained={}, label="other", family="other", model="other")
-    classic = replace(version, scores=scores, trained={}, label="WebP", family="WebP", model=None, kind="classic")
+    other = replace(
+        version, scores=scores, trained={}, label="other", family="other", model="other"
+    )
+    classic = replace(
+        version, scores=scores, trained={}, label="WebP", family="WebP", model=None, kind="classic"
+    )
     unknown = replace(ours, scores=scores | {"LPIPS-squeeze": None})
     versions = [ours, other, classic, unknown]
     assert [v.record()["trained_on"] for v in versions] == ["LPIPS", "", "", "LPIPS"]
@@ -131,7 +163,11 @@ def test_a_model_trained_on_a_metric_is_marked_wherever_that_stands(service: Ser
     assert f"{IMAGE} (weight 0.4)" in below
     assert "Not trained on LPIPS: other." in below
     assert "below" not in facts([replace(ours, scores={"PSNR": 24.0})])
-    labels = {p["label"] for line in chart([ours, other], "LPIPS-squeeze")["series"] for p in line["points"]}
+    labels = {
+        p["label"]
+        for line in chart([ours, other], "LPIPS-squeeze")["series"]
+        for p in line["points"]
+    }
     assert sum("0.123†" in label for label in labels) == 1
 
 
@@ -147,7 +183,9 @@ def test_long_speech_is_scored_on_a_bounded_part(service: Service, speech: Origi
     assert service.scorer.score(long, decoded)["STOI"] < 0.99  # negative control: inside, it does
 
 
-@pytest.mark.parametrize(("medium", "name"), [("image", "webp"), ("image", "jpeg"), ("speech", "opus")])
+@pytest.mark.parametrize(
+    ("medium", "name"), [("image", "webp"), ("image", "jpeg"), ("speech", "opus")]
+)
 def test_classic_codecs_stand_beside_at_the_nearest_bytes(
     medium: str, name: str, service: Service, speech: Original, image: Original
 ) -> None:
@@ -161,12 +199,16 @@ def test_classic_codecs_stand_beside_at_the_nearest_bytes(
     larger = service.classic(source, name, 3 * version.num_bytes)
     assert larger.num_bytes > version.num_bytes
     assert not larger.notices
-    assert set(larger.scores) == set(service.code(source, service.models.of(medium)[0].name, 256).scores)
+    assert set(larger.scores) == set(
+        service.code(source, service.models.of(medium)[0].name, 256).scores
+    )
 
 
 def test_compare_makes_every_version_that_is_asked_for(service: Service, image: Original) -> None:
     told: list[tuple[float, str]] = []
-    versions = service.compare(image, [IMAGE], [1024, 256], ["jpeg"], True, lambda *step: told.append(step))
+    versions = service.compare(
+        image, [IMAGE], [1024, 256], ["jpeg"], True, lambda *step: told.append(step)
+    )
     assert [v.codebook_size for v in versions] == [256, 1024, None, None]
     assert [share for share, _ in told] == sorted(share for share, _ in told)
     assert "1,024 codes" in told[1][1]
@@ -176,17 +218,23 @@ def test_compare_makes_every_version_that_is_asked_for(service: Service, image: 
         service.compare(image, [IMAGE] * 10, [256, 1024])
 
 
-def test_sweep_covers_all_models_and_sizes(service: Service, image: Original, tmp_path: Path) -> None:
+def test_sweep_covers_all_models_and_sizes(
+    service: Service, image: Original, tmp_path: Path
+) -> None:
     versions = service.sweep(image, ["jpeg"])
     coded = [version for version in versions if version.kind == "codec"]
     offered = [(card.name, k) for card in service.models.of("image") for k in card.num_codes]
     assert [(version.model, version.codebook_size) for version in coded] == offered
-    rows = write_csv(tmp_path / "t.csv", [version.record() for version in versions]).read_text().splitlines()
+    rows = (
+        write_csv(tmp_path / "t.csv", [version.record() for version in versions])
+        .read_text()
+        .splitlines()
+    )
     assert len(rows) == 1 + len(versions)
     assert rows[0].startswith("version,kind,model,codebook_size")
 
 
-# ------------------------------------------------------------------------------------------------------------- inputs
+# ------------------------------------------------------------------------------------------- inputs
 
 BAD = {
     "empty": (b"", "empty"),
@@ -204,17 +252,23 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_bad_input_is_refused_in_plain_words(kind: str, service: Service, given: Callable[[str, bytes], Path]) -> None:
+def test_bad_input_is_refused_in_plain_words(
+    kind: str, service: Service, given: Callable[[str, bytes], Path]
+) -> None:
     data, words_of_it = BAD[kind]
     if kind == "too many channels":
-        service = Service(replace(service.settings, max_seconds=4, max_upload_bytes=99 << 20), service.files.root)
+        service = Service(
+            replace(service.settings, max_seconds=4, max_upload_bytes=99 << 20), service.files.root
+        )
     with pytest.raises(CodecError, match=words_of_it) as caught:
         service.open(given("input", data))
     assert "\n" not in str(caught.value)
     assert not list((service.files.root / "files").rglob("*.*")), "a refused input leaves a file"
 
 
-def test_nothing_and_the_wrong_medium_are_refused(service: Service, given: Callable[[str, bytes], Path]) -> None:
+def test_nothing_and_the_wrong_medium_are_refused(
+    service: Service, given: Callable[[str, bytes], Path]
+) -> None:
     for nothing in (None, ""):
         with pytest.raises(MediaError, match="nothing is chosen"):
             service.open(nothing)
@@ -228,14 +282,20 @@ def test_nothing_and_the_wrong_medium_are_refused(service: Service, given: Calla
 
 ODD = {
     "alpha": (picture(Image.new("RGBA", (32, 32), (255, 0, 0, 80))), "transparent", (32, 32)),
-    "16 bits": (picture(Image.fromarray(np.arange(1024, dtype=np.uint16).reshape(32, 32) * 64)), "8 bits", (32, 32)),
+    "16 bits": (
+        picture(Image.fromarray(np.arange(1024, dtype=np.uint16).reshape(32, 32) * 64)),
+        "8 bits",
+        (32, 32),
+    ),
     "stereo 96 kHz": (wav(tones(96_000, 96_000, 2), 96_000), "up to 8 kHz", (96_000, 2)),
     "silence": (wav(np.zeros((16000, 1), np.float32)), "silent", (16000, 1)),
 }
 
 
 @pytest.mark.parametrize("kind", ODD)
-def test_odd_input_works_and_is_remarked_upon(kind: str, service: Service, given: Callable[[str, bytes], Path]) -> None:
+def test_odd_input_works_and_is_remarked_upon(
+    kind: str, service: Service, given: Callable[[str, bytes], Path]
+) -> None:
     data, remark, shape = ODD[kind]
     source = service.open(given("input", data))
     assert any(remark in line for line in source.notices), source.notices
@@ -250,7 +310,9 @@ def test_odd_input_works_and_is_remarked_upon(kind: str, service: Service, given
     assert not plain.notices  # negative control
 
 
-def test_a_name_may_be_long_and_strange(service: Service, given: Callable[[str, bytes], Path]) -> None:
+def test_a_name_may_be_long_and_strange(
+    service: Service, given: Callable[[str, bytes], Path]
+) -> None:
     source = service.open(given("ü'\"<b>" + "名" * 80 + ".png", picture(gradient(32, 32))))
     version = service.code(source, IMAGE, 256)
     again, _ = service.decode(version.file)
@@ -258,7 +320,9 @@ def test_a_name_may_be_long_and_strange(service: Service, given: Callable[[str, 
     assert changed.media.is_file()
 
 
-def test_models_and_sizes_that_are_not_here(service: Service, image: Original, speech: Original) -> None:
+def test_models_and_sizes_that_are_not_here(
+    service: Service, image: Original, speech: Original
+) -> None:
     with pytest.raises(ModelError, match="here are image-fsp, speech-fsp"):
         service.code(image, "image-none", 256)
     with pytest.raises(MediaError, match="choose from 256, 1024"):
@@ -269,7 +333,7 @@ def test_models_and_sizes_that_are_not_here(service: Service, image: Original, s
         service.classic(image, "none", 1000)
 
 
-# ------------------------------------------------------------------------------------------------------------- decode
+# ------------------------------------------------------------------------------------------- decode
 
 
 @pytest.mark.parametrize("medium", ["speech", "image"])
@@ -284,7 +348,11 @@ def test_a_bin_with_layers_is_shown_at_each_of_them(
     for size, num_bytes in stops.items():
         version, _ = service.decode(path, size)
         assert (version.codebook_size, version.num_bytes) == (size, num_bytes)
-        assert version.file.read_bytes() == api.compress(media, 256, model) if size == 256 else path.read_bytes()
+        assert (
+            version.file.read_bytes() == api.compress(media, 256, model)
+            if size == 256
+            else path.read_bytes()
+        )
         expected = service.decode(given("single.bin", api.compress(media, size, model)))[0]
         assert np.array_equal(version.samples, expected.samples)
     assert service.decode(path)[0].codebook_size == 1024
@@ -328,10 +396,14 @@ def test_a_bin_of_an_unknown_model_names_what_it_needs(
     assert poorer.info(version.file)["model"] == "not among the installed models"
 
 
-def test_the_limits_hold_for_what_a_bin_unpacks_to(service: Service, given: Callable[[str, bytes], Path]) -> None:
+def test_the_limits_hold_for_what_a_bin_unpacks_to(
+    service: Service, given: Callable[[str, bytes], Path]
+) -> None:
     """Small files of large things: the limits are those of inputs."""
     roomy = Service(replace(service.settings, max_seconds=60, max_pixels=10**6), service.files.root)
-    long = roomy.code(roomy.open(given("a", wav(np.zeros((16000 * 6, 1), np.float32)))), SPEECH, 256)
+    long = roomy.code(
+        roomy.open(given("a", wav(np.zeros((16000 * 6, 1), np.float32)))), SPEECH, 256
+    )
     large = roomy.code(roomy.open(given("b", picture(Image.new("RGB", (500, 400))))), IMAGE, 256)
     for version in (long, large):
         assert roomy.decode(version.file)[0].num_bytes == version.num_bytes
@@ -347,10 +419,12 @@ def test_info_is_that_of_the_command(
     assert info_main([str(version.file)]) == 0
     printed = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
     printed = {key.strip(): value.strip() for key, value in printed.items()}
-    assert service.info(version.file) == {key: value for key, value in printed.items() if key != "file"}
+    assert service.info(version.file) == {
+        key: value for key, value in printed.items() if key != "file"
+    }
 
 
-# ------------------------------------------------------------------------------------------------------------- tokens
+# ------------------------------------------------------------------------------------------- tokens
 
 
 @pytest.mark.parametrize("change", tokens.CHANGES)
@@ -412,7 +486,7 @@ def test_the_codebook_on_the_page_is_the_models(service: Service, image: Origina
     assert inside.map.shape == (8, 12)
 
 
-# ----------------------------------------------------------------------------------------------------------- drawings
+# ----------------------------------------------------------------------------------------- drawings
 
 
 def test_equal_loudness_is_equal_and_only_turns_down() -> None:
@@ -420,7 +494,10 @@ def test_equal_loudness_is_equal_and_only_turns_down() -> None:
     signals = [loud, 0.3 * loud, 0.05 * loud]
     gains = pictures.playback_gains([pictures.loudness(signal) for signal in signals])
     assert max(gains) == 0 == gains[2]
-    played = [pictures.loudness(signal * 10 ** (gain / 20)) for signal, gain in zip(signals, gains, strict=True)]
+    played = [
+        pictures.loudness(signal * 10 ** (gain / 20))
+        for signal, gain in zip(signals, gains, strict=True)
+    ]
     assert np.ptp([value for value in played if value is not None]) < 0.05
     assert pictures.loudness(np.zeros(32000, np.float32)) is None
     assert pictures.loudness(loud[:1000]) is None
@@ -455,10 +532,12 @@ def test_a_codebook_of_any_dimension_is_drawn(tmp_path: Path) -> None:
         path = pictures.codebook_plane(vectors, np.arange(50), tmp_path / f"{dim}.png")
         with Image.open(path) as image:
             assert np.array(image)[..., 3].any()
-    assert pictures.codebook_plane(np.zeros((4, 3), np.float32), np.zeros(4, np.int64), tmp_path / "0.png").is_file()
+    assert pictures.codebook_plane(
+        np.zeros((4, 3), np.float32), np.zeros(4, np.int64), tmp_path / "0.png"
+    ).is_file()
 
 
-# -------------------------------------------------------------------------------------------------------- blind tests
+# -------------------------------------------------------------------------------------- blind tests
 
 
 def test_ratings_come_back_to_what_was_rated(service: Service, image: Original) -> None:
@@ -467,8 +546,15 @@ def test_ratings_come_back_to_what_was_rated(service: Service, image: Original) 
     for _ in range(20):
         test = trials.start_rating(versions)
         orders.add(tuple(test.names))
-        assert sorted(test.names) == sorted([trials.ORIGINAL, *(version.label for version in versions)])
-        values = {"Original": 100, versions[0].label: 10, versions[1].label: 20, versions[2].label: 30}
+        assert sorted(test.names) == sorted(
+            [trials.ORIGINAL, *(version.label for version in versions)]
+        )
+        values = {
+            "Original": 100,
+            versions[0].label: 10,
+            versions[1].label: 20,
+            versions[2].label: 30,
+        }
         letters = dict(zip(trials.letters(4), (values[name] for name in test.names), strict=True))
         rows = trials.finish_rating(test, letters)
         assert {row["version"]: row["rating"] for row in rows} == values
@@ -504,15 +590,20 @@ def test_abx_counts_and_knows_chance(service: Service, image: Original) -> None:
 def test_disguised_files_tell_nothing_by_their_names(service: Service, image: Original) -> None:
     version = service.code(image, IMAGE, 256)
     copies = trials.disguise(service.files, [image.media, version.media])
-    assert [copy.read_bytes() for copy in copies] == [image.media.read_bytes(), version.media.read_bytes()]
+    assert [copy.read_bytes() for copy in copies] == [
+        image.media.read_bytes(),
+        version.media.read_bytes(),
+    ]
     for copy in copies:  # the size is not looked for: random digits may spell it
         assert not any(word in copy.name for word in ("original", "fsp", "photo"))
 
 
-# -------------------------------------------------------------------------------------------------- models and files
+# --------------------------------------------------------------------------------- models and files
 
 
-def test_a_model_is_loaded_once_whoever_asks(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_loaded_once_whoever_asks(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loads: list[str] = []
     genuine = coding.load
 
@@ -531,7 +622,9 @@ def test_a_model_is_loaded_once_whoever_asks(model_folder: Path, monkeypatch: py
     assert models.by_id(models.card(IMAGE).model_id) is models.get(IMAGE)
 
 
-def test_two_users_at_once_get_their_own(service: Service, given: Callable[[str, bytes], Path]) -> None:
+def test_two_users_at_once_get_their_own(
+    service: Service, given: Callable[[str, bytes], Path]
+) -> None:
     inputs = [given(f"{n}.png", picture(gradient(32 + 8 * n, 40))) for n in range(4)]
     alone = [service.code(service.open(path), IMAGE, 1024).file.read_bytes() for path in inputs]
     together: dict[int, bytes] = {}
@@ -575,20 +668,28 @@ def test_old_files_go_and_new_ones_stay(tmp_path: Path, monkeypatch: pytest.Monk
     assert len({shelf.folder().name for _ in range(50)}) == 50
 
 
-# ------------------------------------------------------------------------------------------------------------ command
+# ------------------------------------------------------------------------------------------ command
 
 
 def test_it_starts_without_torch_and_gradio() -> None:
     """--help answers at once, and the page before the nets are imported."""
-    code = "import sys, app.__main__; print(sorted({'torch', 'gradio', 'skimage'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    code = (
+        "import sys, app.__main__; print(sorted({'torch', 'gradio', 'skimage'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
     code = "import sys, app.service, app.tokens, app.trials; print('torch' in sys.modules, 'skimage' in sys.modules)"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "False False"
 
 
-def test_what_cannot_be_served_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_served_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -619,17 +720,21 @@ def test_demo_mode_is_tighter_and_gives_way_to_options() -> None:
     public = command._settings(parser.parse_args(["--demo-mode"]))
     for limit in ("max_seconds", "max_pixels", "max_upload_bytes", "queue", "keep_s"):
         assert getattr(public, limit) < getattr(usual, limit)
-    mine = command._settings(parser.parse_args(["--demo-mode", "--max-seconds", "7", "--max-megapixels", "0.5"]))
+    mine = command._settings(
+        parser.parse_args(["--demo-mode", "--max-seconds", "7", "--max-megapixels", "0.5"])
+    )
     assert (mine.max_seconds, mine.max_pixels, mine.keep_s) == (7, 500_000, public.keep_s)
     assert parser.parse_args([]).host == "127.0.0.1"
     assert not parser.parse_args([]).share
 
 
-# -------------------------------------------------------------------------------------------------------------- words
+# -------------------------------------------------------------------------------------------- words
 
 
 def test_words_of_the_page_are_escaped_and_explained() -> None:
-    assert "<script>" not in words.empty("<script>", "<script>") + words.notice(["<script>"]) + words.tip("<script>")
+    assert "<script>" not in words.empty("<script>", "<script>") + words.notice(
+        ["<script>"]
+    ) + words.tip("<script>")
     assert words.notice([]) == ""
     assert words.notice(["a", "a"]).count("<p>") == 1
     for term in (
@@ -646,4 +751,8 @@ def test_words_of_the_page_are_escaped_and_explained() -> None:
         "time",
     ):
         assert f'data-tip="{words.TERMS[term][:9]}' in words.tip(term)
-    assert (words.number(None).count("–"), words.number(1234), words.number(0.12345)) == (1, "1,234", "0.123")
+    assert (words.number(None).count("–"), words.number(1234), words.number(0.12345)) == (
+        1,
+        "1,234",
+        "0.123",
+    )

@@ -1,4 +1,6 @@
-"""What programs send to the app that people cannot: nulls, wrong types, long lists; and what is left in the end."""
+"""What programs send to the app that people cannot: nulls, wrong types, long lists; and what is
+left in the end.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ pytest.importorskip("gradio", reason="the demo is not installed: pip install 'co
 
 @pytest.fixture
 def service(model_folder: Path, tmp_path: Path) -> Service:
-    return Service(Settings(models=model_folder, max_seconds=4, max_pixels=100_000), tmp_path / "app")
+    return Service(
+        Settings(models=model_folder, max_seconds=4, max_pixels=100_000), tmp_path / "app"
+    )
 
 
 @pytest.fixture
@@ -36,7 +40,7 @@ def source(service: Service, tmp_path: Path) -> Original:
     return service.open(tmp_path / "a.png")
 
 
-# ---------------------------------------------------------------------------------------------------------- endpoints
+# ---------------------------------------------------------------------------------------- endpoints
 
 RIGHT = {
     "compress, null": ("compress", (None, None, None)),
@@ -67,9 +71,17 @@ WRONG = {
     "models as numbers": ("compare", ([3], [], []), "models holds '3'; want names"),
     "classics in a word": ("sweep", ("jpeg",), "classics is 'jpeg'; want a list"),
     "an object": ("sweep", ({"jpeg": 1},), "want a list"),
-    "an unknown classic": ("sweep", (["jpeg", "flac"],), "o classic codec 'flac' for image here; there are "),
+    "an unknown classic": (
+        "sweep",
+        (["jpeg", "flac"],),
+        "o classic codec 'flac' for image here; there are ",
+    ),
     "all of them": ("sweep", (["all"],), "o classic codec 'all'"),
-    "of the other medium": ("compare", ([], [256], ["opus"]), "o classic codec 'opus' for image here"),
+    "of the other medium": (
+        "compare",
+        ([], [256], ["opus"]),
+        "o classic codec 'opus' for image here",
+    ),
     "a number": ("sweep", ([7],), "classics holds '7'; want names"),
     "the same again": ("sweep", (["jpeg"] * 300,), "ame each classic codec once"),
     "the same in compare": ("compare", ([], [256], ["jpeg"] * 3), "ame each classic codec once"),
@@ -78,7 +90,8 @@ WRONG = {
 }
 
 
-# Gradio leaves event loops open, which the suite takes for an error: it runs in a process of its own.
+# Gradio leaves event loops open, which the suite takes for an error: it runs in a process of its
+# own.
 CALLS = """
 import json, sys, warnings
 from pathlib import Path
@@ -135,7 +148,11 @@ def test_layers_by_name(answers: dict[str, Any]) -> None:
     assert packed[2]["bytes"] == info["layers"]["1024"] == int(info["bytes"])
     assert packed[2]["bytes"] > answers["compress"][2]["bytes"]
     assert "layers" not in answers["decompress"][1]
-    assert answers["decompress"][1]["codebook size"] == answers["truncate"][1]["codebook size"] == "256"
+    assert (
+        answers["decompress"][1]["codebook size"]
+        == answers["truncate"][1]["codebook size"]
+        == "256"
+    )
     assert int(answers["truncate"][1]["bytes"]) == info["layers"]["256"]
     assert answers["decompress, null"][1] == answers["decompress, 0"][1] == info
 
@@ -161,7 +178,9 @@ def test_a_sweep_has_the_bound_of_a_comparison(
 ) -> None:
     known = [baseline.name for baseline in service.classics("image")]
     monkeypatch.setattr("app.service.MAX_VERSIONS", 4 * len(known) - 1)
-    with pytest.raises(MediaError, match=f"that makes {4 * len(known)} versions of classic codecs; choose at most"):
+    with pytest.raises(
+        MediaError, match=f"that makes {4 * len(known)} versions of classic codecs; choose at most"
+    ):
         service.sweep(source, known)
     assert MAX_VERSIONS == 16
     monkeypatch.setattr("app.service.MAX_VERSIONS", 4)
@@ -177,7 +196,7 @@ def test_more_channels_than_the_format_has_are_refused_before_they_are_read(
         service.open(tmp_path / "many.wav")
 
 
-# -------------------------------------------------------------------------------------------------------- what is left
+# ------------------------------------------------------------------------------------- what is left
 
 
 def test_files_go_in_time_even_when_nobody_calls(tmp_path: Path) -> None:
@@ -195,7 +214,9 @@ def test_files_go_in_time_even_when_nobody_calls(tmp_path: Path) -> None:
         end()
 
 
-def test_a_disk_that_fails_does_not_end_the_tidying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fails_does_not_end_the_tidying(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shelf, calls = TemporaryFiles(tmp_path, keep_s=0.1), []
 
     def tidy() -> None:
@@ -214,14 +235,22 @@ def test_a_disk_that_fails_does_not_end_the_tidying(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.slow
-def test_nothing_is_left_when_the_app_is_told_to_stop(root: Path, model_folder: Path, tmp_path: Path) -> None:
+def test_nothing_is_left_when_the_app_is_told_to_stop(
+    root: Path, model_folder: Path, tmp_path: Path
+) -> None:
     """By SIGTERM, as services are stopped."""
-    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "TMPDIR": str(tmp_path),
+        "PYTHONPATH": str(root),
+        "OMP_NUM_THREADS": "1",
+    }
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     arguments = [sys.executable, "-m", "app", "--port", port, "--models", str(model_folder)]
-    with subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        arguments, cwd=tmp_path, env=environment, stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         assert b"codec demo on" in process.stdout.readline()
         assert list(tmp_path.glob("codec-app-*"))

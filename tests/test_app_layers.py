@@ -21,12 +21,16 @@ from codec.errors import MediaError, ModelError
 
 @pytest.fixture
 def service(model_folder: Path, tmp_path: Path) -> Service:
-    return Service(Settings(models=model_folder, max_seconds=4, max_pixels=100_000), tmp_path / "app")
+    return Service(
+        Settings(models=model_folder, max_seconds=4, max_pixels=100_000), tmp_path / "app"
+    )
 
 
 @pytest.fixture
 def decode(service: Service) -> Callable[..., list[Any]]:
-    """What a new file and the slider run; without a page, which leaves an event loop behind when it is built."""
+    """What a new file and the slider run; without a page, which leaves an event loop behind when it
+    is built.
+    """
     pytest.importorskip("gradio")
     from app.tabs.decode import shown
 
@@ -60,7 +64,10 @@ def test_the_slider_cuts_the_file(
     assert decode(None, None)[3]["visible"] is False
 
 
-MEDIA = {"speech": ("a.wav", lambda: wav(tones(16000))), "image": ("a.png", lambda: picture(gradient(64, 96)))}
+MEDIA = {
+    "speech": ("a.wav", lambda: wav(tones(16000))),
+    "image": ("a.png", lambda: picture(gradient(64, 96))),
+}
 
 
 def opened(service: Service, folder: Path, medium: str) -> Original:
@@ -70,7 +77,9 @@ def opened(service: Service, folder: Path, medium: str) -> Original:
 
 
 @pytest.mark.parametrize("medium", MEDIA)
-def test_compare_makes_one_file_for_every_size(service: Service, tmp_path: Path, medium: str) -> None:
+def test_compare_makes_one_file_for_every_size(
+    service: Service, tmp_path: Path, medium: str
+) -> None:
     pytest.importorskip("gradio")
     from app.tabs.layers import shown
 
@@ -89,11 +98,15 @@ def test_compare_makes_one_file_for_every_size(service: Service, tmp_path: Path,
         assert api.decompress(saved[0].read_bytes(), model) == api.decompress(single, model)
         assert f"{size:,} codes, {stops[size]:,} bytes" in head
         assert re.findall(r"<li( aria-current=true)?><b>([\d,]+)</b> ([\d,]+) B", head) == [
-            (" aria-current=true" if k == size else "", f"{k:,}", f"{stop:,}") for k, stop in stops.items()
+            (" aria-current=true" if k == size else "", f"{k:,}", f"{stop:,}")
+            for k, stop in stops.items()
         ]
         assert (listener["visible"], viewer["visible"]) == (medium == "speech", medium == "image")
         value = (listener if medium == "speech" else viewer)["value"]
-        assert [version["label"] for version in value["versions"]] == ["Original", f"{size:,} codes"]
+        assert [version["label"] for version in value["versions"]] == [
+            "Original",
+            f"{size:,} codes",
+        ]
         assert value["series"] == str(file)
 
 

@@ -1,7 +1,8 @@
-"""The demo as it runs: its endpoints through gradio_client, its page in a real browser, and what it must not serve.
+"""The demo as it runs: its endpoints through gradio_client, its page in a real browser, and what it
+must not serve.
 
-One server with the shipped models serves all tests. Those marked `browser` need chromium and playwright; without them
-they are skipped with the reason, but not where CI is set.
+One server with the shipped models serves all tests. Those marked `browser` need chromium and
+playwright; without them they are skipped with the reason, but not where CI is set.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # gradio_client's and playwright's own
-START_SECONDS = 60  # the promise is 20 on two cores that are idle; `python -m app.load` is the place to measure
+START_SECONDS = (
+    60  # the promise is 20 on two cores that are idle; `python -m app.load` is the place to measure
+)
 WAIT_MS = 60_000
 
 
@@ -54,10 +57,23 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
         self._file = log.open("wb")
-        arguments = ["-m", "app", "--port", str(self.port), "--max-seconds", "20", "--max-megapixels", "1"]
+        arguments = [
+            "-m",
+            "app",
+            "--port",
+            str(self.port),
+            "--max-seconds",
+            "20",
+            "--max-megapixels",
+            "1",
+        ]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
-            [sys.executable, *arguments], stdout=self._file, stderr=self._file, env=environment, cwd=log.parent
+            [sys.executable, *arguments],
+            stdout=self._file,
+            stderr=self._file,
+            env=environment,
+            cwd=log.parent,
         )
 
     def wait(self) -> None:
@@ -121,7 +137,10 @@ def nothing_unforeseen(server: Server) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("media")
-    files = {"speech": ("voice.wav", wav(tones(32_000))), "image": ("photo.png", picture(gradient(120, 160)))}
+    files = {
+        "speech": ("voice.wav", wav(tones(32_000))),
+        "image": ("photo.png", picture(gradient(120, 160))),
+    }
     for name, data in files.values():
         (folder / name).write_bytes(data)
     return {medium: folder / name for medium, (name, _) in files.items()}
@@ -131,7 +150,9 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def client(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Client:
     from gradio_client import Client
 
-    return Client(server.url, verbose=False, download_files=str(tmp_path_factory.mktemp("downloads")))
+    return Client(
+        server.url, verbose=False, download_files=str(tmp_path_factory.mktemp("downloads"))
+    )
 
 
 def by_command(path: Path, size: int, folder: Path, model: str | None = None) -> bytes:
@@ -148,12 +169,22 @@ def send(path: Path) -> Any:
     return handle_file(str(path))
 
 
-# ---------------------------------------------------------------------------------------------------------- endpoints
+# ---------------------------------------------------------------------------------------- endpoints
 
 
 def test_every_endpoint_has_its_name(client: Client) -> None:
     names = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    public = {"/models", "/compress", "/decompress", "/info", "/truncate", "/compare", "/sweep", "/tokens", "/edit"}
+    public = {
+        "/models",
+        "/compress",
+        "/decompress",
+        "/info",
+        "/truncate",
+        "/compare",
+        "/sweep",
+        "/tokens",
+        "/edit",
+    }
     assert set(names) == public
     listed = client.predict(api_name="/models")
     assert {entry["name"] for entry in listed} == {card.name for card in cards.list_cards()}
@@ -164,7 +195,9 @@ def test_there_and_back_is_what_the_commands_do(
     medium: str, client: Client, media: dict[str, Path], tmp_path: Path
 ) -> None:
     for size in (256, 16384):
-        packed, decoded, figures = client.predict(send(media[medium]), "", size, api_name="/compress")
+        packed, decoded, figures = client.predict(
+            send(media[medium]), "", size, api_name="/compress"
+        )
         assert Path(packed).read_bytes() == by_command(media[medium], size, tmp_path)
         assert figures["bytes"] == Path(packed).stat().st_size
         restored, header = client.predict(send(Path(packed)), api_name="/decompress")
@@ -175,8 +208,12 @@ def test_there_and_back_is_what_the_commands_do(
         assert client.predict(send(Path(packed)), api_name="/info") == header
 
 
-def test_a_layered_file_is_made_cut_and_read(client: Client, media: dict[str, Path], tmp_path: Path) -> None:
-    packed, _, _ = client.predict(send(media["image"]), "image-fsp", 16384, True, api_name="/compress")
+def test_a_layered_file_is_made_cut_and_read(
+    client: Client, media: dict[str, Path], tmp_path: Path
+) -> None:
+    packed, _, _ = client.predict(
+        send(media["image"]), "image-fsp", 16384, True, api_name="/compress"
+    )
     header = client.predict(send(Path(packed)), api_name="/info")
     assert list(header["layers"]) == ["256", "1024", "4096", "16384"]
     assert header["layers"]["16384"] == Path(packed).stat().st_size
@@ -189,7 +226,9 @@ def test_a_layered_file_is_made_cut_and_read(client: Client, media: dict[str, Pa
 
 
 def test_compare_sweep_tokens_and_edit(client: Client, media: dict[str, Path]) -> None:
-    figures, files = client.predict(send(media["image"]), [], [256, 1024], ["jpeg"], api_name="/compare")
+    figures, files = client.predict(
+        send(media["image"]), [], [256, 1024], ["jpeg"], api_name="/compare"
+    )
     assert [row["bytes"] for row in figures] == [Path(file).stat().st_size for file in files]
     assert [row["kind"] for row in figures] == ["codec", "codec", "classic"]
     rows, table = client.predict(send(media["image"]), [], api_name="/sweep")
@@ -201,24 +240,36 @@ def test_compare_sweep_tokens_and_edit(client: Client, media: dict[str, Path]) -
     expected = read_indices(Path(files[1]).read_bytes(), loaded)[1]
     assert np.array_equal(np.array(found["indices"]), expected)
     assert found["grid"] == [15, 20]
-    changed, decoded = client.predict(send(Path(files[1])), "one token", 1.0, 3, 0, api_name="/edit")
+    changed, decoded = client.predict(
+        send(Path(files[1])), "one token", 1.0, 3, 0, api_name="/edit"
+    )
     assert set(read_indices(Path(changed).read_bytes(), loaded)[1].ravel()) == {3}
     with Image.open(decoded) as image:
         assert image.size == (160, 120)
 
 
 BAD = {
-    "a text": ("note.txt", b"not a recording at all, whatever it says" * 5, "ot a recording or picture"),
+    "a text": (
+        "note.txt",
+        b"not a recording at all, whatever it says" * 5,
+        "ot a recording or picture",
+    ),
     "an empty file": ("void.wav", b"", "is empty"),
     "a cut picture": ("cut.png", picture(gradient(64, 64))[:700], "amaged picture"),
-    "a long recording": ("long.wav", wav(np.zeros((16000 * 21, 1), np.float32)), "longer than 20 s"),
+    "a long recording": (
+        "long.wav",
+        wav(np.zeros((16000 * 21, 1), np.float32)),
+        "longer than 20 s",
+    ),
     "a large picture": ("large.png", picture(Image.new("RGB", (1200, 1000))), "at most 1,000,000"),
     "a .bin": ("x.bin", b"\x8dCDC\r\n\x1a\n....", "Decode tab"),
 }
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_bad_input_gets_a_sentence(kind: str, client: Client, tmp_path: Path, media: dict[str, Path]) -> None:
+def test_bad_input_gets_a_sentence(
+    kind: str, client: Client, tmp_path: Path, media: dict[str, Path]
+) -> None:
     name, data, words = BAD[kind]
     (tmp_path / name).write_bytes(data)
     with pytest.raises(Exception, match=words) as caught:
@@ -228,13 +279,19 @@ def test_bad_input_gets_a_sentence(kind: str, client: Client, tmp_path: Path, me
     assert client.predict(send(media["image"]), "", 256, api_name="/compress")  # and it lives on
 
 
-def test_bad_bins_and_arguments_get_a_sentence(client: Client, media: dict[str, Path], tmp_path: Path) -> None:
-    packed = Path(client.predict(send(media["image"]), "", 256, api_name="/compress")[0]).read_bytes()
+def test_bad_bins_and_arguments_get_a_sentence(
+    client: Client, media: dict[str, Path], tmp_path: Path
+) -> None:
+    packed = Path(
+        client.predict(send(media["image"]), "", 256, api_name="/compress")[0]
+    ).read_bytes()
     (tmp_path / "flip.bin").write_bytes(packed[:90] + bytes([packed[90] ^ 1]) + packed[91:])
     unknown = bytearray(packed)
     unknown[15] ^= 1  # in the model's id, with its checksum made good again
     length = unknown[11]
-    unknown[12 + length : 16 + length] = __import__("zlib").crc32(unknown[10 : 12 + length]).to_bytes(4, "big")
+    unknown[12 + length : 16 + length] = (
+        __import__("zlib").crc32(unknown[10 : 12 + length]).to_bytes(4, "big")
+    )
     (tmp_path / "unknown.bin").write_bytes(unknown)
     for name, words in (("flip.bin", "damaged"), ("unknown.bin", "needs model")):
         with pytest.raises(Exception, match=words):
@@ -284,10 +341,12 @@ def test_errors_become_plain_words(caplog: pytest.LogCaptureFixture) -> None:
         plainly(fails)()
 
 
-# ----------------------------------------------------------------------------------------------------------- security
+# ----------------------------------------------------------------------------------------- security
 
 
-def test_nothing_outside_the_apps_own_folder_is_served(client: Client, server: Server, media: dict[str, Path]) -> None:
+def test_nothing_outside_the_apps_own_folder_is_served(
+    client: Client, server: Server, media: dict[str, Path]
+) -> None:
     result = client.submit(send(media["image"]), "", 256, api_name="/compress")
     result.result()
     with client_url(server, media["image"]) as (own, folder):
@@ -345,7 +404,9 @@ class client_url:  # noqa: N801  a helper that reads like a function
         pass
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "../../etc/passwd", f"{ROOT}/assets/models/speech-fsp.json"])
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../../etc/passwd", f"{ROOT}/assets/models/speech-fsp.json"]
+)
 def test_an_endpoint_takes_uploads_only(path: str, server: Server) -> None:
     """A path of the server's, sent as if it had been uploaded, is refused."""
     body = json.dumps({"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}]}).encode()
@@ -366,7 +427,13 @@ def test_the_guard_knows_its_folder(tmp_path: Path) -> None:
     assert guard.allows(f"/gradio_api/file={tmp_path}/a/b.png")
     assert guard.allows("/config")
     assert guard.allows("/gradio_api/info")
-    for target in (f"{tmp_path}/../x", f"{tmp_path}x/y", f"{tmp_path}/link/passwd", "relative.png", ""):
+    for target in (
+        f"{tmp_path}/../x",
+        f"{tmp_path}x/y",
+        f"{tmp_path}/link/passwd",
+        "relative.png",
+        "",
+    ):
         assert not guard.allows(f"/gradio_api/file={target}"), target
 
 
@@ -377,7 +444,10 @@ def test_too_large_an_upload_is_cut_off(server: Server) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     try:
         connection.request(
-            "POST", "/gradio_api/upload", body, {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+            "POST",
+            "/gradio_api/upload",
+            body,
+            {"Content-Type": f"multipart/form-data; boundary={boundary}"},
         )
         assert connection.getresponse().status == 413
     except (BrokenPipeError, ConnectionResetError):
@@ -386,11 +456,16 @@ def test_too_large_an_upload_is_cut_off(server: Server) -> None:
         connection.close()
 
 
-# --------------------------------------------------------------------------------------------------------- many users
+# --------------------------------------------------------------------------------------- many users
 
 
-def test_users_at_once_and_users_who_leave(server: Server, media: dict[str, Path], tmp_path: Path) -> None:
-    """Four users, and one who asks and hangs up without waiting. `python -m app.load` is the long form."""
+def test_users_at_once_and_users_who_leave(
+    server: Server, media: dict[str, Path], tmp_path: Path
+) -> None:
+    """Four users, and one who asks and hangs up without waiting.
+
+    `python -m app.load` is the long form.
+    """
     from gradio_client import Client
 
     expected = {medium: by_command(path, 256, tmp_path) for medium, path in media.items()}
@@ -419,9 +494,11 @@ def test_users_at_once_and_users_who_leave(server: Server, media: dict[str, Path
     assert not failures
 
 
-# ------------------------------------------------------------------------------------------------------- in a browser
+# ------------------------------------------------------------------------------------- in a browser
 
-CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
+CHROMIUM = next(
+    (p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None
+)
 NO_BROWSER = (
     "no chromium here: apt-get install chromium"
     if CHROMIUM is None
@@ -461,7 +538,9 @@ def open_page(browser: Browser, server: Server) -> Iterator[Callable[..., Page]]
 
     def visit(width: int = 1280, height: int = 900, dark: bool = False) -> Page:
         context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light", accept_downloads=True
+            viewport={"width": width, "height": height},
+            color_scheme="dark" if dark else "light",
+            accept_downloads=True,
         )
         contexts.append(context)
         page = context.new_page()
@@ -499,7 +578,8 @@ def use_picture(page: Page, path: Path | None = None) -> None:
 def loaded(page: Page, selector: str) -> bool:
     """Whether every picture that the selector finds has arrived."""
     page.wait_for_function(
-        "s => [...document.querySelectorAll(s)].every(i => i.complete && i.naturalWidth > 0)", arg=selector
+        "s => [...document.querySelectorAll(s)].every(i => i.complete && i.naturalWidth > 0)",
+        arg=selector,
     )
     return page.locator(selector).count() > 0
 
@@ -518,7 +598,9 @@ def test_an_example_is_compared_at_once(open_page: Callable[..., Page]) -> None:
     assert loaded(page, "#compare-listener .spec")
     page.keyboard.press("Escape")
     page.click("#compare-listener .play")
-    page.wait_for_function("!document.querySelector('#compare-listener .time').textContent.startsWith('0:00.0')")
+    page.wait_for_function(
+        "!document.querySelector('#compare-listener .time').textContent.startsWith('0:00.0')"
+    )
     page.locator("#compare-listener .pick").nth(1).focus()
     page.keyboard.press("3")
     assert page.locator("#compare-listener .pick").nth(2).get_attribute("aria-checked") == "true"
@@ -588,7 +670,8 @@ def test_the_slider_of_compare_cuts_the_file(
     for number, size in ((1, 256), (3, 4096)):
         slide(page, "#compare-layer", number)
         page.wait_for_function(
-            "n => document.querySelectorAll('#compare-layer-file .ladder li')[n - 1].hasAttribute('aria-current')",
+            "n => document.querySelectorAll('#compare-layer-file .ladder li')[n - "
+            "1].hasAttribute('aria-current')",
             arg=number,
         )
         with page.expect_download() as download:
@@ -599,7 +682,9 @@ def test_the_slider_of_compare_cuts_the_file(
         if size == 256:
             assert data == single
         assert f"{len(data):,} bytes" in page.inner_text("#compare-layer-file")
-        model = load(next(card for card in cards.list_cards() if card.name == layered_model(medium)))
+        model = load(
+            next(card for card in cards.list_cards() if card.name == layered_model(medium))
+        )
         assert np.array_equal(read_indices(data, model)[1], read_indices(single, model)[1])
         assert f"{size:,} codes" in page.inner_text(part.split(" ")[0])
 
@@ -609,7 +694,16 @@ def test_the_slider_of_decode_keeps_the_view(
     open_page: Callable[..., Page], media: dict[str, Path], tmp_path: Path
 ) -> None:
     path = tmp_path / "layers.bin"
-    arguments = [str(media["image"]), str(path), "-m", "image-fsp", "-k", "16384", "--layers", "--quiet"]
+    arguments = [
+        str(media["image"]),
+        str(path),
+        "-m",
+        "image-fsp",
+        "-k",
+        "16384",
+        "--layers",
+        "--quiet",
+    ]
     assert compress_main(arguments) == 0
     page = open_page()
     go(page, "decode")
@@ -623,7 +717,9 @@ def test_the_slider_of_decode_keeps_the_view(
     with page.expect_download() as download:
         page.click("#decode-header a.download[download$='.bin']")
     download.value.save_as(tmp_path / "page.bin")
-    assert (tmp_path / "page.bin").read_bytes() == by_command(media["image"], 256, tmp_path, "image-fsp")
+    assert (tmp_path / "page.bin").read_bytes() == by_command(
+        media["image"], 256, tmp_path, "image-fsp"
+    )
 
 
 @pytest.mark.browser
@@ -668,7 +764,9 @@ def test_sweep_shows_each_point(open_page: Callable[..., Page], tmp_path: Path) 
     page.wait_for_selector("#sweep-viewer .stage")
     assert loaded(page, "#sweep-viewer .under")
     page.click("#sweep-metric label:has-text('PSNR')")
-    page.wait_for_function("document.querySelector('#sweep-chart svg').getAttribute('aria-label').includes('PSNR')")
+    page.wait_for_function(
+        "document.querySelector('#sweep-chart svg').getAttribute('aria-label').includes('PSNR')"
+    )
     with page.expect_download() as download:
         page.click("text=Download the table")
     download.value.save_as(tmp_path / "sweep.csv")
@@ -740,7 +838,9 @@ def test_abx_counts_answers(open_page: Callable[..., Page]) -> None:
 
 
 @pytest.mark.browser
-def test_errors_are_said_and_forgotten(open_page: Callable[..., Page], tmp_path: Path, media: dict[str, Path]) -> None:
+def test_errors_are_said_and_forgotten(
+    open_page: Callable[..., Page], tmp_path: Path, media: dict[str, Path]
+) -> None:
     page = open_page()
     page.click("#compare-start")
     page.wait_for_selector("text=Nothing is chosen yet")
@@ -784,16 +884,22 @@ def test_a_narrow_window_has_room_for_every_tab(dark: bool, open_page: Callable[
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
         wide = page.evaluate(
-            "[...document.querySelectorAll('#work *')].filter(e => e.offsetParent && getComputedStyle(e).clipPath === "
-            "'none' && !e.closest('.tab-container, .stage, .detail') && e.getBoundingClientRect().right > 392)"
+            "[...document.querySelectorAll('#work *')].filter(e => e.offsetParent && "
+            "getComputedStyle(e).clipPath === "
+            "'none' && !e.closest('.tab-container, .stage, .detail') && "
+            "e.getBoundingClientRect().right > 392)"
             ".map(e => e.tagName + '.' + e.className)"
         )
         assert not wide, (tab, wide[:5])
     go(page, "compare")
     ink, paper = page.evaluate(
-        "[getComputedStyle(document.querySelector('.hero h1')).color, getComputedStyle(document.body).backgroundColor]"
+        "[getComputedStyle(document.querySelector('.hero h1')).color, "
+        "getComputedStyle(document.body).backgroundColor]"
     )
-    brightness = [sum(int(x) for x in colour[colour.index("(") + 1 : -1].split(",")[:3]) for colour in (ink, paper)]
+    brightness = [
+        sum(int(x) for x in colour[colour.index("(") + 1 : -1].split(",")[:3])
+        for colour in (ink, paper)
+    ]
     assert (brightness[0] > brightness[1]) == dark, (ink, paper)
     assert abs(brightness[0] - brightness[1]) > 380
 
@@ -809,8 +915,10 @@ def test_the_page_works_by_keyboard_and_explains_itself(open_page: Callable[...,
     page.keyboard.press("Enter")
     page.wait_for_selector("#compare-listener .lane")
     unnamed = page.evaluate(
-        "[...document.querySelectorAll('#work button, #source button')].filter(b => b.offsetParent && "
-        "!b.textContent.trim() && !b.getAttribute('aria-label') && !b.title).map(b => b.outerHTML.slice(0, 120))"
+        "[...document.querySelectorAll('#work button, #source button')].filter(b => b.offsetParent "
+        "&& "
+        "!b.textContent.trim() && !b.getAttribute('aria-label') && !b.title).map(b => "
+        "b.outerHTML.slice(0, 120))"
     )
     assert not unnamed
     assert page.evaluate("[...document.images].every(i => i.hasAttribute('alt'))")

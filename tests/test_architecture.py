@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# What each package may import of the others. Down only: app > eval > train > codec. (eval needs train because the
+# What each package may import of the others. Down only: app > eval > train > codec. (eval needs
+# train because the
 # experiments of the papers train their models before they measure them.)
 ALLOWED = {"codec": set(), "train": {"codec"}, "eval": {"codec", "train"}, "app": {"codec", "eval"}}
 # Heavy packages and the files of codec that may import them at the top.
@@ -50,7 +51,11 @@ def imports(path: Path, top_only: bool = False) -> set[str]:
 
 
 def violations(package: str, path: Path) -> set[str]:
-    return {name for name in imports(path) if name.split(".")[0] in ALLOWED.keys() - ALLOWED[package] - {package}}
+    return {
+        name
+        for name in imports(path)
+        if name.split(".")[0] in ALLOWED.keys() - ALLOWED[package] - {package}
+    }
 
 
 @pytest.mark.parametrize("package", sorted(ALLOWED))
@@ -94,20 +99,29 @@ def test_bottlenecks_and_nets_do_not_know_each_other() -> None:
     for path in sources("codec/nets"):
         assert not any("bottleneck" in name for name in imports(path)), path
     for path in sources("codec/bottlenecks"):
-        assert not any(name.startswith(("codec.nets", "codec.model")) for name in imports(path)), path
+        assert not any(name.startswith(("codec.nets", "codec.model")) for name in imports(path)), (
+            path
+        )
 
 
 def private(path: Path) -> set[str]:
-    """Modules and names of codec that begin with an underscore and that a file imports; `__version__` is public."""
+    """Modules and names of codec that begin with an underscore and that a file imports;
+    `__version__` is public.
+    """
     return {
         name
         for name in imports(path)
-        if name.split(".")[0] == "codec" and any(p.startswith("_") and not p.endswith("__") for p in name.split("."))
+        if name.split(".")[0] == "codec"
+        and any(p.startswith("_") and not p.endswith("__") for p in name.split("."))
     }
 
 
 def test_nobody_outside_imports_a_private_part_of_codec() -> None:
-    outside = [path for package in ("train", "eval", "app", "examples", "tests/plugin") for path in sources(package)]
+    outside = [
+        path
+        for package in ("train", "eval", "app", "examples", "tests/plugin")
+        for path in sources(package)
+    ]
     assert len(outside) > 80
     for path in outside:
         assert not private(path), path
@@ -116,15 +130,28 @@ def test_nobody_outside_imports_a_private_part_of_codec() -> None:
 def test_the_walk_sees_a_private_import(tmp_path: Path) -> None:
     """Negative control."""
     path = tmp_path / "bad.py"
-    path.write_text("from codec import __version__\nfrom codec.bottlenecks._grid import LevelGrid\n")
+    path.write_text(
+        "from codec import __version__\nfrom codec.bottlenecks._grid import LevelGrid\n"
+    )
     assert private(path) == {"codec.bottlenecks._grid", "codec.bottlenecks._grid.LevelGrid"}
 
 
 def test_codec_needs_only_what_a_bare_install_brings() -> None:
-    bare = {"codec", "numba", "numpy", "PIL", "safetensors", "soundfile", "torch", "torchaudio", "tqdm"}
+    bare = {
+        "codec",
+        "numba",
+        "numpy",
+        "PIL",
+        "safetensors",
+        "soundfile",
+        "torch",
+        "torchaudio",
+        "tqdm",
+    }
     for path in sources("codec"):
         tops = {name.split(".")[0] for name in imports(path)}
         standard = tops & set(__import__("sys").stdlib_module_names)
-        # triton comes with torch's builds for GPUs, and only there the kernel is imported; PyAV is tried for
+        # triton comes with torch's builds for GPUs, and only there the kernel is imported; PyAV is
+        # tried for
         extra = {"_radii_kernel.py": {"triton"}, "pyav.py": {"av"}}.get(path.name, set())
         assert tops - standard <= bare | extra, path

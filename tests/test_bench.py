@@ -28,7 +28,10 @@ def test_a_step_trains_the_latents_and_the_codebook() -> None:
     rows = torch.randn(8, 4, 3)
     for side, module in (
         (libraries.ours, VQ(3, (16,))),
-        (libraries.theirs, library.VectorQuantize(3, 16, learnable_codebook=True, ema_update=False)),
+        (
+            libraries.theirs,
+            library.VectorQuantize(3, 16, learnable_codebook=True, ema_update=False),
+        ),
     ):
         side(module, rows)()
         gradients = [p.grad for p in module.parameters()]
@@ -37,7 +40,9 @@ def test_a_step_trains_the_latents_and_the_codebook() -> None:
 
 def test_a_ratio_is_of_neighbours_in_time() -> None:
     calls: list[str] = []
-    first, second, ratio = timing.compare(lambda: calls.append("a"), lambda: calls.append("b"), 4, "cpu")
+    first, second, ratio = timing.compare(
+        lambda: calls.append("a"), lambda: calls.append("b"), 4, "cpu"
+    )
     assert calls == ["a", "b"] * 7
     assert min(first, second, ratio) > 0
 
@@ -93,14 +98,20 @@ def test_the_published_way_takes_our_steps() -> None:
     torch.manual_seed(1)
     ours = method.eval().train()._perturb(z[0].T, 1.0)[0]
     torch.manual_seed(1)
-    assert torch.allclose(z[0].T + ours, density.published(z[0].T, method.queue, 12, method.eta), atol=1e-5)
+    assert torch.allclose(
+        z[0].T + ours, density.published(z[0].T, method.queue, 12, method.eta), atol=1e-5
+    )
     torch.manual_seed(1)
-    assert not torch.allclose(z[0].T + ours, density.published(z[0].T, method.queue, 13, method.eta), atol=1e-5)
+    assert not torch.allclose(
+        z[0].T + ours, density.published(z[0].T, method.queue, 13, method.eta), atol=1e-5
+    )
     assert isinstance(method, VP)
 
 
 @pytest.mark.parametrize("wrong", [False, True])
-def test_the_plain_form_of_gmvq_has_our_gradients(monkeypatch: pytest.MonkeyPatch, wrong: bool) -> None:
+def test_the_plain_form_of_gmvq_has_our_gradients(
+    monkeypatch: pytest.MonkeyPatch, wrong: bool
+) -> None:
     def no_noise(like: torch.Tensor, *_: object) -> torch.Tensor:
         return torch.zeros_like(like)
 

@@ -61,7 +61,9 @@ def test_media_have_the_lengths_they_are_named_by(tmp_path: Path, root: Path) ->
 
 def test_a_command_is_measured_alone(tmp_path: Path) -> None:
     small, large = (
-        bench_path.spend(["-c", f"x = bytearray({size}); x[::4096] = x[1::4096]"], tmp_path, tmp_path, 1)
+        bench_path.spend(
+            ["-c", f"x = bytearray({size}); x[::4096] = x[1::4096]"], tmp_path, tmp_path, 1
+        )
         for size in (1 << 12, 1 << 27)
     )
     assert 120 < large.peak_mib - small.peak_mib < 140

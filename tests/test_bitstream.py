@@ -1,6 +1,8 @@
-"""The container: round trips, golden files, every truncation and flipped byte, hostile sizes, and FORMAT.md itself.
+"""The container: round trips, golden files, every truncation and flipped byte, hostile sizes, and
+FORMAT.md itself.
 
-Running this file as a script writes golden files that do not exist yet. Those that exist are frozen for ever.
+Running this file as a script writes golden files that do not exist yet. Those that exist are frozen
+for ever.
 """
 
 import dataclasses
@@ -54,7 +56,9 @@ class Pipe(io.RawIOBase):
 
 
 def skewed(shape: tuple[int, ...], num_codes: int, state: int) -> Array:
-    """Indices from a linear congruential generator, small ones more often; the same on every machine for ever."""
+    """Indices from a linear congruential generator, small ones more often; the same on every
+    machine for ever.
+    """
     values = []
     for _ in range(int(np.prod(shape))):
         state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
@@ -66,7 +70,9 @@ def skewed(shape: tuple[int, ...], num_codes: int, state: int) -> Array:
 def counted(num_codebooks: int, num_codes: int, state: int) -> Tables:
     """Frequencies (G, K) from skewed counts."""
     draws = skewed((num_codebooks, 40 * num_codes), num_codes, state)
-    return Tables(quantise_counts(np.array([np.bincount(row, minlength=num_codes) for row in draws])))
+    return Tables(
+        quantise_counts(np.array([np.bincount(row, minlength=num_codes) for row in draws]))
+    )
 
 
 def drawn(shape: tuple[int, ...], most: int, state: int) -> Array:
@@ -75,11 +81,17 @@ def drawn(shape: tuple[int, ...], most: int, state: int) -> Array:
     return skewed(shape, most + 1, state) * signs
 
 
-def drawn_prior(levels: tuple[int, ...], offsets: list[tuple[int, int]], stride: int, state: int) -> Prior:
+def drawn_prior(
+    levels: tuple[int, ...], offsets: list[tuple[int, int]], stride: int, state: int
+) -> Prior:
     """A prior that is the same on every machine for ever, and whose every table matters."""
     num_rows, num_features, speeds, units = sum(levels), 2, [3], 8
     num_codes = int(np.prod(levels))
-    order = np.argsort(drawn((num_codes,), 10**6, state), kind="stable") if state % 2 else np.empty(0, np.int64)
+    order = (
+        np.argsort(drawn((num_codes,), 10**6, state), kind="stable")
+        if state % 2
+        else np.empty(0, np.int64)
+    )
     return Prior(
         levels=np.array(levels),
         order=order,
@@ -94,7 +106,9 @@ def drawn_prior(levels: tuple[int, ...], offsets: list[tuple[int, int]], stride:
     )
 
 
-def write_in_splits(header: Header, indices: Array, num_samples: int, tables: Tables, ends: list[int]) -> bytes:
+def write_in_splits(
+    header: Header, indices: Array, num_samples: int, tables: Tables, ends: list[int]
+) -> bytes:
     file = io.BytesIO()
     writer = Writer(file, header, tables)
     for piece in np.split(indices, ends, axis=2):
@@ -116,7 +130,9 @@ def write_golden() -> None:
             [75],
         ),
         "speech-stereo": (
-            Header("speech", MODEL_ID[::-1], 32, 37, num_codebooks=2, channels=2, sample_rate=44100),
+            Header(
+                "speech", MODEL_ID[::-1], 32, 37, num_codebooks=2, channels=2, sample_rate=44100
+            ),
             skewed((2, 2, 66), 37, 3),
             38_000,
             NO_TABLES,
@@ -173,12 +189,16 @@ def as_lists(prior: Prior) -> dict[str, Any]:
 
 def load_golden(name: str) -> tuple[bytes, Header, Array, int, Tables]:
     expected: dict[str, Any] = json.loads((GOLDEN / f"{name}.json").read_text())
-    header = Header(**(expected["header"] | {"model_id": bytes.fromhex(expected["header"]["model_id"])}))
+    header = Header(
+        **(expected["header"] | {"model_id": bytes.fromhex(expected["header"]["model_id"])})
+    )
     frequencies = None if expected["tables"] is None else np.array(expected["tables"])
     prior = None
     if expected.get("prior"):
         lists = {name: np.array(table, np.int64) for name, table in expected["prior"].items()}
-        lists["digits"] = lists["digits"].reshape(-1, len(lists["bias"]))  # an empty list has no shape
+        lists["digits"] = lists["digits"].reshape(
+            -1, len(lists["bias"])
+        )  # an empty list has no shape
         prior = Prior.from_tensors(lists)
     tables = Tables(frequencies, prior)
     data = (GOLDEN / f"{name}.bin").read_bytes()
@@ -213,7 +233,9 @@ def join_chunks(chunks: list[tuple[bytes, bytes]]) -> bytes:
     return PREFIX + b"".join(seal(kind, payload) for kind, payload in chunks)
 
 
-def refuses(data: bytes, message: str, tables: Tables = NO_TABLES, limits: Limits = DEFAULT_LIMITS) -> None:
+def refuses(
+    data: bytes, message: str, tables: Tables = NO_TABLES, limits: Limits = DEFAULT_LIMITS
+) -> None:
     with pytest.raises(BitstreamError, match=message) as caught:
         unpack(data, tables, limits)
     assert "\n" not in str(caught.value)
@@ -229,21 +251,42 @@ def files(draw: st.DrawFn) -> tuple[Header, Array, int, Tables, list[int]]:
     size = {"codebook_size": num_codes, "num_codes": num_codes, "num_codebooks": num_codebooks}
     if draw(st.booleans()):
         rate = draw(st.integers(1000, 768_000))
-        header = Header("speech", MODEL_ID, channels=draw(st.integers(1, 3)), sample_rate=rate, **size)
+        header = Header(
+            "speech", MODEL_ID, channels=draw(st.integers(1, 3)), sample_rate=rate, **size
+        )
         num_samples = draw(st.integers(0, 24 * 3600 * rate))
     else:
         height, width = draw(st.integers(1, 2**13)), draw(st.integers(1, 2**13))
-        header = Header("image", MODEL_ID, channels=draw(st.sampled_from([1, 3])), height=height, width=width, **size)
+        header = Header(
+            "image",
+            MODEL_ID,
+            channels=draw(st.sampled_from([1, 3])),
+            height=height,
+            width=width,
+            **size,
+        )
         num_samples = 0
     count = draw(st.integers(0, 120))
     indices = skewed((header.num_streams, num_codebooks, count), num_codes, seed)
-    tables = counted(num_codebooks, num_codes, seed + 1) if num_codes <= 256 and draw(st.booleans()) else NO_TABLES
-    return header, indices, num_samples, tables, sorted(draw(st.lists(st.integers(0, count), max_size=4)))
+    tables = (
+        counted(num_codebooks, num_codes, seed + 1)
+        if num_codes <= 256 and draw(st.booleans())
+        else NO_TABLES
+    )
+    return (
+        header,
+        indices,
+        num_samples,
+        tables,
+        sorted(draw(st.lists(st.integers(0, count), max_size=4))),
+    )
 
 
 @given(files())
 @settings(deadline=None, max_examples=80)
-def test_files_survive_however_they_are_split(case: tuple[Header, Array, int, Tables, list[int]]) -> None:
+def test_files_survive_however_they_are_split(
+    case: tuple[Header, Array, int, Tables, list[int]],
+) -> None:
     header, indices, num_samples, tables, ends = case
     whole = pack(header, indices, num_samples, tables)
     parts = write_in_splits(header, indices, num_samples, tables, ends)
@@ -292,7 +335,11 @@ def test_golden_files_decode_for_ever(name: str) -> None:
     assert (found, found_samples) == (header, num_samples)
     assert np.array_equal(decoded, indices)
     assert join_chunks(split_chunks(data))[10:] == data[10:]
-    coders = {payload[3 if payload[0] > 127 else 2] for kind, payload in split_chunks(data) if kind == b"D"}
+    coders = {
+        payload[3 if payload[0] > 127 else 2]
+        for kind, payload in split_chunks(data)
+        if kind == b"D"
+    }
     expected = 2 if tables.prior is not None else 0 if tables.frequencies is None else 1
     assert expected in coders
     assert data[9] == (tables.prior is not None)
@@ -323,7 +370,9 @@ def test_every_flipped_byte_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", GOLDEN_NAMES)
 def test_resealed_damage_is_refused(name: str) -> None:
-    """Damage below a CRC-32 that is right again: only fields that no checksum can know, such as the sample rate."""
+    """Damage below a CRC-32 that is right again: only fields that no checksum can know, such as the
+    sample rate.
+    """
     data, header, indices, _, tables = load_golden(name)
     chunks = split_chunks(data)
     for number, (kind, payload) in enumerate(chunks):
@@ -347,7 +396,11 @@ def test_swapped_repeated_and_missing_chunks_are_refused(name: str) -> None:
     refuses(join_chunks([head, *body[1:], end]), "positions but should hold", tables)
     refuses(join_chunks([head, *body, body[0], end]), "positions but should hold", tables)
     refuses(join_chunks([*body, end]), "type D stands where the header belongs", tables)
-    refuses(join_chunks([head, head, *body, end]), "type H stands where a data or end chunk belongs", tables)
+    refuses(
+        join_chunks([head, head, *body, end]),
+        "type H stands where a data or end chunk belongs",
+        tables,
+    )
     refuses(join_chunks([head, *body]), "ends inside the list of chunks; it was cut short", tables)
     refuses(data + b"\0", "bytes follow the end chunk", tables)
     refuses(data + data, "bytes follow the end chunk", tables)
@@ -364,7 +417,10 @@ def test_the_wrong_tables_are_caught() -> None:
             unpack(data, Tables(np.roll(tables.frequencies, shift)))
         messages.append(str(caught.value))
     short = pack(
-        dataclasses.replace(SPEECH, num_codes=4), np.array([[[1] * 8]]), 0, Tables(np.array([[1, 2**20 - 3, 1, 1]]))
+        dataclasses.replace(SPEECH, num_codes=4),
+        np.array([[[1] * 8]]),
+        0,
+        Tables(np.array([[1, 2**20 - 3, 1, 1]])),
     )
     for wrong in ([[1, 1, 2**20 - 3, 1]], [[1, 1, 1, 2**20 - 3]], [[2**20 - 3, 1, 1, 1]]):
         with pytest.raises(BitstreamError) as caught:
@@ -381,11 +437,17 @@ def test_a_header_that_does_not_fit_the_tables_is_the_fault_of_the_file() -> Non
 def test_optional_chunks_are_skipped_and_critical_ones_refused() -> None:
     data, header, indices, num_samples, tables = load_golden("speech-mono")
     chunks = split_chunks(data)
-    extra = [chunk for pair in [(known, (b"t", b"a title")) for known in chunks[:-1]] for chunk in pair] + [chunks[-1]]
+    extra = [
+        chunk for pair in [(known, (b"t", b"a title")) for known in chunks[:-1]] for chunk in pair
+    ] + [chunks[-1]]
     found, decoded, found_samples = unpack(join_chunks(extra), tables)
     assert (found, found_samples) == (header, num_samples)
     assert np.array_equal(decoded, indices)
-    refuses(join_chunks([chunks[0], (b"X", b""), *chunks[1:]]), "type X needs a newer version of codec", tables)
+    refuses(
+        join_chunks([chunks[0], (b"X", b""), *chunks[1:]]),
+        "type X needs a newer version of codec",
+        tables,
+    )
     refuses(join_chunks([(b"t", b""), *chunks]), "a chunk stands before the header", tables)
     refuses(join_chunks([(b"X", b""), *chunks]), "type X needs a newer version of codec", tables)
     refuses(join_chunks([chunks[0], (b"?", b""), *chunks[1:]]), "not a chunk type", tables)
@@ -420,7 +482,10 @@ END = seal(b"E", varint(0) + varint(0) + bytes(4))
 @pytest.mark.parametrize(
     ("rest", "message"),
     [
-        (seal(b"H", header_payload(b"I", 1, 1, 1, 3, 2**60, 2**60)), "height of image must be in 1 to 131072"),
+        (
+            seal(b"H", header_payload(b"I", 1, 1, 1, 3, 2**60, 2**60)),
+            "height of image must be in 1 to 131072",
+        ),
         (seal(b"H", header_payload(b"I", 1, 1, 1, 3, 2**17, 2**17)), "raise --max-pixels"),
         (seal(b"H", header_payload(b"I", 1, 1, 1, 2, 8, 8)), "channels of image must be 1 or 3"),
         (seal(b"H", header_payload(b"S", 2**60, 1, 1, 1, 8000)), "codebook_size"),
@@ -429,8 +494,14 @@ END = seal(b"E", varint(0) + varint(0) + bytes(4))
         (seal(b"H", header_payload(b"S", 1, 1, 1, 2**60, 8000)), "channels"),
         (seal(b"H", header_payload(b"S", 1, 1, 1, 1, 2**60)), "sample_rate"),
         (seal(b"H", header_payload(b"S", 1, 1, 1, 1, 0)), "sample_rate"),
-        (seal(b"H", header_payload(b"S", 1, 1, 1, 1, 999)), "sample_rate of speech must be in 1000 to 768000"),
-        (seal(b"H", header_payload(b"S", 1, 1, 1, 1, 768_001)), "sample_rate of speech must be in 1000 to 768000"),
+        (
+            seal(b"H", header_payload(b"S", 1, 1, 1, 1, 999)),
+            "sample_rate of speech must be in 1000 to 768000",
+        ),
+        (
+            seal(b"H", header_payload(b"S", 1, 1, 1, 1, 768_001)),
+            "sample_rate of speech must be in 1000 to 768000",
+        ),
         (seal(b"H", header_payload(b"V", 1, 1, 1, 1, 8000)), "medium 0x56 needs a newer version"),
         (seal(b"H", header_payload(b"S", 1, 1, 1, 1, 8000, 1)), "bytes follow the header fields"),
         (seal(b"H", header_payload(b"S", 1, 1, 1, 1)), "the chunk ends inside sample_rate"),
@@ -444,16 +515,31 @@ END = seal(b"E", varint(0) + varint(0) + bytes(4))
         (GOOD_SPEECH + b"x" + varint(2**22), "ends inside a chunk of type x"),
         (GOOD_SPEECH + seal(b"D", varint(2**60)), "not 1 to 65536"),
         (GOOD_SPEECH + seal(b"D", varint(0) + b"\1\0"), "not 1 to 65536"),
-        (GOOD_SPEECH + seal(b"D", varint(65536) + varint(2**60)), "bytes of encoded indices, not 1 to 49153"),
-        (GOOD_SPEECH + seal(b"D", varint(65536) + varint(9)), "the chunk ends inside encoded indices"),
+        (
+            GOOD_SPEECH + seal(b"D", varint(65536) + varint(2**60)),
+            "bytes of encoded indices, not 1 to 49153",
+        ),
+        (
+            GOOD_SPEECH + seal(b"D", varint(65536) + varint(9)),
+            "the chunk ends inside encoded indices",
+        ),
         (GOOD_SPEECH + seal(b"D", varint(65536) + b"\2\0\0"), "take 49152 bytes, not 1"),
         (GOOD_SPEECH + seal(b"D", varint(1) + b"\2\1\0"), "no coder tables"),
         (GOOD_SPEECH + seal(b"D", varint(1) + b"\2\7\0"), "coder 7, which needs a newer version"),
         (GOOD_SPEECH + seal(b"D", varint(1) + b"\2\0\0\0"), "bytes follow the encoded indices"),
         (GOOD_SPEECH + seal(b"E", varint(2**60) + varint(0) + bytes(4)), "raise --max-seconds"),
-        (GOOD_SPEECH + seal(b"E", varint(0) + varint(2**60) + bytes(4)), "should hold 1152921504606846976"),
-        (GOOD_SPEECH + seal(b"E", varint(0) + varint(0) + bytes(5)), "bytes follow the index checksum"),
-        (seal(b"H", header_payload(b"I", 1, 1, 1, 3, 8, 8)) + seal(b"E", b"\1\0" + bytes(4)), "1 audio samples"),
+        (
+            GOOD_SPEECH + seal(b"E", varint(0) + varint(2**60) + bytes(4)),
+            "should hold 1152921504606846976",
+        ),
+        (
+            GOOD_SPEECH + seal(b"E", varint(0) + varint(0) + bytes(5)),
+            "bytes follow the index checksum",
+        ),
+        (
+            seal(b"H", header_payload(b"I", 1, 1, 1, 3, 8, 8)) + seal(b"E", b"\1\0" + bytes(4)),
+            "1 audio samples",
+        ),
     ],
 )
 def test_hostile_sizes_are_refused_before_they_are_allocated(rest: bytes, message: str) -> None:
@@ -468,14 +554,24 @@ def test_hostile_sizes_are_refused_before_they_are_allocated(rest: bytes, messag
 
 def test_limits_name_their_option() -> None:
     image = pack(IMAGE, np.zeros((1, 1, 96), np.int64), 0)
-    refuses(image, "96 x 64 pixels, over the limit of 6143: raise --max-pixels", limits=Limits(max_pixels=6143))
+    refuses(
+        image,
+        "96 x 64 pixels, over the limit of 6143: raise --max-pixels",
+        limits=Limits(max_pixels=6143),
+    )
     assert unpack(image, NO_TABLES, Limits(max_pixels=6144))[0] == IMAGE
     many = pack(dataclasses.replace(IMAGE, height=1, width=1), np.zeros((1, 1, 96), np.int64), 0)
     refuses(many, "more than 95 positions: raise --max-pixels", limits=Limits(max_pixels=95))
     speech = pack(SPEECH, np.zeros((1, 1, 2001), np.int64), 32_000)
-    refuses(speech, "more positions than 2 s hold: raise --max-seconds", limits=Limits(max_seconds=2))
+    refuses(
+        speech, "more positions than 2 s hold: raise --max-seconds", limits=Limits(max_seconds=2)
+    )
     speech = pack(SPEECH, np.zeros((1, 1, 2000), np.int64), 32_001)
-    refuses(speech, "lasts 2 s, over the limit of 2 s: raise --max-seconds", limits=Limits(max_seconds=2))
+    refuses(
+        speech,
+        "lasts 2 s, over the limit of 2 s: raise --max-seconds",
+        limits=Limits(max_seconds=2),
+    )
     assert scan(io.BytesIO(speech)).num_samples == 32_001
 
 
@@ -501,7 +597,11 @@ def test_reading_and_writing_take_one_chunk_of_memory() -> None:
 
     def read_peak_of(num_chunks: int) -> int:
         data = write_in_splits(
-            SPEECH, np.tile(chunk, num_chunks), 0, NO_TABLES, list(range(2000, 2000 * num_chunks, 2000))
+            SPEECH,
+            np.tile(chunk, num_chunks),
+            0,
+            NO_TABLES,
+            list(range(2000, 2000 * num_chunks, 2000)),
         )
         file: BinaryIO = io.BytesIO(data)
         tracemalloc.start()
@@ -518,7 +618,11 @@ def test_reading_and_writing_take_one_chunk_of_memory() -> None:
 
 def test_misuse_is_a_value_error() -> None:
     writer = Writer(io.BytesIO(), SPEECH)
-    for wrong in (np.zeros((1, 3), np.int64), np.zeros((2, 1, 3), np.int64), np.zeros((1, 2, 3), np.int64)):
+    for wrong in (
+        np.zeros((1, 3), np.int64),
+        np.zeros((2, 1, 3), np.int64),
+        np.zeros((1, 2, 3), np.int64),
+    ):
         with pytest.raises(ValueError, match="must have shape"):
             writer.write(wrong)
     with pytest.raises(ValueError, match="lie in"):

@@ -1,4 +1,6 @@
-"""codec.cards: a model is found by name, path or identity, and never used if it is not what its card says."""
+"""codec.cards: a model is found by name, path or identity, and never used if it is not what its
+card says.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,15 @@ def copied(model_folder: Path, tmp_path: Path) -> Path:
 
 def test_the_identity_knows_no_order() -> None:
     turned = {key: CONFIG[key] for key in reversed(CONFIG)}
-    assert cards.identity(turned, dict(reversed(TENSORS.items()))) == cards.identity(CONFIG, TENSORS)
-    assert cards.identity(CONFIG, {**TENSORS, "a": np.asfortranarray(TENSORS["a"])}) == cards.identity(CONFIG, TENSORS)
-    assert cards.identity(CONFIG, {**TENSORS, "b": TENSORS["b"].astype(">i4")}) == cards.identity(CONFIG, TENSORS)
+    assert cards.identity(turned, dict(reversed(TENSORS.items()))) == cards.identity(
+        CONFIG, TENSORS
+    )
+    assert cards.identity(
+        CONFIG, {**TENSORS, "a": np.asfortranarray(TENSORS["a"])}
+    ) == cards.identity(CONFIG, TENSORS)
+    assert cards.identity(CONFIG, {**TENSORS, "b": TENSORS["b"].astype(">i4")}) == cards.identity(
+        CONFIG, TENSORS
+    )
 
 
 @pytest.mark.parametrize(
@@ -56,7 +64,10 @@ def test_every_tensor_of_a_model_counts() -> None:
     card = cards.find("speech-fsp")
     tensors = card.read()
     for name, tensor in tensors.items():
-        changed = {**tensors, name: np.where(np.arange(tensor.size).reshape(tensor.shape) == 0, tensor + 1, tensor)}
+        changed = {
+            **tensors,
+            name: np.where(np.arange(tensor.size).reshape(tensor.shape) == 0, tensor + 1, tensor),
+        }
         assert not tensor.size or cards.identity(card.config, changed) != card.model_id, name
 
 
@@ -95,18 +106,25 @@ def test_the_preferred_bottleneck_wins(copied: Path, monkeypatch: pytest.MonkeyP
     ("arguments", "message"),
     [
         ({"name": "speech-xyz"}, r"no model speech-xyz; here are image-fsp, speech-fsp"),
-        ({"name": "speech-xyz", "model_id": bytes(16)}, r"no model speech-xyz; here are image-fsp, speech-fsp"),
+        (
+            {"name": "speech-xyz", "model_id": bytes(16)},
+            r"no model speech-xyz; here are image-fsp, speech-fsp",
+        ),
         ({"name": "image-fsp", "medium": "speech"}, r"no speech model image-fsp; here are"),
         ({"model_id": bytes(16)}, r"needs model 0{32}; here are image-fsp \(\w{8}\), speech-fsp"),
         ({"name": "/no/where.json"}, r"/no/where.json: cannot read .*No such file"),
     ],
 )
-def test_what_is_not_there_is_said_with_what_there_is(arguments: dict[str, Any], message: str) -> None:
+def test_what_is_not_there_is_said_with_what_there_is(
+    arguments: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ModelError, match=message):
         cards.find(**arguments)
 
 
-def test_a_single_model_is_not_taken_for_another(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_model_is_not_taken_for_another(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (copied / "image-fsp.json").unlink()
     monkeypatch.setattr(cards, "MODELS_FOLDER", copied)
     with pytest.raises(ModelError, match="no model speech-xyz"):
@@ -131,8 +149,14 @@ def flip_byte(folder: Path) -> None:
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
-    "no weights": (lambda folder: (folder / "speech-fsp.safetensors").unlink(), "cannot read the weights"),
-    "empty weights": (lambda folder: (folder / "speech-fsp.safetensors").write_bytes(b""), "cannot read the weights"),
+    "no weights": (
+        lambda folder: (folder / "speech-fsp.safetensors").unlink(),
+        "cannot read the weights",
+    ),
+    "empty weights": (
+        lambda folder: (folder / "speech-fsp.safetensors").write_bytes(b""),
+        "cannot read the weights",
+    ),
     "cut weights": (
         lambda folder: (folder / "speech-fsp.safetensors").write_bytes(
             (folder / "speech-fsp.safetensors").read_bytes()[:5000]
@@ -141,17 +165,28 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "a flipped bit": (flip_byte, "not those of the card"),
     "another's weights": (
-        lambda folder: (folder / "speech-fsp.safetensors").write_bytes((folder / "image-fsp.safetensors").read_bytes()),
+        lambda folder: (folder / "speech-fsp.safetensors").write_bytes(
+            (folder / "image-fsp.safetensors").read_bytes()
+        ),
         "not those of the card",
     ),
-    "no JSON": (lambda folder: (folder / "speech-fsp.json").write_text("hello"), "not a model card"),
-    "no text": (lambda folder: (folder / "speech-fsp.json").write_bytes(b"\xff\xfe"), "not a model card"),
+    "no JSON": (
+        lambda folder: (folder / "speech-fsp.json").write_text("hello"),
+        "not a model card",
+    ),
+    "no text": (
+        lambda folder: (folder / "speech-fsp.json").write_bytes(b"\xff\xfe"),
+        "not a model card",
+    ),
     "a list": (lambda folder: (folder / "speech-fsp.json").write_text("[]"), "not a model card"),
     "no hex": (spoil_card("model_id", "xyz"), "not a model card"),
     "no sizes": (spoil_card("num_codes", 5), "not a model card"),
     "no configuration": (spoil_card("config", "xyz"), "not a model card"),
     "an empty configuration": (spoil_card("config", {}), "not a model card"),
-    "no figures": (spoil_card("results", {"set": {"1024": {"STOI": "good"}}}), "results are not readable"),
+    "no figures": (
+        spoil_card("results", {"set": {"1024": {"STOI": "good"}}}),
+        "results are not readable",
+    ),
     "other sizes": (spoil_card("num_codes", {"512": 512}), "other codebook sizes"),
 }
 
@@ -177,7 +212,12 @@ def test_a_damaged_card_is_named_once_and_the_others_work(
     spoil(copied)
     for _ in range(2):
         assert [card.name for card in cards.list_cards()] == ["image-fsp"]
-        assert cards.find(medium="image") == cards.find("image-fsp") == cards.find(model_id=image.model_id) == image
+        assert (
+            cards.find(medium="image")
+            == cards.find("image-fsp")
+            == cards.find(model_id=image.model_id)
+            == image
+        )
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert message in caplog.text
     assert str(copied / "speech-fsp.json") in caplog.text
@@ -187,7 +227,9 @@ def test_a_damaged_card_is_named_once_and_the_others_work(
         cards.find(medium="speech")
 
 
-@pytest.mark.parametrize("change", [{"bottleneck": "nonesuch"}, {"options": {"nonesuch": 1}}, {"medium": "video"}])
+@pytest.mark.parametrize(
+    "change", [{"bottleneck": "nonesuch"}, {"options": {"nonesuch": 1}}, {"medium": "video"}]
+)
 def test_a_model_of_a_later_version_is_refused(copied: Path, change: dict[str, Any]) -> None:
     """A true card, whose identity fits, that this version cannot build."""
     path = copied / "speech-fsp.json"
@@ -218,7 +260,9 @@ def test_the_shipped_models_are_whole(root: Path) -> None:
         assert card.read()
 
 
-def test_the_best_model_is_the_one_that_measured_best(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_model_is_the_one_that_measured_best(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A figure at K = 1024 decides, and a missing one counts as nothing."""
     monkeypatch.setattr(cards, "MODELS_FOLDER", copied)
     data = json.loads((copied / "image-fsp.json").read_text())

@@ -1,4 +1,6 @@
-"""Cards and recipes say the same: what a shipped model was trained with is what `python -m train NAME-small` does."""
+"""Cards and recipes say the same: what a shipped model was trained with is what `python -m train
+NAME-small` does.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,20 @@ import pytest
 from codec import cards
 from train import recipes
 
-SHIPPED = [f"{medium}-{method}" for medium in ("speech", "image") for method in ("fsp", "vp", "gmvq")]
+SHIPPED = [
+    f"{medium}-{method}" for medium in ("speech", "image") for method in ("fsp", "vp", "gmvq")
+]
 
 
 def keys(data: Any, path: str = "") -> dict[str, Any]:
     """Nested tables as one, "losses.l1" -> 1.0."""
     if not isinstance(data, dict):
         return {path: data}
-    return {name: value for key, part in data.items() for name, value in keys(part, f"{path}.{key}").items()}
+    return {
+        name: value
+        for key, part in data.items()
+        for name, value in keys(part, f"{path}.{key}").items()
+    }
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -27,7 +35,9 @@ def test_a_card_holds_its_recipe_key_by_key(name: str) -> None:
     first, last = recipes.load(f"{name}-small"), recipes.load(f"{name}-small")
     training = card["training"]
     if "begun_from" in training:  # the decoder was tuned afterwards, by a recipe of its own
-        last = recipes.load(f"{name}-nested" if card["config"]["options"].get("nested") else f"{name}-tuned")
+        last = recipes.load(
+            f"{name}-nested" if card["config"]["options"].get("nested") else f"{name}-tuned"
+        )
         assert keys(training["recipe"]) == keys(json.loads(json.dumps(last.to_dict())))
         training = training["begun_from"]
     assert keys(training["recipe"]) == keys(json.loads(json.dumps(first.to_dict())))
@@ -35,7 +45,9 @@ def test_a_card_holds_its_recipe_key_by_key(name: str) -> None:
 
 
 def test_levels_are_nested_and_hold_k_codes() -> None:
-    """floor(4 u) = floor(8 u) // 2 in every dimension, so one index tells those at all smaller sizes."""
+    """floor(4 u) = floor(8 u) // 2 in every dimension, so one index tells those at all smaller
+    sizes.
+    """
     levels = recipes.load("speech-fsp").codec.options["levels"]
     assert levels == recipes.load("image-fsp").codec.options["levels"]
     rows = [row for _, row in sorted((int(size), row) for size, row in levels.items())]

@@ -21,7 +21,13 @@ def media(tmp_path: Path) -> Path:
     return folder
 
 
-def test_one_command_measures_all_models(models: Path, media: Path, tmp_path: Path, monkeypatch, capsys) -> None:  # noqa: ARG001
+def test_one_command_measures_all_models(
+    models: Path,
+    media: Path,
+    tmp_path: Path,
+    monkeypatch,
+    capsys,  # noqa: ARG001
+) -> None:
     monkeypatch.setattr(coder_bench, "first_use", lambda *_: "first use: not now")
     monkeypatch.setattr(coder_bench, "REPEATS", 1)
     out = tmp_path / "coder.json"
@@ -35,7 +41,9 @@ def test_one_command_measures_all_models(models: Path, media: Path, tmp_path: Pa
         assert row["coded"] < row["whole"]
         assert row["coded"] <= row["fixed"]
         assert row["order_0"] <= row["log2_codes"]
-        assert row["over_fixed"] <= 2  # the promise: a chunk is never longer than fixed width and 2 bytes
+        assert (
+            row["over_fixed"] <= 2
+        )  # the promise: a chunk is never longer than fixed width and 2 bytes
     table = out.with_suffix(".md").read_text()
     assert table in capsys.readouterr().out
     assert len(table.splitlines()) == 2 + len(rows)
@@ -43,7 +51,11 @@ def test_one_command_measures_all_models(models: Path, media: Path, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
-    [(["-k", "17"], 2, "--codebook-size 17"), (["--data", "nowhere"], 1, "nowhere"), (["none"], 3, "none")],
+    [
+        (["-k", "17"], 2, "--codebook-size 17"),
+        (["--data", "nowhere"], 1, "nowhere"),
+        (["none"], 3, "none"),
+    ],
 )
 def test_wrong_arguments_are_one_line(
     models: Path,  # noqa: ARG001

@@ -1,4 +1,7 @@
-"""codec.coding: windows are invisible. Whatever the blocks and wherever the cuts, a long signal is coded as one."""
+"""codec.coding: windows are invisible.
+
+Whatever the blocks and wherever the cuts, a long signal is coded as one.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,9 @@ def no_context(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "windows", lambda strips, core, _: windows(strips, core, 0))
 
 
-def encode_speech(samples: NDArray[np.float32], model: Model, block: int = 1000, rate: int = 16000) -> bytes:
+def encode_speech(
+    samples: NDArray[np.float32], model: Model, block: int = 1000, rate: int = 16000
+) -> bytes:
     file = io.BytesIO()
     blocks = (samples[i : i + block] for i in range(0, len(samples), block))
     coding.compress_speech(blocks, rate, samples.shape[1], file, model, SIZE)
@@ -61,7 +66,7 @@ def whole_indices(samples: NDArray[np.float32], model: Model) -> NDArray[np.int6
         return model.codec.encode(torch.from_numpy(samples.T.copy())[:, None], SIZE).numpy()
 
 
-# ------------------------------------------------------------------------------------------------------------ windows
+# ------------------------------------------------------------------------------------------ windows
 
 
 @settings(deadline=None, max_examples=200)
@@ -71,8 +76,12 @@ def whole_indices(samples: NDArray[np.float32], model: Model) -> NDArray[np.int6
     context=st.integers(0, 23),
     cuts=st.lists(st.integers(0, 60), max_size=12),
 )
-def test_windows_tile_the_stream_whatever_the_blocks(length: int, core: int, context: int, cuts: list[int]) -> None:
-    """Cores are the stream itself, contexts are as long as can be, and blocks (empty ones, too) change nothing."""
+def test_windows_tile_the_stream_whatever_the_blocks(
+    length: int, core: int, context: int, cuts: list[int]
+) -> None:
+    """Cores are the stream itself, contexts are as long as can be, and blocks (empty ones, too)
+    change nothing.
+    """
     stream = np.arange(length)
     found = list(windows(np.split(stream, sorted(min(cut, length) for cut in cuts)), core, context))
     assert len(found) == -(-length // core)
@@ -81,12 +90,16 @@ def test_windows_tile_the_stream_whatever_the_blocks(length: int, core: int, con
         stop = min(start + core, length)
         assert n == stop - start
         assert left == min(context, start)
-        assert window.tolist() == stream[start - left : min(start + core + context, length)].tolist()
+        assert (
+            window.tolist() == stream[start - left : min(start + core + context, length)].tolist()
+        )
 
 
 @pytest.mark.parametrize("preset", NETS["convnext-speech"].presets)
 def test_the_context_covers_the_nets_reach(preset: str) -> None:
-    """One latent position is disturbed; what changes, in encoder and decoder, is within the context and near it."""
+    """One latent position is disturbed; what changes, in encoder and decoder, is within the context
+    and near it.
+    """
     torch.manual_seed(0)
     codec = build(CodecConfig("speech", NETS["convnext-speech"].presets[preset], "fsp")).eval()
     for module in codec.modules():
@@ -105,16 +118,21 @@ def test_the_context_covers_the_nets_reach(preset: str) -> None:
         places = changed.nonzero()[:, 0] // out_cell
         return int((places - middle).abs().max())
 
-    found = reach(codec.encoder, x, stride, 1), reach(lambda value: codec.decoder(value, SIZE), z, 1, stride)
+    found = (
+        reach(codec.encoder, x, stride, 1),
+        reach(lambda value: codec.decoder(value, SIZE), z, 1, stride),
+    )
     assert max(found) <= context
     assert max(found) >= context - 2, "more context than is needed costs time"
 
 
-# ------------------------------------------------------------------------------------------------------------- speech
+# ------------------------------------------------------------------------------------------- speech
 
 
 @pytest.mark.usefixtures("small_windows")
-@pytest.mark.parametrize("length", [FRAMES * 96 * 4 + 1234, FRAMES * 96 * 3, FRAMES * 96 * 3 + 1, 96 * 5 + 1, 96, 1])
+@pytest.mark.parametrize(
+    "length", [FRAMES * 96 * 4 + 1234, FRAMES * 96 * 3, FRAMES * 96 * 3 + 1, 96 * 5 + 1, 96, 1]
+)
 def test_speech_in_windows_is_the_whole_bit_for_bit(speech_model: Model, length: int) -> None:
     samples = tones(length, channels=2)
     data = encode_speech(samples, speech_model)
@@ -125,7 +143,9 @@ def test_speech_in_windows_is_the_whole_bit_for_bit(speech_model: Model, length:
     assert len(np.unique(expected)) > min(50, expected.size // 4), "the nets must not be constant"
     assert encode_speech(samples, speech_model, block=77) == data
     with torch.inference_mode():
-        whole = speech_model.codec.decode(torch.from_numpy(expected), (length,), SIZE)[:, 0].numpy().T
+        whole = (
+            speech_model.codec.decode(torch.from_numpy(expected), (length,), SIZE)[:, 0].numpy().T
+        )
     assert np.abs(decode_speech(data, speech_model) - whole).max() < 1e-4
 
 
@@ -178,7 +198,9 @@ def test_resampling_in_windows_has_no_seams(rate: int, monkeypatch: pytest.Monke
         (16000, 64, 97),
     ],
 )
-def test_rate_channels_and_length_are_restored(speech_model: Model, rate: int, channels: int, length: int) -> None:
+def test_rate_channels_and_length_are_restored(
+    speech_model: Model, rate: int, channels: int, length: int
+) -> None:
     data = encode_speech(tones(length, rate, channels), speech_model, rate=rate)
     header = scan(io.BytesIO(data)).header
     assert (header.sample_rate, header.channels) == (rate, channels)
@@ -200,7 +222,9 @@ def test_a_notice_is_given_only_where_bandwidth_is_lost(
 @pytest.mark.parametrize("value", [0.0, 1.0, -1.0, 1e-30])
 def test_silence_and_extremes_are_coded(speech_model: Model, value: float) -> None:
     assert np.isfinite(
-        decode_speech(encode_speech(np.full((3000, 1), value, np.float32), speech_model), speech_model)
+        decode_speech(
+            encode_speech(np.full((3000, 1), value, np.float32), speech_model), speech_model
+        )
     ).all()
 
 
@@ -219,7 +243,7 @@ def test_a_length_that_does_not_fit_is_refused(speech_model: Model, claimed: int
         decode_speech(pack(header, indices, claimed), speech_model)
 
 
-# ------------------------------------------------------------------------------------------------------------ pictures
+# ----------------------------------------------------------------------------------------- pictures
 
 
 def encode_image(pixels: NDArray[np.uint8], model: Model) -> bytes:
@@ -235,7 +259,9 @@ def image_indices(pixels: NDArray[np.uint8], model: Model) -> NDArray[np.int64]:
 
 
 @pytest.mark.usefixtures("small_windows")
-@pytest.mark.parametrize("size", [(8 * ROWS * 5 + 3, 37), (8 * ROWS * 3, 16), (200, 1), (1, 200), (1, 1)])
+@pytest.mark.parametrize(
+    "size", [(8 * ROWS * 5 + 3, 37), (8 * ROWS * 3, 16), (200, 1), (1, 200), (1, 1)]
+)
 def test_a_picture_in_strips_is_the_whole(image_model: Model, size: tuple[int, int]) -> None:
     pixels = gradient(*size)
     data = encode_image(pixels, image_model)
@@ -244,7 +270,13 @@ def test_a_picture_in_strips_is_the_whole(image_model: Model, size: tuple[int, i
     decoded = coding.decompress_image(Reader(io.BytesIO(data)), image_model)
     grid = torch.from_numpy(indices).reshape(1, 1, *image_model.codec.grid(size))
     with torch.inference_mode():
-        whole = image_model.codec.decode(grid, size, SIZE)[0].movedim(0, -1).mul(255).round().clamp(0, 255)
+        whole = (
+            image_model.codec.decode(grid, size, SIZE)[0]
+            .movedim(0, -1)
+            .mul(255)
+            .round()
+            .clamp(0, 255)
+        )
     assert decoded.shape == pixels.shape
     assert np.abs(decoded - whole.numpy()).max() <= 1  # a last float bit may round the other way
 
@@ -298,7 +330,7 @@ def test_a_model_of_the_other_medium_is_refused(speech_model: Model, image_model
         encode_speech(tones(10), image_model)
 
 
-# ---------------------------------------------------------------------------------------------------- the real thing
+# ----------------------------------------------------------------------------------- the real thing
 
 
 @pytest.fixture(scope="session")
@@ -314,7 +346,9 @@ def shipped(root: Path) -> Callable[[str], Model]:
 
 
 def test_real_speech_in_windows_is_the_whole_and_keeps_its_level(
-    real: Callable[[str, int], bytes], shipped: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch
+    real: Callable[[str, int], bytes],
+    shipped: Callable[[str], Model],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(speech, "FRAMES_PER_WINDOW", 150)
     model = shipped("speech-fsp")
@@ -323,7 +357,9 @@ def test_real_speech_in_windows_is_the_whole_and_keeps_its_level(
     data = encode_speech(samples, model)
     assert np.array_equal(unpack(data, model.tables[SIZE])[1], whole_indices(samples, model))
     decoded = decode_speech(data, model)
-    assert abs(20 * np.log10(decoded.std() / samples.std())) < 3, "dB; small nets are a little timid"
+    assert abs(20 * np.log10(decoded.std() / samples.std())) < 3, (
+        "dB; small nets are a little timid"
+    )
 
 
 @pytest.mark.usefixtures("small_windows")
@@ -385,16 +421,20 @@ def test_blocks_are_asked_for_one_at_a_time(speech_model: Model) -> None:
     assert sizes[-1] > 0.9 * file.tell()
 
 
-@pytest.mark.parametrize(("width", "rows"), [(1, 64), (4096, 64), (8192, 32), (16384, 16), (131072, 8)])
+@pytest.mark.parametrize(
+    ("width", "rows"), [(1, 64), (4096, 64), (8192, 32), (16384, 16), (131072, 8)]
+)
 def test_chunks_of_wide_pictures_have_fewer_rows(width: int, rows: int) -> None:
     assert pictures.rows_per_chunk(width, 8) == rows
 
 
-# ------------------------------------------------------------------------------------------------------------- effort
+# ------------------------------------------------------------------------------------------- effort
 
 
 def test_an_effort_gives_nearness_for_bits(speech_model: Model, image_model: Model) -> None:
-    """Fewer bytes the higher it is, indices whose codes are farther, and a file that any reader decodes."""
+    """Fewer bytes the higher it is, indices whose codes are farther, and a file that any reader
+    decodes.
+    """
     samples, pixels = tones(96 * 700), gradient(120, 160)
     for model in (speech_model, image_model):
         sizes, errors = [], []
@@ -411,7 +451,9 @@ def test_an_effort_gives_nearness_for_bits(speech_model: Model, image_model: Mod
             target = model.codec.bottleneck.target(z)
             assert target is not None
             grid = torch.from_numpy(indices).reshape(1, 1, *z.shape[2:])
-            errors.append(float((model.codec.bottleneck.decode(grid, SIZE) - target).square().mean()))
+            errors.append(
+                float((model.codec.bottleneck.decode(grid, SIZE) - target).square().mean())
+            )
             sizes.append(len(file.getvalue()))
         assert sizes[0] > sizes[2]
         assert errors[0] < min(errors[1:])

@@ -1,4 +1,6 @@
-"""codec.compress, codec.decompress and codec.info as users run them: results, refusals, exit codes, and no debris."""
+"""codec.compress, codec.decompress and codec.info as users run them: results, refusals, exit codes,
+and no debris.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,10 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in this process, with the tiny models. Any error is one line, and never a traceback."""
+    """Runs a command in this process, with the tiny models.
+
+    Any error is one line, and never a traceback.
+    """
 
     def call(name: str, *arguments: object) -> Result:
         capfd.readouterr()
@@ -94,10 +99,13 @@ def packed(run: Run, speech: Path, image: Path) -> dict[str, Path]:
 
 def listing(folder: Path) -> dict[str, bytes | None]:
     """Everything in a folder, with its content."""
-    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+    return {
+        str(path): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
 
 
-# ------------------------------------------------------------------------------------------------------ damaged inputs
+# ----------------------------------------------------------------------------------- damaged inputs
 
 
 def with_nan() -> bytes:
@@ -168,7 +176,9 @@ def repaired(data: bytes, offset: int, replacement: bytes) -> bytes:
     return bytes(changed)
 
 
-def test_a_bin_of_another_model_says_which_it_needs(run: Run, packed: dict[str, Path], tmp_path: Path) -> None:
+def test_a_bin_of_another_model_says_which_it_needs(
+    run: Run, packed: dict[str, Path], tmp_path: Path
+) -> None:
     other = tmp_path / "other.bin"
     other.write_bytes(repaired(packed["speech"].read_bytes(), FIRST_CHUNK + 3, bytes(range(16))))
     before = listing(tmp_path)
@@ -201,16 +211,21 @@ def test_a_later_major_version_asks_for_an_upgrade(run: Run, packed: dict[str, P
 def test_a_missing_input_is_named(run: Run, tmp_path: Path, command: str) -> None:
     paths = [tmp_path / "nowhere.wav"] + [tmp_path / "out"] * (command != "info")
     result = run(command, *paths)
-    assert (result.code, result.err) == (1, f"error: {tmp_path / 'nowhere.wav'}: No such file or directory\n")
+    assert (result.code, result.err) == (
+        1,
+        f"error: {tmp_path / 'nowhere.wav'}: No such file or directory\n",
+    )
     assert not any(tmp_path.iterdir())
 
 
-def test_the_wrong_way_round_is_said(run: Run, packed: dict[str, Path], speech: Path, tmp_path: Path) -> None:
+def test_the_wrong_way_round_is_said(
+    run: Run, packed: dict[str, Path], speech: Path, tmp_path: Path
+) -> None:
     assert "is a .bin already" in run("compress", packed["speech"], tmp_path / "x.bin").err
     assert "not a file made by codec" in run("decompress", speech, tmp_path / "x.wav").err
 
 
-# ------------------------------------------------------------------------------------------------------ output files
+# ------------------------------------------------------------------------------------- output files
 
 
 def test_an_existing_target_is_kept_unless_forced(run: Run, speech: Path, tmp_path: Path) -> None:
@@ -242,7 +257,9 @@ def test_force_keeps_the_old_file_if_the_new_one_fails(run: Run, tmp_path: Path)
         ("./folder/../a.wav", "IN and OUT are the same file"),
     ],
 )
-def test_an_impossible_target_is_named(run: Run, speech: Path, tmp_path: Path, target: str, message: str) -> None:
+def test_an_impossible_target_is_named(
+    run: Run, speech: Path, tmp_path: Path, target: str, message: str
+) -> None:
     (tmp_path / "folder").mkdir()
     before = listing(tmp_path)
     result = run("compress", speech, f"{tmp_path}/{target}", "--force")
@@ -265,7 +282,10 @@ def test_an_unwritable_folder_is_named(
     opened: Callable[..., int] = os.open
     monkeypatch.setattr(files.os, "open", refuse)
     result = run("compress", speech, tmp_path / "new/out.bin")
-    assert (result.code, result.err) == (1, f"error: {tmp_path / 'new/out.bin'}: {error.strerror}\n")
+    assert (result.code, result.err) == (
+        1,
+        f"error: {tmp_path / 'new/out.bin'}: {error.strerror}\n",
+    )
     assert not (tmp_path / "new").exists()
 
 
@@ -273,9 +293,13 @@ def test_an_unwritable_folder_is_named(
 def test_a_full_disk_is_one_line_and_leaves_nothing(
     run: Run, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last blocks, too: libsndfile keeps them until it closes the file, and its callbacks swallow exceptions."""
+    """The last blocks, too: libsndfile keeps them until it closes the file, and its callbacks
+    swallow exceptions.
+    """
     source = tmp_path / "in"
-    source.write_bytes(picture(gradient(300, 300)) if suffix == "png" else wav(tones(48000, 48000), 48000))
+    source.write_bytes(
+        picture(gradient(300, 300)) if suffix == "png" else wav(tones(48000, 48000), 48000)
+    )
     arguments = ["compress", source, tmp_path / "new/out.bin"]
     limit = 100
     if suffix != "bin":
@@ -295,7 +319,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_devices_are_written_to_and_never_replaced(run: Run, speech: Path, packed: dict[str, Path]) -> None:
+def test_devices_are_written_to_and_never_replaced(
+    run: Run, speech: Path, packed: dict[str, Path]
+) -> None:
     result = run("compress", speech, "/dev/full", "--force")
     assert (result.code, "No space left" in result.err) == (1, True)
     assert run("compress", speech, "/dev/null").code == 0
@@ -306,7 +332,12 @@ def test_devices_are_written_to_and_never_replaced(run: Run, speech: Path, packe
 
 @pytest.mark.parametrize("command", ["compress", "decompress"])
 def test_an_exception_midway_leaves_nothing(
-    run: Run, speech: Path, packed: dict[str, Path], tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+    run: Run,
+    speech: Path,
+    packed: dict[str, Path],
+    tmp_path: Path,
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -320,8 +351,13 @@ def test_an_exception_midway_leaves_nothing(
     assert listing(tmp_path) == before
 
 
-def test_running_out_of_memory_is_one_line(run: Run, speech: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...")):
+def test_running_out_of_memory_is_one_line(
+    run: Run, speech: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error in (
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ..."),
+    ):
 
         def fail(*_: object, failure: Exception = error, **__: object) -> None:
             raise failure
@@ -331,7 +367,9 @@ def test_running_out_of_memory_is_one_line(run: Run, speech: Path, monkeypatch: 
         assert (result.code, "not enough memory" in result.err) == (1, True)
 
 
-def test_a_link_stays_a_link_and_its_target_is_written(run: Run, speech: Path, tmp_path: Path) -> None:
+def test_a_link_stays_a_link_and_its_target_is_written(
+    run: Run, speech: Path, tmp_path: Path
+) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link.bin").symlink_to(tmp_path / "real/out.bin")
     (tmp_path / "link.wav").symlink_to(speech)
@@ -352,10 +390,14 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_odd_names(run: Run, speech: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_odd_names(
+    run: Run, speech: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     speech.rename(name)
-    assert run("compress", "--", name, f"{name}.bin").out.startswith(name.encode("utf-8", "backslashreplace").decode())
+    assert run("compress", "--", name, f"{name}.bin").out.startswith(
+        name.encode("utf-8", "backslashreplace").decode()
+    )
     assert run("info", "--", f"{name}.bin").code == 0
     assert run("decompress", "-q", "--", f"{name}.bin", "-out.wav").code == 0
     assert soundfile.info(tmp_path / "-out.wav").frames == 4000
@@ -368,11 +410,14 @@ def current_umask() -> int:
     return mask
 
 
-# ----------------------------------------------------------------------------------------------------- standard streams
+# --------------------------------------------------------------------------------- standard streams
 
 
 def test_streams_carry_data_and_the_report_goes_to_stderr(
-    speech: Path, image: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+    speech: Path,
+    image: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfdbinary: pytest.CaptureFixture[bytes],
 ) -> None:
     for path, kind in ((speech, b"RIFF"), (image, b"\x89PNG")):
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(path.read_bytes())))
@@ -408,7 +453,7 @@ def test_a_pipe_is_an_input(run: Run, speech: Path, tmp_path: Path) -> None:
     assert run("decompress", tmp_path / "out.bin", "-t").code == 0
 
 
-# -------------------------------------------------------------------------------------------------------------- folders
+# ------------------------------------------------------------------------------------------ folders
 
 
 def test_a_folder_is_mirrored_there_and_back(run: Run, tmp_path: Path) -> None:
@@ -426,12 +471,17 @@ def test_a_folder_is_mirrored_there_and_back(run: Run, tmp_path: Path) -> None:
     assert result.code == 0
     assert result.out.count("\n") == 3
     assert (tmp_path / "out/a.wav").is_file()
-    for name in ("deep/er/b.avif.png", "deep/named so.wav.png"):  # what cannot be written under its own name
+    for name in (
+        "deep/er/b.avif.png",
+        "deep/named so.wav.png",
+    ):  # what cannot be written under its own name
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
     assert run("decompress", tmp_path / "bins", "--test").out.count("verified") == 3
 
 
-def test_a_broken_file_in_a_folder_is_named_and_the_others_are_done(run: Run, tmp_path: Path) -> None:
+def test_a_broken_file_in_a_folder_is_named_and_the_others_are_done(
+    run: Run, tmp_path: Path
+) -> None:
     source = tmp_path / "in"
     source.mkdir()
     for name in ("a", "c"):
@@ -440,7 +490,10 @@ def test_a_broken_file_in_a_folder_is_named_and_the_others_are_done(run: Run, tm
     result = run("compress", source, tmp_path / "out")
     assert result.code == 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.wav.bin", "c.wav.bin"]
-    assert [line.split(":")[1] for line in result.err.splitlines()] == [f" {source}/b.wav", " 1 of 3 files failed"]
+    assert [line.split(":")[1] for line in result.err.splitlines()] == [
+        f" {source}/b.wav",
+        " 1 of 3 files failed",
+    ]
     (tmp_path / "out/b.wav.bin").write_text("nonsense")
     result = run("decompress", tmp_path / "out", tmp_path / "back")
     assert result.code == 4  # the gravest of all files' codes
@@ -470,14 +523,22 @@ def test_folders_and_files_do_not_mix(run: Run, speech: Path, tmp_path: Path) ->
     assert run("info", tmp_path).err == f"error: {tmp_path}: Is a directory\n"
 
 
-# -------------------------------------------------------------------------------------------------------------- options
+# ------------------------------------------------------------------------------------------ options
 
 
 @pytest.mark.parametrize(
     ("arguments", "size"),
-    [([], 1024), (["-k", "256"], 256), (["-b", "1.3"], 256), (["-b", "2.0"], 4096), (["-b", "1e9"], 16384)],
+    [
+        ([], 1024),
+        (["-k", "256"], 256),
+        (["-b", "1.3"], 256),
+        (["-b", "2.0"], 4096),
+        (["-b", "1e9"], 16384),
+    ],
 )
-def test_the_codebook_size_is_chosen(run: Run, speech: Path, tmp_path: Path, arguments: list[str], size: int) -> None:
+def test_the_codebook_size_is_chosen(
+    run: Run, speech: Path, tmp_path: Path, arguments: list[str], size: int
+) -> None:
     result = run("compress", speech, tmp_path / "out.bin", "--json", *arguments)
     assert json.loads(result.out)["codebook_size"] == size
     assert ("nearest is" in result.err) == ("-b" in arguments)
@@ -527,9 +588,15 @@ def test_too_few_and_too_many_names_are_usage_errors(run: Run, arguments: list[s
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("nonesuch", "here are image-fsp, speech-fsp"), ("./no.json", "No such file"), ("image-fsp", "not speech")],
+    [
+        ("nonesuch", "here are image-fsp, speech-fsp"),
+        ("./no.json", "No such file"),
+        ("image-fsp", "not speech"),
+    ],
 )
-def test_a_wrong_model_is_exit_code_3(run: Run, speech: Path, tmp_path: Path, name: str, message: str) -> None:
+def test_a_wrong_model_is_exit_code_3(
+    run: Run, speech: Path, tmp_path: Path, name: str, message: str
+) -> None:
     before = listing(tmp_path)
     result = run("compress", speech, tmp_path / "out.bin", "-m", name)
     assert result.code == 3
@@ -547,11 +614,17 @@ def test_a_model_from_elsewhere_is_given_by_path(run: Run, speech: Path, tmp_pat
 def test_the_report(run: Run, speech: Path, image: Path, tmp_path: Path) -> None:
     result = run("compress", speech, tmp_path / "1.bin", "-t")
     size = (tmp_path / "1.bin").stat().st_size
-    assert result.out.startswith(f"{speech}: speech-fsp, K = 1024: {speech.stat().st_size} -> {size} bytes, ")
+    assert result.out.startswith(
+        f"{speech}: speech-fsp, K = 1024: {speech.stat().st_size} -> {size} bytes, "
+    )
     assert result.out.endswith("x real time, verified\n")
     assert result.err == ""
     record = json.loads(run("compress", image, tmp_path / "2.bin", "--json").out)
-    assert (record["width"], record["height"], record["bytes_out"]) == (30, 21, (tmp_path / "2.bin").stat().st_size)
+    assert (record["width"], record["height"], record["bytes_out"]) == (
+        30,
+        21,
+        (tmp_path / "2.bin").stat().st_size,
+    )
     assert record["rate"].endswith("bits per pixel")
     assert run("decompress", tmp_path / "1.bin", tmp_path / "1.wav", "-q") == Result(0, "", "")
     record = json.loads(run("decompress", tmp_path / "2.bin", "-t", "--json").out)
@@ -567,21 +640,36 @@ def test_quiet_still_names_errors(run: Run, tmp_path: Path) -> None:
 
 def test_mono(run: Run, tmp_path: Path) -> None:
     (tmp_path / "in.wav").write_bytes(wav(tones(500, channels=2)))
-    assert json.loads(run("compress", tmp_path / "in.wav", tmp_path / "o.bin", "--mono", "--json").out)["channels"] == 1
+    assert (
+        json.loads(
+            run("compress", tmp_path / "in.wav", tmp_path / "o.bin", "--mono", "--json").out
+        )["channels"]
+        == 1
+    )
     assert run("decompress", tmp_path / "o.bin", tmp_path / "o.wav").code == 0
     assert soundfile.info(tmp_path / "o.wav").channels == 1
 
 
 @pytest.mark.parametrize(
-    ("rate", "channels", "subtype"), [(44100, 2, "PCM_24"), (8000, 6, "PCM_U8"), (48000, 1, "FLOAT")]
+    ("rate", "channels", "subtype"),
+    [(44100, 2, "PCM_24"), (8000, 6, "PCM_U8"), (48000, 1, "FLOAT")],
 )
-def test_rate_channels_and_length_come_back(run: Run, tmp_path: Path, rate: int, channels: int, subtype: str) -> None:
-    (tmp_path / "in.wav").write_bytes(wav(tones(rate // 3 + 1, rate, channels), rate, subtype=subtype))
+def test_rate_channels_and_length_come_back(
+    run: Run, tmp_path: Path, rate: int, channels: int, subtype: str
+) -> None:
+    (tmp_path / "in.wav").write_bytes(
+        wav(tones(rate // 3 + 1, rate, channels), rate, subtype=subtype)
+    )
     result = run("compress", tmp_path / "in.wav", tmp_path / "o.bin")
     assert ("above 8 kHz are lost" in result.err) == (rate > 16000)
     assert run("decompress", tmp_path / "o.bin", tmp_path / "o.flac").code == 0
     info = soundfile.info(tmp_path / "o.flac")
-    assert (info.samplerate, info.channels, info.frames, info.format) == (rate, channels, rate // 3 + 1, "FLAC")
+    assert (info.samplerate, info.channels, info.frames, info.format) == (
+        rate,
+        channels,
+        rate // 3 + 1,
+        "FLAC",
+    )
 
 
 def test_limits(run: Run, image: Path, packed: dict[str, Path], tmp_path: Path) -> None:
@@ -601,7 +689,8 @@ def test_limits(run: Run, image: Path, packed: dict[str, Path], tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("medium", "suffix"), [("speech", "png"), ("image", "wav"), ("image", "avif"), ("speech", "m4a")]
+    ("medium", "suffix"),
+    [("speech", "png"), ("image", "wav"), ("image", "avif"), ("speech", "m4a")],
 )
 def test_a_suffix_that_does_not_fit_lists_those_that_do(
     run: Run, packed: dict[str, Path], tmp_path: Path, medium: str, suffix: str
@@ -613,13 +702,19 @@ def test_a_suffix_that_does_not_fit_lists_those_that_do(
     assert listing(tmp_path) == before
 
 
-def test_the_pixels_of_a_png_are_never_all_in_memory(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """NumPy's buffers, which tracemalloc sees, both ways; the same picture read whole is the negative control."""
+def test_the_pixels_of_a_png_are_never_all_in_memory(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NumPy's buffers, which tracemalloc sees, both ways; the same picture read whole is the
+    negative control.
+    """
     pixels = np.tile(gradient(600, 600), (2, 1, 1))
     monkeypatch.setattr(pictures, "MAX_IN_MEMORY", 1 << 18)
     monkeypatch.setattr(pictures, "STRIP_PIXELS", 1 << 16)
     monkeypatch.setattr(png, "PIXELS_AT_ONCE", 1 << 13)
-    monkeypatch.setattr("codec.coding.pictures.POSITIONS_PER_STRIP", {"cpu": 1 << 9, "cuda": 1 << 9})
+    monkeypatch.setattr(
+        "codec.coding.pictures.POSITIONS_PER_STRIP", {"cpu": 1 << 9, "cuda": 1 << 9}
+    )
     (tmp_path / "in.png").write_bytes(picture(pixels))
     packed, back = tmp_path / "o.bin", tmp_path / "o.png"
     assert run("compress", tmp_path / "in.png", packed).code == 0  # what is loaded once and kept
@@ -638,7 +733,9 @@ def test_the_pixels_of_a_png_are_never_all_in_memory(run: Run, tmp_path: Path, m
 
 
 @pytest.mark.parametrize("suffix", ["PNG", "jpg", "webp", "tiff", "bmp"])
-def test_the_suffix_chooses_the_format(run: Run, packed: dict[str, Path], tmp_path: Path, suffix: str) -> None:
+def test_the_suffix_chooses_the_format(
+    run: Run, packed: dict[str, Path], tmp_path: Path, suffix: str
+) -> None:
     assert run("decompress", packed["image"], tmp_path / f"out.{suffix}").code == 0
     with Image.open(tmp_path / f"out.{suffix}") as image:
         assert image.size == (30, 21)
@@ -652,7 +749,12 @@ def test_models_are_listed(run: Run) -> None:
 
 
 def test_a_damaged_model_is_a_line_and_the_others_go_on(
-    run: Run, models: Path, speech: Path, packed: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run,
+    models: Path,
+    speech: Path,
+    packed: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = Path(shutil.copytree(models, tmp_path / "models"))
     (folder / "broken.json").write_text("{}")
@@ -662,7 +764,9 @@ def test_a_damaged_model_is_a_line_and_the_others_go_on(
     assert [line.split()[0] for line in listed.out.splitlines()] == ["image-fsp", "speech-fsp"]
     assert f"{folder / 'broken.json'}: not a model card" in listed.err
     assert listed.err.count("\n") == 1
-    (folder / "broken.json").write_text("[]")  # other damage: what was said is not said again in a process
+    (folder / "broken.json").write_text(
+        "[]"
+    )  # other damage: what was said is not said again in a process
     packing = run("compress", speech, tmp_path / "o.bin")
     assert packing.code == 0
     assert packing.err.startswith("WARNING: ")
@@ -680,17 +784,25 @@ def test_version_and_help(run: Run, command: str) -> None:
     assert f"python -m codec.{command}" in text
 
 
-def test_info_describes_without_a_model(run: Run, packed: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_info_describes_without_a_model(
+    run: Run, packed: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(coding, "load", None)
-    speech, image = (json.loads(line) for line in run("info", "--json", *packed.values()).out.splitlines())
-    assert (speech["duration_s"], speech["sample_rate"], speech["model"]) == (0.25, 16000, "speech-fsp")
+    speech, image = (
+        json.loads(line) for line in run("info", "--json", *packed.values()).out.splitlines()
+    )
+    assert (speech["duration_s"], speech["sample_rate"], speech["model"]) == (
+        0.25,
+        16000,
+        "speech-fsp",
+    )
     assert (image["width"], image["height"], image["tokens"]) == (30, 21, 12)
     assert image["bytes"] == packed["image"].stat().st_size
     monkeypatch.setattr(cards, "list_cards", list)
     assert json.loads(run("info", "--json", packed["image"]).out)["model"] is None
 
 
-# ----------------------------------------------------------------------------------------------------------- processes
+# ---------------------------------------------------------------------------------------- processes
 
 LIGHT = """
 import sys
@@ -728,9 +840,13 @@ def test_help_version_and_info_import_nothing_heavy(root: Path, packed: dict[str
 
 
 def test_a_real_process_with_warnings_as_errors(root: Path, model_folder: Path) -> None:
-    """Through pipes, at 44.1 kHz so that torchaudio resamples; and decompressing imports nothing of train or app."""
+    """Through pipes, at 44.1 kHz so that torchaudio resamples; and decompressing imports nothing of
+    train or app.
+    """
     model = model_folder / "speech-fsp.json"
-    done = python(root, "-m", "codec.compress", "-", "-", "-m", model, input=wav(tones(9000, 44100), 44100))
+    done = python(
+        root, "-m", "codec.compress", "-", "-", "-m", model, input=wav(tones(9000, 44100), 44100)
+    )
     assert done.returncode == 0, done.stderr
     assert b"lost" in done.stderr
     done = python(root, "-c", DECODE, "-", "-", "-m", model, "-q", input=done.stdout)
@@ -760,7 +876,9 @@ def test_an_interrupted_process_leaves_nothing(
         cwd=tmp_path,
         env=environment,
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a job in the background ignores it
     ) as process:
         deadline = time.monotonic() + 60
         while not any(path.stat().st_size for path in tmp_path.glob("new/.codec-*")):
@@ -773,13 +891,19 @@ def test_an_interrupted_process_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["in.wav"]
 
 
-def test_a_reader_that_goes_away_is_one_line(root: Path, model_folder: Path, tmp_path: Path) -> None:
+def test_a_reader_that_goes_away_is_one_line(
+    root: Path, model_folder: Path, tmp_path: Path
+) -> None:
     """codec.decompress ... - | head -c 10"""
     (tmp_path / "in.png").write_bytes(picture(gradient(300, 400)))
     model = str(model_folder / "image-fsp.json")
-    assert compress_main([str(tmp_path / "in.png"), str(tmp_path / "in.bin"), "-m", model, "-q"]) == 0
+    assert (
+        compress_main([str(tmp_path / "in.png"), str(tmp_path / "in.bin"), "-m", model, "-q"]) == 0
+    )
     command = [sys.executable, "-m", "codec.decompress", str(tmp_path / "in.bin"), "-", "-m", model]
-    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
@@ -787,7 +911,7 @@ def test_a_reader_that_goes_away_is_one_line(root: Path, model_folder: Path, tmp
     assert (process.returncode, err) == (1, b"error: the reader of the output went away\n")
 
 
-# --------------------------------------------------------------------------------------------------- damage and streams
+# ------------------------------------------------------------------------------- damage and streams
 
 
 def test_partial_decodes_what_is_left(run: Run, packed: dict[str, Path], tmp_path: Path) -> None:
@@ -805,7 +929,9 @@ def test_partial_decodes_what_is_left(run: Run, packed: dict[str, Path], tmp_pat
         record = json.loads(result.out)
         assert record["lost"]
         assert out.exists()
-        whole = json.loads(run("decompress", packed[medium], tmp_path / f"w.{suffix}", "--partial", "--json").out)
+        whole = json.loads(
+            run("decompress", packed[medium], tmp_path / f"w.{suffix}", "--partial", "--json").out
+        )
         assert whole["lost"] == []
     assert run("decompress", tmp_path / "none.bin", "-", "--partial").code == 1
 
@@ -819,19 +945,28 @@ def streaming_wav(samples: np.ndarray, rate: int, width: int = 2) -> bytes:
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4])
 def test_a_recording_is_coded_as_it_comes_with_the_same_indices(
-    tmp_path: Path, width: int, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+    tmp_path: Path,
+    width: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capfdbinary: pytest.CaptureFixture[bytes],
 ) -> None:
     samples = tones(30000, channels=2)
     path = tmp_path / "in.wav"
-    path.write_bytes(wav(samples, subtype={1: "PCM_U8", 2: "PCM_16", 3: "PCM_24", 4: "PCM_32"}[width]))
+    path.write_bytes(
+        wav(samples, subtype={1: "PCM_U8", 2: "PCM_16", 3: "PCM_24", 4: "PCM_32"}[width])
+    )
     assert compress_main([str(path), str(tmp_path / "file.bin")]) == 0
     capfdbinary.readouterr()
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(streaming_wav(samples, 16000, width))))
+    monkeypatch.setattr(
+        sys, "stdin", SimpleNamespace(buffer=io.BytesIO(streaming_wav(samples, 16000, width)))
+    )
     assert compress_main(["-", "-"]) == 0
     assert capfdbinary.readouterr().out == (tmp_path / "file.bin").read_bytes()
     assert decompress_main([str(tmp_path / "file.bin"), str(tmp_path / "out.wav")]) == 0
     capfdbinary.readouterr()
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO((tmp_path / "file.bin").read_bytes())))
+    monkeypatch.setattr(
+        sys, "stdin", SimpleNamespace(buffer=io.BytesIO((tmp_path / "file.bin").read_bytes()))
+    )
     assert decompress_main(["-", "-"]) == 0
     streamed, rate = soundfile.read(io.BytesIO(capfdbinary.readouterr().out), dtype="int16")
     filed, _ = soundfile.read(tmp_path / "out.wav", dtype="int16")
@@ -853,7 +988,8 @@ def test_chunks_arrive_while_the_recording_goes_on(root: Path, model_folder: Pat
     script = (
         "import sys; from pathlib import Path; from codec import cards, coding\n"
         "from codec.cli.compress import compress_main\n"
-        f"cards.MODELS_FOLDER = Path({str(model_folder)!r}); coding.speech.FRAMES_PER_WINDOW = 100\n"
+        f"cards.MODELS_FOLDER = Path({str(model_folder)!r}); coding.speech.FRAMES_PER_WINDOW = "
+        "100\n"
         "sys.exit(compress_main(['-', '-', '-q']))"
     )
     data = streaming_wav(tones(96 * 1000), 16000)

@@ -1,4 +1,7 @@
-"""The contract of codec.bottleneck, for every method on a 1-D and a 2-D grid. A new method adds one line to METHODS."""
+"""The contract of codec.bottleneck, for every method on a 1-D and a 2-D grid.
+
+A new method adds one line to METHODS.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,9 @@ METHODS: dict[str, Callable[[], Bottleneck]] = {
     "gmvq-posterior": lambda: GMVQ(dim=8, codebook_sizes=SIZES, latent_term="posterior"),
     "gmvq-literal": lambda: GMVQ(dim=8, codebook_sizes=SIZES, latent_term="literal"),
     "vp": lambda: VP(dim=3, codebook_sizes=SIZES, reference_size=64, rows_per_code=4, neighbours=2),
-    "vp-nested": lambda: VP(3, SIZES, reference_size=64, rows_per_code=4, neighbours=2, nested=True),
+    "vp-nested": lambda: VP(
+        3, SIZES, reference_size=64, rows_per_code=4, neighbours=2, nested=True
+    ),
     **{
         name: registered(name, dim=8, codebook_sizes=SIZES)
         for name in BOTTLENECKS
@@ -46,8 +51,12 @@ METHODS: dict[str, Callable[[], Bottleneck]] = {
     "grouped": registered("grouped", method="vq-ema", num_groups=3, dim=3, codebook_sizes=SIZES),
     "grouped-gmvq": registered("grouped", method="gmvq", dim=3, codebook_sizes=SIZES),
     "grouped-fsp": registered("grouped", method="fsp", levels=LEVELS),
-    "residual": registered("residual", method="vq-replace", num_stages=3, dim=5, codebook_sizes=SIZES),
-    "residual-vp": registered("residual", method="vp", dim=3, codebook_sizes=SIZES, rows_per_code=4, neighbours=2),
+    "residual": registered(
+        "residual", method="vq-replace", num_stages=3, dim=5, codebook_sizes=SIZES
+    ),
+    "residual-vp": registered(
+        "residual", method="vp", dim=3, codebook_sizes=SIZES, rows_per_code=4, neighbours=2
+    ),
 }
 GRIDS = {"1-D": (37,), "2-D": (5, 7)}
 
@@ -68,7 +77,9 @@ def bottleneck(request: pytest.FixtureRequest) -> Bottleneck:
 
 @pytest.fixture(params=sorted(GRIDS))
 def z(request: pytest.FixtureRequest, bottleneck: Bottleneck) -> Tensor:
-    return torch.randn(3, bottleneck.in_dim, *GRIDS[request.param], generator=torch.Generator().manual_seed(1))
+    return torch.randn(
+        3, bottleneck.in_dim, *GRIDS[request.param], generator=torch.Generator().manual_seed(1)
+    )
 
 
 def test_every_registered_method_is_tested() -> None:
@@ -95,7 +106,9 @@ def test_the_law_refuses_a_rounded_straight_through() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_indices_and_latents_have_their_shapes_and_ranges(bottleneck: Bottleneck, z: Tensor, size: int) -> None:
+def test_indices_and_latents_have_their_shapes_and_ranges(
+    bottleneck: Bottleneck, z: Tensor, size: int
+) -> None:
     indices = bottleneck.encode(z, size)
     assert indices.dtype == torch.int64
     assert indices.shape == (z.shape[0], bottleneck.num_codebooks, *z.shape[2:])
@@ -117,7 +130,9 @@ def test_a_gradient_reaches_z(bottleneck: Bottleneck, z: Tensor, training: bool)
     assert (reached > 0).all()
 
 
-def test_losses_are_finite_named_scalars_that_the_graph_reaches(bottleneck: Bottleneck, z: Tensor) -> None:
+def test_losses_are_finite_named_scalars_that_the_graph_reaches(
+    bottleneck: Bottleneck, z: Tensor
+) -> None:
     """Each pulls z or the codebook; FSQ has none."""
     z.requires_grad_(True)
     out = bottleneck.train()(z, 64)
@@ -141,7 +156,9 @@ def test_modes_leave_state_alone(bottleneck: Bottleneck, z: Tensor) -> None:
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_saved_and_loaded_keeps_indices(bottleneck: Bottleneck, z: Tensor, request: pytest.FixtureRequest) -> None:
+def test_saved_and_loaded_keeps_indices(
+    bottleneck: Bottleneck, z: Tensor, request: pytest.FixtureRequest
+) -> None:
     fresh = METHODS[request.node.callspec.params["bottleneck"]]().eval()
     fresh.load_state_dict(bottleneck.state_dict())
     for size in SIZES:
@@ -159,7 +176,9 @@ def test_eval_is_deterministic_and_draws_nothing(bottleneck: Bottleneck, z: Tens
 def test_encode_and_decode_do_not_depend_on_the_mode(bottleneck: Bottleneck, z: Tensor) -> None:
     indices = bottleneck.eval().encode(z, 64)
     assert torch.equal(bottleneck.train().encode(z, 64), indices)
-    assert torch.equal(bottleneck.train().decode(indices, 64), bottleneck.eval().decode(indices, 64))
+    assert torch.equal(
+        bottleneck.train().decode(indices, 64), bottleneck.eval().decode(indices, 64)
+    )
 
 
 def test_a_sample_does_not_depend_on_its_batch(bottleneck: Bottleneck, z: Tensor) -> None:
@@ -183,13 +202,17 @@ def test_fit_is_idempotent(bottleneck: Bottleneck) -> None:
     assert all(torch.equal(once[key], value) for key, value in bottleneck.state_dict().items())
 
 
-def test_unknown_sizes_are_refused_and_none_means_the_default(bottleneck: Bottleneck, z: Tensor) -> None:
+def test_unknown_sizes_are_refused_and_none_means_the_default(
+    bottleneck: Bottleneck, z: Tensor
+) -> None:
     with pytest.raises(ValueError, match=r"17.*\[16, 64\]"):
         bottleneck.encode(z, 17)
     assert torch.equal(bottleneck.encode(z), bottleneck.encode(z, bottleneck.default_size))
 
 
-def test_a_size_for_each_sample_is_for_training_without_a_codebook(bottleneck: Bottleneck, z: Tensor) -> None:
+def test_a_size_for_each_sample_is_for_training_without_a_codebook(
+    bottleneck: Bottleneck, z: Tensor
+) -> None:
     sizes = torch.tensor([16, 64, 16])
     with pytest.raises(ValueError):
         bottleneck.eval()(z, sizes)
@@ -214,7 +237,9 @@ def test_the_shared_state_of_a_codec_survives_a_step(bottleneck: Bottleneck, z: 
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
-def test_latents_that_are_not_finite_are_refused(bottleneck: Bottleneck, z: Tensor, bad: float) -> None:
+def test_latents_that_are_not_finite_are_refused(
+    bottleneck: Bottleneck, z: Tensor, bad: float
+) -> None:
     z.view(-1)[z.numel() // 2] = bad
     for call in (bottleneck.encode, bottleneck.eval().forward):
         with pytest.raises(ValueError, match="not finite"):
@@ -258,7 +283,9 @@ def test_a_size_is_a_whole_number(bottleneck: Bottleneck, z: Tensor, size: Any) 
 def test_eval_has_no_losses_and_talks_to_no_other_process(
     bottleneck: Bottleneck, z: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that evaluates alone, say the one that writes the log, would wait for the others for ever."""
+    """A process that evaluates alone, say the one that writes the log, would wait for the others
+    for ever.
+    """
 
     def waits(*_: object, **__: object) -> None:
         raise AssertionError("a collective")
@@ -273,7 +300,9 @@ def test_eval_has_no_losses_and_talks_to_no_other_process(
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (2, 0), (0, 3, 4), (2, 0, 4)])
-def test_a_batch_without_tokens_changes_nothing(bottleneck: Bottleneck, shape: tuple[int, ...]) -> None:
+def test_a_batch_without_tokens_changes_nothing(
+    bottleneck: Bottleneck, shape: tuple[int, ...]
+) -> None:
     before = copy.deepcopy(bottleneck.state_dict())
     z = torch.zeros(shape[0], bottleneck.in_dim, *shape[1:], requires_grad=True)
     random_state = torch.get_rng_state()
@@ -296,7 +325,9 @@ def test_a_batch_without_tokens_changes_nothing(bottleneck: Bottleneck, shape: t
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("value", [0.0, 1.0, 1e4])
-def test_gradients_stay_finite_where_latents_are_alike(bottleneck: Bottleneck, value: float, training: bool) -> None:
+def test_gradients_stay_finite_where_latents_are_alike(
+    bottleneck: Bottleneck, value: float, training: bool
+) -> None:
     z = torch.randn(2, bottleneck.in_dim, 20)
     z[..., :7] = value
     z.requires_grad_()
@@ -335,12 +366,19 @@ REDUCED = (torch.bfloat16, torch.float16, torch.float64)
 
 
 @pytest.mark.parametrize("dtype", REDUCED, ids=str)
-def test_state_and_codes_stay_float32(bottleneck: Bottleneck, z: Tensor, dtype: torch.dtype) -> None:
+def test_state_and_codes_stay_float32(
+    bottleneck: Bottleneck, z: Tensor, dtype: torch.dtype
+) -> None:
     indices = bottleneck.encode(z, 64)
     codes, before = bottleneck.decode(indices, 64), copy.deepcopy(bottleneck.state_dict())
-    for convert in (lambda: bottleneck.to(dtype), lambda: torch.nn.Sequential(bottleneck).to("cpu", dtype)):
+    for convert in (
+        lambda: bottleneck.to(dtype),
+        lambda: torch.nn.Sequential(bottleneck).to("cpu", dtype),
+    ):
         convert()
-        assert all(torch.equal(value, before[key]) for key, value in bottleneck.state_dict().items())
+        assert all(
+            torch.equal(value, before[key]) for key, value in bottleneck.state_dict().items()
+        )
     assert all(value.dtype == before[key].dtype for key, value in bottleneck.state_dict().items())
     assert torch.equal(bottleneck.encode(z, 64), indices)
     assert torch.equal(bottleneck.decode(indices, 64), codes)

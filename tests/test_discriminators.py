@@ -1,4 +1,6 @@
-"""Discriminators: their shapes, what they may see, and that they learn to tell an original from an imitation."""
+"""Discriminators: their shapes, what they may see, and that they learn to tell an original from an
+imitation.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,14 @@ def medium(request: pytest.FixtureRequest) -> str:
 
 
 def test_hinge_and_feature_losses_are_their_formulas() -> None:
-    real = [(torch.tensor([2.0, 0.0]), [torch.tensor([1.0, 1.0])]), (torch.tensor([0.5]), [torch.tensor([3.0])])]
-    fake = [(torch.tensor([-2.0, 0.5]), [torch.tensor([0.0, 1.0])]), (torch.tensor([-0.5]), [torch.tensor([1.0])])]
+    real = [
+        (torch.tensor([2.0, 0.0]), [torch.tensor([1.0, 1.0])]),
+        (torch.tensor([0.5]), [torch.tensor([3.0])]),
+    ]
+    fake = [
+        (torch.tensor([-2.0, 0.5]), [torch.tensor([0.0, 1.0])]),
+        (torch.tensor([-0.5]), [torch.tensor([1.0])]),
+    ]
     assert float(critic_loss(real, fake)) == pytest.approx(((0.5 + 0.75) + (0.5 + 0.5)) / 2)
     assert float(fooling_loss(fake)) == pytest.approx(((3 + 0.5) / 2 + 1.5) / 2)
     assert float(feature_loss(real, fake)) == pytest.approx((0.5 + 2) / 2)
@@ -47,8 +55,18 @@ def test_a_judgement_is_of_one_sample_alone(medium: str) -> None:
 def test_the_numbers_of_channels_are_those_of_the_papers() -> None:
     widths = [layer.out_channels for layer in PeriodDiscriminator(2, 16).judge.layers]
     assert widths == [16, 64, 256, 512, 512, 1]
-    assert [layer.out_channels for layer in ImageDiscriminator(16).judge.layers] == [64, 128, 256, 512, 1]
-    assert [layer.dilation for layer in SpectrumDiscriminator(128, 16).judge.layers][1:4] == [(1, 1), (2, 1), (4, 1)]
+    assert [layer.out_channels for layer in ImageDiscriminator(16).judge.layers] == [
+        64,
+        128,
+        256,
+        512,
+        1,
+    ]
+    assert [layer.dilation for layer in SpectrumDiscriminator(128, 16).judge.layers][1:4] == [
+        (1, 1),
+        (2, 1),
+        (4, 1),
+    ]
 
 
 def test_a_patch_score_sees_70_pixels() -> None:
@@ -82,14 +100,19 @@ def test_judging_leaves_the_discriminator_alone_and_reaches_the_reconstruction(m
     adversary.weigh(losses).backward()
     assert x_hat.grad is not None
     assert x_hat.grad.abs().sum() > 0
-    assert all(torch.equal(value, adversary.nets.state_dict()[name]) for name, value in before.items())
+    assert all(
+        torch.equal(value, adversary.nets.state_dict()[name]) for name, value in before.items()
+    )
     assert all(p.grad is None for p in adversary.nets.parameters())
 
 
 def test_it_learns_to_tell_noise_from_smooth_originals(medium: str) -> None:
     torch.manual_seed(0)
     adversary = Adversary(medium, AdversarySection(width=4, learning_rate=2e-3), "cpu")
-    smooth, noise = torch.rand(4, *[1 for _ in SHAPES[medium][1:]]).expand(4, *SHAPES[medium][1:]), None
+    smooth, noise = (
+        torch.rand(4, *[1 for _ in SHAPES[medium][1:]]).expand(4, *SHAPES[medium][1:]),
+        None,
+    )
     losses = []
     for _ in range(25):
         noise = torch.rand(4, *SHAPES[medium][1:])
@@ -100,5 +123,8 @@ def test_it_learns_to_tell_noise_from_smooth_originals(medium: str) -> None:
     # Negative control: nothing to learn where both are of one kind.
     blind = Adversary(medium, AdversarySection(width=4, learning_rate=2e-3), "cpu")
     blind.advance(1.0)
-    alike = [float(blind.learn(torch.rand_like(noise), torch.rand_like(noise))["critic"]) for _ in range(25)]
+    alike = [
+        float(blind.learn(torch.rand_like(noise), torch.rand_like(noise))["critic"])
+        for _ in range(25)
+    ]
     assert alike[-1] > 1.5

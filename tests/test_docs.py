@@ -1,7 +1,8 @@
-"""The manual and the README: every block of code runs as it stands there, links lead somewhere, names are documented.
+"""The manual and the README: every block of code runs as it stands there, links lead somewhere,
+names are documented.
 
-A block of sh, python or toml is run, in the order of its page, in a folder with a recording, a picture and a folder of
-each. Two comments before a block change that:
+A block of sh, python or toml is run, in the order of its page, in a folder with a recording, a
+picture and a folder of each. Two comments before a block change that:
 
     <!-- not run: REASON -->           for what needs a network, a GPU, another machine, or is no whole command
     <!-- run with: OLD => NEW; ... --> the same block with less work: a budget of steps instead of minutes, say
@@ -41,7 +42,9 @@ PAGES = [ROOT / "README.md", *MANUAL]
 RUN = ("sh", "python", "toml")
 SHOWN = ("text",)  # what a command prints, or a drawing
 BLOCK = re.compile(r"(?:^<!-- (not run|run with): (.*?) -->\n+)?^```(\S*)\n(.*?)^```$", re.M | re.S)
-SOURCES = [path for name in ("codec", "train", "eval", "app") for path in (ROOT / name).rglob("*.py")]
+SOURCES = [
+    path for name in ("codec", "train", "eval", "app") for path in (ROOT / name).rglob("*.py")
+]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -56,14 +59,17 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    return [Block(*(part or "" for part in found)) for found in BLOCK.findall(page.read_text(encoding="utf-8"))]
+    return [
+        Block(*(part or "" for part in found))
+        for found in BLOCK.findall(page.read_text(encoding="utf-8"))
+    ]
 
 
 def name(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-# ------------------------------------------------------------------------------------------------------------- blocks
+# ------------------------------------------------------------------------------------------- blocks
 
 
 @pytest.fixture
@@ -87,7 +93,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     torch.backends.cudnn.benchmark = False
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(b.language in RUN for b in blocks(page))], ids=name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(b.language in RUN for b in blocks(page))], ids=name
+)
 @pytest.mark.usefixtures("folder")
 def test_blocks_run(page: Path) -> None:
     """All blocks of a page, one after another; Python blocks share their names."""
@@ -123,9 +131,13 @@ def run_line(line: str) -> None:
         extras = re.findall(r"\.\[(.*)\]", words[2])
         assert len(words) == 3
         assert words[2] == "." or extras
-        assert set(",".join(extras).split(",")) - {""} <= PROJECT["optional-dependencies"].keys(), line
+        assert set(",".join(extras).split(",")) - {""} <= PROJECT["optional-dependencies"].keys(), (
+            line
+        )
     elif words[0] == "make":
-        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M), line
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M), (
+            line
+        )
     elif words[0] == "export":
         variable, _, value = words[1].partition("=")
         os.environ[variable] = value
@@ -138,7 +150,8 @@ def run_line(line: str) -> None:
 
 def run_module(module: str, arguments: list[str]) -> int:
     """python -m MODULE, as its exit code."""
-    # The thin files of commands are not imported: they would take the places of the functions of their names.
+    # The thin files of commands are not imported: they would take the places of the functions of
+    # their names.
     package, _, name = module.rpartition(".")
     if package == "codec" and (ROOT / f"codec/cli/{name}.py").is_file():
         command = getattr(importlib.import_module(f"codec.cli.{name}"), f"{name}_main")
@@ -165,18 +178,26 @@ def run_script(path: Path, arguments: list[str]) -> int:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_block_says_what_it_is(page: Path) -> None:
-    """A language that is run or shown; a reason where it is not run; and no fence or mark that the pattern missed."""
+    """A language that is run or shown; a reason where it is not run; and no fence or mark that the
+    pattern missed.
+    """
     text, found = page.read_text(encoding="utf-8"), blocks(page)
     for block in found:
         assert block.language in RUN + SHOWN, f"```{block.language}: want one of {RUN + SHOWN}"
-        assert block.mark != "not run" or len(block.note.split()) >= 3, f"why is this not run: {block.note}"
+        assert block.mark != "not run" or len(block.note.split()) >= 3, (
+            f"why is this not run: {block.note}"
+        )
         assert not block.mark or block.language in RUN
     assert text.count("```") == 2 * len(found)
-    assert len(re.findall("<!-- (?:not run|run with)", text)) == sum(bool(block.mark) for block in found)
+    assert len(re.findall("<!-- (?:not run|run with)", text)) == sum(
+        bool(block.mark) for block in found
+    )
 
 
 def test_a_failing_line_is_noticed(folder: Path) -> None:
-    """Negative controls: a command that fails, a script that does, an extra and a target that are not there."""
+    """Negative controls: a command that fails, a script that does, an extra and a target that are
+    not there.
+    """
     (folder / "bad.py").write_text("import sys\nsys.exit(3)\n")
     for line in (
         "python -m codec.info missing.bin", "python bad.py", "pip install '.[nothing]'", "make nothing", "ls",
@@ -186,7 +207,7 @@ def test_a_failing_line_is_noticed(folder: Path) -> None:
             run_line(line)
 
 
-# -------------------------------------------------------------------------------------------------------------- links
+# -------------------------------------------------------------------------------------------- links
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```$", re.M | re.S)
@@ -198,7 +219,9 @@ def anchors(page: Path) -> set[str]:
     seen: Counter[str] = Counter()
     found = set()
     for heading in headings:
-        plain = unicodedata.normalize("NFKD", re.sub(r"[`*]|\[([^\]]*)\]\([^)]*\)", r"\1", heading)).lower()
+        plain = unicodedata.normalize(
+            "NFKD", re.sub(r"[`*]|\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        ).lower()
         slug = re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", plain).strip())
         found.add(f"{slug}_{seen[slug]}" if seen[slug] else slug)
         seen[slug] += 1
@@ -229,7 +252,10 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_a_broken_link_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     page = tmp_path / "page.md"
-    page.write_text("# A head\n[a](page.md#a-head) [b](#b-head) [c](none.md) [d](http://x) [e](../../etc/passwd)\n")
+    page.write_text(
+        "# A head\n[a](page.md#a-head) [b](#b-head) [c](none.md) [d](http://x) "
+        "[e](../../etc/passwd)\n"
+    )
     assert broken(page) == ["#b-head", "none.md", "http://x", "../../etc/passwd"]
 
 
@@ -240,19 +266,27 @@ def test_every_page_can_be_reached() -> None:
         page = waiting.pop()
         known.add(page)
         links = {link.partition("#")[0] for link in LINK.findall(page.read_text(encoding="utf-8"))}
-        targets = {(page.parent / link).resolve() for link in links if link.endswith(".md") and "://" not in link}
+        targets = {
+            (page.parent / link).resolve()
+            for link in links
+            if link.endswith(".md") and "://" not in link
+        }
         waiting += [target for target in targets if target in MANUAL and target not in known]
     assert set(MANUAL) <= known
     site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     listed = re.findall(r"(\S+\.md)$", site, re.M)
-    made = {"specification.md", "changes.md"} | {f"examples/{p.stem}.md" for p in (ROOT / "examples").glob("*.*")}
+    made = {"specification.md", "changes.md"} | {
+        f"examples/{p.stem}.md" for p in (ROOT / "examples").glob("*.*")
+    }
     assert {page.relative_to(ROOT / "docs").as_posix() for page in MANUAL} | made == set(listed)
 
 
 def test_the_manual_stands_on_its_own() -> None:
     """It cites nothing outside the project, and holds no path of the machine it was written on."""
     for page in PAGES:
-        assert not re.search(r"\.\./shared|/tmp/|methods\.md section", page.read_text(encoding="utf-8")), page
+        assert not re.search(
+            r"\.\./shared|/tmp/|methods\.md section", page.read_text(encoding="utf-8")
+        ), page
 
 
 def test_cited_pages_exist() -> None:
@@ -264,7 +298,7 @@ def test_cited_pages_exist() -> None:
         assert not re.search(r"(?<![\w/])methods(\.md| \d)", path.read_text(encoding="utf-8")), path
 
 
-# ----------------------------------------------------------------------------------------------------------- commands
+# ----------------------------------------------------------------------------------------- commands
 
 COMMANDS = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -273,7 +307,9 @@ COMMANDS = sorted(
 )
 
 
-@pytest.mark.parametrize("command", ["codec.compress", "codec.decompress", "codec.info", "codec.truncate", *COMMANDS])
+@pytest.mark.parametrize(
+    "command", ["codec.compress", "codec.decompress", "codec.info", "codec.truncate", *COMMANDS]
+)
 def test_help_names_its_page(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_module(command.removesuffix(".__main__"), ["--help"]) == 0
     page = re.search(r"See (docs/\S+\.md)", capsys.readouterr().out)
@@ -286,7 +322,7 @@ def test_codec_alone_names_the_manual(capsys: pytest.CaptureFixture[str]) -> Non
     assert "docs/index.md" in capsys.readouterr().out
 
 
-# ---------------------------------------------------------------------------------------------------------- reference
+# ---------------------------------------------------------------------------------------- reference
 
 PACKAGES = ("codec", "codec.bottlenecks", "codec.bottlenecks.parts", "codec.entropy", "codec.nets")
 DOCUMENTED = {
@@ -313,16 +349,26 @@ def resolve(path: str) -> Any:
 
 @pytest.mark.parametrize(
     ("package", "public"),
-    [(package, public) for package in PACKAGES for public in importlib.import_module(package).__all__],
+    [
+        (package, public)
+        for package in PACKAGES
+        for public in importlib.import_module(package).__all__
+    ],
 )
 def test_public_names_are_documented(package: str, public: str) -> None:
-    """Each is in the reference, and its docstring says what it is; a function's also each argument and error."""
+    """Each is in the reference, and its docstring says what it is; a function's also each argument
+    and error.
+    """
     thing = getattr(importlib.import_module(package), public)
     if isinstance(thing, str | int | dict):
-        text = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs/api").glob("*.md"))
+        text = "\n".join(
+            page.read_text(encoding="utf-8") for page in (ROOT / "docs/api").glob("*.md")
+        )
         assert f"`{public}`" in text
         return
-    assert any(resolve(path) is thing for path in DOCUMENTED), f"add ::: {thing.__module__}.{thing.__qualname__}"
+    assert any(resolve(path) is thing for path in DOCUMENTED), (
+        f"add ::: {thing.__module__}.{thing.__qualname__}"
+    )
     assert not undocumented(thing)
 
 
@@ -356,13 +402,17 @@ def test_a_poor_docstring_is_noticed() -> None:
     assert undocumented(poor) == ["argument value", "what it is", "errors"]
 
 
-@pytest.mark.parametrize("public", sorted(set(importlib.import_module("codec.bottlenecks").__all__) - {"BOTTLENECKS"}))
+@pytest.mark.parametrize(
+    "public", sorted(set(importlib.import_module("codec.bottlenecks").__all__) - {"BOTTLENECKS"})
+)
 def test_methods_name_their_source(public: str) -> None:
     from codec.bottlenecks.__main__ import describe
 
     thing = getattr(importlib.import_module("codec.bottlenecks"), public)
     if public not in ("Bottleneck", "BottleneckOutput"):
-        assert all(source for _, source in describe(thing)), "a paper in brackets in the first line, or the module's"
+        assert all(source for _, source in describe(thing)), (
+            "a paper in brackets in the first line, or the module's"
+        )
 
 
 def test_the_reference_names_what_exists() -> None:
@@ -370,7 +420,7 @@ def test_the_reference_names_what_exists() -> None:
         assert resolve(path) is not None
 
 
-# ------------------------------------------------------------------------------------------------------------ figures
+# ------------------------------------------------------------------------------------------ figures
 
 
 def test_the_figures_are_those_of_the_cards() -> None:

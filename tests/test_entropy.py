@@ -1,4 +1,6 @@
-"""The coders of integers: round trips, size against the ideal, an independent second encoder, and garbage."""
+"""The coders of integers: round trips, size against the ideal, an independent second encoder, and
+garbage.
+"""
 
 import math
 import random
@@ -9,15 +11,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from codec.entropy import Tables, decode_indices, encode_indices, fixed, quantise_counts, range_coder
+from codec.entropy import (
+    Tables,
+    decode_indices,
+    encode_indices,
+    fixed,
+    quantise_counts,
+    range_coder,
+)
 from codec.entropy.range_coder import TOTAL
 from codec.errors import BitstreamError
 
 Array = NDArray[np.int64]
 
 
-def random_case(seed: int, num_codebooks: int, count: int, num_codes: int, skew: float) -> tuple[Array, Array]:
-    """Indices (G, n) drawn from a random distribution, flatter for larger `skew`, and the table that fits it."""
+def random_case(
+    seed: int, num_codebooks: int, count: int, num_codes: int, skew: float
+) -> tuple[Array, Array]:
+    """Indices (G, n) drawn from a random distribution, flatter for larger `skew`, and the table
+    that fits it.
+    """
     generator = np.random.default_rng(seed)
     weights = generator.gamma(skew, size=(num_codebooks, num_codes)) + 1e-9
     counts = (weights * (1_000_000 / weights.sum(axis=1, keepdims=True))).astype(np.int64)
@@ -42,7 +55,9 @@ def ideal_bytes(indices: Array, table: Array) -> float:
 
 
 def encode_with_one_long_number(indices: Array, table: Array) -> bytes:
-    """The range coder again, from its definition: one integer of any length for `low`, so no words and no carries."""
+    """The range coder again, from its definition: one integer of any length for `low`, so no words
+    and no carries.
+    """
     low, width, num_bits = 0, 2**48, 48
     for row, frequencies in zip(indices.tolist(), table.tolist(), strict=True):
         for index in row:
@@ -78,7 +93,9 @@ def test_indices_survive_and_the_smaller_coder_wins(case: tuple[Array, Array]) -
 
 @given(cases)
 @settings(deadline=None, max_examples=60)
-def test_range_coder_agrees_with_the_definition_and_nears_the_ideal(case: tuple[Array, Array]) -> None:
+def test_range_coder_agrees_with_the_definition_and_nears_the_ideal(
+    case: tuple[Array, Array],
+) -> None:
     indices, table = case
     data = range_coder.encode(indices, table)
     assert data == encode_with_one_long_number(indices, table)
@@ -105,7 +122,9 @@ def test_near_certain_indices_cost_nothing() -> None:
 
 
 def test_a_carry_runs_through_many_words() -> None:
-    """An interval that straddles one half: `low` is 0x7FFF FFFF ..., the shortest number in it 0x80 00 ..."""
+    """An interval that straddles one half: `low` is 0x7FFF FFFF ..., the shortest number in it 0x80
+    00 ...
+    """
     table = np.array([[300_000, 400_000, TOTAL - 700_000]])
     longest = 0
     for count in range(60, 100):
@@ -116,9 +135,15 @@ def test_a_carry_runs_through_many_words() -> None:
             except BitstreamError:
                 continue
             below = np.append(indices, [[0, 0]], axis=1)
-            if range_coder.encode(below, table)[0] == 0x7F:  # so low is under one half, and only the carry made it 0x80
+            if (
+                range_coder.encode(below, table)[0] == 0x7F
+            ):  # so low is under one half, and only the carry made it 0x80
                 longest = max(longest, length)
-            assert range_coder.encode(indices, table) == encode_with_one_long_number(indices, table) == data
+            assert (
+                range_coder.encode(indices, table)
+                == encode_with_one_long_number(indices, table)
+                == data
+            )
     assert longest >= 16
 
 
@@ -127,8 +152,12 @@ def test_fixed_width_of_every_size(num_codes: int) -> None:
     values = [0, num_codes - 1, num_codes // 2, num_codes // 3, num_codes - 1]
     indices = np.array([values, values[::-1]], np.int64)
     data = fixed.encode(indices, num_codes)
-    bits = "".join(f"{value:0{width}b}" for value in indices.ravel() if (width := (num_codes - 1).bit_length()))
-    assert data == b"".join(int(bits[i : i + 8].ljust(8, "0"), 2).to_bytes() for i in range(0, len(bits), 8))
+    bits = "".join(
+        f"{value:0{width}b}" for value in indices.ravel() if (width := (num_codes - 1).bit_length())
+    )
+    assert data == b"".join(
+        int(bits[i : i + 8].ljust(8, "0"), 2).to_bytes() for i in range(0, len(bits), 8)
+    )
     assert np.array_equal(fixed.decode(data, 2, 5, num_codes), indices)
 
 
@@ -162,11 +191,21 @@ def test_garbage_gives_indices_or_a_bitstream_error(num_codes: int) -> None:
 
 
 def test_range_coder_accepts_only_its_own_bytes() -> None:
-    """Every change, cut and extension of a payload is either refused or the exact encoding of other indices."""
+    """Every change, cut and extension of a payload is either refused or the exact encoding of other
+    indices.
+    """
     indices, table = random_case(3, 2, 30, 50, 0.5)
     data = range_coder.encode(indices, table)
-    variants = [data[:length] for length in range(len(data))] + [data + b"\0", data + b"\1", data + bytes(9)]
-    variants += [data[:i] + bytes([data[i] ^ 1 << bit]) + data[i + 1 :] for i in range(len(data)) for bit in range(8)]
+    variants = [data[:length] for length in range(len(data))] + [
+        data + b"\0",
+        data + b"\1",
+        data + bytes(9),
+    ]
+    variants += [
+        data[:i] + bytes([data[i] ^ 1 << bit]) + data[i + 1 :]
+        for i in range(len(data))
+        for bit in range(8)
+    ]
     num_refused = 0
     for variant in variants:
         try:

@@ -1,4 +1,6 @@
-"""The benchmark from the command line: real files, records, reports, interruption, and every kind of bad input."""
+"""The benchmark from the command line: real files, records, reports, interruption, and every kind
+of bad input.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,18 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluate(media: Path, out: Path, *extra: str) -> int:
-    words = ["image-fsp", "speech-fsp", "--data", str(media), "-k", "256,1024", "--workers", "1", "--out", str(out)]
+    words = [
+        "image-fsp",
+        "speech-fsp",
+        "--data",
+        str(media),
+        "-k",
+        "256,1024",
+        "--workers",
+        "1",
+        "--out",
+        str(out),
+    ]
     return main([*words, "--baselines", "jpeg,opus", "--match-rate", *extra])
 
 
@@ -64,9 +77,13 @@ def results_of(out: Path) -> dict[str, Any]:
 def test_there_is_a_record_for_each_item_and_setting(finished: Path) -> None:
     results = results_of(finished)
     pictures = [r for r in results["records"] if r["system"] == "image-fsp"]
-    assert [(r["item"], r["setting"]) for r in pictures] == [(f"{i}.png", k) for i in range(3) for k in ("256", "1024")]
+    assert [(r["item"], r["setting"]) for r in pictures] == [
+        (f"{i}.png", k) for i in range(3) for k in ("256", "1024")
+    ]
     assert all(r["bytes"] > r["payload_bytes"] > 0 for r in pictures)
-    silence = next(r for r in results["records"] if r["item"] == "silence.wav" and r["system"] == "speech-fsp")
+    silence = next(
+        r for r in results["records"] if r["item"] == "silence.wav" and r["system"] == "speech-fsp"
+    )
     assert silence["PESQ"] is None
     assert silence["unscored"]["PESQ"] == "silence"
     assert {s["item"] for s in results["skipped"]} == {"damaged.png", "notes.txt"}
@@ -78,7 +95,11 @@ def test_the_summary_counts_what_was_scored(finished: Path) -> None:
     assert (ours["metrics"]["PESQ"]["scored"], ours["metrics"]["PESQ"]["of"]) == (1, 2)
     assert ours["unscored"]["PESQ"] == {"silence": 1}
     image = summary["image-fsp", "256"]
-    assert image["metrics"]["PSNR"]["low"] <= image["metrics"]["PSNR"]["mean"] <= image["metrics"]["PSNR"]["high"]
+    assert (
+        image["metrics"]["PSNR"]["low"]
+        <= image["metrics"]["PSNR"]["mean"]
+        <= image["metrics"]["PSNR"]["high"]
+    )
     assert image["use"]["num_codes"] == cards.find("image-fsp").num_codes[256]
     assert image["use"]["bits_per_token"] * image["use"]["tokens"] == pytest.approx(
         8
@@ -104,7 +125,13 @@ def test_the_files_are_real(finished: Path) -> None:
 
 def test_the_report_has_its_tables_and_pictures(finished: Path) -> None:
     text = (finished / "report.md").read_text()
-    for words in ("At the bytes of each model", "Codebook use", "Bjontegaard", "Pictures at equal bytes", "Speed"):
+    for words in (
+        "At the bytes of each model",
+        "Codebook use",
+        "Bjontegaard",
+        "Pictures at equal bytes",
+        "Speed",
+    ):
         assert words in text, words
     assert "damaged.png: damaged picture" in text
     assert "- PESQ, 1 x silence: speech-fsp 256" in text
@@ -116,7 +143,9 @@ def test_the_report_has_its_tables_and_pictures(finished: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.03, 0.31, 0.62, 0.97])
-def test_a_run_cut_anywhere_ends_in_the_same_bytes(share: float, finished: Path, media: Path, tmp_path: Path) -> None:
+def test_a_run_cut_anywhere_ends_in_the_same_bytes(
+    share: float, finished: Path, media: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     shutil.copytree(finished, out)
     journal = (out / "journal.jsonl").read_bytes()
@@ -126,7 +155,9 @@ def test_a_run_cut_anywhere_ends_in_the_same_bytes(share: float, finished: Path,
     assert (out / "results.json").read_bytes() == (finished / "results.json").read_bytes()
 
 
-def test_finished_items_are_not_measured_again(finished: Path, media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_items_are_not_measured_again(
+    finished: Path, media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = (finished / "results.json").read_bytes()
     monkeypatch.setattr("eval.run.Worker", None)  # there is no worker to measure with
     assert evaluate(media, finished) == 0
@@ -134,7 +165,9 @@ def test_finished_items_are_not_measured_again(finished: Path, media: Path, monk
 
 
 @pytest.mark.slow
-def test_a_killed_run_with_two_workers_goes_on(finished: Path, media: Path, tmp_path: Path, root: Path) -> None:
+def test_a_killed_run_with_two_workers_goes_on(
+    finished: Path, media: Path, tmp_path: Path, root: Path
+) -> None:
     """SIGKILL to the whole run after its first finished item."""
     out = tmp_path / "out"
     words = [
@@ -150,10 +183,16 @@ def test_a_killed_run_with_two_workers_goes_on(finished: Path, media: Path, tmp_
     ]
     command = [sys.executable, "-m", "eval", *words, "--workers", "2", "--out", str(out)]
     process = subprocess.Popen(
-        command, cwd=root, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+        command,
+        cwd=root,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
     )
     journal = out / "journal.jsonl"
-    while process.poll() is None and not (journal.is_file() and journal.read_bytes().count(b"\n") > 1):
+    while process.poll() is None and not (
+        journal.is_file() and journal.read_bytes().count(b"\n") > 1
+    ):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -172,7 +211,9 @@ def test_two_runs_into_one_folder_and_another_plan_are_refused(
     assert "holds a run of another plan (quick differ)" in capsys.readouterr().err
 
 
-def test_a_worker_that_cannot_start_says_why(media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_worker_that_cannot_start_says_why(
+    media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for suffix in (".json", ".safetensors"):
         source = cards.find("image-fsp").path.with_suffix(suffix)
         content = bytearray(source.read_bytes())
@@ -190,15 +231,28 @@ def test_a_worker_that_cannot_start_says_why(media: Path, tmp_path: Path, capsys
 def test_a_card_keeps_the_means(media: Path, tmp_path: Path) -> None:
     for suffix in (".json", ".safetensors"):
         shutil.copy(cards.find("image-fsp").path.with_suffix(suffix), tmp_path / f"mine{suffix}")
-    words = [str(tmp_path / "mine.json"), "--data", str(media), "-k", "256", "--quick", "--workers", "1"]
+    words = [
+        str(tmp_path / "mine.json"),
+        "--data",
+        str(media),
+        "-k",
+        "256",
+        "--quick",
+        "--workers",
+        "1",
+    ]
     assert main([*words, "--card", "three pictures", "--first", "3"]) == 0
     kept = cards.read_card(tmp_path / "mine.json").data["results"]["three pictures"]["256"]
     assert kept["PSNR_scored"] == kept["items"]
     assert {"rate", "bits_per_token", "H0", "CVU", "PSNR", "SSIM"} <= kept.keys()
 
 
-def test_a_clip_of_one_sample_weighs_one_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its own rate is hundreds of kbit/s; the set's, wherever it is shown, is total bits over total seconds."""
+def test_a_clip_of_one_sample_weighs_one_sample(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own rate is hundreds of kbit/s; the set's, wherever it is shown, is total bits over total
+    seconds.
+    """
     for suffix in (".json", ".safetensors"):
         shutil.copy(cards.find("speech-fsp").path.with_suffix(suffix), tmp_path / f"mine{suffix}")
     folder = tmp_path / "clips"
@@ -206,22 +260,47 @@ def test_a_clip_of_one_sample_weighs_one_sample(tmp_path: Path, capsys: pytest.C
     (folder / "long.wav").write_bytes(wav(tones(32_000)))
     (folder / "short.wav").write_bytes(wav(tones(1)))
     out = tmp_path / "out"
-    words = [str(tmp_path / "mine.json"), "--data", str(folder), "-k", "1024", "--quick", "--workers", "1"]
-    extra = ["--out", str(out), "--card", "two clips", "--baselines", "opus", "--match-rate", "--no-curves"]
+    words = [
+        str(tmp_path / "mine.json"),
+        "--data",
+        str(folder),
+        "-k",
+        "1024",
+        "--quick",
+        "--workers",
+        "1",
+    ]
+    extra = [
+        "--out",
+        str(out),
+        "--card",
+        "two clips",
+        "--baselines",
+        "opus",
+        "--match-rate",
+        "--no-curves",
+    ]
     assert main([*words, *extra]) == 0
     results = results_of(out)
     ours = [r for r in results["records"] if r["system"] == "speech-fsp"]
     seconds = 2 + 1 / 16_000
     rate = 8 * sum(r["bytes"] for r in ours) / seconds / 1000
-    assert max(8 * r["bytes"] / r["units"] / 1000 for r in ours) > 100 * rate  # what a mean over items would show
+    assert (
+        max(8 * r["bytes"] / r["units"] / 1000 for r in ours) > 100 * rate
+    )  # what a mean over items would show
     by_system = {e["system"]: e for e in results["summary"]}
     entry = by_system["speech-fsp"]
     assert entry["rate"]["mean"] == pytest.approx(rate)
     payload = 8 * sum(r["payload_bytes"] for r in ours)
     assert entry["payload_rate"]["mean"] == pytest.approx(payload / seconds / 1000)
     assert entry["use"]["bits_per_token"] == pytest.approx(payload / entry["use"]["tokens"])
-    sizes = {s: sum(r["bytes"] for r in results["records"] if r["system"] == s) for s in ("opus", "speech-fsp")}
-    assert by_system["opus"]["bytes_off"]["mean"] == pytest.approx(100 * (sizes["opus"] / sizes["speech-fsp"] - 1))
+    sizes = {
+        s: sum(r["bytes"] for r in results["records"] if r["system"] == s)
+        for s in ("opus", "speech-fsp")
+    }
+    assert by_system["opus"]["bytes_off"]["mean"] == pytest.approx(
+        100 * (sizes["opus"] / sizes["speech-fsp"] - 1)
+    )
     assert f"2 items, {rate:.4g} kbit/s" in capsys.readouterr().out
     assert f"| speech-fsp | 1024 | {rate:.3f} |" in (out / "report.md").read_text()
     kept = cards.read_card(tmp_path / "mine.json").data["results"]["two clips"]["1024"]
@@ -250,11 +329,21 @@ def test_mistakes_are_one_line_and_the_right_code(
         (2, "is not in this run", ["image-fsp", *data, "--baselines", "jpeg", "--anchor", "webp"]),
         (1, "no baseline heic", ["image-fsp", *data, "--baselines", "heic"]),
         (3, "no LPIPS backbone", ["image-fsp", *data, "--lpips-backbone", str(tmp_path / "file")]),
-        (3, "is no folder of weights", ["--neighbour", "encodec:nowhere", "--data", str(text), "--workers", "1"]),
-        (1, "nothing to evaluate: 1 skipped", ["image-fsp", "--data", str(text), "--quick", "--workers", "1"]),
+        (
+            3,
+            "is no folder of weights",
+            ["--neighbour", "encodec:nowhere", "--data", str(text), "--workers", "1"],
+        ),
+        (
+            1,
+            "nothing to evaluate: 1 skipped",
+            ["image-fsp", "--data", str(text), "--quick", "--workers", "1"],
+        ),
     ):
         assert main(words) == code, words
-        error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        error = [
+            line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")
+        ]
         assert len(error) == 1, words
         assert message in error[0]
 
@@ -266,26 +355,50 @@ def test_tokens_go_through_text() -> None:
 
 
 def test_every_name_is_one_part_of_a_path() -> None:
-    names = ["a/b.png", "../x", "..", ".", "", "ü" * 300, "ü" * 299 + "u", "a b", "a_b", "a", ".a", "%2Ea"]
+    names = [
+        "a/b.png",
+        "../x",
+        "..",
+        ".",
+        "",
+        "ü" * 300,
+        "ü" * 299 + "u",
+        "a b",
+        "a_b",
+        "a",
+        ".a",
+        "%2Ea",
+    ]
     flat = [flat_name(name) for name in names]
     assert len(set(flat)) == len(names)
-    assert all(part and "/" not in part and len(part) < 255 and part not in (".", "..") for part in flat)
+    assert all(
+        part and "/" not in part and len(part) < 255 and part not in (".", "..") for part in flat
+    )
 
 
-@pytest.mark.skipif(os.environ.get("CI") != "true", reason="only CI must have every extra that tests need")
+@pytest.mark.skipif(
+    os.environ.get("CI") != "true", reason="only CI must have every extra that tests need"
+)
 def test_ci_has_what_other_tests_skip_without() -> None:
     for package in ("av", "distillmos", "pyarrow", "ray", "auraloss", "torch_stoi", "bjontegaard"):
         assert find_spec(package), f"{package} is missing; .ci/run installs them"
 
 
-@pytest.mark.parametrize("module", ["eval", "eval.demo", "eval.experiments", "eval.compare", "eval.bulk"])
+@pytest.mark.parametrize(
+    "module", ["eval", "eval.demo", "eval.experiments", "eval.compare", "eval.bulk"]
+)
 def test_without_the_extra_one_line_says_so(module: str, tmp_path: Path) -> None:
     """A bare install has no pesq; a module of that name that is not found stands for it."""
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['pesq'] = None\n")
     paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parent.parent)])
     result = subprocess.run(
-        [sys.executable, "-m", module, "--help"], env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True
+        [sys.executable, "-m", module, "--help"],
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 1
-    assert result.stderr.startswith("error: p")  # pesq, or pyarrow where the extra [cluster] is missing, too
+    assert result.stderr.startswith(
+        "error: p"
+    )  # pesq, or pyarrow where the extra [cluster] is missing, too
     assert result.stderr.count("\n") == 1

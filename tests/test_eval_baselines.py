@@ -1,4 +1,6 @@
-"""Classic codecs: real files, aligned signals of the same shape, and the search for a file of so many bytes."""
+"""Classic codecs: real files, aligned signals of the same shape, and the search for a file of so
+many bytes.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def test_a_baseline_keeps_shape_and_grows_with_its_setting(name: str) -> None:
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_what_is_decoded_lies_where_the_signal_does(name: str, real: Real) -> None:
-    """Of all shifts the best is none, or one sample for Opus, whose resampler delays by a fraction of one."""
+    """Of all shifts the best is none, or one sample for Opus, whose resampler delays by a fraction
+    of one.
+    """
     baseline = usable(name)
     if name == "codec2":
         pytest.skip("a vocoder keeps no waveform")
@@ -58,7 +62,9 @@ def test_what_is_decoded_lies_where_the_signal_does(name: str, real: Real) -> No
     else:
         x = load_audio(io.BytesIO(real("speech-test.tar", 3)), SAMPLE_RATE)[0]
     x_hat = baseline.decode(baseline.encode(x, baseline.curve[-1]), len(x)).astype(float)
-    errors = {n: float(np.square(np.roll(x_hat, n, 0)[16:-16] - x[16:-16]).mean()) for n in range(-16, 17)}
+    errors = {
+        n: float(np.square(np.roll(x_hat, n, 0)[16:-16] - x[16:-16]).mean()) for n in range(-16, 17)
+    }
     assert abs(min(errors, key=errors.__getitem__)) <= (name == "opus")
     assert errors[0] < min(errors[-16], errors[16]) / 3
 
@@ -66,7 +72,9 @@ def test_what_is_decoded_lies_where_the_signal_does(name: str, real: Real) -> No
 def test_the_nearest_file_is_found() -> None:
     """Against trying every setting, for a codec whose files grow but for a few bytes."""
     sizes = {setting: 100 + 10 * setting + (7 * setting) % 13 for setting in range(40)}
-    stub = replace(BASELINES["jpeg"], settings=tuple(sizes), encode=lambda _, setting: bytes(sizes[setting]))
+    stub = replace(
+        BASELINES["jpeg"], settings=tuple(sizes), encode=lambda _, setting: bytes(sizes[setting])
+    )
     for target in range(50, 700, 7):
         match = match_bytes(stub, np.empty(0), target)
         assert abs(len(match.data) - target) == min(abs(size - target) for size in sizes.values())
@@ -86,12 +94,16 @@ def test_the_search_reads_what_was_tried() -> None:
     assert len(calls) == before <= 9
 
 
-def test_baselines_are_named_and_what_is_missing_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_baselines_are_named_and_what_is_missing_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert [b.name for b in find(["webp", "opus"])] == ["webp", "opus"]
     assert {b.medium for b in find(["all"], "image")} == {"image"}
     with pytest.raises(MediaError, match="no baseline heic; there are jpeg"):
         find(["heic"])
-    monkeypatch.setitem(BASELINES, "codec2", replace(BASELINES["codec2"], missing="not installed; pip install it"))
+    monkeypatch.setitem(
+        BASELINES, "codec2", replace(BASELINES["codec2"], missing="not installed; pip install it")
+    )
     with pytest.raises(MediaError, match="baseline codec2: not installed; pip install it"):
         find(["codec2"])
     assert "codec2" not in [b.name for b in find(["all"])]

@@ -12,7 +12,9 @@ from eval import report
 from eval.beside import rate_at, table
 
 
-def entry(system: str, setting: str, rate: float, quality: float, **more: object) -> dict[str, object]:
+def entry(
+    system: str, setting: str, rate: float, quality: float, **more: object
+) -> dict[str, object]:
     metrics = {"PSNR": {"mean": 20 + 10 * quality}, "SSIM": {"mean": quality}}
     return {
         "set": "kodak", "system": system, "setting": setting, "medium": "image", "items": 24,
@@ -36,7 +38,9 @@ def test_rates_are_interpolated_in_their_logarithm() -> None:
     curve = [(10 ** (2 * q), q) for q in np.linspace(0.1, 0.9, 9)]
     assert rate_at(curve, 0.55) == pytest.approx(10**1.1)
     assert rate_at(curve, 0.3) == pytest.approx(10**0.6)
-    assert rate_at([*curve, (1e6, 0.5)], 0.3) == pytest.approx(10**0.6), "a point that costs more than a better one"
+    assert rate_at([*curve, (1e6, 0.5)], 0.3) == pytest.approx(10**0.6), (
+        "a point that costs more than a better one"
+    )
 
 
 @pytest.mark.parametrize("quality", [0.05, 0.95])

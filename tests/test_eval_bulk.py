@@ -37,10 +37,16 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def logged(out: Path) -> Counter[str]:
     """How often each item was really computed."""
-    return Counter(json.loads(line)["item"] for file in out.glob("log/*") for line in file.read_text().splitlines())
+    return Counter(
+        json.loads(line)["item"]
+        for file in out.glob("log/*")
+        for line in file.read_text().splitlines()
+    )
 
 
-def test_the_rows_are_what_the_api_writes(media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_rows_are_what_the_api_writes(
+    media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     words = ["image-fsp", "--data", str(media), "--out", str(out), "-k", "256", "--workers", "0"]
     assert main([*words, "--shard", "4", "--score"]) == 0
@@ -61,7 +67,19 @@ def test_the_rows_are_what_the_api_writes(media: Path, tmp_path: Path, capsys: p
 
 def test_bin_files_are_bitstreams(media: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = ["image-fsp", "--data", str(media), "--out", str(out), "--workers", "0", "--format", "bin", "--first", "2"]
+    words = [
+        "image-fsp",
+        "--data",
+        str(media),
+        "--out",
+        str(out),
+        "--workers",
+        "0",
+        "--format",
+        "bin",
+        "--first",
+        "2",
+    ]
     assert main(words) == 0
     files = sorted(out.glob("files/*/*.bin"))
     assert [file.read_bytes() for file in files] == [
@@ -112,7 +130,9 @@ def test_a_row_that_a_power_failure_tore_is_computed_again(
     assert list(read_parts(out)) == list(read_parts(tmp_path / "again"))
 
 
-def test_a_single_shard_is_not_worth_a_cluster(media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_shard_is_not_worth_a_cluster(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
     monkeypatch.setattr(bulk, "_through_ray", lambda _, todo, *__: asked.append(todo) or iter(()))
     words = ["image-fsp", "--data", str(media), "--workers", "2", "--out"]
@@ -127,7 +147,17 @@ def test_a_single_shard_is_not_worth_a_cluster(media: Path, tmp_path: Path, monk
 def test_two_jobs_and_another_job_in_one_folder_are_refused(
     media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["image-fsp", "--data", str(media), "--out", str(tmp_path), "--workers", "0", "--first", "1"]
+    words = [
+        "image-fsp",
+        "--data",
+        str(media),
+        "--out",
+        str(tmp_path),
+        "--workers",
+        "0",
+        "--first",
+        "1",
+    ]
     assert main(words) == 0
     fingerprint = json.loads((tmp_path / "job.json").read_text())
     with bulk._locked(tmp_path, fingerprint):
@@ -137,7 +167,9 @@ def test_two_jobs_and_another_job_in_one_folder_are_refused(
     assert "holds another job (model differ)" in capsys.readouterr().err
 
 
-def test_mistakes_are_one_line(media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_one_line(
+    media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = ["--out", str(tmp_path / "out"), "--workers", "0"]
     for code, words in (
         (3, ["nothing", "--data", str(media)]),
@@ -151,7 +183,9 @@ def test_mistakes_are_one_line(media: Path, tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.slow
-def test_a_killed_ray_worker_loses_nothing_and_repeats_nothing(media: Path, tmp_path: Path, root: Path) -> None:
+def test_a_killed_ray_worker_loses_nothing_and_repeats_nothing(
+    media: Path, tmp_path: Path, root: Path
+) -> None:
     """Two workers, one of which gets SIGKILL after a few items; and the same rows as without Ray."""
     out, plain = tmp_path / "out", tmp_path / "plain"
     words = ["image-fsp", "--data", str(media), "--shard", "2"]
@@ -160,7 +194,9 @@ def test_a_killed_ray_worker_loses_nothing_and_repeats_nothing(media: Path, tmp_
         process = subprocess.Popen(command, cwd=root, stderr=errors, stdout=subprocess.DEVNULL)
         victim = None
         while process.poll() is None and victim is None:
-            victim = next((f for f in out.glob("log/*.jsonl") if f.read_text().count("\n") >= 1), None)
+            victim = next(
+                (f for f in out.glob("log/*.jsonl") if f.read_text().count("\n") >= 1), None
+            )
             time.sleep(0.02)
         assert victim is not None, (tmp_path / "errors").read_text()[-2000:]
         os.kill(int(victim.stem.rsplit("-", 1)[1]), signal.SIGKILL)
@@ -186,18 +222,40 @@ def test_an_item_that_cannot_be_coded_does_not_end_the_job(
         return real(*arguments)
 
     monkeypatch.setattr(ModelSystem, stage, failing)
-    words = ["image-fsp", "--data", str(media), "--out", str(tmp_path / "out"), "--workers", "0", "--first", "5"]
+    words = [
+        "image-fsp",
+        "--data",
+        str(media),
+        "--out",
+        str(tmp_path / "out"),
+        "--workers",
+        "0",
+        "--first",
+        "5",
+    ]
     assert main([*words, "--score", "--format", keep]) == 0
     reasons = [row["skipped"] for row in read_parts(tmp_path / "out")]
     assert reasons == [None, "too wide for the format", "IndexError: a fault of ours", None, None]
     assert len(list((tmp_path / "out").glob("files/*/*.bin"))) == (3 if keep == "bin" else 0)
 
 
-def test_a_full_disk_ends_the_job(media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_ends_the_job(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> bytes:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(ModelSystem, "compress", full)
-    words = ["image-fsp", "--data", str(media), "--out", str(tmp_path / "out"), "--workers", "0", "--first", "2"]
+    words = [
+        "image-fsp",
+        "--data",
+        str(media),
+        "--out",
+        str(tmp_path / "out"),
+        "--workers",
+        "0",
+        "--first",
+        "2",
+    ]
     assert main(words) == 1
     assert not list(read_parts(tmp_path / "out"))

@@ -46,7 +46,9 @@ def test_equal_runs_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "s image-a 1024 PSNR" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("metric", "by"), [("PSNR", -0.3), ("SSIM", -0.02), ("LPIPS-squeeze", 0.02), ("bytes", 30)])
+@pytest.mark.parametrize(
+    ("metric", "by"), [("PSNR", -0.3), ("SSIM", -0.02), ("LPIPS-squeeze", 0.02), ("bytes", 30)]
+)
 def test_a_doctored_regression_is_found_and_an_improvement_is_none(
     metric: str, by: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -63,12 +65,18 @@ def test_margins_and_chance(tmp_path: Path) -> None:
     assert run(tmp_path, a, changed(a, "PSNR", -0.05)) == 0  # below the margin
     assert run(tmp_path, a, changed(a, "PSNR", -0.05), "--margin", "PSNR=0.01") == 1
     assert run(tmp_path, a, changed(a, "PSNR", -0.3), "--margin", "PSNR=0.5") == 0
-    assert run(tmp_path, a, changed(a, "PSNR", -0.3, noise=5)) == 0  # the mean may have fallen by chance
+    assert (
+        run(tmp_path, a, changed(a, "PSNR", -0.3, noise=5)) == 0
+    )  # the mean may have fallen by chance
     few = results(items=3)
-    assert run(tmp_path, few, changed(few, "PSNR", -0.3)) == 1  # no test can tell: the margin decides
+    assert (
+        run(tmp_path, few, changed(few, "PSNR", -0.3)) == 1
+    )  # no test can tell: the margin decides
 
 
-def test_what_is_no_longer_scored_is_a_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_longer_scored_is_a_regression(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     a, b = results(), results()
     b["records"][3]["PSNR"] = None
     assert run(tmp_path, a, b) == 1
@@ -78,7 +86,9 @@ def test_what_is_no_longer_scored_is_a_regression(tmp_path: Path, capsys: pytest
     assert run(tmp_path, a, b) == 1
 
 
-def test_two_models_are_paired_by_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_models_are_paired_by_setting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     a, b = results("image-a"), changed(results("image-b"), "PSNR", -1)
     assert run(tmp_path, a, b) == 1  # the only model of each
     assert run(tmp_path, a, b, "--as", "image-a=image-b", "--json") == 1
@@ -117,8 +127,12 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert run(tmp_path, a, a, "--as", "x") == 2
 
 
-def test_the_rate_that_is_compared_is_of_the_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """An item of one pixel, with 9 bytes more in B: 1 % of the set's bits, whatever that does to its own rate."""
+def test_the_rate_that_is_compared_is_of_the_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An item of one pixel, with 9 bytes more in B: 1 % of the set's bits, whatever that does to
+    its own rate.
+    """
     a = results()
     a["records"][0] |= {"units": 1, "bytes": 40}
     b = copy.deepcopy(a)

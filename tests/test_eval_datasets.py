@@ -35,7 +35,9 @@ def test_folders_tars_and_files_give_the_same_items_in_order(tmp_path: Path) -> 
         found = find(str(source))
         assert [item.name for item in found.items] == ["a.png", "b.png", "deep/c.png"]
         for item in found.items:
-            medium, signal = load_signal(pickle.loads(pickle.dumps(item)))  # items go to other processes
+            medium, signal = load_signal(
+                pickle.loads(pickle.dumps(item))
+            )  # items go to other processes
             assert medium == "image"
             assert np.array_equal(signal, PIXELS)
     assert [item.name for item in find(str(folder / "a.png")).items] == ["a.png"]
@@ -68,9 +70,15 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize(("name", "path"), [(name, path) for name, paths in LAYOUTS.items() for path in paths])
+@pytest.mark.parametrize(
+    ("name", "path"), [(name, path) for name, paths in LAYOUTS.items() for path in paths]
+)
 def test_known_layouts_are_found(name: str, path: str, tmp_path: Path) -> None:
-    content = wav(tones(1600), kind="FLAC") if "flac" in path else picture(PIXELS, "PNG" if "png" in path else "JPEG")
+    content = (
+        wav(tones(1600), kind="FLAC")
+        if "flac" in path
+        else picture(PIXELS, "PNG" if "png" in path else "JPEG")
+    )
     put(tmp_path / path, content)
     found = find(name, tmp_path)
     assert len(found.items) == 1
@@ -82,7 +90,9 @@ def test_known_layouts_are_found(name: str, path: str, tmp_path: Path) -> None:
 
 def test_cifar_in_every_layout(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3), np.uint8)
-    binary = np.concatenate([np.zeros((3, 1), np.uint8), pixels.transpose(0, 3, 1, 2).reshape(3, -1)], 1)
+    binary = np.concatenate(
+        [np.zeros((3, 1), np.uint8), pixels.transpose(0, 3, 1, 2).reshape(3, -1)], 1
+    )
     put(tmp_path / "a/cifar-10-batches-bin/test_batch.bin", binary.tobytes())
     mosaic = np.zeros((32, 1024, 3), np.uint8)
     mosaic[:, :96] = np.concatenate(list(pixels), 1)
@@ -105,7 +115,12 @@ def test_celeba_in_two_layouts(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     offsets = np.array([0, len(jpeg), 2 * len(jpeg)])
     packed = np.frombuffer(jpeg * 2, np.uint8)
-    np.savez(tmp_path / "b/celeba.npz", test_jpeg=packed, test_off=offsets, test_id=np.array(["000002", "000003"]))
+    np.savez(
+        tmp_path / "b/celeba.npz",
+        test_jpeg=packed,
+        test_off=offsets,
+        test_id=np.array(["000002", "000003"]),
+    )
     assert [i.name for i in find("celeba", tmp_path / "a").items] == ["000002.jpg"]
     found = find("celeba", tmp_path / "b").items
     assert [i.name for i in found] == ["000002.jpg", "000003.jpg"]
@@ -115,12 +130,17 @@ def test_celeba_in_two_layouts(tmp_path: Path) -> None:
 def test_common_voice_follows_its_table(tmp_path: Path) -> None:
     for name in ("a.mp3", "b.mp3", "c.mp3"):
         put(tmp_path / "cv-corpus-17.0/en/clips" / name, wav(tones(1600)))
-    put(tmp_path / "cv-corpus-17.0/en/test.tsv", b'client_id\tpath\tsentence\nx\tc.mp3\tSay "no\nx\ta.mp3\thi\n')
+    put(
+        tmp_path / "cv-corpus-17.0/en/test.tsv",
+        b'client_id\tpath\tsentence\nx\tc.mp3\tSay "no\nx\ta.mp3\thi\n',
+    )
     assert [item.name for item in find("commonvoice", tmp_path).items] == ["a.mp3", "c.mp3"]
 
 
 @pytest.mark.parametrize("name", ["cifar10:valid", "celeba:training", "commonvoice:xx"])
-def test_a_part_that_a_data_set_does_not_have_is_said_to_be_missing(name: str, tmp_path: Path) -> None:
+def test_a_part_that_a_data_set_does_not_have_is_said_to_be_missing(
+    name: str, tmp_path: Path
+) -> None:
     rows = np.zeros((1, 3073), np.uint8)
     put(tmp_path / "cifar-10-batches-bin/test_batch.bin", rows.tobytes())
     put(tmp_path / "celeba/img_align_celeba/000001.jpg", picture(PIXELS, "JPEG"))
@@ -140,8 +160,12 @@ def test_packs_of_one_name_are_one_set(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_a_missing_set_says_where_it_was_looked_for_and_how_to_get_it(name: str, tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match=rf"{name} is not in .*: looked for .*; get .*--root or \$CODEC_DATA") as error:
+def test_a_missing_set_says_where_it_was_looked_for_and_how_to_get_it(
+    name: str, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        MediaError, match=rf"{name} is not in .*: looked for .*; get .*--root or \$CODEC_DATA"
+    ) as error:
         find(name, tmp_path)
     assert "{part}" not in str(error.value)
 
@@ -149,7 +173,11 @@ def test_a_missing_set_says_where_it_was_looked_for_and_how_to_get_it(name: str,
 def test_mistakes_name_what_is_wrong(tmp_path: Path) -> None:
     put(tmp_path / "bad.tar", b"nothing")
     (tmp_path / "empty").mkdir()
-    for name, reason in (("bad.tar", "damaged tar"), ("empty", "the set is empty"), ("no.tar", "no such file")):
+    for name, reason in (
+        ("bad.tar", "damaged tar"),
+        ("empty", "the set is empty"),
+        ("no.tar", "no such file"),
+    ):
         with pytest.raises(MediaError, match=reason):
             find(str(tmp_path / name))
     with pytest.raises(MediaError, match="no data set fashion"):

@@ -1,4 +1,6 @@
-"""Speech at other input levels: what is coded, what it is held against, and every kind of bad input."""
+"""Speech at other input levels: what is coded, what it is held against, and every kind of bad
+input.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def test_what_is_beyond_full_scale_is_cut_off_and_silence_stays() -> None:
 def test_a_decoded_clip_is_held_against_the_levelled_original(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The mel distance sees the level: against the original as recorded it would be several times as large."""
+    """The mel distance sees the level: against the original as recorded it would be several times
+    as large.
+    """
     (tmp_path / "set").mkdir()
     (tmp_path / "set/a.wav").write_bytes(wav(tones(32_000)))
     (tmp_path / "set/b.png").write_bytes(picture(gradient(32, 32)))

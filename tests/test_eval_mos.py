@@ -32,12 +32,16 @@ def judge():  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("seconds", [1.0, 5.3, 9.2])
 def test_it_is_the_package_s_figure(seconds: float, judge) -> None:  # type: ignore[no-untyped-def]
-    """Padded, whole and in three windows; the package, which takes them at once, is the second implementation."""
+    """Padded, whole and in three windows; the package, which takes them at once, is the second
+    implementation.
+    """
     from distillmos import ConvTransformerSQAModel
 
     with contextlib.redirect_stdout(io.StringIO()):
         second = ConvTransformerSQAModel().eval()
-    x = tones(int(seconds * SAMPLE_RATE))[:, 0] + RNG.normal(0, 0.01, int(seconds * SAMPLE_RATE)).astype(np.float32)
+    x = tones(int(seconds * SAMPLE_RATE))[:, 0] + RNG.normal(
+        0, 0.01, int(seconds * SAMPLE_RATE)
+    ).astype(np.float32)
     with torch.inference_mode():
         assert judge.score(x) == pytest.approx(float(second(torch.tensor(x)[None])), abs=1e-5)
     assert judge(np.ones(3), x) == judge.score(x)  # the original is not looked at
@@ -64,7 +68,17 @@ def test_a_run_has_it_for_systems_and_for_originals(judge, tmp_path: Path, capsy
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips/a.wav").write_bytes(wav(tones(24_000)))
     (tmp_path / "clips/b.wav").write_bytes(wav(0 * tones(24_000)))
-    words = ["speech-fsp", "--data", str(tmp_path / "clips"), "-k", "256", "--workers", "1", "--quick", "--mos"]
+    words = [
+        "speech-fsp",
+        "--data",
+        str(tmp_path / "clips"),
+        "-k",
+        "256",
+        "--workers",
+        "1",
+        "--quick",
+        "--mos",
+    ]
     assert main([*words, "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert "weights loaded" not in printed

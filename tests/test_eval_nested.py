@@ -33,15 +33,25 @@ def points() -> tuple[Tensor, dict[int, Tensor]]:
 @pytest.mark.parametrize("weighted", [False, True])
 def test_every_way_is_a_tree(weighted: bool) -> None:
     data, flat = points()
-    weights = torch.rand(data.shape, generator=torch.Generator().manual_seed(1)) + 0.1 if weighted else None
+    weights = (
+        torch.rand(data.shape, generator=torch.Generator().manual_seed(1)) + 0.1
+        if weighted
+        else None
+    )
     tokens = data, weights
     parted, merged = nested.split_codebooks(tokens, flat), nested.merged_codebooks(tokens, flat)
     assert torch.equal(parted[4], flat[4])
     assert sorted(merged[16].tolist()) == sorted(flat[16].tolist())
-    for books, choose in ((parted, nested.descend), (parted, nested.ascend), (merged, nested.ascend)):
+    for books, choose in (
+        (parted, nested.descend),
+        (parted, nested.ascend),
+        (merged, nested.ascend),
+    ):
         indices = choose(tokens, books)
         assert torch.equal(indices[16] // 4, indices[4])
-    down, up, free = (rule(tokens, parted) for rule in (nested.descend, nested.ascend, nested.flat_indices))
+    down, up, free = (
+        rule(tokens, parted) for rule in (nested.descend, nested.ascend, nested.flat_indices)
+    )
     assert torch.equal(down[4], free[4])
     assert torch.equal(up[16], free[16])
     assert not torch.equal(free[16] // 4, free[4])  # negative control: flat search is no tree
@@ -55,14 +65,32 @@ def test_the_command(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[
         (tmp_path / f"wav/{number}.wav").write_bytes(wav(tones(16_000 + number)))
     store = tmp_path / "store"
     prepare("speech", [tmp_path / "wav"], store)
-    arguments = [f"speech-{method}", "--data", str(store), "--out", str(tmp_path / "run"), "--steps", "2"]
+    arguments = [
+        f"speech-{method}",
+        "--data",
+        str(store),
+        "--out",
+        str(tmp_path / "run"),
+        "--steps",
+        "2",
+    ]
     for change in (f"codec.options={OPTIONS[method]}", "data.crop=[1920]", "data.batch=2"):
         arguments += ["--set", change]
     assert train_main([*arguments, "--threads", "1", "--device", "cpu"]) == 0
     card = export(load_run(tmp_path / "run", store), "speech-mine", tmp_path, {})
     capsys.readouterr()
     out = tmp_path / "figures.json"
-    given = [str(card), "--train", str(store), "--data", str(tmp_path / "wav"), "--tokens", "500", "--first", "1"]
+    given = [
+        str(card),
+        "--train",
+        str(store),
+        "--data",
+        str(tmp_path / "wav"),
+        "--tokens",
+        "500",
+        "--first",
+        "1",
+    ]
     assert nested.main([*given, "--out", str(out)]) == 0
     ways = json.loads(out.read_text())["ways"]
     assert set(ways) == set(nested.WAYS)
@@ -74,9 +102,16 @@ def test_the_command(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert len(capsys.readouterr().out.strip().splitlines()) == 4
 
 
-@pytest.mark.parametrize(("change", "words"), [("fsp", "no codebooks of"), ("nested", "already"), ("sizes", "by 4")])
+@pytest.mark.parametrize(
+    ("change", "words"), [("fsp", "no codebooks of"), ("nested", "already"), ("sizes", "by 4")]
+)
 def test_other_models_are_refused(
-    change: str, words: str, tmp_path: Path, model_folder: Path, capsys, monkeypatch: pytest.MonkeyPatch
+    change: str,
+    words: str,
+    tmp_path: Path,
+    model_folder: Path,
+    capsys,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Bottleneck:
         nested = change == "nested"
@@ -86,7 +121,9 @@ def test_other_models_are_refused(
         class codec:  # noqa: N801
             bottleneck = Bottleneck
 
-    name = model_folder / "speech-fsp.json" if change == "fsp" else Path(cards.find("speech-vp").path)
+    name = (
+        model_folder / "speech-fsp.json" if change == "fsp" else Path(cards.find("speech-vp").path)
+    )
     load: Callable[..., type[Model]] = lambda *_: Model  # noqa: E731
     monkeypatch.setattr(nested.coding, "load", load)
     assert nested.main([str(name), "--train", str(tmp_path / "none")]) == 3

@@ -25,7 +25,9 @@ from eval.trained import MARK, mark, note, trained_on
 def card(name: str, losses: Any, results: dict[str, dict[str, dict[str, Any]]]) -> Card:
     medium = name.split("-")[0]
     content = {"training": {"recipe": {"losses": losses}}, "results": results}
-    return Card(Path(name), name, bytes(16), bytes(16), bytes(16), {"medium": medium}, {}, 1.0, content)
+    return Card(
+        Path(name), name, bytes(16), bytes(16), bytes(16), {"medium": medium}, {}, 1.0, content
+    )
 
 
 def result(**figures: float | None) -> dict[str, Any]:
@@ -43,7 +45,11 @@ def test_the_weight_of_a_loss_comes_from_the_card() -> None:
     ):
         assert trained_on(card("image-a", losses, {})) == known
     ours = {"LPIPS": 0.4, "STOI": 3.0}
-    marked = [metric for metric in ("LPIPS-vgg", "PSNR", "STOI", "ESTOI", "PESQ", "DistillMOS") if mark(metric, ours)]
+    marked = [
+        metric
+        for metric in ("LPIPS-vgg", "PSNR", "STOI", "ESTOI", "PESQ", "DistillMOS")
+        if mark(metric, ours)
+    ]
     assert marked == ["LPIPS-vgg", "STOI", "ESTOI"]
     assert mark("LPIPS-vgg", {}) == mark("LPIPS-vgg", None) == ""
     assert mark("LPIPS-vgg", ours) == MARK
@@ -58,31 +64,52 @@ def test_the_note_says_it_of_every_model() -> None:
     assert "not known: image-c." in text
     assert note({}, ["LPIPS-vgg"]) == note(models, ["PSNR", "DistillMOS"]) == ""
     text = note({"speech-a": {"PESQ": 1.2}, "speech-b": {"STOI": 3.0}}, ["STOI", "ESTOI", "PESQ"])
-    assert "Trained on a loss that follows PESQ, which flatters there: speech-a (weight 1.2); judge by" in text
+    assert (
+        "Trained on a loss that follows PESQ, which flatters there: speech-a (weight 1.2); judge by"
+        in text
+    )
     assert "Not trained on a loss that follows PESQ: speech-b." in text
     assert "Trained on STOI, which flatters there: speech-b (weight 3)" in text
 
 
 def test_the_table_of_pictures_has_the_measured_metrics_and_the_mark() -> None:
-    first = result(PSNR=24.21, SSIM=0.711) | {"MS-SSIM": 0.9, "SSIMULACRA2": -4.6, "LPIPS-squeeze": 0.169}
+    first = result(PSNR=24.21, SSIM=0.711) | {
+        "MS-SSIM": 0.9,
+        "SSIMULACRA2": -4.6,
+        "LPIPS-squeeze": 0.169,
+    }
     second = result(PSNR=23.0, SSIM=0.6) | {"LPIPS-squeeze": 0.3, "SSIMULACRA2": None}
     models = [
-        card("image-a", {"lpips": 0.4}, {"coco": {"256": result(PSNR=24.5, SSIM=0.7), "1024": first}}),
+        card(
+            "image-a", {"lpips": 0.4}, {"coco": {"256": result(PSNR=24.5, SSIM=0.7), "1024": first}}
+        ),
         card("image-b", {"l1": 1.0}, {"coco": {"1024": second}}),
     ]
     lines = table("image", models).splitlines()
     names = "PSNR | SSIM | MS-SSIM | SSIMULACRA2 | LPIPS-squeeze"
-    assert lines[0] == f"| test set | K | model | bits per pixel | {names} | coded bits/token | H0 | CVU |"
+    assert (
+        lines[0]
+        == f"| test set | K | model | bits per pixel | {names} | coded bits/token | H0 | CVU |"
+    )
     rows = {tuple(line.split(" | ")[1:3]): line for line in lines[2:5]}
     assert f"| 24.21 | 0.711 | 0.900 | -4.6 | 0.169{MARK} |" in rows["1024", "image-a"]
     assert "| 23.00 | 0.600 | - | - | 0.300 |" in rows["1024", "image-b"]
     assert f"- | - | -{MARK}" not in rows["256", "image-a"]
     assert "Not trained on LPIPS: image-b." in lines[6]
-    assert lines[8] == "PSNR grows with K on every test set, but for image-a on coco from 256 to 1024 (24.5 to 24.21)."
+    assert (
+        lines[8]
+        == "PSNR grows with K on every test set, but for image-a on coco from 256 to 1024 (24.5 to 24.21)."
+    )
 
 
 def test_the_table_of_speech_tells_what_originals_score() -> None:
-    plain = [card("speech-a", {}, {"libri": {"256": result(STOI=0.8, PESQ=1.5), "1024": result(STOI=0.9, PESQ=1.9)}})]
+    plain = [
+        card(
+            "speech-a",
+            {},
+            {"libri": {"256": result(STOI=0.8, PESQ=1.5), "1024": result(STOI=0.9, PESQ=1.9)}},
+        )
+    ]
     assert "DistillMOS" not in table("speech", plain)
     assert table("speech", plain).endswith("PESQ grows with K on every test set.")
     judged = result(STOI=0.9, PESQ=1.9, DistillMOS=3.1, DistillMOS_originals=4.05)
@@ -98,7 +125,9 @@ def test_no_cards_make_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def backbone(tmp_path: Path) -> Path:
-    """Of SqueezeNet's shape and without its knowledge: the figures mean nothing, the tables are the same."""
+    """Of SqueezeNet's shape and without its knowledge: the figures mean nothing, the tables are the
+    same.
+    """
     from torchvision.models import squeezenet1_1
 
     torch.manual_seed(0)
@@ -123,18 +152,46 @@ def test_a_run_marks_the_model_that_was_trained_on_lpips(
             picture(np.ascontiguousarray(data.astronaut()[:232, i * 90 :][:, :232]))
         )
     models = [str(tmp_path / f"{name}.json") for name in ("image-with", "image-without")]
-    words = [*models, "--data", str(tmp_path / "set"), "-k", "256,1024", "--lpips-backbone", str(backbone)]
+    words = [
+        *models,
+        "--data",
+        str(tmp_path / "set"),
+        "-k",
+        "256,1024",
+        "--lpips-backbone",
+        str(backbone),
+    ]
     extra = ["--baselines", "jpeg", "--anchor", "image-without", "--workers", "1", "--card", "two"]
     assert main([*words, *extra, "--out", str(tmp_path / "out")]) == 0
-    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("image-with")]
-    assert [MARK in line.split("LPIPS-squeeze ")[1].split()[0] for line in printed] == [True, True, False, False]
+    printed = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("image-with")
+    ]
+    assert [MARK in line.split("LPIPS-squeeze ")[1].split()[0] for line in printed] == [
+        True,
+        True,
+        False,
+        False,
+    ]
     text = (tmp_path / "out/report.md").read_text()
-    assert text.count(f"{MARK} Trained on LPIPS, which flatters there: image-with (weight 0.4)") == 1
+    assert (
+        text.count(f"{MARK} Trained on LPIPS, which flatters there: image-with (weight 0.4)") == 1
+    )
     of = {name: [row for row in text.splitlines() if row.startswith(f"| {name} |")] for name in (
         "image-with", "image-without", "JPEG",
     )}  # fmt: skip
-    assert sum(MARK in row for row in of["image-with"]) >= 2  # a row for each size; the anchor is its equal
+    assert (
+        sum(MARK in row for row in of["image-with"]) >= 2
+    )  # a row for each size; the anchor is its equal
     assert not any(MARK in row for row in of["image-without"] + of["JPEG"])
     results = read_card(tmp_path / "image-with.json").data["results"]["two"]["1024"]
-    assert {"PSNR", "SSIM", "MS-SSIM", "SSIMULACRA2", "LPIPS-squeeze", "SSIMULACRA2_scored"} <= results.keys()
-    assert "| SSIMULACRA2 |" in next(line for line in text.splitlines() if line.startswith("| system | PSNR"))
+    assert {
+        "PSNR",
+        "SSIM",
+        "MS-SSIM",
+        "SSIMULACRA2",
+        "LPIPS-squeeze",
+        "SSIMULACRA2_scored",
+    } <= results.keys()
+    assert "| SSIMULACRA2 |" in next(
+        line for line in text.splitlines() if line.startswith("| system | PSNR")
+    )

@@ -1,4 +1,6 @@
-"""VP's steps beside its codebooks' errors: the ratio grows with eta, and is what other code measures."""
+"""VP's steps beside its codebooks' errors: the ratio grows with eta, and is what other code
+measures.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +31,17 @@ def test_longer_steps_for_a_larger_eta_and_shorter_ones_for_a_larger_codebook() 
     assert float((short == 0).all(1).float().mean()) == pytest.approx(1 - often, abs=1e-3)
 
 
-def test_one_line_for_what_is_no_vp_model_and_no_eta(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_line_for_what_is_no_vp_model_and_no_eta(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["speech-fsp", "--train", str(tmp_path / "none")]) != 0
     assert "speech-fsp is no VP model; name one" in capsys.readouterr().err
     for wrong in ("much", "0", "-1", "nan"):
         assert main(["speech-vp", "--train", str(tmp_path / "none"), f"--eta={wrong}"]) != 0
-        assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: --eta {wrong}: want numbers")
+        assert (
+            capsys.readouterr()
+            .err.splitlines()[-1]
+            .startswith(f"error: --eta {wrong}: want numbers")
+        )
     assert main(["speech-vp", "--train", str(tmp_path / "none")]) != 0
     assert "run python -m train.prepare first" in capsys.readouterr().err

@@ -22,7 +22,9 @@ def test_a_statistic_is_of_what_was_scored() -> None:
 
 
 def test_a_rate_is_of_the_set_and_not_of_its_items() -> None:
-    """One clip of one sample, nearly all container, beside two real ones: sums, with an interval over items."""
+    """One clip of one sample, nearly all container, beside two real ones: sums, with an interval
+    over items.
+    """
     found = total_rate([1400.0, 2800.0, 40.0], [1.0, 2.0, 1 / 16_000])
     assert found["mean"] == pytest.approx(4240 / (3 + 1 / 16_000))
     assert found["low"] <= found["mean"] <= found["high"]
@@ -38,7 +40,9 @@ def test_a_rate_of_equal_units_is_the_mean_of_the_items() -> None:
 
 
 def test_the_interval_of_a_rate_covers_the_true_rate_as_often_as_it_says() -> None:
-    """Clips of unequal length, whose bits are 1000 + 1500 a second and noise: the rate is 1500 + 1000 / 5.25."""
+    """Clips of unequal length, whose bits are 1000 + 1500 a second and noise: the rate is 1500 +
+    1000 / 5.25.
+    """
     hits, spread, errors = 0, [], []
     for i in range(300):
         seconds = RNG.uniform(0.5, 10, 40)
@@ -76,7 +80,9 @@ def test_codebook_use_against_scipy() -> None:
     streams = np.concatenate(tokens, 1)
     counts = [np.bincount(stream, minlength=64) for stream in streams]
     assert found["H0"] == pytest.approx(np.mean([entropy(c, base=2) for c in counts]))
-    assert found["perplexity_hard_global"] == pytest.approx(np.mean([np.exp(entropy(c)) for c in counts]))
+    assert found["perplexity_hard_global"] == pytest.approx(
+        np.mean([np.exp(entropy(c)) for c in counts])
+    )
     assert found["CVU"] == pytest.approx(found["perplexity_hard_global"] / 64)
     assert found["used"] == pytest.approx(np.mean([(c > 0).mean() for c in counts]))
     assert found["bits_per_token"] == 20_000 / 5000
@@ -88,7 +94,8 @@ def test_perplexity_by_batch_is_of_equal_batches() -> None:
     tokens = RNG.integers(0, 4096, (1, 16_384 * 2 + 100))
     found = use([tokens], 4096, 1)
     whole = [
-        np.exp(entropy(np.bincount(part, minlength=4096))) for part in (tokens[0, :16_384], tokens[0, 16_384:32_768])
+        np.exp(entropy(np.bincount(part, minlength=4096)))
+        for part in (tokens[0, :16_384], tokens[0, 16_384:32_768])
     ]
     assert found["perplexity_hard_batch"] == pytest.approx(np.mean(whole))
     assert found["batch_tokens"] == 16_384
@@ -111,7 +118,9 @@ def test_bd_rate_against_the_bjontegaard_package() -> None:
     anchor = [(0.11, 24.2), (0.19, 26.1), (0.36, 28.4), (0.7, 30.9)]
     test = [(0.1, 24.0), (0.22, 27.0), (0.33, 28.2), (0.66, 31.5)]
     (r1, q1), (r2, q2) = np.array(anchor).T, np.array(test).T
-    second = bjontegaard.bd_rate(r1, q1, r2, q2, method="pchip", require_matching_points=False, min_overlap=0)
+    second = bjontegaard.bd_rate(
+        r1, q1, r2, q2, method="pchip", require_matching_points=False, min_overlap=0
+    )
     assert bd_rate(anchor, test) == pytest.approx(second, abs=1e-6)
 
 
@@ -127,7 +136,13 @@ def test_a_setting_that_costs_more_than_a_better_one_is_no_part_of_a_curve() -> 
 
 def entry(system: str, rate: float, psnr: float, distance: float) -> dict[str, object]:
     metrics = {"PSNR": {"mean": psnr}, "LPIPS-vgg": {"mean": distance}}
-    return {"set": "s", "system": system, "setting": str(rate), "rate": {"mean": rate}, "metrics": metrics}
+    return {
+        "set": "s",
+        "system": system,
+        "setting": str(rate),
+        "rate": {"mean": rate},
+        "metrics": metrics,
+    }
 
 
 def test_lower_is_better_where_it_is() -> None:

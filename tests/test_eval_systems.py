@@ -1,4 +1,6 @@
-"""One protocol for models, classic codecs and neighbours: a stub neighbour through real files, and a whole run."""
+"""One protocol for models, classic codecs and neighbours: a stub neighbour through real files, and
+a whole run.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def stub(num_codes: int = 250, shift: int = 0) -> Neighbour:
 
     def encode(signal: Signal) -> Signal:
         values = np.pad(signal[:, 0], (0, len(signal) % 2))
-        return (np.round((values + 1) / 2 * (num_codes - 1)).astype(np.int64) + shift).reshape(-1, 2).T
+        return (
+            (np.round((values + 1) / 2 * (num_codes - 1)).astype(np.int64) + shift).reshape(-1, 2).T
+        )
 
     def decode(tokens: NDArray[np.int64], length: int) -> Signal:  # noqa: ARG001
         return tokens.T.ravel() / (num_codes - 1) * 2 - 1
@@ -47,7 +51,9 @@ def test_a_neighbour_goes_through_a_real_file(length: int) -> None:
 @pytest.mark.parametrize("num_codes", [1, 2, 3, 1000, 2**17])
 def test_tokens_of_every_width_come_back(num_codes: int) -> None:
     tokens = np.random.default_rng(0).integers(0, num_codes, (3, 41))
-    system = NeighbourSystem(Neighbour("n", "", "speech", num_codes, lambda _: tokens, lambda t, _: t))
+    system = NeighbourSystem(
+        Neighbour("n", "", "speech", num_codes, lambda _: tokens, lambda t, _: t)
+    )
     assert np.array_equal(system.indices(system.compress(tones(10))), tokens)  # type: ignore[arg-type]
 
 
@@ -65,7 +71,9 @@ def test_a_neighbours_mistakes_are_named() -> None:
         check_shape(NeighbourSystem(stub()), x, x[:4])
 
 
-def test_a_word_names_a_function_that_returns_a_neighbour(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_word_names_a_function_that_returns_a_neighbour(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     module = types.ModuleType("mine")
     module.vqgan, module.wrong = stub, lambda: 3  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mine", module)
@@ -121,7 +129,9 @@ def test_soft_perplexity_of_a_method_with_posteriors() -> None:
     from codec.model import CodecConfig, build
 
     codec = build(CodecConfig("image", NETS["image"], "gmvq", {"codebook_sizes": (64,)})).eval()
-    model = coding.Model(type("Card", (), {"name": "image-gmvq", "medium": "image"})(), codec, {}, "cpu")  # type: ignore[arg-type]
+    model = coding.Model(
+        type("Card", (), {"name": "image-gmvq", "medium": "image"})(), codec, {}, "cpu"
+    )  # type: ignore[arg-type]
     value = ModelSystem(model, 64).soft_perplexity(gradient(40, 40))
     assert value is not None
     assert 1 <= value <= 64
@@ -140,10 +150,22 @@ def test_what_an_encoder_cannot_take_is_counted_and_the_run_goes_on(
             raise OSError("encoder error -2")
         return baselines.BASELINES["webp"].encode(pixels, setting)
 
-    monkeypatch.setitem(baselines.BASELINES, "jpeg", replace(baselines.BASELINES["jpeg"], encode=fail))
+    monkeypatch.setitem(
+        baselines.BASELINES, "jpeg", replace(baselines.BASELINES["jpeg"], encode=fail)
+    )
     for width in (40, 48):
         (tmp_path / f"{width}.png").write_bytes(picture(gradient(40, width)))
-    words = ["image-fsp", "-k", "256", "--data", str(tmp_path), "--baselines", "jpeg", "--match-rate", "--no-curves"]
+    words = [
+        "image-fsp",
+        "-k",
+        "256",
+        "--data",
+        str(tmp_path),
+        "--baselines",
+        "jpeg",
+        "--match-rate",
+        "--no-curves",
+    ]
     assert main([*words, "--quick", "--workers", "1", "--out", str(tmp_path / ".out")]) == 0
     results = json.loads((tmp_path / ".out/results.json").read_text())
     matched = next(e for e in results["summary"] if e["system"] == "jpeg")

@@ -66,9 +66,16 @@ def own_bottleneck() -> Iterator[ModuleType]:
 
 
 def test_own_bottleneck(own_bottleneck: ModuleType, capfd: pytest.CaptureFixture[str]) -> None:
-    """Registered, checked, trained, exported, and in a line of the evaluation beside a shipped model."""
+    """Registered, checked, trained, exported, and in a line of the evaluation beside a shipped
+    model.
+    """
     small = ["--set", "data.batch=2", "--set", "data.crop=[2400]"]
-    assert own_bottleneck.main(["--data", "recordings", "--work", "own", "--steps", "3", "--threads", "1", *small]) == 0
+    assert (
+        own_bottleneck.main(
+            ["--data", "recordings", "--work", "own", "--steps", "3", "--threads", "1", *small]
+        )
+        == 0
+    )
     out = capfd.readouterr().out
     assert "speech-signs K=1024" in out
     assert "speech-fsp K=1024" in out
@@ -86,7 +93,9 @@ def test_the_check_of_own_bottlenecks_finds_a_broken_law(own_bottleneck: ModuleT
 
 def test_language_model() -> None:
     example = load("language_model")
-    assert example.main(["recordings", "--out", "sample.wav", "--steps", "3", "--seconds", "0.1"]) == 0
+    assert (
+        example.main(["recordings", "--out", "sample.wav", "--steps", "3", "--seconds", "0.1"]) == 0
+    )
     assert soundfile.info("sample.wav").duration == pytest.approx(0.1 + 32 * 96 / 16_000, abs=0.01)
 
 

@@ -1,4 +1,6 @@
-"""The papers' experiments, end to end at toy size on synthetic data, and the formulas and figures inside them."""
+"""The papers' experiments, end to end at toy size on synthetic data, and the formulas and figures
+inside them.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ def test_a_finished_run_is_not_repeated_and_a_killed_one_is(tmp_path: Path) -> N
     assert run_once(tmp_path, "a", {"seed": 0}, work) == {"value": 2.0}
     assert run_once(tmp_path, "a", {"seed": 0}, work) == {"value": 2.0}
     assert len(calls) == 2
-    assert run_once(tmp_path, "a", {"seed": 1}, work) == {"value": 3.0}  # other settings are another run
+    assert run_once(tmp_path, "a", {"seed": 1}, work) == {
+        "value": 3.0
+    }  # other settings are another run
     assert calls[0] == calls[1] != calls[2]
     assert len(list(tmp_path.glob("*.json"))) == 2
     assert not list(tmp_path.glob("*.part"))
@@ -66,7 +70,9 @@ def test_a_run_that_diverges_is_reported_and_not_repeated(tmp_path: Path) -> Non
         raise ValueError("no nearest code")
 
     failed = run_once(tmp_path, "a", {}, diverge)
-    assert failed == {"failed": 1, "reason": "no nearest code"} == run_once(tmp_path, "a", {}, diverge)
+    assert (
+        failed == {"failed": 1, "reason": "no nearest code"} == run_once(tmp_path, "a", {}, diverge)
+    )
     runs = {"vq": [failed, {"mse": 0.004, "failed": 0}], "gmvq": [failed]}
     lines = gmvq.table(runs, {}).splitlines()
     assert "| vq | 4.00 |" in lines[2]
@@ -104,7 +110,9 @@ def test_perplexities_against_numbers_by_hand() -> None:
 
 def test_batch_and_global_perplexity_differ() -> None:
     """Two batches of one code each: 1 in each batch, 2 over the whole set."""
-    figures = usage.hard_usage([torch.zeros(8, dtype=torch.long), torch.ones(8, dtype=torch.long)], num_codes=8)
+    figures = usage.hard_usage(
+        [torch.zeros(8, dtype=torch.long), torch.ones(8, dtype=torch.long)], num_codes=8
+    )
     assert figures["perplexity_hard_batch"] == pytest.approx(1)
     assert figures["perplexity_hard_global"] == pytest.approx(2)
     assert figures["h0"] == pytest.approx(1)
@@ -133,7 +141,9 @@ def test_the_exact_gradient_is_autograds() -> None:
 
 
 def test_the_estimate_is_the_straight_through_gradient() -> None:
-    """Against autograd through onehot + y - sg(y), noise for noise; and it differs from the exact gradient."""
+    """Against autograd through onehot + y - sg(y), noise for noise; and it differs from the exact
+    gradient.
+    """
     function, tau = bias.make_function(1), 0.7
     values, slopes = bias.action_values(function)
     logits = torch.randn(bias.NUM_ACTIONS, dtype=torch.float64, requires_grad=True)
@@ -144,11 +154,15 @@ def test_the_estimate_is_the_straight_through_gradient() -> None:
     estimate = bias.estimated_gradient(logits.detach(), slopes, gumbel, tau)
     assert torch.allclose(estimate, expected, rtol=1e-10, atol=1e-14)
     assert not torch.allclose(estimate, bias.exact_gradient(logits.detach(), values), rtol=1e-2)
-    assert not torch.allclose(bias.estimated_gradient(logits.detach(), slopes, gumbel, 1.0), expected, rtol=1e-2)
+    assert not torch.allclose(
+        bias.estimated_gradient(logits.detach(), slopes, gumbel, 1.0), expected, rtol=1e-2
+    )
 
 
 def test_more_draws_measure_less_noise() -> None:
-    """The bias of 5000 draws is smoother and not larger than that of 50, which holds Monte Carlo error, too."""
+    """The bias of 5000 draws is smoother and not larger than that of 50, which holds Monte Carlo
+    error, too.
+    """
     few, many = bias.measure(0, 50), bias.measure(0, 2000)
     assert np.mean(many["bias"]) < np.mean(few["bias"])
     assert few["entropy"] == many["entropy"]
@@ -180,13 +194,17 @@ def test_the_schedule_is_the_papers() -> None:
 
 
 def test_sqvaes_weights_are_those_of_its_likelihood() -> None:
-    """The gradient of mse + 2 (TL/D) mse sg * losses is that of 1/2 log mse + (TL/D) losses, times 2 mse."""
+    """The gradient of mse + 2 (TL/D) mse sg * losses is that of 1/2 log mse + (TL/D) losses, times
+    2 mse.
+    """
     row = next(row for row in rows.ROWS if row.name == "sqvae")
     x, x_hat = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8, requires_grad=True)
     z_q = torch.zeros(2, 64, 2, 2)
     latent = x_hat.square().mean()
     out = training.BottleneckOutput(z_q, None, {"latent": latent, "kl": latent * 3})
-    (ours,) = torch.autograd.grad(training.objective(row, x, x_hat, out, row.weights), x_hat, retain_graph=True)
+    (ours,) = torch.autograd.grad(
+        training.objective(row, x, x_hat, out, row.weights), x_hat, retain_graph=True
+    )
     mse = (x_hat - x).square().mean()
     likelihood = 0.5 * mse.log() + z_q.numel() / x.numel() * (latent + 3 * latent / 64)
     (theirs,) = torch.autograd.grad(likelihood, x_hat, retain_graph=True)
@@ -219,10 +237,14 @@ def test_measuring_changes_nothing_and_agrees_with_the_posterior() -> None:
         square = (weights[:, None] * (z_hat[:, None] - net.bottleneck.codebook()) ** 2).sum(2)  # type: ignore[operator]
         posterior = (-0.5 * square).softmax(1)
     assert record["batches"]["mse"] == [pytest.approx(float((x_hat - x).square().mean()))]
-    assert record["perplexity_soft_batch"] == pytest.approx(usage.soft_perplexity(posterior), rel=1e-4)
+    assert record["perplexity_soft_batch"] == pytest.approx(
+        usage.soft_perplexity(posterior), rel=1e-4
+    )
     entropy = -torch.xlogy(posterior, posterior).sum(1).mean()
     assert record["entropy"] == pytest.approx(float(entropy), rel=1e-3)
-    assert record["log_latent_std"] == pytest.approx(math.log(float(z_hat.std(correction=0))), abs=1e-4)
+    assert record["log_latent_std"] == pytest.approx(
+        math.log(float(z_hat.std(correction=0))), abs=1e-4
+    )
 
 
 # --- data
@@ -241,9 +263,14 @@ def packs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             canvas[top : top + 32, left : left + 32] = tile
         Image.fromarray(canvas).save(folder / f"cifar10-lossless-{part}{count}.webp", lossless=True)
         np.save(folder / f"{part}.npy", tiles)
-    smooth = [rng.integers(0, 255, 3).astype(np.uint8) * np.ones((32, 32, 1), np.uint8) for _ in range(8)]
+    smooth = [
+        rng.integers(0, 255, 3).astype(np.uint8) * np.ones((32, 32, 1), np.uint8) for _ in range(8)
+    ]
     _jpegs(folder / "cifar10-jpeg.npz", {"train": smooth, "test": smooth[:1]})
-    faces = [rng.integers(0, 255, 3).astype(np.uint8) * np.ones((109, 89, 1), np.uint8) for _ in range(10)]
+    faces = [
+        rng.integers(0, 255, 3).astype(np.uint8) * np.ones((109, 89, 1), np.uint8)
+        for _ in range(10)
+    ]
     _jpegs(folder / "celeba.npz", {"train": faces, "test": faces[:4]})
     for name in ("speech-train-00", "speech-test", "speech-ood"):
         _tar(folder / f"{name}.tar", "wav", [_wav(rng) for _ in range(2)])
@@ -283,7 +310,9 @@ def _wav(rng: np.random.Generator) -> bytes:
 
 def _png(rng: np.random.Generator) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(rng.integers(0, 255, (10, 12, 3)).repeat(4, 0).repeat(4, 1).astype(np.uint8)).save(file, "PNG")
+    Image.fromarray(
+        rng.integers(0, 255, (10, 12, 3)).repeat(4, 0).repeat(4, 1).astype(np.uint8)
+    ).save(file, "PNG")
     return file.getvalue()
 
 
@@ -352,12 +381,19 @@ ARGUMENTS = {
 
 @pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_experiment(name: str, tmp_path: Path, packs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Writes JSON, Markdown and a picture; a second call repeats no run and comes to the same table."""
+def test_experiment(
+    name: str, tmp_path: Path, packs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Writes JSON, Markdown and a picture; a second call repeats no run and comes to the same
+    table.
+    """
     assert command(name, tmp_path, packs, *ARGUMENTS[name]) == 0
     assert "finished before" not in capsys.readouterr().out
     table = (tmp_path / f"{name}.md").read_text()
-    assert not any("failed" in json.loads(path.read_text())["result"] for path in tmp_path.glob("runs-*/*.json"))
+    assert not any(
+        "failed" in json.loads(path.read_text())["result"]
+        for path in tmp_path.glob("runs-*/*.json")
+    )
     assert json.loads((tmp_path / f"{name}.json").read_text())
     with Image.open(tmp_path / f"{name}.png") as picture:
         assert picture.width > 400
@@ -381,7 +417,9 @@ def test_experiment(name: str, tmp_path: Path, packs: Path, capsys: pytest.Captu
 
 
 @pytest.mark.usefixtures("toy")
-def test_tables_one_and_two_share_their_runs(tmp_path: Path, packs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_one_and_two_share_their_runs(
+    tmp_path: Path, packs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ("--seeds", "1", "--steps", "1", "--methods", "fsp", "--datasets", "image")
     assert command("vpvae-table1", tmp_path, packs, *arguments) == 0
     capsys.readouterr()
@@ -407,8 +445,12 @@ def test_packs_are_decoded_once_for_all_seeds_and_calls(
 
 
 @pytest.mark.usefixtures("toy")
-def test_an_epoch_of_pictures_is_of_pixels(tmp_path: Path, packs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """2 pictures of 48 x 40 pixels in crops of 32 x 32, a batch of one: 3 steps (of three colours it would be 11)."""
+def test_an_epoch_of_pictures_is_of_pixels(
+    tmp_path: Path, packs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2 pictures of 48 x 40 pixels in crops of 32 x 32, a batch of one: 3 steps (of three colours
+    it would be 11).
+    """
     with tarfile.open(tmp_path / "image-train-00.tar", "w") as archive:
         for name in "ab":
             file = io.BytesIO()
@@ -418,7 +460,20 @@ def test_an_epoch_of_pictures_is_of_pixels(tmp_path: Path, packs: Path, monkeypa
             archive.addfile(info, io.BytesIO(file.getvalue()))
     shutil.copy(packs / "image-test-coco.tar", tmp_path)
     monkeypatch.setattr(vpvae, "SMALL", replace(vpvae.SMALL, batch=1))
-    assert command("vpvae-table1", tmp_path, tmp_path, "--seeds", "1", "--methods", "fsp", "--datasets", "image") == 0
+    assert (
+        command(
+            "vpvae-table1",
+            tmp_path,
+            tmp_path,
+            "--seeds",
+            "1",
+            "--methods",
+            "fsp",
+            "--datasets",
+            "image",
+        )
+        == 0
+    )
     record = json.loads(next(tmp_path.glob("runs-vpvae/*.json")).read_text())
     assert record["result"]["steps"] == 3
 
@@ -426,13 +481,23 @@ def test_an_epoch_of_pictures_is_of_pixels(tmp_path: Path, packs: Path, monkeypa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("gmvq-table1", "--methods", "vq,nothing"), "no methods nothing to run; choose from vq, vq-l2"),
-        (("gmvq-table1", "--datasets", "nothing"), "no datasets nothing to run; choose from cifar10, celeba"),
+        (
+            ("gmvq-table1", "--methods", "vq,nothing"),
+            "no methods nothing to run; choose from vq, vq-l2",
+        ),
+        (
+            ("gmvq-table1", "--datasets", "nothing"),
+            "no datasets nothing to run; choose from cifar10, celeba",
+        ),
         (("vpvae-table1", "--methods", "nothing"), "no methods nothing to run"),
     ],
 )
 def test_mistakes_are_one_line(
-    tmp_path: Path, packs: Path, arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    packs: Path,
+    arguments: tuple[str, ...],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert command(arguments[0], tmp_path, packs, *arguments[1:]) == 1
     assert message in capsys.readouterr().err
@@ -446,7 +511,9 @@ def test_mistakes_are_one_line(
 
 
 def test_gumbels_kl_rises_as_published_and_the_others_weights_stand() -> None:
-    """From 0 to 5e-4 along half a cosine in 5000 of the 150 000 updates in which the temperature falls."""
+    """From 0 to 5e-4 along half a cosine in 5000 of the 150 000 updates in which the temperature
+    falls.
+    """
     for row in rows.ROWS:
         starts, middle, end = (row.weights_at(p) for p in (0.0, 2500 / 150_000, 5000 / 150_000))
         if row.name == "gumbelvq":
@@ -456,10 +523,14 @@ def test_gumbels_kl_rises_as_published_and_the_others_weights_stand() -> None:
         else:
             assert starts == middle == end == row.weights
     row = next(row for row in rows.ROWS if row.name == "gumbelvq")
-    out = training.build(row, training.Settings(2, 1, 1e-3, size=16)).bottleneck.train()(torch.randn(2, 64, 4, 4))
+    out = training.build(row, training.Settings(2, 1, 1e-3, size=16)).bottleneck.train()(
+        torch.randn(2, 64, 4, 4)
+    )
     x, x_hat = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
     error = float((x - x_hat).square().mean())
-    assert training.objective(row, x, x_hat, out, row.weights_at(0.0)).item() == pytest.approx(error)
+    assert training.objective(row, x, x_hat, out, row.weights_at(0.0)).item() == pytest.approx(
+        error
+    )
     assert training.objective(row, x, x_hat, out, row.weights_at(1.0)).item() > error
 
 
@@ -468,7 +539,9 @@ def test_a_step_leaves_nothing_to_the_host(row: rows.Row, monkeypatch: pytest.Mo
     """So that it can be one CUDA graph; but for methods that replace codes, and they say so."""
     monkeypatch.setattr(host, "HOSTS", ())
     torch.manual_seed(0)
-    learning = training.Learning(row, training.Settings(2, 1, 1e-2, size=16), torch.Size((4, 3, 16, 16)), "cpu")
+    learning = training.Learning(
+        row, training.Settings(2, 1, 1e-2, size=16), torch.Size((4, 3, 16, 16)), "cpu"
+    )
     settled = learning.net.bottleneck.settled
     assert settled == (not row.name.endswith("replace"))
     before = {name: value.clone() for name, value in learning.net.named_parameters()}
@@ -482,7 +555,8 @@ def test_a_step_leaves_nothing_to_the_host(row: rows.Row, monkeypatch: pytest.Mo
     x = torch.rand(4, 3, 16, 16)
     assert not learning.learn(x, 0.5)
     assert all(
-        not torch.equal(value, before[name]) for name, value in learning.net.encoder.named_parameters(prefix="encoder")
+        not torch.equal(value, before[name])
+        for name, value in learning.net.encoder.named_parameters(prefix="encoder")
     )
     if settled:
         assert learning.learn(x * torch.nan, 0.5)  # passed over
@@ -498,14 +572,18 @@ def test_a_step_follows_the_schedule() -> None:
     moved = []
     for progress in (0.0, 0.05, 1.0):
         torch.manual_seed(0)
-        learning = training.Learning(row, training.Settings(2, 1, 1e-2, size=16), torch.Size((4, 3, 16, 16)), "cpu")
+        learning = training.Learning(
+            row, training.Settings(2, 1, 1e-2, size=16), torch.Size((4, 3, 16, 16)), "cpu"
+        )
         before = [value.detach().clone() for value in learning.net.parameters()]
         learning.learn(torch.rand(4, 3, 16, 16), progress)
         assert float(learning.weights["kl"]) == pytest.approx(row.weights_at(progress)["kl"])
         after = [value.detach() for value in learning.net.parameters()]
         steps = [float((a - b).abs().max()) for a, b in zip(before, after, strict=True)]
         moved.append(max(steps))
-    assert moved[0] == pytest.approx(0.2e-2, rel=0.01)  # of AdamW, whose first step is as long as the rate
+    assert moved[0] == pytest.approx(
+        0.2e-2, rel=0.01
+    )  # of AdamW, whose first step is as long as the rate
     assert moved[1] == pytest.approx(0.6e-2, rel=0.01)
     assert moved[2] == 0
 
@@ -519,7 +597,9 @@ def test_rows_weigh_exactly_the_losses_that_there_are(row: rows.Row) -> None:
     assert row.posterior == (row.bottleneck in ("gmvq", "sqvae", "gumbelvq"))
 
 
-@pytest.mark.parametrize("variant", [*vpvae.METHODS, *vpvae.ABLATION], ids=lambda variant: variant.name)
+@pytest.mark.parametrize(
+    "variant", [*vpvae.METHODS, *vpvae.ABLATION], ids=lambda variant: variant.name
+)
 def test_variants_weigh_exactly_the_losses_that_there_are(variant: vpvae.Variant) -> None:
     for size in vpvae.FULL.sizes:
         recipe = vpvae.recipe_of(variant, "image", size, vpvae.SMALL)
@@ -539,6 +619,8 @@ def test_without_accept_every_step_is_taken() -> None:
     z = torch.randn(1, 3, 512)
     for bottleneck in (plain, bare):
         bottleneck(z)  # fills the queue
-    refused = [float((bottleneck(z).z_q == z).all(1).double().mean()) for bottleneck in (plain, bare)]
+    refused = [
+        float((bottleneck(z).z_q == z).all(1).double().mean()) for bottleneck in (plain, bare)
+    ]
     assert refused[0] > 0.05
     assert refused[1] == 0

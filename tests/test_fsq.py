@@ -53,7 +53,9 @@ def digits(index: int, levels: tuple[int, ...]) -> Iterator[int]:
 def decodes_as(kind: Kind, value: Callable[[int, int], float]) -> bool:
     levels = (5, 4, 3)
     codes = kind(TABLE).decode(torch.arange(60)[None, None], 60)[0].T
-    expected = [[value(*pair) for pair in zip(digits(i, levels), levels, strict=True)] for i in range(60)]
+    expected = [
+        [value(*pair) for pair in zip(digits(i, levels), levels, strict=True)] for i in range(60)
+    ]
     return torch.allclose(codes, torch.tensor(expected))
 
 
@@ -107,7 +109,9 @@ def test_odd_levels_keep_zero_and_even_ones_shift_it() -> None:
     assert float(bound(zero, torch.tensor(8)).abs()) < 1e-3
     for levels in range(4, 40, 2):
         half = (levels - 1) * (1 - 1e-3) / 2
-        assert abs(tan(0.5 / half) - atanh(0.5 / half)) < 0.02  # of a published shift of tan where atanh is meant
+        assert (
+            abs(tan(0.5 / half) - atanh(0.5 / half)) < 0.02
+        )  # of a published shift of tan where atanh is meant
 
 
 def slope_is_right(slope: Callable[[Tensor, float, int], Tensor], levels: int) -> bool:
@@ -124,7 +128,9 @@ def test_the_gradient_is_that_of_the_bound(levels: int) -> None:
         return half / (levels // 2) / torch.cosh(z).square()
 
     assert slope_is_right(slope, levels)
-    assert not slope_is_right(lambda z, *_: torch.ones_like(z), levels)  # straight through the tanh as well
+    assert not slope_is_right(
+        lambda z, *_: torch.ones_like(z), levels
+    )  # straight through the tanh as well
 
 
 def test_training_and_eval_of_fsq_are_the_same() -> None:
@@ -157,7 +163,12 @@ def test_each_sample_may_have_its_own_size(kind: Kind) -> None:
 def noise_is_one_step_wide(width: Callable[[int], float]) -> bool:
     method, z = NoiseFSQ({5: (5, 5, 5)}, quantise_probability=0.0).train(), latents()
     error = (method(z).z_q - torch.tanh(z)).flatten() / 2  # of t in [0, 1]
-    return float(stats.kstest(error.double().numpy(), stats.uniform(-width(5) / 2, width(5)).cdf).pvalue) > 1e-3
+    return (
+        float(
+            stats.kstest(error.double().numpy(), stats.uniform(-width(5) / 2, width(5)).cdf).pvalue
+        )
+        > 1e-3
+    )
 
 
 def test_noise() -> None:
@@ -210,7 +221,9 @@ def test_wrong_levels(kind: Kind) -> None:
 
 @pytest.mark.parametrize("levels", [(8, 5, 5, 5), (7, 5, 5, 5), (8, 8, 8, 6)])
 def test_oracle_of_fsq(levels: tuple[int, ...]) -> None:
-    """Where the library's eps, of the other sign, and its atanh cannot matter: away from the borders of cells."""
+    """Where the library's eps, of the other sign, and its atanh cannot matter: away from the
+    borders of cells.
+    """
     library = pytest.importorskip("vector_quantize_pytorch")
     method, other, z = FSQ({1: levels}).eval(), library.FSQ(levels).eval(), latents(4)
     value, indices = other(z.mT)
@@ -224,7 +237,13 @@ def test_oracle_of_fsq(levels: tuple[int, ...]) -> None:
 def test_oracle_of_the_symmetric_form() -> None:
     library = pytest.importorskip("vector_quantize_pytorch")
     levels = (8, 5, 4, 2)
-    method, other, z = NoiseFSQ({1: levels}).eval(), library.FSQ(levels, preserve_symmetry=True).eval(), latents(4)
+    method, other, z = (
+        NoiseFSQ({1: levels}).eval(),
+        library.FSQ(levels, preserve_symmetry=True).eval(),
+        latents(4),
+    )
     value, indices = other(z.mT)
-    assert float((method.encode(z)[:, 0] == indices).float().mean()) > 0.9999  # but for rounding on a border
+    assert (
+        float((method.encode(z)[:, 0] == indices).float().mean()) > 0.9999
+    )  # but for rounding on a border
     assert float((method(z).z_q.mT - value).abs().gt(1e-5).float().mean()) < 1e-4

@@ -16,7 +16,9 @@ CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
 
 
 def test_the_corpus_reaches_every_reader() -> None:
-    assert {path.read_bytes()[0] % len(fuzz.KINDS) for path in CORPUS} == set(range(len(fuzz.KINDS)))
+    assert {path.read_bytes()[0] % len(fuzz.KINDS) for path in CORPUS} == set(
+        range(len(fuzz.KINDS))
+    )
 
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)

@@ -1,4 +1,6 @@
-"""GM-VQ: its equations against direct sums, where its gradients go, its random draws, and its deterministic eval."""
+"""GM-VQ: its equations against direct sums, where its gradients go, its random draws, and its
+deterministic eval.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from codec.host import on_host
 Logits = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def problem(count: int = 40, dim: int = 6, codes: int = 30, offset: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+def problem(
+    count: int = 40, dim: int = 6, codes: int = 30, offset: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor]:
     """Points, weights, codebook."""
     g = torch.Generator().manual_seed(0)
     draw = [torch.randn(n, dim, generator=g) + offset for n in (count, codes)]
@@ -63,8 +67,12 @@ def logits_are_right(candidate: Logits, offset: float = 0.0) -> bool:
     single = problem(offset=offset)
     double = [t.double() for t in single]
     truth = direct_logits(*double).log_softmax(1)
-    close32 = torch.allclose(candidate(*single).log_softmax(1).double(), truth, rtol=1e-4, atol=1e-4)
-    return close32 and torch.allclose(candidate(*double).log_softmax(1), truth, rtol=1e-10, atol=1e-10)
+    close32 = torch.allclose(
+        candidate(*single).log_softmax(1).double(), truth, rtol=1e-4, atol=1e-4
+    )
+    return close32 and torch.allclose(
+        candidate(*double).log_softmax(1), truth, rtol=1e-10, atol=1e-10
+    )
 
 
 def expanded(z: Tensor, w: Tensor, codebook: Tensor) -> Tensor:
@@ -77,14 +85,18 @@ def test_logits_are_the_direct_sum() -> None:
     assert logits_are_right(expanded)
     assert not logits_are_right(expanded, offset=100.0)  # why they are centred
     assert not logits_are_right(lambda z, w, m: 2 * logits(z, w, m))
-    assert not logits_are_right(lambda z, w, m: (w * z) @ m.T - 0.5 * m.square().sum(1))  # an unweighted mu^2
+    assert not logits_are_right(
+        lambda z, w, m: (w * z) @ m.T - 0.5 * m.square().sum(1)
+    )  # an unweighted mu^2
 
 
 def test_posteriors_sum_to_one_and_shifts_change_nothing() -> None:
     z, w, codebook = (t.double() for t in problem())
     posterior = logits(z, w, codebook).softmax(1)
     assert torch.allclose(posterior.sum(1), torch.ones(len(z)).double())
-    assert torch.allclose((logits(z, w, codebook) - 0.5 * (w * z * z).sum(1, keepdim=True)).softmax(1), posterior)
+    assert torch.allclose(
+        (logits(z, w, codebook) - 0.5 * (w * z * z).sum(1, keepdim=True)).softmax(1), posterior
+    )
     assert torch.allclose(logits(z + 7, w, codebook + 7).softmax(1), posterior)
     assert not torch.allclose(logits(z, w, codebook + 7).softmax(1), posterior)
 
@@ -94,11 +106,17 @@ def test_posteriors_sum_to_one_and_shifts_change_nothing() -> None:
 Draw = Callable[[Tensor, Tensor, Tensor, Tensor, bool], PosteriorDraw]
 
 
-def plain_draw(z: Tensor, w: Tensor, codebook: Tensor, tau: Tensor, distances: bool, wrong: str = "") -> PosteriorDraw:
-    """`draw` as it is written in the paper, with tensors of tokens x codes, and errors to choose from."""
+def plain_draw(
+    z: Tensor, w: Tensor, codebook: Tensor, tau: Tensor, distances: bool, wrong: str = ""
+) -> PosteriorDraw:
+    """`draw` as it is written in the paper, with tensors of tokens x codes, and errors to choose
+    from.
+    """
     generator = None
     if on_host(z):
-        generator = torch.Generator().manual_seed(int(torch.randint(SEEDS, ())) + (wrong == "noise"))
+        generator = torch.Generator().manual_seed(
+            int(torch.randint(SEEDS, ())) + (wrong == "noise")
+        )
     elif wrong == "noise":
         torch.manual_seed(7)
     noise = gumbel(z.new_empty(len(z), len(codebook)), generator)
@@ -136,7 +154,10 @@ def training_terms(method: Draw, tau: float, distances: bool) -> list[Tensor]:
 
 def alike(ours: list[Tensor], theirs: list[Tensor]) -> bool:
     """To 1e-5 of the largest element of each."""
-    return all(float((a - b).abs().max()) <= 1e-5 * float(b.abs().max()) for a, b in zip(ours, theirs, strict=True))
+    return all(
+        float((a - b).abs().max()) <= 1e-5 * float(b.abs().max())
+        for a, b in zip(ours, theirs, strict=True)
+    )
 
 
 @pytest.mark.parametrize("rows", [1, 5, 37, 100])
@@ -157,7 +178,9 @@ def test_chunks_have_the_gradients_of_the_plain_form(
         "nothing reaches the codebook",
         "nothing reaches the logits",
     ):
-        assert not alike(ours, training_terms(partial(plain_draw, wrong=wrong), tau, distances)), wrong
+        assert not alike(ours, training_terms(partial(plain_draw, wrong=wrong), tau, distances)), (
+            wrong
+        )
 
 
 def test_draws_have_the_value_of_their_code() -> None:
@@ -196,18 +219,27 @@ def is_kl_to_uniform(kl: Callable[[Tensor], Tensor]) -> bool:
     """0 iff the mean posterior is uniform, log K for a point mass, never negative."""
     tiny = 1e-12
     uniform = torch.full((16, 16), 1 / 16).log()
-    spread = (torch.eye(16) + tiny).log().log_softmax(1)  # sure of one code each, all codes used alike
+    spread = (
+        (torch.eye(16) + tiny).log().log_softmax(1)
+    )  # sure of one code each, all codes used alike
     collapsed = spread[:1].expand(16, 16)
     generator = torch.Generator().manual_seed(0)
     others = [torch.randn(9, 16, generator=generator).log_softmax(1) for _ in range(50)]
     zero = all(abs(float(kl(case))) < 1e-5 for case in (uniform, spread))
     full = abs(float(kl(collapsed)) - log(16)) < 1e-5
-    return zero and full and all(float(kl(case)) > 1e-3 for case in others) and float(kl(uniform)) >= -1e-6
+    return (
+        zero
+        and full
+        and all(float(kl(case)) > 1e-3 for case in others)
+        and float(kl(uniform)) >= -1e-6
+    )
 
 
 def test_kl_to_uniform() -> None:
     assert is_kl_to_uniform(lambda log_pi: kl_to_uniform(log_pi.exp().mean(0)))
-    assert not is_kl_to_uniform(lambda log_pi: log(16) + (log_pi.exp() * log_pi).sum(1).mean())  # mean of the KLs
+    assert not is_kl_to_uniform(
+        lambda log_pi: log(16) + (log_pi.exp() * log_pi).sum(1).mean()
+    )  # mean of the KLs
 
 
 def finite_when_a_code_underflows(kl: Callable[[Tensor], Tensor]) -> bool:
@@ -277,7 +309,9 @@ def test_noise_in_the_output_has_the_sampled_energy() -> None:
     out = method(torch.randn(1, 6, 1).expand(1, 6, 1000))
     assert out.indices is not None
     distance = to_tokens(out.z_q - method.decode(out.indices)).square().sum(1).mean()
-    assert float(out.losses["latent"].detach()) == pytest.approx(float(distance.detach()) / 3, rel=1e-3)
+    assert float(out.losses["latent"].detach()) == pytest.approx(
+        float(distance.detach()) / 3, rel=1e-3
+    )
 
 
 def test_mean_distance_is_the_direct_sum() -> None:
@@ -345,8 +379,13 @@ def draws_match(method: Callable[[Tensor, Tensor, Tensor], Tensor]) -> bool:
     torch.manual_seed(0)
     z, w, codebook = problem(count=1, codes=12)
     drawn = method(z.expand(100_000, -1), 0.3 * w.expand(100_000, -1), codebook)
-    expected = direct_logits(z.double(), 0.3 * w.double(), codebook.double())[0].softmax(0) * 100_000
-    return float(stats.chisquare(torch.bincount(drawn, minlength=12).numpy(), expected.numpy()).pvalue) > 1e-3
+    expected = (
+        direct_logits(z.double(), 0.3 * w.double(), codebook.double())[0].softmax(0) * 100_000
+    )
+    return (
+        float(stats.chisquare(torch.bincount(drawn, minlength=12).numpy(), expected.numpy()).pvalue)
+        > 1e-3
+    )
 
 
 def test_gumbel_draws_follow_the_posterior() -> None:
@@ -444,7 +483,9 @@ def test_training_output() -> None:
     assert set(out.losses) == {"latent", "kl"}
     assert set(out.stats) == {"entropy", "perplexity", "latent_std", "weight", "sigma"}
     assert all(v.isfinite() and not v.requires_grad for v in out.stats.values())
-    assert float(out.stats["perplexity"]) == pytest.approx(32 * float(torch.exp(-out.losses["kl"].detach())), rel=1e-5)
+    assert float(out.stats["perplexity"]) == pytest.approx(
+        32 * float(torch.exp(-out.losses["kl"].detach())), rel=1e-5
+    )
 
 
 def test_weights_are_limited() -> None:

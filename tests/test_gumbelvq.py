@@ -32,28 +32,39 @@ def projection(method: GumbelVQ) -> torch.nn.Linear:
 
 
 def is_kl_to_uniform(kl: Callable[[Tensor], Tensor]) -> bool:
-    """0 iff the logits are constant, log K for certainty, the published form elsewhere, finite where q underflows."""
+    """0 iff the logits are constant, log K for certainty, the published form elsewhere, finite
+    where q underflows.
+    """
     generator = torch.Generator().manual_seed(0)
     constant = abs(float(kl(torch.full((5, SIZE), 3.0).log_softmax(1)))) < 1e-6
     sure = abs(float(kl((1000 * torch.eye(SIZE)).log_softmax(1))) - log(SIZE)) < 1e-5
     scores = torch.randn(5, SIZE, generator=generator)
     q = scores.softmax(1)
     published = (q * (q * SIZE + 1e-10).log()).sum(1).mean()
-    return constant and sure and bool(torch.isclose(kl(scores.log_softmax(1)), published, rtol=1e-4))
+    return (
+        constant and sure and bool(torch.isclose(kl(scores.log_softmax(1)), published, rtol=1e-4))
+    )
 
 
 def test_kl() -> None:
     assert is_kl_to_uniform(uniform_kl)
-    assert not is_kl_to_uniform(lambda log_q: log(SIZE) + (log_q.exp() * log_q).sum())  # no mean over tokens
+    assert not is_kl_to_uniform(
+        lambda log_q: log(SIZE) + (log_q.exp() * log_q).sum()
+    )  # no mean over tokens
     mean = torch.logsumexp
     assert not is_kl_to_uniform(
-        lambda log_q: uniform_kl((mean(log_q, 0) - log(len(log_q)))[None])  # of the mean posterior, as GM-VQ's
+        lambda log_q: uniform_kl(
+            (mean(log_q, 0) - log(len(log_q)))[None]
+        )  # of the mean posterior, as GM-VQ's
     )
 
 
 def test_eval_takes_the_most_likely_code_and_no_noise() -> None:
     method, z = small(in_dim=7).eval(), latents(7)
-    scores = to_tokens(z).double() @ projection(method).weight.double().T + projection(method).bias.double()
+    scores = (
+        to_tokens(z).double() @ projection(method).weight.double().T
+        + projection(method).bias.double()
+    )
     assert torch.equal(method.encode(z), scores.argmax(1).reshape(2, 300)[:, None])
     state = torch.get_rng_state()
     first = method(z)
@@ -77,7 +88,14 @@ def test_hard_values_are_codes_and_soft_ones_mixtures() -> None:
     assert torch.allclose(out.z_q, small().decode(out.indices), atol=1e-5)
     soft = small()(z)
     assert soft.indices is None
-    assert float(torch.cdist(to_tokens(soft.z_q.detach()), small().codebook().detach()).min(1).values.max()) > 0.1
+    assert (
+        float(
+            torch.cdist(to_tokens(soft.z_q.detach()), small().codebook().detach())
+            .min(1)
+            .values.max()
+        )
+        > 0.1
+    )
 
 
 def test_hard_draws_follow_the_posterior() -> None:

@@ -1,4 +1,6 @@
-"""What the newest commands and functions had of the faults that older ones were rid of: names, walks, arguments."""
+"""What the newest commands and functions had of the faults that older ones were rid of: names,
+walks, arguments.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ LAYERED = next(path for path in FILE if path.read_bytes()[9:10] == b"\x02")
 
 
 @pytest.mark.parametrize("names", [("", "out.bin"), ("in.bin", "")])
-def test_truncate_takes_no_empty_name(names: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_truncate_takes_no_empty_name(
+    names: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stop:
         truncate_main([*names, "-k", "256"])
     assert stop.value.code == 2
@@ -35,7 +39,9 @@ def test_truncate_names_a_folder_that_it_cannot_read(
         (tmp_path / "in" / name).write_bytes(LAYERED.read_bytes())
     scandir = os.scandir
 
-    def refuse(path: str | os.PathLike[str] = ".") -> object:  # root may read everything, so the system is played
+    def refuse(
+        path: str | os.PathLike[str] = ".",
+    ) -> object:  # root may read everything, so the system is played
         if Path(path).name == "bad":
             raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
         return scandir(path)
@@ -53,7 +59,9 @@ FORMS: dict[str, Callable[[], object]] = {
     "Path": lambda: LAYERED,
     "bytearray": lambda: bytearray(LAYERED.read_bytes()),
     "memoryview": lambda: memoryview(LAYERED.read_bytes()),
-    "every second byte": lambda: memoryview(bytes(b for byte in LAYERED.read_bytes() for b in (byte, 0)))[::2],
+    "every second byte": lambda: memoryview(
+        bytes(b for byte in LAYERED.read_bytes() for b in (byte, 0))
+    )[::2],
     "open file": lambda: io.BytesIO(LAYERED.read_bytes()),
 }
 

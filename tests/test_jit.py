@@ -1,4 +1,6 @@
-"""The cache of machine code is a convenience: damaged, unwritable or full, it is a miss and never an error."""
+"""The cache of machine code is a convenience: damaged, unwritable or full, it is a miss and never
+an error.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def run(folder: Path, how: str = "", **variables: str) -> list[str]:
     """What the program prints: two sums, and how many signatures came from the cache."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
     command = [sys.executable, "-W", "error", "-c", PROGRAM, str(folder), how]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True
+    ).stdout.split()
 
 
 @pytest.fixture
@@ -65,7 +69,9 @@ def test_a_damaged_cache_is_a_miss(folder: Path) -> None:
             path.write_bytes(data)
             found = run(folder)
             assert found[:2] == ["10", "10.0"]
-            assert found[2] == hits or pattern == "*.nbi"  # the flipped bit of an index may be one that does not count
+            assert (
+                found[2] == hits or pattern == "*.nbi"
+            )  # the flipped bit of an index may be one that does not count
         assert run(folder) == ["10", "10.0", "2"]  # and what is new is there again
         shutil.rmtree(cache)
 
@@ -84,7 +90,9 @@ def test_an_unwritable_cache_is_none(folder: Path) -> None:
     assert run(folder, NUMBA_CACHE_DIR=str(folder / "file")) == ["10", "10.0", "0"]
     shutil.rmtree(folder / "__pycache__")
     (folder / "__pycache__").write_text("a file where the folder should be")
-    assert run(folder, NUMBA_CACHE_DIR="", HOME=str(folder / "file"), XDG_CACHE_HOME=str(folder / "file")) == [
+    assert run(
+        folder, NUMBA_CACHE_DIR="", HOME=str(folder / "file"), XDG_CACHE_HOME=str(folder / "file")
+    ) == [
         "10",
         "10.0",
         "0",
@@ -95,7 +103,16 @@ def command(source: Path, limit_kib: int = 0, **variables: str) -> subprocess.Co
     code = "import sys; from codec.cli.compress import compress_main; sys.exit(compress_main(sys.argv[1:]))"
     if limit_kib:
         code = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({limit_kib << 10},) * 2); {code}"
-    arguments = [sys.executable, "-c", code, str(source), str(source.with_suffix(".bin")), "-q", "-d", "cpu"]
+    arguments = [
+        sys.executable,
+        "-c",
+        code,
+        str(source),
+        str(source.with_suffix(".bin")),
+        "-q",
+        "-d",
+        "cpu",
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
     return subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
 

@@ -55,16 +55,29 @@ def finds_all_clusters(data: Tensor, seeds: Tensor) -> bool:
 
 def test_plus_plus_seeds_spread_out() -> None:
     data = clusters()
-    seeded = [finds_all_clusters(data, seed_centres(data, 20, torch.Generator().manual_seed(s))) for s in range(10)]
-    uniform = [finds_all_clusters(data, subsample(data, 20, torch.Generator().manual_seed(s))) for s in range(10)]
+    seeded = [
+        finds_all_clusters(data, seed_centres(data, 20, torch.Generator().manual_seed(s)))
+        for s in range(10)
+    ]
+    uniform = [
+        finds_all_clusters(data, subsample(data, 20, torch.Generator().manual_seed(s)))
+        for s in range(10)
+    ]
     assert sum(seeded) >= 8
     assert sum(uniform) <= 2
 
 
 def test_empty_cells_find_new_homes() -> None:
     data = clusters()
-    far = far_rows(data, torch.zeros_like(data).where(torch.arange(2000)[:, None] < 5, data), 5, torch.Generator())
-    assert {tuple(row) for row in far.tolist()} == {tuple(row) for row in data[:5].tolist()}  # the only distant ones
+    far = far_rows(
+        data,
+        torch.zeros_like(data).where(torch.arange(2000)[:, None] < 5, data),
+        5,
+        torch.Generator(),
+    )
+    assert {tuple(row) for row in far.tolist()} == {
+        tuple(row) for row in data[:5].tolist()
+    }  # the only distant ones
 
 
 def test_deterministic_and_apart_from_the_global_state() -> None:

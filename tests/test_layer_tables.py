@@ -1,4 +1,6 @@
-"""Nested codebooks and the tables that models get for them: what is trained, what is stored, what stays the same."""
+"""Nested codebooks and the tables that models get for them: what is trained, what is stored, what
+stays the same.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,12 @@ from codec.layers import ladder
 from train import add_priors, priors
 from train.data import prepare
 
-NESTED = {256: (4, 4, 4, 2, 2), 1024: (4, 4, 4, 4, 4), 4096: (8, 8, 4, 4, 4), 16384: (8, 8, 8, 8, 4)}
+NESTED = {
+    256: (4, 4, 4, 2, 2),
+    1024: (4, 4, 4, 4, 4),
+    4096: (8, 8, 4, 4, 4),
+    16384: (8, 8, 8, 8, 4),
+}
 
 
 @pytest.mark.parametrize("activation", ["tanh", "normal"])
@@ -43,7 +50,9 @@ def test_sizes_that_are_not_nested_have_no_parents() -> None:
 
 
 def test_a_prior_of_a_layer_learns_what_parents_tell() -> None:
-    """Children that are the parity of the next parent: half a bit of the two goes away, and the coder gets it."""
+    """Children that are the parity of the next parent: half a bit of the two goes away, and the
+    coder gets it.
+    """
     codec = tiny_codec("speech")
     parents = codec.bottleneck.parents(1024, 256)
     found = priors.refined_layout(codec, 1024, 256)
@@ -65,13 +74,17 @@ def test_a_prior_of_a_layer_learns_what_parents_tell() -> None:
     assert prior.given == 5
     assert len(mixing.encode(grids[-1][0], prior, 400, 10**6) or b"") < 0.65 * 100
     assert np.array_equal(
-        refinement.decode(refinement.encode(grids[-1][0], prior, 0), parents.numpy()[grids[-1][0]], prior, 0),
+        refinement.decode(
+            refinement.encode(grids[-1][0], prior, 0), parents.numpy()[grids[-1][0]], prior, 0
+        ),
         grids[-1][0],
     )
     assert priors.fit_prior(grids, codec, 4096, steps=1, below=1024) is None
 
 
-def test_a_model_gets_layers_and_stays_what_it_is(tmp_path: Path, model_folder: Path, capsys) -> None:
+def test_a_model_gets_layers_and_stays_what_it_is(
+    tmp_path: Path, model_folder: Path, capsys
+) -> None:
     for path in model_folder.glob("speech-fsp.*"):
         shutil.copy(path, tmp_path)
     card = cards.read_card(tmp_path / "speech-fsp.json")
@@ -88,15 +101,22 @@ def test_a_model_gets_layers_and_stays_what_it_is(tmp_path: Path, model_folder: 
     after = cards.read_card(card.path)
     assert (after.model_id, after.base_id) == (card.model_id, card.base_id)
     assert after.layers_id != card.layers_id
-    changed = {name for name, table in after.read().items() if not np.array_equal(table, before[name])}
+    changed = {
+        name for name, table in after.read().items() if not np.array_equal(table, before[name])
+    }
     assert changed
     assert all(name.startswith(f"{LAYER}1024.") for name in changed)
     model = coding.load(after)
     assert ladder(model.tables, 1024) == [256, 1024]
     assert api.compress(media, 1024, model) == single
-    assert api.decompress(api.compress(media, 1024, model, layers=True), model) == api.decompress(single, model)
-    # A file with layers by the old tables decodes at its base, or where its layer happens to be in fixed width.
-    assert api.decompress(old, model) in [api.decompress(api.compress(media, k, model), model) for k in (256, 1024)]
+    assert api.decompress(api.compress(media, 1024, model, layers=True), model) == api.decompress(
+        single, model
+    )
+    # A file with layers by the old tables decodes at its base, or where its layer happens to be in
+    # fixed width.
+    assert api.decompress(old, model) in [
+        api.decompress(api.compress(media, k, model), model) for k in (256, 1024)
+    ]
     tensors = after.path.with_suffix(".safetensors")
     data = bytearray(tensors.read_bytes())
     data[data.index(b"layer.1024.nodes") + 7] ^= 1  # its name: layer.1034, say
@@ -106,9 +126,18 @@ def test_a_model_gets_layers_and_stays_what_it_is(tmp_path: Path, model_folder: 
     capsys.readouterr()
 
 
-def test_a_model_whose_codebooks_are_not_nested_gets_none(model_folder: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_model_whose_codebooks_are_not_nested_gets_none(
+    model_folder: Path, tmp_path: Path, monkeypatch
+) -> None:
     monkeypatch.setattr(add_priors, "Store", lambda *_: None)
     monkeypatch.setattr(add_priors, "prior_tensors", lambda *_: {})
-    arguments = [str(model_folder / "image-fsp.json"), "--data", str(tmp_path), "--layers", "--out", str(tmp_path)]
+    arguments = [
+        str(model_folder / "image-fsp.json"),
+        "--data",
+        str(tmp_path),
+        "--layers",
+        "--out",
+        str(tmp_path),
+    ]
     assert add_priors.main(arguments) == 3
     assert not list(tmp_path.glob("*.json"))

@@ -1,6 +1,8 @@
-"""Files with layers: golden ones cut and flipped at every byte; the library, the commands and FORMAT.md.
+"""Files with layers: golden ones cut and flipped at every byte; the library, the commands and
+FORMAT.md.
 
-Running this file as a script writes golden files that do not exist yet. Those that exist are frozen for ever.
+Running this file as a script writes golden files that do not exist yet. Those that exist are frozen
+for ever.
 """
 
 from __future__ import annotations
@@ -36,8 +38,12 @@ Array = NDArray[np.int64]
 NAMES = ["layers-speech", "layers-image"]
 
 
-def drawn_layer(levels: tuple[int, ...], given: int, offsets: list[tuple[int, int]], stride: int, state: int) -> Prior:
-    """A prior for a refinement that is the same on every machine for ever, and whose every table matters."""
+def drawn_layer(
+    levels: tuple[int, ...], given: int, offsets: list[tuple[int, int]], stride: int, state: int
+) -> Prior:
+    """A prior for a refinement that is the same on every machine for ever, and whose every table
+    matters.
+    """
     num_rows, units, own = sum(levels), 8, levels[given:]
     return Prior(
         levels=np.array(levels),
@@ -54,7 +60,9 @@ def drawn_layer(levels: tuple[int, ...], given: int, offsets: list[tuple[int, in
     )
 
 
-def drawn_base(levels: tuple[int, ...], offsets: list[tuple[int, int]], stride: int, state: int) -> Prior:
+def drawn_base(
+    levels: tuple[int, ...], offsets: list[tuple[int, int]], stride: int, state: int
+) -> Prior:
     layer = drawn_layer((*levels, 2), len(levels), offsets, stride, state)
     return Prior(
         levels=np.array(levels),
@@ -71,7 +79,9 @@ def drawn_base(levels: tuple[int, ...], offsets: list[tuple[int, int]], stride: 
 
 
 def grown(base: Array, steps: list[Prior], state: int) -> Array:
-    """Indices of the finest codebook above (A, 1, n) of the coarsest; the last step's children are noise."""
+    """Indices of the finest codebook above (A, 1, n) of the coarsest; the last step's children are
+    noise.
+    """
     indices = base
     for number, prior in enumerate(steps):
         children = skewed(base.shape, prior.num_refined, state + number)
@@ -82,7 +92,9 @@ def grown(base: Array, steps: list[Prior], state: int) -> Array:
 
 
 def cases() -> dict[str, tuple[Header, Array, int, dict[int, Tables], list[int]]]:
-    """Name -> header of the finest codebook, its indices, samples, tables by codebook size, where chunks end."""
+    """Name -> header of the finest codebook, its indices, samples, tables by codebook size, where
+    chunks end.
+    """
     before, around = [(0, -1), (0, -2)], [(0, -1), (0, 1), (0, 2)]
     speech = {
         16: Tables(prior=drawn_base((4, 3), before, 0, 100)),
@@ -115,7 +127,9 @@ def cases() -> dict[str, tuple[Header, Array, int, dict[int, Tables], list[int]]
     }
 
 
-def written(header: Header, indices: Array, samples: int, tables: dict[int, Tables], ends: list[int]) -> bytes:
+def written(
+    header: Header, indices: Array, samples: int, tables: dict[int, Tables], ends: list[int]
+) -> bytes:
     file = io.BytesIO()
     writer = LayerWriter(file, header, tables)
     for piece in np.split(indices, ends, axis=2):
@@ -140,7 +154,9 @@ def write_golden() -> None:
         for size in reversed(finer):
             layer = tables[size].layer
             assert layer is not None
-            rows.insert(0, {"codebook_size": size, "prior": as_lists(layer), "indices": found.tolist()})
+            rows.insert(
+                0, {"codebook_size": size, "prior": as_lists(layer), "indices": found.tolist()}
+            )
             found = np.stack([refinement.parents(stream[0], layer)[None] for stream in found])
         prior = tables[base].prior
         assert prior is not None
@@ -158,7 +174,9 @@ def write_golden() -> None:
 
 def arrays(lists: dict[str, Any]) -> Prior:
     tables = {name: np.array(table, np.int64) for name, table in lists.items()}
-    return Prior.from_tensors(tables | {"digits": tables["digits"].reshape(-1, len(tables["bias"]))})
+    return Prior.from_tensors(
+        tables | {"digits": tables["digits"].reshape(-1, len(tables["bias"]))}
+    )
 
 
 def load(name: str) -> tuple[bytes, dict[str, Any], dict[int, Tables], dict[int, Array]]:
@@ -172,7 +190,9 @@ def load(name: str) -> tuple[bytes, dict[str, Any], dict[int, Tables], dict[int,
     return (GOLDEN / f"{name}.bin").read_bytes(), golden, tables, indices
 
 
-def decoded(data: bytes, tables: dict[int, Tables], size: int | None = None) -> tuple[int, Array, Layered]:
+def decoded(
+    data: bytes, tables: dict[int, Tables], size: int | None = None
+) -> tuple[int, Array, Layered]:
     reader = Layered(Reader(io.BytesIO(data)), tables, size)
     nothing = np.empty((reader.header.num_streams, 1, 0), np.int64)
     return reader.header.codebook_size, np.concatenate([nothing, *reader.chunks()], axis=2), reader
@@ -187,14 +207,19 @@ def test_golden_files_decode_for_ever(name: str) -> None:
     assert found.damage is None
     assert list(found.stops) == list(indices)
     assert found.stops[max(indices)] == len(data)
-    sizes = {len(stream) for layer in found.layers for piece in layer.pieces for stream in piece.streams}
+    sizes = {
+        len(stream) for layer in found.layers for piece in layer.pieces for stream in piece.streams
+    }
     assert len(sizes) > 1
     for size, expected in indices.items():
         top, values, reader = decoded(data, tables, size)
         assert top == size
         assert np.array_equal(values, expected)
         assert reader.damage is None
-        assert (reader.num_samples, reader.num_positions) == (golden["num_samples"], expected.shape[2])
+        assert (reader.num_samples, reader.num_positions) == (
+            golden["num_samples"],
+            expected.shape[2],
+        )
         assert reader.header.num_codes > expected.max()
     assert decoded(data, tables)[0] == max(indices)
     assert cases()[name][1].tolist() == indices[max(indices)].tolist()
@@ -253,16 +278,24 @@ def test_a_flipped_byte_loses_its_layer_and_those_above(name: str) -> None:
 
 
 def pieces_of(data: bytes) -> tuple[int, list[tuple[int, int]]]:
-    """Where `E` ends, and (start, stop) of every piece behind it; M belongs to the first of a layer."""
+    """Where `E` ends, and (start, stop) of every piece behind it; M belongs to the first of a
+    layer.
+    """
     found = survey(io.BytesIO(data))
-    stops = [stop for layer in found.layers for stop in [*(piece.offset for piece in layer.pieces[1:]), layer.stop]]
+    stops = [
+        stop
+        for layer in found.layers
+        for stop in [*(piece.offset for piece in layer.pieces[1:]), layer.stop]
+    ]
     starts = [found.summary.file_bytes, *stops[:-1]]
     return starts[0], list(zip(starts, stops, strict=True))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_resealed_damage_is_found_or_harmless(name: str) -> None:
-    """With every CRC-32 right again, as only a forger makes it, 8 bits that check the indices find most of it."""
+    """With every CRC-32 right again, as only a forger makes it, 8 bits that check the indices find
+    most of it.
+    """
     data, golden, tables, indices = load(name)
     stop, pieces = pieces_of(data)
     tried = missed = 0
@@ -315,7 +348,10 @@ def test_what_layers_may_not_be() -> None:
     def with_body(body: bytes) -> bytes:
         return data[:stop] + body + zlib.crc32(seal + body).to_bytes(4, "big")
 
-    for body, message in [  # 50 positions of two streams: 25 bytes each in fixed width, of 4 children 13
+    for (
+        body,
+        message,
+    ) in [  # 50 positions of two streams: 25 bytes each in fixed width, of 4 children 13
         (b"\x00", "children"),
         (b"\x01", "children"),
         (varint(1 << 17), "children"),
@@ -326,10 +362,15 @@ def test_what_layers_may_not_be() -> None:
         (b"\x04\x0d\x0d\0" + bytes(1), "ends inside"),
         (b"\x04\x0d\x0d", "ends inside"),
     ]:
-        damage = decoded(with_body(body)[:-4] if message == "ends inside" else with_body(body), tables)[2].damage
+        damage = decoded(
+            with_body(body)[:-4] if message == "ends inside" else with_body(body), tables
+        )[2].damage
         assert message in str(damage)
         assert "\n" not in str(damage)
-    several = pack(Header("image", MODEL_ID, 4, 4, num_codebooks=2, height=8, width=8), np.zeros((1, 2, 1), np.int64))
+    several = pack(
+        Header("image", MODEL_ID, 4, 4, num_codebooks=2, height=8, width=8),
+        np.zeros((1, 2, 1), np.int64),
+    )
     several = several[:9] + b"\2" + several[10:]
     assert survey(io.BytesIO(several)).damage is None
     assert "2 codebooks" in str(survey(io.BytesIO(several + b"\4")).damage)
@@ -345,7 +386,12 @@ def test_a_layer_has_no_more_codes_than_a_codebook_may() -> None:
 
 def test_tables_that_are_not_the_encoders_are_noticed() -> None:
     data, _, tables, indices = load("layers-image")
-    for size, name, changed in [(60, "order", 60), (60, "nodes", None), (240, "embedding", None), (240, None, None)]:
+    for size, name, changed in [
+        (60, "order", 60),
+        (60, "nodes", None),
+        (240, "embedding", None),
+        (240, None, None),
+    ]:
         layer = tables[size].layer
         assert layer is not None
         if name is None:
@@ -353,7 +399,9 @@ def test_tables_that_are_not_the_encoders_are_noticed() -> None:
         elif name == "order":
             wrong = Tables(layer=dataclasses.replace(layer, order=np.arange(changed)))
         else:
-            wrong = Tables(layer=dataclasses.replace(layer, **{name: getattr(layer, name)[::-1].copy()}))
+            wrong = Tables(
+                layer=dataclasses.replace(layer, **{name: getattr(layer, name)[::-1].copy()})
+            )
         top, values, reader = decoded(data, tables | {size: wrong})
         assert top < size
         assert np.array_equal(values, indices[top])
@@ -406,14 +454,16 @@ def test_limits_hold() -> None:
     with pytest.raises(BitstreamError, match="max-pixels"):
         Layered(Reader(io.BytesIO(data), Limits(max_pixels=8000)), tables)
     with pytest.raises(ValueError, match="refines no other"):
-        LayerWriter(io.BytesIO(), dataclasses.replace(header, codebook_size=20, num_codes=20), tables)
+        LayerWriter(
+            io.BytesIO(), dataclasses.replace(header, codebook_size=20, num_codes=20), tables
+        )
     writer = LayerWriter(io.BytesIO(), header, tables)
     for wrong in (np.full((1, 1, 3), 240), np.zeros((2, 1, 3), np.int64)):
         with pytest.raises(ValueError, match="indices must"):
             writer.write(wrong)
 
 
-# ----------------------------------------------------------------------------------------- models, functions, commands
+# ---------------------------------------------------------------------- models, functions, commands
 
 MEDIA: dict[str, Callable[[], bytes]] = {
     "speech": lambda: wav(tones(30_000, 22050, 2), 22050),
@@ -424,7 +474,9 @@ MEDIA: dict[str, Callable[[], bytes]] = {
 @pytest.mark.usefixtures("models")
 @pytest.mark.parametrize("medium", MEDIA)
 def test_a_file_with_layers_holds_every_file(medium: str) -> None:
-    """The tiny models' K = 1024 refines 256; what is cut or stopped there is what compressing there gives."""
+    """The tiny models' K = 1024 refines 256; what is cut or stopped there is what compressing there
+    gives.
+    """
     media = MEDIA[medium]()
     data = codec.compress(media, 1024, layers=True)
     small, large = codec.compress(media, 256), codec.compress(media, 1024)
@@ -441,7 +493,9 @@ def test_a_file_with_layers_holds_every_file(medium: str) -> None:
     model = codec.load(medium=medium)
     for k, file in ((256, small), (1024, large)):
         cut = codec.truncate(data, k)
-        assert np.array_equal(coding.read_indices(cut, model)[1], coding.read_indices(file, model)[1])
+        assert np.array_equal(
+            coding.read_indices(cut, model)[1], coding.read_indices(file, model)[1]
+        )
     with pytest.raises(MediaError, match="choose from 256, 1024"):
         codec.decompress(data, codebook_size=4096)
     with pytest.raises(MediaError, match="no layers"):
@@ -472,7 +526,10 @@ def test_damage_above_is_a_notice(caplog: pytest.LogCaptureFixture) -> None:
 def layered(tmp_path: Path, models: Path) -> Path:  # noqa: ARG001
     (tmp_path / "a.wav").write_bytes(MEDIA["speech"]())
     path = tmp_path / "a.bin"
-    assert compress_main([str(tmp_path / "a.wav"), str(path), "-k", "1024", "--layers", "-q", "-t"]) == 0
+    assert (
+        compress_main([str(tmp_path / "a.wav"), str(path), "-k", "1024", "--layers", "-q", "-t"])
+        == 0
+    )
     return path
 
 
@@ -492,7 +549,10 @@ def test_the_commands(layered: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert json.loads(capsys.readouterr().out)["layers"]["256"]["bytes"] == len(small)
     rate = 8 * len(small) / (30_000 / 22050) / 1000
     for given, expected in ((rate + 0.001, small), (99.0, data), (0.1, small)):
-        assert truncate_main([str(layered), str(folder / "r.bin"), "-b", str(given), "-f", "--json"]) == 0
+        assert (
+            truncate_main([str(layered), str(folder / "r.bin"), "-b", str(given), "-f", "--json"])
+            == 0
+        )
         assert (folder / "r.bin").read_bytes() == expected
         assert json.loads(capsys.readouterr().out)["bytes_out"] == len(expected)
     for arguments, code, message in [
@@ -528,7 +588,9 @@ def test_a_folder_and_pipes(
     assert capfdbinary.readouterr().out == codec.truncate(data, 256)
 
 
-def test_verifying_finds_damage_in_a_layer(layered: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verifying_finds_damage_in_a_layer(
+    layered: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = layered.read_bytes()
     assert decompress_main([str(layered), "-t", "-q"]) == 0
     layered.write_bytes(data[:-3])
@@ -547,9 +609,13 @@ def test_verifying_finds_damage_in_a_layer(layered: Path, capsys: pytest.Capture
 def test_a_model_without_tables_for_a_layer_says_so(image_model: coding.Model) -> None:
     media = MEDIA["image"]()
     data = codec.compress(media, 1024, image_model, layers=True)
-    tables = {size: dataclasses.replace(found, layer=None) for size, found in image_model.tables.items()}
+    tables = {
+        size: dataclasses.replace(found, layer=None) for size, found in image_model.tables.items()
+    }
     without = dataclasses.replace(image_model, tables=tables)
-    assert codec.decompress(data, without) == codec.decompress(codec.truncate(data, 256), image_model)
+    assert codec.decompress(data, without) == codec.decompress(
+        codec.truncate(data, 256), image_model
+    )
     with pytest.raises(ModelError, match="do not refine each other"):
         codec.compress(media, 1024, without, layers=True)
 
@@ -568,7 +634,9 @@ def test_truncating_needs_no_torch(root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["speech-fsp", "image-fsp"])
-def test_a_shipped_model_cut_is_the_model_at_that_size(name: str, real: Callable[[str, int], bytes]) -> None:
+def test_a_shipped_model_cut_is_the_model_at_that_size(
+    name: str, real: Callable[[str, int], bytes]
+) -> None:
     pack_name = {"speech-fsp": "speech-test.tar", "image-fsp": "image-test-coco.tar"}[name]
     model = codec.load(cards.find(name).path)
     if len(ladder(model.tables, 16384)) < 4:

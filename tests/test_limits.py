@@ -1,4 +1,6 @@
-"""Files of a few hundred bytes that claim or hold far more: refused before memory or disk is taken for it."""
+"""Files of a few hundred bytes that claim or hold far more: refused before memory or disk is taken
+for it.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ SIZE = 1024
 MIB = 1 << 20
 
 
-def bomb(model: Model, channels: int = 4, positions: int = 8000, rate: int = 400_000, samples: int = 1) -> bytes:
+def bomb(
+    model: Model, channels: int = 4, positions: int = 8000, rate: int = 400_000, samples: int = 1
+) -> bytes:
     """A recording of one token, again and again, whose end chunk claims `samples`."""
     codes = model.codec.bottleneck.num_codes(SIZE)
     header = Header("speech", model.card.model_id, SIZE, codes, 1, channels, rate)
@@ -66,7 +70,7 @@ def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Any]:
     return calls
 
 
-# -------------------------------------------------------------------------------------------------- a lying end chunk
+# -------------------------------------------------------------------------------- a lying end chunk
 
 
 @pytest.mark.parametrize("samples", [0, 1, 10**6, 19_200_001])
@@ -116,10 +120,18 @@ def test_positions_are_bounded_by_the_models_token_rate(
     """8000 positions are 48 s of this model; of a model that is not known they might be 8."""
     data = bomb(speech_model, 1, 8000, 16_000, 768_000)
     calls = counted(monkeypatch, "codec.container.reader.decode_data")
-    with pytest.raises(BitstreamError, match=f"positions than {seconds} s hold: raise --max-seconds"):
-        list(coding.decompress_speech(Reader(Unseekable(data), Limits(max_seconds=seconds)), speech_model))
+    with pytest.raises(
+        BitstreamError, match=f"positions than {seconds} s hold: raise --max-seconds"
+    ):
+        list(
+            coding.decompress_speech(
+                Reader(Unseekable(data), Limits(max_seconds=seconds)), speech_model
+            )
+        )
     assert not calls
-    blocks = coding.decompress_speech(Reader(Unseekable(data), Limits(max_seconds=48)), speech_model)
+    blocks = coding.decompress_speech(
+        Reader(Unseekable(data), Limits(max_seconds=48)), speech_model
+    )
     assert sum(map(len, blocks)) == 768_000
 
 
@@ -128,17 +140,24 @@ def test_samples_of_all_channels_together_are_bounded(speech_model: Model) -> No
     rate, channels = MAX_RATE_HZ, 2 * SAMPLES_PER_SECOND // MAX_RATE_HZ + 1
     data = bomb(speech_model, channels, 167, rate, rate)
     for file in (io.BytesIO(data), Unseekable(data)):
-        with pytest.raises(BitstreamError, match=f"{channels} channels of .* samples are over the limit of"):
+        with pytest.raises(
+            BitstreamError, match=f"{channels} channels of .* samples are over the limit of"
+        ):
             list(coding.decompress_speech(Reader(file, limits), speech_model))
     fewer = bomb(speech_model, 1, 167, rate, rate)
-    assert sum(map(len, coding.decompress_speech(Reader(io.BytesIO(fewer), limits), speech_model))) == rate
+    assert (
+        sum(map(len, coding.decompress_speech(Reader(io.BytesIO(fewer), limits), speech_model)))
+        == rate
+    )
 
 
-# ------------------------------------------------------------------------------------------------------ a lying header
+# ----------------------------------------------------------------------------------- a lying header
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "jpg"])
-def test_no_canvas_is_made_for_a_header_alone(suffix: str, image_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_canvas_is_made_for_a_header_alone(
+    suffix: str, image_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = empty_picture(image_model)
     made = counted(monkeypatch, "codec.media.ImageWriter")
     with pytest.raises(BitstreamError, match="8192 x 8192 pixels do not fit 0 positions"):
@@ -147,10 +166,15 @@ def test_no_canvas_is_made_for_a_header_alone(suffix: str, image_model: Model, m
 
 
 def test_the_app_takes_no_picture_of_one_endless_row(model_folder: Path, tmp_path: Path) -> None:
-    """What the nets hold grows with a picture's width: 521 bytes of 131072 x 15 pixels took 0.7 GiB."""
+    """What the nets hold grows with a picture's width: 521 bytes of 131072 x 15 pixels took 0.7
+    GiB.
+    """
     service = Service(replace(DEMO_MODE, models=model_folder), tmp_path / "app")
     image_model = service.models.get("image-fsp")
-    for width, message in ((16_385, "16385 pixels wide, over the limit of 16384"), (16_384, "do not fit 0 positions")):
+    for width, message in (
+        (16_385, "16385 pixels wide, over the limit of 16384"),
+        (16_384, "do not fit 0 positions"),
+    ):
         (tmp_path / "a.bin").write_bytes(empty_picture(image_model, 15, width))
         with pytest.raises(BitstreamError, match=message):
             service.decode(tmp_path / "a.bin")
@@ -185,16 +209,20 @@ def test_a_damaged_file_of_countless_chunks_is_not_recovered(
         Salvage(io.BytesIO(file.getvalue()))
 
 
-# --------------------------------------------------------------------------------------------------- bytes of an output
+# ------------------------------------------------------------------------------- bytes of an output
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "aiff"])
-def test_an_output_in_memory_is_bounded(suffix: str, speech_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_in_memory_is_bounded(
+    suffix: str, speech_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = bomb(speech_model, 1, 8000, 16_000, 768_000)
     calls = counted(monkeypatch, "codec.container.reader.decode_data")
     with pytest.raises(MediaError, match="there is room for 100000"):
         codec.decompress(data, speech_model, Limits(max_bytes=100_000), suffix)
-    assert bool(calls) == (suffix == "flac"), "what is not compressed is refused before it is decoded"
+    assert bool(calls) == (suffix == "flac"), (
+        "what is not compressed is refused before it is decoded"
+    )
     assert codec.decompress(data, speech_model, Limits(max_bytes=2 * 768_000 + 100), suffix)
 
 
@@ -216,7 +244,9 @@ def test_a_wav_above_its_format_is_refused_before_it_is_written(
 
 
 @pytest.mark.usefixtures("models")
-@pytest.mark.parametrize(("name", "early"), [("a.wav", True), ("a.flac", False), ("new/a.aiff", True)])
+@pytest.mark.parametrize(
+    ("name", "early"), [("a.wav", True), ("a.flac", False), ("new/a.aiff", True)]
+)
 def test_the_command_refuses_before_the_disk_is_full(
     name: str,
     early: bool,
@@ -243,13 +273,15 @@ def test_the_command_refuses_before_the_disk_is_full(
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
 
 
-def test_a_disk_that_says_nothing_is_no_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_says_nothing_is_no_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert (room_for(str(tmp_path / "a")) or 0) > 0
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=0, used=0, free=0))
     assert room_for(str(tmp_path / "a")) is None
 
 
-# --------------------------------------------------------------------------------------------------- honest, and large
+# -------------------------------------------------------------------------------- honest, and large
 
 
 def test_many_channels_at_high_rates_come_in_smaller_blocks(
@@ -259,7 +291,9 @@ def test_many_channels_at_high_rates_come_in_smaller_blocks(
     samples = tones(16_000 * 7, 16_000, 11)
     file = io.BytesIO()
     coding.compress_speech(iter([samples]), 44_100, 11, file, speech_model, SIZE)
-    whole = np.concatenate(list(coding.decompress_speech(Reader(io.BytesIO(file.getvalue())), speech_model)))
+    whole = np.concatenate(
+        list(coding.decompress_speech(Reader(io.BytesIO(file.getvalue())), speech_model))
+    )
     monkeypatch.setattr(resampling, "MAX_SAMPLES_AT_ONCE", 300_000)
     monkeypatch.setattr("codec.coding.speech.CHANNELS_AT_ONCE", 3)
     blocks = list(coding.decompress_speech(Reader(io.BytesIO(file.getvalue())), speech_model))
@@ -268,7 +302,7 @@ def test_many_channels_at_high_rates_come_in_smaller_blocks(
     assert whole.shape == samples.shape
 
 
-# ---------------------------------------------------------------------------------------------------------- the app
+# ------------------------------------------------------------------------------------------ the app
 
 
 def test_the_demo_refuses_the_bomb_at_once(
@@ -352,15 +386,23 @@ for name, way in WAYS.items():
 
 @pytest.mark.slow
 def test_memory_stays_where_it_was(root: Path, model_folder: Path, tmp_path: Path) -> None:
-    """The peak of a process, after each file, in MiB: the 468 bytes that took 539 take next to nothing."""
+    """The peak of a process, after each file, in MiB: the 468 bytes that took 539 take next to
+    nothing.
+    """
     done = subprocess.run(
         [sys.executable, "-c", WATCHED, str(model_folder), str(tmp_path)],
         cwd=root,
-        env={"PYTHONPATH": f"{root}:{root / 'tests'}", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+        env={
+            "PYTHONPATH": f"{root}:{root / 'tests'}",
+            "OMP_NUM_THREADS": "1",
+            "PATH": "/usr/bin:/bin",
+        },
         capture_output=True,
         text=True,
         check=True,
     )
     grown = dict(line.split("|") for line in done.stdout.splitlines() if "|" in line)
     assert len(grown) == 7
-    assert {name: int(mib) for name, mib in grown.items() if int(mib) > (200 if "pipe" in name else 40)} == {}
+    assert {
+        name: int(mib) for name, mib in grown.items() if int(mib) > (200 if "pipe" in name else 40)
+    } == {}

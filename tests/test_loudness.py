@@ -1,4 +1,6 @@
-"""The loudness of an error: the order of PESQ, zero for equals, finite gradients; a plain distance fails that."""
+"""The loudness of an error: the order of PESQ, zero for equals, finite gradients; a plain distance
+fails that.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from train.loudness import LoudnessLoss
 
 
 def voice(seed: int = 0, seconds: float = 2.0) -> Tensor:
-    """(1, 1, T): harmonics of a wandering pitch under moving formants, in syllables: what PESQ takes for speech."""
+    """(1, 1, T): harmonics of a wandering pitch under moving formants, in syllables: what PESQ
+    takes for speech.
+    """
     t = torch.arange(int(SAMPLE_RATE * seconds)) / SAMPLE_RATE
     generator = torch.Generator().manual_seed(seed)
     pitch = 120 + 20 * torch.sin(2 * math.pi * 2.1 * t + seed)
@@ -23,7 +27,9 @@ def voice(seed: int = 0, seconds: float = 2.0) -> Tensor:
     signal = torch.zeros_like(t)
     for n in range(1, 50):
         formants = sum(
-            torch.exp(-(((n * pitch - f * (1 + 0.2 * torch.sin(2 * math.pi * r * t + seed))) / w) ** 2))
+            torch.exp(
+                -(((n * pitch - f * (1 + 0.2 * torch.sin(2 * math.pi * r * t + seed))) / w) ** 2)
+            )
             for f, w, r in ((500, 150, 1.3), (1500, 200, 1.9), (2500, 300, 2.3))
         )
         signal = signal + (formants + 0.02) * torch.sin(n * phase)
@@ -50,10 +56,14 @@ def test_more_noise_is_worse() -> None:
 
 
 def band(x: Tensor, low: float, high: float, power: float) -> Tensor:
-    """Noise of a band, of a given standard deviation, where x sounds and every other tenth of a second."""
+    """Noise of a band, of a given standard deviation, where x sounds and every other tenth of a
+    second.
+    """
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(3))
     frequencies = torch.fft.rfftfreq(x.shape[-1], 1 / SAMPLE_RATE)
-    part = torch.fft.irfft(torch.fft.rfft(noise) * ((frequencies > low) & (frequencies < high)), x.shape[-1])
+    part = torch.fft.irfft(
+        torch.fft.rfft(noise) * ((frequencies > low) & (frequencies < high)), x.shape[-1]
+    )
     gate = torch.arange(x.shape[-1]) // (SAMPLE_RATE // 10) % 2
     heard = torch.nn.functional.avg_pool1d(x.abs(), 401, 1, 200) > 0.01
     return power * gate * heard * part / part.std()
@@ -66,7 +76,9 @@ def test_what_is_added_disturbs_more_than_what_is_missing() -> None:
 
 
 def test_masked_noise_is_quieter_than_the_same_noise_elsewhere() -> None:
-    """Noise of the same power under the formants and far from them: a distance of waveforms sees no difference."""
+    """Noise of the same power under the formants and far from them: a distance of waveforms sees no
+    difference.
+    """
     x, loss = voice(), LoudnessLoss(SAMPLE_RATE)
     under, beside = (x + band(x, low, high, 0.003) for low, high in ((400, 600), (5000, 7000)))
     assert float(loss(x, beside)) > 1.5 * float(loss(x, under))
@@ -74,9 +86,15 @@ def test_masked_noise_is_quieter_than_the_same_noise_elsewhere() -> None:
 
 
 def test_the_order_of_pesq() -> None:
-    """Rank correlation with the pesq package over noises, codebooks' worth of distortions and bandwidths."""
-    pesq = pytest.importorskip("pesq", reason="pesq is not installed: pip install 'codec[eval]'").pesq
-    stats = pytest.importorskip("scipy.stats", reason="scipy is not installed: pip install 'codec[eval]'")
+    """Rank correlation with the pesq package over noises, codebooks' worth of distortions and
+    bandwidths.
+    """
+    pesq = pytest.importorskip(
+        "pesq", reason="pesq is not installed: pip install 'codec[eval]'"
+    ).pesq
+    stats = pytest.importorskip(
+        "scipy.stats", reason="scipy is not installed: pip install 'codec[eval]'"
+    )
     loss = LoudnessLoss(SAMPLE_RATE)
     ours, plain, theirs = [], [], []
     for seed in range(4):
@@ -84,7 +102,12 @@ def test_the_order_of_pesq() -> None:
         spectrum = torch.fft.rfft(x)
         bins = torch.arange(spectrum.shape[-1])
         narrow = torch.fft.irfft(spectrum * (bins < len(bins) // 4), x.shape[-1])
-        for y in (*(noisy(x, share) for share in (0.01, 0.05, 0.2, 0.6)), narrow, x.clamp(-0.05, 0.05), 0.3 * x):
+        for y in (
+            *(noisy(x, share) for share in (0.01, 0.05, 0.2, 0.6)),
+            narrow,
+            x.clamp(-0.05, 0.05),
+            0.3 * x,
+        ):
             theirs.append(pesq(SAMPLE_RATE, x[0, 0].numpy(), y[0, 0].numpy(), "wb"))
             ours.append(float(loss(x, y)))
             plain.append(float((x - y).abs().mean()))

@@ -1,4 +1,6 @@
-"""LPIPS as a loss of pictures: against the lpips package, where it has a gradient, and what trains without it."""
+"""LPIPS as a loss of pictures: against the lpips package, where it has a gradient, and what trains
+without it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,13 @@ from train.loop import Budget, Trainer
 from train.lpips_net import LPIPSNet, load, read_features
 
 NETS = {"squeeze": zoo.squeezenet1_1, "alex": zoo.alexnet, "vgg": zoo.vgg16}
-CUT = ["data.batch=2", "data.crop=[32, 32]", "data.zoom=1.0", "codec.preset=tiny", "adversary.width=1"]
+CUT = [
+    "data.batch=2",
+    "data.crop=[32, 32]",
+    "data.zoom=1.0",
+    "codec.preset=tiny",
+    "adversary.width=1",
+]
 VP = "codec.options={codebook_sizes=[16, 64], rows_per_code=4, neighbours=2, reference_size=16}"
 only_pictures = pytest.mark.parametrize("medium", ["image"], indirect=True)
 
@@ -50,21 +58,30 @@ def pair(side: int = 48) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def agrees(net: LPIPSNet, size: int = 48) -> None:
-    """The lpips package called as its users call it, and torchmetrics' network with the same layers."""
+    """The lpips package called as its users call it, and torchmetrics' network with the same
+    layers.
+    """
     from torchmetrics.functional.image.lpips import _LPIPS
 
     second = _LPIPS(pretrained=True, net=net.net, pnet_rand=True).eval()
-    second.net.load_state_dict(dict(zip(second.net.state_dict(), net.package.net.state_dict().values(), strict=True)))
+    second.net.load_state_dict(
+        dict(zip(second.net.state_dict(), net.package.net.state_dict().values(), strict=True))
+    )
     x, x_hat = pair(size)
     x_hat.requires_grad_()
     ours = net(x, x_hat)
     assert ours.shape == (3,)
     (gradient,) = torch.autograd.grad(ours.sum(), x_hat)
     assert float(gradient.abs().max()) > 0
-    for theirs in (net.package(2 * x - 1, 2 * x_hat - 1).flatten(), second(2 * x - 1, 2 * x_hat - 1).flatten()):
+    for theirs in (
+        net.package(2 * x - 1, 2 * x_hat - 1).flatten(),
+        second(2 * x - 1, 2 * x_hat - 1).flatten(),
+    ):
         assert torch.allclose(ours, theirs, rtol=0, atol=1e-6)
         (expected,) = torch.autograd.grad(theirs.sum(), x_hat)
-        assert torch.allclose(gradient, expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max()))
+        assert torch.allclose(
+            gradient, expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max())
+        )
 
 
 @pytest.mark.parametrize("net", ["squeeze", "alex"])
@@ -108,14 +125,37 @@ def test_a_recipe_that_weighs_it_without_a_backbone_is_refused_before_anything_s
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     out = tmp_path / "out"
-    run = ["image-vp-small", "--data", str(media), "--out", str(out), "--steps", "1", "--device", "cpu"]
+    run = [
+        "image-vp-small",
+        "--data",
+        str(media),
+        "--out",
+        str(out),
+        "--steps",
+        "1",
+        "--device",
+        "cpu",
+    ]
     plan = tmp_path / "plan.toml"
     plan.write_text('[a]\nrecipe = "image-vp-small"\n')
-    fleet = [str(plan), "--data", f"image={media}", "--work", str(out), "--out", str(out), "--steps", "1"]
+    fleet = [
+        str(plan),
+        "--data",
+        f"image={media}",
+        "--work",
+        str(out),
+        "--out",
+        str(out),
+        "--steps",
+        "1",
+    ]
     for command, arguments in ((main, run), (fleet_main, fleet)):
         assert command(arguments) == 1
         error = capsys.readouterr().err
-        assert "losses.lpips = 0.4 needs a backbone: give --lpips-backbone FILE (squeezenet1_1-" in error
+        assert (
+            "losses.lpips = 0.4 needs a backbone: give --lpips-backbone FILE (squeezenet1_1-"
+            in error
+        )
         assert error.count("\n") == 1
     bad = tmp_path / "bad.pth"
     bad.write_bytes(b"nothing")
@@ -133,7 +173,15 @@ def test_the_small_recipe_trains_with_it_goes_on_and_exports_without(
     backbone: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    arguments = ["image-vp-small", "--data", str(data), "--out", str(tmp_path / "run"), "--log-steps", "1"]
+    arguments = [
+        "image-vp-small",
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path / "run"),
+        "--log-steps",
+        "1",
+    ]
     arguments += ["--lpips-backbone", str(backbone), "--device", "cpu", "--steps"]
     changes = [part for change in [*CUT, VP] for part in ("--set", change)]
     assert main([*arguments, "2", *changes]) == 0
@@ -155,7 +203,15 @@ def test_a_weight_of_zero_trains_as_no_weight(
     weights = []
     for name, change, file in (("without", [], None), ("zero", ["losses.lpips=0"], backbone)):
         recipe = recipes.load("image-fsp", [*CUT, *change])
-        run = Trainer(recipe, Store(data, "image", (32, 32)), Budget(steps=9), tmp_path / name, 3, "cpu", backbone=file)
+        run = Trainer(
+            recipe,
+            Store(data, "image", (32, 32)),
+            Budget(steps=9),
+            tmp_path / name,
+            3,
+            "cpu",
+            backbone=file,
+        )
         logged = [run.train_step() for _ in range(3)]
         assert "lpips" not in logged[0]
         weights.append(run.codec.state_dict())
@@ -179,7 +235,8 @@ def test_crops_that_it_cannot_see_are_refused() -> None:
 
 def test_recipes_without_it_import_nothing_of_it() -> None:
     program = (
-        "import sys; import train.__main__; from train import losses; losses.build('image', {'l1': 1.0});"
+        "import sys; import train.__main__; from train import losses; losses.build('image', "
+        "{'l1': 1.0});"
         "assert not {'lpips', 'torchvision'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

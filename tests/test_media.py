@@ -1,4 +1,6 @@
-"""codec.media: what users hand in becomes plain arrays or one clear error, and comes out as it went in."""
+"""codec.media: what users hand in becomes plain arrays or one clear error, and comes out as it went
+in.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def sixteen_bit_rgb(value: int) -> bytes:
     """A PNG of 4 x 5 pixels that Pillow can read and not write."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     rows = b"".join(b"\0" + struct.pack(">3H", value, value, value) * 5 for _ in range(4))
     header = struct.pack(">IIBBBBB", 5, 4, 16, 2, 0, 0, 0)
@@ -74,7 +78,10 @@ PICTURES: dict[str, tuple[Callable[[], bytes], tuple[int, int, int]]] = {
     "rgba": (lambda: picture(Image.new("RGBA", (5, 4), (0, 0, 0, 51))), (204, 204, 204)),
     "rgba-opaque": (lambda: picture(Image.new("RGBA", (5, 4), (9, 8, 7, 255))), (9, 8, 7)),
     "la": (lambda: picture(Image.new("LA", (5, 4), (0, 51))), (204, 204, 204)),
-    "cmyk": (lambda: picture(Image.new("CMYK", (5, 4), (0, 255, 255, 0)), "JPEG", quality=100), (254, 0, 0)),
+    "cmyk": (
+        lambda: picture(Image.new("CMYK", (5, 4), (0, 255, 255, 0)), "JPEG", quality=100),
+        (254, 0, 0),
+    ),
     "webp": (lambda: picture(RED, "WEBP", lossless=True), (200, 30, 40)),
     "bmp": (lambda: picture(RED, "BMP"), (200, 30, 40)),
     "gif": (lambda: picture(RED, "GIF", save_all=True, append_images=[GREY]), (200, 30, 40)),
@@ -107,7 +114,9 @@ def test_every_kind_of_picture_becomes_rgb(name: str) -> None:
         ("palette", None),
     ],
 )
-def test_what_is_lost_is_said_and_nothing_else(name: str, notice: str | None, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_lost_is_said_and_nothing_else(
+    name: str, notice: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
     load_image(io.BytesIO(PICTURES[name][0]()))
     assert [notice in message for message in caplog.messages] == ([True] if notice else [])
 
@@ -124,9 +133,13 @@ def test_a_rotated_photograph_is_upright() -> None:
     assert upright[-1, -1, 0] == 0
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "PPM", "JPEG2000"])
+@pytest.mark.parametrize(
+    "kind", ["PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "PPM", "JPEG2000"]
+)
 def test_damaged_pictures_raise_nothing_but_media_errors(kind: str) -> None:
-    """Cut and flipped bytes; readers of damaged files raise RuntimeError, ValueError, SyntaxError and more."""
+    """Cut and flipped bytes; readers of damaged files raise RuntimeError, ValueError, SyntaxError
+    and more.
+    """
     whole = picture(gradient(24, 20), kind)
     assert load_image(io.BytesIO(whole)).shape == (24, 20, 3)
     chance = random.Random(kind)
@@ -189,13 +202,17 @@ def test_damaged_recordings_raise_nothing_but_media_errors(kind: str) -> None:
             load_audio(io.BytesIO(bytes(data)))
 
 
-def test_a_recording_cut_short_is_coded_as_far_as_it_goes_and_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_recording_cut_short_is_coded_as_far_as_it_goes_and_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     data = wav(tones(4000))
     assert len(load_audio(io.BytesIO(data[:-4000]))[0]) == 2000
     assert caplog.messages == ["the recording is cut short: coded as far as it goes"]
 
 
-def test_a_recording_from_a_pipe_knows_no_length_and_is_whole(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_recording_from_a_pipe_knows_no_length_and_is_whole(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """What ffmpeg and sox write to a pipe declares 2**32 - 1 bytes."""
     data = bytearray(wav(tones(4000)))
     data[4:8] = data[40:44] = struct.pack("<I", 2**32 - 1)
@@ -211,7 +228,9 @@ def test_what_is_no_number_is_refused_and_located(value: float) -> None:
         load_audio(io.BytesIO(wav(samples, subtype="FLOAT")))
 
 
-def test_samples_beyond_full_scale_are_clipped_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_samples_beyond_full_scale_are_clipped_and_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     samples = tones(200000) * 1e30
     read, _ = load_audio(io.BytesIO(wav(samples, subtype="FLOAT")))
     assert np.abs(read).max() == 1
@@ -239,7 +258,9 @@ def test_16_bit_samples_come_back_bit_for_bit(suffix: str) -> None:
 @pytest.mark.parametrize("suffix", sorted(SPEECH.suffixes))
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_what_goes_wrong_in_the_file_comes_out(suffix: str, error: BaseException) -> None:
-    """libsndfile's callbacks would swallow it, print a traceback, and leave a file that ends too early."""
+    """libsndfile's callbacks would swallow it, print a traceback, and leave a file that ends too
+    early.
+    """
 
     class Full(io.BytesIO):
         def write(self, data: object) -> int:
@@ -263,7 +284,11 @@ def test_loud_samples_clip_and_do_not_wrap() -> None:
     writer = AudioWriter(file, 16000, 1)
     writer.write(np.array([[1.0], [1.5], [-1.5]], np.float32))
     writer.close()
-    assert soundfile.read(io.BytesIO(file.getvalue()), dtype="int16")[0].tolist() == [32767, 32767, -32768]
+    assert soundfile.read(io.BytesIO(file.getvalue()), dtype="int16")[0].tolist() == [
+        32767,
+        32767,
+        -32768,
+    ]
 
 
 @pytest.mark.parametrize("suffix", sorted(SPEECH.suffixes))
@@ -277,7 +302,9 @@ def test_every_audio_suffix_is_written_and_read(suffix: str) -> None:
     assert len(read) == pytest.approx(200_000, abs=5000 if suffix == "mp3" else 0)
 
 
-@pytest.mark.parametrize(("rate", "channels", "suffix"), [(44100, 1, "opus"), (16000, 9, "flac"), (16000, 1, "xyz")])
+@pytest.mark.parametrize(
+    ("rate", "channels", "suffix"), [(44100, 1, "opus"), (16000, 9, "flac"), (16000, 1, "xyz")]
+)
 def test_what_a_format_cannot_hold_is_a_media_error(rate: int, channels: int, suffix: str) -> None:
     with pytest.raises(MediaError, match=suffix):
         AudioWriter(io.BytesIO(), rate, channels, suffix)
@@ -332,7 +359,9 @@ def test_a_picture_written_in_strips_is_the_one_written_whole(suffix: str, rows:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (131, 67)])
 @pytest.mark.parametrize("kind", ["detail", "noise", "flat", "full range"])
-def test_a_png_is_what_pillow_reads(size: tuple[int, int], kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_png_is_what_pillow_reads(
+    size: tuple[int, int], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Written with little at once, so that rows meet across its pieces."""
     monkeypatch.setattr(png, "PIXELS_AT_ONCE", 150)
     random = np.random.default_rng(0)
@@ -351,7 +380,11 @@ def test_a_png_is_what_pillow_reads(size: tuple[int, int], kind: str, monkeypatc
 
 
 def test_a_png_is_about_as_small_as_pillows(real: Callable[[str, int], bytes]) -> None:
-    pixels, ours, theirs = load_image(io.BytesIO(real("image-kodak-00.tar", 0))), io.BytesIO(), io.BytesIO()
+    pixels, ours, theirs = (
+        load_image(io.BytesIO(real("image-kodak-00.tar", 0))),
+        io.BytesIO(),
+        io.BytesIO(),
+    )
     save_image(ours, pixels)
     Image.fromarray(pixels).save(theirs, "PNG", compress_type=zlib.Z_RLE)
     assert len(ours.getvalue()) < 1.01 * len(theirs.getvalue())
@@ -364,7 +397,9 @@ def test_an_unknown_picture_suffix_lists_the_known() -> None:
 
 @pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 96000, 44101, 44110])
 def test_resampling_keeps_level_and_pitch(rate: int) -> None:
-    """There and back is the same sound. 44101 and 44110 Hz share little with 16 kHz and go through the spectrum."""
+    """There and back is the same sound. 44101 and 44110 Hz share little with 16 kHz and go through
+    the spectrum.
+    """
     time = np.arange(rate) / rate
     tone = (0.5 * np.sin(2 * np.pi * 440 * time)).astype(np.float32)[:, None]
     at_16k = resample(tone, rate, 16000)
@@ -384,4 +419,6 @@ def test_an_empty_file_says_so() -> None:
 
 def test_logging_of_pillow_is_silent() -> None:
     """It would print a second line under an error."""
-    assert any(isinstance(handler, logging.NullHandler) for handler in logging.getLogger("PIL").handlers)
+    assert any(
+        isinstance(handler, logging.NullHandler) for handler in logging.getLogger("PIL").handlers
+    )

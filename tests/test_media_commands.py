@@ -1,4 +1,6 @@
-"""Odd media through the commands: a pipe gives what a file gives, a line says what is lost, a folder is done whole."""
+"""Odd media through the commands: a pipe gives what a file gives, a line says what is lost, a
+folder is done whole.
+"""
 
 from __future__ import annotations
 
@@ -74,14 +76,18 @@ def test_a_picture_too_large_for_its_format_does_not_end_a_folders_run(
     wide = Image.fromarray(np.tile(np.arange(0, 250, 10, dtype=np.uint8)[:, None], (1, 16384)))
     folder = tmp_path / "packed"
     folder.mkdir()
-    for name, data in (("a.webp", picture(wide)), ("b.png", picture(np.zeros((9, 9, 3), np.uint8)))):
+    for name, data in (
+        ("a.webp", picture(wide)),
+        ("b.png", picture(np.zeros((9, 9, 3), np.uint8))),
+    ):
         (tmp_path / name).write_bytes(data)
         assert compress_main([str(tmp_path / name), str(folder / f"{name}.bin"), "-q"]) == 0
     capsys.readouterr()
     assert decompress_main([str(folder), str(tmp_path / "out"), "-q"]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        f"error: {folder / 'a.webp.bin'}: .webp holds at most 16383 pixels a side, not 16384x25; write a .png",
+        f"error: {folder / 'a.webp.bin'}: .webp holds at most 16383 pixels a side, not 16384x25; "
+        "write a .png",
         "error: 1 of 2 files failed",
     ]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b.png"]
@@ -107,6 +113,12 @@ def test_max_pixels_has_its_effect_above_pillows_limit(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
     monkeypatch.setattr("codec.media.pictures.STRIP_PIXELS", 64)
     (tmp_path / "a.png").write_bytes(picture(np.zeros((40, 40, 3), np.uint8)))
-    assert compress_main([str(tmp_path / "a.png"), str(tmp_path / "a.bin"), "--max-pixels", "1600"]) == 0
-    assert compress_main([str(tmp_path / "a.png"), str(tmp_path / "b.bin"), "--max-pixels", "1599"]) == 1
+    assert (
+        compress_main([str(tmp_path / "a.png"), str(tmp_path / "a.bin"), "--max-pixels", "1600"])
+        == 0
+    )
+    assert (
+        compress_main([str(tmp_path / "a.png"), str(tmp_path / "b.bin"), "--max-pixels", "1599"])
+        == 1
+    )
     assert "raise --max-pixels" in capsys.readouterr().err

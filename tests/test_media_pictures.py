@@ -1,4 +1,6 @@
-"""codec.media, odd pictures: metadata that is broken, ends that are missing, colours of other spaces, deep values."""
+"""codec.media, odd pictures: metadata that is broken, ends that are missing, colours of other
+spaces, deep values.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,13 @@ UNREADABLE = "metadata that cannot be read: left out"
 CUT = "the picture is cut short: coded as far as it goes"
 CONVERTED = "colours of another space: converted to sRGB"
 SEVERAL = "several pictures in one file: only the first is coded"
-SMOOTH = np.stack(np.broadcast_arrays(60 + np.arange(128), 180 - np.arange(96)[:, None] // 2, 90), -1).astype(np.uint8)
+SMOOTH = np.stack(
+    np.broadcast_arrays(60 + np.arange(128), 180 - np.arange(96)[:, None] // 2, 90), -1
+).astype(np.uint8)
 GREY = np.broadcast_to(np.arange(0, 256, 2, dtype=np.uint8), (96, 128)).copy()
 WIDE_GAMUT = matrix_profile(
-    [(0.3457, 0.3585), (0.7347, 0.2653), (0.1596, 0.8404), (0.0366, 0.0001)], np.linspace(0, 1, 512) ** 1.8
+    [(0.3457, 0.3585), (0.7347, 0.2653), (0.1596, 0.8404), (0.0366, 0.0001)],
+    np.linspace(0, 1, 512) ** 1.8,
 )
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -35,7 +40,12 @@ def load(data: bytes) -> NDArray[np.uint8]:
 
 
 def chunk(name: bytes, body: bytes, spoil: int = 0) -> bytes:
-    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body) ^ spoil)
+    return (
+        struct.pack(">I", len(body))
+        + name
+        + body
+        + struct.pack(">I", zlib.crc32(name + body) ^ spoil)
+    )
 
 
 def png_with(*chunks: bytes, pixels: NDArray[np.uint8] = SMOOTH) -> bytes:
@@ -43,7 +53,7 @@ def png_with(*chunks: bytes, pixels: NDArray[np.uint8] = SMOOTH) -> bytes:
     return data[:33] + b"".join(chunks) + data[33:]
 
 
-# ------------------------------------------------------------------------------------------------------ metadata of PNG
+# ---------------------------------------------------------------------------------- metadata of PNG
 
 ODD: list[tuple[bytes, bytes]] = [
     (b"eXIf", b"\0"),
@@ -59,7 +69,9 @@ ODD: list[tuple[bytes, bytes]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "body"), ODD, ids=[f"{name.decode()} {len(body)}" for name, body in ODD])
+@pytest.mark.parametrize(
+    ("name", "body"), ODD, ids=[f"{name.decode()} {len(body)}" for name, body in ODD]
+)
 def test_metadata_that_is_broken_or_huge_is_left_out(
     name: bytes, body: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -127,13 +139,15 @@ def test_damaged_pixels_are_still_an_error() -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "TIFF"])
 def test_exif_that_is_broken_is_left_out(kind: str, caplog: pytest.LogCaptureFixture) -> None:
-    options: dict[str, Any] = {} if kind == "TIFF" else {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\2\x01\x12\0\3"}
+    options: dict[str, Any] = (
+        {} if kind == "TIFF" else {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\2\x01\x12\0\3"}
+    )
     data = picture(SMOOTH, kind, quality=95, **options) if options else picture(SMOOTH, kind)
     assert load(data).shape == SMOOTH.shape
     assert set(caplog.messages) <= {UNREADABLE}
 
 
-# ------------------------------------------------------------------------------------------------------------ JPEG ends
+# ---------------------------------------------------------------------------------------- JPEG ends
 
 
 @pytest.mark.parametrize("progressive", [False, True])
@@ -142,7 +156,9 @@ def test_a_jpeg_is_coded_as_far_as_it_goes(
     progressive: bool, subsampling: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Wherever it is cut behind the start of its first scan."""
-    data = picture(gradient(200, 160), "JPEG", quality=90, progressive=progressive, subsampling=subsampling)
+    data = picture(
+        gradient(200, 160), "JPEG", quality=90, progressive=progressive, subsampling=subsampling
+    )
     whole = load(data)
     start = data.find(b"\xff\xda") + 14
     for end in [*range(start, len(data), 611), *range(len(data) - 5, len(data))]:
@@ -171,25 +187,38 @@ def test_other_pictures_that_are_cut_are_damaged(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
-def test_the_first_of_several_pictures_is_coded_and_said(kind: str, caplog: pytest.LogCaptureFixture) -> None:
-    load(picture(Image.fromarray(SMOOTH), kind, save_all=True, append_images=[Image.fromarray(255 - SMOOTH)]))
+def test_the_first_of_several_pictures_is_coded_and_said(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(
+        picture(
+            Image.fromarray(SMOOTH),
+            kind,
+            save_all=True,
+            append_images=[Image.fromarray(255 - SMOOTH)],
+        )
+    )
     assert caplog.messages == [SEVERAL]
 
 
-# -------------------------------------------------------------------------------------------------------------- colours
+# ------------------------------------------------------------------------------------------ colours
 
 
 def meant(image: Image.Image, profile: bytes) -> NDArray[np.uint8]:
     """What LittleCMS makes of a whole picture."""
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    converted = ImageCms.profileToProfile(
+        image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+    )
     assert converted is not None
     return np.asarray(converted)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG", "AVIF"])
 def test_colours_are_those_that_were_meant(kind: str, caplog: pytest.LogCaptureFixture) -> None:
-    data = picture(SMOOTH, kind, icc_profile=WIDE_GAMUT, **({"lossless": True} if kind == "WEBP" else {}))
+    data = picture(
+        SMOOTH, kind, icc_profile=WIDE_GAMUT, **({"lossless": True} if kind == "WEBP" else {})
+    )
     with Image.open(io.BytesIO(data)) as image:
         stored = image.convert("RGB")
     expected = meant(stored, WIDE_GAMUT)
@@ -199,7 +228,9 @@ def test_colours_are_those_that_were_meant(kind: str, caplog: pytest.LogCaptureF
 
 
 def jpeg2000_with(profile: bytes) -> bytes:
-    """A JP2 whose box of colours holds a profile (method 2) in place of a number; Pillow does not write such."""
+    """A JP2 whose box of colours holds a profile (method 2) in place of a number; Pillow does not
+    write such.
+    """
     data = picture(SMOOTH, "JPEG2000", irreversible=False)
     at = data.index(b"colr") - 4
     old = struct.unpack(">I", data[at : at + 4])[0]
@@ -226,7 +257,9 @@ def test_colours_of_jpeg2000_and_avif_stand_in_a_box(caplog: pytest.LogCaptureFi
     decoded = load(avif_with(1, 13))
     assert not caplog.messages
     x = np.linspace(0, 1, 512)
-    wide = matrix_profile(PRIMARIES[12], np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4))
+    wide = matrix_profile(
+        PRIMARIES[12], np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
+    )
     converted = load(avif_with(12, 13))
     assert caplog.messages == [CONVERTED]
     assert np.abs(converted.astype(int) - meant(Image.fromarray(decoded), wide)).max() <= 1
@@ -240,7 +273,9 @@ def test_srgb_stays_as_it_is_whoever_wrote_its_profile(caplog: pytest.LogCapture
     curve = np.linspace(0, 1, 1024)
     curve = np.where(curve <= 0.04045, curve / 12.92, ((curve + 0.055) / 1.055) ** 2.4)
     for profile in (SRGB, matrix_profile(PRIMARIES[1], curve)):
-        assert np.array_equal(load(picture(gradient(90, 70), icc_profile=profile)), gradient(90, 70))
+        assert np.array_equal(
+            load(picture(gradient(90, 70), icc_profile=profile)), gradient(90, 70)
+        )
     assert not caplog.messages
 
 
@@ -253,7 +288,11 @@ def grey_profile() -> bytes:
 @pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
 def test_grey_has_profiles_too(mode: str) -> None:
     expected = meant(Image.fromarray(GREY), grey_profile())
-    image = Image.fromarray(GREY.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(GREY).convert(mode)
+    image = (
+        Image.fromarray(GREY.astype(np.uint16) * 257)
+        if mode == "I;16"
+        else Image.fromarray(GREY).convert(mode)
+    )
     assert np.abs(expected[..., 0].astype(int) - GREY).max() > 10
     assert np.array_equal(load(picture(image, icc_profile=grey_profile())), expected)
 
@@ -265,15 +304,21 @@ def test_transparent_colours_are_converted_before_they_are_laid_on_white() -> No
     expected = meant(Image.fromarray(SMOOTH), WIDE_GAMUT) * alpha + 255 * (1 - alpha)
     assert np.abs(load(picture(image, icc_profile=WIDE_GAMUT)) - expected).max() <= 1
     palette = Image.fromarray(SMOOTH).quantize(32)
-    assert np.array_equal(load(picture(palette, icc_profile=WIDE_GAMUT)), meant(palette.convert("RGB"), WIDE_GAMUT))
+    assert np.array_equal(
+        load(picture(palette, icc_profile=WIDE_GAMUT)), meant(palette.convert("RGB"), WIDE_GAMUT)
+    )
 
 
 def cmyk_profile() -> bytes:
-    """Inks by a table of their 16 mixtures: weaker and yellower ones than Pillow's own conversion supposes."""
+    """Inks by a table of their 16 mixtures: weaker and yellower ones than Pillow's own conversion
+    supposes.
+    """
     corners = np.array(np.meshgrid(*[(0, 1)] * 4, indexing="ij")).reshape(4, -1).T
     light = np.clip(1 - corners[:, :3] * (0.7, 0.8, 0.9), 0, 1) * (1 - 0.8 * corners[:, 3:])
     rgb = Image.fromarray((light * 255).round().astype(np.uint8)[None])
-    to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+    to_lab = ImageCms.buildTransform(
+        ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
+    )
     lab = ImageCms.applyTransform(rgb, to_lab)
     assert lab is not None
     levels = np.asarray(lab) ^ np.array([0, 128, 128], np.uint8)  # Pillow gives a and b with a sign
@@ -282,12 +327,19 @@ def cmyk_profile() -> bytes:
     table = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + matrix + ramp * 4 + levels.tobytes() + ramp * 3
     white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)
     name = b"desc\0\0\0\0" + struct.pack(">I", 4) + b"ink\0" + bytes(78)
-    tags = [(b"desc", name), (b"cprt", b"text\0\0\0\0none\0\0\0\0"), (b"wtpt", white), (b"A2B0", table)]
+    tags = [
+        (b"desc", name),
+        (b"cprt", b"text\0\0\0\0none\0\0\0\0"),
+        (b"wtpt", white),
+        (b"A2B0", table),
+    ]
     index, body, start = struct.pack(">I", len(tags)), b"", 132 + 12 * len(tags)
     for key, value in tags:
         index += key + struct.pack(">II", start + len(body), len(value))
         body += value + bytes(-len(value) % 4)
-    head = struct.pack(">I4sI4s4s4s", 128 + len(index) + len(body), b"none", 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    head = struct.pack(
+        ">I4sI4s4s4s", 128 + len(index) + len(body), b"none", 0x02400000, b"prtr", b"CMYK", b"Lab "
+    )
     head += struct.pack(">6H4s28x", 2025, 1, 1, 0, 0, 0, b"acsp") + white[8:]
     return head + bytes(128 - len(head)) + index + body
 
@@ -307,7 +359,9 @@ def test_inks_are_converted_by_their_profile(kind: str, caplog: pytest.LogCaptur
 
 
 def test_lab_is_converted_without_a_profile() -> None:
-    to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+    to_lab = ImageCms.buildTransform(
+        ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
+    )
     lab = ImageCms.applyTransform(Image.fromarray(SMOOTH), to_lab)
     assert lab is not None
     for info in ({}, {"icc_profile": lab.info.get("icc_profile")}):
@@ -316,8 +370,12 @@ def test_lab_is_converted_without_a_profile() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
-@pytest.mark.parametrize("profile", [b"junk" * 50, WIDE_GAMUT[:200], grey_profile(), cmyk_profile()])
-def test_a_profile_that_does_not_serve_is_left_out(kind: str, profile: bytes, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "profile", [b"junk" * 50, WIDE_GAMUT[:200], grey_profile(), cmyk_profile()]
+)
+def test_a_profile_that_does_not_serve_is_left_out(
+    kind: str, profile: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     plain = load(picture(SMOOTH, kind))
     assert np.array_equal(load(picture(SMOOTH, kind, icc_profile=profile)), plain)
     (message,) = caplog.messages
@@ -326,9 +384,19 @@ def test_a_profile_that_does_not_serve_is_left_out(kind: str, profile: bytes, ca
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"abc", b"n\0\0", b"n\0\1abc", b"n\0\0" + zlib.compress(bytes(999))[:-3], b"n\0\0" + b"junk"]
+    "body",
+    [
+        b"",
+        b"abc",
+        b"n\0\0",
+        b"n\0\1abc",
+        b"n\0\0" + zlib.compress(bytes(999))[:-3],
+        b"n\0\0" + b"junk",
+    ],
 )
-def test_a_broken_profile_of_a_png_is_left_out(body: bytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_broken_profile_of_a_png_is_left_out(
+    body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     assert np.array_equal(load(png_with(chunk(b"iCCP", body))), SMOOTH)
     assert caplog.messages[-1].startswith("the colour profile is not used (")
 
@@ -347,21 +415,35 @@ def numbers(*values: float) -> bytes:
 
 P3 = matrix_profile(
     PRIMARIES[12],
-    np.array([((x + 0.055) / 1.055) ** 2.4 if x > 0.04045 else x / 12.92 for x in np.linspace(0, 1, 4096)]),
+    np.array(
+        [
+            ((x + 0.055) / 1.055) ** 2.4 if x > 0.04045 else x / 12.92
+            for x in np.linspace(0, 1, 4096)
+        ]
+    ),
 )
 BY_NUMBERS: dict[str, tuple[list[bytes], bytes | None]] = {
     "cICP, Display P3": ([chunk(b"cICP", bytes([12, 13, 0, 1]))], P3),
     "cICP before iCCP": (
-        [chunk(b"cICP", bytes([12, 13, 0, 1])), chunk(b"iCCP", b"n\0\0" + zlib.compress(WIDE_GAMUT))],
+        [
+            chunk(b"cICP", bytes([12, 13, 0, 1])),
+            chunk(b"iCCP", b"n\0\0" + zlib.compress(WIDE_GAMUT)),
+        ],
         P3,
     ),
     "cICP, sRGB": ([chunk(b"cICP", bytes([1, 13, 0, 1]))], None),
     "cICP, video": ([chunk(b"cICP", bytes([9, 14, 1, 0]))], None),
     "cICP, high dynamic range": ([chunk(b"cICP", bytes([9, 16, 0, 1]))], None),
     "gAMA of sRGB": ([chunk(b"gAMA", numbers(0.45455))], None),
-    "gAMA, linear": ([chunk(b"gAMA", numbers(1))], matrix_profile(PRIMARIES[1], np.linspace(0, 1, 4096))),
+    "gAMA, linear": (
+        [chunk(b"gAMA", numbers(1))],
+        matrix_profile(PRIMARIES[1], np.linspace(0, 1, 4096)),
+    ),
     "gAMA and cHRM": (
-        [chunk(b"gAMA", numbers(0.5)), chunk(b"cHRM", numbers(*D65, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06))],
+        [
+            chunk(b"gAMA", numbers(0.5)),
+            chunk(b"cHRM", numbers(*D65, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06)),
+        ],
         matrix_profile(PRIMARIES[12], np.linspace(0, 1, 4096) ** 2),
     ),
     "sRGB before gAMA": ([chunk(b"sRGB", b"\0"), chunk(b"gAMA", numbers(1))], None),
@@ -377,7 +459,7 @@ def test_a_png_says_its_colours_in_numbers(name: str) -> None:
     assert np.abs(load(png_with(*chunks)).astype(int) - expected).max() <= 1
 
 
-# ---------------------------------------------------------------------------------------------------------- deep values
+# -------------------------------------------------------------------------------------- deep values
 
 
 def deep(values: NDArray[Any]) -> tuple[list[int], Callable[[], bytes]]:
@@ -390,12 +472,20 @@ def deep(values: NDArray[Any]) -> tuple[list[int], Callable[[], bytes]]:
     [
         (np.array([[0, 65535, 257]], np.uint16), [0, 255, 1], "from 0 as black to 65535 as white"),
         (np.array([[0, 65535, 257]], np.int32), [0, 255, 1], "from 0 as black to 65535 as white"),
-        (np.array([[0, 8_890_000, 889_000]], np.int32), [0, 255, 26], "from 0 as black to 8.89e+06 as white"),
+        (
+            np.array([[0, 8_890_000, 889_000]], np.int32),
+            [0, 255, 26],
+            "from 0 as black to 8.89e+06 as white",
+        ),
         (np.array([[-100, 155, 0]], np.int32), [0, 255, 100], "from -100 as black to 155 as white"),
         (np.array([[0, 1, 0.2]], np.float32), [0, 255, 51], "from 0 as black to 1 as white"),
         (np.array([[0, 255, 51]], np.float32), [0, 255, 51], "from 0 as black to 255 as white"),
         (np.array([[-1, 1, 0]], np.float32), [0, 255, 128], "from -1 as black to 1 as white"),
-        (np.array([[0, 3e30, 6e29]], np.float32), [0, 255, 51], "from 0 as black to 3e+30 as white"),
+        (
+            np.array([[0, 3e30, 6e29]], np.float32),
+            [0, 255, 51],
+            "from 0 as black to 3e+30 as white",
+        ),
         (
             np.array([[np.nan, np.inf, -np.inf, 0.2]], np.float32),
             [0, 255, 0, 51],
@@ -411,7 +501,7 @@ def test_the_range_that_became_black_to_white_is_said(
     assert caplog.messages == [f"picture of more than 8 bits: coded with 8 bits a channel, {span}"]
 
 
-# --------------------------------------------------------------------------------------------------------------- limits
+# ------------------------------------------------------------------------------------------- limits
 
 
 def test_a_big_tiff_is_a_picture() -> None:
@@ -433,7 +523,9 @@ def test_max_pixels_goes_beyond_pillows_own_limit(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(("suffix", "most"), [("webp", 16383), ("jpg", 65500), ("jpeg", 65500)])
-def test_a_size_that_a_format_cannot_hold_is_refused_before_anything_is_decoded(suffix: str, most: int) -> None:
+def test_a_size_that_a_format_cannot_hold_is_refused_before_anything_is_decoded(
+    suffix: str, most: int
+) -> None:
     ImageWriter(io.BytesIO(), 1, most, suffix)
     for size in ((1, most + 1), (most + 1, 1)):
         with pytest.raises(MediaError, match=rf"\.{suffix} holds at most {most} pixels a side"):
@@ -448,8 +540,12 @@ def test_a_bmp_holds_4_gib(monkeypatch: pytest.MonkeyPatch) -> None:
     ImageWriter(io.BytesIO(), 30000, 48000, "tiff")
 
 
-@pytest.mark.parametrize("error", [OSError("encoder error -2"), ValueError("no"), struct.error("too large")])
-def test_what_pillow_says_when_it_cannot_write_is_kept(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [OSError("encoder error -2"), ValueError("no"), struct.error("too large")]
+)
+def test_what_pillow_says_when_it_cannot_write_is_kept(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
 

@@ -1,4 +1,6 @@
-"""codec.media, odd recordings: headers that lie, files in a row, streams side by side, ends that are missing."""
+"""codec.media, odd recordings: headers that lie, files in a row, streams side by side, ends that
+are missing.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,18 @@ WIDE = PCM.astype("<i4") << 16
 FINE = WIDE | 0x1100  # of 24 bits
 
 
-def riff(form: bytes, data: bytes, size: int | None = None, riff_size: int = 36, magic: bytes = b"RIFF") -> bytes:
+def riff(
+    form: bytes, data: bytes, size: int | None = None, riff_size: int = 36, magic: bytes = b"RIFF"
+) -> bytes:
     """A WAV; `size` is what it says of its sound."""
     size = len(data) if size is None else size
     head = magic + struct.pack("<I", riff_size) + b"WAVEfmt " + struct.pack("<I", len(form)) + form
     return head + b"data" + struct.pack("<I", size) + data
 
 
-def form(bits: int = 16, align: int | None = None, tag: int = 1, channels: int = 1, rate: int = 16000) -> bytes:
+def form(
+    bits: int = 16, align: int | None = None, tag: int = 1, channels: int = 1, rate: int = 16000
+) -> bytes:
     align = channels * -(-bits // 8) if align is None else align
     return struct.pack("<HHIIHH", tag, channels, rate, rate * align, align, bits)
 
@@ -57,7 +63,7 @@ def both_ways(data: bytes) -> np.ndarray[Any, Any]:
     return samples
 
 
-# ----------------------------------------------------------------------------------------------------------------- WAV
+# ---------------------------------------------------------------------------------------------- WAV
 
 
 @pytest.mark.parametrize(
@@ -94,7 +100,12 @@ def test_a_64_bit_header_is_read(magic: bytes, size: int, caplog: pytest.LogCapt
 
 
 def big_endian() -> bytes:
-    head = b"RIFX" + struct.pack(">I", 36) + b"WAVEfmt " + struct.pack(">IHHIIHH", 16, 1, 1, 16000, 32000, 2, 16)
+    head = (
+        b"RIFX"
+        + struct.pack(">I", 36)
+        + b"WAVEfmt "
+        + struct.pack(">IHHIIHH", 16, 1, 1, 16000, 32000, 2, 16)
+    )
     return head + b"data" + struct.pack(">I", PCM.nbytes) + PCM.astype(">i2").tobytes()
 
 
@@ -107,11 +118,15 @@ KINDS: dict[str, Callable[[], bytes]] = {
     "24 bits at the upper end of 4 bytes": lambda: riff(form(24, 4), WIDE.tobytes()),
     "24 bits at the lower end of 4 bytes": lambda: riff(form(24, 4), (FINE >> 8).tobytes()),
     "16 bits at the lower end of 4 bytes": lambda: riff(form(16, 4), (WIDE >> 16).tobytes()),
-    "20 bits in 3 bytes": lambda: riff(form(20), WIDE.view(np.uint8).reshape(-1, 4)[:, 1:].tobytes()),
+    "20 bits in 3 bytes": lambda: riff(
+        form(20), WIDE.view(np.uint8).reshape(-1, 4)[:, 1:].tobytes()
+    ),
     "32 bits": lambda: riff(form(32), WIDE.tobytes()),
     "64 bits": lambda: riff(form(64), (WIDE.astype("<i8") << 32).tobytes()),
     "extensible, 24 of 32 bits": lambda: riff(extensible(32, 24), WIDE.tobytes()),
-    "extensible, floats": lambda: riff(extensible(32, 32, 3), (PCM / 32768).astype("<f4").tobytes()),
+    "extensible, floats": lambda: riff(
+        extensible(32, 32, 3), (PCM / 32768).astype("<f4").tobytes()
+    ),
     "32-bit floats": lambda: riff(form(32, tag=3), (PCM / 32768).astype("<f4").tobytes()),
     "64-bit floats": lambda: riff(form(64, tag=3), (PCM / 32768).astype("<f8").tobytes()),
     "block align 0": lambda: riff(form(16, 0), PCM.tobytes()),
@@ -151,7 +166,9 @@ def test_other_wavs_are_libsndfiles_with_the_same_sizes(
 
 
 @pytest.mark.parametrize("cut", [1, 999, 4001])
-@pytest.mark.parametrize("name", ["16 bits", "24 bits", "32-bit floats", "24 bits at the lower end of 4 bytes"])
+@pytest.mark.parametrize(
+    "name", ["16 bits", "24 bits", "32-bit floats", "24 bits at the lower end of 4 bytes"]
+)
 def test_a_wav_that_was_cut_says_so(name: str, cut: int, caplog: pytest.LogCaptureFixture) -> None:
     samples, whole = both_ways(KINDS[name]()[:-cut]), both_ways(KINDS[name]())
     assert np.array_equal(samples, whole[: len(samples)])
@@ -168,7 +185,9 @@ def test_a_stream_that_ends_within_a_sample_was_cut(caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.parametrize("padded", [True, False])
-def test_chunks_behind_the_sound_are_no_sound(padded: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_chunks_behind_the_sound_are_no_sound(
+    padded: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     behind = b"\0" * padded + b"LIST" + struct.pack("<I", 4) + b"INFO"
     assert len(both_ways(riff(form(8), bytes([100]) * 1001 + behind, 1001))) == 1001
     assert not caplog.messages
@@ -193,7 +212,7 @@ def test_a_wav_cut_within_its_header_is_an_error(length: int) -> None:
         both_ways(riff(form(), PCM.tobytes())[:length])
 
 
-# ------------------------------------------------------------------------------------------------ chunks of others
+# --------------------------------------------------------------------------------- chunks of others
 
 
 def with_size(kind: str, size: int) -> bytes:
@@ -221,7 +240,7 @@ def test_other_containers_of_unknown_size_are_read_to_their_end(
     assert not caplog.messages
 
 
-# ---------------------------------------------------------------------------------------- cut short, damaged, in a row
+# --------------------------------------------------------------------- cut short, damaged, in a row
 
 
 def unknown_flac(length: int = 100_000) -> bytes:
@@ -286,7 +305,9 @@ def test_zeros_at_the_end_of_a_flac_are_its_own_or_padding(
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_whatever_is_cut_says_so_and_what_is_whole_says_nothing(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_whatever_is_cut_says_so_and_what_is_whole_says_nothing(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     data = CONTAINERS[name]()
     whole, _ = load_audio(io.BytesIO(data))
     assert not caplog.messages
@@ -300,7 +321,9 @@ def test_whatever_is_cut_says_so_and_what_is_whole_says_nothing(name: str, caplo
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_files_in_a_row_are_read_one_after_the_other(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_files_in_a_row_are_read_one_after_the_other(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     data = CONTAINERS[name]()
     whole, _ = load_audio(io.BytesIO(data))
     joined, _ = load_audio(io.BytesIO(data + data))
@@ -311,8 +334,12 @@ def test_files_in_a_row_are_read_one_after_the_other(name: str, caplog: pytest.L
     assert not caplog.messages
 
 
-@pytest.mark.parametrize("name", ["wav", "a-law", "aiff", "caf", "au", "nist", "vorbis", "opus", "mp3"])
-def test_what_lies_behind_is_said_unless_it_is_nothing(name: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "name", ["wav", "a-law", "aiff", "caf", "au", "nist", "vorbis", "opus", "mp3"]
+)
+def test_what_lies_behind_is_said_unless_it_is_nothing(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     data = CONTAINERS[name]()
     whole, _ = load_audio(io.BytesIO(data))
     for rest, notices in ((bytes(100), []), (b"\xf3, no sound" * 9, [LEFT_OUT])):
@@ -321,11 +348,15 @@ def test_what_lies_behind_is_said_unless_it_is_nothing(name: str, caplog: pytest
         assert caplog.messages == notices
 
 
-@pytest.mark.parametrize("name", ["vorbis", "opus", "mp3", "mp3 without a count", "flac", "flac of unknown length"])
+@pytest.mark.parametrize(
+    "name", ["vorbis", "opus", "mp3", "mp3 without a count", "flac", "flac of unknown length"]
+)
 def test_damage_within_is_a_notice_or_an_error(name: str, caplog: pytest.LogCaptureFixture) -> None:
     data = bytearray(CONTAINERS[name]())
     middle = len(data) // 2
-    data[middle : middle + 200] = np.random.default_rng(0).integers(0, 256, 200).astype(np.uint8).tobytes()
+    data[middle : middle + 200] = (
+        np.random.default_rng(0).integers(0, 256, 200).astype(np.uint8).tobytes()
+    )
     if "flac" in name:
         with pytest.raises(MediaError, match=r"damaged recording after \d+ samples"):
             load_audio(io.BytesIO(bytes(data)))
@@ -334,7 +365,7 @@ def test_damage_within_is_a_notice_or_an_error(name: str, caplog: pytest.LogCapt
         assert caplog.messages == [DAMAGED]
 
 
-# ----------------------------------------------------------------------------------------------------------------- Ogg
+# ---------------------------------------------------------------------------------------------- Ogg
 
 
 def pages(data: bytes) -> list[bytes]:
@@ -358,18 +389,26 @@ def link(serial: int, subtype: str = "VORBIS", rate: int = 16000, channels: int 
 
 
 def test_the_checksum_of_a_page_is_oggs() -> None:
-    assert all(ogg.checksum(page) == page[22:26] for page in pages(wav(tones(9000), kind="OGG", subtype="VORBIS")))
+    assert all(
+        ogg.checksum(page) == page[22:26]
+        for page in pages(wav(tones(9000), kind="OGG", subtype="VORBIS"))
+    )
 
 
 @pytest.mark.parametrize("serial", [1, 2])
-def test_links_of_other_kinds_are_coded_like_the_first(serial: int, caplog: pytest.LogCaptureFixture) -> None:
-    """The second link has another rate, other channels and another codec; some writers repeat the serial number."""
+def test_links_of_other_kinds_are_coded_like_the_first(
+    serial: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The second link has another rate, other channels and another codec; some writers repeat the
+    serial number.
+    """
     data = b"".join(link(1) + link(serial, "OPUS", 48000, 2) + link(3, "VORBIS", 44100))
     samples, rate = load_audio(io.BytesIO(data))
     assert (samples.shape, rate) == ((48000, 1), 16000)
     assert min(np.abs(samples[second * 16000 :][:16000]).max() for second in range(3)) > 0.1
     assert caplog.messages == [
-        "recordings of different kinds in one file: all are coded like the first, 16 kHz, channels: 1"
+        "recordings of different kinds in one file: all are coded like the first, 16 kHz, "
+        "channels: 1"
     ]
 
 
@@ -377,7 +416,11 @@ def test_streams_side_by_side_are_the_first_and_a_notice(caplog: pytest.LogCaptu
     one, other = link(1), link(2, "OPUS", 48000, 2)
     video = renumbered(b"OggS\0\2" + bytes(20) + b"\1\x2a\x80theora" + bytes(35), 3)
     alone = load_audio(io.BytesIO(b"".join(one)))[0]
-    mixed = [one[0], other[0], *(page for pair in zip(one[1:], other[1:], strict=False) for page in pair)]
+    mixed = [
+        one[0],
+        other[0],
+        *(page for pair in zip(one[1:], other[1:], strict=False) for page in pair),
+    ]
     mixed += [*one[len(other) :], *other[len(one) :]]
     for found in (mixed, [video, *one], [one[0], video, *one[1:]]):
         caplog.clear()
@@ -391,7 +434,7 @@ def test_a_link_that_was_cut_does_not_hide_the_next(caplog: pytest.LogCaptureFix
     assert caplog.messages == [DAMAGED, CUT]
 
 
-# --------------------------------------------------------------------------------------------------------------- PyAV
+# --------------------------------------------------------------------------------------------- PyAV
 
 
 def coded(container: str, codec: str, rate: int = 16000) -> bytes:
@@ -426,12 +469,18 @@ def test_what_libsndfile_does_not_know_goes_through_pyav(
     assert not caplog.messages
     original, best = tones(32000)[8000:16000, 0], 0.0
     for delay in range(0, 2200, 8 if codec == "aac" else 1024):
-        best = max(best, float(np.corrcoef(original, samples[8000 + delay : 16000 + delay, 0])[0, 1]))
+        best = max(
+            best, float(np.corrcoef(original, samples[8000 + delay : 16000 + delay, 0])[0, 1])
+        )
     assert best > 0.9
 
 
-@pytest.mark.parametrize(("container", "codec"), [("adts", "aac"), ("matroska", "flac"), ("ipod", "alac")])
-def test_what_pyav_reads_says_that_it_is_cut(container: str, codec: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("container", "codec"), [("adts", "aac"), ("matroska", "flac"), ("ipod", "alac")]
+)
+def test_what_pyav_reads_says_that_it_is_cut(
+    container: str, codec: str, caplog: pytest.LogCaptureFixture
+) -> None:
     data = coded(container, codec)
     if container == "ipod":  # what tells how to read it comes last
         with pytest.raises(MediaError, match="cut short"):
@@ -453,7 +502,9 @@ def test_a_playlist_is_not_followed(tmp_path: Any) -> None:
             load_audio(io.BytesIO(text.encode()))
 
 
-def test_without_pyav_the_message_names_formats_and_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyav_the_message_names_formats_and_a_way_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(MediaError, match=r"FLAC.*m4a, webm.*pip install av.*ffmpeg -i") as raised:
         load_audio(io.BytesIO(b"\0\0\0\x20ftypM4A " + bytes(100)))

@@ -1,4 +1,6 @@
-"""Each metric against a second implementation, on real media where they lie; and what no metric can score."""
+"""Each metric against a second implementation, on real media where they lie; and what no metric can
+score.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def pictures(request: pytest.FixtureRequest, real: Real) -> Pair:
     if request.param == "noise":
         return x, noisy(x)
     if request.param == "blur":
-        return x, np.asarray((x[:, :, :].astype(float) + np.roll(x, 3, 0) + np.roll(x, 3, 1)) / 3, np.uint8)
+        return x, np.asarray(
+            (x[:, :, :].astype(float) + np.roll(x, 3, 0) + np.roll(x, 3, 1)) / 3, np.uint8
+        )
     file = io.BytesIO()
     save_image(file, x, "jpg")
     return x, load_image(file)
@@ -70,19 +74,27 @@ def test_psnr(pictures: Pair) -> None:
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
     x, y = pictures
-    assert psnr(x, y) == pytest.approx(float(peak_signal_noise_ratio(*batch(y, x), data_range=255.0)), abs=1e-4)
+    assert psnr(x, y) == pytest.approx(
+        float(peak_signal_noise_ratio(*batch(y, x), data_range=255.0)), abs=1e-4
+    )
     assert psnr(x, y) == pytest.approx(10 * np.log10(255**2 / ((x.astype(float) - y) ** 2).mean()))
-    assert psnr(x, y) != pytest.approx(10 * np.log10(1 / ((x.astype(float) - y) ** 2).mean()), abs=1)  # the range
+    assert psnr(x, y) != pytest.approx(
+        10 * np.log10(1 / ((x.astype(float) - y) ** 2).mean()), abs=1
+    )  # the range
     assert psnr(x, x) is None
 
 
 def test_ssim(pictures: Pair) -> None:
-    """Against pytorch-msssim. torchmetrics counts mirrored borders in, .005 away on noise: not the same quantity."""
+    """Against pytorch-msssim. torchmetrics counts mirrored borders in, .005 away on noise: not the
+    same quantity.
+    """
     from pytorch_msssim import ssim as second
 
     x, y = pictures
     assert ssim(x, y) == pytest.approx(float(second(*batch(y, x), data_range=255)), abs=1e-4)
-    assert ssim(x, y) != pytest.approx(float(second(*batch(y, x), data_range=1)), abs=1e-4)  # the range
+    assert ssim(x, y) != pytest.approx(
+        float(second(*batch(y, x), data_range=1)), abs=1e-4
+    )  # the range
     assert ssim(x, x) == pytest.approx(1)
     assert ssim(x[:10], y[:10]) is None
 
@@ -98,10 +110,15 @@ def test_ms_ssim(pictures: Pair) -> None:
 
 
 def test_ssimulacra2_is_on_the_scale_of_its_author() -> None:
-    """He gives 50 for libjpeg-turbo at quality 35, 4:2:0, and 10 at quality 14, on average; these are cuts of four."""
+    """He gives 50 for libjpeg-turbo at quality 35, 4:2:0, and 10 at quality 14, on average; these
+    are cuts of four.
+    """
     from skimage import data
 
-    photographs = [getattr(data, name)()[:256, 100:356] for name in ("astronaut", "coffee", "chelsea", "rocket")]
+    photographs = [
+        getattr(data, name)()[:256, 100:356]
+        for name in ("astronaut", "coffee", "chelsea", "rocket")
+    ]
     means = []
     for quality in (14, 35, 90):
         scores = []
@@ -117,7 +134,9 @@ def test_ssimulacra2_without_a_loss_and_where_it_has_no_value() -> None:
     x = gradient(240, 232)
     y = noisy(x)
     assert ssimulacra2(x, x) == 100
-    assert ssimulacra2(x, y) != pytest.approx(ssimulacra2(y, x), abs=0.1)  # the original comes first
+    assert ssimulacra2(x, y) != pytest.approx(
+        ssimulacra2(y, x), abs=0.1
+    )  # the original comes first
     assert ssimulacra2(x[:225, :225], y[:225, :225]) is not None
     assert measure(ssimulacra2, x[:224], y[:224]) == (None, "below 225 x 225 pixels")
 
@@ -147,7 +166,9 @@ def test_lpips(pictures: Pair, backbone: dict[str, torch.Tensor]) -> None:
     assert ours(x, noisy(x, 60)) > ours(x, noisy(x, 5))
 
 
-def test_lpips_without_a_backbone_says_which_file_is_missing(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_lpips_without_a_backbone_says_which_file_is_missing(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     found, notices = backbones([], [])
     assert found == []
@@ -161,18 +182,28 @@ def test_a_file_that_is_no_backbone_is_refused(tmp_path) -> None:  # type: ignor
     bad, half = tmp_path / "bad.pth", tmp_path / "half.pth"
     bad.write_bytes(b"nothing")
     torch.save({"0.weight": torch.zeros(64, 3, 3, 3)}, half)
-    for path, reason in ((bad, "no LPIPS backbone"), (half, "the backbone has no"), (tmp_path / "no.pth", "No such")):
+    for path, reason in (
+        (bad, "no LPIPS backbone"),
+        (half, "the backbone has no"),
+        (tmp_path / "no.pth", "No such"),
+    ):
         with pytest.raises(ModelError, match=reason):
             backbones([], [path])
 
 
 def test_pesq(clips: Pair) -> None:
-    """torchmetrics calls the same C code, so this holds sampling rate and order of arguments; and it orders noise."""
+    """torchmetrics calls the same C code, so this holds sampling rate and order of arguments; and
+    it orders noise.
+    """
     from torchmetrics.functional.audio import perceptual_evaluation_speech_quality as second
 
     x, y = clips
-    assert pesq_wb(x, y) == pytest.approx(float(second(torch.tensor(y), torch.tensor(x), SAMPLE_RATE, "wb")), abs=1e-4)
-    assert pesq_wb(x, y) != pytest.approx(float(second(torch.tensor(x), torch.tensor(y), SAMPLE_RATE, "wb")), abs=1e-3)
+    assert pesq_wb(x, y) == pytest.approx(
+        float(second(torch.tensor(y), torch.tensor(x), SAMPLE_RATE, "wb")), abs=1e-4
+    )
+    assert pesq_wb(x, y) != pytest.approx(
+        float(second(torch.tensor(x), torch.tensor(y), SAMPLE_RATE, "wb")), abs=1e-3
+    )
     assert pesq_wb(x, x) == pytest.approx(4.644, abs=1e-3)  # the best that P.862.2 gives
 
 
@@ -190,7 +221,9 @@ def test_stoi(clips: Pair, extended: bool) -> None:
 def test_si_sdr(clips: Pair) -> None:
     x, y = (signal.astype(np.float64) for signal in clips)
     target = (y @ x) / (x @ x) * x
-    assert si_sdr(x, y) == pytest.approx(10 * np.log10((target @ target) / ((y - target) @ (y - target))), abs=1e-3)
+    assert si_sdr(x, y) == pytest.approx(
+        10 * np.log10((target @ target) / ((y - target) @ (y - target))), abs=1e-3
+    )
     assert si_sdr(x, 3 * y) == pytest.approx(si_sdr(x, y), abs=1e-3)  # the scale does not matter
     assert si_sdr(x, np.roll(y, 40)) < si_sdr(x, y) - 3  # type: ignore[operator]
 
@@ -199,8 +232,12 @@ def test_stft_distance(clips: Pair) -> None:
     """Against auraloss with the window lengths of Yamamoto et al. 2020."""
     auraloss = pytest.importorskip("auraloss")
     x, y = clips
-    second = auraloss.freq.MultiResolutionSTFTLoss([512, 1024, 2048], [50, 120, 240], [240, 600, 1200], eps=1e-7)
-    value = float(second(torch.tensor(y)[None, None].double(), torch.tensor(x)[None, None].double()))
+    second = auraloss.freq.MultiResolutionSTFTLoss(
+        [512, 1024, 2048], [50, 120, 240], [240, 600, 1200], eps=1e-7
+    )
+    value = float(
+        second(torch.tensor(y)[None, None].double(), torch.tensor(x)[None, None].double())
+    )
     assert stft_distance(x, y) == pytest.approx(value, abs=1e-3)
     assert stft_distance(x, x) == 0
 
@@ -211,7 +248,14 @@ def test_mel_distance(clips: Pair) -> None:
 
     def log_mel(signal: NDArray[np.generic]) -> NDArray[np.float64]:
         padded = np.pad(signal.astype(np.float64), 512, mode="reflect")
-        spectrum = np.abs(stft(padded, window="hann", nperseg=1024, noverlap=768, boundary=None, padded=False)[2]) * 512
+        spectrum = (
+            np.abs(
+                stft(
+                    padded, window="hann", nperseg=1024, noverlap=768, boundary=None, padded=False
+                )[2]
+            )
+            * 512
+        )
         edges = 700 * (10 ** (np.linspace(0, 2595 * np.log10(1 + 8000 / 700), 82) / 2595) - 1)
         bins = np.linspace(0, 8000, 513)
         up = (bins[None] - edges[:-2, None]) / np.diff(edges)[:-1, None]
@@ -219,7 +263,9 @@ def test_mel_distance(clips: Pair) -> None:
         return np.log10(np.maximum(np.maximum(np.minimum(up, down), 0) @ spectrum, 1e-5))
 
     x, y = clips
-    assert mel_distance(x, y) == pytest.approx(float(np.abs(log_mel(x) - log_mel(y)).mean()), abs=1e-4)
+    assert mel_distance(x, y) == pytest.approx(
+        float(np.abs(log_mel(x) - log_mel(y)).mean()), abs=1e-4
+    )
     assert mel_distance(x, x) == 0
 
 
@@ -229,7 +275,11 @@ def test_every_metric_orders_little_and_much_noise() -> None:
     x, s = gradient(240, 232), tones(48_000)[:, 0]
     for medium, little, much in (
         ("image", (x, noisy(x, 3)), (x, noisy(x, 40))),
-        ("speech", (s, s + 0.001 * RNG.normal(size=s.shape)), (s, s + 0.1 * RNG.normal(size=s.shape))),
+        (
+            "speech",
+            (s, s + 0.001 * RNG.normal(size=s.shape)),
+            (s, s + 0.1 * RNG.normal(size=s.shape)),
+        ),
     ):
         for name, metric in (METRICS[medium] | MORE_METRICS[medium]).items():
             better, worse = metric(*little), metric(*much)

@@ -1,4 +1,6 @@
-"""The mixing coder: both twins write the same bytes, whatever the prior; and each part of the model earns its bits."""
+"""The mixing coder: both twins write the same bytes, whatever the prior; and each part of the model
+earns its bits.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from codec.entropy import NO_TABLES, Prior, Tables, decode_indices, encode_indices, max_encoded_size, mixing
+from codec.entropy import (
+    NO_TABLES,
+    Prior,
+    Tables,
+    decode_indices,
+    encode_indices,
+    max_encoded_size,
+    mixing,
+)
 from codec.errors import BitstreamError
 
 Array = NDArray[np.int64]
@@ -25,15 +35,26 @@ SPEECH_OFFSETS = [(0, -1), (0, -2), (0, -3)]
 IMAGE_OFFSETS = [(0, -1), (1, 0), (1, -1), (1, 1), (2, 3), (0, -5)]
 
 
-def random_prior(seed: int, levels: tuple[int, ...], image: bool, units: int = 16, strength: float = 1.0) -> Prior:
+def random_prior(
+    seed: int, levels: tuple[int, ...], image: bool, units: int = 16, strength: float = 1.0
+) -> Prior:
     """A prior of random weights; `strength` 1 takes logits over their whole range."""
     random = np.random.default_rng(seed)
-    num_rows, num_features, speeds = sum(levels), int(random.integers(1, 6)), [3, 6][: int(random.integers(0, 3))]
+    num_rows, num_features, speeds = (
+        sum(levels),
+        int(random.integers(1, 6)),
+        [3, 6][: int(random.integers(0, 3))],
+    )
     offsets = np.array(IMAGE_OFFSETS if image else SPEECH_OFFSETS)
     num_codes = int(np.prod(levels))
 
     def draw(most: float, *shape: int) -> Array:
-        return (random.normal(size=shape) * most * strength).round().clip(-most * 3, most * 3).astype(np.int64)
+        return (
+            (random.normal(size=shape) * most * strength)
+            .round()
+            .clip(-most * 3, most * 3)
+            .astype(np.int64)
+        )
 
     return Prior(
         levels=np.array(levels),
@@ -53,7 +74,9 @@ def random_prior(seed: int, levels: tuple[int, ...], image: bool, units: int = 1
 def cases(draw: st.DrawFn) -> tuple[Prior, Array, int]:
     """A prior, (n,) indices and the picture's width."""
     seed, image = draw(st.integers(0, 2**32 - 1)), draw(st.booleans())
-    prior = random_prior(seed, draw(st.sampled_from(LEVELS)), image, draw(st.sampled_from([8, 16, 64])))
+    prior = random_prior(
+        seed, draw(st.sampled_from(LEVELS)), image, draw(st.sampled_from([8, 16, 64]))
+    )
     random = np.random.default_rng(seed + 1)
     count, kind = draw(st.integers(0, 90)), draw(st.sampled_from(["uniform", "constant", "walk"]))
     indices = random.integers(0, prior.num_codes, count)
@@ -87,12 +110,16 @@ def _loaded() -> None:
     mixing._coder()
 
 
-def test_a_process_begins_with_the_plain_twin_and_soon_leaves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_begins_with_the_plain_twin_and_soon_leaves_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pytest.importorskip("numba")
     prior, indices = random_prior(1, (7, 5, 5), False), np.arange(300) * 7 % 175
     expected, used = encode(indices, prior, 300), []
     monkeypatch.setattr(mixing, "code", lambda *words: used.append("plain") or PLAIN(*words))
-    monkeypatch.setattr(mixing, "_coder", lambda: lambda *words: used.append("compiled") or PLAIN(*words))
+    monkeypatch.setattr(
+        mixing, "_coder", lambda: lambda *words: used.append("compiled") or PLAIN(*words)
+    )
     monkeypatch.setattr(mixing, "_coded_plainly", 0)
     encode(indices, prior, 300)
     assert used == ["compiled"]  # it is loaded already
@@ -137,7 +164,9 @@ def test_never_longer_than_fixed_width(case: tuple[Prior, Array, int]) -> None:
 
 @given(cases(), st.binary(max_size=60))
 @settings(deadline=None, max_examples=150)
-def test_garbage_is_refused_or_is_what_the_encoder_writes(case: tuple[Prior, Array, int], data: bytes) -> None:
+def test_garbage_is_refused_or_is_what_the_encoder_writes(
+    case: tuple[Prior, Array, int], data: bytes
+) -> None:
     """And both twins agree on which."""
     prior, indices, width = case
     columns = mixing.columns_of(prior, width, len(indices))
@@ -163,8 +192,16 @@ def test_every_cut_flip_and_extension_is_refused_or_canonical() -> None:
     prior = random_prior(5, (4, 4, 4), image=True, strength=0.2)
     indices = np.random.default_rng(0).integers(0, 64, 60)
     data = encode(indices, prior, 8)
-    variants = [data[:length] for length in range(len(data))] + [data + b"\0", data + b"\1", data + bytes(9)]
-    variants += [data[:i] + bytes([data[i] ^ 1 << bit]) + data[i + 1 :] for i in range(len(data)) for bit in range(8)]
+    variants = [data[:length] for length in range(len(data))] + [
+        data + b"\0",
+        data + b"\1",
+        data + bytes(9),
+    ]
+    variants += [
+        data[:i] + bytes([data[i] ^ 1 << bit]) + data[i + 1 :]
+        for i in range(len(data))
+        for bit in range(8)
+    ]
     refused = 0
     for variant in variants:
         try:
@@ -202,7 +239,9 @@ def test_both_twins_choose_the_same(case: tuple[Prior, Array, int], num_options:
 
 
 def test_choosing_saves_bits_as_far_as_penalties_allow() -> None:
-    """Free choice costs fewer bits than the first options; heavy penalties leave those alone (control)."""
+    """Free choice costs fewer bits than the first options; heavy penalties leave those alone
+    (control).
+    """
     prior = flat_prior()
     first = ar1(3000)
     options = np.stack([first, np.roll(first, 1), np.full(3000, 21)], 1)
@@ -226,7 +265,9 @@ def test_the_squash_is_the_logistic_function() -> None:
     assert np.abs(table - 65536 / (1 + np.exp(-x / 256))).max() <= 1
     assert (np.diff(table) >= 0).all()
     assert (table + table[::-1] == 65536).all()
-    assert table.min() >= 16  # an answer narrows the interval by less than 2**12, so by one word at most
+    assert (
+        table.min() >= 16
+    )  # an answer narrows the interval by less than 2**12, so by one word at most
     assert hash(tuple(table.tolist())) == hash(tuple(mixing.squash.__wrapped__().tolist()))
 
 
@@ -268,7 +309,9 @@ def flat_prior(levels: tuple[int, ...] = (4, 4, 4), **changes: Any) -> Prior:
 
 
 def test_the_mixer_learns_within_a_chunk() -> None:
-    """From nothing to well under the six bits of fixed width; indices without order teach it nothing (control)."""
+    """From nothing to well under the six bits of fixed width; indices without order teach it
+    nothing (control).
+    """
     indices = ar1(6000)
     size = len(encode(indices, flat_prior(), len(indices)))
     shuffled = np.random.default_rng(1).permutation(indices)
@@ -278,7 +321,9 @@ def test_the_mixer_learns_within_a_chunk() -> None:
 
 
 def test_a_picture_is_seen_in_rows() -> None:
-    """Columns that differ from row to row cost little if the neighbour above is the context, and much if it is not."""
+    """Columns that differ from row to row cost little if the neighbour above is the context, and
+    much if it is not.
+    """
     prior = flat_prior(offsets=np.array([(1, 0)]), stride=8)
     rows = np.stack([ar1(200, seed) for seed in range(30)], 1)
     right, wrong = (len(encode(rows.ravel(), prior, columns)) for columns in (30, 29))
@@ -290,7 +335,9 @@ def test_the_geometry_comes_from_the_width() -> None:
     assert [mixing.columns_of(prior, width, 99) for width in (1, 8, 9, 256)] == [1, 1, 2, 32]
     assert mixing.columns_of(random_prior(3, (4, 4), image=False), 0, 99) == 99
     indices = np.random.default_rng(0).integers(0, 4, (1, 99))
-    data = encode_indices(indices, 16, Tables(prior=flat_prior((4, 4), stride=8, offsets=np.array([(1, 0)]))), 64)
+    data = encode_indices(
+        indices, 16, Tables(prior=flat_prior((4, 4), stride=8, offsets=np.array([(1, 0)]))), 64
+    )
     assert data[0] == 2
 
 
@@ -351,8 +398,13 @@ def test_without_numba_the_bytes_are_the_same() -> None:
         "assert mixing._coder() is mixing.code\n"
         "print(encode(np.arange(40) * 7 % 175, random_prior(2, (7, 5, 5), True), 6).hex())"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == encode(np.arange(40) * 7 % 175, random_prior(2, (7, 5, 5), True), 6).hex()
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert (
+        done.stdout.strip()
+        == encode(np.arange(40) * 7 % 175, random_prior(2, (7, 5, 5), True), 6).hex()
+    )
 
 
 def test_no_tables_is_fixed_width() -> None:
@@ -360,7 +412,9 @@ def test_no_tables_is_fixed_width() -> None:
 
 
 def test_real_speech_costs_less(real: Callable[[str, int], bytes]) -> None:
-    """Shipped models with priors, on a clip that they were not trained on; skips for models without."""
+    """Shipped models with priors, on a clip that they were not trained on; skips for models
+    without.
+    """
     import io
 
     from codec import cards, coding

@@ -1,6 +1,8 @@
-"""The shipped weights on real media: each model codes, at its rate, at no less than a floor of quality.
+"""The shipped weights on real media: each model codes, at its rate, at no less than a floor of
+quality.
 
-The floors are far below what the README reports for the whole sets; they catch a wrong file, not a bad day.
+The floors are far below what the README reports for the whole sets; they catch a wrong file, not a
+bad day.
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ from eval.systems import ModelSystem
 
 SETS = {"speech": "speech-test.tar", "image": "image-test-coco.tar"}
 FLOOR = {"speech": ("STOI", 0.80), "image": ("PSNR", 20.0)}
-MAX_RATE = {"speech": 1800, "image": 0.18}  # bits per second, bits per pixel, whole file at K = 1024
+MAX_RATE = {
+    "speech": 1800,
+    "image": 0.18,
+}  # bits per second, bits per pixel, whole file at K = 1024
 NAMES = [card.name for card in cards.list_cards()]
 
 
@@ -53,7 +58,9 @@ def test_models_are_shipped() -> None:
 def test_a_shipped_model_codes_real_media(name: str, real: Callable[[str, int], bytes]) -> None:
     model = coding.load(cards.find(name))
     items = [real(SETS[model.card.medium], number) for number in (0, 4, 8, 12)]
-    low, high = (np.mean([measured(item, model, size) for item in items], axis=0) for size in (256, 16384))
+    low, high = (
+        np.mean([measured(item, model, size) for item in items], axis=0) for size in (256, 16384)
+    )
     assert FLOOR[model.card.medium][1] < low[0] < high[0]  # more codes, more quality
     assert low[1] < high[1]
 
@@ -62,4 +69,6 @@ def test_a_shipped_model_codes_real_media(name: str, real: Callable[[str, int], 
 def test_the_rate_at_1024_is_below_its_limit(name: str, real: Callable[[str, int], bytes]) -> None:
     model = coding.load(cards.find(name))
     items = [real(SETS[model.card.medium], number) for number in range(4)]
-    assert np.mean([measured(item, model, 1024)[1] for item in items]) <= MAX_RATE[model.card.medium]
+    assert (
+        np.mean([measured(item, model, 1024)[1] for item in items]) <= MAX_RATE[model.card.medium]
+    )

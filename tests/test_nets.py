@@ -1,4 +1,6 @@
-"""Nets and the codec around them: exact transforms, any size in and out, the condition, the presets' limits."""
+"""Nets and the codec around them: exact transforms, any size in and out, the condition, the
+presets' limits.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ def test_any_size_of_picture(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("preset", NETS["convnext-image"].presets)
 def test_a_picture_in_strips_is_the_whole_and_needs_all_that_its_layers_reach(preset: str) -> None:
-    """Strips of one latent row and of three; with a layer's reach cut by one row (negative control) the seams show."""
+    """Strips of one latent row and of three; with a layer's reach cut by one row (negative control)
+    the seams show.
+    """
     torch.manual_seed(0)
     codec = build(CodecConfig("image", NETS["convnext-image"].presets[preset], "fsp")).eval()
     for module in codec.modules():
@@ -89,7 +93,11 @@ def test_a_picture_in_strips_is_the_whole_and_needs_all_that_its_layers_reach(pr
                 assert torch.allclose(found, whole, atol=1e-5, rtol=1e-5)
             for number, layer in enumerate(layers):
                 if layer.reach:
-                    short = [*layers[:number], dataclasses.replace(layer, reach=layer.reach - 1), *layers[number + 1 :]]
+                    short = [
+                        *layers[:number],
+                        dataclasses.replace(layer, reach=layer.reach - 1),
+                        *layers[number + 1 :],
+                    ]
                     found = torch.cat(list(stream(short, x.split(stride))))
                     assert not torch.allclose(found, whole, atol=1e-5, rtol=1e-5)
         sizes = NETS["convnext-image"].presets[preset]
@@ -99,15 +107,22 @@ def test_a_picture_in_strips_is_the_whole_and_needs_all_that_its_layers_reach(pr
 
 
 @pytest.mark.parametrize("width", [24, 160, 256])
-def test_one_pass_of_a_linear_layer_and_its_gelu_is_the_two_whatever_the_rows_and_threads(width: int) -> None:
-    layer, x = torch.nn.Linear(width, 3 * width), torch.randn(1030, width, generator=torch.Generator().manual_seed(0))
+def test_one_pass_of_a_linear_layer_and_its_gelu_is_the_two_whatever_the_rows_and_threads(
+    width: int,
+) -> None:
+    layer, x = (
+        torch.nn.Linear(width, 3 * width),
+        torch.randn(1030, width, generator=torch.Generator().manual_seed(0)),
+    )
     plain = F.gelu(layer(x))
     count = torch.get_num_threads()
     with torch.inference_mode():
         fused = linear(layer, x, gelu=True)
         assert torch.allclose(fused, plain, atol=1e-5)
         assert torch.allclose(linear(layer, x), layer(x), atol=1e-5)
-        assert not torch.allclose(F.gelu(layer(x), approximate="tanh"), plain, atol=1e-5)  # negative control
+        assert not torch.allclose(
+            F.gelu(layer(x), approximate="tanh"), plain, atol=1e-5
+        )  # negative control
         try:
             for threads in (1, 2):
                 torch.set_num_threads(threads)
@@ -118,7 +133,9 @@ def test_one_pass_of_a_linear_layer_and_its_gelu_is_the_two_whatever_the_rows_an
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, HIDDEN_AT_ONCE // 24 + 3), (2, 41, 30)])
-def test_a_block_without_gradients_is_the_block_and_leaves_its_input_alone(shape: tuple[int, ...]) -> None:
+def test_a_block_without_gradients_is_the_block_and_leaves_its_input_alone(
+    shape: tuple[int, ...],
+) -> None:
     torch.manual_seed(0)
     block = ConvNeXt(8, (7, 7), 0.5, conditioned=True)
     for parameter in block.parameters():
@@ -129,7 +146,10 @@ def test_a_block_without_gradients_is_the_block_and_leaves_its_input_alone(shape
         expected = block(x, condition, rows)
         with torch.inference_mode():
             assert torch.allclose(block(x, condition, rows), expected, atol=1e-4)
-            assert not torch.allclose(block(x, -condition, rows), expected, atol=1e-4) or not expected.numel()
+            assert (
+                not torch.allclose(block(x, -condition, rows), expected, atol=1e-4)
+                or not expected.numel()
+            )
     assert torch.equal(x, before)
 
 
@@ -161,7 +181,9 @@ def test_the_condition_spans_about_one_unit_to_either_side() -> None:
     assert torch.allclose(kappa, torch.tensor([-1.0, 0.0, 1.0]), atol=1e-4)
 
 
-@pytest.mark.parametrize(("medium", "preset", "millions"), [("speech", "small", 3.5), ("image", "small", 2.5)])
+@pytest.mark.parametrize(
+    ("medium", "preset", "millions"), [("speech", "small", 3.5), ("image", "small", 2.5)]
+)
 def test_presets_stay_within_their_size(medium: str, preset: str, millions: float) -> None:
     codec = build(CodecConfig(medium, NETS[default(medium)].presets[preset], "vp"))
     assert sum(p.numel() for p in codec.parameters()) <= millions * 1e6
@@ -172,7 +194,9 @@ def test_presets_stay_within_their_size(medium: str, preset: str, millions: floa
 def test_a_configuration_survives_json(medium: str) -> None:
     import json
 
-    config = CodecConfig(medium, NETS[default(medium)].presets["tiny"], "fsp", {"levels": {16: (4, 4)}})
+    config = CodecConfig(
+        medium, NETS[default(medium)].presets["tiny"], "fsp", {"levels": {16: (4, 4)}}
+    )
     back = CodecConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert build(back).bottleneck.codebook_sizes == (16,)
     assert back.nets == config.nets

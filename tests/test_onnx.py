@@ -1,4 +1,6 @@
-"""ONNX files in onnxruntime against PyTorch: the same indices and signals, of real media, in any batch and size."""
+"""ONNX files in onnxruntime against PyTorch: the same indices and signals, of real media, in any
+batch and size.
+"""
 
 from __future__ import annotations
 
@@ -44,19 +46,28 @@ def session(path: Path) -> Run:
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Run, Run]:
+def exported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Model, Run, Run]:
     pytest.importorskip("onnxscript", reason="onnxscript is in the extra [onnx]")
     folder = tmp_path_factory.mktemp("onnx")
     assert main([request.param, "--out", str(folder)]) == 0
-    encoder, decoder = (session(folder / f"{request.param}.{name}.onnx") for name in ("encoder", "decoder"))
+    encoder, decoder = (
+        session(folder / f"{request.param}.{name}.onnx") for name in ("encoder", "decoder")
+    )
     return coding.load(cards.find(request.param)), encoder, decoder
 
 
 def signals(model: Model, real: Callable[[str, int], bytes]) -> list[Tensor]:
-    """Whole real media, (1, C, *N), padded; a batch of pieces; the shortest there is; and nothing but zeros."""
+    """Whole real media, (1, C, *N), padded; a batch of pieces; the shortest there is; and nothing
+    but zeros.
+    """
     pack, codec = PACKS[model.card.medium], model.codec
     if model.card.medium == "image":
-        found = [torch.from_numpy(load_image(io.BytesIO(real(pack, n)))).movedim(-1, 0)[None] / 255 for n in range(2)]
+        found = [
+            torch.from_numpy(load_image(io.BytesIO(real(pack, n)))).movedim(-1, 0)[None] / 255
+            for n in range(2)
+        ]
         batch = torch.cat([x[..., :72, :120] for x in found])
     else:
         waves = [load_audio(io.BytesIO(real(pack, n)), 16000)[0].mean(1) for n in range(3)]
@@ -81,18 +92,26 @@ def test_indices_are_equal_and_signals_within_the_tolerance(
             found = decoder("x_hat", indices=indices.numpy(), codebook_size=np.full(len(x), size))
             assert np.allclose(found, x_hat, atol=TOLERANCE)
     x = signals(model, real)[0]
-    halved = encoder(f"indices_{size}", x=x.numpy() / 2)  # negative controls: another signal, another size
+    halved = encoder(
+        f"indices_{size}", x=x.numpy() / 2
+    )  # negative controls: another signal, another size
     assert not np.array_equal(halved, codec.encode(x, size).numpy())
     if len(sizes) > 1:
         few = codec.encode(x, sizes[0]).numpy()
-        one, other = (decoder("x_hat", indices=few, codebook_size=np.array([size])) for size in sizes[:2])
+        one, other = (
+            decoder("x_hat", indices=few, codebook_size=np.array([size])) for size in sizes[:2]
+        )
         assert not np.allclose(one, other, atol=TOLERANCE)
-        both = decoder("x_hat", indices=np.concatenate([few, few]), codebook_size=np.array(sizes[:2]))
+        both = decoder(
+            "x_hat", indices=np.concatenate([few, few]), codebook_size=np.array(sizes[:2])
+        )
         assert np.allclose(both, np.concatenate([one, other]), atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_one_product_in_float64_finds_the_nearest_and_one_in_float32_does_not(weighted: bool) -> None:
+def test_one_product_in_float64_finds_the_nearest_and_one_in_float32_does_not(
+    weighted: bool,
+) -> None:
     torch.manual_seed(0)
     tokens, codebook = 100 + torch.randn(500, 6), 100 + torch.randn(300, 6)
     weights = torch.rand(500, 6) + 0.1 if weighted else None
@@ -113,7 +132,9 @@ def test_convolutions_make_the_same_stft_and_its_inverse() -> None:
             assert torch.allclose(found, expected, atol=1e-4)
         noise = [torch.randn_like(part) for part in spectrum]  # which is the STFT of no signal
         assert torch.allclose(plain.synthesise(*noise), stft.synthesise(*noise), atol=1e-4)
-        assert not torch.allclose(plain.synthesise(noise[0], -noise[1]), stft.synthesise(*noise), atol=1e-4)
+        assert not torch.allclose(
+            plain.synthesise(noise[0], -noise[1]), stft.synthesise(*noise), atol=1e-4
+        )
 
 
 def test_without_the_extra_one_line_says_what_to_install(
@@ -125,7 +146,9 @@ def test_without_the_extra_one_line_says_what_to_install(
     assert not (tmp_path / "new").exists()
 
 
-def test_what_is_there_is_kept_and_unknown_models_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_there_is_kept_and_unknown_models_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "speech-fsp.encoder.onnx").write_text("mine")
     assert main(["speech-fsp", "--out", str(tmp_path)]) == 1
     assert (tmp_path / "speech-fsp.encoder.onnx").read_text() == "mine"

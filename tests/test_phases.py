@@ -14,7 +14,10 @@ def test_right_magnitudes_find_their_phases_again() -> None:
     stft, x = STFT(384, 96), voice(0, 0.96)[:, 0]
     spectrum = torch.complex(*stft.analyse(x))
     assert torch.allclose(griffin_lim(spectrum.abs(), spectrum, stft, 0), x, atol=1e-5)
-    noise = torch.polar(spectrum.abs(), 6.28 * torch.rand(spectrum.shape, generator=torch.Generator().manual_seed(0)))
+    noise = torch.polar(
+        spectrum.abs(),
+        6.28 * torch.rand(spectrum.shape, generator=torch.Generator().manual_seed(0)),
+    )
 
     def error(iterations: int) -> float:
         found = torch.complex(*stft.analyse(griffin_lim(spectrum.abs(), noise, stft, iterations)))

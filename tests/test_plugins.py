@@ -1,4 +1,6 @@
-"""A package of one's own, tests/plugin/own_parts: what it registers is trained and used by name, in every command."""
+"""A package of one's own, tests/plugin/own_parts: what it registers is trained and used by name, in
+every command.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,9 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The card of a model whose bottleneck and nets are the package's, trained for a few steps by the commands."""
+    """The card of a model whose bottleneck and nets are the package's, trained for a few steps by
+    the commands.
+    """
     folder = tmp_path_factory.mktemp("own")
     (folder / "own.toml").write_text(RECIPE, encoding="utf-8")
     (folder / "pictures").mkdir()
@@ -84,9 +88,47 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         threads, rng = torch.get_num_threads(), torch.get_rng_state()
         data, run = str(folder / "data"), str(folder / "run")
         assert prepare(["image", str(folder / "pictures"), "--out", data]) == 0
-        steps = ["--steps", "6", "--threads", "1", "--set", "data.batch=2", "--set", "data.crop=[32, 32]"]
-        assert train([str(folder / "own.toml"), "--data", data, "--out", run, *steps, "--import", "own_parts"]) == 0
-        assert export([run, "--data", data, "--out", str(folder), "--name", "image-own", "--import", "own_parts"]) == 0
+        steps = [
+            "--steps",
+            "6",
+            "--threads",
+            "1",
+            "--set",
+            "data.batch=2",
+            "--set",
+            "data.crop=[32, 32]",
+        ]
+        assert (
+            train(
+                [
+                    str(folder / "own.toml"),
+                    "--data",
+                    data,
+                    "--out",
+                    run,
+                    *steps,
+                    "--import",
+                    "own_parts",
+                ]
+            )
+            == 0
+        )
+        assert (
+            export(
+                [
+                    run,
+                    "--data",
+                    data,
+                    "--out",
+                    str(folder),
+                    "--name",
+                    "image-own",
+                    "--import",
+                    "own_parts",
+                ]
+            )
+            == 0
+        )
         torch.set_num_threads(threads)
         torch.set_rng_state(rng)
     forget()
@@ -101,13 +143,18 @@ def test_a_file_there_and_back_by_command(
     Path("in.png").write_bytes(picture(gradient(40, 56)))
     assert compress_main(["in.png", "out.bin", "-m", str(trained)]) == 3
     assert "unknown" in capsys.readouterr().err
-    assert compress_main(["in.png", "out.bin", "-m", str(trained), "--import", "own_parts", "--test"]) == 0
+    assert (
+        compress_main(["in.png", "out.bin", "-m", str(trained), "--import", "own_parts", "--test"])
+        == 0
+    )
     assert decompress_main(["out.bin", "out.png", "-m", str(trained), "--import", "own_parts"]) == 0
     assert np.asarray(Image.open("out.png")).shape == (40, 56, 3)
 
 
 def test_strips_are_the_whole(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nets without layers work on windows of rows that overlap by their context: the cut changes nothing."""
+    """Nets without layers work on windows of rows that overlap by their context: the cut changes
+    nothing.
+    """
     monkeypatch.syspath_prepend(str(PACKAGE))
     plugins.add(["own_parts"])
     model, pixels = coding.load(find(str(trained))), gradient(200, 48)
@@ -119,7 +166,9 @@ def test_strips_are_the_whole(trained: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("codec.coding.pictures.rows_per_strip", lambda *_: 3)
     file = io.BytesIO()
     coding.compress_image(Picture(io.BytesIO(picture(pixels))), file, model, size)
-    assert np.array_equal(coding.read_indices(file.getvalue(), model)[1][0, 0], indices.flatten().numpy())
+    assert np.array_equal(
+        coding.read_indices(file.getvalue(), model)[1][0, 0], indices.flatten().numpy()
+    )
     strips = coding.decompress_image(Reader(io.BytesIO(file.getvalue())), model)
     assert np.array_equal(strips, whole.mul(255).round().clamp(0, 255).to(torch.uint8).numpy())
 
@@ -133,7 +182,9 @@ def installed(folder: Path) -> None:
     (folder / "own_parts").symlink_to(PACKAGE / "own_parts")
 
 
-def test_an_installed_package_needs_no_option(trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_installed_package_needs_no_option(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     with pytest.raises(ModelError, match="own-patches"):
         codec.load(trained)
     installed(tmp_path / "site")
@@ -154,31 +205,38 @@ def test_a_broken_installed_package_is_named_and_left_out(
     with caplog.at_level(logging.WARNING, "codec"):
         plugins.load()
         plugins.load()
-    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["the plugin own_parts is left out"]
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "the plugin own_parts is left out"
+    ]
     assert "half installed" in caplog.text
 
 
 def test_child_processes_import_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """And a real command in a process of its own takes a module that lies in the folder."""
-    Path("mine.py").write_text("from codec.bottlenecks import BOTTLENECKS, VQ\nBOTTLENECKS['own-vq'] = VQ\n")
+    Path("mine.py").write_text(
+        "from codec.bottlenecks import BOTTLENECKS, VQ\nBOTTLENECKS['own-vq'] = VQ\n"
+    )
     plugins.add(["mine"])
     assert os.environ[plugins.VARIABLE] == "mine"
-    script = (
-        "from codec import plugins; plugins.load(); from codec.bottlenecks import BOTTLENECKS; BOTTLENECKS['own-vq']"
-    )
+    script = "from codec import plugins; plugins.load(); from codec.bottlenecks import BOTTLENECKS; BOTTLENECKS['own-vq']"
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path.cwd()}"}
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, env=environment)
     monkeypatch.setenv(plugins.VARIABLE, "")
     Path("mine.py").write_text("print('imported')\n")
     command = [sys.executable, "-W", "error", "-m", "codec.info", "--import", "mine", "nothing.bin"]
-    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    result = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
     assert (result.stdout, result.returncode) == ("imported\n", 1)
     del sys.modules["mine"]
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [(None, "No module named"), ("1 / 0\n", r"ZeroDivisionError: division by zero in .*mine\.py, line 1")],
+    [
+        (None, "No module named"),
+        ("1 / 0\n", r"ZeroDivisionError: division by zero in .*mine\.py, line 1"),
+    ],
 )
 def test_a_module_that_cannot_be_imported_is_an_option_that_is_wrong(
     text: str | None, says: str, capsys: pytest.CaptureFixture[str]
@@ -201,7 +259,9 @@ def test_nets_are_checked() -> None:
         CodecConfig("speech", ImageConfig(), "fsp", {}, "convnext-image")
     with pytest.raises(TypeError, match="have sizes SpeechConfig, not ImageConfig"):
         CodecConfig("speech", ImageConfig(), "fsp")
-    with pytest.raises(CodecError, match=r"codec\.kind = 'convnext-speech'; choose from convnext-image"):
+    with pytest.raises(
+        CodecError, match=r"codec\.kind = 'convnext-speech'; choose from convnext-image"
+    ):
         recipes.load("image-fsp", ["codec.kind=convnext-speech"])
     config = CodecConfig("image", ImageConfig(), "fsp")
     assert "kind" not in config.to_dict()

@@ -1,4 +1,6 @@
-"""Equal bytes whatever stands around: autocast, default dtype, switches of products, inference mode, other threads."""
+"""Equal bytes whatever stands around: autocast, default dtype, switches of products, inference
+mode, other threads.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def test_surroundings_change_no_byte(medium: str, model: Model, name: str) -> No
         loaded = coding.load(model.card)
         assert there_and_back(medium, loaded) == expected[0]
     assert there_and_back(medium, loaded) == expected[0]
-    assert all(value.dtype in (torch.float32, torch.int64) for value in loaded.codec.state_dict().values())
+    assert all(
+        value.dtype in (torch.float32, torch.int64) for value in loaded.codec.state_dict().values()
+    )
 
 
 @pytest.mark.parametrize("name", SURROUNDINGS)
@@ -73,7 +77,9 @@ def test_tensors_too(medium: str, model: Model) -> None:
         with enter():
             found = model.codec.encode(x, 1024)
             assert torch.equal(found, indices)
-            with torch.no_grad():  # with gradients linear layers go another way, in grad mode as outside
+            with (
+                torch.no_grad()
+            ):  # with gradients linear layers go another way, in grad mode as outside
                 same_mode = model.codec.decode(indices, size, 1024)
         assert same_mode.dtype == torch.float32
         assert torch.allclose(same_mode, x_hat, atol=1e-4)
@@ -96,7 +102,9 @@ def test_threads_with_other_surroundings_at_once(speech_model: Model, image_mode
 
 
 def test_the_switches_are_held_while_any_thread_needs_them() -> None:
-    """The first to leave must not turn them back under the others, nor the last one leave them turned."""
+    """The first to leave must not turn them back under the others, nor the last one leave them
+    turned.
+    """
     matmul: Any = torch.backends.mkldnn.matmul
     inside, leave = threading.Event(), threading.Event()
 
@@ -182,10 +190,14 @@ def test_a_codec_stays_float32_and_trains(medium: str, dtype: torch.dtype) -> No
 
 
 def test_training_still_runs_nets_under_autocast(medium: str) -> None:
-    """The guard is where files are made; a training step's products are bfloat16, the bottleneck's are not."""
+    """The guard is where files are made; a training step's products are bfloat16, the bottleneck's
+    are not.
+    """
     net = tiny_codec(medium).train()
     seen: list[torch.dtype] = []
-    net.decoder.stem.register_forward_hook(lambda _, __, out: seen.append(out.dtype)) if medium == "image" else (
+    net.decoder.stem.register_forward_hook(
+        lambda _, __, out: seen.append(out.dtype)
+    ) if medium == "image" else (
         net.decoder.project.register_forward_hook(lambda _, __, out: seen.append(out.dtype))
     )
     with torch.autocast("cpu", torch.bfloat16):
@@ -196,7 +208,9 @@ def test_training_still_runs_nets_under_autocast(medium: str) -> None:
 
 @pytest.mark.parametrize("dtype", REDUCED, ids=str)
 @pytest.mark.parametrize("name", ["fsp", "vp", "gmvq", "gumbelvq", "simvq"])
-def test_a_codec_built_under_another_default_dtype(medium: str, name: str, dtype: torch.dtype) -> None:
+def test_a_codec_built_under_another_default_dtype(
+    medium: str, name: str, dtype: torch.dtype
+) -> None:
     torch.set_default_dtype(dtype)
     try:
         net = build(CodecConfig(medium, NETS[medium], name)).train()
@@ -216,7 +230,10 @@ def test_models_and_codecs_are_pickled(medium: str, model: Model) -> None:
     torch.save(model.codec, file)
     file.seek(0)
     loaded = torch.load(file, weights_only=False)
-    assert all(torch.equal(value, model.codec.state_dict()[name]) for name, value in loaded.state_dict().items())
+    assert all(
+        torch.equal(value, model.codec.state_dict()[name])
+        for name, value in loaded.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "normal", "laplace"])

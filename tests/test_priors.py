@@ -1,4 +1,6 @@
-"""train.priors and train.add_priors: what is trained is what the coder computes, and a model gets nothing else new."""
+"""train.priors and train.add_priors: what is trained is what the coder computes, and a model gets
+nothing else new.
+"""
 
 from __future__ import annotations
 
@@ -49,13 +51,17 @@ def test_training_pays_and_rounding_costs_little(medium: str) -> None:
 
 
 @pytest.mark.parametrize("medium", ["speech", "image"])
-def test_the_net_is_the_coder_before_it_learns(medium: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_net_is_the_coder_before_it_learns(
+    medium: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The net's bits are the coder's if its mixer stands still, within what rounding costs."""
     codec = tiny_codec(medium)
     levels, order, _ = priors.layout(codec, 1024)
     offsets = np.array(priors.OFFSETS[medium])
     torch.manual_seed(1)
-    net = priors.PriorNet(levels, torch.randn(int(levels.sum()), 5), len(offsets) + len(priors.SPEEDS))
+    net = priors.PriorNet(
+        levels, torch.randn(int(levels.sum()), 5), len(offsets) + len(priors.SPEEDS)
+    )
     torch.nn.init.normal_(net.nodes, std=0.08)
     torch.nn.init.normal_(net.digits, std=0.2)
     torch.nn.init.normal_(net.hidden.weight, std=0.5)
@@ -63,7 +69,9 @@ def test_the_net_is_the_coder_before_it_learns(medium: str, monkeypatch: pytest.
     grid = grids(medium, 1)[0]
     near = torch.from_numpy(priors._neighbours(grid, offsets, 1024))
     starts = np.cumsum(levels) - levels
-    rows = torch.from_numpy(np.stack(np.unravel_index(np.arange(1025) % 1024, tuple(levels)), 1) + starts)
+    rows = torch.from_numpy(
+        np.stack(np.unravel_index(np.arange(1025) % 1024, tuple(levels)), 1) + starts
+    )
     indices = torch.from_numpy(grid.ravel())
     trends = priors._trends(net, rows[indices], [grid.size])
     with torch.no_grad():
@@ -72,7 +80,10 @@ def test_the_net_is_the_coder_before_it_learns(medium: str, monkeypatch: pytest.
     monkeypatch.setattr(mixing, "RATE_SHIFT", 40)
     monkeypatch.setattr(mixing, "_coder", lambda: mixing.code)
     lengths = np.arange(20, 401, 20)
-    data = [mixing.encode(grid.ravel()[:length], prior, grid.shape[1], 10**6) or b"" for length in lengths]
+    data = [
+        mixing.encode(grid.ravel()[:length], prior, grid.shape[1], 10**6) or b""
+        for length in lengths
+    ]
     sizes = 8 * np.array([len(part) for part in data])
     assert np.abs(sizes - expected[lengths - 1]).max() < 0.003 * expected[-1] + 8
     spread, control = np.std(sizes - expected[lengths - 1]), np.std(sizes - wrong[lengths - 1])
@@ -80,14 +91,24 @@ def test_the_net_is_the_coder_before_it_learns(medium: str, monkeypatch: pytest.
     assert control > 6  # neighbours in another order
 
 
-def test_a_model_gets_priors_and_still_reads_older_files(model_folder: Path, tmp_path: Path) -> None:
+def test_a_model_gets_priors_and_still_reads_older_files(
+    model_folder: Path, tmp_path: Path
+) -> None:
     for path in model_folder.glob("speech-fsp.*"):
         shutil.copy(path, tmp_path)
     card = cards.read_card(tmp_path / "speech-fsp.json")
     (tmp_path / "media").mkdir()
     (tmp_path / "media" / "a.wav").write_bytes(wav(tones(40000)))
     prepare("speech", [tmp_path / "media"], tmp_path / "store")
-    arguments = [str(card.path), "--data", str(tmp_path / "store"), "--steps", "2", "--tokens", "300"]
+    arguments = [
+        str(card.path),
+        "--data",
+        str(tmp_path / "store"),
+        "--steps",
+        "2",
+        "--tokens",
+        "300",
+    ]
     assert add_priors.main([*arguments, "--device", "cpu"]) == 0
     after = cards.read_card(card.path)
     assert after.base_id == card.base_id

@@ -1,4 +1,6 @@
-"""The GPU's search for neighbours: in Triton's interpreter against all distances, and compiled, which needs no GPU."""
+"""The GPU's search for neighbours: in Triton's interpreter against all distances, and compiled,
+which needs no GPU.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +48,14 @@ def test_the_kernel_finds_what_all_distances_show(tmp_path: Path) -> None:
     rows[7] = torch.nan
     given, found = f"{tmp_path}/given.pt", f"{tmp_path}/found.pt"
     torch.save((rows, queries), given)
-    environment = os.environ | {"TRITON_INTERPRET": "1"}  # read when the kernel is defined: a process of its own
-    subprocess.run([sys.executable, "-W", "ignore", "-c", INTERPRETED, given, found], env=environment, check=True)
+    environment = os.environ | {
+        "TRITON_INTERPRET": "1"
+    }  # read when the kernel is defined: a process of its own
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", INTERPRETED, given, found],
+        env=environment,
+        check=True,
+    )
     kernel, expected = torch.load(found), radii_by_blocks(queries, rows, (1, 8, 69, 70))
     torch.testing.assert_close(kernel, expected, rtol=WITHIN, atol=0.0, equal_nan=True)
     assert kernel[0, 3] == 0
@@ -55,7 +63,9 @@ def test_the_kernel_finds_what_all_distances_show(tmp_path: Path) -> None:
     assert kernel[2].isfinite().sum() == 33
     assert kernel[3].isnan().all()  # of 70 rows one is NaN away
     with pytest.raises(AssertionError):
-        torch.testing.assert_close(kernel, radii_by_blocks(queries, rows, (2, 7, 68, 70)), equal_nan=True)
+        torch.testing.assert_close(
+            kernel, radii_by_blocks(queries, rows, (2, 7, 68, 70)), equal_nan=True
+        )
     by_hand = torch.stack([by_bisection(queries, rows, rank, 18) for rank in (1, 8, 69)])
     torch.testing.assert_close(kernel[:3], by_hand, rtol=1e-6, atol=0.0, equal_nan=True)
 
@@ -63,11 +73,17 @@ def test_the_kernel_finds_what_all_distances_show(tmp_path: Path) -> None:
 def test_eighteen_bits_are_enough_and_sixteen_are_not() -> None:
     """Against the tree, which is exact: 2^-12 is .024 %, whatever the scale."""
     generator = torch.Generator().manual_seed(1)
-    rows, queries = torch.randn(2000, 5, generator=generator), torch.randn(500, 5, generator=generator)
+    rows, queries = (
+        torch.randn(2000, 5, generator=generator),
+        torch.randn(500, 5, generator=generator),
+    )
     rows *= torch.logspace(-6, 3, 2000)[:, None]
     queries *= torch.logspace(-6, 3, 500)[:, None]
     exact = Neighbours(rows).radii(queries, (8,))[0]
-    error = {bits: ((by_bisection(queries, rows, 8, bits) - exact) / exact).abs().max() for bits in (16, 18, 31)}
+    error = {
+        bits: ((by_bisection(queries, rows, 8, bits) - exact) / exact).abs().max()
+        for bits in (16, 18, 31)
+    }
     assert error[18] < 2.0**-12 + 1e-6 < WITHIN
     assert error[16] > WITHIN
     assert error[31] < 1e-6
@@ -80,7 +96,9 @@ def test_the_kernel_compiles_for_a_gpu(dim: int) -> None:
 
     from codec.bottlenecks import _radii_kernel as kernel
 
-    types = dict.fromkeys(("queries", "rows", "found"), "*fp32") | dict.fromkeys(("rank", "num_rows", "stride"), "i32")
+    types = dict.fromkeys(("queries", "rows", "found"), "*fp32") | dict.fromkeys(
+        ("rank", "num_rows", "stride"), "i32"
+    )
     source = ASTSource(kernel._radii, types | {"dim": "constexpr"}, {"dim": dim})
     assert compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"]
 
@@ -102,4 +120,6 @@ def test_the_kernel_on_a_gpu() -> None:
     rows, queries = torch.randn(8192, 5, device="cuda"), torch.randn(5000, 5, device="cuda")
     for ks in ((8, 32), (8, 8)):
         expected = radii_by_blocks(queries, rows, ks)
-        torch.testing.assert_close(Neighbours(rows).radii(queries, ks), expected, rtol=WITHIN, atol=0.0)
+        torch.testing.assert_close(
+            Neighbours(rows).radii(queries, ks), expected, rtol=WITHIN, atol=0.0
+        )

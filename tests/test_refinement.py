@@ -1,4 +1,6 @@
-"""The mixing coder where the first digits are known: both twins agree, and what it sees is what it says it sees."""
+"""The mixing coder where the first digits are known: both twins agree, and what it sees is what it
+says it sees.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,15 @@ from codec.errors import BitstreamError
 
 Array = NDArray[np.int64]
 LEVELS = [((4, 3), (2, 2)), ((6,), (3,)), ((2, 2, 5), (2,)), ((40,), (5, 2))]
-OFFSETS = {False: [(0, -1), (0, -3), (0, 1), (0, 2)], True: [(0, -1), (1, 0), (1, 1), (0, 1), (-1, 0), (-2, -3)]}
+OFFSETS = {
+    False: [(0, -1), (0, -3), (0, 1), (0, 2)],
+    True: [(0, -1), (1, 0), (1, 1), (0, 1), (-1, 0), (-2, -3)],
+}
 
 
-def random_prior(seed: int, coarse: tuple[int, ...], own: tuple[int, ...], image: bool, units: int = 16) -> Prior:
+def random_prior(
+    seed: int, coarse: tuple[int, ...], own: tuple[int, ...], image: bool, units: int = 16
+) -> Prior:
     """A prior of random weights for a refinement."""
     random = np.random.default_rng(seed)
     levels, offsets = np.array([*coarse, *own]), np.array(OFFSETS[image])
@@ -47,7 +54,9 @@ def random_prior(seed: int, coarse: tuple[int, ...], own: tuple[int, ...], image
 def cases(draw: st.DrawFn) -> tuple[Prior, Array, int]:
     """A prior, (n,) indices and the picture's width."""
     seed, image = draw(st.integers(0, 2**32 - 1)), draw(st.booleans())
-    prior = random_prior(seed, *draw(st.sampled_from(LEVELS)), image, draw(st.sampled_from([8, 64])))
+    prior = random_prior(
+        seed, *draw(st.sampled_from(LEVELS)), image, draw(st.sampled_from([8, 64]))
+    )
     count = draw(st.integers(1, 70))
     indices = np.random.default_rng(seed + 1).integers(0, prior.num_codes, count)
     if draw(st.booleans()):  # children that are all the first, which mixing soon learns
@@ -77,7 +86,9 @@ def test_both_twins_write_the_same_bytes_and_read_them(case: tuple[Prior, Array,
 
 @given(cases(), st.binary(max_size=30))
 @settings(deadline=None, max_examples=100)
-def test_garbage_is_refused_or_refines_what_it_should(case: tuple[Prior, Array, int], data: bytes) -> None:
+def test_garbage_is_refused_or_refines_what_it_should(
+    case: tuple[Prior, Array, int], data: bytes
+) -> None:
     prior, indices, width = case
     coarse = refinement.parents(indices, prior)
     try:

@@ -1,4 +1,6 @@
-"""Damaged files: what is outside the damage comes back exactly, in its place; what is inside is silence or grey."""
+"""Damaged files: what is outside the damage comes back exactly, in its place; what is inside is
+silence or grey.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +37,14 @@ from codec.entropy import NO_TABLES, Tables, quantise_counts
 from codec.errors import BitstreamError
 
 Array = NDArray[np.int64]
-PAUSES = Tables(quantise_counts(np.where(np.arange(50) == 7, 10_000, 1)[None]))  # index 7 costs next to nothing
+PAUSES = Tables(
+    quantise_counts(np.where(np.arange(50) == 7, 10_000, 1)[None])
+)  # index 7 costs next to nothing
 
 
-def salvage(data: bytes, tables: Tables = NO_TABLES, total: int | None = None) -> tuple[Array, Salvage]:
+def salvage(
+    data: bytes, tables: Tables = NO_TABLES, total: int | None = None
+) -> tuple[Array, Salvage]:
     found = Salvage(io.BytesIO(data), num_positions=total)
     header = found.header
     nothing = np.empty((header.num_streams, header.num_codebooks, 0), np.int64)
@@ -51,7 +57,9 @@ def lost(found: Salvage) -> list[int]:
 
 def chunked(count: int = 1000, size: int = 100) -> tuple[bytes, Array]:
     indices = skewed((1, 1, count), 50, 3)
-    return write_in_splits(SPEECH, indices, 16 * count, NO_TABLES, list(range(size, count, size))), indices
+    return write_in_splits(
+        SPEECH, indices, 16 * count, NO_TABLES, list(range(size, count, size))
+    ), indices
 
 
 def places(data: bytes) -> list[tuple[int, int]]:
@@ -69,7 +77,12 @@ def test_a_sound_file_comes_back_whole(name: str) -> None:
     data, header, indices, num_samples, tables = load_golden(name)
     decoded, found = salvage(data, tables)
     assert np.array_equal(decoded, indices)
-    assert (found.header, found.num_samples, found.gaps, found.complete) == (header, num_samples, [], True)
+    assert (found.header, found.num_samples, found.gaps, found.complete) == (
+        header,
+        num_samples,
+        [],
+        True,
+    )
 
 
 @pytest.mark.parametrize("name", GOLDEN_NAMES)
@@ -112,7 +125,9 @@ def test_several_damages(hits: list[tuple[int, int]], size: int) -> None:
     touched = {i - 1 for i, (a, b) in enumerate(chunks) if data[a:b] != spoilt[a:b]}
     for number in range(-(-1000 // size)):
         part = slice(number * size, (number + 1) * size)
-        if number not in touched and (not touched or number < min(touched) or number > max(touched)):
+        if number not in touched and (
+            not touched or number < min(touched) or number > max(touched)
+        ):
             assert np.array_equal(decoded[..., part], indices[..., part])
 
 
@@ -139,7 +154,9 @@ def test_a_chunk_that_is_there_twice_counts_once(
 
 
 def test_silence_repeats_itself_honestly(caplog: pytest.LogCaptureFixture) -> None:
-    """Equal chunks of a sound file stay; one too many among them goes; and what could be in two places is refused."""
+    """Equal chunks of a sound file stay; one too many among them goes; and what could be in two
+    places is refused.
+    """
     indices = skewed((1, 1, 1000), 50, 3)
     indices[..., 200:500] = 7
     data = write_in_splits(SPEECH, indices, 16000, NO_TABLES, list(range(100, 1000, 100)))
@@ -153,7 +170,9 @@ def test_silence_repeats_itself_honestly(caplog: pytest.LogCaptureFixture) -> No
 def test_a_foreign_chunk_is_no_repeat() -> None:
     """Negative control: as many positions too many, of another content."""
     data, indices = chunked()
-    other = write_in_splits(SPEECH, (indices + 1) % 50, 16000, NO_TABLES, list(range(100, 1000, 100)))
+    other = write_in_splits(
+        SPEECH, (indices + 1) % 50, 16000, NO_TABLES, list(range(100, 1000, 100))
+    )
     start, stop = places(other)[3]
     at = places(data)[5][0]
     with pytest.raises(BitstreamError, match="index checksum does not match"):
@@ -161,7 +180,9 @@ def test_a_foreign_chunk_is_no_repeat() -> None:
 
 
 def uneven() -> tuple[bytes, Array]:
-    """Chunks of very unequal bytes, as of pauses and speech: their bytes do not tell how long they are."""
+    """Chunks of very unequal bytes, as of pauses and speech: their bytes do not tell how long they
+    are.
+    """
     indices = skewed((1, 1, 1000), 50, 3)
     indices[..., 200:500] = 7
     return write_in_splits(SPEECH, indices, 16000, PAUSES, list(range(100, 1000, 100))), indices
@@ -169,7 +190,9 @@ def uneven() -> tuple[bytes, Array]:
 
 @given(st.sets(st.integers(0, 9), min_size=2), st.integers(1, 255))
 @settings(deadline=None, max_examples=60)
-def test_damaged_payloads_leave_all_other_chunks_in_their_places(numbers: set[int], flip: int) -> None:
+def test_damaged_payloads_leave_all_other_chunks_in_their_places(
+    numbers: set[int], flip: int
+) -> None:
     data, indices = uneven()
     decoded, found = salvage(spoilt(data, numbers, flip), PAUSES)
     assert lost(found) == [100 * number + i for number in sorted(numbers) for i in range(100)]
@@ -185,7 +208,9 @@ def spoilt(data: bytes, numbers: set[int], flip: int) -> bytes:
     return bytes(damaged)
 
 
-def test_by_their_bytes_alone_some_would_come_to_lie_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_by_their_bytes_alone_some_would_come_to_lie_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Negative control of the test above."""
     data, indices = uneven()
     damaged, tables = spoilt(data, {2, 3, 4, 9}, 1), PAUSES
@@ -195,7 +220,9 @@ def test_by_their_bytes_alone_some_would_come_to_lie_elsewhere(monkeypatch: pyte
 
 
 def test_a_count_that_is_damaged_is_not_believed() -> None:
-    """One chunk says that it holds 115 positions and not 100, another is damaged inside: the total tells them apart."""
+    """One chunk says that it holds 115 positions and not 100, another is damaged inside: the total
+    tells them apart.
+    """
     data, indices = uneven()
     start = places(data)[3][0]
     assert data[start + 2] == 100  # after the type and a length of one byte
@@ -209,7 +236,10 @@ def test_a_count_that_is_damaged_is_not_believed() -> None:
 @pytest.mark.parametrize("name", GOLDEN_NAMES)
 def test_any_truncation_gives_what_is_before_it(name: str) -> None:
     data, _, indices, _, tables = load_golden(name)
-    chunks, counts = places(data), [chunk.shape[2] for chunk in Reader(io.BytesIO(data)).chunks(tables)]
+    chunks, counts = (
+        places(data),
+        [chunk.shape[2] for chunk in Reader(io.BytesIO(data)).chunks(tables)],
+    )
     for length in range(len(data)):
         if length < chunks[0][1]:
             with pytest.raises(BitstreamError):
@@ -272,12 +302,17 @@ def test_limits_hold() -> None:
     body = b"E" + bytes([len(claimed)]) + claimed
     start = places(data)[-1][0]
     with pytest.raises(BitstreamError, match="over the limit"):
-        Salvage(io.BytesIO(data[:start] + body + zlib.crc32(body).to_bytes(4, "big")), Limits(max_seconds=5))
+        Salvage(
+            io.BytesIO(data[:start] + body + zlib.crc32(body).to_bytes(4, "big")),
+            Limits(max_seconds=5),
+        )
 
 
 @pytest.mark.parametrize("name", GOLDEN_NAMES)
 def test_all_two_chunk_swaps_are_refused(name: str) -> None:
-    """By the strict reader; this one refuses, too, or says that all that is not in its place is lost."""
+    """By the strict reader; this one refuses, too, or says that all that is not in its place is
+    lost.
+    """
     data, _, indices, _, tables = load_golden(name)
     chunks = split_chunks(data)
     assert len(chunks) >= 4
@@ -307,7 +342,9 @@ def decoded(reader: Reader | Salvage, model: Model) -> NDArray[np.float32]:
     return np.concatenate(list(coding.decompress_speech(reader, model)))
 
 
-def test_lost_speech_is_silence_and_the_rest_as_it_was(speech_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lost_speech_is_silence_and_the_rest_as_it_was(
+    speech_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data, samples = speech_file(speech_model, monkeypatch)
     whole = decoded(Reader(io.BytesIO(data)), speech_model)
     start = places(data)[3][0] + 9
@@ -337,12 +374,16 @@ def test_lost_pixels_are_grey(image_model: Model, monkeypatch: pytest.MonkeyPatc
     partial = coding.decompress_image(found, image_model)
     assert partial.shape == whole.shape
     assert (partial[64:128] == pictures.GREY).all()
-    reach = 8 * (1 + 3 + 2 + 1)  # pixels: the stem, then a block of each scale, the head with the last
+    reach = 8 * (
+        1 + 3 + 2 + 1
+    )  # pixels: the stem, then a block of each scale, the head with the last
     assert np.array_equal(partial[128 + reach :], whole[128 + reach :])
     assert not (whole[64:128] == pictures.GREY).all()
 
 
-def test_a_file_that_says_nothing_of_its_length(speech_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_says_nothing_of_its_length(
+    speech_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data, _ = speech_file(speech_model, monkeypatch)
     found = Salvage(io.BytesIO(data[: places(data)[4][0]]))
     partial = decoded(found, speech_model)
@@ -356,19 +397,27 @@ def test_older_files_are_read_without_the_prior(speech_model: Model) -> None:
     assert card.base_id != card.model_id
     indices = torch.randint(0, 1024, (1, 1, 40)).numpy()
     header = Header("speech", card.base_id, 1024, 1024, sample_rate=16000)
-    old = write_in_splits(header, indices, 40 * 96, Tables(speech_model.tables[1024].frequencies), [])
+    old = write_in_splits(
+        header, indices, 40 * 96, Tables(speech_model.tables[1024].frequencies), []
+    )
     assert len(decoded(Reader(io.BytesIO(old)), speech_model)) == 40 * 96
     constant = np.zeros((1, 1, 400), np.int64)
     forged = write_in_splits(header, constant, 400 * 96, speech_model.tables[1024], [])
     with pytest.raises(BitstreamError, match="no prior"):
         decoded(Reader(io.BytesIO(forged)), speech_model)
     honest = write_in_splits(
-        dataclasses.replace(header, model_id=card.model_id), constant, 400 * 96, speech_model.tables[1024], []
+        dataclasses.replace(header, model_id=card.model_id),
+        constant,
+        400 * 96,
+        speech_model.tables[1024],
+        [],
     )
     assert len(decoded(Reader(io.BytesIO(honest)), speech_model)) == 400 * 96
 
 
-def test_real_speech_survives_damage(real: Callable[[str, int], bytes], speech_model: Model) -> None:
+def test_real_speech_survives_damage(
+    real: Callable[[str, int], bytes], speech_model: Model
+) -> None:
     from codec import api
 
     data = bytearray(api.compress(real("speech-test.tar", 0), 1024, speech_model))

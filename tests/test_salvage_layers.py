@@ -1,4 +1,6 @@
-"""Layers of a file whose base is damaged: what the base lost stays lost, the rest is as fine as its layers are."""
+"""Layers of a file whose base is damaged: what the base lost stays lost, the rest is as fine as its
+layers are.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ COUNT, CHUNK = 90, 20
 
 
 def many_chunks() -> Case:
-    """A recording in five chunks: the file, tables, true indices by size, where the data chunks lie in it."""
+    """A recording in five chunks: the file, tables, true indices by size, where the data chunks lie
+    in it.
+    """
     header, indices, samples, tables, _ = cases()["layers-speech"]
     data = written(header, indices, samples, tables, list(range(CHUNK, COUNT, CHUNK)))
     truth = {header.codebook_size: indices}
@@ -71,14 +75,18 @@ def test_what_the_base_lost_stays_lost_and_the_rest_is_fine(lost: tuple[int, ...
         assert top == (size or 128)
         assert indices.shape == truth[top].shape
         assert np.array_equal(indices[:, :, kept], truth[top][:, :, kept])
-        assert [p for start, stop in found.gaps for p in range(start, stop)] == sorted(set(range(COUNT)) - set(kept))
+        assert [p for start, stop in found.gaps for p in range(start, stop)] == sorted(
+            set(range(COUNT)) - set(kept)
+        )
         assert damage is None
         assert found.header.num_codes == (96, 48, 12)[(128, 64, 16).index(top)]
 
 
 def test_damage_in_a_layer_too_leaves_those_below() -> None:
     data, tables, truth, chunks = many_chunks()
-    spots = [piece.offset + 4 for layer in survey(io.BytesIO(data)).layers for piece in layer.pieces]
+    spots = [
+        piece.offset + 4 for layer in survey(io.BytesIO(data)).layers for piece in layer.pieces
+    ]
     for number, (spot, expected) in enumerate(zip(spots, [16] * 5 + [64] * 5, strict=True)):
         spoilt = flipped(data, chunks[1][0] + 9, spot)
         top, indices, _, damage = salvaged(spoilt, tables)
@@ -106,7 +114,9 @@ def test_chunks_of_another_length_than_thought_end_the_layers() -> None:
     header, indices, samples, tables, _ = cases()["layers-speech"]
     data = written(header, indices, samples, tables, [20, 40, 80])
     at = 10
-    for number, (_, payload) in enumerate(split_chunks(data[: survey(io.BytesIO(data)).summary.file_bytes])):
+    for number, (_, payload) in enumerate(
+        split_chunks(data[: survey(io.BytesIO(data)).summary.file_bytes])
+    ):
         if number == 3:
             break
         at += 1 + (1 if len(payload) < 128 else 2) + len(payload) + 4
@@ -130,14 +140,19 @@ def test_every_flipped_byte_gives_true_indices_or_a_gap() -> None:
 
 
 def split_lengths(data: bytes) -> list[int]:
-    return [len(payload) for _, payload in split_chunks(data[: survey(io.BytesIO(data)).summary.file_bytes])]
+    return [
+        len(payload)
+        for _, payload in split_chunks(data[: survey(io.BytesIO(data)).summary.file_bytes])
+    ]
 
 
 def test_foreign_layers_are_left_out() -> None:
     """Layers of another file, sealed for its own base, go with no other base, damaged or not."""
     data, tables, _, chunks = many_chunks()
     header, indices, samples, _, _ = cases()["layers-speech"]
-    other = written(header, np.roll(indices, 1, 2), samples, tables, list(range(CHUNK, COUNT, CHUNK)))
+    other = written(
+        header, np.roll(indices, 1, 2), samples, tables, list(range(CHUNK, COUNT, CHUNK))
+    )
     stops = [survey(io.BytesIO(file)).summary.file_bytes for file in (data, other)]
     grafted = flipped(data, chunks[2][0] + 9)[: stops[0]] + other[stops[1] :]
     top, _, _, damage = salvaged(grafted, tables)
@@ -145,13 +160,17 @@ def test_foreign_layers_are_left_out() -> None:
     assert damage is not None
 
 
-# ----------------------------------------------------------------------------------------------------------- commands
+# ----------------------------------------------------------------------------------------- commands
 
 
 @pytest.mark.usefixtures("models")
 @pytest.mark.parametrize("medium", ["speech", "image"])
 def test_the_command_reads_the_layers_of_what_is_left(
-    medium: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys
+    medium: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys,
 ) -> None:
     monkeypatch.setattr("codec.coding.speech.FRAMES_PER_WINDOW", 60)
     monkeypatch.setattr("codec.coding.pictures.ROWS_PER_CHUNK", 4)
@@ -160,7 +179,9 @@ def test_the_command_reads_the_layers_of_what_is_left(
     data = codec.compress(media, 1024, layers=True)
     chunks = [kind for kind, _ in split_chunks(data[: survey(io.BytesIO(data)).summary.file_bytes])]
     assert chunks.count(b"D") >= 4
-    at = 10 + sum(5 + (1 if len(p) < 128 else 2) + len(p) for _, p in split_chunks(base_of(data))[:2])
+    at = 10 + sum(
+        5 + (1 if len(p) < 128 else 2) + len(p) for _, p in split_chunks(base_of(data))[:2]
+    )
     path, out = tmp_path / "a.bin", tmp_path / ("a.wav" if medium == "speech" else "a.png")
     path.write_bytes(flipped(data, at + 12))
     assert decompress_main([str(path), str(out), "-q"]) == 4
@@ -170,7 +191,9 @@ def test_the_command_reads_the_layers_of_what_is_left(
     assert len(report["lost"]) == 1
     fine = out.read_bytes()
     model = codec.load(medium=medium)
-    found = coding.salvaged(Salvage(io.BytesIO(path.read_bytes()), num_positions=total(data, model)), model)
+    found = coding.salvaged(
+        Salvage(io.BytesIO(path.read_bytes()), num_positions=total(data, model)), model
+    )
     truth = coding.read_indices(data, model)[1]
     indices = np.concatenate(list(found.chunks()), axis=2)
     ((start, stop),) = found.gaps
@@ -182,7 +205,10 @@ def test_the_command_reads_the_layers_of_what_is_left(
     caplog.clear()
     path.write_bytes(flipped(data, at + 12)[:-3])  # and the last layer is cut short
     assert decompress_main([str(path), str(out), "--partial", "-f"]) == 0
-    assert "decoded at K = 256, for the layers above it are lost" in caplog.text + capsys.readouterr().err
+    assert (
+        "decoded at K = 256, for the layers above it are lost"
+        in caplog.text + capsys.readouterr().err
+    )
     assert decompress_main([str(path), str(out), "--partial", "-k", "4096", "-f"]) in (0, 1)
 
 

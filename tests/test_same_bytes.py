@@ -1,6 +1,8 @@
-"""The same input gives the same bytes: with 1 and 2 threads, alone and in a batch of 8, on this Python and on another.
+"""The same input gives the same bytes: with 1 and 2 threads, alone and in a batch of 8, on this
+Python and on another.
 
-(Whole and in windows: tests/test_coding.py. Compiled and plain coder, any indices: tests/test_mixing.py.)
+(Whole and in windows: tests/test_coding.py. Compiled and plain coder, any indices:
+tests/test_mixing.py.)
 """
 
 from __future__ import annotations
@@ -41,7 +43,10 @@ def threads(count: int) -> Iterator[None]:
 def signals(contents: list[bytes], model: Model) -> Tensor:
     """(B, C, *N): the beginnings of recordings, or the top left corners of pictures."""
     if model.card.medium == "image":
-        rows = [torch.from_numpy(load_image(io.BytesIO(c))[:96, :64].copy()).movedim(-1, 0) / 255 for c in contents]
+        rows = [
+            torch.from_numpy(load_image(io.BytesIO(c))[:96, :64].copy()).movedim(-1, 0) / 255
+            for c in contents
+        ]
     else:
         waves = [load_audio(io.BytesIO(content), 16000)[0][:9600].mean(1) for content in contents]
         rows = [torch.from_numpy(np.ascontiguousarray(wave))[None] for wave in waves]
@@ -49,7 +54,11 @@ def signals(contents: list[bytes], model: Model) -> Tensor:
 
 
 def header(model: Model, x: Tensor) -> Header:
-    shape = {"height": x.shape[2], "width": x.shape[3]} if model.card.medium == "image" else {"sample_rate": 16000}
+    shape = (
+        {"height": x.shape[2], "width": x.shape[3]}
+        if model.card.medium == "image"
+        else {"sample_rate": 16000}
+    )
     return Header(
         model.card.medium,
         model.card.model_id,
@@ -81,7 +90,9 @@ def check(contents: list[bytes], model: Model) -> None:
 
 
 def test_tiny_models(speech_model: Model, image_model: Model) -> None:
-    """Batches of signals; then whole files through the API, by 2 threads and by the plain coder, too."""
+    """Batches of signals; then whole files through the API, by 2 threads and by the plain coder,
+    too.
+    """
     recordings = [wav(tones(9600 + i)[i:]) for i in range(8)]
     pictures = [picture(np.roll(gradient(96, 64), 9 * i, (0, 1))) for i in range(8)]
     for contents, model in ((recordings, speech_model), (pictures, image_model)):
@@ -99,11 +110,15 @@ def test_shipped_models_on_real_media(card: cards.Card, real: Callable[[str, int
     check(contents, coding.load(card))
 
 
-def test_a_batch_that_mattered_would_show(speech_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_mattered_would_show(
+    speech_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Negative control: an encoder that looks at its neighbours in the batch."""
     contents = [wav(tones(9600 + i)[i:]) for i in range(8)]
     encoder = speech_model.codec.encoder
-    monkeypatch.setattr(encoder, "forward", lambda x, old=encoder.forward: old(x) + 0.1 * x.mean() + 0.01 * len(x))
+    monkeypatch.setattr(
+        encoder, "forward", lambda x, old=encoder.forward: old(x) + 0.1 * x.mean() + 0.01 * len(x)
+    )
     with pytest.raises(AssertionError, match="batch 8"):
         check(contents, speech_model)
 
@@ -145,10 +160,15 @@ def other_pythons() -> list[str]:
 
 def test_another_python_writes_and_reads_the_same_bytes(root) -> None:
     command = ["-c", SCRIPT, str(root)]
-    mine = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True).stdout
+    mine = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, check=True
+    ).stdout
     assert len(mine.splitlines()) >= 7
     others = other_pythons()
     if not others:
         pytest.skip("no other python3.x with numpy on PATH")
     for path in others:
-        assert subprocess.run([path, *command], capture_output=True, text=True, check=True).stdout == mine, path
+        assert (
+            subprocess.run([path, *command], capture_output=True, text=True, check=True).stdout
+            == mine
+        ), path

@@ -22,7 +22,9 @@ def brute(tokens: Tensor, codebook: Tensor, weights: Tensor | None = None) -> Te
     total = torch.zeros(len(tokens), len(codebook), dtype=torch.float64)
     for i in range(tokens.shape[1]):
         difference = tokens[:, None, i].double() - codebook[None, :, i].double()
-        total += difference * difference * (1.0 if weights is None else weights[:, i, None].double())
+        total += (
+            difference * difference * (1.0 if weights is None else weights[:, i, None].double())
+        )
     return (total == total.amin(1, keepdim=True)).int().argmax(1)
 
 
@@ -55,7 +57,9 @@ def test_nearest_is_exact_even_at_near_ties() -> None:
 def test_unread_on_a_gpu_it_is_nearest_as_far_as_float32_tells(
     monkeypatch: pytest.MonkeyPatch, weighted: bool, offset: float
 ) -> None:
-    """No token finds a code that is farther than the nearest by more than rounding; few find another at all."""
+    """No token finds a code that is farther than the nearest by more than rounding; few find
+    another at all.
+    """
     monkeypatch.setattr(host, "HOSTS", ())
     monkeypatch.setattr(_search, "chunk_rows", lambda *_: 300)
     tokens, codebook = torch.randn(1000, 5) + offset, torch.randn(400, 5) + offset
@@ -83,7 +87,9 @@ def test_any_number_of_codes(num_codes: int) -> None:
 
 
 @pytest.mark.parametrize("num_codes", [33, 64, 100])
-def test_codes_in_tiles_and_candidates_in_pieces(num_codes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codes_in_tiles_and_candidates_in_pieces(
+    num_codes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(_search, "TILE", 32)
     monkeypatch.setattr(_search, "CANDIDATES", 7)
     tokens, codebook = torch.randn(50, 3), torch.randn(num_codes, 3)
@@ -91,12 +97,18 @@ def test_codes_in_tiles_and_candidates_in_pieces(num_codes: int, monkeypatch: py
     tokens[:20] = codebook[:20]
     assert torch.equal(nearest(tokens, codebook), brute(tokens, codebook))
     monkeypatch.setattr(_search, "BLOCK", 1)
-    assert torch.equal(nearest(tokens, codebook, tokens.square() + 1), brute(tokens, codebook, tokens.square() + 1))
+    assert torch.equal(
+        nearest(tokens, codebook, tokens.square() + 1), brute(tokens, codebook, tokens.square() + 1)
+    )
 
 
 @pytest.mark.parametrize("dim", [3, 64])
 def test_weighted_nearest(dim: int) -> None:
-    tokens, codebook, weights = torch.randn(200, dim), torch.randn(77, dim), torch.rand(200, dim) * 5 + 0.01
+    tokens, codebook, weights = (
+        torch.randn(200, dim),
+        torch.randn(77, dim),
+        torch.rand(200, dim) * 5 + 0.01,
+    )
     found = nearest(tokens, codebook, weights)
     assert torch.equal(found, brute(tokens, codebook, weights))
     assert not torch.equal(found, brute(tokens, codebook))
@@ -178,7 +190,12 @@ def test_the_tree_among_many_ties(num_codes: int, dim: int) -> None:
 def test_where_the_tree_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     used = []
     monkeypatch.setattr(_search, "_by_tree", lambda tokens, *_: used.append(tokens))
-    for dim, num_tokens, chunk in ((5, 3000, None), (12, 3000, None), (5, 30, None), (5, 3000, 100)):
+    for dim, num_tokens, chunk in (
+        (5, 3000, None),
+        (12, 3000, None),
+        (5, 30, None),
+        (5, 3000, 100),
+    ):
         nearest(torch.randn(num_tokens, dim), torch.randn(2000, dim), chunk=chunk)
     assert [tuple(tokens.shape) for tokens in used] == [(3000, 5)]
     monkeypatch.undo()
@@ -204,7 +221,12 @@ def test_neighbour_radii() -> None:
     assert radii_are_exact(lambda queries, rows: Neighbours(rows).radii(queries, (1, 8, 16)))
 
     def expanded(queries: Tensor, rows: Tensor) -> Tensor:
-        return torch.cdist(queries, rows, compute_mode="use_mm_for_euclid_dist").sort(1).values[:, [0, 7, 15]].T
+        return (
+            torch.cdist(queries, rows, compute_mode="use_mm_for_euclid_dist")
+            .sort(1)
+            .values[:, [0, 7, 15]]
+            .T
+        )
 
     assert not radii_are_exact(expanded)
 
@@ -219,7 +241,9 @@ def clouds() -> dict[str, tuple[Tensor, Tensor]]:
     rows = draw(3000, 5)
     spread = torch.cat([draw(2000, 3), 1e-3 * draw(1500, 3) + 50, 1e4 * draw(7, 3)])
     grid = torch.randint(3, (1000, 4), generator=generator).float()
-    bad = torch.cat([draw(3, 5), torch.full((1, 5), torch.nan), torch.full((1, 5), torch.inf), draw(2, 5)])
+    bad = torch.cat(
+        [draw(3, 5), torch.full((1, 5), torch.nan), torch.full((1, 5), torch.inf), draw(2, 5)]
+    )
     bad[5, 1], bad[6, 2] = torch.nan, -torch.inf
     return {
         "cloud": (draw(700, 5), rows),
@@ -245,7 +269,9 @@ def clouds() -> dict[str, tuple[Tensor, Tensor]]:
 def test_the_tree_sees_what_all_distances_show(name: str) -> None:
     queries, rows = clouds()[name]
     ks = (8, 16, 1, 8)
-    expected = radii_by_blocks(queries.float(), rows.float(), ks) if len(queries) else torch.zeros(4, 0)
+    expected = (
+        radii_by_blocks(queries.float(), rows.float(), ks) if len(queries) else torch.zeros(4, 0)
+    )
     found = Neighbours(rows).radii(queries, ks)
     assert torch.allclose(found, expected, rtol=1e-6, atol=0, equal_nan=True)
     wrong = Neighbours(rows[::2] if len(rows) > 16 else rows + 1).radii(queries, ks)

@@ -1,4 +1,6 @@
-"""The second decoder, written from FORMAT.md, agrees with the first on every golden file and on what is refused."""
+"""The second decoder, written from FORMAT.md, agrees with the first on every golden file and on
+what is refused.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ import second_decoder
 from second_decoder import RefusedError, decode_file
 
 GOLDEN = Path(__file__).parent.parent / "assets/golden"
-FILES = sorted(set(GOLDEN.glob("*.bin")) - set(GOLDEN.glob("layers-*.bin")))  # for those see tests/test_layers.py
+FILES = sorted(
+    set(GOLDEN.glob("*.bin")) - set(GOLDEN.glob("layers-*.bin"))
+)  # for those see tests/test_layers.py
 
 
 def expected(path: Path) -> dict:
@@ -20,7 +24,12 @@ def expected(path: Path) -> dict:
 
 def test_it_knows_nothing_of_the_first() -> None:
     tree = ast.parse(Path(second_decoder.__file__).read_text())
-    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert names == {"json", "sys", "functools", "itertools", "pathlib"}
 
@@ -51,9 +60,13 @@ def test_it_refuses_truncations_and_flipped_bytes(path: Path) -> None:
                 decode_file(data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :], golden)
 
 
-@pytest.mark.parametrize("name", ["nodes", "hidden", "embedding", "bias", "offsets", "speeds", "order", "digits"])
+@pytest.mark.parametrize(
+    "name", ["nodes", "hidden", "embedding", "bias", "offsets", "speeds", "order", "digits"]
+)
 def test_every_table_of_a_prior_matters(name: str) -> None:
-    """Negative control: with another prior the golden file is refused, never decoded to other indices."""
+    """Negative control: with another prior the golden file is refused, never decoded to other
+    indices.
+    """
     path = GOLDEN / "mixing-mono.bin"
     golden = expected(path)
     table = golden["prior"][name]

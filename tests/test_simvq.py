@@ -79,5 +79,7 @@ def test_oracle() -> None:
     ours = out.losses["codebook"] + 0.25 * out.losses["commitment"]
     assert torch.allclose(ours, loss)
     parameters = list(method.parameters())
-    for a, b in zip(torch.autograd.grad(ours, parameters), torch.autograd.grad(loss, parameters), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(ours, parameters), torch.autograd.grad(loss, parameters), strict=True
+    ):
         assert torch.allclose(a, b, atol=1e-6)

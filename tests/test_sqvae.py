@@ -1,4 +1,6 @@
-"""SQ-VAE: its logits against direct sums, the soft decode, the variance that anneals itself, and its eval."""
+"""SQ-VAE: its logits against direct sums, the soft decode, the variance that anneals itself, and
+its eval.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def test_logits_are_the_direct_sum() -> None:
     assert logits_are_right(logits, 0)
     assert logits_are_right(logits, 100)
     assert not logits_are_right(lambda z, m, v: logits(z, m, 2 * v), 0)
-    assert not logits_are_right(lambda z, m, v: (z @ m.T - 0.5 * m.square().sum(1)) / v, 100)  # why they are centred
+    assert not logits_are_right(
+        lambda z, m, v: (z @ m.T - 0.5 * m.square().sum(1)) / v, 100
+    )  # why they are centred
 
 
 def test_the_variance_starts_at_21() -> None:
@@ -64,7 +68,9 @@ def test_losses_are_the_published_terms_per_dimension_and_token() -> None:
     z = torch.randn(2, DIM, 50)
     out = method(z)
     var = method.variance()
-    assert torch.allclose(out.losses["latent"], (z - out.z_q).square().sum() / (2 * var) / z.numel())
+    assert torch.allclose(
+        out.losses["latent"], (z - out.z_q).square().sum() / (2 * var) / z.numel()
+    )
     p = direct_logits(to_tokens(z), method.codebook(), var).softmax(1)
     assert torch.allclose(out.losses["kl"], log(8) + (p * p.log()).sum(1).mean(), atol=1e-6)
     assert float(out.losses["kl"].detach()) >= 0

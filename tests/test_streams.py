@@ -29,7 +29,8 @@ COMMANDS = sorted(
 def command(root: Path, model_folder: Path) -> Callable[..., subprocess.CompletedProcess[bytes]]:
     """Runs `python -m MODULE ARGUMENTS` with the tiny models, and with some descriptors closed."""
     code = (
-        "import pathlib, runpy, sys; from codec import cards; cards.MODELS_FOLDER = pathlib.Path(sys.argv.pop(1)); "
+        "import pathlib, runpy, sys; from codec import cards; cards.MODELS_FOLDER = "
+        "pathlib.Path(sys.argv.pop(1)); "
         "runpy.run_module(sys.argv[1], run_name='__main__', alter_sys=sys.argv.pop(0) and True)"
     )
 
@@ -71,13 +72,20 @@ def test_every_command_holds_its_streams(path: Path) -> None:
 
 def test_the_list_of_commands_is_whole() -> None:
     assert len(COMMANDS) >= 24
-    assert {str(path) for path in COMMANDS} > {"app/__main__.py", "codec/onnx.py", "eval/bulk.py", "train/prepare.py"}
+    assert {str(path) for path in COMMANDS} > {
+        "app/__main__.py",
+        "codec/onnx.py",
+        "eval/bulk.py",
+        "train/prepare.py",
+    }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("closed", [(2,), (0, 1, 2), (1, 2)])
 def test_what_a_decoder_says_stays_out_of_the_output(
-    closed: tuple[int, ...], command: Callable[..., subprocess.CompletedProcess[bytes]], tmp_path: Path
+    closed: tuple[int, ...],
+    command: Callable[..., subprocess.CompletedProcess[bytes]],
+    tmp_path: Path,
 ) -> None:
     source = tmp_path / "a.mp3"
     source.write_bytes(damaged_mp3())
@@ -86,7 +94,9 @@ def test_what_a_decoder_says_stays_out_of_the_output(
     if not done.stderr:
         pytest.skip("this decoder says nothing of damage")
     given = [source, b""] if 0 in closed else ["-", source.read_bytes()]
-    done = command("codec.compress", given[0], tmp_path / "closed.bin", "-q", closed=closed, given=given[1])
+    done = command(
+        "codec.compress", given[0], tmp_path / "closed.bin", "-q", closed=closed, given=given[1]
+    )
     assert done.returncode == 0
     assert (tmp_path / "closed.bin").read_bytes() == (tmp_path / "open.bin").read_bytes()
 
@@ -99,7 +109,10 @@ def test_a_stream_that_is_wanted_and_closed_is_an_error(
     done = command("codec.compress", "-", tmp_path / "a.bin", closed=(0,))
     assert (done.returncode, done.stderr) == (1, b"error: stdin: closed; name a file\n")
     done = command("codec.compress", tmp_path / "a.wav", "-", closed=(1,))
-    assert (done.returncode, done.stderr.endswith(b"a.wav: stdout is closed; name a file\n")) == (1, True)
+    assert (done.returncode, done.stderr.endswith(b"a.wav: stdout is closed; name a file\n")) == (
+        1,
+        True,
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav"]
     done = command("codec.compress", tmp_path / "a.wav", tmp_path / "a.bin", closed=(0, 1, 2))
     assert (done.returncode, (tmp_path / "a.bin").exists()) == (0, True)
@@ -108,20 +121,32 @@ def test_a_stream_that_is_wanted_and_closed_is_an_error(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
-    [("codec.compress", "--list-models"), ("codec.decompress", "--help"), ("codec",), ("codec.bottlenecks",)],
+    [
+        ("codec.compress", "--list-models"),
+        ("codec.decompress", "--help"),
+        ("codec",),
+        ("codec.bottlenecks",),
+    ],
     ids=" ".join,
 )
-def test_a_listing_into_a_pipe_that_nobody_reads_ends_quietly(arguments: tuple[str, ...], root: Path) -> None:
+def test_a_listing_into_a_pipe_that_nobody_reads_ends_quietly(
+    arguments: tuple[str, ...], root: Path
+) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run([sys.executable, "-m", *arguments], cwd=root, stdout=writing, stderr=subprocess.PIPE)
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=root, stdout=writing, stderr=subprocess.PIPE
+    )
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.slow
 def test_reports_into_a_pipe_that_nobody_reads_do_not_end_a_run(
-    command: Callable[..., subprocess.CompletedProcess[bytes]], root: Path, model_folder: Path, tmp_path: Path
+    command: Callable[..., subprocess.CompletedProcess[bytes]],
+    root: Path,
+    model_folder: Path,
+    tmp_path: Path,
 ) -> None:
     """More than a buffer of them, so that the pipe is found broken in the middle."""
     name = "a" * 200
@@ -131,7 +156,15 @@ def test_reports_into_a_pipe_that_nobody_reads_do_not_end_a_run(
     reading, writing = os.pipe()
     os.close(reading)
     model = str(model_folder / "speech-fsp.json")
-    arguments = [sys.executable, "-m", "codec.compress", str(tmp_path / "in"), str(tmp_path / "out"), "-m", model]
+    arguments = [
+        sys.executable,
+        "-m",
+        "codec.compress",
+        str(tmp_path / "in"),
+        str(tmp_path / "out"),
+        "-m",
+        model,
+    ]
     done = subprocess.run([*arguments, "--json"], cwd=root, stdout=writing, stderr=subprocess.PIPE)
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, b"")

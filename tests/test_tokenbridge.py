@@ -71,8 +71,12 @@ def test_the_nearest_value_is_taken() -> None:
     def by_cell(points: Tensor) -> Tensor:
         return (torch.special.ndtr(points[:, 0] * 3 / 5) * 5).long()
 
-    assert takes_the_nearest_value(lambda points: TokenBridge({5: (5,)}).encode(grid(points)).flatten())
-    assert not takes_the_nearest_value(by_cell)  # the cell of the percentile is not always the nearest value's
+    assert takes_the_nearest_value(
+        lambda points: TokenBridge({5: (5,)}).encode(grid(points)).flatten()
+    )
+    assert not takes_the_nearest_value(
+        by_cell
+    )  # the cell of the percentile is not always the nearest value's
 
 
 def test_the_range_scales_the_values() -> None:
@@ -94,10 +98,14 @@ def is_the_kl(candidate: Callable[[Tensor, Tensor], Tensor]) -> bool:
 
 def test_kl() -> None:
     def of_the_method(mean: Tensor, log_variance: Tensor) -> Tensor:
-        return TokenBridge(TABLE)(torch.stack([mean.view(2, 3), log_variance.view(2, 3)]).view(1, 4, 3)).losses["kl"]
+        return TokenBridge(TABLE)(
+            torch.stack([mean.view(2, 3), log_variance.view(2, 3)]).view(1, 4, 3)
+        ).losses["kl"]
 
     assert is_the_kl(of_the_method)
-    assert not is_the_kl(lambda mean, log_variance: of_the_method(mean, 2 * log_variance))  # a standard deviation
+    assert not is_the_kl(
+        lambda mean, log_variance: of_the_method(mean, 2 * log_variance)
+    )  # a standard deviation
 
 
 def test_training_samples_the_gaussian_and_eval_takes_its_mean() -> None:

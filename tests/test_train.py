@@ -34,7 +34,9 @@ def medium(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def media(tmp_path: Path, medium: str) -> Path:
-    """A folder of four readable files, tones or plain colours that nets learn at once, and a broken one."""
+    """A folder of four readable files, tones or plain colours that nets learn at once, and a broken
+    one.
+    """
     folder = tmp_path / "media"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -56,7 +58,12 @@ def data(tmp_path: Path, medium: str, media: Path) -> Path:
 
 
 def trainer(
-    medium: str, data: Path, out: Path, steps: int, bottleneck: str = "fsp", extra: tuple[str, ...] = ()
+    medium: str,
+    data: Path,
+    out: Path,
+    steps: int,
+    bottleneck: str = "fsp",
+    extra: tuple[str, ...] = (),
 ) -> Trainer:
     recipe = recipes.load(f"{medium}-{bottleneck}", [*SMALL, CROPS[medium], *extra])
     store = Store(data, medium, tuple(recipe.data.crop))
@@ -75,7 +82,9 @@ def test_prepare_names_and_counts_what_it_skips(
     assert BROKEN[medium] in capsys.readouterr().err
 
 
-def test_prepare_refuses_a_folder_with_nothing_readable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prepare_refuses_a_folder_with_nothing_readable(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "empty").mkdir()
     assert prepare_main(["speech", str(tmp_path / "empty"), "--out", str(tmp_path / "x")]) == 1
     assert "nothing readable as speech" in capsys.readouterr().err
@@ -104,14 +113,21 @@ RESUMED = {
     "fsp": ("fsp", ()),
     "vp": ("vp", (SMALL_VP,)),
     "gmvq": ("gmvq", (SMALL_GMVQ,)),
-    "fsp, stage B": ("fsp", ("stages={A=0.001, B=0.999}", "adversary.width=2", "adversary.warmup_steps=2")),
+    "fsp, stage B": (
+        "fsp",
+        ("stages={A=0.001, B=0.999}", "adversary.width=2", "adversary.warmup_steps=2"),
+    ),
     "vp, all augmentations": ("vp", (SMALL_VP, "data.augment=full", "data.zoom=1.1")),
 }
 
 
 @pytest.mark.parametrize("case", RESUMED)
-def test_a_resumed_run_takes_the_same_steps(tmp_path: Path, medium: str, data: Path, case: str) -> None:
-    """Bit for bit, across a save and a load into fresh objects: VP's queue, random streams, discriminator and all."""
+def test_a_resumed_run_takes_the_same_steps(
+    tmp_path: Path, medium: str, data: Path, case: str
+) -> None:
+    """Bit for bit, across a save and a load into fresh objects: VP's queue, random streams,
+    discriminator and all.
+    """
     bottleneck, extra = RESUMED[case]
     whole = trainer(medium, data, tmp_path / "whole", 100, bottleneck, extra)
     for _ in range(6):
@@ -144,7 +160,9 @@ def test_a_resumed_run_takes_the_same_steps(tmp_path: Path, medium: str, data: P
     third.draws = Draws(12345)
     for _ in range(3):
         third.train_step()
-    assert not all(torch.equal(v, third.codec.state_dict()[n]) for n, v in whole.codec.state_dict().items())
+    assert not all(
+        torch.equal(v, third.codec.state_dict()[n]) for n, v in whole.codec.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("bottleneck", ["fsp", "vp"])
@@ -160,7 +178,12 @@ def test_stage_c_adapts_the_decoder_alone_and_the_export_codes(
     assert all(torch.equal(v, run.codec.encoder.state_dict()[k]) for k, v in encoder.items())
     assert not all(torch.equal(v, run.codec.decoder.state_dict()[k]) for k, v in decoder.items())
 
-    path = export(load_run(tmp_path / "run", data), f"{medium}-{bottleneck}", tmp_path / "models", {"note": "a test"})
+    path = export(
+        load_run(tmp_path / "run", data),
+        f"{medium}-{bottleneck}",
+        tmp_path / "models",
+        {"note": "a test"},
+    )
     model = coding.load(cards.read_card(path))
     x = run.store.batch(1, Draws(0))
     for size in model.codec.bottleneck.codebook_sizes:
@@ -210,7 +233,9 @@ def test_mistakes_are_one_line(
     tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert main([*arguments, "--data", str(tmp_path / "none"), "--out", str(out), "--steps", "1"]) == 1
+    assert (
+        main([*arguments, "--data", str(tmp_path / "none"), "--out", str(out), "--steps", "1"]) == 1
+    )
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
@@ -262,11 +287,15 @@ def test_one_bad_batch_does_not_spoil_the_run(tmp_path: Path, medium: str, data:
 
 @pytest.mark.parametrize("name", ["speech-fsp", "image-vp", "image-gmvq", "speech-gmvq-small"])
 def test_losses_that_a_recipe_misspells_or_lacks_are_refused_when_it_is_read(name: str) -> None:
-    with pytest.raises(CodecError, match=r"unknown loss mell; known are .*mel|unknown loss mell; known are l1"):
+    with pytest.raises(
+        CodecError, match=r"unknown loss mell; known are .*mel|unknown loss mell; known are l1"
+    ):
         recipes.load(name, ["losses.mell=1.0"])
     whole = recipes.load(name).to_dict()
     for loss in [name for name in whole["losses"] if name not in losses.OPTIONAL]:
-        fewer = whole | {"losses": {key: value for key, value in whole["losses"].items() if key != loss}}
+        fewer = whole | {
+            "losses": {key: value for key, value in whole["losses"].items() if key != loss}
+        }
         with pytest.raises(CodecError, match=f"no weight for the loss {loss}"):
             recipes.from_dict(fewer)
     for wrong in (-1.0, float("nan"), float("inf")):
@@ -274,8 +303,18 @@ def test_losses_that_a_recipe_misspells_or_lacks_are_refused_when_it_is_read(nam
             recipes.from_dict(whole | {"losses": whole["losses"] | {loss: wrong}})
 
 
-def test_a_run_is_not_overwritten_and_resumes_to_its_end(tmp_path: Path, medium: str, data: Path, capsys) -> None:
-    arguments = [f"{medium}-fsp", "--data", str(data), "--out", str(tmp_path / "run"), "--set", CROPS[medium]]
+def test_a_run_is_not_overwritten_and_resumes_to_its_end(
+    tmp_path: Path, medium: str, data: Path, capsys
+) -> None:
+    arguments = [
+        f"{medium}-fsp",
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path / "run"),
+        "--set",
+        CROPS[medium],
+    ]
     arguments += ["--set", "data.batch=2", "--steps"]
     assert main([*arguments, "3"]) == 0
     assert main([*arguments, "3"]) == 1
@@ -294,7 +333,15 @@ def test_media_are_prepared_on_the_way_and_what_is_broken_is_said(
     tmp_path: Path, medium: str, media: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`python -m train` on a folder with one broken file, and on an empty one."""
-    arguments = [f"{medium}-fsp", "--out", str(tmp_path / "run"), "--set", CROPS[medium], "--set", "data.batch=2"]
+    arguments = [
+        f"{medium}-fsp",
+        "--out",
+        str(tmp_path / "run"),
+        "--set",
+        CROPS[medium],
+        "--set",
+        "data.batch=2",
+    ]
     arguments += ["--device", "cpu", "--data"]
     assert main([*arguments, str(media), "--steps", "2"]) == 0
     assert f"skipped {media / BROKEN[medium]}" in capsys.readouterr().err
@@ -305,11 +352,15 @@ def test_media_are_prepared_on_the_way_and_what_is_broken_is_said(
     arguments[2] = str(tmp_path / "other")
     assert main([*arguments, str(tmp_path / "empty"), "--steps", "2"]) == 1
     error = capsys.readouterr().err
-    assert error == f"error: nothing readable as {medium} in {tmp_path / 'empty'}; 0 files skipped\n"
+    assert (
+        error == f"error: nothing readable as {medium} in {tmp_path / 'empty'}; 0 files skipped\n"
+    )
     assert not (tmp_path / "other").exists()
 
 
-def test_tensorboard_gets_curves_media_and_use_of_codes(tmp_path: Path, medium: str, data: Path) -> None:
+def test_tensorboard_gets_curves_media_and_use_of_codes(
+    tmp_path: Path, medium: str, data: Path
+) -> None:
     pytest.importorskip("tensorboard", reason="the extra [tensorboard] is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -355,7 +406,9 @@ def test_compiled_nets_take_the_same_steps(
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     stages = ("stages={A=0.5, B=0.5}", "adversary.width=1", "adversary.warmup_steps=1")
     eager = trainer(medium, data, tmp_path / "eager", 2, "fsp", stages)
-    compiled = Trainer(eager.recipe, eager.store, Budget(steps=2), tmp_path / "compiled", 3, "cpu", compiled=True)
+    compiled = Trainer(
+        eager.recipe, eager.store, Budget(steps=2), tmp_path / "compiled", 3, "cpu", compiled=True
+    )
     runs = [eager, compiled]
     assert len(traced) == 5  # stacks
     for run in runs:

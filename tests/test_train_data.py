@@ -1,4 +1,6 @@
-"""Preparing training data: the layouts people have on disk, broken parts, and crops against what they are cut from."""
+"""Preparing training data: the layouts people have on disk, broken parts, and crops against what
+they are cut from.
+"""
 
 from __future__ import annotations
 
@@ -73,14 +75,21 @@ def librispeech(root: Path) -> None:
 
 def common_voice(root: Path) -> None:
     for i in range(3):
-        put(root / f"clips/common_voice_en_{i}.mp3", clip(0.1 * (i + 1), kind="WAV"))  # the content decides
-    put(root / "train.tsv", "client_id\tpath\tsentence\na\tcommon_voice_en_0.mp3\tx\nb\tcommon_voice_en_1\ty\n")
+        put(
+            root / f"clips/common_voice_en_{i}.mp3", clip(0.1 * (i + 1), kind="WAV")
+        )  # the content decides
+    put(
+        root / "train.tsv",
+        "client_id\tpath\tsentence\na\tcommon_voice_en_0.mp3\tx\nb\tcommon_voice_en_1\ty\n",
+    )
     put(root / "test.tsv", "client_id\tpath\tsentence\nc\tcommon_voice_en_2.mp3\tz\n")
 
 
 def speech_shards(root: Path) -> None:
     put(root / "shard-000000.tar", tar({"a.wav": clip(0.1), "a.json": b"{}", "a.txt": b"words"}))
-    put(root / "shard-000001.tar.gz", tar({"b.flac": clip(0.2, kind="FLAC"), "b.cls": b"7"}, "w:gz"))
+    put(
+        root / "shard-000001.tar.gz", tar({"b.flac": clip(0.2, kind="FLAC"), "b.cls": b"7"}, "w:gz")
+    )
 
 
 def coco(root: Path) -> None:
@@ -98,7 +107,10 @@ def imagenet(root: Path) -> None:
 
 def imagenet_tars(root: Path) -> None:
     inner = [tar({f"n0144076{i}_1.JPEG": png(10 * (i + 1))}) for i in range(2)]
-    put(root / "ILSVRC2012_img_train.tar", tar({"n01440764.tar": inner[0], "n01440765.tar": inner[1]}))
+    put(
+        root / "ILSVRC2012_img_train.tar",
+        tar({"n01440764.tar": inner[0], "n01440765.tar": inner[1]}),
+    )
 
 
 def batch(values: list[int]) -> np.ndarray:
@@ -107,15 +119,22 @@ def batch(values: list[int]) -> np.ndarray:
 
 def cifar_python(root: Path) -> None:
     for i in (1, 2):
-        put(root / f"cifar-10-batches-py/data_batch_{i}", pickle.dumps({b"data": batch([10 * i]), b"labels": [3]}, 2))
-    put(root / "cifar-10-batches-py/test_batch", pickle.dumps({b"data": batch([99]), b"labels": [3]}, 2))
+        put(
+            root / f"cifar-10-batches-py/data_batch_{i}",
+            pickle.dumps({b"data": batch([10 * i]), b"labels": [3]}, 2),
+        )
+    put(
+        root / "cifar-10-batches-py/test_batch",
+        pickle.dumps({b"data": batch([99]), b"labels": [3]}, 2),
+    )
     put(root / "cifar-10-batches-py/batches.meta", pickle.dumps({}, 2))
 
 
 def cifar_archive(root: Path) -> None:
-    members = {f"cifar-10-batches-bin/data_batch_{i}.bin": bytes([3]) + batch([10 * i]).tobytes() for i in (1, 2)} | {
-        "cifar-10-batches-bin/test_batch.bin": bytes([3]) + batch([99]).tobytes()
-    }
+    members = {
+        f"cifar-10-batches-bin/data_batch_{i}.bin": bytes([3]) + batch([10 * i]).tobytes()
+        for i in (1, 2)
+    } | {"cifar-10-batches-bin/test_batch.bin": bytes([3]) + batch([99]).tobytes()}
     put(root / "cifar-10-binary.tar.gz", tar(members, "w:gz"))
 
 
@@ -128,7 +147,9 @@ def celeba(root: Path) -> None:
 def zipped_pictures(root: Path) -> None:
     put(
         root / "train2017.zip",
-        zipped({"train2017/1.jpg": png(10), "__MACOSX/train2017/._1.jpg": b"x", "a/2.png": png(20)}),
+        zipped(
+            {"train2017/1.jpg": png(10), "__MACOSX/train2017/._1.jpg": b"x", "a/2.png": png(20)}
+        ),
     )
 
 
@@ -147,7 +168,9 @@ LAYOUTS: dict[str, tuple[str, Callable[[Path], None]]] = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_gives_its_two_training_items_and_skips_nothing(layout: str, tmp_path: Path) -> None:
+def test_every_layout_gives_its_two_training_items_and_skips_nothing(
+    layout: str, tmp_path: Path
+) -> None:
     medium, make = LAYOUTS[layout]
     make(tmp_path / "data")
     prepare(medium, [tmp_path / "data"], tmp_path / "out", workers=2)
@@ -162,10 +185,14 @@ def test_every_layout_gives_its_two_training_items_and_skips_nothing(layout: str
 
 def test_a_table_of_common_voice_can_be_named(tmp_path: Path) -> None:
     common_voice(tmp_path)
-    assert [Path(item.name).name for item in media("speech", [tmp_path / "test.tsv"])] == ["common_voice_en_2.mp3"]
+    assert [Path(item.name).name for item in media("speech", [tmp_path / "test.tsv"])] == [
+        "common_voice_en_2.mp3"
+    ]
 
 
-def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pickle_that_runs_code_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, ...]:
             return (Path.touch, (tmp_path / "touched",))
@@ -185,7 +212,10 @@ def test_what_is_broken_is_named_skipped_and_counted(
     members = {f"{i}.png": png(i) for i in range(3)}
     if kind.startswith("tar"):
         whole = tar(members, "w:gz" if kind == "tar.gz" else "w")
-        put(tmp_path / f"in/a.{kind}", whole[: len(whole) // 2] if kind == "tar.gz" else whole[:2600])
+        put(
+            tmp_path / f"in/a.{kind}",
+            whole[: len(whole) // 2] if kind == "tar.gz" else whole[:2600],
+        )
     elif kind == "zip":
         put(tmp_path / "in/a.zip", zipped(members)[:-30])
     elif kind == "gone":
@@ -194,12 +224,15 @@ def test_what_is_broken_is_named_skipped_and_counted(
         (tmp_path / "cv/clips/common_voice_en_0.mp3").unlink()
         prepare("speech", [tmp_path / "cv"], tmp_path / "cv-out")
         assert (
-            "common_voice_en_0.mp3: cannot be read" in json.loads((tmp_path / "cv-out.json").read_text())["skipped"][0]
+            "common_voice_en_0.mp3: cannot be read"
+            in json.loads((tmp_path / "cv-out.json").read_text())["skipped"][0]
         )
         return
     else:
         put(tmp_path / "in/a.png", b"")
-    assert main(["image", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
+    assert (
+        main(["image", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
+    )
     record = json.loads((tmp_path / "out.json").read_text())
     assert len(record["skipped"]) == 1
     assert f"a.{kind}" in record["skipped"][0] or "a.png" in record["skipped"][0]
@@ -207,13 +240,20 @@ def test_what_is_broken_is_named_skipped_and_counted(
 
 
 def full_disk(*arguments: str, limit: int) -> subprocess.CompletedProcess[str]:
-    """A command that may write files of `limit` bytes at most, which fails as on a full disk, at any byte."""
+    """A command that may write files of `limit` bytes at most, which fails as on a full disk, at
+    any byte.
+    """
 
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     return subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, preexec_fn=limited, timeout=300
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        preexec_fn=limited,
+        timeout=300,
     )
 
 
@@ -221,7 +261,13 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     for i in range(4):
         put(tmp_path / f"in/{i}.png", png(i, (100, 100)))
     done = full_disk(
-        "-m", "train.prepare", "image", str(tmp_path / "in"), "--out", str(tmp_path / "d/out"), limit=60_000
+        "-m",
+        "train.prepare",
+        "image",
+        str(tmp_path / "in"),
+        "--out",
+        str(tmp_path / "d/out"),
+        limit=60_000,
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f"error: {tmp_path / 'd/out.raw'}: File too large"
@@ -229,8 +275,25 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "d").exists()
     # A training: the checkpoint does not fit, and the last whole one stays.
     prepare("image", [tmp_path / "in"], tmp_path / "data")
-    train = ["-m", "train", "image-fsp", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "run")]
-    train += ["--set", "data.crop=[32, 32]", "--set", "data.batch=1", "--threads", "1", "--steps", "1"]
+    train = [
+        "-m",
+        "train",
+        "image-fsp",
+        "--data",
+        str(tmp_path / "data"),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    train += [
+        "--set",
+        "data.crop=[32, 32]",
+        "--set",
+        "data.batch=1",
+        "--threads",
+        "1",
+        "--steps",
+        "1",
+    ]
     done = full_disk(*train, limit=1_000_000)
     assert done.returncode == 1
     assert done.stderr == f"error: {tmp_path / 'run/checkpoint.pt'}: File too large\n"
@@ -241,7 +304,10 @@ def test_pictures_are_scaled_to_a_shorter_side(tmp_path: Path) -> None:
     put(tmp_path / "in/wide.png", png(7, (90, 60)))
     put(tmp_path / "in/small.png", png(7, (20, 30)))
     prepare("image", [tmp_path / "in"], tmp_path / "out", short_side=30)
-    assert sorted(json.loads((tmp_path / "out.json").read_text())["shapes"]) == [[30, 20, 3], [30, 45, 3]]
+    assert sorted(json.loads((tmp_path / "out.json").read_text())["shapes"]) == [
+        [30, 20, 3],
+        [30, 45, 3],
+    ]
 
 
 # --- crops
@@ -249,7 +315,9 @@ def test_pictures_are_scaled_to_a_shorter_side(tmp_path: Path) -> None:
 
 @pytest.fixture
 def ramps(tmp_path: Path) -> Path:
-    """Items whose every value tells where it stands: samples count up, pixels hold row, column and item."""
+    """Items whose every value tells where it stands: samples count up, pixels hold row, column and
+    item.
+    """
     speech = [np.arange(1, 5001), np.arange(10_001, 10_701)]
     np.concatenate(speech).astype(np.int16).tofile(tmp_path / "speech.raw")
     record = {"medium": "speech", "shapes": [[len(s)] for s in speech], "skipped": []}
@@ -268,7 +336,9 @@ def test_speech_crops_are_pieces_of_clips(ramps: Path) -> None:
     x = Store(ramps / "speech", "speech", (1000,)).batch(200, Draws(0)) * 32768
     starts = x[:, 0, 0].round()
     long = starts < 10_000
-    assert torch.equal((x - x[:, :, :1]).round()[long], torch.arange(1000.0).expand(int(long.sum()), 1, 1000))
+    assert torch.equal(
+        (x - x[:, :, :1]).round()[long], torch.arange(1000.0).expand(int(long.sum()), 1, 1000)
+    )
     assert float(starts[long].min()) < 300
     assert float(starts[long].max()) > 3700
     assert float(starts[long].max()) <= 4001
@@ -295,7 +365,8 @@ def test_picture_crops_are_pieces_of_pictures_large_enough(ramps: Path) -> None:
 def test_zoom_scales_windows_and_changes_speed(ramps: Path) -> None:
     x = Store(ramps / "image", "image", (20, 20), zoom=2.0)
     slopes = {
-        round(float((b[0, 1, 10, 15] - b[0, 1, 10, 5]) * 255 / 10), 2) for b in (x.batch(1, d) for d in [Draws(0)] * 8)
+        round(float((b[0, 1, 10, 15] - b[0, 1, 10, 5]) * 255 / 10), 2)
+        for b in (x.batch(1, d) for d in [Draws(0)] * 8)
     }
     assert len(slopes) > 3
     assert min(slopes) >= 0.95
@@ -347,17 +418,28 @@ def test_levels_lie_where_they_should() -> None:
 
 
 def test_training_needs_no_library_of_media() -> None:
-    """Machines that only train have prepared data; what decodes media is imported by `prepare` alone, when it runs."""
+    """Machines that only train have prepared data; what decodes media is imported by `prepare`
+    alone, when it runs.
+    """
     from test_architecture import imports, sources
 
     for path in sources("train"):
         if path.name != "sources.py":
-            assert not imports(path, top_only=True) & {"PIL", "soundfile", "codec.media", "train.sources"}, path
+            assert not imports(path, top_only=True) & {
+                "PIL",
+                "soundfile",
+                "codec.media",
+                "train.sources",
+            }, path
     assert "PIL" in imports(ROOT / "train/sources.py", top_only=True)  # the check can fail
 
 
-def test_a_stream_goes_on_on_every_process_whatever_its_device_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Process 0 saves the stream that all share; process 1, on the GPU "cuda:1", goes on with what "cuda:0" saved."""
+def test_a_stream_goes_on_on_every_process_whatever_its_device_is_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Process 0 saves the stream that all share; process 1, on the GPU "cuda:1", goes on with what
+    "cuda:0" saved.
+    """
     make = torch.Generator
     monkeypatch.setattr(torch, "Generator", lambda *_: make())  # stands in for a GPU's
     first = Draws(3, "cuda:0", 0, 2)

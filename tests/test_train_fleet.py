@@ -17,7 +17,13 @@ from train import fleet, recipes, watch
 from train.data import Store
 from train.loop import Budget, Trainer
 
-CHANGES = ["data.batch=2", "data.zoom=1.0", "adversary.width=1", "codec.preset=tiny", "data.crop=[32, 32]"]
+CHANGES = [
+    "data.batch=2",
+    "data.zoom=1.0",
+    "adversary.width=1",
+    "codec.preset=tiny",
+    "data.crop=[32, 32]",
+]
 CHANGES += ["losses.lpips=0", "stages={A=0.5, B=0.25, C=0.25}"]
 
 
@@ -50,8 +56,12 @@ class Ended:
     def terminate(self) -> None: ...
 
 
-def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, failing: str = "", *extra: str) -> list[list[str]]:
-    """The commands that the plan `six` starts, in groups that run side by side; each run ends when it is looked at."""
+def started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, failing: str = "", *extra: str
+) -> list[list[str]]:
+    """The commands that the plan `six` starts, in groups that run side by side; each run ends when
+    it is looked at.
+    """
     groups: list[list[str]] = []
     plan = fleet.Fleet._next
 
@@ -59,11 +69,15 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, failing: str = "", 
         (tmp_path / "work" / run.name).mkdir(parents=True, exist_ok=True)
         (tmp_path / "work" / run.name / "checkpoint.pt").touch()
         groups[-1].append(
-            f"{run.name} from {Path(command[command.index('--init') + 1]).name}" if "--init" in command else run.name
+            f"{run.name} from {Path(command[command.index('--init') + 1]).name}"
+            if "--init" in command
+            else run.name
         )
         return Ended(int(run.name == failing))
 
-    def next_run(self: fleet.Fleet, waiting: list[fleet.Run], active: dict[str, Ended]) -> fleet.Run | None:
+    def next_run(
+        self: fleet.Fleet, waiting: list[fleet.Run], active: dict[str, Ended]
+    ) -> fleet.Run | None:
         if not active and waiting:
             groups.append([])
         return plan(self, waiting, active)
@@ -73,7 +87,9 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, failing: str = "", 
     monkeypatch.setattr(fleet.Fleet, "export", lambda *_: [])
     monkeypatch.setattr(fleet.losses, "build", lambda *_: None)
     arguments = ["six", "--data", "speech=s", "--data", "image=i", "--work", str(tmp_path / "work")]
-    fleet.main([*arguments, "--out", str(tmp_path / "out"), "--steps", "1", "--device", "cpu", *extra])
+    fleet.main(
+        [*arguments, "--out", str(tmp_path / "out"), "--steps", "1", "--device", "cpu", *extra]
+    )
     return groups
 
 
@@ -88,7 +104,9 @@ def test_six_trains_one_medium_at_a_time_and_fsp_before_what_begins_with_its_net
     ]
 
 
-def test_media_side_by_side_where_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_media_side_by_side_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert started(monkeypatch, tmp_path, "", "--together")[0] == ["speech-fsp", "image-fsp"]
 
 
@@ -115,16 +133,41 @@ def test_a_fleet_trains_stops_goes_on_and_packs_models(
         '[one]\nrecipe = "image-fsp-small"\n\n[two]\nrecipe = "image-gmvq-small"\nseed = 3\n'
         'set = ["codec.options={dim=4, codebook_sizes=[16, 64]}"]\n'
     )
-    arguments = [str(plan), "--data", f"image={data}", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
-    arguments += ["--steps", "8", "--threads", "1", "--jobs", "1", "--log-steps", "1", "--device", "cpu"]
+    arguments = [
+        str(plan),
+        "--data",
+        f"image={data}",
+        "--work",
+        str(tmp_path / "work"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    arguments += [
+        "--steps",
+        "8",
+        "--threads",
+        "1",
+        "--jobs",
+        "1",
+        "--log-steps",
+        "1",
+        "--device",
+        "cpu",
+    ]
     for change in CHANGES:
         arguments += ["--set", change]
     assert fleet.main([*arguments, "--stop-minutes", "0.02", "--only", "one"]) == 0
-    stopped = [json.loads(line)["step"] for line in (tmp_path / "work/one/log.jsonl").read_text().splitlines()]
+    stopped = [
+        json.loads(line)["step"]
+        for line in (tmp_path / "work/one/log.jsonl").read_text().splitlines()
+    ]
     assert 0 < stopped[-1] <= 8
     assert fleet.main(arguments) == 0
     for name in ("one", "two"):
-        steps = [json.loads(line)["step"] for line in (tmp_path / f"work/{name}/log.jsonl").read_text().splitlines()]
+        steps = [
+            json.loads(line)["step"]
+            for line in (tmp_path / f"work/{name}/log.jsonl").read_text().splitlines()
+        ]
         assert steps == list(range(1, 9))
         with tarfile.open(tmp_path / f"out/{name}.tar") as archive:
             archive.extractall(tmp_path / "models", filter="data")
@@ -136,15 +179,22 @@ def test_a_fleet_trains_stops_goes_on_and_packs_models(
 
     # A new training begins with that model and, in stage B, with its discriminator.
     recipe = recipes.load("image-fsp-small", CHANGES)
-    run = Trainer(recipe, Store(data, "image", (32, 32)), Budget(steps=4), tmp_path / "next", 7, "cpu")
+    run = Trainer(
+        recipe, Store(data, "image", (32, 32)), Budget(steps=4), tmp_path / "next", 7, "cpu"
+    )
     fresh = {name: value.clone() for name, value in run.codec.state_dict().items()}
     run.begin_from(tmp_path / "models/one.json")
     tensors = cards.read_card(tmp_path / "models/one.json").read()
     for name, value in run.codec.encoder.state_dict().items():
         assert torch.equal(value, torch.tensor(tensors[f"encoder.{name}"]).float())
         assert torch.equal(value, run.average.encoder.state_dict()[name])
-    assert not all(torch.equal(value, run.codec.state_dict()[name]) for name, value in fresh.items())
-    assert run.init == f"one {cards.read_card(tmp_path / 'models/one.json').model_id.hex()}, 0.0 minutes"
+    assert not all(
+        torch.equal(value, run.codec.state_dict()[name]) for name, value in fresh.items()
+    )
+    assert (
+        run.init
+        == f"one {cards.read_card(tmp_path / 'models/one.json').model_id.hex()}, 0.0 minutes"
+    )
     run.save()
     again = Trainer(recipe, run.store, Budget(steps=4), tmp_path / "next", 7, "cpu")
     again.resume()
@@ -156,10 +206,13 @@ def test_a_fleet_trains_stops_goes_on_and_packs_models(
     kept = load_file(tmp_path / "models/one.adversary.safetensors")
     assert torch.equal(run.adversary.nets.state_dict()[weight], kept[weight].float())
 
-    # With another bottleneck, and latents of another width, it begins with the nets but for what faces the latents.
+    # With another bottleneck, and latents of another width, it begins with the nets but for what
+    # faces the latents.
     small = "codec.options={dim=8, codebook_sizes=[256]}"
     recipe = recipes.load("image-vp-small", [*CHANGES, small])
-    run = Trainer(recipe, Store(data, "image", (32, 32)), Budget(steps=4), tmp_path / "other", 7, "cpu")
+    run = Trainer(
+        recipe, Store(data, "image", (32, 32)), Budget(steps=4), tmp_path / "other", 7, "cpu"
+    )
     fresh = {name: value.clone() for name, value in run.codec.state_dict().items()}
     run.begin_from(tmp_path / "models/one.json")
     assert run.init.endswith(", nets alone")
@@ -170,7 +223,9 @@ def test_a_fleet_trains_stops_goes_on_and_packs_models(
         if name.startswith(("encoder.", "decoder.")):
             assert torch.equal(ours[name], torch.tensor(tensors[name]).float()), name
     recipe = recipes.load("image-fsp-small", [*CHANGES, "codec.preset=small"])
-    run = Trainer(recipe, Store(data, "image", (32, 32)), Budget(steps=4), tmp_path / "larger", 7, "cpu")
+    run = Trainer(
+        recipe, Store(data, "image", (32, 32)), Budget(steps=4), tmp_path / "larger", 7, "cpu"
+    )
     with pytest.raises(CodecError, match="another medium or preset"):
         run.begin_from(tmp_path / "models/one.json")
 
@@ -182,10 +237,23 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     plan = tmp_path / "plan.toml"
-    plan.write_text('[good]\nrecipe = "image-fsp"\n\n[bad]\nrecipe = "image-fsp"\nset = ["data.crop=[4096, 4096]"]\n')
-    arguments = [str(plan), "--data", f"image={data}", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+    plan.write_text(
+        '[good]\nrecipe = "image-fsp"\n\n[bad]\nrecipe = "image-fsp"\nset = ["data.crop=[4096, '
+        '4096]"]\n'
+    )
+    arguments = [
+        str(plan),
+        "--data",
+        f"image={data}",
+        "--work",
+        str(tmp_path / "work"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     arguments += ["--steps", "1", "--threads", "1", "--device", "cpu", "--set", "data.batch=1"]
-    plan.write_text(plan.read_text().replace('"image-fsp"\n\n', '"image-fsp"\nset = ["data.crop=[32, 32]"]\n\n'))
+    plan.write_text(
+        plan.read_text().replace('"image-fsp"\n\n', '"image-fsp"\nset = ["data.crop=[32, 32]"]\n\n')
+    )
     assert fleet.main(arguments) == 1
     output = capsys.readouterr()
     assert "bad: failed: error:" in output.err
@@ -197,10 +265,18 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(
 @pytest.mark.parametrize(
     ("plan", "arguments", "message"),
     [
-        ("nothing", [], "no such plan; give a .toml file or one of dedicated, queues, six, stages, stages-tiny"),
+        (
+            "nothing",
+            [],
+            "no such plan; give a .toml file or one of dedicated, queues, six, stages, stages-tiny",
+        ),
         ("six", ["--only", "speech-fsp,imagefsp"], "--only imagefsp: not in the plan"),
         ("six", ["--only", "speech-fsp"], "the plan trains on speech; add --data speech=PATH"),
-        ("six", ["--only", "speech-vp"], "--only speech-vp: it begins from speech-fsp; add that, or give --init DIR"),
+        (
+            "six",
+            ["--only", "speech-vp"],
+            "--only speech-vp: it begins from speech-fsp; add that, or give --init DIR",
+        ),
         ("late.toml", [], "b begins from a, which is no run of its medium before it"),
         ("six", ["--data", "speech"], "want speech=PATH or image=PATH"),
         ("wrong.toml", [], "want a table for each run with recipe, set, seed, init"),
@@ -208,14 +284,28 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(
     ],
 )
 def test_mistakes_are_one_line(
-    tmp_path: Path, plan: str, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    plan: str,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "wrong.toml").write_text('[a]\nrecipes = "image-fsp"\n')
     late = '[b]\nrecipe = "image-vp"\ninit = "a"\n[a]\nrecipe = "image-fsp"\n'
     (tmp_path / "late.toml").write_text(late)
     (tmp_path / "misspelt.toml").write_text('[a]\nrecipe = "image-fsp"\nset = ["data.bach=4"]\n')
     plan = str(tmp_path / plan) if plan.endswith(".toml") else plan
-    command = [plan, "--data", "image=x", "--work", str(tmp_path / "w"), "--out", str(tmp_path / "o"), "--steps", "1"]
+    command = [
+        plan,
+        "--data",
+        "image=x",
+        "--work",
+        str(tmp_path / "w"),
+        "--out",
+        str(tmp_path / "o"),
+        "--steps",
+        "1",
+    ]
     assert fleet.main([*command, *arguments]) == 1
     error = capsys.readouterr().err
     assert message in error
@@ -228,11 +318,19 @@ def test_a_pack_keeps_to_its_limit(tmp_path: Path) -> None:
     models.mkdir()
     run.mkdir()
     (run / "log.jsonl").write_text("".join(f'{{"step": {i}}}\n' for i in range(10_000)))
-    for suffix, size in ((".json", 100), (".safetensors", 600_000), (".adversary.safetensors", 600_000)):
+    for suffix, size in (
+        (".json", 100),
+        (".safetensors", 600_000),
+        (".adversary.safetensors", 600_000),
+    ):
         (models / f"m{suffix}").write_bytes(bytes(size))
     assert fleet.pack(models, "m", run, tmp_path / "out", 2)[-1] == "m.adversary.safetensors"
     assert (tmp_path / "out/m.tar").stat().st_size <= 2 * 2**20
-    assert fleet.pack(models, "m", run, tmp_path / "out", 1) == ["m.json", "m.safetensors", "m.log.jsonl"]
+    assert fleet.pack(models, "m", run, tmp_path / "out", 1) == [
+        "m.json",
+        "m.safetensors",
+        "m.log.jsonl",
+    ]
     assert (tmp_path / "out/m.tar").stat().st_size <= 2**20
     with pytest.raises(CodecError, match="raise it"):
         fleet.pack(models, "m", run, tmp_path / "out", 0.5)
@@ -243,9 +341,14 @@ def test_a_pack_keeps_to_its_limit(tmp_path: Path) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    lines = [{"step": i, "minutes": i / 10, "stage": "A", "loss": 1 / (i + 1), "nan": float("nan")} for i in range(200)]
+    lines = [
+        {"step": i, "minutes": i / 10, "stage": "A", "loss": 1 / (i + 1), "nan": float("nan")}
+        for i in range(200)
+    ]
     (tmp_path / "a").mkdir()
-    (tmp_path / "a/log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines) + '{"step": 200, "min')
+    (tmp_path / "a/log.jsonl").write_text(
+        "".join(f"{json.dumps(line)}\n" for line in lines) + '{"step": 200, "min'
+    )
     return tmp_path / "a"
 
 
@@ -265,7 +368,10 @@ def test_curves_fall_as_the_log_does(run: Path, capsys: pytest.CaptureFixture[st
 
 def test_a_plot_file_is_written(run: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    assert watch.main([str(run), str(run), "--keys", "loss,step", "--plot", str(tmp_path / "x.png")]) == 0
+    assert (
+        watch.main([str(run), str(run), "--keys", "loss,step", "--plot", str(tmp_path / "x.png")])
+        == 0
+    )
     assert (tmp_path / "x.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -282,7 +388,9 @@ def test_watching_what_is_not_there_is_one_line(
     run: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib")
-    paths = [str(run.parent / part) if part in ("nowhere", "a", "x.docx") else part for part in arguments]
+    paths = [
+        str(run.parent / part) if part in ("nowhere", "a", "x.docx") else part for part in arguments
+    ]
     assert watch.main(paths) == 1
     error = capsys.readouterr().err
     assert message in error

@@ -17,7 +17,11 @@ def put(*paths: Path) -> None:
 
 
 def test_a_folder_called_train_is_imagenet_only_with_classes_or_by_name(tmp_path: Path) -> None:
-    put(tmp_path / "mine/train/a.png", tmp_path / "imagenet/val/a.JPEG", tmp_path / "other/train/n01440764/a.JPEG")
+    put(
+        tmp_path / "mine/train/a.png",
+        tmp_path / "imagenet/val/a.JPEG",
+        tmp_path / "other/train/n01440764/a.JPEG",
+    )
     assert layouts.imagenet(tmp_path / "mine", "train") is None
     assert layouts.imagenet(tmp_path / "imagenet", "val") == tmp_path / "imagenet/val"
     assert layouts.imagenet(tmp_path / "other", "train") == tmp_path / "other/train"
@@ -25,7 +29,10 @@ def test_a_folder_called_train_is_imagenet_only_with_classes_or_by_name(tmp_path
 
 
 def test_celeba_as_it_is_published_has_its_table_beside_its_pictures(tmp_path: Path) -> None:
-    put(*(tmp_path / f"Img/img_align_celeba/{number}.jpg" for number in range(3)), tmp_path / "Eval/x")
+    put(
+        *(tmp_path / f"Img/img_align_celeba/{number}.jpg" for number in range(3)),
+        tmp_path / "Eval/x",
+    )
     (tmp_path / "Eval/list_eval_partition.txt").write_text("0.jpg 0\n1.jpg 1\n\n2.jpg 2\n")
     for number, part in enumerate(("train", "valid", "test")):
         assert layouts.celeba(tmp_path, part) == [tmp_path / f"Img/img_align_celeba/{number}.jpg"]
@@ -34,7 +41,12 @@ def test_celeba_as_it_is_published_has_its_table_beside_its_pictures(tmp_path: P
 
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_batches_of_cifar_are_those_of_the_part_alone(part: str, tmp_path: Path) -> None:
-    put(*(tmp_path / f"cifar-10-batches-py/{name}" for name in ("data_batch_1", "test_batch", "data_batch_9")))
+    put(
+        *(
+            tmp_path / f"cifar-10-batches-py/{name}"
+            for name in ("data_batch_1", "test_batch", "data_batch_9")
+        )
+    )
     found = layouts.cifar10(tmp_path, part) or []
     assert [path.name for path in found] == ["data_batch_1" if part == "train" else "test_batch"]
 

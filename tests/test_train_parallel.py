@@ -1,7 +1,9 @@
-"""Two gloo processes train as one with the batch of both: replicas equal to the last bit, gradients within rounding.
+"""Two gloo processes train as one with the batch of both: replicas equal to the last bit, gradients
+within rounding.
 
-The processes are started once; each runs all cases and leaves what it has in files, which the tests compare with a run
-of their own. Bottlenecks' noise is replaced by constants there, since each process draws its own.
+The processes are started once; each runs all cases and leaves what it has in files, which the tests
+compare with a run of their own. Bottlenecks' noise is replaced by constants there, since each
+process draws its own.
 """
 
 from __future__ import annotations
@@ -50,15 +52,31 @@ CASES: dict[str, tuple[str, tuple[str, ...], str]] = {
     "gumbelvq": ("gumbelvq", (SIZES, "losses={l1=1.0, mse=20.0, ssim=0.2, kl=5e-4}"), "A"),
     "simvq": ("simvq", (SIZES, COUPLED), "A"),
     "tokenbridge": ("tokenbridge", ("losses={l1=1.0, mse=20.0, ssim=0.2, kl=1e-4}",), "A"),
-    "residual": ("residual", ("codec.options={method='vq-ema', dim=4, codebook_sizes=[16, 32]}", AVERAGED), "A"),
-    "grouped": ("grouped", ("codec.options={method='vq-ema', dim=4, codebook_sizes=[16, 32]}", AVERAGED), "A"),
+    "residual": (
+        "residual",
+        ("codec.options={method='vq-ema', dim=4, codebook_sizes=[16, 32]}", AVERAGED),
+        "A",
+    ),
+    "grouped": (
+        "grouped",
+        ("codec.options={method='vq-ema', dim=4, codebook_sizes=[16, 32]}", AVERAGED),
+        "A",
+    ),
 }
-UNSYNCHRONISED = ("vp", "vq-ema", "vq-replace", "vq-affine-opt", "residual")  # learn without gradients
+UNSYNCHRONISED = (
+    "vp",
+    "vq-ema",
+    "vq-replace",
+    "vq-affine-opt",
+    "residual",
+)  # learn without gradients
 
 
 @contextmanager
 def constant_noise() -> Iterator[None]:
-    """No random number but those with a generator of their own, which are the same in any number of processes."""
+    """No random number but those with a generator of their own, which are the same in any number of
+    processes.
+    """
     real = {name: getattr(torch, name) for name in ("rand", "randn")}
 
     def constant(name: str, value: float) -> Any:
@@ -76,8 +94,12 @@ def constant_noise() -> Iterator[None]:
         mock.patch("torch.randn_like", lambda x: torch.full_like(x, 0.7)),
         mock.patch("torch.randperm", lambda n, **kw: torch.arange(n, **kw)),
         mock.patch("torch.Tensor.exponential_", lambda x, *_, **__: x.fill_(1.0)),
-        mock.patch("codec.bottlenecks._mixture.gumbel", lambda x, _: torch.full_like(x, 0.2)),  # has its own generator
-        mock.patch("torch.autocast", return_value=nullcontext()),  # half-precision gradients round by 1 %
+        mock.patch(
+            "codec.bottlenecks._mixture.gumbel", lambda x, _: torch.full_like(x, 0.2)
+        ),  # has its own generator
+        mock.patch(
+            "torch.autocast", return_value=nullcontext()
+        ),  # half-precision gradients round by 1 %
     ):
         yield
 
@@ -91,9 +113,12 @@ def started(case: str, batch: int, data: Path, out: Path) -> Trainer:
         f"codec.bottleneck={bottleneck}",
     ]
     recipe = recipes.load(
-        "image-vp", ["codec.options={}", *settings, *(() if bottleneck != "gmvq" else GMVQ), *changes]
+        "image-vp",
+        ["codec.options={}", *settings, *(() if bottleneck != "gmvq" else GMVQ), *changes],
     )
-    run = Trainer(recipe, Store(data, "image", (32, 32)), Budget(steps=100), out, seed=1, device="cpu")
+    run = Trainer(
+        recipe, Store(data, "image", (32, 32)), Budget(steps=100), out, seed=1, device="cpu"
+    )
     with constant_noise():
         if run.codec.bottleneck.coupled:
             run.fit()
@@ -114,23 +139,42 @@ def trace(run: Trainer, steps: int) -> dict[str, torch.Tensor]:
         for step in range(steps):
             record = run.train_step()
             if step == STEPS - 1:
-                found |= {f"later.{n}": p.grad.clone() for n, p in run.codec.named_parameters() if p.grad is not None}
+                found |= {
+                    f"later.{n}": p.grad.clone()
+                    for n, p in run.codec.named_parameters()
+                    if p.grad is not None
+                }
             if step == 0:
                 found |= {
-                    f"gradient.{n}": p.grad.clone() for n, p in run.codec.named_parameters() if p.grad is not None
+                    f"gradient.{n}": p.grad.clone()
+                    for n, p in run.codec.named_parameters()
+                    if p.grad is not None
                 }
-                found |= {f"bottleneck.{n}": v.clone() for n, v in run.codec.bottleneck.state_dict().items()}
+                found |= {
+                    f"bottleneck.{n}": v.clone()
+                    for n, v in run.codec.bottleneck.state_dict().items()
+                }
                 found |= {"size_losses": run.learner.size_losses.clone()}
                 found |= {
-                    f"log.{n}": v.float() for n, v in record.items() if n in ("perplexity", "loss", "accept_rate")
+                    f"log.{n}": v.float()
+                    for n, v in record.items()
+                    if n in ("perplexity", "loss", "accept_rate")
                 }
                 if run.adversary is not None:
                     nets = run.adversary.nets
-                    found |= {f"critic.{n}": p.grad.clone() for n, p in nets.named_parameters() if p.grad is not None}
+                    found |= {
+                        f"critic.{n}": p.grad.clone()
+                        for n, p in nets.named_parameters()
+                        if p.grad is not None
+                    }
     modules = {"codec": run.codec, "average": run.average}
     if run.adversary is not None:
         modules["adversary"] = run.adversary.nets
-    return found | {f"last.{m}.{n}": v.clone() for m, module in modules.items() for n, v in module.state_dict().items()}
+    return found | {
+        f"last.{m}.{n}": v.clone()
+        for m, module in modules.items()
+        for n, v in module.state_dict().items()
+    }
 
 
 def worker(data: Path, out: Path) -> None:
@@ -144,9 +188,15 @@ def worker(data: Path, out: Path) -> None:
         for case in UNSYNCHRONISED:
             run = started(case, 2, data, out / "run")
             with mock.patch.object(_sync, "parallel", return_value=False):
-                torch.save(trace(run, 22 if case == "vq-replace" else STEPS), out / f"alone-{case}-{rank}.pt")
+                torch.save(
+                    trace(run, 22 if case == "vq-replace" else STEPS),
+                    out / f"alone-{case}-{rank}.pt",
+                )
         losses = {}
-        for case in ("fsp", "gmvq"):  # learn by gradient alone, but of a loss that is not a mean over samples
+        for case in (
+            "fsp",
+            "gmvq",
+        ):  # learn by gradient alone, but of a loss that is not a mean over samples
             run = started(case, 2, data, out / "run")
             with mock.patch.object(_sync, "parallel", return_value=False):
                 losses[case] = trace(run, 1)
@@ -158,7 +208,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("parallel")
     rng = np.random.default_rng(0)
     for i in range(6):
-        Image.fromarray(rng.integers(0, 255, (40, 48, 3), np.uint8)).resize((96, 80)).save(folder / f"{i}.png")
+        Image.fromarray(rng.integers(0, 255, (40, 48, 3), np.uint8)).resize((96, 80)).save(
+            folder / f"{i}.png"
+        )
     prepare("image", [folder], folder / "data")
     return folder / "data"
 
@@ -167,10 +219,23 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def both(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with what two processes of torchrun left."""
     out = tmp_path_factory.mktemp("both")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        __file__,
+    ]
     tests, root = Path(__file__).parent, Path(__file__).parent.parent
     environment = os.environ | {"PYTHONPATH": f"{root}:{tests}", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, str(data), str(out)], capture_output=True, text=True, env=environment, timeout=600)
+    done = subprocess.run(
+        [*command, str(data), str(out)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return out
 
@@ -190,19 +255,25 @@ def difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], prefix: s
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_replicas_stay_equal_and_match_one_process_with_both_batches(case: str, data: Path, both: Path) -> None:
+def test_two_replicas_stay_equal_and_match_one_process_with_both_batches(
+    case: str, data: Path, both: Path
+) -> None:
     first, second = (load(both / f"{case}-{rank}.pt") for rank in (0, 1))
     for name, value in first.items():
         if not name.startswith("log."):
             assert torch.equal(value, second[name]), name
     one = trace(started(case, 4, data, both / "one"), STEPS)
     assert difference(first, one, "gradient.") < TOLERANCE
-    assert difference(first, one, "later.") < TOLERANCE  # of the last step: VP's queue is full by then
+    assert (
+        difference(first, one, "later.") < TOLERANCE
+    )  # of the last step: VP's queue is full by then
     assert difference(first, one, "size_losses") < TOLERANCE
     if any(name.startswith("bottleneck.") for name in one):
         assert difference(first, one, "bottleneck.") < TOLERANCE
     if "log.perplexity" in one:
-        assert float(first["log.perplexity"]) == pytest.approx(float(one["log.perplexity"]), rel=TOLERANCE)
+        assert float(first["log.perplexity"]) == pytest.approx(
+            float(one["log.perplexity"]), rel=TOLERANCE
+        )
     if "stage B" in case:
         assert difference(first, one, "critic.") < TOLERANCE
 
@@ -225,20 +296,53 @@ def test_without_synchronisation_the_loss_is_another(case: str, data: Path, both
 @pytest.mark.slow
 def test_the_command_runs_under_torchrun_and_resumes(data: Path, tmp_path: Path) -> None:
     root = Path(__file__).parent.parent
-    command = [sys.executable, "-W", "error::UserWarning", "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node=2", "-m", "train", "image-vp", "--data", str(data), "--out", str(tmp_path / "run")]
-    command += ["--set", "data.crop=[32, 32]", "--set", "data.batch=2", "--set", SMALL_VP, "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-W",
+        "error::UserWarning",
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+    ]
+    command += [
+        "--nproc-per-node=2",
+        "-m",
+        "train",
+        "image-vp",
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    command += [
+        "--set",
+        "data.crop=[32, 32]",
+        "--set",
+        "data.batch=2",
+        "--set",
+        SMALL_VP,
+        "--device",
+        "cpu",
+    ]
     environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        options = {"capture_output": True, "text": True, "env": environment, "timeout": 300, "cwd": tmp_path}
+        options = {
+            "capture_output": True,
+            "text": True,
+            "env": environment,
+            "timeout": 300,
+            "cwd": tmp_path,
+        }
         return subprocess.run([*command, "--log-steps", "1", *arguments], **options)
 
     done = run("--steps", "6", "--stop-minutes", "1e-9")
     assert done.returncode == 0, done.stderr[-3000:]
     done = run("--steps", "6", "--resume")
     assert done.returncode == 0, done.stderr[-3000:]
-    steps = [json.loads(line)["step"] for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    steps = [
+        json.loads(line)["step"] for line in (tmp_path / "run/log.jsonl").read_text().splitlines()
+    ]
     assert steps == [1, 2, 3, 4, 5, 6]
 
 

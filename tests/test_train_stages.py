@@ -1,4 +1,6 @@
-"""What each stage of a training may change, the averaged weights, and codebook sizes drawn per sample or per batch."""
+"""What each stage of a training may change, the averaged weights, and codebook sizes drawn per
+sample or per batch.
+"""
 
 from __future__ import annotations
 
@@ -48,12 +50,18 @@ def test_stages_follow_one_another_and_c_adapts_the_decoder_alone(
     run.enter(run.recipe.stage_at(run.progress))
     assert run.stage == "C"
     frozen = [run.codec.encoder, run.codec.bottleneck, run.average.encoder, run.average.bottleneck]
-    kept, decoder, average = [copied(m) for m in frozen], copied(run.codec.decoder), copied(run.average.decoder)
+    kept, decoder, average = (
+        [copied(m) for m in frozen],
+        copied(run.codec.decoder),
+        copied(run.average.decoder),
+    )
     judge = copied(run.adversary.nets)
     for _ in range(2):
         run.train_step()
     assert all(same(before, module) for before, module in zip(kept, frozen, strict=True))
-    assert same(copied(run.codec.encoder), run.average.encoder)  # the frozen encoder is the averaged one
+    assert same(
+        copied(run.codec.encoder), run.average.encoder
+    )  # the frozen encoder is the averaged one
     assert not same(decoder, run.codec.decoder)
     assert not same(average, run.average.decoder)
     assert not same(judge, run.adversary.nets)  # after a stage B the discriminator goes on
@@ -71,7 +79,12 @@ def test_c_lowers_the_loss_on_true_indices(tmp_path: Path, medium: str, data: Pa
     def error() -> float:
         with torch.no_grad():
             x_hat = run.average.decode(run.average.encode(x, 16), tuple(x.shape[2:]), 16)
-            return float(sum(run.recipe.losses[name] * value.mean() for name, value in run.loss(x, x_hat).items()))
+            return float(
+                sum(
+                    run.recipe.losses[name] * value.mean()
+                    for name, value in run.loss(x, x_hat).items()
+                )
+            )
 
     before = error()
     for _ in range(40):
@@ -97,7 +110,9 @@ def test_the_average_is_the_moving_average(tmp_path: Path, medium: str, data: Pa
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * value.detach()
     assert torch.allclose(run.average.state_dict()[name], expected, atol=1e-7)
-    assert not torch.allclose(value.detach(), expected, atol=1e-7)  # negative control: not the last weights
+    assert not torch.allclose(
+        value.detach(), expected, atol=1e-7
+    )  # negative control: not the last weights
 
 
 def seen_sizes(run: Trainer, monkeypatch: pytest.MonkeyPatch, steps: int) -> list[object]:
@@ -143,14 +158,31 @@ def test_coupled_methods_and_stage_c_draw_one_size_for_the_batch(
 
 
 @pytest.mark.parametrize("name", ["fsp", "vp", "gmvq"])
-def test_the_small_recipes_go_end_to_end(tmp_path: Path, medium: str, data: Path, name: str) -> None:  # noqa: F811
-    """Stages A, B, C, a stop and a resume, and the exported model codes; with batches that a test can afford."""
+def test_the_small_recipes_go_end_to_end(
+    tmp_path: Path,
+    medium: str,
+    data: Path,
+    name: str,  # noqa: F811
+) -> None:
+    """Stages A, B, C, a stop and a resume, and the exported model codes; with batches that a test
+    can afford.
+    """
     from train import recipes
     from train.loop import Budget
 
     crop = {"speech": "data.crop=[1920]", "image": "data.crop=[32, 32]"}[medium]
-    changes = [crop, "data.batch=2", "data.zoom=1.1", "adversary.width=1", *OPTIONS[name], "codec.preset=tiny"]
-    changes += ["stages={A=0.5, B=0.25, C=0.25}", *(["losses.lpips=0"] if medium == "image" else [])]
+    changes = [
+        crop,
+        "data.batch=2",
+        "data.zoom=1.1",
+        "adversary.width=1",
+        *OPTIONS[name],
+        "codec.preset=tiny",
+    ]
+    changes += [
+        "stages={A=0.5, B=0.25, C=0.25}",
+        *(["losses.lpips=0"] if medium == "image" else []),
+    ]
     recipe = recipes.load(f"{medium}-{name}-small", changes)
     store = Store(data, medium, tuple(recipe.data.crop), recipe.data.zoom)
     run = Trainer(recipe, store, Budget(steps=6), tmp_path / "run", 0, "cpu")
@@ -165,11 +197,16 @@ def test_the_small_recipes_go_end_to_end(tmp_path: Path, medium: str, data: Path
     model = coding.load(cards.read_card(path))
     x = store.batch(1, Draws(0))
     for size in model.codec.bottleneck.codebook_sizes:
-        assert torch.isfinite(model.codec.decode(model.codec.encode(x, size), tuple(x.shape[2:]), size)).all()
+        assert torch.isfinite(
+            model.codec.decode(model.codec.encode(x, size), tuple(x.shape[2:]), size)
+        ).all()
 
 
 def test_a_run_begins_with_the_nets_of_another_run(tmp_path: Path, data: Path, medium: str) -> None:  # noqa: F811
-    """From its folder, before it is a model: what a fleet does. The bottleneck's own state stays behind."""
+    """From its folder, before it is a model: what a fleet does.
+
+    The bottleneck's own state stays behind.
+    """
     first = trainer(medium, data, tmp_path / "first", 10)
     for _ in range(2):
         first.train_step()
@@ -198,7 +235,9 @@ def test_tuning_moves_the_decoder_of_a_finished_model_and_nothing_else(
     first = trainer(medium, data, tmp_path / "run", 4, bottleneck, OPTIONS[bottleneck])
     first.run()
     export(first, "model", tmp_path, {})
-    tuned = trainer(medium, data, tmp_path / "tuned", 3, bottleneck, (*OPTIONS[bottleneck], "stages={C=1.0}"))
+    tuned = trainer(
+        medium, data, tmp_path / "tuned", 3, bottleneck, (*OPTIONS[bottleneck], "stages={C=1.0}")
+    )
     tuned.begin_from(tmp_path / "model.json")
     tuned.run()
     assert tuned.stage == "C"
@@ -206,7 +245,9 @@ def test_tuning_moves_the_decoder_of_a_finished_model_and_nothing_else(
     for part in ("encoder", "bottleneck"):
         shared = copied(getattr(before, part))
         theirs = getattr(tuned.average, part).state_dict()
-        assert all(torch.equal(value, theirs[name]) for name, value in shared.items() if name in theirs)
+        assert all(
+            torch.equal(value, theirs[name]) for name, value in shared.items() if name in theirs
+        )
     assert not same(copied(before.decoder), tuned.average.decoder)
 
 

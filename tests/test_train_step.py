@@ -1,4 +1,6 @@
-"""A step is a function of its static inputs: nothing in it is decided on the host, so that a CUDA graph can hold it."""
+"""A step is a function of its static inputs: nothing in it is decided on the host, so that a CUDA
+graph can hold it.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,27 @@ from train.graph import Graphs
 from train.loop import Trainer
 from train.recipes import AdversarySection
 
-# What reads a value on the host, makes a tensor whose shape depends on values, or brings numbers of Python to a device.
+# What reads a value on the host, makes a tensor whose shape depends on values, or brings numbers of
+# Python to a device.
 READS = {
-    *("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "is_nonzero"),
-    *("equal", "bincount", "lift_fresh", "randperm", "multinomial", "repeat_interleave.Tensor", "_to_cpu"),
+    *(
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "_unique2",
+        "unique_dim",
+        "unique_consecutive",
+        "is_nonzero",
+    ),
+    *(
+        "equal",
+        "bincount",
+        "lift_fresh",
+        "randperm",
+        "multinomial",
+        "repeat_interleave.Tensor",
+        "_to_cpu",
+    ),
 }
 STAGES = ("stages={A=0.4, B=0.3, C=0.3}", "adversary.width=1", "adversary.warmup_steps=2")
 # A queue of 16 * 4 rows: full after two or three steps, and so well before stage B.
@@ -43,7 +62,11 @@ class NoHost(TorchDispatchMode):
         names = {func.overloadpacket.__name__, str(func).removeprefix("aten.")}
         assert not names & READS, f"{func} reads on the host"
         if "index_put_" in names or "index" in names:
-            masks = [place for place in args[1] if place is not None and place.dtype in (torch.bool, torch.uint8)]
+            masks = [
+                place
+                for place in args[1]
+                if place is not None and place.dtype in (torch.bool, torch.uint8)
+            ]
             assert not masks, f"{func} reads a mask on the host"
         devices = {value.device for value in args if isinstance(value, Tensor) and value.dim()}
         assert len(devices) < 2, f"{func} copies between devices"
@@ -67,8 +90,15 @@ def guarded(run: Trainer) -> dict[str, Tensor]:
 
 @METHODS
 @pytest.mark.usefixtures("no_host")
-def test_a_step_leaves_nothing_to_the_host(tmp_path: Path, medium: str, data: Path, method: str) -> None:  # noqa: F811
-    run = trainer(medium, data, tmp_path / "run", 14, method.split(",")[0], (*STAGES, *OPTIONS[method]))
+def test_a_step_leaves_nothing_to_the_host(
+    tmp_path: Path,
+    medium: str,
+    data: Path,
+    method: str,  # noqa: F811
+) -> None:
+    run = trainer(
+        medium, data, tmp_path / "run", 14, method.split(",")[0], (*STAGES, *OPTIONS[method])
+    )
     watched: list[str] = []
     while run.progress < 1:
         run.enter(run.recipe.stage_at(run.progress))
@@ -105,7 +135,9 @@ def test_a_step_that_asks_the_host_is_seen(
 def test_a_bottleneck_that_says_it_is_settled_asks_nothing(name: str) -> None:
     """In training, with gradients, and in eval."""
     torch.manual_seed(0)
-    options = {"codebook_sizes": (16,), "rows_per_code": 8} if name == "vp" else {}  # a queue that is soon full
+    options = (
+        {"codebook_sizes": (16,), "rows_per_code": 8} if name == "vp" else {}
+    )  # a queue that is soon full
     method = BOTTLENECKS[name](**options).train()
     method.fit(torch.randn(400, method.in_dim))
     z = torch.randn(2, method.in_dim, 300, requires_grad=True)
@@ -168,7 +200,9 @@ def test_a_bad_batch_of_stage_c_is_passed_over(tmp_path: Path, medium: str, data
 
 
 class Replay:
-    """Stands in for a CUDA graph: replays the step that was recorded, whatever the caller would do now."""
+    """Stands in for a CUDA graph: replays the step that was recorded, whatever the caller would do
+    now.
+    """
 
     def __init__(self, step: graph.Step) -> None:
         values = step()  # taken as a step, as the recording of a real graph is not
@@ -195,14 +229,20 @@ def test_what_was_recorded_takes_the_same_steps_through_all_stages(
     method: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Step by step, bit for bit; a step that held on to anything but its inputs would go another way."""
+    """Step by step, bit for bit; a step that held on to anything but its inputs would go another
+    way.
+    """
     stages: list[str] = []
     monkeypatch.setattr(graph, "FIRST_WARM", 1)
     monkeypatch.setattr(Graphs, "_aside", lambda _, step: step())
-    monkeypatch.setattr(Graphs, "_record", lambda _, step: stages.append(runs[1].stage) or record(step))
+    monkeypatch.setattr(
+        Graphs, "_record", lambda _, step: stages.append(runs[1].stage) or record(step)
+    )
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     extra = (*STAGES, *OPTIONS[method])
-    runs = [trainer("image", data, tmp_path / name, 30, method, extra) for name in ("eager", "recorded")]
+    runs = [
+        trainer("image", data, tmp_path / name, 30, method, extra) for name in ("eager", "recorded")
+    ]
     runs[1].graphs.enabled = True
     logs: list[list[dict[str, Tensor]]] = [[], []]
     for run, log in zip(runs, logs, strict=True):
@@ -212,7 +252,9 @@ def test_what_was_recorded_takes_the_same_steps_through_all_stages(
             log.append(run.train_step())
     assert "".join(sorted(stages)) == "".join(stages)  # forgotten at the stages' borders
     assert stages.count("A") == stages.count("B") == (2 if method == "gmvq" else 1)
-    assert stages.count("C") == len(runs[0].learner.sizes) or method == "fsp"  # once for each size: FSP has four
+    assert (
+        stages.count("C") == len(runs[0].learner.sizes) or method == "fsp"
+    )  # once for each size: FSP has four
     assert {key[0] for key in runs[1].graphs._recorded} == {"C"}
     for eager, recorded in zip(*logs, strict=True):
         assert {k: float(v) for k, v in eager.items()} == {k: float(v) for k, v in recorded.items()}
@@ -227,7 +269,9 @@ def test_a_capture_that_fails_is_said_in_a_line_and_the_run_goes_on(
         try:
             raise RuntimeError("operation not permitted when stream is capturing\nmore")
         finally:
-            raise RuntimeError("operation failed due to a previous error during capture")  # as CUDA does at the end
+            raise RuntimeError(
+                "operation failed due to a previous error during capture"
+            )  # as CUDA does at the end
 
     monkeypatch.setattr(Graphs, "_aside", lambda _, step: step())
     monkeypatch.setattr(Graphs, "_record", lambda _, step: broken(step))
@@ -259,7 +303,9 @@ def test_judges_see_the_same_part_of_both_somewhere_in_each_sample(medium: str) 
     assert torch.equal(a, b)
     last = [full - part for full, part in zip(shape[2:], crop, strict=True)]
     assert torch.equal(a[0], x[0][(slice(None), *(slice(0, n) for n in crop))])
-    assert torch.equal(a[2], x[2][(slice(None), *(slice(m, m + n) for m, n in zip(last, crop, strict=True)))])
+    assert torch.equal(
+        a[2], x[2][(slice(None), *(slice(m, m + n) for m, n in zip(last, crop, strict=True)))]
+    )
     (gradient,) = torch.autograd.grad(b.sum(), x_hat)
     assert float(gradient.sum()) == a.numel()
     whole = Adversary(medium, AdversarySection(width=1), "cpu").cut(x, x_hat, places)

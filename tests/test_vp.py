@@ -1,4 +1,6 @@
-"""VP: the Metropolis-Hastings step against exact distributions, its scaling laws, the queue, the codebooks."""
+"""VP: the Metropolis-Hastings step against exact distributions, its scaling laws, the queue, the
+codebooks.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def always(log_pi: Tensor, *_: object) -> Tensor:
     return torch.ones_like(log_pi, dtype=torch.bool)
 
 
-def no_radius_ratio(log_pi: Tensor, log_pi_new: Tensor, radius: Tensor, _new: Tensor, back: Tensor, dim: int) -> Tensor:
+def no_radius_ratio(
+    log_pi: Tensor, log_pi_new: Tensor, radius: Tensor, _new: Tensor, back: Tensor, dim: int
+) -> Tensor:
     return accept(log_pi, log_pi_new, radius, radius, back, dim)
 
 
@@ -33,7 +37,9 @@ def no_reverse_support(
     return accept(log_pi, log_pi_new, radius, new, torch.ones_like(back), dim)
 
 
-def filled(dim: int = 3, size: int = 256, rows: Callable[..., Tensor] = torch.randn, **options: int | float) -> VP:
+def filled(
+    dim: int = 3, size: int = 256, rows: Callable[..., Tensor] = torch.randn, **options: int | float
+) -> VP:
     """A VP in training whose queue holds draws of `rows`."""
     method = VP(dim, (size,), **options)  # type: ignore[arg-type]
     method.queue.copy_(rows(method.queue.shape))
@@ -68,7 +74,8 @@ def test_steps_fill_the_ball(dim: int) -> None:
     assert not is_uniform_in_ball(sample_ball(radius, dim).abs(), radius)
     if dim > 1:
         on_rays = (
-            torch.nn.functional.normalize(torch.randn(50_000, dim), dim=1) * (radius * torch.rand(50_000))[:, None]
+            torch.nn.functional.normalize(torch.randn(50_000, dim), dim=1)
+            * (radius * torch.rand(50_000))[:, None]
         )
         assert not is_uniform_in_ball(on_rays, radius)
 
@@ -77,7 +84,9 @@ def test_steps_fill_the_ball(dim: int) -> None:
 
 
 def keeps_the_gaussian(rule: Accept) -> bool:
-    """One step from exact N(0, I_3) samples with the exact density and R(z) = 0.4 + |z| / 2 leaves the law alone."""
+    """One step from exact N(0, I_3) samples with the exact density and R(z) = 0.4 + |z| / 2 leaves
+    the law alone.
+    """
     torch.manual_seed(2)
     dim, count = 3, 200_000
     z = torch.randn(count, dim)
@@ -175,10 +184,15 @@ def test_one_queue_serves_every_size_by_that_law() -> None:
     method.queue_count.fill_(len(method.queue))
     z = torch.rand(2, 4, 100)
     near = Neighbours(method.queue)
-    radius = {k: method._density(to_tokens(z), method._radius_scale(k, z), near)[2] for k in (64, 256, 1024)}
+    radius = {
+        k: method._density(to_tokens(z), method._radius_scale(k, z), near)[2]
+        for k in (64, 256, 1024)
+    }
     assert torch.allclose(radius[64], radius[256] * 4 ** (1 / 4))
     assert torch.allclose(radius[1024], radius[256] * 4 ** (-1 / 4))
-    mixed = method._density(to_tokens(z), method._radius_scale(torch.tensor([64, 1024]), z), near)[2]
+    mixed = method._density(to_tokens(z), method._radius_scale(torch.tensor([64, 1024]), z), near)[
+        2
+    ]
     assert torch.allclose(mixed, torch.cat([radius[64][:100], radius[1024][100:]]))
 
 
@@ -240,7 +254,11 @@ def test_eval_path(grid: tuple[int, ...]) -> None:
 def test_no_codebook_before_fit() -> None:
     method = VP(3, (8,), rows_per_code=4, neighbours=2).eval()
     z = torch.randn(1, 3, 4)
-    for call in (method, method.encode, lambda _: method.decode(torch.zeros(1, 1, 4, dtype=torch.int64))):
+    for call in (
+        method,
+        method.encode,
+        lambda _: method.decode(torch.zeros(1, 1, 4, dtype=torch.int64)),
+    ):
         with pytest.raises(RuntimeError, match="fit"):
             call(z)
 
@@ -301,9 +319,14 @@ def test_resuming_gives_the_same_next_step() -> None:
     expected = method(z).z_q
 
     def next_step(forget: str = "") -> Tensor:
-        fresh = VP(3, (8, 32), reference_size=8, rows_per_code=4, neighbours=2, refresh_steps=4).train()
+        fresh = VP(
+            3, (8, 32), reference_size=8, rows_per_code=4, neighbours=2, refresh_steps=4
+        ).train()
         fresh.load_state_dict(
-            {k: torch.zeros_like(v) if forget and k.startswith(forget) else v for k, v in saved.items()}
+            {
+                k: torch.zeros_like(v) if forget and k.startswith(forget) else v
+                for k, v in saved.items()
+            }
         )
         torch.set_rng_state(random)
         torch.randn(2, 3, 20)
@@ -322,7 +345,9 @@ def trained(monkeypatch: pytest.MonkeyPatch, by_tree: bool, rows_per_code: int =
     nets = [torch.nn.Linear(6, 3), VP(3, (32,), rows_per_code=rows_per_code), torch.nn.Linear(3, 6)]
     optimiser = torch.optim.Adam([p for net in nets for p in net.parameters()], 1e-2)
     if not by_tree:
-        monkeypatch.setattr(Neighbours, "radii", lambda self, x, ks: radii_by_blocks(x, self.rows, ks))
+        monkeypatch.setattr(
+            Neighbours, "radii", lambda self, x, ks: radii_by_blocks(x, self.rows, ks)
+        )
     for step in range(40):
         torch.manual_seed(1000 + step)
         x = torch.randn(300, 6) @ mix
@@ -344,13 +369,18 @@ def test_the_tree_trains_as_all_distances_do(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_default_queue_has_the_statistics_of_the_published_one() -> None:
-    """K * 32 rows instead of K * 16 d: acceptance and mean radius within 2 %. Twice the K has others."""
+    """K * 32 rows instead of K * 16 d: acceptance and mean radius within 2 %.
+
+    Twice the K has others.
+    """
 
     def statistics(rows_per_code: int | None, size: int = 256) -> tuple[float, float]:
         found = []
         for seed in range(4):
             torch.manual_seed(seed)
-            method = filled(5, 256, **({} if rows_per_code is None else {"rows_per_code": rows_per_code}))
+            method = filled(
+                5, 256, **({} if rows_per_code is None else {"rows_per_code": rows_per_code})
+            )
             found.append(method(torch.randn(1, 5, 8192), torch.tensor([size])).stats)
         return tuple(sum(float(s[name]) for s in found) / 4 for name in ("accept_rate", "radius"))  # type: ignore[return-value]
 
@@ -387,7 +417,9 @@ def test_save_and_load_keep_indices(tmp_path: pytest.TempPathFactory) -> None:
 
 
 def test_the_queue_counts_only_rows_that_were_written() -> None:
-    """A token that is not finite is neither kept nor counted: zeros from before would be neighbours of everything."""
+    """A token that is not finite is neither kept nor counted: zeros from before would be neighbours
+    of everything.
+    """
     method = VP(3, (8,), rows_per_code=4, neighbours=2).train()
     z = torch.randn(1, 3, 20)
     z[0, 1, :5], z[0, 2, 7] = torch.nan, torch.inf

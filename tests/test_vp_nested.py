@@ -1,4 +1,6 @@
-"""VP with nested codebooks: a tree of codes, the command that plants it, files with layers of it, and its tuning."""
+"""VP with nested codebooks: a tree of codes, the command that plants it, files with layers of it,
+and its tuning.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ SIZES = (8, 32, 64)
 
 
 def latents(count: int = 6000, dim: int = 3) -> Tensor:
-    return torch.randn(count, dim, generator=torch.Generator().manual_seed(0)) * torch.tensor([3.0, 1.0, 0.5])
+    return torch.randn(count, dim, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+        [3.0, 1.0, 0.5]
+    )
 
 
 def tree(sizes: tuple[int, ...] = SIZES) -> VP:
@@ -59,11 +63,16 @@ def test_an_index_tells_that_of_every_smaller_size() -> None:
 
 
 def test_each_size_halves_the_error_as_a_codebook_does() -> None:
-    """The smallest is that of a flat fit in another order; the others lose to flat ones, but not much."""
+    """The smallest is that of a flat fit in another order; the others lose to flat ones, but not
+    much.
+    """
     method, data = tree(), latents(4000).T[None]
     flat = VP(3, SIZES, reference_size=8, rows_per_code=4, neighbours=2).eval()
     flat.fit(latents())
-    own, theirs = ([float((m(data, size).z_q - data).square().mean()) for size in SIZES] for m in (method, flat))
+    own, theirs = (
+        [float((m(data, size).z_q - data).square().mean()) for size in SIZES]
+        for m in (method, flat)
+    )
     assert own[0] == theirs[0]
     assert sorted(method.codebook(8).tolist()) == sorted(flat.codebook(8).tolist())
     assert own[0] > 1.5 * own[1] > 1.5 * 1.2 * own[2]
@@ -88,21 +97,29 @@ def test_a_child_is_searched_among_its_siblings_alone() -> None:
         for i in range(50):
             family = codes[3 * parents[i] : 3 * parents[i] + 3]
             scale = None if w is None else w[i : i + 1]
-            assert int(found[i]) == 3 * int(parents[i]) + int(nearest(tokens[i : i + 1], family, scale))
+            assert int(found[i]) == 3 * int(parents[i]) + int(
+                nearest(tokens[i : i + 1], family, scale)
+            )
     same = torch.zeros(8, 4)
-    assert nearest_child(tokens, same, torch.ones(50, dtype=torch.int64), 4).tolist() == [4] * 50  # ties: the lowest
+    assert (
+        nearest_child(tokens, same, torch.ones(50, dtype=torch.int64), 4).tolist() == [4] * 50
+    )  # ties: the lowest
 
 
 def test_cells_are_cut_by_the_data_inside_them() -> None:
     """Two cells of two clumps each: every clump gets its code, and an empty cell keeps its centre."""
     clumps = torch.tensor([[0.0, 0.0], [0.0, 1.0], [9.0, 0.0], [9.0, 1.0]])
-    data = clumps.repeat_interleave(20, 0) + 0.01 * torch.randn(80, 2, generator=torch.Generator().manual_seed(0))
+    data = clumps.repeat_interleave(20, 0) + 0.01 * torch.randn(
+        80, 2, generator=torch.Generator().manual_seed(0)
+    )
     centres = torch.tensor([[0.0, 0.5], [9.0, 0.5], [50.0, 50.0]])
     codes = split_cells(data, nearest(data, centres), centres, 2, 0, 10)
     assert torch.equal(codes[4:], centres[2].expand(2, 2))
     for cell in (0, 1):
         pair = codes[2 * cell : 2 * cell + 2]
-        assert torch.allclose(pair[pair[:, 1].argsort()], clumps[2 * cell : 2 * cell + 2], atol=0.02)
+        assert torch.allclose(
+            pair[pair[:, 1].argsort()], clumps[2 * cell : 2 * cell + 2], atol=0.02
+        )
     single = split_cells(data[:1], torch.zeros(1, dtype=torch.int64), centres[:1], 4, 0, 5)
     assert (single == data[0]).all(1).sum() == 1
     assert (single == centres[0]).all(1).sum() == 3
@@ -124,7 +141,7 @@ def test_sizes_that_are_no_multiples_are_refused() -> None:
     VP(3, (8, 20))
 
 
-# --------------------------------------------------------------------------------------- a model, its files, its tuning
+# ------------------------------------------------------------------- a model, its files, its tuning
 
 OPTIONS = {"codebook_sizes": [16, 64], "rows_per_code": 4, "neighbours": 2, "reference_size": 16}
 
@@ -156,7 +173,17 @@ def flat(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def planted(flat: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `python -m train.nested` makes of it."""
     folder = tmp_path_factory.mktemp("nested")
-    arguments = [str(flat), "--data", str(data), "--out", str(folder), "--steps", "3", "--device", "cpu"]
+    arguments = [
+        str(flat),
+        "--data",
+        str(data),
+        "--out",
+        str(folder),
+        "--steps",
+        "3",
+        "--device",
+        "cpu",
+    ]
     assert nested.main(arguments) == 0
     return folder / "speech-vp.json"
 
@@ -189,7 +216,9 @@ def test_its_files_have_layers(planted: Path) -> None:
     assert codec.truncate(whole, 16) == codec.compress(media, 16, planted)
     for size in (16, 64):
         single = codec.compress(media, size, planted)
-        assert codec.decompress(codec.truncate(whole, size), planted) == codec.decompress(single, planted)
+        assert codec.decompress(codec.truncate(whole, size), planted) == codec.decompress(
+            single, planted
+        )
 
 
 def test_an_effort_still_chooses_among_codes(planted: Path) -> None:
@@ -204,7 +233,9 @@ def test_an_effort_still_chooses_among_codes(planted: Path) -> None:
     assert not np.array_equal(found[0], found[9])
 
 
-def test_stage_c_tunes_the_decoder_on_nested_codes(planted: Path, data: Path, tmp_path: Path) -> None:
+def test_stage_c_tunes_the_decoder_on_nested_codes(
+    planted: Path, data: Path, tmp_path: Path
+) -> None:
     options = json.dumps(OPTIONS | {"nested": True}).replace(":", " =").replace('"', "")
     arguments = [
         "speech-vp-nested", "--init", str(planted), "--data", str(data), "--out", str(tmp_path / "run"), "--steps", "3",
@@ -225,12 +256,27 @@ def test_stage_c_tunes_the_decoder_on_nested_codes(planted: Path, data: Path, tm
 
 @pytest.mark.parametrize(
     ("case", "words"),
-    [("itself", "another --out"), ("again", "already"), ("fsp", "no codebooks of VP"), ("bare", "recipe")],
+    [
+        ("itself", "another --out"),
+        ("again", "already"),
+        ("fsp", "no codebooks of VP"),
+        ("bare", "recipe"),
+    ],
 )
 def test_what_cannot_be_nested_is_one_line(
-    case: str, words: str, flat: Path, planted: Path, data: Path, model_folder: Path, tmp_path: Path, capsys
+    case: str,
+    words: str,
+    flat: Path,
+    planted: Path,
+    data: Path,
+    model_folder: Path,
+    tmp_path: Path,
+    capsys,
 ) -> None:
-    card, out = {"again": planted, "fsp": model_folder / "speech-fsp.json"}.get(case, flat), tmp_path
+    card, out = (
+        {"again": planted, "fsp": model_folder / "speech-fsp.json"}.get(case, flat),
+        tmp_path,
+    )
     if case == "itself":
         out = flat.parent
     if case == "bare":
@@ -242,7 +288,10 @@ def test_what_cannot_be_nested_is_one_line(
         card.write_text(json.dumps(kept))
     before = {path: path.read_bytes() for path in card.parent.glob("*.json")}
     refused = 1 if case == "itself" else 3
-    assert nested.main([str(card), "--data", str(data), "--out", str(out), "--device", "cpu"]) == refused
+    assert (
+        nested.main([str(card), "--data", str(data), "--out", str(out), "--device", "cpu"])
+        == refused
+    )
     message = capsys.readouterr().err
     assert words in message
     assert len(message.strip().splitlines()) == 1
@@ -256,19 +305,27 @@ def test_it_says_how_to_tune_a_model_of_other_options(planted: Path) -> None:
     own = recipes.from_dict(cards.read_card(planted).data["training"]["recipe"])
     words = nested.tuning(own, planted)
     change = words.split("--set ")[1].strip("'")
-    assert recipes.load("speech-vp-nested", [change]).codec.options == own.codec.options == OPTIONS | {"nested": True}
+    assert (
+        recipes.load("speech-vp-nested", [change]).codec.options
+        == own.codec.options
+        == OPTIONS | {"nested": True}
+    )
 
 
 @pytest.mark.parametrize("medium", ["speech", "image"])
 def test_the_recipe_is_the_tuned_one_with_a_tree(medium: str) -> None:
     recipe = recipes.load(f"{medium}-vp-nested")
     assert recipe.tunes
-    assert recipe.codec.options == recipes.load(f"{medium}-vp-small").codec.options | {"nested": True}
+    assert recipe.codec.options == recipes.load(f"{medium}-vp-small").codec.options | {
+        "nested": True
+    }
     assert build(recipe.config()).bottleneck.nested
 
 
 def test_priors_of_a_tree_ask_digits_of_its_branches() -> None:
-    """No table says where an index stands: it stands at its own number, and a parent's digits come first."""
+    """No table says where an index stands: it stands at its own number, and a parent's digits come
+    first.
+    """
     config = CodecConfig(
         "speech",
         NETS[default("speech")].presets["tiny"],

@@ -1,4 +1,6 @@
-"""VQ and its parts: where gradients go, what each part does to the codes, and the faults of public code they avoid."""
+"""VQ and its parts: where gradients go, what each part does to the codes, and the faults of public
+code they avoid.
+"""
 
 from __future__ import annotations
 
@@ -59,9 +61,14 @@ def test_the_table_starts_as_published() -> None:
 
 def test_choice_is_the_direct_double_loop() -> None:
     for method, rows in ((small(), plain), (small(geometry=unit), unit)):
-        points, codes = (rows(x).double() for x in (to_tokens(latents()), book(method).table.detach()))
+        points, codes = (
+            rows(x).double() for x in (to_tokens(latents()), book(method).table.detach())
+        )
         direct = torch.tensor(
-            [min(range(SIZE), key=lambda c, z=z: float((z - codes[c]).square().sum())) for z in points]
+            [
+                min(range(SIZE), key=lambda c, z=z: float((z - codes[c]).square().sum()))
+                for z in points
+            ]
         )
         assert torch.equal(method.encode(latents()).flatten(), direct)
         cosine = (F.normalize(points) @ F.normalize(codes).T).argmax(1)
@@ -101,7 +108,9 @@ def test_beta_weights_the_commitment() -> None:
     assert moves(lambda out: out.losses["commitment"])[1] == 0
     assert classical_weights(lambda out: out.losses["codebook"] + 0.25 * out.losses["commitment"])
     # taming-transformers, legacy=True, its default
-    assert not classical_weights(lambda out: 0.25 * out.losses["codebook"] + out.losses["commitment"])
+    assert not classical_weights(
+        lambda out: 0.25 * out.losses["codebook"] + out.losses["commitment"]
+    )
 
 
 def test_losses_are_means_over_elements() -> None:
@@ -119,7 +128,9 @@ def test_each_size_has_its_own_codebook_and_k_means_starts_them_once() -> None:
     points = 5 * torch.randn(8, DIM).repeat(50, 1) + 0.01 * torch.randn(400, DIM)
     method.fit(points)
     for size in (8, 32):
-        distance = (points - method.decode(method.encode(points.T[None], size), size)[0].T).norm(dim=1)
+        distance = (points - method.decode(method.encode(points.T[None], size), size)[0].T).norm(
+            dim=1
+        )
         assert float(distance.detach().max()) < 0.1
     state = {k: v.clone() for k, v in method.state_dict().items()}
     method.fit(torch.randn(400, DIM))
@@ -152,7 +163,9 @@ def test_l2_searches_decodes_and_compares_on_the_sphere() -> None:
     assert torch.allclose(out.losses["commitment"], F.mse_loss(on_sphere, out.z_q))
     assert torch.equal(method.encode(7 * latents()), method.encode(latents()))
     (gradient,) = torch.autograd.grad((out.z_q * torch.randn_like(z)).sum(), z)
-    assert torch.allclose((gradient * z).sum(1), torch.zeros(1, 200), atol=1e-5)  # none along z itself
+    assert torch.allclose(
+        (gradient * z).sum(1), torch.zeros(1, 200), atol=1e-5
+    )  # none along z itself
     assert torch.isfinite(unit(torch.zeros(1, 3))).all()
 
 
@@ -174,7 +187,9 @@ def first_step_leaves_unused_codes(counts: float, sums: float) -> bool:
 
 def test_averages_start_at_one_count() -> None:
     assert first_step_leaves_unused_codes(1, 1)
-    assert not first_step_leaves_unused_codes(0, 1)  # taming: counts of 0 under sums at the codes; they explode
+    assert not first_step_leaves_unused_codes(
+        0, 1
+    )  # taming: counts of 0 under sums at the codes; they explode
 
 
 def test_averages_without_memory_are_batch_means_and_counts_approach_n() -> None:
@@ -243,7 +258,9 @@ def test_affine_search_and_gather_use_the_same_codes() -> None:
         return torch.allclose((method.decode(chosen) - z).square().sum(), best, rtol=1e-4)
 
     assert is_best(indices)
-    assert not is_best(to_grid(nearest(to_tokens(z), book(method).table)[:, None], z))  # searched in the raw table
+    assert not is_best(
+        to_grid(nearest(to_tokens(z), book(method).table)[:, None], z)
+    )  # searched in the raw table
     assert torch.allclose(affine.inverse(affine(mapped)), mapped, atol=1e-5)
 
 
@@ -303,7 +320,9 @@ def are_the_gradients_of_autograd(candidate: Gradients, with_affine: bool) -> bo
 @pytest.mark.parametrize("with_affine", [True, False])
 def test_the_inner_gradient_is_right(with_affine: bool) -> None:
     assert are_the_gradients_of_autograd(inner_gradients, with_affine)
-    assert not are_the_gradients_of_autograd(lambda *a: [(2 * g, c) for g, c in inner_gradients(*a)], with_affine)
+    assert not are_the_gradients_of_autograd(
+        lambda *a: [(2 * g, c) for g, c in inner_gradients(*a)], with_affine
+    )
 
 
 def inner_loss_after(steps: int, rate: float, dim: int, scale: float = 3.0) -> float:
@@ -342,7 +361,9 @@ def test_the_inner_step_is_sgd_with_momentum() -> None:
 
 
 def one_code_forgotten(**parts: object) -> VQ:
-    """A codebook whose last code is too far away to be used; the others are, by every batch of latents."""
+    """A codebook whose last code is too far away to be used; the others are, by every batch of
+    latents.
+    """
     method = small(restart=Restart, **parts)
     with torch.no_grad():
         book(method).table.mul_(0.3)
@@ -418,7 +439,10 @@ def test_restart_on_the_sphere_behind_an_affine_map_and_with_few_points() -> Non
 
 def test_backward_passes_after_the_table_was_written() -> None:
     for parts in ({"geometry": unit}, {"affine": Affine}):
-        method, z = small(restart=partial(Restart, patience=1), **parts), latents(5).requires_grad_()
+        method, z = (
+            small(restart=partial(Restart, patience=1), **parts),
+            latents(5).requires_grad_(),
+        )
         out = method(z)
         assert float(out.stats["restarted"]) > 0
         (out.z_q.sum() + sum(out.losses.values())).backward()
@@ -435,7 +459,10 @@ def test_training_state_is_what_only_training_needs() -> None:
     assert needed == {f"books.{SIZE}.table", "fitted"}
     assert {name.rpartition(".")[2] for name in method.training_state} == {"counts", "sums", "idle"}
     method = small(update=Alternating, affine=Affine)
-    assert {name.rpartition(".")[2] for name in method.training_state} == {"velocity", "affine_velocity"}
+    assert {name.rpartition(".")[2] for name in method.training_state} == {
+        "velocity",
+        "affine_velocity",
+    }
     assert all(name in method.state_dict() for name in method.training_state)
     resumed = small(update=Alternating, affine=Affine)
     method(latents())
@@ -457,7 +484,9 @@ def test_parts_that_do_not_go_together() -> None:
 
 def oracle(method: VQ, **options: object) -> object:
     library = pytest.importorskip("vector_quantize_pytorch")
-    other = library.VectorQuantize(DIM, SIZE, rotation_trick=False, commitment_weight=1.0, **options)
+    other = library.VectorQuantize(
+        DIM, SIZE, rotation_trick=False, commitment_weight=1.0, **options
+    )
     codes = method.codebook().detach()[None].clone()
     other._codebook.embed.data.copy_(codes)
     other._codebook.embed_avg.data.copy_(codes)

@@ -132,7 +132,7 @@ def test_every_path_of_a_command_may_not_be_empty(root: Path) -> None:
             assert "type=Path" not in path.read_text(encoding="utf-8"), path
 
 
-# ------------------------------------------------------------------------------------------------------------ writing
+# ------------------------------------------------------------------------------------------ writing
 
 
 def test_of_two_that_want_a_new_name_the_later_fails(tmp_path: Path) -> None:
@@ -153,7 +153,9 @@ def test_of_two_that_want_a_new_name_the_later_fails(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["new.bin"]
 
 
-def test_a_disk_without_links_keeps_the_first_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_without_links_keeps_the_first_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def link(*_: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
@@ -174,7 +176,10 @@ def test_the_umask_counts_and_is_not_touched(mask: int, root: Path, tmp_path: Pa
         "    print(os.stat(sys.argv[1]).st_mode & 0o777)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "a"), str(mask)], cwd=root, capture_output=True, check=True
+        [sys.executable, "-c", code, str(tmp_path / "a"), str(mask)],
+        cwd=root,
+        capture_output=True,
+        check=True,
     )
     assert done.stdout.split() == [str(0o666 & ~mask).encode()] * 2
 

@@ -1,4 +1,6 @@
-"""Grouped and Residual: that they are their parts, what the sum of stages does to gradients, and what they refuse."""
+"""Grouped and Residual: that they are their parts, what the sum of stages does to gradients, and
+what they refuse.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def test_groups_are_independent() -> None:
     assert (method.dim, method.in_dim, method.num_codebooks) == (5, 7, 2)
     z = latents(7)
     first, second = z[:, :3], z[:, 3:]  # GM-VQ's two points, then its two weights
-    assert torch.equal(method.encode(z, 8), torch.cat([groups[0].encode(first, 8), groups[1].encode(second, 8)], 1))
+    assert torch.equal(
+        method.encode(z, 8), torch.cat([groups[0].encode(first, 8), groups[1].encode(second, 8)], 1)
+    )
     out, alone = method(z, 8), [groups[0](first, 8), groups[1](second, 8)]
     assert torch.equal(out.z_q, torch.cat([o.z_q for o in alone], 1))
     other = torch.cat([first, second + 1], 1)
@@ -59,7 +63,10 @@ def test_points_of_all_groups_come_before_what_else_they_want() -> None:
     z = latents(10)
     weights_changed = torch.cat([z[:, :5], z[:, 5:] + 1], 1)
     assert torch.equal(method.decode(method.encode(z)), method(z).z_q)
-    assert torch.equal(torch.autograd.grad(method(z.requires_grad_()).z_q.sum(), z)[0][:, 5:], torch.zeros(2, 5, 400))
+    assert torch.equal(
+        torch.autograd.grad(method(z.requires_grad_()).z_q.sum(), z)[0][:, 5:],
+        torch.zeros(2, 5, 400),
+    )
     assert not torch.equal(method.encode(weights_changed), method.encode(z.detach()))
 
 
@@ -115,7 +122,9 @@ def later_stages_help(fit: Callable[[Residual, Tensor], None]) -> bool:
     z = latents() + 3  # residuals are elsewhere than points
     fit(method, rows(z))
     first, both = method._chain(SIZE)[0], method(z).z_q
-    return float((z - both).square().mean()) < 0.8 * float((z - first.decode(first.encode(z))).square().mean())
+    return float((z - both).square().mean()) < 0.8 * float(
+        (z - first.decode(first.encode(z))).square().mean()
+    )
 
 
 def test_stages_are_fitted_to_what_is_left() -> None:

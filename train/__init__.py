@@ -1,1 +1,3 @@
-"""Training: recipes (data, not code), one loop for both media and every bottleneck, export to model files."""
+"""Training: recipes (data, not code), one loop for both media and every bottleneck, export to model
+files.
+"""

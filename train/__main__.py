@@ -1,4 +1,5 @@
-"""python -m train RECIPE --data PATH --out DIR: trains a codec; python -m train.export makes a model file of the run.
+"""python -m train RECIPE --data PATH --out DIR: trains a codec; python -m train.export makes a
+model file of the run.
 
 Several GPUs: torchrun --nproc-per-node N -m train RECIPE ...
 """
@@ -43,21 +44,41 @@ def main(arguments: list[str] | None = None) -> int:
         help="what python -m train.prepare wrote, without suffix; or media for it, which it then puts into --out",
     )
     parser.add_argument(
-        "--out", type=filled_path, required=True, metavar="DIR", help="folder for log.jsonl and checkpoint.pt"
+        "--out",
+        type=filled_path,
+        required=True,
+        metavar="DIR",
+        help="folder for log.jsonl and checkpoint.pt",
     )
     budget = parser.add_mutually_exclusive_group(required=True)
-    budget.add_argument("--minutes", type=_positive(float), help="wall-clock budget, over all resumed parts")
+    budget.add_argument(
+        "--minutes", type=_positive(float), help="wall-clock budget, over all resumed parts"
+    )
     budget.add_argument("--steps", type=_positive(int), help="budget in optimiser steps")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="changes the recipe; may repeat"
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="changes the recipe; may repeat",
     )
     parser.add_argument("--resume", action="store_true", help="continue from DIR/checkpoint.pt")
-    parser.add_argument("--stop-minutes", type=_positive(float), help="ends this part then, with a checkpoint")
     parser.add_argument(
-        "--checkpoint-minutes", type=float, default=2.0, metavar="MINUTES", help="between checkpoints; 0: every step"
+        "--stop-minutes", type=_positive(float), help="ends this part then, with a checkpoint"
     )
-    parser.add_argument("--log-steps", type=_positive(int), default=50, help="steps between lines of the log")
-    parser.add_argument("--compile", action="store_true", help="torch.compile: faster steps after a slow first one")
+    parser.add_argument(
+        "--checkpoint-minutes",
+        type=float,
+        default=2.0,
+        metavar="MINUTES",
+        help="between checkpoints; 0: every step",
+    )
+    parser.add_argument(
+        "--log-steps", type=_positive(int), default=50, help="steps between lines of the log"
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile: faster steps after a slow first one"
+    )
     parser.add_argument("--tensorboard", action="store_true", help="writes DIR/tensorboard, too")
     parser.add_argument(
         "--init",
@@ -75,7 +96,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, help="CPU threads")
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=("cpu", "cuda"), default=default)
-    return run(parser, arguments, _command, "interrupted; go on with --resume from the last checkpoint in {out}")
+    return run(
+        parser,
+        arguments,
+        _command,
+        "interrupted; go on with --resume from the last checkpoint in {out}",
+    )
 
 
 def _command(options: argparse.Namespace) -> None:
@@ -90,20 +116,38 @@ def _command(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace, device: str) -> None:
     recipe = recipes.load(options.recipe, options.set)
-    losses.build(recipe.codec.medium, recipe.losses, options.lpips_backbone)  # refused before anything starts
+    losses.build(
+        recipe.codec.medium, recipe.losses, options.lpips_backbone
+    )  # refused before anything starts
     data = parallel.first(_prepared(recipe.codec.medium, options) if parallel.rank() == 0 else None)
     store = Store(data, recipe.codec.medium, tuple(recipe.data.crop), recipe.data.zoom).to(device)
     budget = Budget(options.minutes, options.steps)
-    trainer = Trainer(recipe, store, budget, options.out, options.seed, device, options.compile, options.lpips_backbone)
+    trainer = Trainer(
+        recipe,
+        store,
+        budget,
+        options.out,
+        options.seed,
+        device,
+        options.compile,
+        options.lpips_backbone,
+    )
     if options.resume:
         trainer.resume()
     elif (options.out / CHECKPOINT_NAME).exists():
-        raise CodecError(f"{options.out} holds a run; continue it with --resume or choose another --out")
+        raise CodecError(
+            f"{options.out} holds a run; continue it with --resume or choose another --out"
+        )
     elif options.init:
         trainer.begin_from(options.init)
-    finished = trainer.run(options.checkpoint_minutes, options.log_steps, options.stop_minutes, options.tensorboard)
+    finished = trainer.run(
+        options.checkpoint_minutes, options.log_steps, options.stop_minutes, options.tensorboard
+    )
     if not finished:
-        print(f"stopped at {100 * trainer.progress:.0f} % of the budget; go on with --resume", file=sys.stderr)
+        print(
+            f"stopped at {100 * trainer.progress:.0f} % of the budget; go on with --resume",
+            file=sys.stderr,
+        )
 
 
 def _prepared(medium: str, options: argparse.Namespace) -> Path:

@@ -1,6 +1,7 @@
 """python -m train.add_priors MODEL --data PATH: gives a model priors for its indices, or new ones.
 
-Nets, codebooks and frequencies stay what they are, so the model goes on reading every file that it wrote before.
+Nets, codebooks and frequencies stay what they are, so the model goes on reading every file that it
+wrote before.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ from train.priors import STEPS, TOKENS, fit_prior, index_grids
 
 
 def prior_tensors(
-    codec: Codec, store: Store, tokens: int = TOKENS, steps: int = STEPS, kinds: tuple[str, ...] = (PRIOR, LAYER)
+    codec: Codec,
+    store: Store,
+    tokens: int = TOKENS,
+    steps: int = STEPS,
+    kinds: tuple[str, ...] = (PRIOR, LAYER),
 ) -> Tensors:
     """Learns the priors of every size and of every refinement, as a model file stores them.
 
@@ -56,7 +61,9 @@ def prior_tensors(
     return tensors
 
 
-def update(card: cards.Card, tensors: Tensors, folder: Path, kinds: tuple[str, ...] = (PRIOR, LAYER)) -> Path:
+def update(
+    card: cards.Card, tensors: Tensors, folder: Path, kinds: tuple[str, ...] = (PRIOR, LAYER)
+) -> Path:
     """Writes a model again with other priors.
 
     Args:
@@ -70,9 +77,14 @@ def update(card: cards.Card, tensors: Tensors, folder: Path, kinds: tuple[str, .
     """
     old = {name: tensor for name, tensor in card.read().items() if not name.startswith(kinds)}
     new = old | tensors
-    data = {key: value for key, value in card.data.items() if key != "layers_id"} | identities(dict(card.config), new)
+    data = {key: value for key, value in card.data.items() if key != "layers_id"} | identities(
+        dict(card.config), new
+    )
     target = folder / f"{card.name}.json"
-    for path, content in ((target.with_suffix(".safetensors"), save(new)), (target, _as_json(data))):
+    for path, content in (
+        (target.with_suffix(".safetensors"), save(new)),
+        (target, _as_json(data)),
+    ):
         with writing(str(path), force=True) as file:
             file.write(content)
     return target
@@ -85,16 +97,28 @@ def _as_json(data: dict[str, Any]) -> bytes:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = Parser(prog="python -m train.add_priors", description=__doc__, epilog="See docs/train.md")
+    parser = Parser(
+        prog="python -m train.add_priors", description=__doc__, epilog="See docs/train.md"
+    )
     parser.add_argument("model", help="name of a shipped model, or path of a card")
     parser.add_argument(
-        "--data", type=filled_path, required=True, metavar="PATH", help="what python -m train.prepare wrote"
+        "--data",
+        type=filled_path,
+        required=True,
+        metavar="PATH",
+        help="what python -m train.prepare wrote",
     )
-    parser.add_argument("--out", type=filled_path, metavar="DIR", help="default: the model's own folder")
-    parser.add_argument("--tokens", type=int, default=TOKENS, help="of the training data, for each size")
+    parser.add_argument(
+        "--out", type=filled_path, metavar="DIR", help="default: the model's own folder"
+    )
+    parser.add_argument(
+        "--tokens", type=int, default=TOKENS, help="of the training data, for each size"
+    )
     parser.add_argument("--steps", type=int, default=STEPS, help="for each size")
     parser.add_argument(
-        "--layers", action="store_true", help="only those of layers: the model's files of one size stay the same"
+        "--layers",
+        action="store_true",
+        help="only those of layers: the model's files of one size stay the same",
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return run(parser, arguments, _command)

@@ -4,7 +4,8 @@ x, x_hat ──cut──> the part of each sample that is judged
     ──learn──> hinge loss, a step of the discriminator
     ──judge──> "adversarial", "features": losses of the codec
 
-As in `train.learner`, nothing here waits for the host but `advance`, which it calls before each step.
+As in `train.learner`, nothing here waits for the host but `advance`, which it calls before each
+step.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Adversary:
     def advance(self, schedule: float) -> None:
         """Goes on to the next step, and sets the learning rate and how much the losses count in it.
 
-        A discriminator that knows nothing has nothing to say: the recipe's weights count in full after its warm-up.
+        A discriminator that knows nothing has nothing to say: the recipe's weights count in full
+        after its warm-up.
 
         Args:
             schedule: The share of the recipe's learning rate, in [0, 1].
@@ -71,14 +73,19 @@ class Adversary:
 
     def weigh(self, losses: dict[str, Tensor]) -> Tensor:
         """Returns one loss, (): those that `judge` returned, weighted as in the recipe."""
-        weighted = self.settings.adversarial * losses["adversarial"] + self.settings.features * losses["features"]
+        weighted = (
+            self.settings.adversarial * losses["adversarial"]
+            + self.settings.features * losses["features"]
+        )
         return self.share * weighted
 
     def learn(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
         """Takes one step of the discriminator, and returns values for the log."""
         self.nets.requires_grad_(True)
         with torch.autocast(self.kind, torch.bfloat16, cache_enabled=self.kind == "cpu"):
-            judged = self.replica(torch.cat([x, x_hat.detach()]))  # one pass: DistributedDataParallel wants it so
+            judged = self.replica(
+                torch.cat([x, x_hat.detach()])
+            )  # one pass: DistributedDataParallel wants it so
         real: Outputs = [(score[: len(x)], []) for score, _ in judged]
         fake: Outputs = [(score[len(x) :], []) for score, _ in judged]
         loss = critic_loss(real, fake)
@@ -88,7 +95,9 @@ class Adversary:
         return {"critic": loss.detach(), "critic_norm": norm.detach()}
 
     def judge(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
-        """Returns the codec's losses "adversarial" and "features", scalars with a gradient to x_hat alone."""
+        """Returns the codec's losses "adversarial" and "features", scalars with a gradient to x_hat
+        alone.
+        """
         self.nets.requires_grad_(False)
         with torch.autocast(self.kind, torch.bfloat16, cache_enabled=self.kind == "cpu"):
             with torch.no_grad():
@@ -97,7 +106,11 @@ class Adversary:
         return {"adversarial": fooling_loss(fake), "features": feature_loss(real, fake)}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"nets": self.nets.state_dict(), "optimiser": self.optimiser.state_dict(), "steps": self.steps}
+        return {
+            "nets": self.nets.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "steps": self.steps,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.nets.load_state_dict(state["nets"])

@@ -1,10 +1,12 @@
-"""Changes to training crops that keep them real speech or real pictures, for whole batches, on their device.
+"""Changes to training crops that keep them real speech or real pictures, for whole batches, on
+their device.
 
     light   speech: level -42..-12 dBFS and polarity. pictures: mirror images
     full    speech: also random equaliser, phase rotation, a second speaker at times, noise at times
             pictures: also brightness, contrast and saturation within 10 %
 
-What comes out is both input and target, so that a codec learns to keep noise rather than to remove it.
+What comes out is both input and target, so that a codec learns to keep noise rather than to remove
+it.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ from codec.medium import IMAGE, SPEECH
 from train.draws import Draws
 
 STRENGTHS = ("light", "full")
-LEVELS_DB = -42.0, -12.0  # root mean square of a crop, dBFS: recordings are not levelled before they are compressed
+LEVELS_DB = (
+    -42.0,
+    -12.0,
+)  # root mean square of a crop, dBFS: recordings are not levelled before they are compressed
 EQ_DB, EQ_KNOTS = 6.0, 8
 MIXED, NOISY = 0.05, 0.1  # shares of the samples
 JITTER = 0.1
@@ -50,12 +55,16 @@ def _filter(x: Tensor, draws: Draws) -> Tensor:
     knots = (draws.uniform(len(x), 1, EQ_KNOTS) * 2 - 1) * EQ_DB
     gain = 10 ** (F.interpolate(knots, spectrum.shape[-1], mode="linear", align_corners=True) / 20)
     phase = draws.uniform(len(x), 1, 1) * 2 * math.pi
-    filtered: Tensor = torch.fft.irfft(spectrum * torch.polar(gain, phase.expand_as(gain)), x.shape[-1])
+    filtered: Tensor = torch.fft.irfft(
+        spectrum * torch.polar(gain, phase.expand_as(gain)), x.shape[-1]
+    )
     return filtered
 
 
 def _mix(x: Tensor, draws: Draws) -> Tensor:
-    """Adds the sample before it in the batch (of this process), 0 to 15 dB below, to 5 % of the samples."""
+    """Adds the sample before it in the batch (of this process), 0 to 15 dB below, to 5 % of the
+    samples.
+    """
     other = x.roll(1, 0)
     share = 10 ** (-15 / 20 * draws.uniform(len(x), 1, 1)) * _level(x) / _level(other)
     return torch.where(draws.uniform(len(x), 1, 1) < MIXED, x + share * other, x)

@@ -1,4 +1,6 @@
-"""The codebook's start and its fit: latents of the training data, and what a bottleneck makes of them."""
+"""The codebook's start and its fit: latents of the training data, and what a bottleneck makes of
+them.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ FIT_TOKENS = 400_000  # latents that a codebook is built from, at most: 24 for e
 def latents(codec: Codec, store: Store, batch: Callable[[], Tensor]) -> Tensor:
     """Encodes random crops of the training data.
 
-    They are augmented, as all that the encoder learnt from; the VP-VAE paper encodes the training set as it is.
+    They are augmented, as all that the encoder learnt from; the VP-VAE paper encodes the training
+    set as it is.
 
     Args:
         codec: The codec whose encoder is used, best the averaged one.
@@ -46,6 +49,8 @@ def fit(bottleneck: Bottleneck, found: Callable[[], Tensor]) -> None:
         bottleneck: The bottleneck with the codebook.
         found: A function that gives the latents; it is called only where the bottleneck wants them.
     """
-    if type(bottleneck).fit is not Bottleneck.fit:  # else encoding all those latents would be for nothing
+    if (
+        type(bottleneck).fit is not Bottleneck.fit
+    ):  # else encoding all those latents would be for nothing
         bottleneck.fit(found())
         parallel.copy_first(bottleneck)  # sums on a GPU differ in the last bit

@@ -1,4 +1,5 @@
-"""Training data: decoded once into one flat array, cropped at random, a batch at a time, where the array lies.
+"""Training data: decoded once into one flat array, cropped at random, a batch at a time, where the
+array lies.
 
 folders, tars, zips ──prepare──> NAME.raw (int16 samples | uint8 pixels, end to end) + NAME.json (shapes, skipped)
 NAME.raw ──memory-mapped, or whole on the GPU──Store.batch──> (B, C, *crop) float32
@@ -31,10 +32,13 @@ from train.draws import Draws
 SPEED_STEPS = 40  # speeds are multiples of 1 / 40, which keeps the resampling filters short
 
 
-def prepare(medium: str, sources: list[Path], target: Path, short_side: int | None = None, workers: int = 1) -> None:
+def prepare(
+    medium: str, sources: list[Path], target: Path, short_side: int | None = None, workers: int = 1
+) -> None:
     """Decodes all media of `sources` into `target`.raw and `target`.json.
 
-    Speech becomes 16 kHz mono int16, pictures RGB uint8. A file that cannot be read is named, skipped and counted.
+    Speech becomes 16 kHz mono int16, pictures RGB uint8. A file that cannot be read is named,
+    skipped and counted.
 
     Args:
         medium: A name in `codec.medium.MEDIA`.
@@ -46,7 +50,10 @@ def prepare(medium: str, sources: list[Path], target: Path, short_side: int | No
     Raises:
         MediaError: A source does not exist, or nothing in them could be read.
     """
-    from train.sources import decode, media  # audio and picture libraries, which training itself does without
+    from train.sources import (
+        decode,
+        media,
+    )  # audio and picture libraries, which training itself does without
 
     shapes: list[list[int]] = []
     skipped: list[str] = []
@@ -55,7 +62,9 @@ def prepare(medium: str, sources: list[Path], target: Path, short_side: int | No
         with ThreadPoolExecutor(workers) as pool:
             jobs = (
                 (item.name, item.error or pool.submit(decode, medium, item.content, short_side))
-                for item in tqdm(media(medium, sources), desc=f"decode {medium}", disable=None, unit="file")
+                for item in tqdm(
+                    media(medium, sources), desc=f"decode {medium}", disable=None, unit="file"
+                )
             )
             for name, job in _ahead(jobs, 2 * workers):
                 try:
@@ -70,9 +79,13 @@ def prepare(medium: str, sources: list[Path], target: Path, short_side: int | No
                 shapes.append(list(array.shape))
         if not shapes:
             where = ", ".join(map(str, sources))
-            raise MediaError(f"nothing readable as {medium} in {where}; {len(skipped)} files skipped")
+            raise MediaError(
+                f"nothing readable as {medium} in {where}; {len(skipped)} files skipped"
+            )
         record.write(json.dumps({"medium": medium, "shapes": shapes, "skipped": skipped}).encode())
-        record_path.unlink(missing_ok=True)  # never an old record beside new data, which take their names one by one
+        record_path.unlink(
+            missing_ok=True
+        )  # never an old record beside new data, which take their names one by one
 
 
 def is_prepared(path: Path) -> bool:
@@ -80,8 +93,12 @@ def is_prepared(path: Path) -> bool:
     return all(part.is_file() for part in _paths(path))
 
 
-def _ahead(jobs: Iterable[tuple[str, Any]], count: int) -> Iterator[tuple[str, MediaError | Future[np.ndarray]]]:
-    """Yields the jobs in order, with `count` later ones begun; with more, all files would be in memory at once."""
+def _ahead(
+    jobs: Iterable[tuple[str, Any]], count: int
+) -> Iterator[tuple[str, MediaError | Future[np.ndarray]]]:
+    """Yields the jobs in order, with `count` later ones begun; with more, all files would be in
+    memory at once.
+    """
     waiting: deque[tuple[str, Any]] = deque()
     for job in jobs:
         waiting.append(job)
@@ -130,10 +147,10 @@ class Store:
     Args:
         path: The target of `prepare`, without suffix.
         medium: The medium that the data must be of.
-        crop: Crop length in samples, or height and width in pixels. Speech clips shorter than a crop are padded with
-            silence; smaller pictures are left out.
-        zoom: Crops are of windows up to this much larger (pictures, scaled down to the crop), or of speech played at
-            1 / zoom to zoom of its speed. One factor for a batch.
+        crop: Crop length in samples, or height and width in pixels. Speech clips shorter than a
+            crop are padded with silence; smaller pictures are left out.
+        zoom: Crops are of windows up to this much larger (pictures, scaled down to the crop), or of
+            speech played at 1 / zoom to zoom of its speed. One factor for a batch.
 
     Attributes:
         usable: (I,) numbers of the items that hold a crop.
@@ -152,12 +169,19 @@ class Store:
             self.form = FORMS[self.medium]
             flat = np.memmap(raw_path, self.form.dtype, "r")
         except (OSError, ValueError, KeyError) as error:
-            raise CodecError(f"{path}: no prepared data here ({error}); run python -m train.prepare first") from None
+            raise CodecError(
+                f"{path}: no prepared data here ({error}); run python -m train.prepare first"
+            ) from None
         if self.medium != medium:
-            raise CodecError(f"{path}: this data is {self.medium}, the recipe is for {medium}; give matching data")
+            raise CodecError(
+                f"{path}: this data is {self.medium}, the recipe is for {medium}; give matching "
+                "data"
+            )
         starts = np.concatenate([[0], np.cumsum(self.shapes.prod(1))])
         if starts[-1] != len(flat):
-            raise CodecError(f"{raw_path}: not the data of {record_path.name}; run python -m train.prepare again")
+            raise CodecError(
+                f"{raw_path}: not the data of {record_path.name}; run python -m train.prepare again"
+            )
         self.crop, self.zoom = crop, zoom
         self._resamplers: dict[int, Resample] = {}  # by the step of `_draw_step`
         usable = np.ones(len(self.shapes), bool)
@@ -167,19 +191,26 @@ class Store:
             needed = f"a crop of {crop}" + (f" at zoom {zoom}" if zoom > 1 else "")
             raise CodecError(f"{path}: no item holds {needed}; make the crop smaller")
         self.usable = np.flatnonzero(usable)
-        with warnings.catch_warnings(action="ignore"):  # that the array cannot be written; nobody does
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # that the array cannot be written; nobody does
             self.flat = torch.from_numpy(flat)
         if self.form.channels > 1:
             self.flat = self.flat.view(-1, self.form.channels)
             starts = starts // self.form.channels
-        # Longer clips and larger pictures are drawn more often: every second and every pixel counts the same.
+        # Longer clips and larger pictures are drawn more often: every second and every pixel counts
+        # the same.
         self.weights = torch.tensor(self.shapes[self.usable, :2].prod(1), dtype=torch.float64)
         self._cumulative = self.weights.cumsum(0)
         self._starts = torch.tensor(starts[:-1][self.usable])
-        self._sides = torch.tensor(self.shapes[self.usable][:, :2])  # (I, 1) samples | (I, 2) height, width
+        self._sides = torch.tensor(
+            self.shapes[self.usable][:, :2]
+        )  # (I, 1) samples | (I, 2) height, width
 
     def to(self, device: str) -> Store:
-        """Moves the whole array to a device, where there is room for twice as much; else crops are cut on the host."""
+        """Moves the whole array to a device, where there is room for twice as much; else crops are
+        cut on the host.
+        """
         if device != "cpu" and 2 * self.flat.nbytes < torch.cuda.mem_get_info(device)[0]:
             for name in ("flat", "_cumulative", "_starts", "_sides"):
                 setattr(self, name, getattr(self, name).to(device))
@@ -192,20 +223,30 @@ class Store:
         return self.form.to_signal(item[None])
 
     def batch(self, size: int, draws: Draws) -> Tensor:
-        """Cuts `size` random crops, (B, 1, T) in [-1, 1] or (B, 3, H, W) in [0, 1], on the device of `draws`."""
+        """Cuts `size` random crops, (B, 1, T) in [-1, 1] or (B, 3, H, W) in [0, 1], on the device
+        of `draws`.
+        """
         device, axes = self.flat.device, len(self.crop)
         which = draws.uniform(size, double=True).to(device) * self._cumulative[-1]
-        item = torch.searchsorted(self._cumulative, which, right=True).clamp(max=len(self.usable) - 1)
+        item = torch.searchsorted(self._cumulative, which, right=True).clamp(
+            max=len(self.usable) - 1
+        )
         places = draws.uniform(size, axes, double=True).to(device)
         step = self._draw_step(draws)
         window = [self._window(c, step / SPEED_STEPS) for c in self.crop]
-        values = self._cut(self._starts[item], self._sides[item], places, window).to(draws.device).float()
+        values = (
+            self._cut(self._starts[item], self._sides[item], places, window)
+            .to(draws.device)
+            .float()
+        )
         x = self.form.to_signal(values)
         if axes > 1 and list(window) != list(self.crop):
             return F.interpolate(x, self.crop, mode="bilinear", antialias=True).clamp(0, 1)
         if axes == 1 and step != SPEED_STEPS:
             if step not in self._resamplers:  # its filter is made on the host
-                self._resamplers[step] = Resample(step, SPEED_STEPS, dtype=torch.float32).to(x.device)
+                self._resamplers[step] = Resample(step, SPEED_STEPS, dtype=torch.float32).to(
+                    x.device
+                )
             x = self._resamplers[step](x)[..., : self.crop[0]]
         return x
 
@@ -221,7 +262,9 @@ class Store:
         Returns:
             (B, *window) samples or (B, *window, 3) pixels.
         """
-        space = torch.stack([(sides[:, i] - w).clamp(min=0) + 1 for i, w in enumerate(window)], 1)  # no copy to a GPU
+        space = torch.stack(
+            [(sides[:, i] - w).clamp(min=0) + 1 for i, w in enumerate(window)], 1
+        )  # no copy to a GPU
         corner = (places * space).long()
         offsets = [torch.arange(w, device=starts.device) for w in window]
         if len(offsets) > 1:

@@ -3,8 +3,9 @@
     speech   spectra of several window lengths (EnCodec)  and  the wave folded at prime periods (HiFi-GAN)
     image    overlapping patches (pix2pix)
 
-A medium's discriminator is made of one or more, each of which returns its scores and the features of its layers on the
-way. The losses below are means over them. (Their attributes are called `judge` and `judges`, as in the checkpoints.)
+A medium's discriminator is made of one or more, each of which returns its scores and the features
+of its layers on the way. The losses below are means over them. (Their attributes are called `judge`
+and `judges`, as in the checkpoints.)
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from codec.medium import IMAGE, SPEECH
 
-Outputs = list[tuple[Tensor, list[Tensor]]]  # of each discriminator: scores (B, ...), features of its hidden layers
+Outputs = list[
+    tuple[Tensor, list[Tensor]]
+]  # of each discriminator: scores (B, ...), features of its hidden layers
 
 FFT_SIZES = (2048, 512, 128)  # EnCodec has five; these three span them
 PERIODS = (2, 3, 5, 7, 11)
@@ -49,7 +52,9 @@ class ConvDiscriminator(nn.Module):
 
 
 class SpectrumDiscriminator(nn.Module):
-    """Scores the complex spectrum at one window length (MS-STFT discriminator, Défossez et al. 2022)."""
+    """Scores the complex spectrum at one window length (MS-STFT discriminator, Défossez et al.
+    2022).
+    """
 
     window: Tensor
 
@@ -74,13 +79,17 @@ class SpectrumDiscriminator(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             padded = F.pad(x.float(), (self.size // 2, self.size // 2), mode="reflect")[:, 0]
             frames = padded.unfold(1, self.size, self.size // 4) * self.window
-            spectrum = torch.view_as_real(torch.fft.rfft(frames, norm="ortho"))  # of the wave's own scale
+            spectrum = torch.view_as_real(
+                torch.fft.rfft(frames, norm="ortho")
+            )  # of the wave's own scale
         scored: tuple[Tensor, list[Tensor]] = self.judge(spectrum.permute(0, 3, 1, 2))
         return scored
 
 
 class PeriodDiscriminator(nn.Module):
-    """Scores the wave folded into columns of one period (multi-period discriminator, Kong et al. 2020)."""
+    """Scores the wave folded into columns of one period (multi-period discriminator, Kong et al.
+    2020).
+    """
 
     def __init__(self, period: int, width: int) -> None:
         super().__init__()
@@ -90,7 +99,9 @@ class PeriodDiscriminator(nn.Module):
             nn.Conv2d(a, b, (5, 1), (3 if i < len(PERIOD_WIDTHS) - 1 else 1, 1), (2, 0))
             for i, (a, b) in enumerate(pairwise(widths))
         ]
-        self.judge = ConvDiscriminator([*layers, nn.Conv2d(widths[-1], 1, (3, 1), padding=(1, 0))], 0.1)
+        self.judge = ConvDiscriminator(
+            [*layers, nn.Conv2d(widths[-1], 1, (3, 1), padding=(1, 0))], 0.1
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, 1, T)."""
@@ -104,7 +115,8 @@ class SpeechDiscriminator(nn.Module):
     """The spectrum and period discriminators together.
 
     Args:
-        width: Channels of the narrowest layers; 16 is the size of docs/methods/nets.md for a small budget.
+        width: Channels of the narrowest layers; 16 is the size of docs/methods/nets.md for a small
+            budget.
     """
 
     def __init__(self, width: int = 16) -> None:
@@ -124,7 +136,8 @@ class SpeechDiscriminator(nn.Module):
 class ImageDiscriminator(nn.Module):
     """PatchGAN (Isola et al. 2017): each score sees 70 x 70 pixels.
 
-    Weight norm in the place of batch norm: a score depends on its own picture alone, in any batch, on any process.
+    Weight norm in the place of batch norm: a score depends on its own picture alone, in any batch,
+    on any process.
 
     Args:
         width: A quarter of the first layer's channels; 16 gives the usual 64.
@@ -134,7 +147,8 @@ class ImageDiscriminator(nn.Module):
         super().__init__()
         widths = [3, *(width * w for w in PATCH_WIDTHS)]
         layers = [
-            nn.Conv2d(a, b, 4, 2 if i < len(PATCH_WIDTHS) - 1 else 1, 1) for i, (a, b) in enumerate(pairwise(widths))
+            nn.Conv2d(a, b, 4, 2 if i < len(PATCH_WIDTHS) - 1 else 1, 1)
+            for i, (a, b) in enumerate(pairwise(widths))
         ]
         self.judge = ConvDiscriminator([*layers, nn.Conv2d(widths[-1], 1, 4, 1, 1)], 0.2)
 
@@ -143,8 +157,12 @@ class ImageDiscriminator(nn.Module):
         return [self.judge(x * 2 - 1)]
 
 
-DISCRIMINATORS: dict[str, type[nn.Module]] = {SPEECH.name: SpeechDiscriminator, IMAGE.name: ImageDiscriminator}
-# Of a crop: samples, since the widest window is reflected at both ends; pixels, since layers halve them.
+DISCRIMINATORS: dict[str, type[nn.Module]] = {
+    SPEECH.name: SpeechDiscriminator,
+    IMAGE.name: ImageDiscriminator,
+}
+# Of a crop: samples, since the widest window is reflected at both ends; pixels, since layers halve
+# them.
 SHORTEST_JUDGED = {SPEECH.name: 1056, IMAGE.name: 32}
 
 
@@ -154,7 +172,8 @@ def critic_loss(real: Outputs, fake: Outputs) -> Tensor:
     It is 2 where originals and reconstructions cannot be told apart, and 0 at best.
     """
     terms = [
-        F.relu(1 - r.float()).mean() + F.relu(1 + f.float()).mean() for (r, _), (f, _) in zip(real, fake, strict=True)
+        F.relu(1 - r.float()).mean() + F.relu(1 + f.float()).mean()
+        for (r, _), (f, _) in zip(real, fake, strict=True)
     ]
     return torch.stack(terms).mean()
 

@@ -1,6 +1,8 @@
-"""python -m train.export RUN --data PATH --out DIR: turns a finished run into a model file and its card.
+"""python -m train.export RUN --data PATH --out DIR: turns a finished run into a model file and its
+card.
 
-The averaged weights are rounded to float16 first; the coder tables are counted with exactly the nets that ship.
+The averaged weights are rounded to float16 first; the coder tables are counted with exactly the
+nets that ship.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ def load_run(folder: Path, store_path: Path, device: str = "cpu") -> Trainer:
 def export(trainer: Trainer, name: str, folder: Path, notes: dict[str, Any]) -> Path:
     """Writes NAME.safetensors and NAME.json into `folder`; returns the card's path.
 
-    Where there was a discriminator, NAME.adversary.safetensors keeps it, for a training that goes on from this model.
+    Where there was a discriminator, NAME.adversary.safetensors keeps it, for a training that goes
+    on from this model.
     """
     if trainer.stage != "C":
         trainer.start_stage_c()
@@ -58,16 +61,25 @@ def export(trainer: Trainer, name: str, folder: Path, notes: dict[str, Any]) -> 
     coder = _kept_tables(trainer)
     latents = None if coder else trainer.latents().cpu()
     codec = codec.cpu()
-    tensors = {key: _stored(key, value) for key, value in codec.state_dict().items() if key not in unused}
-    tensors |= coder if latents is None else count_tables(codec, latents) | prior_tensors(codec, trainer.store)
+    tensors = {
+        key: _stored(key, value) for key, value in codec.state_dict().items() if key not in unused
+    }
+    tensors |= (
+        coder
+        if latents is None
+        else count_tables(codec, latents) | prior_tensors(codec, trainer.store)
+    )
     config = json.loads(json.dumps(codec.config.to_dict()))
     medium = codec.config.medium
     card = {
         "name": name,
         **identities(config, tensors),
         "config": config,
-        "num_codes": {str(k): codec.bottleneck.num_codes(k) for k in codec.bottleneck.codebook_sizes},
-        "tokens_per_unit": codec.bottleneck.num_codebooks * (codec.token_rate_hz or 1 / codec.stride**2),
+        "num_codes": {
+            str(k): codec.bottleneck.num_codes(k) for k in codec.bottleneck.codebook_sizes
+        },
+        "tokens_per_unit": codec.bottleneck.num_codebooks
+        * (codec.token_rate_hz or 1 / codec.stride**2),
         "parameters": sum(p.numel() for p in codec.parameters()),
         "licence": LICENCE,
         "training": {
@@ -85,7 +97,10 @@ def export(trainer: Trainer, name: str, folder: Path, notes: dict[str, Any]) -> 
     target = folder / f"{name}.json"
     _write(folder / f"{name}.safetensors", save(tensors))
     if trainer.adversary is not None:
-        nets = {key: _stored(key, value.cpu()) for key, value in trainer.adversary.nets.state_dict().items()}
+        nets = {
+            key: _stored(key, value.cpu())
+            for key, value in trainer.adversary.nets.state_dict().items()
+        }
         _write(folder / f"{name}{ADVERSARY_SUFFIX}", save(nets))
     _write(target, (json.dumps(card, indent=1) + "\n").encode())
     print(f"{target}: {medium}, {card['parameters'] / 1e6:.2f} M parameters, id {card['model_id']}")
@@ -93,10 +108,16 @@ def export(trainer: Trainer, name: str, folder: Path, notes: dict[str, Any]) -> 
 
 
 def _kept_tables(trainer: Trainer) -> dict[str, np.ndarray]:
-    """Returns the coder's tensors of the model that was tuned, whose codes are the same; none for another run."""
+    """Returns the coder's tensors of the model that was tuned, whose codes are the same; none for
+    another run.
+    """
     if not trainer.recipe.tunes or trainer.origin is None:
         return {}
-    return {k: v for k, v in read_card(trainer.origin).read().items() if k.startswith(("tables.", PRIOR, LAYER))}
+    return {
+        k: v
+        for k, v in read_card(trainer.origin).read().items()
+        if k.startswith(("tables.", PRIOR, LAYER))
+    }
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -112,7 +133,9 @@ def _stored(key: str, value: Tensor) -> np.ndarray:
 
 @torch.no_grad()
 def count_tables(codec: Codec, latents: Tensor) -> dict[str, np.ndarray]:
-    """Counts coder tables, "tables.K" (G, num_codes) int32, on (N, D_in) latents of the training data."""
+    """Counts coder tables, "tables.K" (G, num_codes) int32, on (N, D_in) latents of the training
+    data.
+    """
     tables = {}
     for size in codec.bottleneck.codebook_sizes:
         indices = codec.bottleneck.encode(latents.T[None], size)[0]  # (G, N)
@@ -131,16 +154,30 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m train.export", description=__doc__, epilog="See docs/train.md")
     parser.add_argument("run", type=filled_path, help="folder that python -m train wrote")
     parser.add_argument(
-        "--data", type=filled_path, required=True, metavar="PATH", help="what python -m train.prepare wrote"
+        "--data",
+        type=filled_path,
+        required=True,
+        metavar="PATH",
+        help="what python -m train.prepare wrote",
     )
     parser.add_argument(
-        "--out", type=filled_path, required=True, metavar="DIR", help="receives NAME.json and NAME.safetensors"
+        "--out",
+        type=filled_path,
+        required=True,
+        metavar="DIR",
+        help="receives NAME.json and NAME.safetensors",
     )
     parser.add_argument("--name", help="default: the folder's name")
     parser.add_argument(
-        "--note", action="append", default=[], metavar="KEY=TEXT", help="goes into the card; may repeat"
+        "--note",
+        action="append",
+        default=[],
+        metavar="KEY=TEXT",
+        help="goes into the card; may repeat",
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to encode the training data")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="where to encode the training data"
+    )
     return run(parser, arguments, _command)
 
 

@@ -1,14 +1,16 @@
-"""python -m train.fleet PLAN --data speech=PATH --data image=PATH --work DIR --out DIR: several trainings side by side.
+"""python -m train.fleet PLAN --data speech=PATH --data image=PATH --work DIR --out DIR: several
+trainings side by side.
 
-A plan is a TOML file, or one of those shipped (in train/plans): for each run its recipe and what differs. A run may
-begin with the nets of another, its `init`, and waits for that. Media take turns, in the plan's order, since two of them
-side by side slow each other down; --together trains both at once.
+A plan is a TOML file, or one of those shipped (in train/plans): for each run its recipe and what
+differs. A run may begin with the nets of another, its `init`, and waits for that. Media take turns,
+in the plan's order, since two of them side by side slow each other down; --together trains both at
+once.
 
     plan ──one process each, python -m train──> WORK/NAME ──python -m train.export──> OUT/NAME.tar
 
-Begun again with the same --work it goes on from the last checkpoints, so a lease may end at any moment. Each NAME.tar
-holds the model, its card, its log, and the discriminator where all fits; unpacked into one folder, --init FOLDER makes
-another fleet begin from these models.
+Begun again with the same --work it goes on from the last checkpoints, so a lease may end at any
+moment. Each NAME.tar holds the model, its card, its log, and the discriminator where all fits;
+unpacked into one folder, --init FOLDER makes another fleet begin from these models.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ PACKED_LOG_LINES = 300  # of each log in a pack, spread evenly
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One entry of a plan: a recipe, "section.key=value" changes, a seed, and the run whose nets it begins with."""
+    """One entry of a plan: a recipe, "section.key=value" changes, a seed, and the run whose nets it
+    begins with.
+    """
 
     name: str
     recipe: str
@@ -81,7 +85,10 @@ def load_plan(name: str) -> list[Run]:
     for run in runs:
         seen[run.name] = run.medium  # a mistake shows before anything starts
         if run.init is not None and (run.init == run.name or seen.get(run.init) != run.medium):
-            raise CodecError(f"{path}: {run.name} begins from {run.init}, which is no run of its medium before it")
+            raise CodecError(
+                f"{path}: {run.name} begins from {run.init}, which is no run of its medium before "
+                "it"
+            )
     return runs
 
 
@@ -95,10 +102,14 @@ class Fleet:
         options: The options of the command line.
     """
 
-    def __init__(self, runs: list[Run], data: dict[str, Path], work: Path, options: argparse.Namespace) -> None:
+    def __init__(
+        self, runs: list[Run], data: dict[str, Path], work: Path, options: argparse.Namespace
+    ) -> None:
         self.runs, self.data, self.work, self.options = runs, data, work, options
         self.begun = time.monotonic()
-        self.threads = options.threads or max(1, (os.cpu_count() or 1) // min(options.jobs or len(runs), len(runs)))
+        self.threads = options.threads or max(
+            1, (os.cpu_count() or 1) // min(options.jobs or len(runs), len(runs))
+        )
 
     def train(self) -> list[str]:
         """Trains all runs, `jobs` at a time, until they are done or the time is up.
@@ -119,11 +130,19 @@ class Fleet:
                         del active[name]
                         if process.returncode:
                             failed.append(name)
-                            print(f"{name}: failed: {self._last_line(name)}", file=sys.stderr, flush=True)
+                            print(
+                                f"{name}: failed: {self._last_line(name)}",
+                                file=sys.stderr,
+                                flush=True,
+                            )
                             for run in [run for run in waiting if run.init == name]:
                                 waiting.remove(run)
                                 failed.append(run.name)
-                                print(f"{run.name}: not begun: {name} failed", file=sys.stderr, flush=True)
+                                print(
+                                    f"{run.name}: not begun: {name} failed",
+                                    file=sys.stderr,
+                                    flush=True,
+                                )
                 if self._late() and not active:
                     break
                 if time.monotonic() - report >= self.options.report_seconds:
@@ -137,21 +156,31 @@ class Fleet:
         return failed
 
     def export(self, out: Path) -> list[str]:
-        """Exports and packs every run that has a checkpoint, and returns the names of those that failed."""
+        """Exports and packs every run that has a checkpoint, and returns the names of those that
+        failed.
+        """
         ready = [run for run in self.runs if (self.work / run.name / CHECKPOINT_NAME).is_file()]
         failed = [run.name for run in self.runs if run not in ready]
         jobs = self.options.jobs or max(1, len(ready))
         for first in range(0, len(ready), jobs):
-            started = [(run, self._start(self._exporting(run), run)) for run in ready[first : first + jobs]]
+            started = [
+                (run, self._start(self._exporting(run), run)) for run in ready[first : first + jobs]
+            ]
             failed += [run.name for run, process in started if not self._packed(run, process, out)]
         return failed
 
     def _packed(self, run: Run, process: subprocess.Popen[bytes], out: Path) -> bool:
         """Packs a run when its export has ended, and says whether that went well."""
         if process.wait():
-            print(f"{run.name}: export failed: {self._last_line(run.name)}", file=sys.stderr, flush=True)
+            print(
+                f"{run.name}: export failed: {self._last_line(run.name)}",
+                file=sys.stderr,
+                flush=True,
+            )
             return False
-        kept = pack(self.work / "models", run.name, self.work / run.name, out, self.options.pack_mib)
+        kept = pack(
+            self.work / "models", run.name, self.work / run.name, out, self.options.pack_mib
+        )
         print(f"{out / run.name}.tar: {', '.join(kept)}", flush=True)
         return True
 
@@ -164,14 +193,18 @@ class Fleet:
             values = {key: last[key] for key in shown if key in last}
             if last.get("steps_per_s"):
                 values["ms_per_step"] = f"{1000 / last['steps_per_s']:.3g}"
-            lines.append(f"{run.name}: " + (" ".join(f"{k} {v}" for k, v in values.items()) or "nothing logged yet"))
+            lines.append(
+                f"{run.name}: "
+                + (" ".join(f"{k} {v}" for k, v in values.items()) or "nothing logged yet")
+            )
         tqdm.write("\n".join([f"[{time.monotonic() - self.begun:.0f} s] {gpu_state()}", *lines]))
         sys.stdout.flush()
 
     def _next(self, waiting: list[Run], active: Container[str]) -> Run | None:
         """Returns the run to start now, if there is one.
 
-        There must be room and time, it must be its medium's turn, and what it begins with must be trained.
+        There must be room and time, it must be its medium's turn, and what it begins with must be
+        trained.
         """
         busy = [run for run in self.runs if run.name in active]
         if not waiting or len(busy) >= (self.options.jobs or len(self.runs)) or self._late():
@@ -187,9 +220,26 @@ class Fleet:
 
     def _training(self, run: Run) -> list[str]:
         options, folder = self.options, self.work / run.name
-        command = ["-m", "train", run.recipe, "--data", self.data[run.medium], "--out", folder, "--seed", run.seed]
+        command = [
+            "-m",
+            "train",
+            run.recipe,
+            "--data",
+            self.data[run.medium],
+            "--out",
+            folder,
+            "--seed",
+            run.seed,
+        ]
         command += ["--minutes", options.minutes] if options.minutes else ["--steps", options.steps]
-        command += ["--device", options.device, "--threads", self.threads, "--log-steps", options.log_steps]
+        command += [
+            "--device",
+            options.device,
+            "--threads",
+            self.threads,
+            "--log-steps",
+            options.log_steps,
+        ]
         command += ["--checkpoint-minutes", options.checkpoint_minutes]
         for change in [*run.set, *options.set]:
             command += ["--set", change]
@@ -210,16 +260,31 @@ class Fleet:
 
     def _exporting(self, run: Run) -> list[str]:
         folder = self.work / run.name
-        command = ["-m", "train.export", folder, "--data", self.data[run.medium], "--out", self.work / "models"]
-        return [str(part) for part in [*command, "--name", run.name, "--device", self.options.device]]
+        command = [
+            "-m",
+            "train.export",
+            folder,
+            "--data",
+            self.data[run.medium],
+            "--out",
+            self.work / "models",
+        ]
+        return [
+            str(part) for part in [*command, "--name", run.name, "--device", self.options.device]
+        ]
 
     def _start(self, command: list[str], run: Run) -> subprocess.Popen[bytes]:
         folder = self.work / run.name
         folder.mkdir(parents=True, exist_ok=True)
-        threads = {name: str(self.threads) for name in ("OMP_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS")}
+        threads = {
+            name: str(self.threads) for name in ("OMP_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS")
+        }
         with (folder / CONSOLE).open("ab") as console:
             return subprocess.Popen(
-                [sys.executable, *command], stdout=console, stderr=subprocess.STDOUT, env=os.environ | threads
+                [sys.executable, *command],
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                env=os.environ | threads,
             )
 
     def _last_line(self, name: str) -> str:
@@ -228,19 +293,24 @@ class Fleet:
 
 
 def pack(models: Path, name: str, folder: Path, out: Path, limit_mib: float) -> list[str]:
-    """Writes OUT/NAME.tar of a run: model, card, log, and the discriminator where that keeps it below the limit.
+    """Writes OUT/NAME.tar of a run: model, card, log, and the discriminator where that keeps it
+    below the limit.
 
     Raises:
         CodecError: The model alone is larger than the limit.
     """
     records = read(folder / LOG_NAME)
     kept = records[:: max(1, len(records) // PACKED_LOG_LINES)]
-    parts = [(suffix, (models / f"{name}{suffix}").read_bytes()) for suffix in (".json", ".safetensors")]
+    parts = [
+        (suffix, (models / f"{name}{suffix}").read_bytes()) for suffix in (".json", ".safetensors")
+    ]
     parts.append((".log.jsonl", "".join(f"{json.dumps(record)}\n" for record in kept).encode()))
     limit = int(limit_mib * 2**20) - tarfile.RECORDSIZE
     total = sum(_tar_size(content) for _, content in parts)
     if total > limit:
-        raise CodecError(f"{name}: {total / 2**20:.1f} MiB are more than --pack-mib {limit_mib:g}; raise it")
+        raise CodecError(
+            f"{name}: {total / 2**20:.1f} MiB are more than --pack-mib {limit_mib:g}; raise it"
+        )
     adversary = models / f"{name}{ADVERSARY_SUFFIX}"
     if adversary.is_file() and total + _tar_size(content := adversary.read_bytes()) <= limit:
         parts.append((ADVERSARY_SUFFIX, content))
@@ -263,7 +333,12 @@ def gpu_state() -> str:
     """Returns what nvidia-smi says of use and memory; empty where there is no such program."""
     query = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader"]
     try:
-        return "GPU " + subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        return (
+            "GPU "
+            + subprocess.run(
+                query, capture_output=True, text=True, timeout=10, check=True
+            ).stdout.strip()
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
 
@@ -277,26 +352,49 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("plan", help="six, dedicated, queues, stages, stages-tiny, or a .toml file")
     parser.add_argument(
-        "--data", action="append", required=True, metavar="MEDIUM=PATH", help="prepared data; once for each medium"
+        "--data",
+        action="append",
+        required=True,
+        metavar="MEDIUM=PATH",
+        help="prepared data; once for each medium",
     )
     parser.add_argument(
-        "--work", type=filled_path, required=True, metavar="DIR", help="folder of the runs, kept between calls"
+        "--work",
+        type=filled_path,
+        required=True,
+        metavar="DIR",
+        help="folder of the runs, kept between calls",
     )
-    parser.add_argument("--out", type=filled_path, required=True, metavar="DIR", help="receives a .tar for each run")
+    parser.add_argument(
+        "--out", type=filled_path, required=True, metavar="DIR", help="receives a .tar for each run"
+    )
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--minutes", type=float, help="budget of each run, over all calls")
     budget.add_argument("--steps", type=int, help="budget of each run in steps")
-    parser.add_argument("--stop-minutes", type=float, help="ends this call's training then, with checkpoints")
+    parser.add_argument(
+        "--stop-minutes", type=float, help="ends this call's training then, with checkpoints"
+    )
     parser.add_argument("--only", help="names of runs, with commas")
     parser.add_argument("--jobs", type=int, help="runs at a time (default: all that may run)")
-    parser.add_argument("--together", action="store_true", help="both media at once, not one after the other")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="for all runs")
     parser.add_argument(
-        "--init", type=filled_path, metavar="DIR", help="begins with the models NAME.json in this folder"
+        "--together", action="store_true", help="both media at once, not one after the other"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="for all runs"
+    )
+    parser.add_argument(
+        "--init",
+        type=filled_path,
+        metavar="DIR",
+        help="begins with the models NAME.json in this folder",
     )
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--lpips-backbone", type=filled_path, metavar="FILE", help="for recipes with losses.lpips")
-    parser.add_argument("--threads", type=int, help="CPU threads of each run (default: all, shared out)")
+    parser.add_argument(
+        "--lpips-backbone", type=filled_path, metavar="FILE", help="for recipes with losses.lpips"
+    )
+    parser.add_argument(
+        "--threads", type=int, help="CPU threads of each run (default: all, shared out)"
+    )
     parser.add_argument("--checkpoint-minutes", type=float, default=2.0)
     parser.add_argument("--log-steps", type=int, default=50)
     parser.add_argument("--report-seconds", type=float, default=30.0)
@@ -312,20 +410,31 @@ def _command(options: argparse.Namespace) -> int:
     if options.only:
         wanted = options.only.split(",")
         if unknown := set(wanted) - {run.name for run in runs}:
-            raise CodecError(f"--only {sorted(unknown)[0]}: not in the plan {[run.name for run in runs]}")
+            raise CodecError(
+                f"--only {sorted(unknown)[0]}: not in the plan {[run.name for run in runs]}"
+            )
         runs = [run for run in runs if run.name in wanted]
         for run in runs:
             card = options.init and options.init / f"{run.name}.json"
-            begun = any((options.work / name / CHECKPOINT_NAME).is_file() for name in (run.name, run.init or ""))
+            begun = any(
+                (options.work / name / CHECKPOINT_NAME).is_file()
+                for name in (run.name, run.init or "")
+            )
             if run.init not in {None, *wanted} and not begun and not (card and card.is_file()):
-                raise CodecError(f"--only {run.name}: it begins from {run.init}; add that, or give --init DIR")
+                raise CodecError(
+                    f"--only {run.name}: it begins from {run.init}; add that, or give --init DIR"
+                )
     if wrong := [text for text in options.data if "=" not in text]:
         raise CodecError(f"--data {wrong[0]}: want speech=PATH or image=PATH")
     data = {medium: Path(path) for medium, path in (text.split("=", 1) for text in options.data)}
     if missing := {run.medium for run in runs} - set(data):
-        raise CodecError(f"the plan trains on {', '.join(sorted(missing))}; add --data {sorted(missing)[0]}=PATH")
+        raise CodecError(
+            f"the plan trains on {', '.join(sorted(missing))}; add --data {sorted(missing)[0]}=PATH"
+        )
     for recipe in [recipes.load(run.recipe, [*run.set, *options.set]) for run in runs]:
-        losses.build(recipe.codec.medium, recipe.losses, options.lpips_backbone)  # refused before anything starts
+        losses.build(
+            recipe.codec.medium, recipe.losses, options.lpips_backbone
+        )  # refused before anything starts
     fleet = Fleet(runs, data, options.work, options)
     failed = fleet.train()
     failed += fleet.export(options.out)

@@ -3,8 +3,8 @@
     first calls   the step as it is, on a stream of its own: buffers and kernels find their place
     then          the step is recorded, once for each stage and codebook size, and from then on replayed
 
-What cannot be recorded runs as it is: on a CPU, on several processes, and while a bottleneck decides on the host
-(`Bottleneck.settled`).
+What cannot be recorded runs as it is: on a CPU, on several processes, and while a bottleneck
+decides on the host (`Bottleneck.settled`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-# Calls before the first step of a stage is recorded: cuDNN chooses, optimisers make their state, a queue is read once.
+# Calls before the first step of a stage is recorded: cuDNN chooses, optimisers make their state, a
+# queue is read once.
 FIRST_WARM = 3
-WARM = 1  # and before those of other codebook sizes, which have only their own codebook's state to make
+# And before those of other codebook sizes, which have only their own codebook's state to make.
+WARM = 1
 
 Step = Callable[[], dict[str, Tensor]]
 Recorded = tuple[torch.cuda.CUDAGraph, list[str], Tensor]
@@ -63,14 +65,23 @@ class Graphs:
                 return self._aside(step)
             try:
                 self._recorded[key] = self._record(step)
-            except Exception as error:  # of CUDA, or of code that met what a recording does not bear
-                self.enabled = False  # a capture that failed may have left anything; the run goes on without
+            except (
+                Exception
+            ) as error:  # of CUDA, or of code that met what a recording does not bear
+                self.enabled = (
+                    False  # a capture that failed may have left anything; the run goes on without
+                )
                 torch.cuda.synchronize()
-                print(f"no CUDA graph of the step {key}: {_reason(error)}; going on without", file=sys.stderr)
+                print(
+                    f"no CUDA graph of the step {key}: {_reason(error)}; going on without",
+                    file=sys.stderr,
+                )
                 return step()
         graph, names, values = self._recorded[key]
         graph.replay()
-        return dict(zip(names, values.clone().unbind(), strict=True))  # the next replay writes over them
+        return dict(
+            zip(names, values.clone().unbind(), strict=True)
+        )  # the next replay writes over them
 
     def _aside(self, step: Step) -> dict[str, Tensor]:
         """The step on a stream of its own, as a recording wants it before."""
@@ -82,7 +93,8 @@ class Graphs:
         return values
 
     def _record(self, step: Step) -> Recorded:
-        # All graphs share the memory of the first: they run one after another, and what they return is copied at once.
+        # All graphs share the memory of the first: they run one after another, and what they return
+        # is copied at once.
         pool = next((graph.pool() for graph, *_ in self._recorded.values()), None)
         graph = torch.cuda.CUDAGraph()
         with _nothing_freed(), torch.cuda.graph(graph, pool, capture_error_mode="thread_local"):
@@ -93,7 +105,9 @@ class Graphs:
 
 @contextmanager
 def _nothing_freed() -> Iterator[None]:
-    """Memory that is freed during a recording breaks it off: what is unused goes before, and nothing is collected."""
+    """Memory that is freed during a recording breaks it off: what is unused goes before, and
+    nothing is collected.
+    """
     torch.cuda.synchronize()
     gc.collect()
     torch.cuda.empty_cache()
@@ -107,6 +121,8 @@ def _nothing_freed() -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of an error and of the one before it: a recording that breaks off raises one more at its end."""
+    """The first line of an error and of the one before it: a recording that breaks off raises one
+    more at its end.
+    """
     chain = [part for part in (error.__context__, error) if part is not None]
     return "; ".join(str(part).strip().partition("\n")[0] or type(part).__name__ for part in chain)

@@ -1,8 +1,10 @@
-"""Known data sets as they lie on disk: which files of a folder are the pictures or recordings of a part.
+"""Known data sets as they lie on disk: which files of a folder are the pictures or recordings of a
+part.
 
-A part is "train", or what else the data set calls its parts. Each function looks at one folder, that of the data set,
-and returns the folder of the part or its files; None where this is not that data set, or not with that part. Training
-(`train.sources`) and evaluation (`eval.datasets`) both find the files of a data set here.
+A part is "train", or what else the data set calls its parts. Each function looks at one folder,
+that of the data set, and returns the folder of the part or its files; None where this is not that
+data set, or not with that part. Training (`train.sources`) and evaluation (`eval.datasets`) both
+find the files of a data set here.
 
     COCO          train2017/ or train2014/, or the same below images/
     ImageNet      ILSVRC/Data/CLS-LOC/train/, Data/CLS-LOC/train/, or train/ with a folder for each class (n01440764)
@@ -24,19 +26,25 @@ from numpy.typing import NDArray
 from codec.errors import MediaError
 
 CIFAR_SIDE = 32  # pixels
-CIFAR_BATCHES = {"train": tuple(f"data_batch_{number}" for number in range(1, 6)), "test": ("test_batch",)}
+CIFAR_BATCHES = {
+    "train": tuple(f"data_batch_{number}" for number in range(1, 6)),
+    "test": ("test_batch",),
+}
 CELEBA_PARTS = {"train": "0", "valid": "1", "test": "2"}  # as list_eval_partition.txt calls them
 
 
 def coco(folder: Path, part: str) -> Path | None:
     """Finds the folder of a part of COCO."""
-    return _first(folder, *(f"{above}{part}{year}" for year in (2017, 2014) for above in ("", "images/")))
+    return _first(
+        folder, *(f"{above}{part}{year}" for year in (2017, 2014) for above in ("", "images/"))
+    )
 
 
 def imagenet(folder: Path, part: str) -> Path | None:
     """Finds the folder of a part of ImageNet.
 
-    Many folders have a train/ in them: it counts where it has classes in it, or the folder is called imagenet.
+    Many folders have a train/ in them: it counts where it has classes in it, or the folder is
+    called imagenet.
     """
     names = [f"ILSVRC/Data/CLS-LOC/{part}", f"Data/CLS-LOC/{part}"]
     if folder.name.lower() == "imagenet" or _has_classes(folder / part):
@@ -52,13 +60,17 @@ def _first(folder: Path, *names: str) -> Path | None:
 def _has_classes(folder: Path) -> bool:
     """Says whether some folder in this one is called like a class of ImageNet, as n01440764 is."""
     inside = folder.iterdir() if folder.is_dir() else ()
-    return any(path.is_dir() and path.name[:1] == "n" and path.name[1:].isdigit() for path in inside)
+    return any(
+        path.is_dir() and path.name[:1] == "n" and path.name[1:].isdigit() for path in inside
+    )
 
 
 def cifar10(folder: Path, part: str) -> list[Path] | None:
     """Finds the batch files of a part of CIFAR-10, for `cifar10_pictures`."""
     for place in (folder, folder / "cifar-10-batches-py", folder / "cifar-10-batches-bin"):
-        if found := sorted(path for path in place.glob("*_batch*") if is_cifar10_batch(path.name, part)):
+        if found := sorted(
+            path for path in place.glob("*_batch*") if is_cifar10_batch(path.name, part)
+        ):
             return found
     return None
 
@@ -71,7 +83,8 @@ def is_cifar10_batch(name: str, part: str = "train") -> bool:
 def cifar10_pictures(name: str, content: bytes) -> NDArray[np.uint8]:
     """Reads the (N, 32, 32, 3) pictures of a batch file.
 
-    A picture is a row of 3072 bytes, one colour plane after another; the binary version has a label before each.
+    A picture is a row of 3072 bytes, one colour plane after another; the binary version has a label
+    before each.
 
     Args:
         name: The file's name; with the suffix .bin it is of the binary version, else a pickle.
@@ -84,7 +97,9 @@ def cifar10_pictures(name: str, content: bytes) -> NDArray[np.uint8]:
         if name.endswith(".bin"):
             rows = np.frombuffer(content, np.uint8).reshape(-1, 1 + 3 * CIFAR_SIDE**2)[:, 1:]
         else:
-            rows = np.asarray(_ArraysOnly(io.BytesIO(content), encoding="bytes").load()[b"data"], np.uint8)
+            rows = np.asarray(
+                _ArraysOnly(io.BytesIO(content), encoding="bytes").load()[b"data"], np.uint8
+            )
         pictures = rows.reshape(-1, 3, CIFAR_SIDE, CIFAR_SIDE).transpose(0, 2, 3, 1)
     except Exception as error:  # a damaged pickle raises anything
         raise MediaError(f"damaged batch of CIFAR-10 ({error}); copy it again") from None
@@ -117,13 +132,19 @@ def celeba(folder: Path, part: str) -> list[Path] | None:
         (folder / "Img/img_align_celeba", folder / "Eval/list_eval_partition.txt"),
     ):
         if faces.is_dir() and table.is_file():
-            rows = [line.split() for line in table.read_text(encoding="utf-8").splitlines() if line.strip()]
+            rows = [
+                line.split()
+                for line in table.read_text(encoding="utf-8").splitlines()
+                if line.strip()
+            ]
             return [faces / row[0] for row in rows if row[-1] == CELEBA_PARTS.get(part)]
     return None
 
 
 def common_voice(folder: Path, part: str) -> list[Path] | None:
-    """Finds the clips that a part's table lists; without a train.tsv, training has those of validated.tsv."""
+    """Finds the clips that a part's table lists; without a train.tsv, training has those of
+    validated.tsv.
+    """
     if (folder / "clips").is_dir():
         for name in (part, "validated") if part == "train" else (part,):
             if (folder / f"{name}.tsv").is_file():
@@ -132,7 +153,8 @@ def common_voice(folder: Path, part: str) -> list[Path] | None:
 
 
 def common_voice_clips(table: Path) -> list[Path]:
-    """Reads which clips a table of Common Voice names in its column "path", in the folder clips/ beside it.
+    """Reads which clips a table of Common Voice names in its column "path", in the folder clips/
+    beside it.
 
     Raises:
         MediaError: The table has no such column, or is no text.
@@ -142,5 +164,7 @@ def common_voice_clips(table: Path) -> list[Path]:
             rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
             clips = [table.parent / "clips" / row["path"] for row in rows]
     except (KeyError, UnicodeDecodeError, csv.Error) as error:
-        raise MediaError(f"{table}: no table of Common Voice ({error}); it needs a column path") from None
+        raise MediaError(
+            f"{table}: no table of Common Voice ({error}); it needs a column path"
+        ) from None
     return [clip if clip.suffix else clip.with_suffix(".mp3") for clip in clips]

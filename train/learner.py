@@ -1,12 +1,13 @@
-"""What learns, and the step it takes: tensor work on static inputs, with no decision of the host in it.
+"""What learns, and the step it takes: tensor work on static inputs, with no decision of the host in
+it.
 
     x, sizes ──codec──> x_hat ──distances, each size with the same say──┐
                         bottleneck's losses ────────────────────────────┼──> loss ──backward, clip, AdamW──> codec
                         judges, in stage B and after it ────────────────┘          codec ──moving average──> average
 
-Learning rates, shares and codebook sizes are tensors that the host writes before a step, and a gradient that is not
-finite is skipped by the optimiser's `found_inf`. So the step can be one CUDA graph (`train.graph`); on a CPU and on
-several processes the same function runs as it is.
+Learning rates, shares and codebook sizes are tensors that the host writes before a step, and a
+gradient that is not finite is skipped by the optimiser's `found_inf`. So the step can be one CUDA
+graph (`train.graph`); on a CPU and on several processes the same function runs as it is.
 """
 
 from __future__ import annotations
@@ -54,9 +55,21 @@ class Inputs:
     @classmethod
     def empty(cls, x: tuple[int, ...], num_sizes: int, device: str) -> Inputs:
         batch = x[0]
-        shapes = {"x": x, "sizes": (batch,), "member": (batch, num_sizes), "rate": (), "decay": (), "places": (batch,)}
+        shapes = {
+            "x": x,
+            "sizes": (batch,),
+            "member": (batch, num_sizes),
+            "rate": (),
+            "decay": (),
+            "places": (batch,),
+        }
         kinds = {"sizes": torch.int64}
-        return cls(*(torch.zeros(shapes[f.name], dtype=kinds.get(f.name), device=device) for f in fields(cls)))
+        return cls(
+            *(
+                torch.zeros(shapes[f.name], dtype=kinds.get(f.name), device=device)
+                for f in fields(cls)
+            )
+        )
 
 
 class Learner:
@@ -65,7 +78,8 @@ class Learner:
     Args:
         recipe: What to train.
         device: "cpu" or "cuda", "cuda:1".
-        compiled: Whether the codec's nets go through torch.compile; the judges do not (docs/train.md).
+        compiled: Whether the codec's nets go through torch.compile; the judges do not
+            (docs/train.md).
 
     Attributes:
         codec: What learns.
@@ -73,8 +87,8 @@ class Learner:
         adversary: The judges of stage B and after it, or None.
         size_losses: (number of sizes,) running mean distortion at each.
         stage: "A", "B" or "C".
-        settled: Whether steps do the same from now on, whatever the values, so that a graph may hold one: those of
-            most bottlenecks at once, VP's when its queue is full.
+        settled: Whether steps do the same from now on, whatever the values, so that a graph may
+            hold one: those of most bottlenecks at once, VP's when its queue is full.
     """
 
     def __init__(self, recipe: Recipe, device: str, compiled: bool = False) -> None:
@@ -84,7 +98,9 @@ class Learner:
         self.average = copy.deepcopy(self.codec).requires_grad_(False)
         if compiled:
             torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
-            torch._dynamo.config.recompile_limit = 64  # the stacks share one forward, each with shapes of its own
+            torch._dynamo.config.recompile_limit = (
+                64  # the stacks share one forward, each with shapes of its own
+            )
             for stack in self.codec.modules():
                 if isinstance(stack, Stack):
                     stack.compile(dynamic=False)
@@ -100,15 +116,21 @@ class Learner:
 
     def _learns(self, part: nn.Module) -> None:
         """A new optimiser for what learns from now on, and replicas that share its gradients."""
-        # What is frozen now must keep no gradients: they would count when those of the others are clipped.
+        # What is frozen now must keep no gradients: they would count when those of the others are
+        # clipped.
         self.codec.zero_grad(set_to_none=True)
         settings = self.recipe.optimiser
         decayed = [p for p in part.parameters() if p.dim() > 1]
         others = [p for p in part.parameters() if p.dim() <= 1]
-        groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        groups = [
+            {"params": decayed, "weight_decay": settings.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
         self.optimiser = make_optimiser(groups, self.inputs.rate, settings.betas)
         # A coupled method uses one of its codebooks in a step.
-        self.replica = parallel.replicate(self.codec, unused=len(self.sizes) > 1 and self.codec.bottleneck.coupled)
+        self.replica = parallel.replicate(
+            self.codec, unused=len(self.sizes) > 1 and self.codec.bottleneck.coupled
+        )
         self._averaged: tuple[list[Tensor], ...] | None = None
 
     def begin_judging(self, seed: int) -> None:
@@ -165,7 +187,9 @@ class Learner:
         self.inputs.sizes.copy_(self.sizes[drawn])
         self.inputs.member.copy_(torch.arange(count, device=self.device) == drawn[:, None])
         self.inputs.rate.fill_(settings.learning_rate * warm * schedule)
-        self.inputs.decay.fill_(min(settings.ema, (1 + step) / (10 + step)))  # short memory at the start
+        self.inputs.decay.fill_(
+            min(settings.ema, (1 + step) / (10 + step))
+        )  # short memory at the start
         return self.codec.bottleneck.codebook_sizes[which] if self.one_size else None
 
     def step(self, loss: nn.Module, size: int | None) -> dict[str, Tensor]:
@@ -183,11 +207,15 @@ class Learner:
         with torch.autocast(self.kind, torch.bfloat16, cache_enabled=self.kind == "cpu"):
             out = self.replica(inputs.x, inputs.sizes if size is None else size)
         terms = loss(inputs.x, out.x_hat)
-        pulls = {} if self.stage == "C" else out.bottleneck.losses  # a frozen encoder and codebook feel none
+        pulls = (
+            {} if self.stage == "C" else out.bottleneck.losses
+        )  # a frozen encoder and codebook feel none
         distortion = torch.stack([weights[name] * value for name, value in terms.items()]).sum(0)
         total = (distortion * self.size_weights(inputs.member, distortion)).mean()
         total = total + sum(weights[name] * value for name, value in pulls.items())
-        scalars = {name: value.mean() for name, value in terms.items()} | pulls | out.bottleneck.stats
+        scalars = (
+            {name: value.mean() for name, value in terms.items()} | pulls | out.bottleneck.stats
+        )
         if self.adversary is not None:
             pair = self.adversary.cut(inputs.x, out.x_hat, inputs.places)
             scalars |= self.adversary.learn(*pair)
@@ -198,16 +226,24 @@ class Learner:
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         norm = guarded_step(self.optimiser, self.codec, self.recipe.optimiser.clip)
-        finite = norm.isfinite()  # one bad batch must not end a run; the log shows how many there were
+        finite = (
+            norm.isfinite()
+        )  # one bad batch must not end a run; the log shows how many there were
         self._update_average(finite)
         scalars |= {"loss": total, "grad_norm": norm, "skipped": ~finite}
         return {name: value.detach() for name, value in scalars.items()}
 
     @torch.no_grad()
     def size_weights(self, member: Tensor, distortion: Tensor) -> Tensor:
-        """(B,) weights: each codebook size has the same say, or the coarse would dominate (docs/methods/nets.md)."""
-        usable = distortion.isfinite()  # one bad batch must not spoil the weights of all that follow
-        totals, counts = parallel.mean(torch.stack([torch.where(usable, distortion, 0), usable.to(member)]) @ member)
+        """(B,) weights: each codebook size has the same say, or the coarse would dominate
+        (docs/methods/nets.md).
+        """
+        usable = (
+            distortion.isfinite()
+        )  # one bad batch must not spoil the weights of all that follow
+        totals, counts = parallel.mean(
+            torch.stack([torch.where(usable, distortion, 0), usable.to(member)]) @ member
+        )
         means, old = totals / counts.clamp(min=1e-9), self.size_losses
         moved = torch.where(old == 0, means, old.lerp(means, SIZE_LOSS_RATE))
         self.size_losses.copy_(torch.where(counts > 0, moved, old))
@@ -217,7 +253,9 @@ class Learner:
 
     @torch.no_grad()
     def _update_average(self, finite: Tensor) -> None:
-        """average += (1 - decay) (codec - average), but after a step that was skipped; what is no float is copied."""
+        """average += (1 - decay) (codec - average), but after a step that was skipped; what is no
+        float is copied.
+        """
         means, followed, copies, copied = self._averaged = self._averaged or self._pairs()
         difference = torch._foreach_sub(followed, means)
         torch._foreach_mul_(difference, torch.where(finite, 1 - self.inputs.decay, 0.0))
@@ -226,12 +264,20 @@ class Learner:
             mean.copy_(value)
 
     def _pairs(self) -> tuple[list[Tensor], ...]:
-        """Tensors of `average` and those of the codec that they follow; such as are copied, and what of."""
+        """Tensors of `average` and those of the codec that they follow; such as are copied, and
+        what of.
+        """
         ours, theirs = self.codec.state_dict(), self.average.state_dict()
         unused = {f"bottleneck.{name}" for name in self.codec.bottleneck.training_state}
-        moving = [name for name, value in theirs.items() if value.is_floating_point() and name not in unused]
+        moving = [
+            name
+            for name, value in theirs.items()
+            if value.is_floating_point() and name not in unused
+        ]
         others = [name for name in theirs if name not in moving]
-        return tuple([part[n] for n in names] for names in (moving, others) for part in (theirs, ours))
+        return tuple(
+            [part[n] for n in names] for names in (moving, others) for part in (theirs, ours)
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {

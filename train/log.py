@@ -1,4 +1,6 @@
-"""The log of a run: JSON lines in its folder, a bar in a terminal, TensorBoard where it is asked for."""
+"""The log of a run: JSON lines in its folder, a bar in a terminal, TensorBoard where it is asked
+for.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class Log:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
-                raise CodecError("TensorBoard is not installed; pip install 'codec[tensorboard]'") from None
+                raise CodecError(
+                    "TensorBoard is not installed; pip install 'codec[tensorboard]'"
+                ) from None
             self.board = SummaryWriter(str(folder / "tensorboard"))
         self.bar = tqdm(
             total=100,
@@ -95,7 +99,9 @@ class Log:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Reads the lines of a log, without an unfinished last one; there are none where there is no log."""
+    """Reads the lines of a log, without an unfinished last one; there are none where there is no
+    log.
+    """
     records = []
     for line in path.read_text().splitlines() if path.is_file() else []:
         try:
@@ -106,8 +112,12 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def cut(path: Path, step: int) -> None:
-    """Drops the lines of steps after `step`, which are taken again, and a line that a kill left unfinished."""
+    """Drops the lines of steps after `step`, which are taken again, and a line that a kill left
+    unfinished.
+    """
     lines = [json.dumps(record) for record in read(path) if record["step"] <= step]
     if path.is_file():
-        with writing(str(path), force=True) as file:  # killed here, a run must not lose what it has said
+        with writing(
+            str(path), force=True
+        ) as file:  # killed here, a run must not lose what it has said
             file.write("".join(f"{line}\n" for line in lines).encode())

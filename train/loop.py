@@ -1,4 +1,5 @@
-"""The one training run: both media, every bottleneck, one process or several, resumable at any moment.
+"""The one training run: both media, every bottleneck, one process or several, resumable at any
+moment.
 
     stage A   encoder, bottleneck, decoder learn to reconstruct; perturbing bottlenecks draw a codebook size per sample
     stage B   the same, and a discriminator judges what comes out
@@ -8,7 +9,8 @@
     Store, Draws ──augmented batch──> Learner (train.learner): one step, as a CUDA graph where it can be (train.graph)
     Trainer: the budget, the stages, the log and the checkpoints around it
 
-Schedules follow the elapsed share of the budget, minutes or steps, so that one recipe fits ten minutes and ten hours.
+Schedules follow the elapsed share of the budget, minutes or steps, so that one recipe fits ten
+minutes and ten hours.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ class Budget:
 
     def progress(self, elapsed_s: float, step: int) -> float:
         """The elapsed share, in [0, 1]."""
-        share = step / self.steps if self.steps is not None else elapsed_s / 60 / (self.minutes or 1e-9)
+        share = (
+            step / self.steps if self.steps is not None else elapsed_s / 60 / (self.minutes or 1e-9)
+        )
         return min(share, 1.0)
 
     def __post_init__(self) -> None:
@@ -93,7 +97,9 @@ class Trainer:
         self.backbone, self.device, self.kind = backbone, device, torch.device(device).type
         torch.manual_seed(seed)
         self.learner = Learner(recipe, device, compiled)
-        torch.manual_seed(seed + parallel.rank())  # the noise of bottlenecks; all else is in `draws`
+        torch.manual_seed(
+            seed + parallel.rank()
+        )  # the noise of bottlenecks; all else is in `draws`
         self.draws = Draws(seed, device, parallel.rank(), parallel.world())
         self.graphs = Graphs(device, parallel.world() == 1)
         self.step, self.elapsed_s, self.seed = 0, 0.0, seed
@@ -105,8 +111,12 @@ class Trainer:
 
     @cached_property
     def loss(self) -> nn.Module:
-        """The distances, when they are first asked for: an export of the run needs no backbone of LPIPS."""
-        return losses.build(self.recipe.codec.medium, self.recipe.losses, self.backbone).to(self.device)
+        """The distances, when they are first asked for: an export of the run needs no backbone of
+        LPIPS.
+        """
+        return losses.build(self.recipe.codec.medium, self.recipe.losses, self.backbone).to(
+            self.device
+        )
 
     @property
     def codec(self) -> Codec:
@@ -145,21 +155,26 @@ class Trainer:
         Args:
             checkpoint_minutes: Between checkpoints.
             log_steps: Between lines of the log.
-            stop_minutes: Stops after so many, with a checkpoint, wherever the budget stands: the end of a lease, say.
+            stop_minutes: Stops after so many, with a checkpoint, wherever the budget stands: the
+                end of a lease, say.
             tensorboard: Whether to write for TensorBoard.
 
         Returns:
             Whether the budget is spent; if not, `resume` goes on.
         """
         if parallel.rank() == 0:
-            cut(self.folder / LOG_NAME, self.step)  # of a run that was killed, even one killed before its checkpoint
+            cut(
+                self.folder / LOG_NAME, self.step
+            )  # of a run that was killed, even one killed before its checkpoint
         log = Log(self.folder, tensorboard) if parallel.rank() == 0 else None
         preview = self.store.batch(4, Draws(self.seed, self.device)) if log and log.board else None
         start = last_save = tick = time.monotonic()
         values: dict[str, list[Tensor]] = {}
         logged_at, logged_step = start, self.step
         if self.step == 0 and self.recipe.tunes and not self.complete:
-            raise CodecError("stage C alone tunes a finished model: give its card or run with --init")
+            raise CodecError(
+                "stage C alone tunes a finished model: give its card or run with --init"
+            )
         if self.step == 0 and self.codec.bottleneck.coupled and not self.complete:
             self.fit()  # k-means beats any fixed start of a codebook (docs/methods/index.md)
         finished = True
@@ -179,7 +194,11 @@ class Trainer:
                 if log:
                     means |= {"steps_per_s": rate, "tokens_per_s": rate * self.tokens_per_step}
                     log.write(self.step, self.elapsed_s / 60, self.stage, means)
-                    shown = {key: means[key] for key in ("loss", *self.recipe.losses, "tokens_per_s") if key in means}
+                    shown = {
+                        key: means[key]
+                        for key in ("loss", *self.recipe.losses, "tokens_per_s")
+                        if key in means
+                    }
                     log.show(self.progress, self.stage, self.step, shown)
             elif log:
                 log.show(self.progress, self.stage, self.step, {})
@@ -210,13 +229,18 @@ class Trainer:
 
     def _means(self, values: dict[str, list[Tensor]]) -> dict[str, float]:
         """Means over the steps since the last line and over processes: one copy from the device."""
-        means = [torch.stack([v.to(self.device, torch.float32) for v in kept]).mean() for kept in values.values()]
+        means = [
+            torch.stack([v.to(self.device, torch.float32) for v in kept]).mean()
+            for kept in values.values()
+        ]
         return dict(zip(values, parallel.mean(torch.stack(means)).tolist(), strict=True))
 
     def batch(self) -> Tensor:
         """Augmented crops, this process's rows."""
         data = self.recipe.data
-        return augment(self.store.medium, self.store.batch(data.batch, self.draws), self.draws, data.augment)
+        return augment(
+            self.store.medium, self.store.batch(data.batch, self.draws), self.draws, data.augment
+        )
 
     def train_step(self) -> dict[str, Tensor]:
         """One optimiser step; returns named values for the log, on the device."""
@@ -233,19 +257,26 @@ class Trainer:
             self.start_stage_c() if stage == "C" else self.start_stage_b()
 
     def start_stage_b(self) -> None:
-        """Judges join, with what they had learnt where the model that this run began from kept them."""
+        """Judges join, with what they had learnt where the model that this run began from kept
+        them.
+        """
         self.learner.begin_judging(self.seed)
         self.graphs.forget()
         kept = self.origin and self.origin.with_name(self.origin.stem + ADVERSARY_SUFFIX)
         if kept and kept.is_file() and self.adversary is not None:
             try:
-                self.adversary.nets.load_state_dict({name: value.float() for name, value in load_file(kept).items()})
+                self.adversary.nets.load_state_dict(
+                    {name: value.float() for name, value in load_file(kept).items()}
+                )
             except (OSError, SafetensorError, RuntimeError) as error:
                 reason = str(error).strip().splitlines()[0]
-                raise CodecError(f"{kept}: not the discriminator of this recipe ({reason}); remove it") from None
+                raise CodecError(
+                    f"{kept}: not the discriminator of this recipe ({reason}); remove it"
+                ) from None
 
     def start_stage_c(self) -> None:
-        """Freezes the averaged encoder, builds the codebook from its latents, and goes on with the decoder alone.
+        """Freezes the averaged encoder, builds the codebook from its latents, and goes on with the
+        decoder alone.
 
         A model that is only tuned keeps its codebook.
         """
@@ -265,10 +296,12 @@ class Trainer:
         return codebook.latents(self.average, self.store, self.batch)
 
     def begin_from(self, card: Path) -> None:
-        """Begins with the weights of an exported model instead of random ones, and with its discriminator if kept.
+        """Begins with the weights of an exported model instead of random ones, and with its
+        discriminator if kept.
 
-        From a model with another bottleneck come the nets alone, without the layers that face the latents if those have
-        another width. `card` may also be the folder of a run: then it begins with its averaged weights.
+        From a model with another bottleneck come the nets alone, without the layers that face the
+        latents if those have another width. `card` may also be the folder of a run: then it begins
+        with its averaged weights.
 
         Raises:
             CodecError: The model's medium or nets are others.
@@ -281,7 +314,9 @@ class Trainer:
         minutes = model.data.get("training", {}).get("minutes", "unknown")
         self.complete = same = self._take(card, model.config, tensors)
         self.origin = card
-        self.init = f"{model.name} {model.model_id.hex()}, {minutes} minutes" + ("" if same else ", nets alone")
+        self.init = f"{model.name} {model.model_id.hex()}, {minutes} minutes" + (
+            "" if same else ", nets alone"
+        )
 
     def _begin_from_run(self, folder: Path) -> None:
         """`begin_from` of a run's last checkpoint."""
@@ -293,24 +328,38 @@ class Trainer:
 
     def _take(self, source: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
         """Loads the weights that fit; whether they are of the same codec, and so all of them."""
-        theirs, own = (json.loads(json.dumps(part)) for part in (dict(config), self.codec.config.to_dict()))
+        theirs, own = (
+            json.loads(json.dumps(part)) for part in (dict(config), self.codec.config.to_dict())
+        )
         if any(theirs.get(part) != own.get(part) for part in ("medium", "kind", "nets")):
-            raise CodecError(f"{source}: this model has another medium or preset than the recipe; change one of them")
+            raise CodecError(
+                f"{source}: this model has another medium or preset than the recipe; change one of "
+                "them"
+            )
         ours, same = self.codec.state_dict(), bool(theirs == own)
         fitting = {name: value for name, value in tensors.items() if name in ours}
         if same:
             unused = {f"bottleneck.{name}" for name in self.codec.bottleneck.training_state}
             fitting = {name: value for name, value in fitting.items() if name not in unused}
         else:
-            nets = {name: value for name, value in fitting.items() if not name.startswith("bottleneck.")}
-            fitting = {name: value for name, value in nets.items() if value.shape == ours[name].shape}
+            nets = {
+                name: value for name, value in fitting.items() if not name.startswith("bottleneck.")
+            }
+            fitting = {
+                name: value for name, value in nets.items() if value.shape == ours[name].shape
+            }
         for codec in (self.codec, self.average):
-            codec.load_state_dict(fitting, strict=False)  # without what only training needs: that starts anew
+            codec.load_state_dict(
+                fitting, strict=False
+            )  # without what only training needs: that starts anew
         return same
 
     def save(self) -> None:
         """Writes checkpoint.pt; at any moment the folder holds one whole checkpoint."""
-        noise = [torch.get_rng_state(), *([torch.cuda.get_rng_state(self.device)] if self.kind == "cuda" else [])]
+        noise = [
+            torch.get_rng_state(),
+            *([torch.cuda.get_rng_state(self.device)] if self.kind == "cuda" else []),
+        ]
         state: dict[str, Any] = {
             "recipe": json.dumps(self.recipe.to_dict()),
             **self.learner.state_dict(),
@@ -322,19 +371,29 @@ class Trainer:
             "init": self.init,
         }
         if parallel.rank() == 0:
-            memory = io.BytesIO()  # torch.save into a file tells a full disk as a RuntimeError without a name
+            memory = (
+                io.BytesIO()
+            )  # torch.save into a file tells a full disk as a RuntimeError without a name
             torch.save(state, memory)
             with writing(str(self.folder / CHECKPOINT_NAME), force=True) as file:
                 file.write(memory.getbuffer())
 
     def resume(self) -> None:
-        """Continues from checkpoint.pt. Raises CodecError where there is none or it is of another recipe."""
+        """Continues from checkpoint.pt.
+
+        Raises CodecError where there is none or it is of another recipe.
+        """
         path = self.folder / CHECKPOINT_NAME
         if not path.is_file():
             raise CodecError(f"{path}: no checkpoint to resume; leave --resume out")
         state = read_checkpoint(path)
-        if json.loads(state["recipe"])["codec"] != json.loads(json.dumps(self.recipe.to_dict()))["codec"]:
-            raise CodecError(f"{path}: the checkpoint is of another codec; give the same recipe or another --out")
+        if (
+            json.loads(state["recipe"])["codec"]
+            != json.loads(json.dumps(self.recipe.to_dict()))["codec"]
+        ):
+            raise CodecError(
+                f"{path}: the checkpoint is of another codec; give the same recipe or another --out"
+            )
         self.step, self.elapsed_s, stage, self.seed = state["clock"]
         self.origin = Path(state["origin"]) if state.get("origin") else None
         self.init = state.get("init")
@@ -360,7 +419,10 @@ def hardware(device: str) -> str:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What `Trainer.save` wrote, on the CPU. Raises CodecError for a file that is not a whole checkpoint."""
+    """What `Trainer.save` wrote, on the CPU.
+
+    Raises CodecError for a file that is not a whole checkpoint.
+    """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:

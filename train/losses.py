@@ -1,7 +1,8 @@
-"""Reconstruction losses, one value per sample so that samples at different codebook sizes can be weighted apart.
+"""Reconstruction losses, one value per sample so that samples at different codebook sizes can be
+weighted apart.
 
-LPIPS, alone among them, needs a network from elsewhere (`train.lpips_net`); a recipe that does not weigh it trains
-without one, and nothing of it is imported.
+LPIPS, alone among them, needs a network from elsewhere (`train.lpips_net`); a recipe that does not
+weigh it trains without one, and nothing of it is imported.
 """
 
 from __future__ import annotations
@@ -22,24 +23,34 @@ from train.stoi import STOILoss
 
 OPTIONAL = ("lpips", "loudness", "stoi")  # a recipe may leave them out, which is a weight of 0
 LPIPS_SMALLEST = 32  # pixels of a crop; below, the pooling of LPIPS's nets leaves nothing
-HUB_NET = "squeeze"  # the net that is looked for in torch hub's folder: that of the shipped models, and the fastest
+# The net that is looked for in torch hub's folder: that of the shipped models, and the fastest.
+HUB_NET = "squeeze"
 
-EXTRA: dict[str, Callable[[int], nn.Module]] = {"loudness": LoudnessLoss, "stoi": STOILoss}  # of speech, by sample rate
+EXTRA: dict[str, Callable[[int], nn.Module]] = {
+    "loudness": LoudnessLoss,
+    "stoi": STOILoss,
+}  # of speech, by sample rate
 
 
 class SpeechLoss(nn.Module):
-    """Multi-scale mel, compressed complex STFT and waveform distances (docs/methods/nets.md, stage A).
+    """Multi-scale mel, compressed complex STFT and waveform distances (docs/methods/nets.md, stage
+    A).
 
     Args:
-        mel_scales: The number of mel bands at each FFT size; the hop is a quarter of the size. DAC has seven scales;
-            the three of the default span them at a third of the cost, without bands too narrow to hold an FFT bin.
+        mel_scales: The number of mel bands at each FFT size; the hop is a quarter of the size. DAC
+            has seven scales; the three of the default span them at a third of the cost, without
+            bands too narrow to hold an FFT bin.
         complex_size: The FFT size, one of the scales, whose complex spectrum is compared too.
-        extra: Names of the terms to add: "loudness", how loud the error sounds (`train.loudness`), and "stoi", what it
-            costs in intelligibility (`train.stoi`). Each takes about a tenth of a step's time.
+        extra: Names of the terms to add: "loudness", how loud the error sounds (`train.loudness`),
+            and "stoi", what it costs in intelligibility (`train.stoi`). Each takes about a tenth of
+            a step's time.
     """
 
     def __init__(
-        self, mel_scales: dict[int, int] | None = None, complex_size: int = 512, extra: Collection[str] = ()
+        self,
+        mel_scales: dict[int, int] | None = None,
+        complex_size: int = 512,
+        extra: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.extra = nn.ModuleDict({name: EXTRA[name](SAMPLE_RATE) for name in sorted(extra)})
@@ -85,8 +96,8 @@ class ImageLoss(nn.Module):
     """L1, squared error, 1 - SSIM and, where its net is given, LPIPS.
 
     Args:
-        lpips: Maps two (B, 3, H, W) pictures to (B,) distances, as `train.lpips_net.LPIPSNet` does; None leaves
-            the term out.
+        lpips: Maps two (B, 3, H, W) pictures to (B,) distances, as `train.lpips_net.LPIPSNet` does;
+            None leaves the term out.
     """
 
     def __init__(self, lpips: nn.Module | None = None) -> None:
@@ -94,7 +105,9 @@ class ImageLoss(nn.Module):
         self.lpips = lpips
 
     def forward(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
-        """Returns named (B,) distances of two (B, 3, H, W) pictures: "l1", "mse", "ssim" (1 - SSIM), maybe "lpips"."""
+        """Returns named (B,) distances of two (B, 3, H, W) pictures: "l1", "mse", "ssim" (1 -
+        SSIM), maybe "lpips".
+        """
         x, x_hat = x.float(), x_hat.float()
         terms = {
             "l1": _per_sample_l1(x, x_hat),
@@ -107,8 +120,9 @@ class ImageLoss(nn.Module):
 def ssim(x: Tensor, y: Tensor) -> Tensor:
     """Returns the mean structural similarity (Wang et al. 2004) of pictures in [0, 1], (B,).
 
-    The window is Gaussian, 11 pixels wide, with sigma 1.5. This one is for training: it is differentiable, and blurs by
-    two matrix products, ten times faster on a CPU than a convolution. The figures of `eval` come from scikit-image.
+    The window is Gaussian, 11 pixels wide, with sigma 1.5. This one is for training: it is
+    differentiable, and blurs by two matrix products, ten times faster on a CPU than a convolution.
+    The figures of `eval` come from scikit-image.
     """
     with torch.no_grad():
         mx, xx = _blur(x), _blur(x * x)
@@ -126,8 +140,12 @@ def _blur(x: Tensor) -> Tensor:
 
 
 def _band(length: int, device: torch.device) -> Tensor:
-    """Returns a matrix (length, length - 10) with the Gaussian window in each column, one step lower each time."""
-    offset = torch.arange(length, device=device)[:, None] - torch.arange(length - 10, device=device) - 5
+    """Returns a matrix (length, length - 10) with the Gaussian window in each column, one step
+    lower each time.
+    """
+    offset = (
+        torch.arange(length, device=device)[:, None] - torch.arange(length - 10, device=device) - 5
+    )
     window = torch.exp(-offset.square() / (2 * 1.5**2)) * (offset.abs() <= 5)
     return window / window.sum(0)
 
@@ -166,7 +184,8 @@ def _of_pictures(weights: Mapping[str, float], backbone: Path | None) -> nn.Modu
     file = backbone or lpips_net.hub_file(HUB_NET)
     if backbone is None and not file.is_file():
         raise CodecError(
-            f"losses.lpips = {weights['lpips']:g} needs a backbone: give --lpips-backbone FILE ({file.name} is not in "
+            f"losses.lpips = {weights['lpips']:g} needs a backbone: give --lpips-backbone FILE "
+            f"({file.name} is not in "
             f"{file.parent}), or train without: --set losses.lpips=0"
         )
     return ImageLoss(lpips_net.load(file))

@@ -1,10 +1,11 @@
-"""LPIPS (Zhang et al. 2018) as a network: distances of a backbone's features, weighed by the lpips package's heads.
+"""LPIPS (Zhang et al. 2018) as a network: distances of a backbone's features, weighed by the lpips
+package's heads.
 
 The same network is a loss of pictures here and a metric in `eval.lpips_metric`.
 
-The backbone does not come with the package. It is read from a file, or from torch hub's folder if torchvision has put
-it there before. A random backbone would not be LPIPS, so without one there is no distance, and the file that is missing
-is named.
+The backbone does not come with the package. It is read from a file, or from torch hub's folder if
+torchvision has put it there before. A random backbone would not be LPIPS, so without one there is
+no distance, and the file that is missing is named.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ HUB = {  # net -> torchvision's weights
 class LPIPSNet(nn.Module):
     """One net's distance between pictures, a value for each pair; nothing of it learns.
 
-    On the CPU all is float32; on a GPU the convolutions run in bfloat16 with channels last, as the codec's do.
+    On the CPU all is float32; on a GPU the convolutions run in bfloat16 with channels last, as the
+    codec's do.
 
     Args:
         net: "alex", "vgg" or "squeeze".
-        features: The backbone's convolutions, by the names of torchvision's `features`: "0.weight" ...
+        features: The backbone's convolutions, by the names of torchvision's `features`: "0.weight"
+            ...
 
     Raises:
         ModelError: `features` lacks a tensor of the net, or one has another shape.
@@ -47,16 +50,23 @@ class LPIPSNet(nn.Module):
         super().__init__()
         self.net = net
         with warnings.catch_warnings(action="ignore"):  # lpips calls torchvision the old way
-            self.package = lpips.LPIPS(net=net, pnet_rand=True, verbose=False).eval().requires_grad_(False)
+            self.package = (
+                lpips.LPIPS(net=net, pnet_rand=True, verbose=False).eval().requires_grad_(False)
+            )
         wanted = {}
         for part, tensor in self.package.net.state_dict(keep_vars=True).items():
             wanted[part.split(".", 1)[1]] = tensor  # slice3.4.weight is features' 4.weight
         missing = wanted.keys() - features.keys()
         if missing:
-            raise ModelError(f"the backbone has no {min(missing)}; give the features of torchvision's {net} net")
+            raise ModelError(
+                f"the backbone has no {min(missing)}; give the features of torchvision's {net} net"
+            )
         for name, tensor in wanted.items():
             if tensor.shape != features[name].shape:
-                raise ModelError(f"the backbone's {name} has shape {tuple(features[name].shape)}: not a {net} net")
+                raise ModelError(
+                    f"the backbone's {name} has shape {tuple(features[name].shape)}: not a {net} "
+                    "net"
+                )
             tensor.data.copy_(features[name].float())
 
     def forward(self, x: Tensor, x_hat: Tensor) -> Tensor:
@@ -96,7 +106,9 @@ def read_features(path: Path) -> dict[str, Tensor]:
         pickle.UnpicklingError,
     ) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{path}: no LPIPS backbone ({reason}); give features of torchvision's nets") from None
+        raise ModelError(
+            f"{path}: no LPIPS backbone ({reason}); give features of torchvision's nets"
+        ) from None
     return named
 
 

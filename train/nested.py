@@ -1,7 +1,9 @@
-"""python -m train.nested MODEL --data PATH --out DIR: nests a finished VP model's codebooks, for files with layers.
+"""python -m train.nested MODEL --data PATH --out DIR: nests a finished VP model's codebooks, for
+files with layers.
 
-Encoder and decoder stay what they are. Codebooks, coder tables and priors are new, and with them the model's identity:
-it reads no file of the model that it was. Its decoder has not met these codes yet: MEDIUM-vp-nested tunes it.
+Encoder and decoder stay what they are. Codebooks, coder tables and priors are new, and with them
+the model's identity: it reads no file of the model that it was. Its decoder has not met these codes
+yet: MEDIUM-vp-nested tunes it.
 
     model ──encoder──> latents ──k-means, then inside each cell──> a tree of codes ──> tables, priors, layers ──> model
 """
@@ -51,7 +53,8 @@ def recipe_of(card: cards.Card) -> Recipe:
     data = card.data.get("training", {}).get("recipe")
     if not isinstance(data, dict):
         raise ModelError(
-            f"the card of {card.name} has no training recipe; export the run anew by python -m train.export"
+            f"the card of {card.name} has no training recipe; export the run anew by python -m "
+            "train.export"
         )
     data = json.loads(json.dumps(data))
     data["codec"]["options"] = dict(card.config["options"]) | {"nested": True}
@@ -60,7 +63,8 @@ def recipe_of(card: cards.Card) -> Recipe:
 
 @torch.no_grad()
 def nested(codec: Codec, store: Store, recipe: Recipe, device: str) -> tuple[Codec, torch.Tensor]:
-    """The codec with codebooks that are a tree, and the latents (N, d) that they were built from, both on the CPU.
+    """The codec with codebooks that are a tree, and the latents (N, d) that they were built from,
+    both on the CPU.
 
     Args:
         codec: With codebooks of VP.
@@ -82,10 +86,17 @@ def nested(codec: Codec, store: Store, recipe: Recipe, device: str) -> tuple[Cod
     return tree.cpu(), latents.cpu()
 
 
-def write(card: cards.Card, codec: Codec, tensors: dict[str, Any], recipe: Recipe, name: str, folder: Path) -> Path:
-    """Writes the nested model; returns its card's path. Figures of the model that it was do not go with it."""
+def write(
+    card: cards.Card, codec: Codec, tensors: dict[str, Any], recipe: Recipe, name: str, folder: Path
+) -> Path:
+    """Writes the nested model; returns its card's path.
+
+    Figures of the model that it was do not go with it.
+    """
     kept = {
-        key: value for key, value in card.read().items() if not key.startswith(("bottleneck.", "tables.", PRIOR, LAYER))
+        key: value
+        for key, value in card.read().items()
+        if not key.startswith(("bottleneck.", "tables.", PRIOR, LAYER))
     }
     new = kept | tensors
     config = json.loads(json.dumps(codec.config.to_dict()))
@@ -106,12 +117,16 @@ def write(card: cards.Card, codec: Codec, tensors: dict[str, Any], recipe: Recip
 
 
 def tuning(recipe: Recipe, target: Path) -> str:
-    """What `python -m train` is to be told to tune this model; with other options it would take the nets alone."""
+    """What `python -m train` is to be told to tune this model; with other options it would take the
+    nets alone.
+    """
     name = f"{recipe.codec.medium}-vp-nested"
     words = f"{name} --init {target}"
     if recipes.load(name).codec.options == recipe.codec.options:
         return words
-    options = ", ".join(f"{key} = {json.dumps(value)}" for key, value in recipe.codec.options.items())
+    options = ", ".join(
+        f"{key} = {json.dumps(value)}" for key, value in recipe.codec.options.items()
+    )
     return f"{words} --set 'codec.options={{{options}}}'"
 
 
@@ -119,11 +134,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m train.nested", description=__doc__, epilog="See docs/train.md")
     parser.add_argument("model", help="name of a shipped model, or path of a card")
     parser.add_argument(
-        "--data", type=filled_path, required=True, metavar="PATH", help="what python -m train.prepare wrote"
+        "--data",
+        type=filled_path,
+        required=True,
+        metavar="PATH",
+        help="what python -m train.prepare wrote",
     )
-    parser.add_argument("--out", type=filled_path, required=True, metavar="DIR", help="another folder than the model's")
+    parser.add_argument(
+        "--out",
+        type=filled_path,
+        required=True,
+        metavar="DIR",
+        help="another folder than the model's",
+    )
     parser.add_argument("--name", help="default: the model's own")
-    parser.add_argument("--tokens", type=int, default=TOKENS, help="of the training data, for each size's prior")
+    parser.add_argument(
+        "--tokens", type=int, default=TOKENS, help="of the training data, for each size's prior"
+    )
     parser.add_argument("--steps", type=int, default=STEPS, help="for each prior")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return run(parser, arguments, _command)
@@ -141,9 +168,13 @@ def _nest(options: argparse.Namespace) -> None:
     recipe = recipe_of(card)
     name = options.name or card.name
     if (options.out / f"{name}.json").resolve() == card.path.resolve():
-        raise CodecError(f"{card.path} would be overwritten, and its files need it; give another --out or --name")
+        raise CodecError(
+            f"{card.path} would be overwritten, and its files need it; give another --out or --name"
+        )
     codec = coding.load(card, options.device).codec
-    store = Store(options.data, card.medium, tuple(recipe.data.crop), recipe.data.zoom).to(options.device)
+    store = Store(options.data, card.medium, tuple(recipe.data.crop), recipe.data.zoom).to(
+        options.device
+    )
     tree, latents = nested(codec, store, recipe, options.device)
     tensors = count_tables(tree, latents)
     unused = tree.bottleneck.training_state
@@ -155,7 +186,9 @@ def _nest(options: argparse.Namespace) -> None:
     whole = Store(options.data, card.medium, (codec.stride,) * codec.axes)
     tensors |= prior_tensors(tree.to(options.device), whole, options.tokens, options.steps)
     target = write(card, tree, tensors, recipe, name, options.out)
-    print(f"{target}: nested, of {len(latents)} latents; tune its decoder: {tuning(recipe, target)}")
+    print(
+        f"{target}: nested, of {len(latents)} latents; tune its decoder: {tuning(recipe, target)}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""AdamW as a step without the host needs it: a learning rate that is a tensor, and gradients that may be skipped."""
+"""AdamW as a step without the host needs it: a learning rate that is a tensor, and gradients that
+may be skipped.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,17 @@ import torch
 from torch import Tensor, nn
 
 
-def make_optimiser(groups: list[dict[str, Any]], rate: Tensor, betas: list[float]) -> torch.optim.AdamW:
+def make_optimiser(
+    groups: list[dict[str, Any]], rate: Tensor, betas: list[float]
+) -> torch.optim.AdamW:
     """Makes an AdamW whose groups all read their learning rate from `rate`, ().
 
     On a GPU it can be captured in a graph.
     """
     settings = [group | {"lr": rate} for group in groups]
-    return torch.optim.AdamW(settings, rate, (betas[0], betas[1]), fused=True, capturable=rate.is_cuda)
+    return torch.optim.AdamW(
+        settings, rate, (betas[0], betas[1]), fused=True, capturable=rate.is_cuda
+    )
 
 
 def guarded_step(optimiser: torch.optim.AdamW, module: nn.Module, clip: float) -> Tensor:

@@ -1,7 +1,8 @@
 """Several processes, as torchrun starts them: `torchrun --nproc-per-node 8 -m train RECIPE ...`.
 
-Each process takes its own rows of every batch, so that the batch is the recipe's times the number of processes;
-DistributedDataParallel averages the gradients, and bottlenecks learn from all rows (codec.bottlenecks.parts).
+Each process takes its own rows of every batch, so that the batch is the recipe's times the number
+of processes; DistributedDataParallel averages the gradients, and bottlenecks learn from all rows
+(codec.bottlenecks.parts).
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def processes(device: str) -> Iterator[str]:
     try:
         yield device
     finally:
-        # A replica that only waits for the collector would keep the group's threads beyond the interpreter's end, where
+        # A replica that only waits for the collector would keep the group's threads beyond the
+        # interpreter's end, where
         # one that wants Python's lock aborts the process.
         gc.collect()
         dist.destroy_process_group()
@@ -87,7 +89,9 @@ def first(value: Any) -> Any:
 
 
 def first_numbers(values: Tensor) -> Tensor:
-    """Returns the tensor on the host that process 0 has; without a pickle, so that every step may ask."""
+    """Returns the tensor on the host that process 0 has; without a pickle, so that every step may
+    ask.
+    """
     if parallel():
         device = f"cuda:{torch.cuda.current_device()}" if dist.get_backend() == "nccl" else "cpu"
         values = values.to(device)

@@ -16,13 +16,28 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m train.prepare", description=__doc__, epilog="See docs/train.md")
     parser.add_argument("medium", choices=tuple(MEDIA))
     parser.add_argument(
-        "sources", nargs="+", type=filled_path, metavar="SOURCE", help="folders, tars, zips, media files or data sets"
+        "sources",
+        nargs="+",
+        type=filled_path,
+        metavar="SOURCE",
+        help="folders, tars, zips, media files or data sets",
     )
-    parser.add_argument("--out", type=filled_path, required=True, metavar="PATH", help="writes PATH.raw and PATH.json")
     parser.add_argument(
-        "--short-side", type=int, metavar="PIXELS", help="scales pictures down to this shorter side (default: as is)"
+        "--out",
+        type=filled_path,
+        required=True,
+        metavar="PATH",
+        help="writes PATH.raw and PATH.json",
     )
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads that decode")
+    parser.add_argument(
+        "--short-side",
+        type=int,
+        metavar="PIXELS",
+        help="scales pictures down to this shorter side (default: as is)",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="threads that decode"
+    )
     return run(parser, arguments, _command, "interrupted; nothing was written")
 
 

@@ -1,7 +1,9 @@
-"""Learns a prior: what a model knows of its indices before the first, the tables of `codec.entropy.mixing`.
+"""Learns a prior: what a model knows of its indices before the first, the tables of
+`codec.entropy.mixing`.
 
-A small network is trained in floating point to predict every binary question of the coder from the neighbours, and is
-rounded once. From then on only integers count, and the rounded tables are the model's, whatever made them.
+A small network is trained in floating point to predict every binary question of the coder from the
+neighbours, and is rounded once. From then on only integers count, and the rounded tables are the
+model's, whatever made them.
 
     items ──encoder, bottleneck──> grids of indices ──neighbours, trends──> PriorNet ──round──> Prior
 """
@@ -32,10 +34,24 @@ LEARNING_RATE = 4e-3
 REFRESH = 250  # steps between two computations of the trends, which are inputs without a gradient
 FEATURES, UNITS = 8, 64
 SPEEDS = (3, 6)
-MOST_NODES = 1024  # a codebook beyond it is coded in two digits: deep questions hardly depend on the neighbours
+# A codebook beyond it is coded in two digits: deep questions hardly depend on the neighbours.
+MOST_NODES = 1024
 OFFSETS = {
     SPEECH.name: [(0, -j) for j in range(1, 9)],
-    IMAGE.name: [(0, -1), (1, 0), (1, -1), (1, 1), (0, -2), (2, 0), (1, 2), (1, -2), (2, 1), (2, -1), (0, -3), (3, 0)],
+    IMAGE.name: [
+        (0, -1),
+        (1, 0),
+        (1, -1),
+        (1, 1),
+        (0, -2),
+        (2, 0),
+        (1, 2),
+        (1, -2),
+        (2, 1),
+        (2, -1),
+        (0, -3),
+        (3, 0),
+    ],
 }
 # In a refinement every position is known in the layers below, and the own one most of all.
 REFINED_OFFSETS = {
@@ -69,7 +85,9 @@ Grid = np.ndarray  # (rows, columns) int64
 
 @torch.inference_mode()
 def index_grids(codec: Codec, store: Store, tokens: int = TOKENS) -> dict[int, list[Grid]]:
-    """Codes random items of the training set whole, at every size, and cuts them into chunks as the coder does."""
+    """Codes random items of the training set whole, at every size, and cuts them into chunks as the
+    coder does.
+    """
     codec = codec.eval()
     order = np.random.default_rng(0).permutation(len(store.shapes))
     sizes = codec.bottleneck.codebook_sizes
@@ -84,9 +102,14 @@ def index_grids(codec: Codec, store: Store, tokens: int = TOKENS) -> dict[int, l
         for size in sizes:
             grid = codec.bottleneck.encode(z, size)[0, 0].cpu().numpy()
             if grid.ndim == 1:
-                grids[size] += [grid[None, i : i + FRAMES_PER_WINDOW] for i in range(0, len(grid), FRAMES_PER_WINDOW)]
+                grids[size] += [
+                    grid[None, i : i + FRAMES_PER_WINDOW]
+                    for i in range(0, len(grid), FRAMES_PER_WINDOW)
+                ]
             else:
-                grids[size] += [grid[i : i + ROWS_PER_CHUNK] for i in range(0, len(grid), ROWS_PER_CHUNK)]
+                grids[size] += [
+                    grid[i : i + ROWS_PER_CHUNK] for i in range(0, len(grid), ROWS_PER_CHUNK)
+                ]
         count += grid.size
     return grids
 
@@ -104,8 +127,8 @@ def layout(codec: Codec, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     """Says how an index becomes digits.
 
     Returns:
-        The levels of the digits (D,), the order of the codes (K,), which is empty where it is that of their numbers,
-        and the code vectors (K, d) float32.
+        The levels of the digits (D,), the order of the codes (K,), which is empty where it is that
+        of their numbers, and the code vectors (K, d) float32.
     """
     bottleneck = codec.bottleneck
     number = bottleneck.num_codes(size)
@@ -119,14 +142,17 @@ def layout(codec: Codec, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return levels, np.empty(0, np.int64) if bottleneck.nested else bisect(vectors), vectors
 
 
-def refined_layout(codec: Codec, size: int, below: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int] | None:
+def refined_layout(
+    codec: Codec, size: int, below: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int] | None:
     """Says how an index becomes digits where its parent at the size below is known.
 
-    Its digits are those of its parent, then its own. Every parent must have as many children, M of them, which are told
-    apart by questions of one half against the other.
+    Its digits are those of its parent, then its own. Every parent must have as many children, M of
+    them, which are told apart by questions of one half against the other.
 
     Returns:
-        What `layout` returns, and the number of the parent's digits; None if the sizes are not nested.
+        What `layout` returns, and the number of the parent's digits; None if the sizes are not
+        nested.
     """
     parents = codec.bottleneck.parents(size, below)
     number = codec.bottleneck.num_codes(below)
@@ -136,7 +162,9 @@ def refined_layout(codec: Codec, size: int, below: int) -> tuple[np.ndarray, np.
     children = len(order) // number
     if (np.bincount(order, minlength=number) != children).any():
         return None
-    rank = np.empty(len(order), np.int64)  # among the children of one parent, in the order of their numbers
+    rank = np.empty(
+        len(order), np.int64
+    )  # among the children of one parent, in the order of their numbers
     rank[np.argsort(order, kind="stable")] = np.tile(np.arange(children), number)
     levels, order_below, _ = layout(codec, below)
     if order_below.size:  # a parent's digits are those of its number, not of its place
@@ -149,7 +177,8 @@ def refined_layout(codec: Codec, size: int, below: int) -> tuple[np.ndarray, np.
 
 
 def bisect(vectors: np.ndarray) -> np.ndarray:
-    """Orders (K, d) codes so that the questions of the coder's tree are about regions of the code space.
+    """Orders (K, d) codes so that the questions of the coder's tree are about regions of the code
+    space.
 
     Returns:
         The place of each code, (K,).
@@ -171,7 +200,8 @@ def bisect(vectors: np.ndarray) -> np.ndarray:
 
 
 class PriorNet(nn.Module):
-    """The floating-point twin of the coder's network, without the learning that goes on in the coder.
+    """The floating-point twin of the coder's network, without the learning that goes on in the
+    coder.
 
     Args:
         levels: The number of values of each digit, (D,).
@@ -180,7 +210,9 @@ class PriorNet(nn.Module):
         given: The number of digits that are known before, B.
     """
 
-    def __init__(self, levels: np.ndarray, vectors: Tensor, num_inputs: int, given: int = 0) -> None:
+    def __init__(
+        self, levels: np.ndarray, vectors: Tensor, num_inputs: int, given: int = 0
+    ) -> None:
         super().__init__()
         self.levels = levels.tolist()
         self.given = given
@@ -190,7 +222,9 @@ class PriorNet(nn.Module):
         embedding[:-1, :width] += vectors[:, :width]
         embedding[-1] = 0
         self.embedding = nn.Parameter(embedding)
-        self.hidden = nn.Linear(num_inputs * FEATURES, UNITS - 1)  # the last unit is always 1: the questions' bias
+        self.hidden = nn.Linear(
+            num_inputs * FEATURES, UNITS - 1
+        )  # the last unit is always 1: the questions' bias
         self.digits = nn.Parameter(torch.zeros(num_rows - self.levels[-1], UNITS - 1))
         self.first_node = sum(self.levels[:given]) - given
         self.nodes = nn.Parameter(torch.zeros(num_rows - len(self.levels) - self.first_node, UNITS))
@@ -203,7 +237,12 @@ class PriorNet(nn.Module):
         return F.embedding(rows, self.embedding).sum(-2)
 
     def forward(
-        self, neighbours: Tensor, missing: Tensor, trends: Tensor, rows: Tensor, visible: Tensor | None = None
+        self,
+        neighbours: Tensor,
+        missing: Tensor,
+        trends: Tensor,
+        rows: Tensor,
+        visible: Tensor | None = None,
     ) -> Tensor:
         """Returns the bits of every token, (B,).
 
@@ -234,8 +273,13 @@ class PriorNet(nn.Module):
                 logits = (units @ nodes.T).gather(1, questions)
             else:
                 logits = (F.embedding(questions, nodes) * units[:, None]).sum(2)
-            answers, asked = self.get_buffer(f"answers_{number}")[digit], self.get_buffer(f"asked_{number}")[digit]
-            bits = bits + F.binary_cross_entropy_with_logits(logits, answers, asked, reduction="none").sum(1) / log(2)
+            answers, asked = (
+                self.get_buffer(f"answers_{number}")[digit],
+                self.get_buffer(f"asked_{number}")[digit],
+            )
+            bits = bits + F.binary_cross_entropy_with_logits(
+                logits, answers, asked, reduction="none"
+            ).sum(1) / log(2)
             if number < len(self.levels) - 1:
                 total = total + F.embedding(rows[:, number], self.digits)
             start += count
@@ -244,12 +288,15 @@ class PriorNet(nn.Module):
     @torch.no_grad()
     def clamp(self) -> None:
         """Keeps every weight within what its integer can hold."""
-        for tensor, most in zip((self.embedding, self.hidden.weight, self.digits, self.nodes), MOST, strict=True):
+        for tensor, most in zip(
+            (self.embedding, self.hidden.weight, self.digits, self.nodes), MOST, strict=True
+        ):
             tensor.clamp_(-most, most)
 
 
 def walks(count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Lists the questions that lead to each of `count` values, their answers, and which of them there are.
+    """Lists the questions that lead to each of `count` values, their answers, and which of them
+    there are.
 
     Returns:
         Three tensors (count, depth).
@@ -261,12 +308,20 @@ def walks(count: int) -> tuple[Tensor, Tensor, Tensor]:
         below, above, step = 0, count, 0
         while above - below > 1:
             middle = (below + above) >> 1
-            questions[value, step], answers[value, step], asked[value, step] = middle - 1, float(value >= middle), 1
-            below, above, step = (middle, above, step + 1) if value >= middle else (below, middle, step + 1)
+            questions[value, step], answers[value, step], asked[value, step] = (
+                middle - 1,
+                float(value >= middle),
+                1,
+            )
+            below, above, step = (
+                (middle, above, step + 1) if value >= middle else (below, middle, step + 1)
+            )
     return questions, answers, asked
 
 
-def fit_prior(grids: list[Grid], codec: Codec, size: int, steps: int = STEPS, below: int | None = None) -> Prior | None:
+def fit_prior(
+    grids: list[Grid], codec: Codec, size: int, steps: int = STEPS, below: int | None = None
+) -> Prior | None:
     """Trains and rounds the prior of one codebook size, or of its refinement of a coarser one.
 
     Args:
@@ -285,7 +340,9 @@ def fit_prior(grids: list[Grid], codec: Codec, size: int, steps: int = STEPS, be
         return None
     levels, order, vectors, given = found
     offsets = np.array((REFINED_OFFSETS if given else OFFSETS)[medium])
-    visible = torch.ones(len(offsets), len(levels))  # a neighbour that comes later is known by its parent alone
+    visible = torch.ones(
+        len(offsets), len(levels)
+    )  # a neighbour that comes later is known by its parent alone
     later = (offsets[:, 0] < 0) | ((offsets[:, 0] == 0) & (offsets[:, 1] > 0))
     visible[torch.from_numpy(later), given:] = 0
     starts = np.cumsum(levels) - levels
@@ -303,13 +360,19 @@ def fit_prior(grids: list[Grid], codec: Codec, size: int, steps: int = STEPS, be
         net = PriorNet(levels, vectors_of_rows, len(offsets) + len(SPEEDS), given).to(device)
         visible = visible.to(device)
         lengths = [grid.size for grid in grids]
-        near = torch.from_numpy(np.concatenate([_neighbours(grid, offsets, number) for grid in grids])).to(device)
+        near = torch.from_numpy(
+            np.concatenate([_neighbours(grid, offsets, number) for grid in grids])
+        ).to(device)
         indices = torch.from_numpy(np.concatenate([grid.ravel() for grid in grids])).to(device)
         table = torch.from_numpy(np.concatenate([rows_of, rows_of[:1]])).to(device)
         optimiser = torch.optim.Adam(net.parameters(), LEARNING_RATE)
         steps = max(1, min(steps, PASSES * len(indices) // BATCH))
         trends = torch.empty(0)
-        for step in tqdm(range(steps), desc=f"prior of K = {size}" + (f" in {below}" if given else ""), disable=None):
+        for step in tqdm(
+            range(steps),
+            desc=f"prior of K = {size}" + (f" in {below}" if given else ""),
+            disable=None,
+        ):
             if step % REFRESH == 0:
                 trends = _trends(net, table[indices], lengths)
             optimiser.param_groups[0]["lr"] = LEARNING_RATE * max(0.02, 1 - step / steps)
@@ -338,20 +401,29 @@ def _neighbours(grid: Grid, offsets: np.ndarray, none: int) -> np.ndarray:
 
 @torch.no_grad()
 def _trends(net: PriorNet, rows: Tensor, lengths: list[int]) -> Tensor:
-    """Returns what every position knows of the indices before it in its chunk, on average, (N, Q * E)."""
+    """Returns what every position knows of the indices before it in its chunk, on average, (N, Q *
+    E).
+    """
     parts = []
     for part in net.embed(rows).T.contiguous().split(lengths, 1):
         before = F.pad(part[:, :-1], (1, 0))
         filters = torch.tensor([[1.0, -(1 - 2.0**-speed)] for speed in SPEEDS], device=rows.device)
         gains = torch.tensor([[2.0**-speed, 0.0] for speed in SPEEDS], device=rows.device)
-        both = torchaudio.functional.lfilter(before[:, None].expand(-1, len(SPEEDS), -1), filters, gains, clamp=False)
+        both = torchaudio.functional.lfilter(
+            before[:, None].expand(-1, len(SPEEDS), -1), filters, gains, clamp=False
+        )
         parts.append(both.permute(2, 1, 0).flatten(1))
     return torch.cat(parts)
 
 
 @torch.no_grad()
 def rounded(
-    net: PriorNet, levels: np.ndarray, order: np.ndarray, offsets: np.ndarray, stride: int, given: int = 0
+    net: PriorNet,
+    levels: np.ndarray,
+    order: np.ndarray,
+    offsets: np.ndarray,
+    stride: int,
+    given: int = 0,
 ) -> Prior:
     """Rounds a trained network to the integers of a prior."""
 

@@ -1,7 +1,8 @@
-"""Recipes: TOML data that says what to train and how; every key is known, and a misspelt one is an error.
+"""Recipes: TOML data that says what to train and how; every key is known, and a misspelt one is an
+error.
 
-A recipe may name another as its `base`, or a list of them, later ones laid over earlier, and give only what differs.
-Files that begin with an underscore are parts, for others to name.
+A recipe may name another as its `base`, or a list of them, later ones laid over earlier, and give
+only what differs. Files that begin with an underscore are parts, for others to name.
 """
 
 from __future__ import annotations
@@ -26,7 +27,13 @@ from train.losses import LOSSES, LPIPS_SMALLEST, OPTIONAL
 
 MAX_BASES = 8
 STAGES = ("A", "B", "C")
-PLAIN_TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "list": list, "dict": dict}
+PLAIN_TYPES: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "float": (int, float),
+    "list": list,
+    "dict": dict,
+}
 MAX_ZOOM = 4.0
 FOLDER = Path(__file__).parent / "recipes"
 
@@ -49,7 +56,8 @@ class CodecSection:
 class DataSection:
     crop: list[int]  # samples | height, width
     batch: int  # of each process
-    zoom: float = 1.0  # crops are of windows up to so much larger; speech is played at 1 / zoom to zoom of its speed
+    # Crops are of windows up to so much larger; speech is played at 1 / zoom to zoom of its speed.
+    zoom: float = 1.0
     augment: str = "light"
 
 
@@ -66,7 +74,9 @@ class OptimiserSection:
 
 @dataclass(frozen=True)
 class AdversarySection:
-    """The discriminator of stage B, and of stage C after it; its two losses have weights of their own."""
+    """The discriminator of stage B, and of stage C after it; its two losses have weights of their
+    own.
+    """
 
     adversarial: float = 1.0
     features: float = 2.0
@@ -75,7 +85,9 @@ class AdversarySection:
     betas: list[float] = dataclasses.field(default_factory=lambda: [0.8, 0.99])
     clip: float = 10.0
     warmup_steps: int = 500  # in which the weights rise from zero
-    crop: list[int] | None = None  # samples | height, width that are judged of each crop, at random; all by default
+    crop: list[int] | None = (
+        None  # samples | height, width that are judged of each crop, at random; all by default
+    )
 
 
 @dataclass(frozen=True)
@@ -95,18 +107,28 @@ class Recipe:
 
     def config(self) -> CodecConfig:
         part = self.codec
-        return CodecConfig(part.medium, NETS[part.nets].presets[part.preset], part.bottleneck, part.options, part.nets)
+        return CodecConfig(
+            part.medium,
+            NETS[part.nets].presets[part.preset],
+            part.bottleneck,
+            part.options,
+            part.nets,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON data, without what is None, as a recipe leaves that out."""
         tables = dataclasses.asdict(self)
         for section in ("codec", "adversary"):
-            tables[section] = {key: value for key, value in tables[section].items() if value is not None}
+            tables[section] = {
+                key: value for key, value in tables[section].items() if value is not None
+            }
         return tables
 
     @property
     def tunes(self) -> bool:
-        """Whether there is stage C alone: the decoder of a finished model learns, its codes stay what they are."""
+        """Whether there is stage C alone: the decoder of a finished model learns, its codes stay
+        what they are.
+        """
         return self.share("C") > 0 and not self.share("A") and not self.share("B")
 
     def stage_at(self, progress: float) -> str:
@@ -119,7 +141,8 @@ class Recipe:
 
 
 def load(name: str, overrides: list[str] | None = None) -> Recipe:
-    """Reads a shipped recipe by name, or a .toml file by path, and applies "section.key=value" overrides.
+    """Reads a shipped recipe by name, or a .toml file by path, and applies "section.key=value"
+    overrides.
 
     Raises:
         CodecError: No such recipe, or it does not fit; the message names the key.
@@ -134,7 +157,9 @@ def load(name: str, overrides: list[str] | None = None) -> Recipe:
 def _path(name: str) -> Path:
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not path.is_file():
-        raise CodecError(f"{name}: no such recipe; give a .toml file or one of {', '.join(shipped())}")
+        raise CodecError(
+            f"{name}: no such recipe; give a .toml file or one of {', '.join(shipped())}"
+        )
     return path
 
 
@@ -150,14 +175,21 @@ def _read(path: Path, depth: int = 0) -> dict[str, Any]:
     except ValueError as error:
         raise CodecError(f"{path}: not TOML ({error})") from None
     if depth > MAX_BASES or not all(isinstance(v, dict) for k, v in data.items() if k != "base"):
-        raise CodecError(f"{path}: a recipe is tables of keys, with at most {MAX_BASES} bases one after another")
+        raise CodecError(
+            f"{path}: a recipe is tables of keys, with at most {MAX_BASES} bases one after another"
+        )
     if "base" not in data:
         return data
     bases = data.pop("base")
     merged: dict[str, Any] = {}
-    for tables in [*(_read(_path(base), depth + 1) for base in ([bases] if isinstance(bases, str) else bases)), data]:
+    for tables in [
+        *(_read(_path(base), depth + 1) for base in ([bases] if isinstance(bases, str) else bases)),
+        data,
+    ]:
         for section, values in tables.items():
-            merged[section] = values if section in ("losses", "stages") else merged.get(section, {}) | values
+            merged[section] = (
+                values if section in ("losses", "stages") else merged.get(section, {}) | values
+            )
     return merged
 
 
@@ -180,7 +212,10 @@ def _apply(data: dict[str, Any], override: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text  # a bare word is a string
     if not equals or keys[0] not in sections or (len(keys) == 1 and not isinstance(value, dict)):
-        raise CodecError(f"--set {override}: want section.key=value with one of the sections {', '.join(sections)}")
+        raise CodecError(
+            f"--set {override}: want section.key=value with one of the sections "
+            f"{', '.join(sections)}"
+        )
     for key in keys[:-1]:
         data = data.setdefault(key, {})
         if not isinstance(data, dict):
@@ -189,11 +224,18 @@ def _apply(data: dict[str, Any], override: str) -> None:
 
 
 def _build(path: Path, data: dict[str, Any]) -> Recipe:
-    kinds = {"codec": CodecSection, "data": DataSection, "optimiser": OptimiserSection, "adversary": AdversarySection}
+    kinds = {
+        "codec": CodecSection,
+        "data": DataSection,
+        "optimiser": OptimiserSection,
+        "adversary": AdversarySection,
+    }
     data = {"adversary": {}} | data
     if problem := set(data) ^ {f.name for f in dataclasses.fields(Recipe)}:
         raise CodecError(f"{path}: unknown or missing section: {', '.join(sorted(problem))}")
-    built: dict[str, Any] = {name: _section(path, name, kind, data[name]) for name, kind in kinds.items()}
+    built: dict[str, Any] = {
+        name: _section(path, name, kind, data[name]) for name, kind in kinds.items()
+    }
     recipe = Recipe(**built, stages=data["stages"], losses=data["losses"])
     _check_codec(path, recipe.codec)
     _check_data(path, recipe)
@@ -209,10 +251,14 @@ def _build(path: Path, data: dict[str, Any]) -> Recipe:
 def _section(path: Path, name: str, kind: type, values: dict[str, Any]) -> Any:
     fields = {f.name: f for f in dataclasses.fields(kind)}
     if unknown := set(values) - set(fields):
-        raise CodecError(f"{path}: unknown key {name}.{sorted(unknown)[0]}; known are {', '.join(fields)}")
+        raise CodecError(
+            f"{path}: unknown key {name}.{sorted(unknown)[0]}; known are {', '.join(fields)}"
+        )
     for key, value in values.items():
         wanted = str(fields[key].type)
-        if not isinstance(value, PLAIN_TYPES[wanted.split("[")[0].split(" ")[0]]) or isinstance(value, bool):
+        if not isinstance(value, PLAIN_TYPES[wanted.split("[")[0].split(" ")[0]]) or isinstance(
+            value, bool
+        ):
             raise CodecError(f"{path}: {name}.{key} = {value!r}; want {wanted}")
     try:
         return kind(**values)
@@ -228,7 +274,9 @@ def _check_codec(path: Path, section: CodecSection) -> None:
             raise CodecError(f"{path}: codec.{key} = {value!r}; choose from {', '.join(choices)}")
 
     check("medium", section.medium, MEDIA)
-    check("kind", section.nets, [name for name, nets in NETS.items() if nets.medium == section.medium])
+    check(
+        "kind", section.nets, [name for name, nets in NETS.items() if nets.medium == section.medium]
+    )
     check("preset", section.preset, NETS[section.nets].presets)
     check("bottleneck", section.bottleneck, BOTTLENECKS)
 
@@ -237,24 +285,35 @@ def _check_data(path: Path, recipe: Recipe) -> None:
     medium, data = recipe.codec.medium, recipe.data
     shortest, axes = LOSSES[medium].shortest_crop, MEDIA[medium].axes
     if len(data.crop) != axes or not all(isinstance(c, int) and c >= shortest for c in data.crop):
-        raise CodecError(f"{path}: data.crop = {data.crop}; want {axes} numbers of at least {shortest}")
+        raise CodecError(
+            f"{path}: data.crop = {data.crop}; want {axes} numbers of at least {shortest}"
+        )
     if data.batch < 1 or not 1 <= data.zoom <= MAX_ZOOM:
         raise CodecError(
-            f"{path}: data.batch = {data.batch}, data.zoom = {data.zoom}; want at least 1, and 1 to {MAX_ZOOM}"
+            f"{path}: data.batch = {data.batch}, data.zoom = {data.zoom}; want at least 1, and 1 "
+            f"to {MAX_ZOOM}"
         )
     if data.augment not in STRENGTHS:
-        raise CodecError(f"{path}: data.augment = {data.augment!r}; choose from {', '.join(STRENGTHS)}")
+        raise CodecError(
+            f"{path}: data.augment = {data.augment!r}; choose from {', '.join(STRENGTHS)}"
+        )
 
 
 def _check_losses(path: Path, recipe: Recipe, known: tuple[str, ...]) -> None:
-    """Checks that each distance of the medium and each loss of the bottleneck has a weight, and nothing else."""
+    """Checks that each distance of the medium and each loss of the bottleneck has a weight, and
+    nothing else.
+    """
     weights = recipe.losses
     if unknown := [name for name in weights if name not in known]:
         raise CodecError(f"{path}: unknown loss {', '.join(unknown)}; known are {', '.join(known)}")
     if missing := [name for name in known if name not in weights and name not in OPTIONAL]:
-        raise CodecError(f"{path}: no weight for the loss {', '.join(missing)}; give one, 0 to leave it out")
+        raise CodecError(
+            f"{path}: no weight for the loss {', '.join(missing)}; give one, 0 to leave it out"
+        )
     if weights.get("lpips") and min(recipe.data.crop) < LPIPS_SMALLEST:
-        raise CodecError(f"{path}: data.crop = {recipe.data.crop}; losses.lpips needs at least {LPIPS_SMALLEST}")
+        raise CodecError(
+            f"{path}: data.crop = {recipe.data.crop}; losses.lpips needs at least {LPIPS_SMALLEST}"
+        )
 
 
 def _check_numbers(path: Path, recipe: Recipe) -> None:
@@ -263,18 +322,34 @@ def _check_numbers(path: Path, recipe: Recipe) -> None:
         raise CodecError(f"{path}: stages and losses are numbers, got {shares} and {weights}")
     if not all(0 <= value < math.inf for value in weights.values()):
         raise CodecError(f"{path}: weights of losses are numbers from 0 on, got {weights}")
-    begun = recipe.share("A") > 0 or recipe.tunes  # stage B goes on from A, stage C from a codec that has learnt
+    begun = (
+        recipe.share("A") > 0 or recipe.tunes
+    )  # stage B goes on from A, stage C from a codec that has learnt
     whole = 0.99 < sum(shares.values()) < 1.01 and min(shares.values()) >= 0 and begun
     if set(shares) - set(STAGES) or not whole:
-        raise CodecError(f"{path}: stages are shares of {', '.join(STAGES)} that add up to 1, got {shares}")
+        raise CodecError(
+            f"{path}: stages are shares of {', '.join(STAGES)} that add up to 1, got {shares}"
+        )
     judged, shortest = recipe.adversary.crop, SHORTEST_JUDGED[recipe.codec.medium]
     if recipe.share("B") and min(recipe.data.crop) < shortest:
-        raise CodecError(f"{path}: data.crop = {recipe.data.crop}; stage B judges crops of at least {shortest}")
+        raise CodecError(
+            f"{path}: data.crop = {recipe.data.crop}; stage B judges crops of at least {shortest}"
+        )
     if judged is not None and not (
         len(judged) == len(recipe.data.crop)
-        and all(isinstance(a, int) and shortest <= a <= b for a, b in zip(judged, recipe.data.crop, strict=True))
+        and all(
+            isinstance(a, int) and shortest <= a <= b
+            for a, b in zip(judged, recipe.data.crop, strict=True)
+        )
     ):
-        raise CodecError(f"{path}: adversary.crop = {judged}; want {shortest} to data.crop = {recipe.data.crop}")
+        raise CodecError(
+            f"{path}: adversary.crop = {judged}; want {shortest} to data.crop = {recipe.data.crop}"
+        )
     for name, section in (("optimiser", recipe.optimiser), ("adversary", recipe.adversary)):
-        if len(section.betas) != 2 or min(section.warmup_steps, section.learning_rate, section.clip) <= 0:
-            raise CodecError(f"{path}: {name} needs two betas, and warmup_steps, learning_rate and clip above 0")
+        if (
+            len(section.betas) != 2
+            or min(section.warmup_steps, section.learning_rate, section.clip) <= 0
+        ):
+            raise CodecError(
+                f"{path}: {name} needs two betas, and warmup_steps, learning_rate and clip above 0"
+            )

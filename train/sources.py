@@ -5,8 +5,9 @@
     .tsv     a table of Common Voice: the clips that it lists
     COCO, ImageNet, CIFAR-10, CelebA, Common Voice   the folder of the data set, as `train.layouts` knows it
 
-Of a known data set only the training part is taken, and a line says so; name a part's folder to take another.
-LibriSpeech and folders of pictures are plain folders. CIFAR-10 may stay in its .tar.gz.
+Of a known data set only the training part is taken, and a line says so; name a part's folder to
+take another. LibriSpeech and folders of pictures are plain folders. CIFAR-10 may stay in its
+.tar.gz.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class MediaFile:
 def media(medium: str, sources: list[Path]) -> Iterator[MediaFile]:
     """Yields every recording or picture of the sources, sorted by name within folders.
 
-    Files with the suffix of something else (transcripts, annotations) are passed over; those with none are tried.
+    Files with the suffix of something else (transcripts, annotations) are passed over; those with
+    none are tried.
 
     Raises:
         MediaError: A source does not exist.
@@ -61,7 +63,9 @@ def media(medium: str, sources: list[Path]) -> Iterator[MediaFile]:
         elif source.is_file():
             yield from _file(medium, source, named=True)
         else:
-            raise MediaError(f"{source}: no such file or folder; give a folder, a .tar, a .zip or a media file")
+            raise MediaError(
+                f"{source}: no such file or folder; give a folder, a .tar, a .zip or a media file"
+            )
 
 
 def decode(medium: str, content: bytes | np.ndarray, short_side: int | None = None) -> np.ndarray:
@@ -135,7 +139,9 @@ def _fits(medium: str, name: str) -> bool:
 
 
 def _tar(medium: str, where: str, archive: tarfile.TarFile) -> Iterator[MediaFile]:
-    """Yields members in the order of the file: sorting would read a compressed archive once for each."""
+    """Yields members in the order of the file: sorting would read a compressed archive once for
+    each.
+    """
     for member in archive:
         file = archive.extractfile(member) if member.isfile() else None
         if file is not None:
@@ -150,7 +156,10 @@ def _zip(medium: str, path: Path) -> Iterator[MediaFile]:
                     with archive.open(info) as file:
                         yield from _member(medium, f"{path}:{info.filename}", file)
                 except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
-                    yield MediaFile(f"{path}:{info.filename}", error=MediaError(f"damaged in its archive ({error})"))
+                    yield MediaFile(
+                        f"{path}:{info.filename}",
+                        error=MediaError(f"damaged in its archive ({error})"),
+                    )
 
 
 def _member(medium: str, name: str, file: IO[bytes]) -> Iterator[MediaFile]:
@@ -210,7 +219,9 @@ KINDS = {
         in_tables=True,
     ),
     IMAGE.name: Kind(
-        frozenset({f".{s}" for s in IMAGE.suffixes} | {".avif", ".jp2", ".j2k", ".gif", ".ppm", ".pgm"}),
+        frozenset(
+            {f".{s}" for s in IMAGE.suffixes} | {".avif", ".jp2", ".j2k", ".gif", ".ppm", ".pgm"}
+        ),
         {
             "COCO": layouts.coco,
             "ImageNet": layouts.imagenet,

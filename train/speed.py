@@ -1,7 +1,7 @@
 """python -m train.speed RECIPE... --data PATH: the time of a step of each stage, and where it goes.
 
-Each stage is timed after it has warmed up (compiled, filled VP's queue, recorded its CUDA graph); on a GPU as it is and
-as a graph, where there is one. The profile names what took longest.
+Each stage is timed after it has warmed up (compiled, filled VP's queue, recorded its CUDA graph);
+on a GPU as it is and as a graph, where there is one. The profile names what took longest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from train.loop import Budget, Trainer
 
 STEPS_TO_COME = 10**6  # a budget that ends no stage
 BOUND_STEPS = 3
-GRAPH_WARM = 40  # more steps before the clock starts: each codebook size of stage C and of coupled methods is recorded
+# More steps before the clock starts: each codebook size of stage C and of coupled methods is
+# recorded.
+GRAPH_WARM = 40
 
 
 def measure(trainer: Trainer, steps: int, warm: int) -> float:
@@ -77,15 +79,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m train.speed", description=__doc__, epilog="See docs/speed.md")
     parser.add_argument("recipes", nargs="+", metavar="RECIPE")
     parser.add_argument(
-        "--data", type=filled_path, required=True, metavar="PATH", help="what python -m train.prepare wrote"
+        "--data",
+        type=filled_path,
+        required=True,
+        metavar="PATH",
+        help="what python -m train.prepare wrote",
     )
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--warm", type=int, default=5, help="steps before the clock starts")
-    parser.add_argument("--stages", default="AB", help="of A, B and C (which builds a codebook first)")
+    parser.add_argument(
+        "--stages", default="AB", help="of A, B and C (which builds a codebook first)"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--lpips-backbone", type=filled_path, metavar="FILE", help="for recipes with losses.lpips")
-    parser.add_argument("--profile", type=int, default=0, metavar="ROWS", help="prints the longest operations")
+    parser.add_argument(
+        "--lpips-backbone", type=filled_path, metavar="FILE", help="for recipes with losses.lpips"
+    )
+    parser.add_argument(
+        "--profile", type=int, default=0, metavar="ROWS", help="prints the longest operations"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads")
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=("cpu", "cuda"), default=default)
@@ -103,7 +115,14 @@ def _command(options: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory() as folder:
             budget = Budget(steps=STEPS_TO_COME)
             trainer = Trainer(
-                recipe, store, budget, Path(folder), 0, options.device, options.compile, options.lpips_backbone
+                recipe,
+                store,
+                budget,
+                Path(folder),
+                0,
+                options.device,
+                options.compile,
+                options.lpips_backbone,
             )
             recordable = trainer.graphs.enabled
             for stage in options.stages:
@@ -112,11 +131,15 @@ def _command(options: argparse.Namespace) -> None:
                     if recorded and not recordable:
                         continue
                     trainer.graphs.enabled = recorded
-                    rate = measure(trainer, options.steps, options.warm + (GRAPH_WARM if recorded else 0))
+                    rate = measure(
+                        trainer, options.steps, options.warm + (GRAPH_WARM if recorded else 0)
+                    )
                     failed = recorded and not trainer.graphs.enabled
                     facts = f"{1000 / rate:.3g} ms a step, {rate * trainer.tokens_per_step:.4g} tokens/s"
                     facts += bound(trainer, 1 / rate) + (" (no graph: see above)" if failed else "")
-                    print(f"{name}, stage {stage}, {kind}: {facts} {gpu_state()}".rstrip(), flush=True)
+                    print(
+                        f"{name}, stage {stage}, {kind}: {facts} {gpu_state()}".rstrip(), flush=True
+                    )
                 if options.profile:
                     print(hottest(trainer, 3, options.profile), flush=True)
 

@@ -1,12 +1,13 @@
 """What an error costs in intelligibility: 1 - STOI as a training loss.
 
-Taal et al. 2011, "An algorithm for intelligibility prediction of time-frequency weighted noisy speech".
+Taal et al. 2011, "An algorithm for intelligibility prediction of time-frequency weighted noisy
+speech".
 
 x, x_hat ─frames of 25.6 ms─> magnitudes in third-octave bands ─segments of 30 frames─> correlation ─mean─> number
 
-STOI is defined at 10 kHz and leaves silent frames out before it cuts segments. This loss works at any rate on the same
-bands, and weighs segments by what part of them is not silent, since a tensor of fixed shape can leave nothing out.
-`tests/test_stoi.py` compares it with the pystoi package.
+STOI is defined at 10 kHz and leaves silent frames out before it cuts segments. This loss works at
+any rate on the same bands, and weighs segments by what part of them is not silent, since a tensor
+of fixed shape can leave nothing out. `tests/test_stoi.py` compares it with the pystoi package.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ from torch import Tensor, nn
 FRAME_S, OVERLAP = 0.0256, 2
 BANDS, LOWEST_HZ = 15, 150.0  # third octaves, and the centre of the first
 SEGMENT = 30  # frames, 384 ms
-STRIDE = 2  # frames from a segment to the next; STOI takes every one, neighbours say nearly the same
+STRIDE = (
+    2  # frames from a segment to the next; STOI takes every one, neighbours say nearly the same
+)
 CLIP = 1 + 10 ** (15 / 20)  # an error beyond -15 dB signal-to-distortion counts no more
 SILENT_DB = 40.0  # below the loudest frame
 
 
 class STOILoss(nn.Module):
-    """1 - STOI of each pair of signals: 0 is perfect, .1 is what a codec at 1.5 kbit/s has, 1 is unintelligible."""
+    """1 - STOI of each pair of signals: 0 is perfect, .1 is what a codec at 1.5 kbit/s has, 1 is
+    unintelligible.
+    """
 
     window: Tensor
     bands: Tensor
@@ -35,7 +40,9 @@ class STOILoss(nn.Module):
         self.fft = 1 << (self.size - 1).bit_length()
         hertz = torch.arange(self.fft // 2 + 1) * (sample_rate / self.fft)
         centre = LOWEST_HZ * 2 ** (torch.arange(BANDS) / 3)
-        inside = (hertz[:, None] >= centre * 2 ** (-1 / 6)) & (hertz[:, None] < centre * 2 ** (1 / 6))
+        inside = (hertz[:, None] >= centre * 2 ** (-1 / 6)) & (
+            hertz[:, None] < centre * 2 ** (1 / 6)
+        )
         self.register_buffer("window", torch.hann_window(self.size), persistent=False)
         self.register_buffer("bands", inside.float(), persistent=False)
 
@@ -54,7 +61,9 @@ class STOILoss(nn.Module):
         return ((1 - likeness) * weight).sum(1) / weight.sum(1).clamp(min=1e-6)
 
     def _segments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 1, T) -> magnitudes (B, segments, bands, frames of one) and energies of frames (B, frames)."""
+        """(B, 1, T) -> magnitudes (B, segments, bands, frames of one) and energies of frames (B,
+        frames).
+        """
         frames = x[:, 0].float().unfold(1, self.size, self.hop) * self.window
         power = torch.view_as_real(torch.fft.rfft(frames, self.fft)).square().sum(-1)
         magnitudes = (power @ self.bands + 1e-8).sqrt()

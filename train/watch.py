@@ -1,4 +1,6 @@
-"""python -m train.watch RUN...: the curves of runs, in the terminal or in a plot file, while they train or after."""
+"""python -m train.watch RUN...: the curves of runs, in the terminal or in a plot file, while they
+train or after.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,8 @@ def curves(run: Path, keys: list[str]) -> dict[str, Curve]:
 def draw(curve: Curve, width: int = WIDTH, height: int = HEIGHT) -> list[str]:
     """Draws a curve as lines of text, the highest first.
 
-    Each column is the mean of its part of the time, or that of the column before where there is none.
+    Each column is the mean of its part of the time, or that of the column before where there is
+    none.
     """
     minutes, values = curve
     start, end = minutes[0], minutes[-1]
@@ -57,7 +60,9 @@ def draw(curve: Curve, width: int = WIDTH, height: int = HEIGHT) -> list[str]:
     lines = []
     for row in reversed(range(height)):
         label = f"{high:10.4g}" if row == height - 1 else f"{low:10.4g}" if row == 0 else " " * 10
-        lines.append(f"{label} │" + "".join(BARS[max(0, min(8, round(level - 8 * row)))] for level in levels))
+        lines.append(
+            f"{label} │" + "".join(BARS[max(0, min(8, round(level - 8 * row)))] for level in levels)
+        )
     lines.append(" " * 11 + "└" + "─" * width)
     lines.append(f"{'':12}{start:<10.4g}{'minutes':^{width - 20}}{end:>10.4g}")
     return lines
@@ -69,7 +74,11 @@ def show(runs: list[Path], keys: list[str]) -> str:
     for run in runs:
         found = curves(run, keys)
         last: dict[str, Any] = read(run / LOG_NAME if run.is_dir() else run)[-1]
-        facts = [f"{k} {last[k]}" for k in ("stage", "step", "minutes", "steps_per_s", "tokens_per_s") if k in last]
+        facts = [
+            f"{k} {last[k]}"
+            for k in ("stage", "step", "minutes", "steps_per_s", "tokens_per_s")
+            if k in last
+        ]
         lines.append(f"{run.name}: {', '.join(facts)}")
         for key, curve in found.items():
             lines += ["", f"{key}: {curve[1][-1]:.5g}", *draw(curve)]
@@ -92,15 +101,30 @@ def plot(runs: list[Path], keys: list[str], target: Path) -> None:
     try:
         figure.savefig(target, dpi=120)
     except ValueError as error:
-        raise CodecError(f"{target}: cannot write this kind of picture ({error}); try .png, .svg or .pdf") from None
+        raise CodecError(
+            f"{target}: cannot write this kind of picture ({error}); try .png, .svg or .pdf"
+        ) from None
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m train.watch", description=__doc__, epilog="See docs/train.md")
-    parser.add_argument("runs", nargs="+", type=filled_path, metavar="RUN", help="folders that python -m train wrote")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=filled_path,
+        metavar="RUN",
+        help="folders that python -m train wrote",
+    )
     parser.add_argument("--keys", default="loss", help="what to show, with commas (default: loss)")
-    parser.add_argument("--plot", type=filled_path, metavar="FILE", help="writes a picture instead: .png, .svg, .pdf")
-    parser.add_argument("--follow", type=float, metavar="SECONDS", help="shows again every so often, until Ctrl-C")
+    parser.add_argument(
+        "--plot",
+        type=filled_path,
+        metavar="FILE",
+        help="writes a picture instead: .png, .svg, .pdf",
+    )
+    parser.add_argument(
+        "--follow", type=float, metavar="SECONDS", help="shows again every so often, until Ctrl-C"
+    )
     return frame.run(parser, arguments, _command, "interrupted")
 
 
@@ -110,7 +134,10 @@ def _command(options: argparse.Namespace) -> None:
         if options.plot:
             plot(options.runs, keys, options.plot)
         else:
-            print(("\033[2J\033[H" if options.follow and sys.stdout.isatty() else "") + show(options.runs, keys))
+            print(
+                ("\033[2J\033[H" if options.follow and sys.stdout.isatty() else "")
+                + show(options.runs, keys)
+            )
         if not options.follow:
             return
         time.sleep(options.follow)

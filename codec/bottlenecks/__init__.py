@@ -22,15 +22,26 @@ from codec.bottlenecks.vq import VQ, Affine, Alternating, ByAverage, Restart, un
 
 
 def grouped(method: str = "vq", num_groups: int = 2, **options: Any) -> Grouped:
-    """Product quantisation (Jégou et al. 2011): `num_groups` times one registered method; `options` are each one's."""
+    """Product quantisation (Jégou et al. 2011): `num_groups` times one registered method; `options`
+    are each one's.
+    """
     return Grouped([BOTTLENECKS[method](**options) for _ in range(num_groups)])
 
 
 def residual(
-    method: str = "vq", num_stages: int = 2, codebook_sizes: tuple[int, ...] = (1024,), **options: Any
+    method: str = "vq",
+    num_stages: int = 2,
+    codebook_sizes: tuple[int, ...] = (1024,),
+    **options: Any,
 ) -> Residual:
-    """Residual quantisation (Zeghidour et al. 2021): `num_stages` times a registered method that has a codebook."""
-    return Residual(lambda k: BOTTLENECKS[method](codebook_sizes=(k,), **options), tuple(codebook_sizes), num_stages)
+    """Residual quantisation (Zeghidour et al. 2021): `num_stages` times a registered method that
+    has a codebook.
+    """
+    return Residual(
+        lambda k: BOTTLENECKS[method](codebook_sizes=(k,), **options),
+        tuple(codebook_sizes),
+        num_stages,
+    )
 
 
 BOTTLENECKS: dict[str, Callable[..., Bottleneck]] = {

@@ -1,9 +1,10 @@
 """Prints a table of all bottlenecks: python -m codec.bottlenecks
 
-Every number comes from the method itself, built for K = 1024 in its own default dimension: D; values that are learnt by
-gradient, and values of other state (codebooks of averages or k-means, counters, queues); whether one trained model
-serves all K or each K has a codebook; and the time of a forward pass while training and of an encode, in microseconds
-per token on one thread of this machine.
+Every number comes from the method itself, built for K = 1024 in its own default dimension: D;
+values that are learnt by gradient, and values of other state (codebooks of averages or k-means,
+counters, queues); whether one trained model serves all K or each K has a codebook; and the time of
+a forward pass while training and of an encode, in microseconds per token on one thread of this
+machine.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def at_one_size(factory: Callable[..., Bottleneck]) -> Bottleneck:
 
 
 def describe(factory: Callable[..., Any]) -> list[tuple[str, str]]:
-    """Title and paper, as docstrings begin with them, "Title (Paper): more": of the method, then of a partial's parts.
+    """Title and paper, as docstrings begin with them, "Title (Paper): more": of the method, then of
+    a partial's parts.
 
     A class that names no paper has its module's.
     """
@@ -83,7 +85,11 @@ def row(name: str) -> tuple[str, ...]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = Parser(prog="python -m codec.bottlenecks", description=__doc__, epilog="See docs/bottlenecks/index.md")
+    parser = Parser(
+        prog="python -m codec.bottlenecks",
+        description=__doc__,
+        epilog="See docs/bottlenecks/index.md",
+    )
     return run(parser, arguments, _show)
 
 
@@ -97,7 +103,9 @@ def _show(_: argparse.Namespace) -> None:
         torch.set_num_threads(threads)
     widths = [max(len(cells[i]) for cells in rows) for i in range(len(HEAD))]
     for cells in rows:
-        aligned = (f"{cell:{'<' if i in TEXTS else '>'}{widths[i]}}" for i, cell in enumerate(cells))
+        aligned = (
+            f"{cell:{'<' if i in TEXTS else '>'}{widths[i]}}" for i, cell in enumerate(cells)
+        )
         print_line("  ".join(aligned).rstrip(), sys.stdout)
 
 

@@ -1,4 +1,5 @@
-"""What scalar quantisers share: each dimension has its own levels, and an index is their digits in mixed radix.
+"""What scalar quantisers share: each dimension has its own levels, and an index is their digits in
+mixed radix.
 
 z ──_digits──> (l_1 ... l_d) ──sum of l_i b_i──> index ──> digits ──_values──> z_q
 """
@@ -17,10 +18,12 @@ from codec.host import may_read
 
 
 class LevelGrid(Bottleneck):
-    """A bottleneck whose codes are the points of a grid; no parameters, and one latent space for every size.
+    """A bottleneck whose codes are the points of a grid; no parameters, and one latent space for
+    every size.
 
     Args:
-        levels: For each offered size K, the number of levels of each dimension; all of one length d.
+        levels: For each offered size K, the number of levels of each dimension; all of one length
+            d.
         fewest: Levels that a dimension must have.
         inputs: Input channels for each dimension.
 
@@ -34,7 +37,9 @@ class LevelGrid(Bottleneck):
     offered: Tensor  # (sizes,) int64, `codebook_sizes`
 
     def __init__(self, levels: Mapping[int, Sequence[int]], fewest: int, inputs: int = 1) -> None:
-        table = {int(k): tuple(v) for k, v in sorted(levels.items(), key=lambda item: int(item[0]))}  # JSON keys: text
+        table = {
+            int(k): tuple(v) for k, v in sorted(levels.items(), key=lambda item: int(item[0]))
+        }  # JSON keys: text
         lengths = {len(row) for row in table.values()}
         if len(lengths) != 1 or min(min(row, default=0) for row in table.values()) < fewest:
             raise ValueError(f"levels need one common length and entries >= {fewest}, got {table}")
@@ -68,8 +73,13 @@ class LevelGrid(Bottleneck):
     @torch.no_grad()
     def _decode(self, indices: Tensor, size: int) -> Tensor:
         row = self._row(size)
-        levels, basis = along_channels(self.levels[row], indices), along_channels(self.basis[row], indices)
-        return self._values(indices // basis % levels, row)  # integers: float32 digits go wrong above 2**24
+        levels, basis = (
+            along_channels(self.levels[row], indices),
+            along_channels(self.basis[row], indices),
+        )
+        return self._values(
+            indices // basis % levels, row
+        )  # integers: float32 digits go wrong above 2**24
 
     def _fold(self, digits: Tensor, row: int) -> Tensor:
         """(B, d, *S) int64 digits -> (B, 1, *S) indices."""
@@ -79,7 +89,10 @@ class LevelGrid(Bottleneck):
         return self.codebook_sizes.index(self.check_size(codebook_size))
 
     def _levels_like(self, z: Tensor, codebook_size: Size) -> Tensor:
-        """The levels of each sample, (B or 1, d, 1, ...) int64. Raises ValueError for a size that is not offered."""
+        """The levels of each sample, (B or 1, d, 1, ...) int64.
+
+        Raises ValueError for a size that is not offered.
+        """
         if not isinstance(codebook_size, Tensor):
             return along_channels(self.levels[self._row(codebook_size)], z)
         wrong = f"want one offered size per sample, from {list(self.codebook_sizes)}"

@@ -1,9 +1,10 @@
-"""k-means: k-means++ seeds from a sample (Arthur and Vassilvitskii 2007), then Lloyd's iterations on everything.
+"""k-means: k-means++ seeds from a sample (Arthur and Vassilvitskii 2007), then Lloyd's iterations
+on everything.
 
 And cells that are cut into smaller ones, by k-means inside each: the codebooks of a tree.
 
-Deterministic under its seed on a CPU and apart from the global random state. (A GPU adds the float64 cell sums in no
-fixed order; the last bit of a centre may differ.)
+Deterministic under its seed on a CPU and apart from the global random state. (A GPU adds the
+float64 cell sums in no fixed order; the last bit of a centre may differ.)
 """
 
 from __future__ import annotations
@@ -18,16 +19,19 @@ SEEDING_MINIMUM = 4096  # ...but enough that no cluster of the data is missed wh
 
 
 @torch.no_grad()
-def kmeans(data: Tensor, num_clusters: int, seed: int, iterations: int = 50, tolerance: float = 1e-3) -> Tensor:
+def kmeans(
+    data: Tensor, num_clusters: int, seed: int, iterations: int = 50, tolerance: float = 1e-3
+) -> Tensor:
     """Centres of `num_clusters` clusters.
 
     Args:
-        data: (N, d) finite rows. With fewer rows than clusters the centres are the rows, then copies of them with
-            noise of 1e-3, so that a codebook always has its size.
+        data: (N, d) finite rows. With fewer rows than clusters the centres are the rows, then
+            copies of them with noise of 1e-3, so that a codebook always has its size.
         num_clusters: K.
         seed: Of every draw.
         iterations: Lloyd iterations, at most.
-        tolerance: Stop when the centres' shift falls below this share of their spread (both Frobenius norms).
+        tolerance: Stop when the centres' shift falls below this share of their spread (both
+            Frobenius norms).
 
     Returns:
         (K, d) float32.
@@ -64,15 +68,23 @@ def subsample(data: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def seed_centres(data: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:
-    """k-means++ on a sample: each new centre is a row drawn by its squared distance to the nearest one before it."""
+    """k-means++ on a sample: each new centre is a row drawn by its squared distance to the nearest
+    one before it.
+    """
     sample = subsample(data, max(SEEDING_ROWS * num_clusters, SEEDING_MINIMUM), generator)
     columns = sample.T.contiguous()
     draws = torch.rand(num_clusters, generator=generator, device=data.device, dtype=data.dtype)
     chosen = (draws[0] * len(sample)).long()
     rows = [chosen]
     closest = torch.full((len(sample),), torch.inf, device=data.device, dtype=data.dtype)
-    offset, squared, mass = torch.empty_like(columns), torch.empty_like(closest), torch.empty_like(closest)
-    for draw in draws[1:]:  # into the same buffers: fresh ones of this size would cost more than the arithmetic
+    offset, squared, mass = (
+        torch.empty_like(columns),
+        torch.empty_like(closest),
+        torch.empty_like(closest),
+    )
+    for draw in draws[
+        1:
+    ]:  # into the same buffers: fresh ones of this size would cost more than the arithmetic
         torch.sub(columns, columns[:, chosen, None], out=offset)
         torch.sum(offset.square_(), 0, out=squared)
         torch.minimum(closest, squared, out=closest)
@@ -101,17 +113,23 @@ def cell_means(data: Tensor, cells: Tensor, num_clusters: int) -> tuple[Tensor, 
 
 
 def far_rows(data: Tensor, centres: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """(count, d) distinct rows, drawn by their squared distance to their centre: homes for the centres of empty cells.
+    """(count, d) distinct rows, drawn by their squared distance to their centre: homes for the
+    centres of empty cells.
 
-    `centres` is (N, d), one for each row. Moving a centre that no row uses can only lower the total distance.
+    `centres` is (N, d), one for each row. Moving a centre that no row uses can only lower the total
+    distance.
     """
     squared = (data - centres).square().sum(1)
-    clock = torch.empty_like(squared).exponential_(generator=generator)  # exponential race: weighted, no replacement
+    clock = torch.empty_like(squared).exponential_(
+        generator=generator
+    )  # exponential race: weighted, no replacement
     return data[(squared / clock).topk(count).indices]
 
 
 @torch.no_grad()
-def split_cells(data: Tensor, cells: Tensor, centres: Tensor, children: int, seed: int, iterations: int) -> Tensor:
+def split_cells(
+    data: Tensor, cells: Tensor, centres: Tensor, children: int, seed: int, iterations: int
+) -> Tensor:
     """Cuts every cell into `children` by k-means inside it, all cells at once.
 
     Args:
@@ -123,14 +141,16 @@ def split_cells(data: Tensor, cells: Tensor, centres: Tensor, children: int, see
         iterations: Of Lloyd.
 
     Returns:
-        (K M, d) centres, those of cell i at i M to i M + M - 1. A cell with fewer rows than children keeps its own
-        centre for the rest.
+        (K M, d) centres, those of cell i at i M to i M + M - 1. A cell with fewer rows than
+        children keeps its own centre for the rest.
     """
     number = len(centres)
     generator = torch.Generator(data.device).manual_seed(seed)
     parts = centres[:, None].repeat(1, children, 1)
     closest = (data - centres[cells]).square().sum(1)
-    for child in range(children):  # seeds: rows drawn by their squared distance to the nearest seed so far
+    for child in range(
+        children
+    ):  # seeds: rows drawn by their squared distance to the nearest seed so far
         key = closest / torch.empty_like(closest).exponential_(generator=generator)
         best = key.new_full((number,), -1.0).scatter_reduce(0, cells, key, "amax")
         rows = ((key == best[cells]) & (key > 0)).nonzero()[:, 0]
@@ -146,10 +166,11 @@ def split_cells(data: Tensor, cells: Tensor, centres: Tensor, children: int, see
 
 
 def halved(codes: Tensor) -> Tensor:
-    """(N, M, d) -> the same M rows of each N in another order: either half lies on its side of a cut.
+    """(N, M, d) -> the same M rows of each N in another order: either half lies on its side of a
+    cut.
 
-    The cut is across the widest axis, and each half is ordered so, too. The coder asks of an index which half it is in,
-    and so its questions are about regions of the space.
+    The cut is across the widest axis, and each half is ordered so, too. The coder asks of an index
+    which half it is in, and so its questions are about regions of the space.
     """
     number = codes.shape[1]
     if number == 1:

@@ -14,13 +14,16 @@ from codec.host import on_host
 
 
 class Neighbours:
-    """D_m(x|S) for many x: on a CPU a tree of S is made once and serves every search, on a GPU a kernel counts.
+    """D_m(x|S) for many x: on a CPU a tree of S is made once and serves every search, on a GPU a
+    kernel counts.
 
-    Both compare differences in float32; the tree is exact, the kernel within .03 % (`_radii_kernel`).
+    Both compare differences in float32; the tree is exact, the kernel within .03 %
+    (`_radii_kernel`).
 
-    Differences, not the matmul expansion: an acceptance test raises ratios of these radii to the power d, and near
-    duplicates (digital silence) would cancel to noise. The tree is for few dimensions: a query among 8192 rows takes
-    2 us at d = 5 and 4 us at 8, where all distances and topk take 30 us. Above about 16 it sees nearly every row.
+    Differences, not the matmul expansion: an acceptance test raises ratios of these radii to the
+    power d, and near duplicates (digital silence) would cancel to noise. The tree is for few
+    dimensions: a query among 8192 rows takes 2 us at d = 5 and 4 us at 8, where all distances and
+    topk take 30 us. Above about 16 it sees nearly every row.
 
     Args:
         rows: (Q, d) float32, S.
@@ -29,7 +32,9 @@ class Neighbours:
     def __init__(self, rows: Tensor) -> None:
         self.rows = rows.float()
         self.tree = None
-        if on_host(rows) and rows.isfinite().all():  # with a NaN the tree's halves would have no order
+        if (
+            on_host(rows) and rows.isfinite().all()
+        ):  # with a NaN the tree's halves would have no order
             from codec.bottlenecks import _tree  # here, since numba takes half a second to load
 
             self.tree = _tree.Tree(self.rows.contiguous().numpy())
@@ -39,7 +44,8 @@ class Neighbours:
         """D_m for each m in `ks`.
 
         Args:
-            queries: (N, d) float32. A query that is itself in S finds itself at distance 0, a NaN is NaN away.
+            queries: (N, d) float32. A query that is itself in S finds itself at distance 0, a NaN
+                is NaN away.
             ks: Which neighbours, counted from 1.
 
         Returns:

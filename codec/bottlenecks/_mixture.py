@@ -3,8 +3,9 @@
     features (N, 2L) ──@ table (2L, K)──> logits ──> pi ──> q, moments        mean over tokens, means over codes
                                              + g ──> j, y = softmax(. / tau)  the drawn code and its gradient's way
 
-Tokens go through in chunks that fit a cache. The backward pass computes each chunk again, with the same noise: on a CPU
-drawn again from its seed, on a GPU kept, since a seed would be read on the host.
+Tokens go through in chunks that fit a cache. The backward pass computes each chunk again, with the
+same noise: on a CPU drawn again from its seed, on a GPU kept, since a seed would be read on the
+host.
 """
 
 from __future__ import annotations
@@ -34,11 +35,13 @@ class PosteriorDraw(NamedTuple):
     entropy: Tensor  # (N,), H(pi) in nats; no gradient
 
 
-def draw(z_hat: Tensor, weights: Tensor, codebook: Tensor, tau: Tensor, distances: bool = False) -> PosteriorDraw:
+def draw(
+    z_hat: Tensor, weights: Tensor, codebook: Tensor, tau: Tensor, distances: bool = False
+) -> PosteriorDraw:
     """Draws a code for each token and sums up what else is asked of the posterior.
 
-    c_q = onehot(j) + y - sg(y) with y = softmax((log pi + g) / tau) and Gumbel noise g: its gradient reaches the
-    codebook through row j only, and the logits through all of y.
+    c_q = onehot(j) + y - sg(y) with y = softmax((log pi + g) / tau) and Gumbel noise g: its
+    gradient reaches the codebook through row j only, and the logits through all of y.
 
     Args:
         z_hat: (N, L).
@@ -58,8 +61,9 @@ def draw(z_hat: Tensor, weights: Tensor, codebook: Tensor, tau: Tensor, distance
 def factors(z_hat: Tensor, weights: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     """(N, 2L) and (2L, K), whose product is eq. 16 less its part that is the same for all codes.
 
-    -1/2 sum_i w_i (z_i - mu_i)^2 = (w z) mu - w mu^2 / 2 - w z^2 / 2. Both are centred on the codebook's mean first, or
-    the products would cancel far from the origin; that changes no difference, and so no gradient.
+    -1/2 sum_i w_i (z_i - mu_i)^2 = (w z) mu - w mu^2 / 2 - w z^2 / 2. Both are centred on the
+    codebook's mean first, or the products would cancel far from the origin; that changes no
+    difference, and so no gradient.
 
     Args:
         z_hat: (N, L) latents.
@@ -83,7 +87,12 @@ class _Draw(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, table: Tensor, values: Tensor | None, tau: Tensor, seed: int | None
+        ctx: Any,
+        features: Tensor,
+        table: Tensor,
+        values: Tensor | None,
+        tau: Tensor,
+        seed: int | None,
     ) -> tuple[Tensor | None, ...]:
         table = table.contiguous()
         (count, width), num_codes = features.shape, table.shape[1]
@@ -97,7 +106,10 @@ class _Draw(torch.autograd.Function):
         for start in range(0, count, step):
             part = slice(start, start + step)
             logits = features[part] @ table
-            pi, log_pi = logits.softmax(1), logits.log_softmax(1)  # exp(log pi) is slow where it is denormal
+            pi, log_pi = (
+                logits.softmax(1),
+                logits.log_softmax(1),
+            )  # exp(log pi) is slow where it is denormal
             mean += pi.sum(0)
             if values is not None and moments is not None:
                 moments[part] = pi @ values

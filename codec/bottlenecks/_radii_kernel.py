@@ -1,9 +1,10 @@
 """Neighbours' radii on a GPU in one Triton kernel, without an array of tokens x rows.
 
-The m-th smallest of a token's distances is found by bisection: squared distances are positive, so that their bits order
-as their values do, and counts of "how many rows are no farther than this" give one bit after the other. Each count
-computes the distances again, in registers; the rows stay in the cache. All 31 would end at the very float; 18 bound
-the squared distance to one part in 2^10, whose middle gives the radius within .025 %, in three fifths of the time.
+The m-th smallest of a token's distances is found by bisection: squared distances are positive, so
+that their bits order as their values do, and counts of "how many rows are no farther than this"
+give one bit after the other. Each count computes the distances again, in registers; the rows stay
+in the cache. All 31 would end at the very float; 18 bound the squared distance to one part in 2^10,
+whose middle gives the radius within .025 %, in three fifths of the time.
 
     bits of the answer:  0........   count(d <= 0 1 1 ... 1) < m ?  1........  then the next bit ...
 """
@@ -44,7 +45,9 @@ def _count(
         squared = tl.zeros((token.shape[0], ROWS), tl.float32)
         for i in tl.static_range(dim):
             x = tl.load(queries + i * stride + token)
-            y = tl.load(rows + i * num_rows + row, mask=row < num_rows, other=float("nan"))  # NaN: never counted
+            y = tl.load(
+                rows + i * num_rows + row, mask=row < num_rows, other=float("nan")
+            )  # NaN: never counted
             difference = x[:, None] - y[None, :]
             squared += difference * difference
         total += (squared <= limit.to(tl.float32, bitcast=True)[:, None]).to(tl.int32)
@@ -69,7 +72,8 @@ def _radii(
         limit = tl.minimum(bits + step - 1, INFINITY_BITS)
         count = _count(queries, rows, token, num_rows, stride, limit, dim)
         bits = tl.where(count < rank, bits + step, bits)
-    # 0 and infinity stay what they are; a NaN, more than infinity, is where even infinity counts too few.
+    # 0 and infinity stay what they are; a NaN, more than infinity, is where even infinity counts
+    # too few.
     middle = tl.where((bits > 0) & (bits < INFINITY_BITS), bits + HALF, bits)
     tl.store(found + token, tl.sqrt(middle.to(tl.float32, bitcast=True)))
 
@@ -97,7 +101,9 @@ def radii(queries: Tensor, rows: Tensor, ks: tuple[int, ...]) -> Tensor:
 
 @cache
 def works(device: torch.device) -> bool:
-    """Whether the kernel compiles here and agrees with all distances and topk; says so where it does not."""
+    """Whether the kernel compiles here and agrees with all distances and topk; says so where it
+    does not.
+    """
     from codec.bottlenecks._knn import radii_by_blocks
 
     generator = torch.Generator().manual_seed(0)
@@ -105,7 +111,8 @@ def works(device: torch.device) -> bool:
     try:
         exact = radii_by_blocks(queries, rows, (1, 8))
         torch.testing.assert_close(radii(queries, rows, (1, 8)), exact, rtol=TOLERANCE, atol=0.0)
-    except Exception as error:  # no C compiler, an unknown GPU, a driver too old: training goes on without the kernel
+    # No C compiler, an unknown GPU, a driver too old: training goes on without the kernel.
+    except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         warnings.warn(f"VP's search runs without its Triton kernel: {reason}", stacklevel=2)
         return False

@@ -3,9 +3,10 @@
     tokens ──float32 matmul──> distances within a known error ──> candidates (about one) ──float64 differences──> index
            ──or, in few dimensions on a CPU, a tree─────────────> candidates ─────────────────────┘
 
-A matmul alone may round differently for one row than for eight, and then an encoder's indices would depend on how many
-tokens came along. Here it only filters: every code that could still be the nearest within the rounding bound of the
-matmul is compared again by differences in float64, element by element, which no shape can change.
+A matmul alone may round differently for one row than for eight, and then an encoder's indices would
+depend on how many tokens came along. Here it only filters: every code that could still be the
+nearest within the rounding bound of the matmul is compared again by differences in float64, element
+by element, which no shape can change.
 """
 
 from __future__ import annotations
@@ -21,23 +22,32 @@ from codec.host import may_read, on_host
 from codec.precision import exact_float32
 
 NOT_FINITE = "no nearest code: a latent or the codebook is not finite"
-TREE_DIMENSIONS = 10  # up to here a tree of many codes is faster: 30 times at d = 5, 5 times at 8, alike at 12
-TREE_PAIRS = 2**22  # tokens x codes that are worth a tree
-BLOCK = (
-    16  # codes of which only the least distance is kept at first; blocks that may hold the nearest are looked at again
+TREE_DIMENSIONS = (
+    10  # up to here a tree of many codes is faster: 30 times at d = 5, 5 times at 8, alike at 12
 )
+TREE_PAIRS = 2**22  # tokens x codes that are worth a tree
+# Codes of which only the least distance is kept at first; blocks that may hold the nearest are
+# looked at again.
+BLOCK = 16
 TILE = 1024  # codes at a time on a CPU: 512 rows of their distances stay in its second-level cache
-CANDIDATES = 2**13  # blocks that are looked at again at once; usually one for each row, all where the codes are equal
+CANDIDATES = (
+    2**13
+    # Blocks that are looked at again at once; usually one for each row, all where the codes are equal.
+)
 
 
 def chunk_rows(width: int, device: torch.device) -> int:
-    """How many float32 rows of `width` to work on at once: what a CPU's cache holds, or a small part of a GPU."""
+    """How many float32 rows of `width` to work on at once: what a CPU's cache holds, or a small
+    part of a GPU.
+    """
     num_bytes = 2**21 if device.type == "cpu" else 2**28
     return max(1, num_bytes // (4 * width))
 
 
 @torch.no_grad()
-def nearest(tokens: Tensor, codebook: Tensor, weights: Tensor | None = None, chunk: int | None = None) -> Tensor:
+def nearest(
+    tokens: Tensor, codebook: Tensor, weights: Tensor | None = None, chunk: int | None = None
+) -> Tensor:
     """argmin over c of sum_i w_ni (x_ni - mu_ci)^2, ties to the lowest index.
 
     Args:
@@ -50,9 +60,9 @@ def nearest(tokens: Tensor, codebook: Tensor, weights: Tensor | None = None, chu
         (N,) int64 in [0, K).
 
     Raises:
-        ValueError: A token, weight or code is not finite, or so large that its float32 square, if taken, overflows.
-            In `codec.host.unread` such a token has any code. There, on a GPU, codes as near as float32's rounding of a
-            product can tell are alike.
+        ValueError: A token, weight or code is not finite, or so large that its float32 square, if
+            taken, overflows. In `codec.host.unread` such a token has any code. There, on a GPU,
+            codes as near as float32's rounding of a product can tell are alike.
     """
     tokens, codebook = tokens.float(), codebook.float()
     if torch.compiler.is_exporting():
@@ -65,27 +75,49 @@ def nearest(tokens: Tensor, codebook: Tensor, weights: Tensor | None = None, chu
         return _by_tree(tokens, codebook, weights)
     num_codes, dim = codebook.shape
     num_tiles = -(-num_codes // TILE) if tokens.device.type == "cpu" else 1
-    width = -(-num_codes // (num_tiles * BLOCK))  # blocks in a tile; a code is (tile, member, block)
+    width = -(
+        -num_codes // (num_tiles * BLOCK)
+    )  # blocks in a tile; a code is (tile, member, block)
     chunk = chunk or chunk_rows(BLOCK * width, tokens.device)
-    padding = codebook[-1:].expand(num_tiles * BLOCK * width - num_codes, dim)  # copies of the last change no answer
-    centre = codebook.mean(0)  # far from the origin the products would cancel; distances do not change
+    padding = codebook[-1:].expand(
+        num_tiles * BLOCK * width - num_codes, dim
+    )  # copies of the last change no answer
+    centre = codebook.mean(
+        0
+    )  # far from the origin the products would cancel; distances do not change
     codes = torch.cat([codebook, padding]) - centre
-    squares = codes.square() if weights is not None else codes.double().square().sum(1, keepdim=True).float()
+    squares = (
+        codes.square()
+        if weights is not None
+        else codes.double().square().sum(1, keepdim=True).float()
+    )
     table = torch.cat([squares, codes], 1)
     tiles = table.view(num_tiles, BLOCK * width, -1).mT.contiguous()
-    members = table.view(num_tiles, BLOCK, width, -1).permute(0, 2, 3, 1).reshape(num_tiles * width, -1, BLOCK)
+    members = (
+        table.view(num_tiles, BLOCK, width, -1)
+        .permute(0, 2, 3, 1)
+        .reshape(num_tiles * width, -1, BLOCK)
+    )
     reach = table.abs().amax(0)
-    # A sum of up to 2D products, each within a few roundings of exact, errs by less than (D + 4) eps times the sum of
-    # their moduli; two such errors separate the best from its rivals, in whatever order each is summed.
+    # A sum of up to 2D products, each within a few roundings of exact, errs by less than (D + 4)
+    # eps times the sum of
+    # their moduli; two such errors separate the best from its rivals, in whatever order each is
+    # summed.
     slack = 2 * (dim + 4) * torch.finfo(torch.float32).eps
     found = []
     with exact_float32(tokens.device):
         for start in range(0, len(tokens), chunk):
             part = tokens[start : start + chunk]
-            scale = part.new_ones(len(part), 1) if weights is None else weights[start : start + chunk].float()
+            scale = (
+                part.new_ones(len(part), 1)
+                if weights is None
+                else weights[start : start + chunk].float()
+            )
             features = torch.cat([scale, -2 * scale * (part - centre)], 1)
             # less sum_i w x^2, the same for all codes
-            least = torch.cat([(features @ tile).view(-1, BLOCK, width).amin(1) for tile in tiles], 1)
+            least = torch.cat(
+                [(features @ tile).view(-1, BLOCK, width).amin(1) for tile in tiles], 1
+            )
             limit = least.amin(1) + slack * (features.abs() @ reach)
             near = least <= limit[:, None]
             step = max(1, len(part) * CANDIDATES // max(int(near.sum()), CANDIDATES))
@@ -96,7 +128,11 @@ def nearest(tokens: Tensor, codebook: Tensor, weights: Tensor | None = None, chu
                 pairs, place = (distances <= limit[some][rows, None]).nonzero(as_tuple=True)
                 tile, block = blocks[pairs] // width, blocks[pairs] % width
                 rivals = ((tile * BLOCK + place) * width + block).clamp(max=num_codes - 1)
-                found.append(_settle(part[some], codebook, scale[some].expand_as(part[some]), rows[pairs], rivals))
+                found.append(
+                    _settle(
+                        part[some], codebook, scale[some].expand_as(part[some]), rows[pairs], rivals
+                    )
+                )
     return torch.cat(found) if found else torch.zeros(0, dtype=torch.int64, device=tokens.device)
 
 
@@ -104,7 +140,8 @@ def nearest(tokens: Tensor, codebook: Tensor, weights: Tensor | None = None, chu
 def nearest_child(
     tokens: Tensor, codebook: Tensor, parents: Tensor, children: int, weights: Tensor | None = None
 ) -> Tensor:
-    """As `nearest`, among the children of one code each: the rows p M to p M + M - 1 of a codebook for the parent p.
+    """As `nearest`, among the children of one code each: the rows p M to p M + M - 1 of a codebook
+    for the parent p.
 
     Args:
         tokens: (N, D) finite float32.
@@ -114,13 +151,18 @@ def nearest_child(
         weights: As for `nearest`.
 
     Returns:
-        (N,) int64 in [0, K): differences in float64, summed in a fixed order, so one exact answer here, too.
+        (N,) int64 in [0, K): differences in float64, summed in a fixed order, so one exact answer
+        here, too.
     """
     best, least = parents * children, None
     for child in range(children):
         rivals = parents * children + child
         differences = tokens.double() - codebook[rivals].double()
-        terms = differences * differences if weights is None else differences * differences * weights.double()
+        terms = (
+            differences * differences
+            if weights is None
+            else differences * differences * weights.double()
+        )
         squared = torch.zeros_like(terms[:, 0])
         for term in terms.unbind(1):
             squared = squared + term
@@ -150,7 +192,11 @@ def _unread(tokens: Tensor, codebook: Tensor, weights: Tensor | None) -> Tensor:
     with exact_float32(tokens.device):
         for start in range(0, max(len(tokens), 1), rows):
             part = tokens[start : start + rows] - centre
-            scale = part.new_ones(len(part), 1) if weights is None else weights[start : start + rows].float()
+            scale = (
+                part.new_ones(len(part), 1)
+                if weights is None
+                else weights[start : start + rows].float()
+            )
             found.append((torch.cat([scale, -2 * scale * part], 1) @ table).argmin(1))
     return torch.cat(found)
 
@@ -158,7 +204,11 @@ def _unread(tokens: Tensor, codebook: Tensor, weights: Tensor | None) -> Tensor:
 def _suits_tree(num_tokens: int, codebook: Tensor) -> bool:
     """Whether the tree is the faster way."""
     num_codes, dim = codebook.shape
-    return dim <= TREE_DIMENSIONS and num_tokens * num_codes >= TREE_PAIRS and find_spec("numba") is not None
+    return (
+        dim <= TREE_DIMENSIONS
+        and num_tokens * num_codes >= TREE_PAIRS
+        and find_spec("numba") is not None
+    )
 
 
 def _by_tree(tokens: Tensor, codebook: Tensor, weights: Tensor | None) -> Tensor:
@@ -178,8 +228,12 @@ def _by_tree(tokens: Tensor, codebook: Tensor, weights: Tensor | None) -> Tensor
     return torch.from_numpy(index)
 
 
-def _settle(tokens: Tensor, codebook: Tensor, weights: Tensor, rows: Tensor, rivals: Tensor) -> Tensor:
-    """The nearest of each row's rivals by float64 differences; (P,) pairs of token row and code -> (N,) codes."""
+def _settle(
+    tokens: Tensor, codebook: Tensor, weights: Tensor, rows: Tensor, rivals: Tensor
+) -> Tensor:
+    """The nearest of each row's rivals by float64 differences; (P,) pairs of token row and code ->
+    (N,) codes.
+    """
     counts = rows.bincount(minlength=len(tokens))
     if (counts == 0).any():
         raise ValueError(NOT_FINITE)

@@ -1,4 +1,6 @@
-"""Soft choices among K codes: what the methods that draw or mix codes share, and how many of them a batch uses."""
+"""Soft choices among K codes: what the methods that draw or mix codes share, and how many of them a
+batch uses.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from codec.bottlenecks._sync import sum_of_all
 
 
 class SoftCodebooks(Bottleneck):
-    """A bottleneck whose training draws or mixes codes at a temperature, with one codebook, a parameter, for each size.
+    """A bottleneck whose training draws or mixes codes at a temperature, with one codebook, a
+    parameter, for each size.
 
     Args:
         dim: L.
@@ -26,7 +29,9 @@ class SoftCodebooks(Bottleneck):
 
     tau: Tensor  # () float32, the temperature; saved so that a resumed run goes on, unused in eval
 
-    def __init__(self, dim: int, codebook_sizes: tuple[int, ...], in_dim: int | None = None) -> None:
+    def __init__(
+        self, dim: int, codebook_sizes: tuple[int, ...], in_dim: int | None = None
+    ) -> None:
         super().__init__(dim, tuple(codebook_sizes), in_dim)
         start = [(k, torch.randn(k, dim, dtype=torch.float32)) for k in self.codebook_sizes]
         self.codebooks = nn.ParameterDict({str(k): nn.Parameter(codes) for k, codes in start})
@@ -60,19 +65,27 @@ class SoftCodebooks(Bottleneck):
 def gumbel(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Gumbel(0, 1) noise in the shape of a float32 tensor, at most 17.4.
 
-    -log of an exponential draw -log(1 - u). torch's own exponential draws are four times as slow on a CPU; and both are
-    exactly 0 once in 2^24, an infinity and then NaN, so 0 is taken for half of the least step.
+    -log of an exponential draw -log(1 - u). torch's own exponential draws are four times as slow on
+    a CPU; and both are exactly 0 once in 2^24, an infinity and then NaN, so 0 is taken for half of
+    the least step.
 
     Args:
         like: Gives shape, device and type.
         generator: Where the draws come from; None for torch's own.
     """
-    draws = torch.rand(like.shape, generator=generator, device=like.device, dtype=like.dtype).neg_().log1p_().neg_()
+    draws = (
+        torch.rand(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+        .neg_()
+        .log1p_()
+        .neg_()
+    )
     return draws.clamp_(min=2.0**-25).log_().neg_()
 
 
 def gumbel_softmax(logits: Tensor, tau: Tensor) -> Tensor:
-    """softmax((logits + g) / tau) with g ~ Gumbel(0, 1) (Jang et al. 2017): (N, K) -> (N, K), rows sum to 1."""
+    """softmax((logits + g) / tau) with g ~ Gumbel(0, 1) (Jang et al. 2017): (N, K) -> (N, K), rows
+    sum to 1.
+    """
     return ((logits + gumbel(logits)) / tau).softmax(1)
 
 
@@ -93,6 +106,8 @@ def batch_perplexity(indices: Tensor, size: int) -> Tensor:
 
 
 def count(indices: Tensor, size: int) -> Tensor:
-    """(size,) float32, how often each code occurs among (N,) indices; torch.bincount would wait for a GPU."""
+    """(size,) float32, how often each code occurs among (N,) indices; torch.bincount would wait for
+    a GPU.
+    """
     counts = torch.zeros(size, dtype=torch.int64, device=indices.device)
     return counts.scatter_add_(0, indices, torch.ones_like(indices)).float()

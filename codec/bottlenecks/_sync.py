@@ -1,7 +1,8 @@
-"""One batch on several processes: what a bottleneck learns from must be the whole batch, or its replicas drift apart.
+"""One batch on several processes: what a bottleneck learns from must be the whole batch, or its
+replicas drift apart.
 
-Outside torch.distributed, and on one process, every function here returns what it was given. In training all processes
-must call them in the same order, with rows of equal number.
+Outside torch.distributed, and on one process, every function here returns what it was given. In
+training all processes must call them in the same order, with rows of equal number.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ def gather_rows(rows: Tensor) -> Tensor:
     """`rows`, (N, ...) of each of W processes -> (W N, ...), in order of rank; no gradient."""
     if not parallel():
         return rows
-    parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+    parts = [
+        torch.empty_like(rows, memory_format=torch.contiguous_format)
+        for _ in range(dist.get_world_size())
+    ]
     dist.all_gather(parts, rows.contiguous())
     return torch.cat(parts)
 
@@ -44,7 +48,9 @@ def sum_of_all(value: Tensor) -> Tensor:
 
 
 def var_mean_of_all(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Unbiased variance (of one row 0) and mean over all processes' rows, (N, D) -> (D,), (D,), differentiable."""
+    """Unbiased variance (of one row 0) and mean over all processes' rows, (N, D) -> (D,), (D,),
+    differentiable.
+    """
     if not parallel():
         variance, mean = torch.var_mean(rows, 0, correction=min(1, len(rows) - 1))
         return variance, mean

@@ -1,12 +1,13 @@
 """A k-d tree, compiled by numba: neighbours on a CPU without a table of all distances.
 
-Rows are halved along their widest dimension until LEAF of them are left. A search descends to the nearest leaf first
-and then into every box that is nearer than the best so far.
+Rows are halved along their widest dimension until LEAF of them are left. A search descends to the
+nearest leaf first and then into every box that is nearer than the best so far.
 
     node n ──> 2n, 2n + 1        boxes (2 L, 2, d) least and greatest of each node; nodes L .. 2L - 1 are leaves
                                  leaves (L, d, LEAF) float32, filled up with infinity, which is nobody's neighbour
 
-Leaves are large and in columns, so that the vectoriser scans one in less time than two steps down the tree take.
+Leaves are large and in columns, so that the vectoriser scans one in less time than two steps down
+the tree take.
 """
 
 # mypy: ignore-errors
@@ -28,18 +29,24 @@ class Tree:
         depth = max(0, int(np.ceil(np.log2(len(rows) / LEAF))))
         self.boxes, self.leaves, self.order, self.starts = _build(rows, depth)
 
-    def radii(self, queries: NDArray[np.float32], ks: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+    def radii(
+        self, queries: NDArray[np.float32], ks: NDArray[np.int64], out: NDArray[np.float32]
+    ) -> None:
         """See `_radii`."""
         _radii(queries, self.boxes, self.leaves, ks, out)
 
-    def nearest(self, queries: NDArray[np.float32], weights: NDArray[np.float32], out: NDArray[np.int64]) -> None:
+    def nearest(
+        self, queries: NDArray[np.float32], weights: NDArray[np.float32], out: NDArray[np.int64]
+    ) -> None:
         """See `_nearest`."""
         _nearest(queries, weights, self.boxes, self.leaves, self.order, self.starts, out)
 
 
 @machine_code
 def _build(rows, depth):
-    """Boxes and leaves, L = 2^depth; (Q,) the rows' numbers in the order of the leaves; (L,) where each leaf starts."""
+    """Boxes and leaves, L = 2^depth; (Q,) the rows' numbers in the order of the leaves; (L,) where
+    each leaf starts.
+    """
     num_rows, dim = rows.shape
     num_leaves = 1 << depth
     order = np.arange(num_rows)
@@ -74,7 +81,9 @@ def _build(rows, depth):
 
 @machine_code
 def _part(keys, order, low, high, middle):
-    """Hoare's quickselect: no key of low .. middle - 1 is above, none of middle .. high below keys[middle]."""
+    """Hoare's quickselect: no key of low .. middle - 1 is above, none of middle .. high below
+    keys[middle].
+    """
     while low < high:
         first, second, third = keys[low], keys[(low + high) // 2], keys[high]
         pivot = max(min(first, second), min(max(first, second), third))
@@ -99,7 +108,9 @@ def _part(keys, order, low, high, middle):
 
 @machine_code
 def _gap(query, boxes, node):
-    """The squared distance of a point to a box: no row inside is nearer, whatever the rounding (it is monotonic)."""
+    """The squared distance of a point to a box: no row inside is nearer, whatever the rounding (it
+    is monotonic).
+    """
     total = np.float32(0)
     for i in range(len(query)):
         gap = max(max(boxes[node, 0, i] - query[i], query[i] - boxes[node, 1, i]), np.float32(0))
@@ -109,7 +120,10 @@ def _gap(query, boxes, node):
 
 @machine_code
 def _radii(queries, boxes, leaves, ks, out):
-    """out[j, n]: the distance of query n to its ks[j]-th nearest row; ks ascending, at most Q. NaN to NaN."""
+    """out[j, n]: the distance of query n to its ks[j]-th nearest row; ks ascending, at most Q.
+
+    NaN to NaN.
+    """
     num_leaves, dim, _ = leaves.shape
     best = np.empty(ks[-1], np.float32)
     last = len(best) - 1
@@ -178,7 +192,8 @@ def _weighted_gap(query, weight, boxes, node):
 
 @machine_code
 def _nearest(queries, weights, boxes, leaves, order, starts, out):
-    """out[n]: the row with the least sum_i w_ni (x_ni - row_i)^2, float64 sums in that order; ties to the lowest row.
+    """out[n]: the row with the least sum_i w_ni (x_ni - row_i)^2, float64 sums in that order; ties
+    to the lowest row.
 
     `weights` is (N, d) positive, or (1, d) for all. Queries and weights are finite.
     """
@@ -200,7 +215,10 @@ def _nearest(queries, weights, boxes, leaves, order, starts, out):
                 continue
             while node < num_leaves:
                 node *= 2
-                near, far = _weighted_gap(query, weight, boxes, node), _weighted_gap(query, weight, boxes, node + 1)
+                near, far = (
+                    _weighted_gap(query, weight, boxes, node),
+                    _weighted_gap(query, weight, boxes, node + 1),
+                )
                 other = node + 1
                 if far < near:
                     near, far = far, near

@@ -1,13 +1,15 @@
 """FSP, finite scalar perturbation (VP-VAE, arXiv 2602.17133, section on FSP, eqs. 14-18).
 
-Each latent dimension is squashed into [0, 1] by a CDF-like activation and cut into L equal cells whose midpoints are
-the codebook: the Lloyd-Max quantiser of a uniform variable. While training, half of the tokens are quantised with a
-straight-through gradient and half are moved by uniform noise as wide as a cell, refused where it would leave [0, 1].
+Each latent dimension is squashed into [0, 1] by a CDF-like activation and cut into L equal cells
+whose midpoints are the codebook: the Lloyd-Max quantiser of a uniform variable. While training,
+half of the tokens are quantised with a straight-through gradient and half are moved by uniform
+noise as wide as a cell, refused where it would leave [0, 1].
 
     a (B, d, *S) ──g──> [0,1]^d ──floor(L z)──> digits ──mixed radix──> index
                                                 digits ──(l + 1/2)/L──> z_q, scaled to unit variance
 
-There are no parameters and no codebook to store, so one trained encoder and decoder serve every size.
+There are no parameters and no codebook to store, so one trained encoder and decoder serve every
+size.
 """
 
 from __future__ import annotations
@@ -23,8 +25,10 @@ from codec.bottleneck import BottleneckOutput, Size, straight_through, to_tokens
 from codec.bottlenecks._grid import LevelGrid, along_channels
 from codec.bottlenecks._sync import var_mean_of_all
 
-# The levels of every offered size have the same length d, so that one latent space serves all of them. The paper
-# ties d to K: [8,6,5] and [8,5,5,5] for its two small sizes (docs/methods/fsp.md gives tables of constant d).
+# The levels of every offered size have the same length d, so that one latent space serves all of
+# them. The paper
+# ties d to K: [8,6,5] and [8,5,5,5] for its two small sizes (docs/methods/fsp.md gives tables of
+# constant d).
 LEVELS: dict[int, tuple[int, ...]] = {
     256: (4, 4, 4, 2, 2),
     1024: (4, 4, 4, 4, 4),
@@ -32,11 +36,15 @@ LEVELS: dict[int, tuple[int, ...]] = {
     16384: (8, 8, 8, 6, 5),
 }
 EPS = torch.finfo(torch.float32).eps
-UNIFORM_STD = 1 / sqrt(12)  # of U(0, 1); the output is divided by it so that the decoder sees unit variance
+UNIFORM_STD = 1 / sqrt(
+    12
+)  # of U(0, 1); the output is divided by it so that the decoder sees unit variance
 
 
 class Activation(NamedTuple):
-    """A CDF-like map R -> [0, 1], its inverse, and the pre-activation variance that makes its output uniform."""
+    """A CDF-like map R -> [0, 1], its inverse, and the pre-activation variance that makes its
+    output uniform.
+    """
 
     forward: Callable[[Tensor], Tensor]
     inverse: Callable[[Tensor], Tensor]
@@ -72,17 +80,21 @@ ACTIVATIONS: dict[str, Activation] = {
 class FSP(LevelGrid):
     """Finite scalar perturbation.
 
-    The published activations also have the CDF of a Cauchy distribution. It is left out: that distribution has no
-    variance, so eq. 14 has no target that would make its output uniform.
+    The published activations also have the CDF of a Cauchy distribution. It is left out: that
+    distribution has no variance, so eq. 14 has no target that would make its output uniform.
 
     Args:
-        levels: For each offered size K, the number of levels of each dimension; all of one length d.
+        levels: For each offered size K, the number of levels of each dimension; all of one length
+            d.
         activation: One of `ACTIVATIONS`; tanh and sigmoid are one family at two scales.
         eta: Width of the noise in cells (eq. 16).
-        quantise_probability: Share of tokens that are quantised while training (eq. 18). The published code's default
-            is 0, the paper's 1/2 at each forward pass; a mask per token has the same mean and less variance.
-        accept: "element" refuses noise for each dimension by itself (published code), "vector" all or nothing (paper).
-        output: "uniform" gives the decoder unit-variance midpoints, "inverse" maps back through the activation.
+        quantise_probability: Share of tokens that are quantised while training (eq. 18). The
+            published code's default is 0, the paper's 1/2 at each forward pass; a mask per token
+            has the same mean and less variance.
+        accept: "element" refuses noise for each dimension by itself (published code), "vector" all
+            or nothing (paper).
+        output: "uniform" gives the decoder unit-variance midpoints, "inverse" maps back through the
+            activation.
 
     Raises:
         ValueError: Levels of unequal length or below 1, or an unknown activation.
@@ -100,7 +112,9 @@ class FSP(LevelGrid):
         output: Literal["uniform", "inverse"] = "uniform",
     ) -> None:
         if activation not in ACTIVATIONS:
-            raise ValueError(f"unknown activation {activation!r}; choose from {sorted(ACTIVATIONS)}")
+            raise ValueError(
+                f"unknown activation {activation!r}; choose from {sorted(ACTIVATIONS)}"
+            )
         super().__init__(levels or LEVELS, fewest=1)
         self.activation = ACTIVATIONS[activation]
         self.eta = eta
@@ -116,13 +130,17 @@ class FSP(LevelGrid):
         quantise = torch.rand(token, device=u.device, dtype=u.dtype) < self.quantise_probability
         value = torch.where(quantise, (_cells(u, levels) + 0.5) / levels, moved)
         z_q = self._scale(straight_through(value, u))
-        return BottleneckOutput(z_q, None, self._moments(z), {"accept_rate": accepted.float().mean()})
+        return BottleneckOutput(
+            z_q, None, self._moments(z), {"accept_rate": accepted.float().mean()}
+        )
 
     def _gradient_path(self, z: Tensor, size: int) -> Tensor:  # noqa: ARG002
         return self._scale(self._squash(z))
 
     def parents(self, codebook_size: int, coarser: int) -> Tensor | None:
-        """Nested where every level is cut into 1, 2, 4 ... parts: floor(L u) = floor(2 L u) // 2, exactly in floats."""
+        """Nested where every level is cut into 1, 2, 4 ... parts: floor(L u) = floor(2 L u) // 2,
+        exactly in floats.
+        """
         row, coarse_row = self._row(codebook_size), self._row(coarser)
         fine, coarse = self.levels[row], self.levels[coarse_row]
         parts = fine // coarse
@@ -141,7 +159,9 @@ class FSP(LevelGrid):
         return self._scale((digits.float() + 0.5) / along_channels(self.levels[row], digits))
 
     def _squash(self, a: Tensor) -> Tensor:
-        """g(a) in [0, 1 - eps]: float32 tanh reaches 1 exactly above 9, which would be a level too many."""
+        """g(a) in [0, 1 - eps]: float32 tanh reaches 1 exactly above 9, which would be a level too
+        many.
+        """
         return self.activation.forward(a).clamp(max=1 - EPS)
 
     def _scale(self, u: Tensor) -> Tensor:
@@ -151,7 +171,9 @@ class FSP(LevelGrid):
         return (u - 0.5) / UNIFORM_STD
 
     def _perturb(self, u: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
-        """Eqs. 16-17: noise one cell wide; a Metropolis step for a uniform density refuses what leaves [0, 1]."""
+        """Eqs. 16-17: noise one cell wide; a Metropolis step for a uniform density refuses what
+        leaves [0, 1].
+        """
         proposal = u.detach() + (torch.rand_like(u) - 0.5) * (self.eta / levels.float())
         inside = (proposal >= 0) & (proposal <= 1)
         if self.accept == "vector":
@@ -159,12 +181,16 @@ class FSP(LevelGrid):
         return torch.where(inside, proposal, u.detach()), inside
 
     def _moments(self, a: Tensor) -> dict[str, Tensor]:
-        """Eq. 14 on pre-activations, as means over dimensions; the target variance makes g(a) uniform.
+        """Eq. 14 on pre-activations, as means over dimensions; the target variance makes g(a)
+        uniform.
 
         The variance is unbiased, as VP's is.
         """
         variance, mean = var_mean_of_all(to_tokens(a))
-        return {"mean": mean.square().mean(), "variance": (variance - self.activation.variance).square().mean()}
+        return {
+            "mean": mean.square().mean(),
+            "variance": (variance - self.activation.variance).square().mean(),
+        }
 
 
 def _cells(u: Tensor, levels: Tensor) -> Tensor:

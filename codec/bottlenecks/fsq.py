@@ -1,11 +1,14 @@
-"""FSQ, finite scalar quantisation (Mentzer et al. 2023), and its symmetric form with noise (Parker et al. 2024).
+"""FSQ, finite scalar quantisation (Mentzer et al. 2023), and its symmetric form with noise (Parker
+et al. 2024).
 
-Each dimension is squashed by tanh and rounded to one of L levels; there is no codebook to learn and no loss of its own.
+Each dimension is squashed by tanh and rounded to one of L levels; there is no codebook to learn and
+no loss of its own.
 
     FSQ       z ──tanh, shifted if L is even──> [-L/2, L/2] ──round──> digits ──/ (L // 2)──> z_q in [-1, 1]
     NoiseFSQ  z ──(tanh + 1) / 2──> t in [0, 1] ──round to L levels, or in training noise as wide──> 2 t - 1
 
-The outermost levels of both are half as wide as the others where the latents are uniform; FSP's are equal.
+The outermost levels of both are half as wide as the others where the latents are uniform; FSP's are
+equal.
 """
 
 from __future__ import annotations
@@ -25,14 +28,15 @@ SQUEEZE = 1e-3  # the published eps: keeps tanh's limits inside the outermost ce
 class FSQ(LevelGrid):
     """Finite scalar quantisation (Mentzer et al. 2023, appendix).
 
-    The published shift is tan(1/2 / half); the inverse of the tanh that follows would be atanh. From L = 4 on they
-    differ by less than 4e-4; at L = 2 atanh does not exist, so the published one is kept.
+    The published shift is tan(1/2 / half); the inverse of the tanh that follows would be atanh.
+    From L = 4 on they differ by less than 4e-4; at L = 2 atanh does not exist, so the published one
+    is kept.
 
     Trained with one size for each sample, the indices of a batch have no common range and are None.
 
     Args:
-        levels: For each offered size K, the levels L >= 2 of each dimension (5 or more, the paper advises); all of
-            one length d. FSP's table if None.
+        levels: For each offered size K, the levels L >= 2 of each dimension (5 or more, the paper
+            advises); all of one length d. FSP's table if None.
 
     Raises:
         ValueError: Levels of unequal length, or below 2.
@@ -42,7 +46,9 @@ class FSQ(LevelGrid):
         super().__init__(levels or LEVELS, fewest=2)
 
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
-        """Quantises, in training as in eval; indices (B, 1, *S), None where each sample has its own size."""
+        """Quantises, in training as in eval; indices (B, 1, *S), None where each sample has its own
+        size.
+        """
         levels = self._levels_like(z, codebook_size)
         through = bound(z, levels)
         rounded, half = through.detach().round(), levels // 2
@@ -67,19 +73,22 @@ class FSQ(LevelGrid):
 class NoiseFSQ(LevelGrid):
     """Symmetric finite scalar quantisation with noise (Parker et al. 2024, as VP-VAE's baseline).
 
-    While training, half of the tokens are quantised with a straight-through gradient and half get uniform noise one
-    level step wide; that noise may leave [-1, 1] by half a step. A mask per token, as in FSP; L3AC's code draws one
-    per element, and divides by L instead of L - 1.
+    While training, half of the tokens are quantised with a straight-through gradient and half get
+    uniform noise one level step wide; that noise may leave [-1, 1] by half a step. A mask per
+    token, as in FSP; L3AC's code draws one per element, and divides by L instead of L - 1.
 
     Args:
-        levels: For each offered size K, the levels L >= 2 of each dimension; all of one length d. FSP's table if None.
+        levels: For each offered size K, the levels L >= 2 of each dimension; all of one length d.
+            FSP's table if None.
         quantise_probability: Share of tokens that are quantised while training.
 
     Raises:
         ValueError: Levels of unequal length, or below 2.
     """
 
-    def __init__(self, levels: Mapping[int, Sequence[int]] | None = None, quantise_probability: float = 0.5) -> None:
+    def __init__(
+        self, levels: Mapping[int, Sequence[int]] | None = None, quantise_probability: float = 0.5
+    ) -> None:
         super().__init__(levels or LEVELS, fewest=2)
         self.quantise_probability = quantise_probability
 
@@ -105,7 +114,9 @@ class NoiseFSQ(LevelGrid):
 
 
 def bound(z: Tensor, levels: Tensor) -> Tensor:
-    """(B, d, *S) -> inside the L levels that rounding gives, {-(L // 2) ... (L - 1) // 2}; z = 0 stays (nearly) 0."""
+    """(B, d, *S) -> inside the L levels that rounding gives, {-(L // 2) ... (L - 1) // 2}; z = 0
+    stays (nearly) 0.
+    """
     levels = levels.float()
     half = (levels - 1) * (1 - SQUEEZE) / 2
     offset = 0.5 * (1 - levels % 2)  # 0.5 where L is even

@@ -1,8 +1,9 @@
-"""GM-VQ, Gaussian mixture vector quantisation (Yan, Wu, Shah, Liu), with its entropy term as GM-VQ+Entropy.
+"""GM-VQ, Gaussian mixture vector quantisation (Yan, Wu, Shah, Liu), with its entropy term as GM-
+VQ+Entropy.
 
-Each code is the mean of a Gaussian. The encoder predicts a point z^ and positive weights w, which give a soft choice of
-codes; training draws a code from it, with straight-through gradients, and adds noise as large as the point's distance
-to that code.
+Each code is the mean of a Gaussian. The encoder predicts a point z^ and positive weights w, which
+give a soft choice of codes; training draws a code from it, with straight-through gradients, and
+adds noise as large as the point's distance to that code.
 
     z (B, 2L, *S) = z^, r        w = softplus(r)
     train  logits -w|z^ - mu|^2/2 ──Gumbel──> code j ──> mu_j + sigma eps      pulls: the distance, KL(q_B || uniform)
@@ -27,45 +28,53 @@ from codec.bottlenecks._sync import mean_of_all
 
 LatentTerm = Literal["sampled", "posterior", "literal"]
 
-TAU_START, TAU_END = 2.0, 0.1  # of the paper, which gives no shape; exponential as usual for Gumbel-softmax
+TAU_START, TAU_END = (
+    2.0,
+    0.1,
+)  # of the paper, which gives no shape; exponential as usual for Gumbel-softmax
 SMALLEST_VARIANCE = 1e-12  # the gradient of a square root at 0 is infinite
 
 
 class GMVQ(SoftCodebooks):
     """Gaussian mixture vector quantisation.
 
-    Losses "latent", the pull of points and codes to each other per dimension, and "kl", KL(q_B || uniform) in nats of
-    the batch's mean posterior q_B. Written with means over signal elements, the paper's objective (eqs. 13, 14, 21) is
+    Losses "latent", the pull of points and codes to each other per dimension, and "kl", KL(q_B ||
+    uniform) in nats of the batch's mean posterior q_B. Written with means over signal elements, the
+    paper's objective (eqs. 13, 14, 21) is
 
         mse + g' (latent + (beta / L) kl)        that is, recipe weights  latent = g',  kl = g' beta / L
 
-    with g' = gamma * tokens * L / elements of the signal; KL counts once per token. Begin at g' = 0.03 and beta = 1;
-    beta > 1 is GM-VQ+Entropy. The paper calls the objective a bound on the likelihood; it is one only where a
-    differential entropy, whose sign depends on the latents' scale, is not negative. Treat it as an objective.
+    with g' = gamma * tokens * L / elements of the signal; KL counts once per token. Begin at g' =
+    0.03 and beta = 1; beta > 1 is GM-VQ+Entropy. The paper calls the objective a bound on the
+    likelihood; it is one only where a differential entropy, whose sign depends on the latents'
+    scale, is not negative. Treat it as an objective.
 
-    "latent" has three readings, of which the paper's text (eq. 14) and its algorithm (eq. 18) imply different ones:
-        sampled: |z - mu_j|^2 of the drawn code and noise, as a commitment loss. The default: in a short run on CIFAR
-            (one seed) it kept 471 codes in use and reached the lower error.
-        posterior: its mean over codes and noise. Less variance, but it sharpens q(c|x) early: 127 codes in that run.
-        literal: z and c independent, as eq. 14 is written; it pulls everything to one point. For ablation only.
+    "latent" has three readings, of which the paper's text (eq. 14) and its algorithm (eq. 18) imply
+        different ones: sampled: |z - mu_j|^2 of the drawn code and noise, as a commitment loss. The
+        default: in a short run on CIFAR (one seed) it kept 471 codes in use and reached the lower
+        error. posterior: its mean over codes and noise. Less variance, but it sharpens q(c|x)
+        early: 127 codes in that run. literal: z and c independent, as eq. 14 is written; it pulls
+        everything to one point. For ablation only.
 
-    The scale drifts: shrinking z^ and the codes while growing w changes nothing but "latent", which falls. Weight decay
-    on the codebook resists; watch the stats "latent_std" and "weight". w is cut at `max_weight`.
+    The scale drifts: shrinking z^ and the codes while growing w changes nothing but "latent", which
+    falls. Weight decay on the codebook resists; watch the stats "latent_std" and "weight". w is cut
+    at `max_weight`.
 
-    Each size in `codebook_sizes` has its own codebook, a parameter; encoder and decoder are shared and the size is
-    drawn for a batch at a time.
+    Each size in `codebook_sizes` has its own codebook, a parameter; encoder and decoder are shared
+    and the size is drawn for a batch at a time.
 
     Args:
         dim: L (64 in the paper).
         codebook_sizes: The sizes K (1024 in the paper).
-        two_sigma2: 2 sigma^2 of eq. 18. With "2 sigma_z^2 = beta" and beta = 1 in the paper's appendix it is 1; it
-            stays a constant of its own when beta is raised.
+        two_sigma2: 2 sigma^2 of eq. 18. With "2 sigma_z^2 = beta" and beta = 1 in the paper's
+            appendix it is 1; it stays a constant of its own when beta is raised.
         latent_term: Which reading of the distance.
         max_weight: Upper limit of w.
-        weight_offset: Added to r. With 0, as in the paper, w begins at 0.69 and logits spread by about w L / 2. Few
-            dimensions ask for far more than 0.69 * 64 / L, or most draws are codes far from the point and the decoder
-            learns from those: L = 8, pictures, 300 steps, one seed: mse 0.0122 at 5.5, 0.0086 at 40, 0.0082 at 100
-            and 200; the posterior's entropy was 4.9, 3.2, 2.1 and 1.3 nats.
+        weight_offset: Added to r. With 0, as in the paper, w begins at 0.69 and logits spread by
+            about w L / 2. Few dimensions ask for far more than 0.69 * 64 / L, or most draws are
+            codes far from the point and the decoder learns from those: L = 8, pictures, 300 steps,
+            one seed: mse 0.0122 at 5.5, 0.0086 at 40, 0.0082 at 100 and 200; the posterior's
+            entropy was 4.9, 3.2, 2.1 and 1.3 nats.
 
     Raises:
         ValueError: The sizes are not ascending, or there is no such latent term.
@@ -85,7 +94,9 @@ class GMVQ(SoftCodebooks):
     ) -> None:
         super().__init__(dim, codebook_sizes, in_dim=2 * dim)
         if latent_term not in ("sampled", "posterior", "literal"):
-            raise ValueError(f"unknown latent term {latent_term!r}; choose sampled, posterior or literal")
+            raise ValueError(
+                f"unknown latent term {latent_term!r}; choose sampled, posterior or literal"
+            )
         self.two_sigma2, self.latent_term, self.max_weight = two_sigma2, latent_term, max_weight
         self.weight_offset = weight_offset
         self.register_buffer("fitted", torch.tensor(False))
@@ -94,9 +105,10 @@ class GMVQ(SoftCodebooks):
         """Draws codes and adds noise.
 
         Returns:
-            z_q (B, L, *S); indices (B, 1, *S), the codes j that were drawn: real draws, good for counting usage, but
-            z_q is their rows plus noise. The stats "entropy" (mean H(q(c|x)), nats; the KL alone does not keep it low),
-            "perplexity" (exp H(q_B)), "latent_std", "weight" and "sigma" (means).
+            z_q (B, L, *S); indices (B, 1, *S), the codes j that were drawn: real draws, good for
+            counting usage, but z_q is their rows plus noise. The stats "entropy" (mean H(q(c|x)),
+            nats; the KL alone does not keep it low), "perplexity" (exp H(q_B)), "latent_std",
+            "weight" and "sigma" (means).
         """
         z_hat, weights = self._split(z)
         codebook = self.codebook(self.check_size(codebook_size))
@@ -108,7 +120,9 @@ class GMVQ(SoftCodebooks):
         q = mean_of_all(draws.mean)
         kl = kl_to_uniform(q)
         if self.latent_term == "sampled":
-            latent = (variance * noise.square().sum(1)).mean()  # |z - mu_j|^2: the drawn mean cancels
+            latent = (
+                variance * noise.square().sum(1)
+            ).mean()  # |z - mu_j|^2: the drawn mean cancels
         elif draws.moments is not None:  # posterior
             latent = mean_distance(z_hat, draws.moments, codebook).mean() / self.two_sigma2
         else:
@@ -125,7 +139,9 @@ class GMVQ(SoftCodebooks):
         return BottleneckOutput(to_grid(z_q, z), to_grid(draws.drawn[:, None], z), losses, stats)
 
     def _encode(self, z: Tensor, size: int) -> Tensor:
-        """argmax over c of eq. 16, with the encoder's weights: not always the Euclidean nearest code."""
+        """argmax over c of eq. 16, with the encoder's weights: not always the Euclidean nearest
+        code.
+        """
         z_hat, weights = self._split(z)
         return to_grid(nearest(z_hat, self.codebook(size), weights)[:, None], z)
 
@@ -141,8 +157,8 @@ class GMVQ(SoftCodebooks):
         A fitted codebook belongs to the optimiser; a later call leaves it alone.
 
         Args:
-            latents: (N, 2L) encoder outputs of several batches, of which max(20 K, 20000) rows are used; with fewer
-                rows than codes the rest are noisy copies.
+            latents: (N, 2L) encoder outputs of several batches, of which max(20 K, 20000) rows are
+                used; with fewer rows than codes the rest are noisy copies.
 
         Raises:
             ValueError: `latents` is not (N >= 1, 2L) or not finite.
@@ -161,7 +177,10 @@ class GMVQ(SoftCodebooks):
 
 
 def code_variance(z_hat: Tensor, codes: Tensor, two_sigma2: float) -> Tensor:
-    """Eq. 18, sigma_c^2 = |z^ - mu_c|^2 / (L 2 sigma^2): (N, L), (N, L) -> (N,). Gradients reach both."""
+    """Eq. 18, sigma_c^2 = |z^ - mu_c|^2 / (L 2 sigma^2): (N, L), (N, L) -> (N,).
+
+    Gradients reach both.
+    """
     return (z_hat - codes).square().mean(1) / two_sigma2 + SMALLEST_VARIANCE
 
 
@@ -172,8 +191,10 @@ def mean_distance(points: Tensor, moments: Tensor, codebook: Tensor) -> Tensor:
 
 
 def kl_to_uniform(q: Tensor) -> Tensor:
-    """Eq. 12: KL(q || uniform) in nats, of q_B (K,), the mean posterior over all tokens of the batch.
+    """Eq. 12: KL(q || uniform) in nats, of q_B (K,), the mean posterior over all tokens of the
+    batch.
 
-    Where float32 makes some q exactly 0, its logarithm is cut, or q log q would send a gradient of -infinity.
+    Where float32 makes some q exactly 0, its logarithm is cut, or q log q would send a gradient of
+    -infinity.
     """
     return log(len(q)) + (q * q.clamp(min=torch.finfo(q.dtype).tiny).log()).sum()

@@ -1,6 +1,8 @@
-"""GumbelVQ, codes by classification (Gumbel-softmax: Jang et al. 2017; as a VQ-VAE: Karpathy, Esser et al. 2021).
+"""GumbelVQ, codes by classification (Gumbel-softmax: Jang et al. 2017; as a VQ-VAE: Karpathy, Esser
+et al. 2021).
 
-The encoder's output is projected to K logits, one for each code; no distance is involved, and the codebook is free.
+The encoder's output is projected to K logits, one for each code; no distance is involved, and the
+codebook is free.
 
     train  logits ──Gumbel, softmax──> weights ──> mixture of codes (or the drawn code, straight-through)
     eval   logits ──argmax──> index ──> code
@@ -23,22 +25,26 @@ TAU_START, TAU_END = 1.0, 1 / 16
 
 
 class GumbelVQ(SoftCodebooks):
-    """Codes by classification (Jang et al. 2017; Karpathy's deep-vector-quantization; Esser et al. 2021).
+    """Codes by classification (Jang et al. 2017; Karpathy's deep-vector-quantization; Esser et al.
+    2021).
 
-    Loss "kl": KL(q(c|x) || uniform) in nats, mean over tokens; 5e-4 is the usual weight. Karpathy raises that weight
-    along half a cosine over the first 5000 of the temperature's 150 000 steps, which is the recipe's to do
-    (`eval.experiments` does). (The published 1e-10 inside the KL's logarithm is not needed: log q comes from
-    log_softmax.)
+    Loss "kl": KL(q(c|x) || uniform) in nats, mean over tokens; 5e-4 is the usual weight. Karpathy
+    raises that weight along half a cosine over the first 5000 of the temperature's 150 000 steps,
+    which is the recipe's to do (`eval.experiments` does). (The published 1e-10 inside the KL's
+    logarithm is not needed: log q comes from log_softmax.)
 
-    The published eval draws Gumbel noise too; here it takes the most likely code and no random number.
+    The published eval draws Gumbel noise too; here it takes the most likely code and no random
+    number.
 
-    Each size has its own projection and codebook. There is nothing to fit: no code stands near its latents.
+    Each size has its own projection and codebook. There is nothing to fit: no code stands near its
+    latents.
 
     Args:
         dim: L (64 in the papers).
         codebook_sizes: The sizes K.
         in_dim: Channels of z, those that are projected to logits; `dim` if None.
-        hard: Decode the drawn code, with the gradient of the mixture (Esser et al.), instead of the mixture (Karpathy).
+        hard: Decode the drawn code, with the gradient of the mixture (Esser et al.), instead of the
+            mixture (Karpathy).
 
     Raises:
         ValueError: The sizes are not ascending.
@@ -55,15 +61,17 @@ class GumbelVQ(SoftCodebooks):
     ) -> None:
         super().__init__(dim, codebook_sizes, in_dim)
         self.hard = hard
-        projections = {str(k): nn.Linear(self.in_dim, k, dtype=torch.float32) for k in self.codebook_sizes}  # 1x1 conv
+        projections = {
+            str(k): nn.Linear(self.in_dim, k, dtype=torch.float32) for k in self.codebook_sizes
+        }  # 1x1 conv
         self.projections = nn.ModuleDict(projections)
 
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
         """Draws or mixes codes.
 
         Returns:
-            z_q (B, L, *S); indices (B, 1, *S), the drawn codes if `hard`, else None; the stats "perplexity" (of the
-            batch's mean posterior) and "entropy" (mean H(q(c|x)), nats).
+            z_q (B, L, *S); indices (B, 1, *S), the drawn codes if `hard`, else None; the stats
+            "perplexity" (of the batch's mean posterior) and "entropy" (mean H(q(c|x)), nats).
         """
         size = self.check_size(codebook_size)
         codebook = self.codebook(size)
@@ -74,7 +82,8 @@ class GumbelVQ(SoftCodebooks):
         drawn = None
         if self.hard:
             drawn = weights.argmax(1)
-            # onehot + y - sg(y): the gradient reaches the drawn row, and the logits through all rows
+            # onehot + y - sg(y): the gradient reaches the drawn row, and the logits through all
+            # rows
             mixed = F.embedding(drawn, codebook) + (weights - weights.detach()) @ codebook.detach()
             drawn = to_grid(drawn[:, None], z)
         else:
@@ -92,8 +101,9 @@ class GumbelVQ(SoftCodebooks):
     def _encode(self, z: Tensor, size: int) -> Tensor:
         """argmax over c of w_c x + b_c.
 
-        Searched as the nearest of the rows (w_c, a_c) to (x, 0) with a_c^2 = C - |w_c|^2 - 2 b_c: their squared
-        distance is |x|^2 + C - 2 (w_c x + b_c), and the search gives one answer whatever the batch.
+        Searched as the nearest of the rows (w_c, a_c) to (x, 0) with a_c^2 = C - |w_c|^2 - 2 b_c:
+        their squared distance is |x|^2 + C - 2 (w_c x + b_c), and the search gives one answer
+        whatever the batch.
         """
         projection = self._projection(size)
         weight, bias = projection.weight.double(), projection.bias.double()
@@ -114,5 +124,7 @@ class GumbelVQ(SoftCodebooks):
 
 
 def uniform_kl(log_q: Tensor) -> Tensor:
-    """() mean over tokens of KL(q || uniform) = log K + sum_c q log q, nats; (N, K) log probabilities."""
+    """() mean over tokens of KL(q || uniform) = log K + sum_c q log q, nats; (N, K) log
+    probabilities.
+    """
     return log(log_q.shape[1]) + (log_q.exp() * log_q).sum(1).mean()

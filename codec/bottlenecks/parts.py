@@ -1,5 +1,5 @@
-"""What a bottleneck may be built of, also in other packages: base classes of two families, searches, k-means, and the
-sums that keep replicas of a distributed training equal.
+"""What a bottleneck may be built of, also in other packages: base classes of two families,
+searches, k-means, and the sums that keep replicas of a distributed training equal.
 
     LevelGrid          scalar quantisers: a code is a vector of levels (FSP, FSQ)
     SoftCodebooks      methods that draw codes from a distribution while they train, and take the likeliest in eval
@@ -9,14 +9,34 @@ sums that keep replicas of a distributed training equal.
 The modules that hold them may be arranged anew; this one stays.
 """
 
-from codec.bottleneck import Bottleneck, BottleneckOutput, per_sample, straight_through, to_grid, to_tokens
+from codec.bottleneck import (
+    Bottleneck,
+    BottleneckOutput,
+    per_sample,
+    straight_through,
+    to_grid,
+    to_tokens,
+)
 from codec.bottlenecks._grid import LevelGrid
 from codec.bottlenecks._kmeans import cell_means, kmeans, split_cells
 from codec.bottlenecks._knn import Neighbours
 from codec.bottlenecks._mixture import factors
 from codec.bottlenecks._search import nearest, nearest_child
-from codec.bottlenecks._soft import SoftCodebooks, batch_perplexity, gumbel, gumbel_softmax, perplexity
-from codec.bottlenecks._sync import from_first, gather_rows, mean_of_all, parallel, sum_of_all, var_mean_of_all
+from codec.bottlenecks._soft import (
+    SoftCodebooks,
+    batch_perplexity,
+    gumbel,
+    gumbel_softmax,
+    perplexity,
+)
+from codec.bottlenecks._sync import (
+    from_first,
+    gather_rows,
+    mean_of_all,
+    parallel,
+    sum_of_all,
+    var_mean_of_all,
+)
 
 __all__ = [
     "Bottleneck",

@@ -1,4 +1,5 @@
-"""Residual: stages that quantise what the stages before left over (residual VQ; SoundStream, Zeghidour et al. 2021).
+"""Residual: stages that quantise what the stages before left over (residual VQ; SoundStream,
+Zeghidour et al. 2021).
 
 z ──stage 1──> code_1        z - code_1 ──stage 2──> code_2        ...        z_q = code_1 + code_2 + ...
 """
@@ -15,20 +16,23 @@ from codec.bottlenecks.grouped import check_alike, join_indices, joined_names, n
 
 
 class Residual(Bottleneck):
-    """Bottlenecks in sequence, each on the residual of those before (SoundStream, Zeghidour et al. 2021).
+    """Bottlenecks in sequence, each on the residual of those before (SoundStream, Zeghidour et al.
+    2021).
 
-    For methods whose codes lie in the space of z and have a scale of their own: the VQ family, SimVQ, SQ-VAE, VP. (A
-    residual of FSQ or FSP keeps the contract, but their outputs are squashed and no later stage is finer than the
-    first.) With VP, stage 2 perturbs what stage 1's perturbation left, so that z_q = z + the last stage's step, whose
-    length is that of the residual codebooks' error.
+    For methods whose codes lie in the space of z and have a scale of their own: the VQ family,
+    SimVQ, SQ-VAE, VP. (A residual of FSQ or FSP keeps the contract, but their outputs are squashed
+    and no later stage is finer than the first.) With VP, stage 2 perturbs what stage 1's
+    perturbation left, so that z_q = z + the last stage's step, whose length is that of the residual
+    codebooks' error.
 
-    Gradient. Each stage sees z with 1/S of its gradient: straight-through stages then give z_q the identity, others the
-    mean of theirs, while every codebook gets its full gradient. (Summing S straight-through stages multiplies the
-    encoder's gradient by S: encodec's issue 25.) What earlier stages subtract carries no gradient.
+    Gradient. Each stage sees z with 1/S of its gradient: straight-through stages then give z_q the
+    identity, others the mean of theirs, while every codebook gets its full gradient. (Summing S
+    straight-through stages multiplies the encoder's gradient by S: encodec's issue 25.) What
+    earlier stages subtract carries no gradient.
 
-    Losses are sums over the stages: each codebook its own, and z the mean of the pulls. Stats are numbered by stage,
-    "name.stage". A batch has one size, whatever the method, and each size has stages of its own, since what is left
-    over depends on the size.
+    Losses are sums over the stages: each codebook its own, and z the mean of the pulls. Stats are
+    numbered by stage, "name.stage". A batch has one size, whatever the method, and each size has
+    stages of its own, since what is left over depends on the size.
 
     Args:
         build: Makes one stage that offers exactly the given size.
@@ -36,25 +40,38 @@ class Residual(Bottleneck):
         num_stages: S, 1 or more; the rate is S log2 K.
 
     Raises:
-        ValueError: The sizes are not ascending, there is no stage, or a stage offers other sizes or takes other
-            channels than it gives.
+        ValueError: The sizes are not ascending, there is no stage, or a stage offers other sizes or
+            takes other channels than it gives.
     """
 
     coupled = True
 
     def __init__(
-        self, build: Callable[[int], Bottleneck], codebook_sizes: tuple[int, ...] = (1024,), num_stages: int = 2
+        self,
+        build: Callable[[int], Bottleneck],
+        codebook_sizes: tuple[int, ...] = (1024,),
+        num_stages: int = 2,
     ) -> None:
         if num_stages < 1 or not codebook_sizes:
-            raise ValueError(f"need a stage and a codebook size, got {num_stages} stages of sizes {codebook_sizes}")
+            raise ValueError(
+                f"need a stage and a codebook size, got {num_stages} stages of sizes "
+                f"{codebook_sizes}"
+            )
         chains = {size: [build(size) for _ in range(num_stages)] for size in codebook_sizes}
         first = chains[codebook_sizes[0]][0]
         super().__init__(first.dim, tuple(codebook_sizes))
         for size, chain in chains.items():
             check_alike(chain)
-            if any(s.codebook_sizes != (size,) or not s.dim == s.in_dim == first.dim for s in chain):
-                raise ValueError(f"a stage must offer the one size {size} and give the {first.dim} channels it takes")
-        self.chains = nn.ModuleDict({str(size): nn.ModuleList(chain) for size, chain in chains.items()})
+            if any(
+                s.codebook_sizes != (size,) or not s.dim == s.in_dim == first.dim for s in chain
+            ):
+                raise ValueError(
+                    f"a stage must offer the one size {size} and give the {first.dim} channels it "
+                    "takes"
+                )
+        self.chains = nn.ModuleDict(
+            {str(size): nn.ModuleList(chain) for size, chain in chains.items()}
+        )
         self.num_codebooks = sum(stage.num_codebooks for stage in chains[codebook_sizes[0]])
         self.loss_names = joined_names(chains[codebook_sizes[0]])
         self.training_state = tuple(
@@ -73,7 +90,9 @@ class Residual(Bottleneck):
         return self._chain(codebook_size)[0].num_codes()
 
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
-        """All stages in turn: z_q is the sum of the stages'; indices are None while any stage's are."""
+        """All stages in turn: z_q is the sum of the stages'; indices are None while any stage's
+        are.
+        """
         chain = self._chain(codebook_size)
         share = _share(z, len(chain))
         outputs: list[BottleneckOutput] = []
@@ -82,7 +101,10 @@ class Residual(Bottleneck):
             outputs.append(stage(share - total.detach()))
             total = total + outputs[-1].z_q
         names = {name: None for out in outputs for name in out.losses}  # in order
-        losses = {name: torch.stack([o.losses[name] for o in outputs if name in o.losses]).sum() for name in names}
+        losses = {
+            name: torch.stack([o.losses[name] for o in outputs if name in o.losses]).sum()
+            for name in names
+        }
         return BottleneckOutput(total, join_indices(outputs), losses, numbered_stats(outputs))
 
     def _encode(self, z: Tensor, size: int) -> Tensor:

@@ -1,4 +1,5 @@
-"""SimVQ (Zhu et al. 2025): vector quantisation whose codebook is a learnt linear map of frozen random vectors.
+"""SimVQ (Zhu et al. 2025): vector quantisation whose codebook is a learnt linear map of frozen
+random vectors.
 
 A code that no point chose still moves, because the map that the chosen ones train is shared by all.
 
@@ -11,7 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.bottleneck import Bottleneck, BottleneckOutput, Size, straight_through, to_grid, to_tokens
+from codec.bottleneck import (
+    Bottleneck,
+    BottleneckOutput,
+    Size,
+    straight_through,
+    to_grid,
+    to_tokens,
+)
 from codec.bottlenecks._search import nearest
 from codec.bottlenecks._soft import batch_perplexity
 from codec.precision import exact_float32
@@ -20,11 +28,12 @@ from codec.precision import exact_float32
 class SimVQ(Bottleneck):
     """Vector quantisation through a shared linear map (Zhu et al. 2025).
 
-    Losses, means over elements: "commitment", |z - sg mu_j|^2, published weight 0.25, and "codebook",
-    |sg z - mu_j|^2, weight 1 (the audio configuration multiplies both by 1000).
+    Losses, means over elements: "commitment", |z - sg mu_j|^2, published weight 0.25, and
+    "codebook", |sg z - mu_j|^2, weight 1 (the audio configuration multiplies both by 1000).
 
-    What is decoded is the mapped codebook; the published `get_codebook_entry` returns rows of the frozen one. Each
-    size has its own frozen vectors and map. There is nothing to fit: the vectors are frozen.
+    What is decoded is the mapped codebook; the published `get_codebook_entry` returns rows of the
+    frozen one. Each size has its own frozen vectors and map. There is nothing to fit: the vectors
+    are frozen.
 
     Args:
         dim: L.
@@ -38,7 +47,9 @@ class SimVQ(Bottleneck):
 
     def __init__(self, dim: int = 64, codebook_sizes: tuple[int, ...] = (1024,)) -> None:
         super().__init__(dim, tuple(codebook_sizes))
-        self.maps = nn.ModuleDict({str(k): nn.Linear(dim, dim, dtype=torch.float32) for k in self.codebook_sizes})
+        self.maps = nn.ModuleDict(
+            {str(k): nn.Linear(dim, dim, dtype=torch.float32) for k in self.codebook_sizes}
+        )
         for size in self.codebook_sizes:
             self.register_buffer(
                 f"frozen_{size}", torch.randn(size, dim, dtype=torch.float32) * dim**-0.5
@@ -49,12 +60,18 @@ class SimVQ(Bottleneck):
         return True
 
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
-        """Quantises; the stat "perplexity" is of the batch's indices. Raises ValueError where z is not finite."""
+        """Quantises; the stat "perplexity" is of the batch's indices.
+
+        Raises ValueError where z is not finite.
+        """
         size = self.check_size(codebook_size)
         points, codebook = to_tokens(z), self.codebook(size)
         chosen = nearest(points.detach(), codebook)
         codes = F.embedding(chosen, codebook)
-        losses = {"commitment": F.mse_loss(points, codes.detach()), "codebook": F.mse_loss(codes, points.detach())}
+        losses = {
+            "commitment": F.mse_loss(points, codes.detach()),
+            "codebook": F.mse_loss(codes, points.detach()),
+        }
         stats = {"perplexity": batch_perplexity(chosen, size)}
         z_q = to_grid(straight_through(codes, points), z)
         return BottleneckOutput(z_q, to_grid(chosen[:, None], z), losses, stats)

@@ -1,7 +1,9 @@
-"""SQ-VAE, stochastically quantised VAE, Gaussian-I (Takida et al. 2022, SQ-VAE: self-annealed stochastic quantisation).
+"""SQ-VAE, stochastically quantised VAE, Gaussian-I (Takida et al. 2022, SQ-VAE: self-annealed
+stochastic quantisation).
 
-A latent vector is a noisy code, and its variance, one learnt number, says how noisy. Training decodes a soft mixture of
-codes; as reconstruction improves the variance falls, and the mixture hardens by itself.
+A latent vector is a noisy code, and its variance, one learnt number, says how noisy. Training
+decodes a soft mixture of codes; as reconstruction improves the variance falls, and the mixture
+hardens by itself.
 
     train  logits -|z - mu|^2 / (2 var) ──Gumbel, softmax──> mixture of codes    pulls: distance, KL(q(c|x) || uniform)
     eval   nearest code ──> index ──> mu
@@ -20,21 +22,25 @@ from codec.bottlenecks._soft import SoftCodebooks, gumbel_softmax, perplexity
 from codec.bottlenecks._start import check_latents, kmeans_start
 from codec.bottlenecks._sync import mean_of_all
 
-VARIANCE_START, VARIANCE_FLOOR = 20.0, 1.0  # of the code: its posterior's own log variance stays 0, which adds 1
-TAU_RATE = 1.25  # tau = exp(-1e-5 step) over the published 125 000 steps of CIFAR (100 epochs of 40 000, batch 32)
+VARIANCE_START, VARIANCE_FLOOR = (
+    20.0,
+    1.0,
+)  # of the code: its posterior's own log variance stays 0, which adds 1
+# Tau = exp(-1e-5 step) over the published 125 000 steps of CIFAR (100 epochs of 40 000, batch 32).
+TAU_RATE = 1.25
 
 
 class SQVAE(SoftCodebooks):
     """Stochastically quantised VAE, form Gaussian-I (Takida et al. 2022).
 
-    Losses: "latent", |z - z_q|^2 / (2 var) per dimension, and "kl", log K - H(q(c|x)) in nats per token. With means
-    over signal elements, the objective is
+    Losses: "latent", |z - z_q|^2 / (2 var) per dimension, and "kl", log K - H(q(c|x)) in nats per
+    token. With means over signal elements, the objective is
 
         distortion + g' (latent + kl / L)        that is, recipe weights  latent = g',  kl = g' / L
 
-    The published distortion is D/2 log(sum of squared errors), which learns its own weight: g' = 2 T L mse / D for T
-    tokens and D elements of a signal, so it falls as the error does. A constant g', as for GM-VQ, is the form that the
-    recipes of this project share.
+    The published distortion is D/2 log(sum of squared errors), which learns its own weight: g' = 2
+    T L mse / D for T tokens and D elements of a signal, so it falls as the error does. A constant
+    g', as for GM-VQ, is the form that the recipes of this project share.
 
     Each size has its own codebook and variance.
 
@@ -53,15 +59,17 @@ class SQVAE(SoftCodebooks):
     def __init__(self, dim: int = 64, codebook_sizes: tuple[int, ...] = (1024,)) -> None:
         super().__init__(dim, codebook_sizes)
         start = torch.tensor(log(VARIANCE_START), dtype=torch.float32)
-        self.log_variances = nn.ParameterDict({str(k): nn.Parameter(start.clone()) for k in self.codebook_sizes})
+        self.log_variances = nn.ParameterDict(
+            {str(k): nn.Parameter(start.clone()) for k in self.codebook_sizes}
+        )
         self.register_buffer("fitted", torch.tensor(False))
 
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
         """Mixes codes.
 
         Returns:
-            z_q (B, L, *S), a mixture, and no indices; the stats "perplexity" (of the batch's mean posterior), "entropy"
-            (mean H(q(c|x)), nats) and "variance".
+            z_q (B, L, *S), a mixture, and no indices; the stats "perplexity" (of the batch's mean
+            posterior), "entropy" (mean H(q(c|x)), nats) and "variance".
         """
         size = self.check_size(codebook_size)
         points, codebook, variance = to_tokens(z), self.codebook(size), self.variance(size)
@@ -75,7 +83,9 @@ class SQVAE(SoftCodebooks):
             "entropy": entropy.detach(),
             "variance": variance.detach(),
         }
-        return BottleneckOutput(to_grid(mixed, z), None, {"latent": latent, "kl": log(size) - entropy}, stats)
+        return BottleneckOutput(
+            to_grid(mixed, z), None, {"latent": latent, "kl": log(size) - entropy}, stats
+        )
 
     def _encode(self, z: Tensor, size: int) -> Tensor:
         """argmax over c of the logits, which is the Euclidean nearest code."""
@@ -107,7 +117,8 @@ class SQVAE(SoftCodebooks):
 
 
 def logits(points: Tensor, codebook: Tensor, variance: Tensor) -> Tensor:
-    """-|z - mu|^2 / (2 var) less its part that is the same for all codes: (N, L), (K, L), () -> (N, K).
+    """-|z - mu|^2 / (2 var) less its part that is the same for all codes: (N, L), (K, L), () -> (N,
+    K).
 
     Both are centred on the codebook's mean first, or the products would cancel far from the origin.
     """

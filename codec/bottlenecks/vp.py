@@ -1,15 +1,18 @@
-"""VP, vector perturbation (VP-VAE, arXiv 2602.17133): training imitates a codebook's error, the codebook comes last.
+"""VP, vector perturbation (VP-VAE, arXiv 2602.17133): training imitates a codebook's error, the
+codebook comes last.
 
-While training, each latent vector is moved by a random step as long as the quantisation error that a codebook of K
-codes would make there, and the step is kept or refused by a Metropolis-Hastings test, so that the distribution of the
-latents stays what it is. Density and scale come from nearest-neighbour distances in a queue S of recent latents.
+While training, each latent vector is moved by a random step as long as the quantisation error that
+a codebook of K codes would make there, and the step is kept or refused by a Metropolis-Hastings
+test, so that the distribution of the latents stays what it is. Density and scale come from
+nearest-neighbour distances in a queue S of recent latents.
 
     train  z ──D_M(z|S)──> radius R ──uniform in the ball──> z + u ──accept?──> z~      gradient: identity
     fit    latents ──k-means, once for each K──> codebooks
     eval   z ──nearest code──> index ──> code
 
-Nested, the codebooks are a tree: k-means for the smallest K, whose cells are cut by k-means inside each, and so on. A
-latent goes to the nearest code of the smallest, and from there to the nearest child.
+Nested, the codebooks are a tree: k-means for the smallest K, whose cells are cut by k-means inside
+each, and so on. A latent goes to the nearest code of the smallest, and from there to the nearest
+child.
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ from codec.bottlenecks._sync import from_first, gather_rows, var_mean_of_all
 from codec.host import may_read
 
 FIT_SEED = 0
-# Of Lloyd. On latents of the shipped models 50 instead of 25 lower the error of latents that were not fitted by .24 %
+# Of Lloyd. On latents of the shipped models 50 instead of 25 lower the error of latents that were
+# not fitted by .24 %
 # (pictures) and .18 % (speech) at K = 1024, by .02 % at 16384, for twice the time.
 FIT_ITERATIONS = 25
 FIT_ROWS_PER_CODE = 200  # simulated: 64 rows a code instead of 16 lower the error by 1.5-2 %
@@ -41,42 +45,45 @@ SMALLEST = 1e-6  # of the queue's standard deviation: the least distance whose l
 class VP(Bottleneck):
     """Vector perturbation.
 
-    One encoder, one queue and one latent space serve every K: the queue is sized for one reference size, and other
-    radii follow the power law of a d-dimensional quantiser, R_K = R_ref (K_ref / K)^(1/d). The paper trains one model
-    for each K. In training a (B,) tensor of sizes may hold any K >= 1, offered or not, since there is no codebook yet.
+    One encoder, one queue and one latent space serve every K: the queue is sized for one reference
+    size, and other radii follow the power law of a d-dimensional quantiser, R_K = R_ref (K_ref /
+    K)^(1/d). The paper trains one model for each K. In training a (B,) tensor of sizes may hold any
+    K >= 1, offered or not, since there is no codebook yet.
 
-    Differences from the published code:
-        - The queue and its pointer are saved with the model (a resumed run goes on from the same state), and nothing is
-          perturbed before the queue is full of real latents (it starts as noise).
-        - The codebook is built by a named call, never by eval(), and from the latents that call is given, not from the
-          queue: what `train` gives are at most 400 000 of random, augmented crops of the training set. k-means++ draws
-          its seeds by the squared distance as it is; the code cuts it at its 90 % quantile, which costs a sort of the
-          sample for each of K seeds and guards against outliers. Lloyd's iterations that follow move the seeds, and the
-          moments' losses keep outliers rare; what it would change was not measured.
-        - The paper's projections P_down and P_up, around the bottleneck, belong to the nets: here the encoder's last
-          linear layer and the decoder's first convolution, which reaches further than P_up's one position.
-        - eta is 1.15 where the code has 1: see below.
+    Differences from the published code: - The queue and its pointer are saved with the model (a
+        resumed run goes on from the same state), and nothing is perturbed before the queue is full
+        of real latents (it starts as noise). - The codebook is built by a named call, never by
+        eval(), and from the latents that call is given, not from the queue: what `train` gives are
+        at most 400 000 of random, augmented crops of the training set. k-means++ draws its seeds by
+        the squared distance as it is; the code cuts it at its 90 % quantile, which costs a sort of
+        the sample for each of K seeds and guards against outliers. Lloyd's iterations that follow
+        move the seeds, and the moments' losses keep outliers rare; what it would change was not
+        measured. - The paper's projections P_down and P_up, around the bottleneck, belong to the
+        nets: here the encoder's last linear layer and the decoder's first convolution, which
+        reaches further than P_up's one position. - eta is 1.15 where the code has 1: see below.
 
     Args:
-        dim: d. The paper uses 3 to 5 (FSQ's d for that K); neighbour distances lose their meaning above about 16.
+        dim: d. The paper uses 3 to 5 (FSQ's d for that K); neighbour distances lose their meaning
+            above about 16.
         codebook_sizes: The sizes K that `fit` builds codebooks for.
-        eta: Radius over neighbour distance. The code has 1; at 1.15 the accepted steps are as long as a k-means
-            codebook's errors on Gaussian latents, simulated in 3 to 5 dimensions.
-        rows_per_code: M. The queue holds M * reference_size rows, so that one cell's share of it is M rows; the code
-            has 16 d, which measures the same radius with less spread. Only the ratio of neighbours to rows matters:
-            on Gaussian latents 32 give its mean radius within .4 %, its acceptance rate within 1.8 %, where d = 5 and
-            K = 1024 or 16384, and where d = 8 and K = 16384; 16 accept 2.8, 4.2 and 1.9 % fewer steps.
+        eta: Radius over neighbour distance. The code has 1; at 1.15 the accepted steps are as long
+            as a k-means codebook's errors on Gaussian latents, simulated in 3 to 5 dimensions.
+        rows_per_code: M. The queue holds M * reference_size rows, so that one cell's share of it is
+            M rows; the code has 16 d, which measures the same radius with less spread. Only the
+            ratio of neighbours to rows matters: on Gaussian latents 32 give its mean radius within
+            .4 %, its acceptance rate within 1.8 %, where d = 5 and K = 1024 or 16384, and where d =
+            8 and K = 16384; 16 accept 2.8, 4.2 and 1.9 % fewer steps.
         neighbours: k of the density estimate (8 in the code).
         reference_size: K_ref; None for the only size offered, or 1024 where there are several.
-        refresh_steps: Training steps in which the queue is replaced once (200 to 500 work; the code's fixed
-            probability of 0.01 per token depends on the batch).
-        nested: Builds codebooks that are a tree, so that an index at one size tells that of every smaller size, and
-            files can have layers. The paper has none: its codebooks are independent. See `codec.layers` and
-            docs/bottlenecks/vp.md for what it costs.
+        refresh_steps: Training steps in which the queue is replaced once (200 to 500 work; the
+            code's fixed probability of 0.01 per token depends on the batch).
+        nested: Builds codebooks that are a tree, so that an index at one size tells that of every
+            smaller size, and files can have layers. The paper has none: its codebooks are
+            independent. See `codec.layers` and docs/bottlenecks/vp.md for what it costs.
 
     Raises:
-        ValueError: The sizes are not ascending, or are to be nested and none is a multiple of the one before; or the
-            queue would hold fewer rows than the neighbours asked for.
+        ValueError: The sizes are not ascending, or are to be nested and none is a multiple of the
+            one before; or the queue would hold fewer rows than the neighbours asked for.
     """
 
     coupled = False
@@ -100,13 +107,21 @@ class VP(Bottleneck):
     ) -> None:
         super().__init__(dim, tuple(codebook_sizes))
         if nested and any(fine % coarse for coarse, fine in pairwise(self.codebook_sizes)):
-            raise ValueError(f"sizes that are nested are each a multiple of the one before, not {self.codebook_sizes}")
+            raise ValueError(
+                "sizes that are nested are each a multiple of the one before, not "
+                f"{self.codebook_sizes}"
+            )
         self.nested = nested
         if reference_size is None:
             reference_size = codebook_sizes[0] if len(codebook_sizes) == 1 else 1024
         num_rows = rows_per_code * reference_size
-        if not 1 <= max(rows_per_code, neighbours) <= num_rows or min(rows_per_code, neighbours) < 1:
-            raise ValueError(f"{rows_per_code} and {neighbours} neighbours do not fit a queue of {num_rows} rows")
+        if (
+            not 1 <= max(rows_per_code, neighbours) <= num_rows
+            or min(rows_per_code, neighbours) < 1
+        ):
+            raise ValueError(
+                f"{rows_per_code} and {neighbours} neighbours do not fit a queue of {num_rows} rows"
+            )
         self.eta, self.reference_size, self.refresh_steps = eta, reference_size, refresh_steps
         self.rows_per_code, self.neighbours = rows_per_code, neighbours
         self.register_buffer("queue", torch.zeros(num_rows, dim, dtype=torch.float32))
@@ -125,9 +140,10 @@ class VP(Bottleneck):
         """Perturbs and then updates the queue.
 
         Returns:
-            z_q (B, d, *S), and no indices; the losses "mean" and "variance" (eq. 11), means over dimensions of the
-            squared distance of the batch's mean from 0 and its unbiased variance from 1 (published weights 0.1 and
-            0.07); the stats "queue_fill", and once it is 1 "accept_rate" and the mean "radius".
+            z_q (B, d, *S), and no indices; the losses "mean" and "variance" (eq. 11), means over
+            dimensions of the squared distance of the batch's mean from 0 and its unbiased variance
+            from 1 (published weights 0.1 and 0.07); the stats "queue_fill", and once it is 1
+            "accept_rate" and the mean "radius".
 
         Raises:
             ValueError: The size is not offered, or one of a tensor is not positive.
@@ -140,7 +156,9 @@ class VP(Bottleneck):
         return BottleneckOutput(z_q, None, _moments(tokens), stats)
 
     def _encode(self, z: Tensor, size: int) -> Tensor:
-        """argmin over c of |z - c|; nested, among the children of the code that the next smaller size has."""
+        """argmin over c of |z - c|; nested, among the children of the code that the next smaller
+        size has.
+        """
         tokens = to_tokens(z)
         if not self.nested:
             return to_grid(nearest(tokens, self.codebook(size))[:, None], z)
@@ -165,7 +183,10 @@ class VP(Bottleneck):
         return torch.arange(fine, device=self.fitted.device) // (fine // coarse)
 
     def codebook(self, codebook_size: int | None = None) -> Tensor:
-        """(K, d) float32, of values that float16 holds exactly. Raises RuntimeError before `fit`."""
+        """(K, d) float32, of values that float16 holds exactly.
+
+        Raises RuntimeError before `fit`.
+        """
         size = self.check_size(codebook_size)
         if may_read() and not self.fitted:
             raise RuntimeError("VP has no codebook yet; build it with fit(latents)")
@@ -176,8 +197,8 @@ class VP(Bottleneck):
         """Builds the codebook of every size by k-means; the same latents give the same codebooks.
 
         Args:
-            latents: (N, d), best of the final encoder over the whole training set. At most 200 rows per code are used;
-                with fewer rows than codes the rest are noisy copies.
+            latents: (N, d), best of the final encoder over the whole training set. At most 200 rows
+                per code are used; with fewer rows than codes the rest are noisy copies.
 
         Raises:
             ValueError: `latents` is not (N >= 1, d) or not finite.
@@ -189,15 +210,21 @@ class VP(Bottleneck):
             centres = kmeans(data, size, FIT_SEED, FIT_ITERATIONS)
             if self.nested:
                 centres = halved(centres[None])[0]
-            self.get_buffer(f"codebook_{size}").copy_(centres.half())  # rounded here, so that all use what is stored
+            self.get_buffer(f"codebook_{size}").copy_(
+                centres.half()
+            )  # rounded here, so that all use what is stored
         if self.nested:
             self._grow(latents)
         self.fitted.fill_(True)
 
     def _grow(self, latents: Tensor) -> None:
-        """Builds the codebooks of all sizes but the smallest, each from the cells of the one before."""
+        """Builds the codebooks of all sizes but the smallest, each from the cells of the one
+        before.
+        """
         generator = torch.Generator(latents.device).manual_seed(FIT_SEED)
-        data = subsample(latents, min(FIT_ROWS_PER_CODE * self.codebook_sizes[-1], FIT_ROWS), generator)
+        data = subsample(
+            latents, min(FIT_ROWS_PER_CODE * self.codebook_sizes[-1], FIT_ROWS), generator
+        )
         cells = nearest(data, self.get_buffer(f"codebook_{self.codebook_sizes[0]}"))
         for coarse, fine in pairwise(self.codebook_sizes):
             children = fine // coarse
@@ -218,7 +245,9 @@ class VP(Bottleneck):
 
     @torch.no_grad()
     def _perturb(self, z: Tensor, scale: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Eqs. 5-9 on (N, d) tokens: their steps, zero where refused or while the queue still fills."""
+        """Eqs. 5-9 on (N, d) tokens: their steps, zero where refused or while the queue still
+        fills.
+        """
         fill = self.queue_count.float() / len(self.queue)
         if may_read() and fill < 1:
             return torch.zeros_like(z), {"queue_fill": fill}
@@ -227,29 +256,45 @@ class VP(Bottleneck):
         step = sample_ball(radius, self.dim)
         # The new radius uses z's K also for z': a token keeps its codebook size when it moves.
         log_pi_new, log_radius_new, radius_new = self._density(z + step, scale, queue)
-        backward_possible = step.norm(dim=1) <= radius_new  # eq. 7: else z' could never have come back to z
-        accepted = accept(log_pi, log_pi_new, log_radius, log_radius_new, backward_possible, self.dim)
-        stats = {"queue_fill": fill, "accept_rate": accepted.float().mean(), "radius": radius.mean()}
+        backward_possible = (
+            step.norm(dim=1) <= radius_new
+        )  # eq. 7: else z' could never have come back to z
+        accepted = accept(
+            log_pi, log_pi_new, log_radius, log_radius_new, backward_possible, self.dim
+        )
+        stats = {
+            "queue_fill": fill,
+            "accept_rate": accepted.float().mean(),
+            "radius": radius.mean(),
+        }
         return torch.where(accepted[:, None], step, 0.0), stats
 
-    def _density(self, z: Tensor, scale: float | Tensor, queue: Neighbours) -> tuple[Tensor, Tensor, Tensor]:
+    def _density(
+        self, z: Tensor, scale: float | Tensor, queue: Neighbours
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """log pi(z) but for a constant, log R(z), R(z); each (N,)."""
         density, cell = queue.radii(z, (self.neighbours, self.rows_per_code))
-        smallest = SMALLEST * self.queue.std()  # identical latents, as of digital silence, have distance 0
+        smallest = (
+            SMALLEST * self.queue.std()
+        )  # identical latents, as of digital silence, have distance 0
         log_pi = -self.dim * density.clamp(min=smallest).log()  # pi ~ D_k^-d
         radius = self.eta * scale * cell  # R = eta D_M
         return log_pi, (self.eta * scale * cell.clamp(min=smallest)).log(), radius
 
     @torch.no_grad()
     def _remember(self, tokens: Tensor) -> None:
-        """Writes a random part of the tokens over the oldest rows: all of them while the queue fills, then Q / 300."""
+        """Writes a random part of the tokens over the oldest rows: all of them while the queue
+        fills, then Q / 300.
+        """
         tokens = gather_rows(tokens)  # of all processes: one queue
         usable = tokens.isfinite().all(1)  # one bad batch must not poison the next 300 steps
         num_rows = len(self.queue)
         count = min(len(tokens), ceil(num_rows / self.refresh_steps))
         if may_read() and self.queue_count < num_rows:
             count = min(int(usable.sum()), num_rows)
-        lots = torch.rand(len(tokens), device=tokens.device, dtype=torch.float32).masked_fill_(~usable, -1)
+        lots = torch.rand(len(tokens), device=tokens.device, dtype=torch.float32).masked_fill_(
+            ~usable, -1
+        )
         chosen = from_first(lots).topk(count).indices  # the usable first, in a random order
         rows = (self.queue_position + torch.arange(count, device=tokens.device)) % num_rows
         self.queue[rows] = torch.where(usable[chosen, None], tokens[chosen], self.queue[rows])
@@ -258,8 +303,12 @@ class VP(Bottleneck):
 
 
 def sample_ball(radius: Tensor, dim: int) -> Tensor:
-    """Uniform in a ball, the proposal: (N,) radii -> (N, dim) steps, |u| = R rho^(1/d) with rho ~ U(0, 1)."""
-    direction = F.normalize(torch.randn(len(radius), dim, device=radius.device, dtype=radius.dtype), dim=1)
+    """Uniform in a ball, the proposal: (N,) radii -> (N, dim) steps, |u| = R rho^(1/d) with rho ~
+    U(0, 1).
+    """
+    direction = F.normalize(
+        torch.randn(len(radius), dim, device=radius.device, dtype=radius.dtype), dim=1
+    )
     share = torch.rand_like(radius) ** (1 / dim)
     return direction * (radius * share)[:, None]
 
@@ -272,7 +321,8 @@ def accept(
     backward_possible: Tensor,
     dim: int,
 ) -> Tensor:
-    """The Metropolis-Hastings test for steps uniform in a ball whose radius depends on where it stands.
+    """The Metropolis-Hastings test for steps uniform in a ball whose radius depends on where it
+    stands.
 
     The proposal density is 1 / (c R^d) inside the ball and 0 outside, so that
 
@@ -292,6 +342,8 @@ def accept(
 
 
 def _moments(tokens: Tensor) -> dict[str, Tensor]:
-    """Eq. 11 as published, with means instead of sums over dimensions; a single token has variance 0."""
+    """Eq. 11 as published, with means instead of sums over dimensions; a single token has variance
+    0.
+    """
     variance, mean = var_mean_of_all(tokens)
     return {"mean": mean.square().mean(), "variance": (variance - 1).square().mean()}

@@ -1,7 +1,8 @@
-"""VQ, vector quantisation with a straight-through gradient (van den Oord et al. 2017), in parts that combine.
+"""VQ, vector quantisation with a straight-through gradient (van den Oord et al. 2017), in parts
+that combine.
 
-Each latent vector becomes its nearest code; the gradient passes from the code to the vector unchanged. What later
-papers changed about that is one part each, and a method is a choice of parts:
+Each latent vector becomes its nearest code; the gradient passes from the code to the vector
+unchanged. What later papers changed about that is one part each, and a method is a choice of parts:
 
     z ──geometry──> point ──nearest of affine(table)──> index ──> code ──> z_q      gradient: identity to the point
                       └──────────> update ──> table <── restart of codes that nobody uses
@@ -20,7 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.bottleneck import Bottleneck, BottleneckOutput, Size, straight_through, to_grid, to_tokens
+from codec.bottleneck import (
+    Bottleneck,
+    BottleneckOutput,
+    Size,
+    straight_through,
+    to_grid,
+    to_tokens,
+)
 from codec.bottlenecks._search import nearest
 from codec.bottlenecks._soft import batch_perplexity, count
 from codec.bottlenecks._start import check_latents, kmeans_start
@@ -28,7 +36,9 @@ from codec.bottlenecks._sync import from_first, gather_rows
 from codec.host import may_read
 
 SMALLEST_NORM = 1e-6
-RATE_PER_DIMENSION = 50 / 64  # vqtorch's inner learning rate of 50 is for means over N tokens of 64 dimensions
+RATE_PER_DIMENSION = (
+    50 / 64
+)  # vqtorch's inner learning rate of 50 is for means over N tokens of 64 dimensions
 
 
 def plain(rows: Tensor) -> Tensor:
@@ -37,17 +47,19 @@ def plain(rows: Tensor) -> Tensor:
 
 
 def unit(rows: Tensor) -> Tensor:
-    """Cosine similarity (Yu et al. 2021, ViT-VQGAN): (N, L) rows on the unit sphere, where the nearest is most alike.
+    """Cosine similarity (Yu et al. 2021, ViT-VQGAN): (N, L) rows on the unit sphere, where the
+    nearest is most alike.
 
-    The norm is taken in float64, so that it rounds the same in any batch; and it is bounded before the root, whose
-    gradient at 0 is infinite. A zero row stays zero.
+    The norm is taken in float64, so that it rounds the same in any batch; and it is bounded before
+    the root, whose gradient at 0 is infinite. A zero row stays zero.
     """
     norm = rows.double().square().sum(1, keepdim=True).clamp(min=SMALLEST_NORM**2).sqrt()
     return rows / norm.float()
 
 
 class Affine(nn.Module):
-    """Affine reparameterisation (Huh et al. 2023): mu' = (1 + a s) mu + a b moves all codes, used or not, at once.
+    """Affine reparameterisation (Huh et al. 2023): mu' = (1 + a s) mu + a b moves all codes, used
+    or not, at once.
 
     Args:
         dim: L.
@@ -72,8 +84,8 @@ class Affine(nn.Module):
 class ByGradient(nn.Module):
     """Codes learn by gradient, of the loss "codebook", in the optimiser of the network.
 
-    The base of all updates. (When a code restarts, the moments that such an optimiser holds of its row stay: a
-    bottleneck does not know the optimiser.)
+    The base of all updates. (When a code restarts, the moments that such an optimiser holds of its
+    row stay: a bottleneck does not know the optimiser.)
 
     Args:
         size: K.
@@ -99,7 +111,8 @@ class ByGradient(nn.Module):
 class ByAverage(ByGradient):
     """Moving averages (van den Oord et al. 2017): a code is the mean of the points that chose it.
 
-    Counts start at 1 and sums at the codes: from zeros, as published, the first step throws the unused codes far out.
+    Counts start at 1 and sums at the codes: from zeros, as published, the first step throws the
+    unused codes far out.
 
     Args:
         size: K.
@@ -123,7 +136,9 @@ class ByAverage(ByGradient):
         self.sums.copy_(codes)
 
     def restart(self, rows: Tensor, codes: Tensor) -> None:
-        """Without this the next step would overwrite a restarted code from its old average, as EnCodec's does."""
+        """Without this the next step would overwrite a restarted code from its old average, as
+        EnCodec's does.
+        """
         self.counts[rows] = 1
         self.sums[rows] = codes
 
@@ -138,14 +153,16 @@ class ByAverage(ByGradient):
 
 
 class Alternating(ByGradient):
-    """Alternating optimisation (Huh et al. 2023): the codes step first, then the network, by the task loss alone.
+    """Alternating optimisation (Huh et al. 2023): the codes step first, then the network, by the
+    task loss alone.
 
-    Before the codes go to the decoder they take SGD steps, with momentum, on mean |mu_j - z|^2 for the j that the
-    points chose; the decoder then sees the new mu_j. The gradient is written out, so that no graph and no second
-    optimiser are needed; the velocities are saved with the model.
+    Before the codes go to the decoder they take SGD steps, with momentum, on mean |mu_j - z|^2 for
+    the j that the points chose; the decoder then sees the new mu_j. The gradient is written out, so
+    that no graph and no second optimiser are needed; the velocities are saved with the model.
 
-    The rate is vqtorch's, per dimension: the gradient of a mean over N tokens and L dimensions shrinks with L, and a
-    fixed rate of 50 diverges for L = 8 when a third of the tokens choose one code.
+    The rate is vqtorch's, per dimension: the gradient of a mean over N tokens and L dimensions
+    shrinks with L, and a fixed rate of 50 diverges for L = 8 when a third of the tokens choose one
+    code.
 
     Args:
         size: K.
@@ -161,7 +178,12 @@ class Alternating(ByGradient):
     affine_velocity: Tensor  # (2, L) of gain and shift
 
     def __init__(
-        self, size: int, dim: int, rate: float = RATE_PER_DIMENSION, momentum: float = 0.9, steps: int = 1
+        self,
+        size: int,
+        dim: int,
+        rate: float = RATE_PER_DIMENSION,
+        momentum: float = 0.9,
+        steps: int = 1,
     ) -> None:
         super().__init__(size, dim)
         self.rate, self.momentum, self.steps = rate, momentum, steps
@@ -176,7 +198,11 @@ class Alternating(ByGradient):
         self.velocity[rows] = 0
 
     def step(self, book: Codebook, points: Tensor, indices: Tensor) -> None:
-        learned = [book.table] if book.affine is None else [book.table, book.affine.gain, book.affine.shift]
+        learned = (
+            [book.table]
+            if book.affine is None
+            else [book.table, book.affine.gain, book.affine.shift]
+        )
         for _ in range(self.steps):
             gradients = inner_gradients(book, points, indices)
             for value, velocity, (gradient, curvature) in zip(
@@ -187,10 +213,12 @@ class Alternating(ByGradient):
 
 
 def inner_gradients(book: Codebook, points: Tensor, indices: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Gradient and relative curvature of mean |mu'_j - z|^2, for the table and for gain and shift if there are any.
+    """Gradient and relative curvature of mean |mu'_j - z|^2, for the table and for gain and shift
+    if there are any.
 
-    The curvatures are 1 for codes alone. Those of gain and shift grow with a^2 and the codes' mean square, and the
-    three add up; divided by what is given here, one rate is stable for all (and a cancels). vqtorch does not divide.
+    The curvatures are 1 for codes alone. Those of gain and shift grow with a^2 and the codes' mean
+    square, and the three add up; divided by what is given here, one rate is stable for all (and a
+    cancels). vqtorch does not divide.
 
     Returns:
         Pairs for table (K, L), gain (L,), shift (L,); curvatures (L,) or (), at least 1.
@@ -209,7 +237,8 @@ def inner_gradients(book: Codebook, points: Tensor, indices: Tensor) -> list[tup
 
 
 class Restart(nn.Module):
-    """Replacement of dead codes (Huh et al. 2023): one unused for `patience` steps becomes a noisy point.
+    """Replacement of dead codes (Huh et al. 2023): one unused for `patience` steps becomes a noisy
+    point.
 
     Args:
         size: K.
@@ -230,7 +259,9 @@ class Restart(nn.Module):
         self.idle.add_(1)
         self.idle[indices] = 0
         rows = (self.idle >= self.patience).nonzero()[:, 0]
-        order = from_first(torch.randperm(max(len(points), len(rows)), device=points.device))[: len(rows)]
+        order = from_first(torch.randperm(max(len(points), len(rows)), device=points.device))[
+            : len(rows)
+        ]
         drawn = points[order % len(points)]  # distinct points, while there are enough
         noise = from_first(torch.randn_like(drawn))
         book.place(rows, drawn + self.noise * drawn.norm(dim=1, keepdim=True) * noise)
@@ -242,14 +273,18 @@ class Codebook(nn.Module):
     """One table of K codes with its parts.
 
     Attributes:
-        table: (K, L), a parameter where it learns by gradient, else a buffer. What is searched and decoded is
-            geometry(affine(table)).
+        table: (K, L), a parameter where it learns by gradient, else a buffer. What is searched and
+            decoded is geometry(affine(table)).
     """
 
     table: Tensor
 
     def __init__(
-        self, codes: Tensor, geometry: Callable[[Tensor], Tensor], update: ByGradient, affine: Affine | None
+        self,
+        codes: Tensor,
+        geometry: Callable[[Tensor], Tensor],
+        update: ByGradient,
+        affine: Affine | None,
     ) -> None:
         super().__init__()
         self.geometry, self.update, self.affine = geometry, update, affine
@@ -283,25 +318,27 @@ class Codebook(nn.Module):
 class VQ(Bottleneck):
     """Vector quantisation (van den Oord et al. 2017), straight-through.
 
-    Losses, means over elements: "commitment", |z - sg mu_j|^2, usually weighted 0.25, and where the codes learn by
-    gradient "codebook", |sg z - mu_j|^2, usually weighted 1. (taming-transformers' `legacy` puts the 0.25 on the wrong
-    one of the two; here each has a name.) For `Alternating` the paper weights "commitment" 0.
+    Losses, means over elements: "commitment", |z - sg mu_j|^2, usually weighted 0.25, and where the
+    codes learn by gradient "codebook", |sg z - mu_j|^2, usually weighted 1. (taming-transformers'
+    `legacy` puts the 0.25 on the wrong one of the two; here each has a name.) For `Alternating` the
+    paper weights "commitment" 0.
 
-    The task's gradient reaches z but never the codes. Each size in `codebook_sizes` has its own codebook; encoder and
-    decoder are shared and the size is drawn for a batch at a time.
+    The task's gradient reaches z but never the codes. Each size in `codebook_sizes` has its own
+    codebook; encoder and decoder are shared and the size is drawn for a batch at a time.
 
     Args:
         dim: L. `unit` wants few, 8 to 32.
         codebook_sizes: The sizes K.
         geometry: `plain` or `unit`.
-        update: Makes the update of a codebook from (K, L): `ByGradient`, `ByAverage`, `Alternating`, or a partial of
-            one.
+        update: Makes the update of a codebook from (K, L): `ByGradient`, `ByAverage`,
+            `Alternating`, or a partial of one.
         restart: Makes the replacement of a codebook from K: `Restart`, a partial of it, or None.
         affine: Makes the affine map of a codebook from L: `Affine`, a partial of it, or None.
 
     Raises:
-        ValueError: The sizes are not ascending; or parts that do not go together: averages are means of points and
-            cannot pass an affine map, and the inner gradient is written for the plain geometry.
+        ValueError: The sizes are not ascending; or parts that do not go together: averages are
+            means of points and cannot pass an affine map, and the inner gradient is written for the
+            plain geometry.
     """
 
     fitted: Tensor  # () bool
@@ -328,10 +365,14 @@ class VQ(Bottleneck):
             self.books[str(size)] = book
             if restart:
                 self.restarts[str(size)] = restart(size)
-            self.loss_names = ("commitment", "codebook") if book.update.by_gradient else ("commitment",)
+            self.loss_names = (
+                ("commitment", "codebook") if book.update.by_gradient else ("commitment",)
+            )
         self.register_buffer("fitted", torch.tensor(False))
         self.training_state = tuple(
-            name for name, _ in self.named_buffers() if ".update." in name or name.startswith("restarts.")
+            name
+            for name, _ in self.named_buffers()
+            if ".update." in name or name.startswith("restarts.")
         )
 
     @property
@@ -343,8 +384,8 @@ class VQ(Bottleneck):
         """Quantises, and lets the codebook learn.
 
         Returns:
-            z_q (B, L, *S), indices (B, 1, *S); the stats "perplexity" (of the batch's indices) and, with a restart,
-            "restarted" (codes).
+            z_q (B, L, *S), indices (B, 1, *S); the stats "perplexity" (of the batch's indices) and,
+            with a restart, "restarted" (codes).
 
         Raises:
             ValueError: z is not finite.
@@ -356,7 +397,9 @@ class VQ(Bottleneck):
         chosen = nearest(fixed, book())
         if book.update.codes_first:
             self._learn(book, fixed, chosen)
-        codes = book(chosen)  # gathered, then mapped: what follows may write into the table before backward
+        codes = book(
+            chosen
+        )  # gathered, then mapped: what follows may write into the table before backward
         losses = {"commitment": F.mse_loss(points, codes.detach())}
         if book.update.by_gradient:
             losses["codebook"] = F.mse_loss(codes, fixed)
@@ -366,7 +409,9 @@ class VQ(Bottleneck):
         if str(size) in self.restarts:
             with torch.no_grad():
                 stats["restarted"] = self._restart(size).step(book, fixed, chosen)
-        return BottleneckOutput(to_grid(straight_through(codes, points), z), to_grid(chosen[:, None], z), losses, stats)
+        return BottleneckOutput(
+            to_grid(straight_through(codes, points), z), to_grid(chosen[:, None], z), losses, stats
+        )
 
     def _encode(self, z: Tensor, size: int) -> Tensor:
         """argmin over c of |z - mu_c|, after the geometry."""

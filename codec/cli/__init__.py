@@ -5,6 +5,6 @@
     options   what the commands of codec share
     report    what is said of a file that is done
 
-stdout carries data or the report, stderr everything else. The files codec/compress.py and so on, which `python -m`
-runs, only start these.
+stdout carries data or the report, stderr everything else. The files codec/compress.py and so on,
+which `python -m` runs, only start these.
 """

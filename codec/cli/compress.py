@@ -33,10 +33,18 @@ HEAD = 16  # bytes that tell a medium
 
 def compress_main(arguments: list[str] | None = None) -> int:
     """`python -m codec.compress`; returns the exit code."""
-    parser = parser_of("compress", "Compresses a recording or a picture (or a folder of them) to .bin files.")
+    parser = parser_of(
+        "compress", "Compresses a recording or a picture (or a folder of them) to .bin files."
+    )
     add_paths(parser, "recording, picture, folder, or - for stdin")
     parser.add_argument("-m", "--model", metavar="NAME|PATH", help="default: the medium's best")
-    parser.add_argument("-k", "--codebook-size", type=int, metavar="K", help="256, 1024, 4096 or 16384; default 1024")
+    parser.add_argument(
+        "-k",
+        "--codebook-size",
+        type=int,
+        metavar="K",
+        help="256, 1024, 4096 or 16384; default 1024",
+    )
     parser.add_argument(
         "-b",
         "--bitrate",
@@ -52,10 +60,20 @@ def compress_main(arguments: list[str] | None = None) -> int:
         metavar="0-9",
         help="choose codes that cost fewer bits over nearer ones: about 4 is a fair trade; default 0",
     )
-    parser.add_argument("--layers", action="store_true", help="a file that codec.truncate can cut to every smaller K")
-    parser.add_argument("--mono", action="store_true", help="mix the channels of a recording into one")
-    parser.add_argument("-t", "--test", action="store_true", help="decode what was written and verify it")
-    parser.add_argument("--list-models", action=ListModels, nargs=0, help="list the shipped models and exit")
+    parser.add_argument(
+        "--layers",
+        action="store_true",
+        help="a file that codec.truncate can cut to every smaller K",
+    )
+    parser.add_argument(
+        "--mono", action="store_true", help="mix the channels of a recording into one"
+    )
+    parser.add_argument(
+        "-t", "--test", action="store_true", help="decode what was written and verify it"
+    )
+    parser.add_argument(
+        "--list-models", action=ListModels, nargs=0, help="list the shipped models and exit"
+    )
     add_common(parser)
     return run(parser, arguments, _compress)
 
@@ -68,7 +86,11 @@ def _compress(options: argparse.Namespace) -> None:
 
 
 def _compress_file(source: str, target: str, options: argparse.Namespace, models: Models) -> None:
-    with piping(source) as file, writing(target, options.force, stream=not options.test) as out, spooling() as spool:
+    with (
+        piping(source) as file,
+        writing(target, options.force, stream=not options.test) as out,
+        spooling() as spool,
+    ):
         head = file.peek(HEAD) if isinstance(file, Pipe) else file.read(HEAD)
         if not isinstance(file, Pipe):
             file.seek(0)
@@ -80,15 +102,22 @@ def _compress_file(source: str, target: str, options: argparse.Namespace, models
         recording = _streamed(file, head)
         if isinstance(file, Pipe) and recording is None:
             file = file.spooled(spool)
-        report = _compress_one(file, recording, out, medium, lambda: models.get(card), size, options)
+        report = _compress_one(
+            file, recording, out, medium, lambda: models.get(card), size, options
+        )
         if options.test:
             verify(out, models)
             report["verified"] = True
-    report_file(report | {"input": source, "output": target}, options, data_on_stdout=target == STDIO)
+    report_file(
+        report | {"input": source, "output": target}, options, data_on_stdout=target == STDIO
+    )
 
 
 def _streamed(file: BinaryIO | Pipe, head: bytes) -> AudioReader | None:
-    """A recording that can be coded while it still comes in: a plain .wav through a pipe. Else None."""
+    """A recording that can be coded while it still comes in: a plain .wav through a pipe.
+
+    Else None.
+    """
     recording = streamed(cast(BinaryIO, file), head) if isinstance(file, Pipe) else None
     if recording is not None:
         cast(Pipe, file).forget()
@@ -106,14 +135,18 @@ def _compress_one(
 ) -> dict[str, Any]:
     start = time.perf_counter()
     # A large picture is decoded, and its memory given back, before torch and the nets take theirs.
-    signal = MEDIA[medium].read(cast(BinaryIO, recording or file), mono=options.mono, max_pixels=options.max_pixels)
+    signal = MEDIA[medium].read(
+        cast(BinaryIO, recording or file), mono=options.mono, max_pixels=options.max_pixels
+    )
     read_s = time.perf_counter() - start
     from codec import coding
 
     model = load()
     start = time.perf_counter() - read_s
     watch = partial(progress, quiet=options.quiet)
-    written = coding.compress(medium, signal, out, model, size, options.effort, options.layers, watch)
+    written = coding.compress(
+        medium, signal, out, model, size, options.effort, options.layers, watch
+    )
     elapsed_s = time.perf_counter() - start
     bytes_in = file.total if isinstance(file, Pipe) else file.seek(0, os.SEEK_END)
     return {
@@ -140,7 +173,9 @@ def _choose_size(card: cards.Card, options: argparse.Namespace) -> int:
             known = ", ".join(f"{rate:.3g}" for rate in rates.values())
             raise UsageError(f"--bitrate {options.bitrate:g}: want one near {known} {unit}")
         size = min(rates, key=lambda k: abs(rates[k] - options.bitrate))
-        log.warning("--bitrate %g: nearest is %.3g %s (K = %d)", options.bitrate, rates[size], unit, size)
+        log.warning(
+            "--bitrate %g: nearest is %.3g %s (K = %d)", options.bitrate, rates[size], unit, size
+        )
         return size
     default = 1024 if 1024 in sizes else min(sizes)
     size = default if options.codebook_size is None else int(options.codebook_size)

@@ -33,20 +33,38 @@ log = logging.getLogger("codec")
 def decompress_main(arguments: list[str] | None = None) -> int:
     """`python -m codec.decompress`; returns the exit code."""
     parser = parser_of(
-        "decompress", "Decompresses .bin files (or a folder of them); the output's suffix chooses its format."
+        "decompress",
+        "Decompresses .bin files (or a folder of them); the output's suffix chooses its format.",
     )
     add_paths(parser, ".bin file, folder, or - for stdin")
-    parser.add_argument("-m", "--model", metavar="PATH", help="a model that did not come with the package")
     parser.add_argument(
-        "-k", "--codebook-size", type=int, metavar="K", help="of a file with layers: stop there; default: the last"
+        "-m", "--model", metavar="PATH", help="a model that did not come with the package"
     )
     parser.add_argument(
-        "-t", "--test", action="store_true", help="verify only: decode and write nothing (OUT is left out)"
+        "-k",
+        "--codebook-size",
+        type=int,
+        metavar="K",
+        help="of a file with layers: stop there; default: the last",
     )
     parser.add_argument(
-        "--partial", action="store_true", help="decode what a damaged file still holds: silence or grey for the rest"
+        "-t",
+        "--test",
+        action="store_true",
+        help="verify only: decode and write nothing (OUT is left out)",
     )
-    parser.add_argument("--max-seconds", type=int, default=Limits().max_seconds, metavar="S", help="refuse longer ones")
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="decode what a damaged file still holds: silence or grey for the rest",
+    )
+    parser.add_argument(
+        "--max-seconds",
+        type=int,
+        default=Limits().max_seconds,
+        metavar="S",
+        help="refuse longer ones",
+    )
     add_common(parser)
     return run(parser, arguments, _decompress)
 
@@ -55,7 +73,8 @@ def _decompress(options: argparse.Namespace) -> None:
     models = Models(options.device)
     limits = Limits(max_pixels=options.max_pixels, max_seconds=options.max_seconds)
     each(
-        jobs_of(options, unpack=True), lambda source, target: _decompress_file(source, target, options, models, limits)
+        jobs_of(options, unpack=True),
+        lambda source, target: _decompress_file(source, target, options, models, limits),
     )
 
 
@@ -67,7 +86,9 @@ def _decompress_file(
             pipe.forget()
         if target is not None:
             limits = replace(limits, max_bytes=room_for(target))
-        file = io.BytesIO(pipe.read(MAX_FILE_BYTES + 1)) if options.partial else cast(BinaryIO, pipe)
+        file = (
+            io.BytesIO(pipe.read(MAX_FILE_BYTES + 1)) if options.partial else cast(BinaryIO, pipe)
+        )
         head = Reader(file, limits)
         card = cards.find(options.model, model_id=head.header.model_id)
         if target is None:
@@ -75,11 +96,19 @@ def _decompress_file(
             reader = _open(file, head, model, options, limits, strict=True)
             units = decode(reader, model)
         else:
-            target, suffix = _suffix(target, head.header.kind, chosen=not Path(options.input).is_dir())
+            target, suffix = _suffix(
+                target, head.header.kind, chosen=not Path(options.input).is_dir()
+            )
             if target in models.written:
-                raise MediaError(f"{target} was written for another file of this run; rename one of them")
+                raise MediaError(
+                    f"{target} was written for another file of this run; rename one of them"
+                )
             models.written.add(target)
-            piped = target == STDIO and head.header.kind.timed and suffix == head.header.kind.default_suffix
+            piped = (
+                target == STDIO
+                and head.header.kind.timed
+                and suffix == head.header.kind.default_suffix
+            )
             with writing(target, options.force, stream=piped) as out:
                 model, start = models.get(card), time.perf_counter()
                 reader = _open(file, head, model, options, limits, strict=False)
@@ -94,13 +123,21 @@ def _decompress_file(
         }
         if isinstance(reader, Salvage):
             report |= _lost(reader, model)
-    report_file(report | {"input": source, "output": target}, options, data_on_stdout=target == STDIO)
+    report_file(
+        report | {"input": source, "output": target}, options, data_on_stdout=target == STDIO
+    )
 
 
 def _open(
-    file: BinaryIO, head: Reader, model: Model, options: argparse.Namespace, limits: Limits, strict: bool
+    file: BinaryIO,
+    head: Reader,
+    model: Model,
+    options: argparse.Namespace,
+    limits: Limits,
+    strict: bool,
 ) -> AnyReader:
-    """What to decode from: the whole file, as far as its layers are asked for and sound, or what is left of it.
+    """What to decode from: the whole file, as far as its layers are asked for and sound, or what is
+    left of it.
 
     Raises:
         BitstreamError: The file is damaged; `strict` counts its last layers, too.
@@ -111,7 +148,11 @@ def _open(
         file.seek(0)
         salvage = Salvage(file, limits, coding.num_positions(head.header, model))
         if not salvage.complete:
-            return coding.salvaged(salvage, model, options.codebook_size) if head.version[1] >= LAYERED else salvage
+            return (
+                coding.salvaged(salvage, model, options.codebook_size)
+                if head.version[1] >= LAYERED
+                else salvage
+            )
         if head.version[1] < LAYERED:
             return salvage
         file.seek(0)
@@ -123,7 +164,9 @@ def _open(
 
 
 def _lost(reader: Reader | Salvage, model: Model) -> dict[str, Any]:
-    """What a damaged file no longer held, said in a line: seconds of speech or positions of a picture."""
+    """What a damaged file no longer held, said in a line: seconds of speech or positions of a
+    picture.
+    """
     timed = reader.header.kind.timed
     unit = model.codec.stride / SAMPLE_RATE if timed else 1
     lost = [[start * unit, stop * unit] for start, stop in reader.gaps]
@@ -131,8 +174,14 @@ def _lost(reader: Reader | Salvage, model: Model) -> dict[str, Any]:
         log.warning("the end of the file is missing: the length is that of what was found")
     total = sum(stop - start for start, stop in reader.gaps)
     if total:
-        places = ", ".join(f"{start:.2f} to {stop:.2f}" if timed else f"{start} to {stop}" for start, stop in lost)
-        what = f"{total * unit:.2f} s (now silence)" if timed else f"{total} of {reader.num_positions} cells (now grey)"
+        places = ", ".join(
+            f"{start:.2f} to {stop:.2f}" if timed else f"{start} to {stop}" for start, stop in lost
+        )
+        what = (
+            f"{total * unit:.2f} s (now silence)"
+            if timed
+            else f"{total} of {reader.num_positions} cells (now grey)"
+        )
         log.warning("lost %s: %s", what, places)
     return {"lost": lost}
 
@@ -164,7 +213,10 @@ def verify(out: BinaryIO, models: Models) -> None:
 
 
 def _suffix(target: str, medium: Medium, chosen: bool) -> tuple[str, str]:
-    """The output's name and format. A name that was not `chosen` but restored, say a.avif, may become a.avif.png."""
+    """The output's name and format.
+
+    A name that was not `chosen` but restored, say a.avif, may become a.avif.png.
+    """
     known, default = medium.suffixes, medium.default_suffix
     suffix = Path(target).suffix.lstrip(".").lower()
     if suffix in known and target != STDIO:
@@ -173,5 +225,7 @@ def _suffix(target: str, medium: Medium, chosen: bool) -> tuple[str, str]:
         return f"{target}.{default}", default
     if suffix and target != STDIO:
         offered = ", ".join(sorted(known))
-        raise MediaError(f"the file holds {medium.noun}, which cannot be written as .{suffix}; use {offered}")
+        raise MediaError(
+            f"the file holds {medium.noun}, which cannot be written as .{suffix}; use {offered}"
+        )
     return target, default

@@ -17,7 +17,9 @@ from codec.layers import survey
 def info_main(arguments: list[str] | None = None) -> int:
     """`python -m codec.info`; returns the exit code."""
     parser = parser_of("info", "Describes .bin files from their bytes alone; no model is loaded.")
-    parser.add_argument("files", nargs="+", metavar="FILE", type=filled, help=".bin file, or - for stdin")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", type=filled, help=".bin file, or - for stdin"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     return run(parser, arguments, _info)
 

@@ -1,4 +1,7 @@
-"""What a command has to do: one file, or those of a folder, mirrored. All commands walk and refuse alike."""
+"""What a command has to do: one file, or those of a folder, mirrored.
+
+All commands walk and refuse alike.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,12 @@ def mirrored(
     """
     folder = Path(source)
     if source == STDIO or not folder.is_dir():
-        if out is not None and STDIO not in (source, out) and Path(out).is_file() and folder.samefile(out):
+        if (
+            out is not None
+            and STDIO not in (source, out)
+            and Path(out).is_file()
+            and folder.samefile(out)
+        ):
             raise UsageError("IN and OUT are the same file")
         return [(source, out)]
     if out is not None and (out == STDIO or Path(out).is_file()):
@@ -44,5 +52,7 @@ def mirrored(
         raise unread[0]
     if not names and not unread:
         raise MediaError(f"{folder}: nothing to do in this folder")
-    jobs: list[tuple[str, Any]] = [(str(folder / name), out and str(Path(out, renamed(name)))) for name in names]
+    jobs: list[tuple[str, Any]] = [
+        (str(folder / name), out and str(Path(out, renamed(name)))) for name in names
+    ]
     return jobs + [(error.filename, error) for error in unread]

@@ -1,4 +1,6 @@
-"""Options and habits that the commands share: paths in and out, the device, and the models that a run has loaded."""
+"""Options and habits that the commands share: paths in and out, the device, and the models that a
+run has loaded.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +20,31 @@ log = logging.getLogger("codec")
 
 
 def parser_of(command: str, description: str) -> argparse.ArgumentParser:
-    parser = Parser(prog=f"python -m codec.{command}", description=description, epilog="See docs/command-line.md")
+    parser = Parser(
+        prog=f"python -m codec.{command}",
+        description=description,
+        epilog="See docs/command-line.md",
+    )
     parser.add_argument("--version", action="version", version=f"codec {__version__}")
     return parser
 
 
 def add_paths(parser: argparse.ArgumentParser, kinds: str) -> None:
     parser.add_argument("input", metavar="IN", type=filled, help=kinds)
-    parser.add_argument("output", metavar="OUT", nargs="?", type=filled, help="file, folder, or - for stdout")
+    parser.add_argument(
+        "output", metavar="OUT", nargs="?", type=filled, help="file, folder, or - for stdout"
+    )
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "--force", action="store_true", help="overwrite OUT")
     parser.add_argument("-d", "--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument(
-        "--max-pixels", type=int, default=Limits().max_pixels, metavar="N", help="refuse larger pictures"
+        "--max-pixels",
+        type=int,
+        default=Limits().max_pixels,
+        metavar="N",
+        help="refuse larger pictures",
     )
     volume = parser.add_mutually_exclusive_group()
     volume.add_argument("-q", "--quiet", action="store_true", help="no report and no notices")
@@ -41,20 +53,33 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def jobs_of(options: argparse.Namespace, unpack: bool = False) -> list[tuple[str, Any]]:
-    """Input and output names, as `mirrored` has them. Where `unpack` is set, an output may be None, to only verify."""
+    """Input and output names, as `mirrored` has them.
+
+    Where `unpack` is set, an output may be None, to only verify.
+    """
     if options.output is None and not (unpack and options.test):
         raise UsageError("the argument OUT is missing")
     if options.output is not None and unpack and options.test:
         raise UsageError("--test writes nothing; leave OUT out")
     if unpack:
-        return mirrored(options.input, options.output, lambda path: path.suffix == ".bin", lambda p: p.with_suffix(""))
+        return mirrored(
+            options.input,
+            options.output,
+            lambda path: path.suffix == ".bin",
+            lambda p: p.with_suffix(""),
+        )
     return mirrored(
-        options.input, options.output, lambda path: path.suffix != ".bin", lambda p: p.with_name(f"{p.name}.bin")
+        options.input,
+        options.output,
+        lambda path: path.suffix != ".bin",
+        lambda p: p.with_name(f"{p.name}.bin"),
     )
 
 
 class Models:
-    """What a run keeps from file to file: loads each model once, and knows which outputs it has written."""
+    """What a run keeps from file to file: loads each model once, and knows which outputs it has
+    written.
+    """
 
     def __init__(self, device: str) -> None:
         self._device = device

@@ -23,7 +23,8 @@ def report_file(report: dict[str, Any], options: argparse.Namespace, data_on_std
         report["payload_rate"] = medium.rate_text(report["payload_bytes"], units)
         report["ratio"] = report["bytes_in"] / report["bytes_out"]
         line = (
-            f"{report['bytes_in']} -> {report['bytes_out']} bytes, {report['ratio']:.1f} : 1, {report['rate']} "
+            f"{report['bytes_in']} -> {report['bytes_out']} bytes, {report['ratio']:.1f} : 1, "
+            f"{report['rate']} "
             f"({report['payload_rate']} without container), {pace}"
         )
     else:
@@ -32,4 +33,8 @@ def report_file(report: dict[str, Any], options: argparse.Namespace, data_on_std
         print_line(json.dumps(report), stream)
     else:
         verified = ", verified" if report.get("verified") and "bytes_out" in report else ""
-        print_line(f"{report['input']}: {report['model']}, K = {report['codebook_size']}: {line}{verified}", stream)
+        print_line(
+            f"{report['input']}: {report['model']}, K = {report['codebook_size']}: "
+            f"{line}{verified}",
+            stream,
+        )

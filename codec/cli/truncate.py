@@ -1,4 +1,6 @@
-"""`python -m codec.truncate`: .bin files with layers, or a folder of them, cut to a smaller codebook."""
+"""`python -m codec.truncate`: .bin files with layers, or a folder of them, cut to a smaller
+codebook.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,23 @@ log = logging.getLogger("codec")
 def truncate_main(arguments: list[str] | None = None) -> int:
     """`python -m codec.truncate`; returns the exit code."""
     parser = parser_of(
-        "truncate", "Cuts .bin files with layers (or a folder of them) to a smaller codebook, without decoding."
+        "truncate",
+        "Cuts .bin files with layers (or a folder of them) to a smaller codebook, without "
+        "decoding.",
     )
-    parser.add_argument("input", metavar="IN", type=filled, help=".bin file, folder, or - for stdin")
-    parser.add_argument("output", metavar="OUT", type=filled, help="file, folder, or - for stdout")
-    parser.add_argument("-k", "--codebook-size", type=int, metavar="K", help="the last layer to keep")
     parser.add_argument(
-        "-b", "--bitrate", type=float, metavar="R", help=f"instead of K: {rate_units()}, of the file at most"
+        "input", metavar="IN", type=filled, help=".bin file, folder, or - for stdin"
+    )
+    parser.add_argument("output", metavar="OUT", type=filled, help="file, folder, or - for stdout")
+    parser.add_argument(
+        "-k", "--codebook-size", type=int, metavar="K", help="the last layer to keep"
+    )
+    parser.add_argument(
+        "-b",
+        "--bitrate",
+        type=float,
+        metavar="R",
+        help=f"instead of K: {rate_units()}, of the file at most",
     )
     parser.add_argument("-f", "--force", action="store_true", help="overwrite OUT")
     parser.add_argument("-q", "--quiet", action="store_true", help="no report and no notices")
@@ -46,7 +58,9 @@ def _truncate(options: argparse.Namespace) -> None:
         raise UsageError("give --codebook-size or --bitrate")
     if options.bitrate is not None and not 0 < options.bitrate < inf:
         raise UsageError(f"--bitrate {options.bitrate:g}: want a number above 0")
-    jobs = mirrored(options.input, options.output, lambda path: path.suffix == ".bin", lambda name: name)
+    jobs = mirrored(
+        options.input, options.output, lambda path: path.suffix == ".bin", lambda name: name
+    )
     each(jobs, lambda source, target: _truncate_file(source, target, options))
 
 
@@ -61,7 +75,9 @@ def _truncate_file(source: str, target: str, options: argparse.Namespace) -> Non
     if size is None:
         size = within(found, options.bitrate * _bytes_per_rate(found.summary))
         if found.stops[size] > options.bitrate * _bytes_per_rate(found.summary):
-            log.warning("%s: even its base, K = %d, is above --bitrate %g", source, size, options.bitrate)
+            log.warning(
+                "%s: even its base, K = %d, is above --bitrate %g", source, size, options.bitrate
+            )
     try:
         shorter = cut(data, found, size)
     except ValueError as error:

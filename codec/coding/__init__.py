@@ -1,12 +1,13 @@
 """Where nets meet bytes: media in, bitstream out, and back. The only such place.
 
-Both directions stream, so that memory does not grow with length. Speech passes through overlapping windows, a core
-with context on both sides that covers the nets' receptive field: the cut is invisible, and the windows lie at fixed
-positions of the signal, however it arrives in blocks. A picture passes in strips of rows from layer to layer of a net,
-each of which keeps the few rows that it needs of its neighbours: nothing is computed twice, and strips stay near the
-cache.
+Both directions stream, so that memory does not grow with length. Speech passes through overlapping
+windows, a core with context on both sides that covers the nets' receptive field: the cut is
+invisible, and the windows lie at fixed positions of the signal, however it arrives in blocks. A
+picture passes in strips of rows from layer to layer of a net, each of which keeps the few rows that
+it needs of its neighbours: nothing is computed twice, and strips stay near the cache.
 
-Nets run in float32 here, whatever precision the caller computes in, so that the same input gives the same bytes.
+Nets run in float32 here, whatever precision the caller computes in, so that the same input gives
+the same bytes.
 
     blocks ─windows─resample─> 16 kHz ─windows─encoder─> indices ─Writer─> .bin
     .bin ─Reader─> indices ─windows─decoder─> 16 kHz ─windows─resample─> blocks

@@ -1,4 +1,6 @@
-"""Bitstreams of a model: the writer of one, with its header, and the reader of one, with or without layers."""
+"""Bitstreams of a model: the writer of one, with its header, and the reader of one, with or without
+layers.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ log = logging.getLogger("codec")
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written: the bitstream's bytes, those of them that are indices, and the size of what went in.
+    """What was written: the bitstream's bytes, those of them that are indices, and the size of what
+    went in.
 
     `units` is seconds of speech or pixels of a picture, all that a rate is divided by.
     """
@@ -33,23 +36,33 @@ class Written:
 
 
 def header_of(model: Model, codebook_size: int, **shape: int) -> Header:
-    """The header of what a model codes. Raises MediaError for a shape that the format cannot hold."""
+    """The header of what a model codes.
+
+    Raises MediaError for a shape that the format cannot hold.
+    """
     bottleneck = model.codec.bottleneck
     num_codes = bottleneck.num_codes(codebook_size)
     medium = model.codec.config.medium
     try:
-        return Header(medium, model.card.model_id, codebook_size, num_codes, bottleneck.num_codebooks, **shape)
+        return Header(
+            medium, model.card.model_id, codebook_size, num_codes, bottleneck.num_codebooks, **shape
+        )
     except ValueError as error:
         raise MediaError(f"the format has no room for this: {error}") from None
 
 
 def writer_of(file: BinaryIO, header: Header, model: Model, layers: bool) -> Writer | LayerWriter:
-    """Writes a file of one codebook size or with layers. Raises ModelError where the model has none."""
+    """Writes a file of one codebook size or with layers.
+
+    Raises ModelError where the model has none.
+    """
     if not layers:
         return Writer(file, header, model.tables.get(header.codebook_size, NO_TABLES))
     if len(ladder(model.tables, header.codebook_size)) < 2:
         able = [size for size in model.tables if len(ladder(model.tables, size)) > 1]
-        offers = f"they begin at K = {able[0]}" if able else "its codebooks do not refine each other"
+        offers = (
+            f"they begin at K = {able[0]}" if able else "its codebooks do not refine each other"
+        )
         raise ModelError(f"{model.card.name} has no layers at K = {header.codebook_size}: {offers}")
     return LayerWriter(file, header, model.tables)
 
@@ -107,11 +120,17 @@ def _all_tables(header: Header, model: Model) -> dict[int, Tables]:
 
 def _tell(damage: BitstreamError | None, header: Header) -> None:
     if damage is not None:
-        log.warning("decoded at K = %d, for the layers above it are lost: %s", header.codebook_size, damage)
+        log.warning(
+            "decoded at K = %d, for the layers above it are lost: %s", header.codebook_size, damage
+        )
 
 
-def read_indices(data: bytes, model: Model, limits: Limits = IN_MEMORY) -> tuple[Header, Indices, int]:
-    """What `unpack` gives of a file that this model wrote, at its last layer: header, indices, samples."""
+def read_indices(
+    data: bytes, model: Model, limits: Limits = IN_MEMORY
+) -> tuple[Header, Indices, int]:
+    """What `unpack` gives of a file that this model wrote, at its last layer: header, indices,
+    samples.
+    """
     head = Reader(io.BytesIO(data), limits)
     need(model, head.header.medium)
     reader = layered(head, model)

@@ -1,4 +1,6 @@
-"""What is known of a file before anything is decoded, and whether it fits its model, the limits and the output."""
+"""What is known of a file before anything is decoded, and whether it fits its model, the limits and
+the output.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ AnyReader: TypeAlias = Reader | Layered | Salvage
 def expected(reader: AnyReader, model: Model) -> End | None:
     """What a recording's end chunk declares, where that can be known before anything is decoded.
 
-    From here on, the reader takes as many positions as the limits allow at the token rate of this model.
+    From here on, the reader takes as many positions as the limits allow at the token rate of this
+    model.
 
     Raises:
         BitstreamError: The positions do not fit the samples, or either is beyond the limits.
@@ -35,7 +38,8 @@ def expected(reader: AnyReader, model: Model) -> End | None:
 
 
 def check_room(reader: AnyReader, model: Model, suffix: str) -> None:
-    """Refuses a media file of this suffix before anything is decoded, where its size is known and there is no room.
+    """Refuses a media file of this suffix before anything is decoded, where its size is known and
+    there is no room.
 
     Raises:
         BitstreamError: As `expected`.
@@ -56,7 +60,9 @@ def check_length(num_samples: int, num_positions: int, reader: AnyReader, model:
     """Raises BitstreamError where a recording of so many samples has another number of positions."""
     at_model_rate = -(-num_samples * SAMPLE_RATE // reader.header.sample_rate)
     if num_positions != model.codec.grid((at_model_rate,))[0]:
-        raise BitstreamError(f"{num_samples} samples do not fit {num_positions} positions; the file is damaged")
+        raise BitstreamError(
+            f"{num_samples} samples do not fit {num_positions} positions; the file is damaged"
+        )
 
 
 def num_positions(header: Header, model: Model) -> int | None:

@@ -22,11 +22,13 @@ CHOICES = 16  # nearest codes that an effort looks at
 
 
 class Chooser:
-    """Indices for windows of a signal: the nearest ones or, with an effort, those that are near and cost few bits.
+    """Indices for windows of a signal: the nearest ones or, with an effort, those that are near and
+    cost few bits.
 
-    A code at squared distance d costs d + lambda * bits. At high rates the distortion of a D-dimensional quantiser
-    falls as 2^(-2 bits / D), so that lambda = D's derivative = 2 ln 2 / D times the mean distortion trades bits for
-    distortion at the rate at which a larger codebook would; an effort of `EFFORT_UNIT` means that.
+    A code at squared distance d costs d + lambda * bits. At high rates the distortion of a
+    D-dimensional quantiser falls as 2^(-2 bits / D), so that lambda = D's derivative = 2 ln 2 / D
+    times the mean distortion trades bits for distortion at the rate at which a larger codebook
+    would; an effort of `EFFORT_UNIT` means that.
 
     Args:
         effort: 0 for the nearest.
@@ -42,13 +44,17 @@ class Chooser:
             raise ValueError(f"effort is a whole number from 0 to {MAX_EFFORT}, not {effort}")
         self._model, self._size, self._effort, self._width = model, codebook_size, effort, width
         self._prior = model.tables.get(codebook_size, NO_TABLES).prior
-        if effort and (self._prior is None or model.codec.bottleneck.target(torch.zeros(1)) is None):
+        if effort and (
+            self._prior is None or model.codec.bottleneck.target(torch.zeros(1)) is None
+        ):
             raise ModelError(f"{model.card.name} cannot choose among codes; leave --effort out")
 
     def __call__(self, z: Tensor) -> NDArray[np.int64]:
         """(B, D_in, *S) -> (B, G, n): the indices of the positions, in raster order."""
         if not self._effort or self._prior is None:
-            return np.asarray(self._model.codec.bottleneck.encode(z, self._size).flatten(2).cpu().numpy())
+            return np.asarray(
+                self._model.codec.bottleneck.encode(z, self._size).flatten(2).cpu().numpy()
+            )
         return np.stack([self._choose(sample, self._prior)[None] for sample in z])
 
     def _choose(self, z: Tensor, prior: Prior) -> NDArray[np.int64]:
@@ -59,13 +65,19 @@ class Chooser:
         codes = bottleneck.decode(every, self._size)[0].T  # (K, D)
         tokens = target[0].flatten(1).T  # (n, D)
         few = min(CHOICES, len(codes))
-        parts = [torch.cdist(part, codes).topk(few, largest=False, sorted=True) for part in torch.split(tokens, 256)]
+        parts = [
+            torch.cdist(part, codes).topk(few, largest=False, sorted=True)
+            for part in torch.split(tokens, 256)
+        ]
         options = torch.cat([part.indices for part in parts]).cpu().numpy()
         squares = torch.cat([part.values for part in parts]).double().square().cpu().numpy()
         if not bottleneck.nested:  # a tree need not end at the nearest code
             options[:, 0] = (
                 bottleneck.encode(z[None], self._size)[0, 0].flatten().cpu().numpy()
             )  # where two are equally near
-        unit = max(2 * natural_log(2) / codes.shape[1] * self._effort / EFFORT_UNIT * squares[:, 0].mean(), 1e-12)
+        unit = max(
+            2 * natural_log(2) / codes.shape[1] * self._effort / EFFORT_UNIT * squares[:, 0].mean(),
+            1e-12,
+        )
         penalties = np.minimum(np.rint(256 * squares / unit), 1 << 40).astype(np.int64)
         return choose(options, penalties, prior, columns_of(prior, self._width, len(options)))

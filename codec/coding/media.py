@@ -15,7 +15,9 @@ from codec.coding.models import Model, need
 from codec.media import Picture, Recording, Samples
 from codec.medium import IMAGE, SPEECH
 
-Watch: TypeAlias = Callable[[Iterable[Samples], int], Iterable[Samples]]  # passes blocks of so many Hz on
+Watch: TypeAlias = Callable[
+    [Iterable[Samples], int], Iterable[Samples]
+]  # passes blocks of so many Hz on
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,8 @@ class Coding:
     """How a medium is coded.
 
     Attributes:
-        compress: (signal, file, model, codebook_size, effort, layers, watch) -> `Written`; see `compress`.
+        compress: (signal, file, model, codebook_size, effort, layers, watch) -> `Written`; see
+            `compress`.
         decompress: (reader, model) -> blocks of a recording, or strips of a picture.
     """
 
@@ -96,7 +99,9 @@ def decompress(
     for block in blocks:
         if out is None:
             continue
-        writer = writer or header.kind.write(out, header, suffix, piped)  # what comes is known now to fit the header
+        writer = writer or header.kind.write(
+            out, header, suffix, piped
+        )  # what comes is known now to fit the header
         if not piped:
             reader.budget.check_bytes(out.tell() + header.kind.value_bytes * block.size)
         writer.write(block)
@@ -116,11 +121,19 @@ def _compress_recording(
 ) -> Written:
     rate, blocks = signal.sample_rate, signal.blocks()
     watched = blocks if watch is None else watch(blocks, rate)
-    return speech.compress_speech(watched, rate, signal.channels, file, model, codebook_size, effort, layers)
+    return speech.compress_speech(
+        watched, rate, signal.channels, file, model, codebook_size, effort, layers
+    )
 
 
 def _compress_picture(
-    signal: Picture, file: BinaryIO, model: Model, codebook_size: int, effort: int, layers: bool, _: Watch | None
+    signal: Picture,
+    file: BinaryIO,
+    model: Model,
+    codebook_size: int,
+    effort: int,
+    layers: bool,
+    _: Watch | None,
 ) -> Written:
     return pictures.compress_image(signal, file, model, codebook_size, effort, layers)
 

@@ -37,17 +37,27 @@ def load(card: Card, device: str = "cpu") -> Model:
         CodecError: There is no such device here.
     """
     target, tensors = usable_device(device), card.read()
-    weights = {k: torch.from_numpy(v) for k, v in tensors.items() if not k.startswith(("tables.", PRIOR, LAYER))}
+    weights = {
+        k: torch.from_numpy(v)
+        for k, v in tensors.items()
+        if not k.startswith(("tables.", PRIOR, LAYER))
+    }
     try:
         tables = {size: tables_of(tensors, size) for size in card.num_codes}
         codec = build(CodecConfig.from_dict(card.config))
         unused = {
-            f"bottleneck.{k}": v for k, v in codec.bottleneck.named_buffers() if k in codec.bottleneck.training_state
+            f"bottleneck.{k}": v
+            for k, v in codec.bottleneck.named_buffers()
+            if k in codec.bottleneck.training_state
         }
-        codec.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()} | unused)
+        codec.load_state_dict(
+            {k: v.float() if v.is_floating_point() else v for k, v in weights.items()} | unused
+        )
         codec = codec.to(target).eval().requires_grad_(False)
         bottleneck = codec.bottleneck
-        if dict(card.num_codes) != {size: bottleneck.num_codes(size) for size in bottleneck.codebook_sizes}:
+        if dict(card.num_codes) != {
+            size: bottleneck.num_codes(size) for size in bottleneck.codebook_sizes
+        }:
             raise ValueError("its card lists other codebook sizes")
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -62,14 +72,21 @@ def usable_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device).tolist()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch has all three for it
+    except (
+        RuntimeError,
+        AssertionError,
+        NotImplementedError,
+    ) as error:  # torch has all three for it
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise CodecError(f"device {name!r} cannot be used here ({reason}); use 'cpu'") from None
     return device
 
 
 def tables_of(tensors: Tensors, size: int) -> Tables:
-    """The coder tables of one codebook size in a model file. Raises ValueError, TypeError or KeyError on bad ones."""
+    """The coder tables of one codebook size in a model file.
+
+    Raises ValueError, TypeError or KeyError on bad ones.
+    """
     frequencies = tensors.get(f"tables.{size}")
     found = []
     for kind in (PRIOR, LAYER):
@@ -89,7 +106,9 @@ def tables_for(header: Header, model: Model) -> Tables:
 
 def need(model: Model, medium: str) -> None:
     if model.card.medium != medium:
-        raise ModelError(f"{model.card.name} codes {model.card.medium}, not {medium}; choose a {medium} model")
+        raise ModelError(
+            f"{model.card.name} codes {model.card.medium}, not {medium}; choose a {medium} model"
+        )
 
 
 def check_header(header: Header, model: Model) -> None:
@@ -97,7 +116,11 @@ def check_header(header: Header, model: Model) -> None:
     bottleneck, size = model.codec.bottleneck, header.codebook_size
     if size not in bottleneck.codebook_sizes or header.num_codes != bottleneck.num_codes(size):
         offered = list(bottleneck.codebook_sizes)
-        raise BitstreamError(f"codebook size {size} is not among the model's {offered}; the file is damaged")
+        raise BitstreamError(
+            f"codebook size {size} is not among the model's {offered}; the file is damaged"
+        )
     if header.num_codebooks != bottleneck.num_codebooks:
         count = bottleneck.num_codebooks
-        raise BitstreamError(f"{header.num_codebooks} codebooks, and the model has {count}; the file is damaged")
+        raise BitstreamError(
+            f"{header.num_codebooks} codebooks, and the model has {count}; the file is damaged"
+        )

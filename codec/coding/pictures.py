@@ -27,15 +27,24 @@ ROWS_PER_CHUNK = 64  # latent rows of a picture, 512 pixels; fewer where they ar
 FEWEST_ROWS = 8
 GREY = 128
 POSITIONS_PER_CHUNK = 1 << 15  # 2 megapixels
-POSITIONS_PER_STRIP = {"cpu": 1 << 12, "cuda": 1 << 15}  # that nets work on at once: near a cache, or filling a GPU
+POSITIONS_PER_STRIP = {
+    "cpu": 1 << 12,
+    "cuda": 1 << 15,
+}  # that nets work on at once: near a cache, or filling a GPU
 FEWEST_STRIP_ROWS = 1  # of pictures so wide that memory is what counts
 
 
 @torch.inference_mode()
 def compress_image(
-    picture: Pixels | Picture, file: BinaryIO, model: Model, codebook_size: int, effort: int = 0, layers: bool = False
+    picture: Pixels | Picture,
+    file: BinaryIO,
+    model: Model,
+    codebook_size: int,
+    effort: int = 0,
+    layers: bool = False,
 ) -> Written:
-    """Codes a picture, from a file or (H, W, 3) uint8, a strip of rows at a time; `effort`, `layers` as for speech.
+    """Codes a picture, from a file or (H, W, 3) uint8, a strip of rows at a time; `effort`,
+    `layers` as for speech.
 
     Raises:
         ModelError, ValueError: As for speech.
@@ -57,15 +66,28 @@ def compress_image(
 
 
 def _pixel_strips(strips: Iterable[Pixels], width: int, model: Model) -> Iterator[Tensor]:
-    """(n, W, 3) in [0, 1], n and W multiples of the stride; the context serves the reflection at the lower edge."""
+    """(n, W, 3) in [0, 1], n and W multiples of the stride; the context serves the reflection at
+    the lower edge.
+    """
     codec = model.codec
-    for window, left, core in windows(strips, rows_per_strip(width, model) * codec.stride, codec.stride):
-        x = torch.from_numpy(np.ascontiguousarray(window)).to(model.device).movedim(-1, 0)[None].float() / 255
+    for window, left, core in windows(
+        strips, rows_per_strip(width, model) * codec.stride, codec.stride
+    ):
+        x = (
+            torch.from_numpy(np.ascontiguousarray(window))
+            .to(model.device)
+            .movedim(-1, 0)[None]
+            .float()
+            / 255
+        )
         yield codec.pad(x)[0].movedim(0, -1)[left : left + -(-core // codec.stride) * codec.stride]
 
 
 def decompress_image(reader: AnyReader, model: Model) -> Pixels:
-    """Decodes a picture to (H, W, 3) uint8; grey where it is lost. Raises what `image_strips` does."""
+    """Decodes a picture to (H, W, 3) uint8; grey where it is lost.
+
+    Raises what `image_strips` does.
+    """
     pixels, top = np.empty((0, 0, 3), np.uint8), 0
     for strip in image_strips(reader, model):
         if top == 0:  # from here on it is known that the file fits its header
@@ -94,16 +116,27 @@ def image_strips(reader: AnyReader, model: Model) -> Iterator[Pixels]:
         runs.append(chunk[0].T)
     if count != rows * columns:
         raise BitstreamError(
-            f"{header.width} x {header.height} pixels do not fit {count} positions; the file is damaged"
+            f"{header.width} x {header.height} pixels do not fit {count} positions; the file is "
+            "damaged"
         )
     grid = np.concatenate(runs).reshape(rows, columns, -1)
     lost = np.zeros(rows * columns, bool)
     for start, stop in reader.gaps:
         lost[start:stop] = True
-    unseen = lost.reshape(rows, columns).repeat(codec.stride, 1)[:, : header.width]  # rows of it serve a stride each
+    unseen = lost.reshape(rows, columns).repeat(codec.stride, 1)[
+        :, : header.width
+    ]  # rows of it serve a stride each
     top = 0
-    for strip in exactly(codec.pixels_of_rows(_index_strips(grid, header.width, model), size), model.device):
-        rounded = strip[: header.height - top, : header.width].mul(255).round().clamp(0, 255).to(torch.uint8)
+    for strip in exactly(
+        codec.pixels_of_rows(_index_strips(grid, header.width, model), size), model.device
+    ):
+        rounded = (
+            strip[: header.height - top, : header.width]
+            .mul(255)
+            .round()
+            .clamp(0, 255)
+            .to(torch.uint8)
+        )
         pixels = rounded.cpu().numpy()
         pixels[unseen[np.arange(top, top + len(pixels)) // codec.stride]] = GREY
         top += len(pixels)
@@ -122,6 +155,8 @@ def rows_per_chunk(width: int, stride: int) -> int:
 
 
 def rows_per_strip(width: int, model: Model) -> int:
-    """Latent rows that the nets work on at once: it bounds memory, and changes no more than a float's last bit."""
+    """Latent rows that the nets work on at once: it bounds memory, and changes no more than a
+    float's last bit.
+    """
     positions = POSITIONS_PER_STRIP.get(model.device.type, POSITIONS_PER_STRIP["cuda"])
     return max(FEWEST_STRIP_ROWS, positions * model.codec.stride // width)

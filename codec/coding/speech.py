@@ -1,4 +1,5 @@
-"""Recordings: windows of all channels through the nets, at 16 kHz, and back at the rate of the original.
+"""Recordings: windows of all channels through the nets, at 16 kHz, and back at the rate of the
+original.
 
 blocks ─resample─windows─encoder─> indices ─Writer─> .bin
 .bin ─Reader─> indices ─windows─decoder─resample─> blocks
@@ -52,8 +53,8 @@ def compress_speech(
         layers: Write a file that can be cut to every coarser codebook size that this one refines.
 
     Raises:
-        ModelError: A model for pictures, one that cannot choose among codes where an effort is asked for, or one
-            without layers where they are wanted.
+        ModelError: A model for pictures, one that cannot choose among codes where an effort is
+            asked for, or one without layers where they are wanted.
         ValueError: An effort or a codebook size that there is not.
     """
     need(model, SPEECH.name)
@@ -61,14 +62,19 @@ def compress_speech(
     if sample_rate > SAMPLE_RATE:
         kept = SAMPLE_RATE / 1000
         log.warning(
-            "recorded at %g kHz, coded at %g kHz: sounds above %g kHz are lost", sample_rate / 1000, kept, kept / 2
+            "recorded at %g kHz, coded at %g kHz: sounds above %g kHz are lost",
+            sample_rate / 1000,
+            kept,
+            kept / 2,
         )
     header = header_of(model, codebook_size, channels=channels, sample_rate=sample_rate)
     writer = writer_of(file, header, model, layers)
     counted = _Counter(blocks)
     stride = model.codec.stride
     signal = at_rate(counted, sample_rate, SAMPLE_RATE, channels)
-    for window, left, core in windows(signal, FRAMES_PER_WINDOW * stride, model.codec.context * stride):
+    for window, left, core in windows(
+        signal, FRAMES_PER_WINDOW * stride, model.codec.context * stride
+    ):
         x = torch.from_numpy(np.ascontiguousarray(window.T))[:, None].to(model.device)
         first = left // stride
         with torch.inference_mode(), exact_float32(model.device):
@@ -80,11 +86,12 @@ def compress_speech(
 
 
 def decompress_speech(reader: AnyReader, model: Model) -> Iterator[Samples]:
-    """Decodes a recording: (n, C) float32 blocks at the original rate, in constant memory; silence where it is lost.
+    """Decodes a recording: (n, C) float32 blocks at the original rate, in constant memory; silence
+    where it is lost.
 
     Raises:
-        BitstreamError: Damaged, of a length that does not fit its indices, or beyond the limits; before the first block
-            where the file seeks.
+        BitstreamError: Damaged, of a length that does not fit its indices, or beyond the limits;
+            before the first block where the file seeks.
     """
     need(model, SPEECH.name)
     check_header(reader.header, model)
@@ -106,14 +113,20 @@ def decompress_speech(reader: AnyReader, model: Model) -> Iterator[Samples]:
 
 def _speech_at_model_rate(reader: AnyReader, model: Model) -> Iterator[Samples]:
     codec, size = model.codec, reader.header.codebook_size
-    chunks = (chunk.transpose(2, 0, 1) for chunk in reader.chunks(tables_for(reader.header, model)))  # positions first
+    chunks = (
+        chunk.transpose(2, 0, 1) for chunk in reader.chunks(tables_for(reader.header, model))
+    )  # positions first
     first = 0
     for window, left, core in windows(chunks, FRAMES_PER_WINDOW, codec.context):
         indices = torch.from_numpy(np.ascontiguousarray(window.transpose(1, 2, 0))).to(model.device)
         with torch.inference_mode():
             parts = torch.split(indices, CHANNELS_AT_ONCE)
-            x = torch.cat([codec.decode(part, (len(window) * codec.stride,), size)[:, 0] for part in parts])
-        block = np.ascontiguousarray(x[:, left * codec.stride : (left + core) * codec.stride].cpu().numpy().T)
+            x = torch.cat(
+                [codec.decode(part, (len(window) * codec.stride,), size)[:, 0] for part in parts]
+            )
+        block = np.ascontiguousarray(
+            x[:, left * codec.stride : (left + core) * codec.stride].cpu().numpy().T
+        )
         for start, stop in reader.gaps:
             block[max(start - first, 0) * codec.stride : max(stop - first, 0) * codec.stride] = 0
         first += core

@@ -1,4 +1,6 @@
-"""Numbers and bytes of a file: varints, and a source that says where it ends too early; what a chunk is."""
+"""Numbers and bytes of a file: varints, and a source that says where it ends too early; what a
+chunk is.
+"""
 
 import zlib
 from dataclasses import dataclass
@@ -44,7 +46,9 @@ class Source:
         ending: What to say if it ends too early.
     """
 
-    def __init__(self, file: BinaryIO, offset: int = 0, name: str = "file", ending: str = CUT_SHORT) -> None:
+    def __init__(
+        self, file: BinaryIO, offset: int = 0, name: str = "file", ending: str = CUT_SHORT
+    ) -> None:
         self.offset = offset
         self._file = file
         self._name = name
@@ -53,7 +57,9 @@ class Source:
     def take_up_to(self, length: int) -> bytes:
         """Reads `length` bytes, or fewer at the end; never allocates much more than there are."""
         data = bytearray()
-        while len(data) < length and (piece := self._file.read(min(length - len(data), PIECE_BYTES))):
+        while len(data) < length and (
+            piece := self._file.read(min(length - len(data), PIECE_BYTES))
+        ):
             data += piece
         self.offset += len(data)
         return bytes(data)
@@ -62,7 +68,9 @@ class Source:
         """Reads exactly `length` bytes; `what` names them in the error."""
         data = self.take_up_to(length)
         if len(data) < length:
-            raise BitstreamError(f"the {self._name} ends inside {what}; {self._ending}", self.offset)
+            raise BitstreamError(
+                f"the {self._name} ends inside {what}; {self._ending}", self.offset
+            )
         return data
 
     def varint(self, what: str) -> int:

@@ -27,8 +27,9 @@ class Header:
         codebook_size: The nominal K that the user asked for, such as 4096.
         num_codes: The real K, such as 4375; indices lie in [0, num_codes).
         num_codebooks: G, indices per position.
-        channels: Channels of the original, which decoding restores. Audio channels are coded one after another, each
-            as a stream of its own. A picture is one stream in any case: 3 for colour, 1 for greyscale.
+        channels: Channels of the original, which decoding restores. Audio channels are coded one
+            after another, each as a stream of its own. A picture is one stream in any case: 3 for
+            colour, 1 for greyscale.
         sample_rate: Of the original recording in Hz; 0 for a picture.
         height: Of the original picture in pixels; 0 for speech.
         width: As height.
@@ -80,7 +81,9 @@ class Header:
     @property
     def max_chunk_positions(self) -> int:
         """The most positions that one data chunk may hold."""
-        return min(MAX_CHUNK_POSITIONS, MAX_CHUNK_INDICES // (self.num_streams * self.num_codebooks))
+        return min(
+            MAX_CHUNK_POSITIONS, MAX_CHUNK_INDICES // (self.num_streams * self.num_codebooks)
+        )
 
 
 def header_payload(header: Header) -> bytes:

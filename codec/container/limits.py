@@ -1,4 +1,5 @@
-"""How much a file may decode to. A few hundred bytes can stand for hours of sound, so decoding has a budget.
+"""How much a file may decode to. A few hundred bytes can stand for hours of sound, so decoding has
+a budget.
 
     Limits ──a file's header──> Budget <── positions   the reader, chunk by chunk
                                        <── samples     the resampler, block by block
@@ -18,22 +19,26 @@ from codec.errors import BitstreamError, MediaError
 if TYPE_CHECKING:
     from codec.container.header import Header
 
-POSITIONS_PER_SECOND = 1000  # more than any speech model has: a bound for as long as the model is not known
+POSITIONS_PER_SECOND = (
+    1000  # more than any speech model has: a bound for as long as the model is not known
+)
 SAMPLES_PER_SECOND = 2 * 192_000  # of all channels together: more is refused as being longer is
 RAISE_SECONDS = "raise --max-seconds if you trust the file"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much a caller is willing to decode; the first two are the command-line options of the same names.
+    """How much a caller is willing to decode; the first two are the command-line options of the
+    same names.
 
     Args:
         max_pixels: height * width of a picture, and its number of positions.
-        max_seconds: Duration of a recording. Also bounds its positions, at the token rate of its model, and its
-            samples: all channels together have at most `SAMPLES_PER_SECOND` for each second that is allowed.
+        max_seconds: Duration of a recording. Also bounds its positions, at the token rate of its
+            model, and its samples: all channels together have at most `SAMPLES_PER_SECOND` for each
+            second that is allowed.
         max_bytes: Of the output; None for any number.
-        max_width: Of a picture. The nets hold a few of its rows at once, so that memory grows with their length: a
-            picture of this default takes 2.5 GiB, however few rows it has.
+        max_width: Of a picture. The nets hold a few of its rows at once, so that memory grows with
+            their length: a picture of this default takes 2.5 GiB, however few rows it has.
     """
 
     max_pixels: int = 1 << 26
@@ -43,7 +48,9 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
-IN_MEMORY = Limits(max_bytes=1 << 30)  # for what is handed out whole: three hours of stereo at 48 kHz
+IN_MEMORY = Limits(
+    max_bytes=1 << 30
+)  # for what is handed out whole: three hours of stereo at 48 kHz
 
 
 class Budget:
@@ -96,7 +103,9 @@ class Budget:
         """
         limits, rate, channels = self._limits, self._header.sample_rate, self._header.channels
         if count > limits.max_seconds * rate:
-            message = f"the recording lasts {count // rate} s, over the limit of {limits.max_seconds} s"
+            message = (
+                f"the recording lasts {count // rate} s, over the limit of {limits.max_seconds} s"
+            )
             raise BitstreamError(f"{message}: {RAISE_SECONDS}", offset)
         most = limits.max_seconds * SAMPLES_PER_SECOND
         if count * channels > most:
@@ -107,4 +116,6 @@ class Budget:
         """Refuses an output of so many bytes. Raises MediaError where there is no room for them."""
         most = self._limits.max_bytes
         if most is not None and count > most:
-            raise MediaError(f"the output has {count} bytes or more, and there is room for {most}: make room")
+            raise MediaError(
+                f"the output has {count} bytes or more, and there is room for {most}: make room"
+            )

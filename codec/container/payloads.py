@@ -12,7 +12,9 @@ from codec.errors import BitstreamError
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """A data chunk before its indices are decoded: one byte string per stream, with the offset of each."""
+    """A data chunk before its indices are decoded: one byte string per stream, with the offset of
+    each.
+    """
 
     count: int
     streams: list[tuple[int, bytes]]
@@ -34,7 +36,10 @@ class End:
 
 
 def decode_data(data: Data, header: Header, tables: Tables) -> Indices:
-    """The indices of a data chunk, (A, G, n) int64. Raises BitstreamError where a coder finds damage."""
+    """The indices of a data chunk, (A, G, n) int64.
+
+    Raises BitstreamError where a coder finds damage.
+    """
     indices = np.empty((header.num_streams, header.num_codebooks, data.count), np.int64)
     for stream, (offset, encoded) in zip(indices, data.streams, strict=True):
         try:
@@ -51,14 +56,18 @@ def parse_data(payload: Source, offset: int, header: Header) -> Data:
     count = payload.varint("the number of positions")
     if not 1 <= count <= header.max_chunk_positions:
         raise BitstreamError(
-            f"a data chunk declares {count} positions, not 1 to {header.max_chunk_positions}; {DAMAGED}", offset
+            f"a data chunk declares {count} positions, not 1 to {header.max_chunk_positions}; "
+            f"{DAMAGED}",
+            offset,
         )
     longest = max_encoded_size(header.num_codebooks * count, header.num_codes)
     streams = []
     for _ in range(header.num_streams):
         length = payload.varint("the length of encoded indices")
         if not 1 <= length <= longest:
-            raise BitstreamError(f"{length} bytes of encoded indices, not 1 to {longest}; {DAMAGED}", offset)
+            raise BitstreamError(
+                f"{length} bytes of encoded indices, not 1 to {longest}; {DAMAGED}", offset
+            )
         streams.append((payload.offset, payload.take(length, "encoded indices")))
     payload.expect_end("bytes follow the encoded indices")
     return Data(count, streams)

@@ -1,4 +1,6 @@
-"""Reading a file, chunk by chunk, and refusing what is damaged, newer or larger than the limits allow."""
+"""Reading a file, chunk by chunk, and refusing what is damaged, newer or larger than the limits
+allow.
+"""
 
 import io
 import zlib
@@ -19,7 +21,15 @@ from codec.container.chunks import (
     checksum_of,
     varint,
 )
-from codec.container.header import FIRST_CHUNK, LAYERED, MAGIC, MAJOR, MODEL_ID_BYTES, Header, field_names
+from codec.container.header import (
+    FIRST_CHUNK,
+    LAYERED,
+    MAGIC,
+    MAJOR,
+    MODEL_ID_BYTES,
+    Header,
+    field_names,
+)
 from codec.container.limits import DEFAULT_LIMITS, IN_MEMORY, Budget, Limits
 from codec.container.payloads import Data, End, decode_data, parse_data, parse_end
 from codec.entropy import NO_TABLES, Tables
@@ -34,7 +44,8 @@ class Reader:
     """Reads one file, chunk by chunk; the header at once.
 
     Args:
-        file: A binary file open for reading; it need not seek, and stays open. Where it does, `foresee` tells more.
+        file: A binary file open for reading; it need not seek, and stays open. Where it does,
+            `foresee` tells more.
         limits: Refuse anything larger.
 
     Attributes:
@@ -45,7 +56,8 @@ class Reader:
         seal: CRC-32 of the last chunk read.
 
     Raises:
-        BitstreamError: The file is not one of ours, is damaged, needs a newer version, or exceeds the limits.
+        BitstreamError: The file is not one of ours, is damaged, needs a newer version, or exceeds
+            the limits.
     """
 
     def __init__(self, file: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -67,7 +79,9 @@ class Reader:
 
     @property
     def num_samples(self) -> int:
-        """Samples per channel of the original recording, 0 for a picture; known once all chunks are read."""
+        """Samples per channel of the original recording, 0 for a picture; known once all chunks are
+        read.
+        """
         return self._known_end().num_samples
 
     @property
@@ -81,7 +95,8 @@ class Reader:
         return self._end is not None
 
     def foresee(self) -> End | None:
-        """What the end chunk declares, before anything is decoded; chunks that hold more are refused from then on.
+        """What the end chunk declares, before anything is decoded; chunks that hold more are
+        refused from then on.
 
         Returns:
             None where the file does not seek or is damaged: reading it in order will tell where.
@@ -93,10 +108,11 @@ class Reader:
         return self._foreseen
 
     def chunks(self, tables: Tables = NO_TABLES) -> Iterator[Indices]:
-        """Decodes the data chunks in their order, and checks after the last that the file is complete and true.
+        """Decodes the data chunks in their order, and checks after the last that the file is
+        complete and true.
 
-        The indices of a chunk have passed the chunk's own CRC-32 when they are handed out; that the tables are the
-        encoder's is certain only when the iterator ends without an error.
+        The indices of a chunk have passed the chunk's own CRC-32 when they are handed out; that the
+        tables are the encoder's is certain only when the iterator ends without an error.
 
         Args:
             tables: The coder tables of the model that the header names.
@@ -105,13 +121,17 @@ class Reader:
             (A, G, n) int64, each in [0, num_codes).
 
         Raises:
-            BitstreamError: As for the class; or the header does not fit the tables, or the index checksum is wrong.
-            ValueError: The tables hold something else than frequencies, or the chunks were read before.
+            BitstreamError: As for the class; or the header does not fit the tables, or the index
+                checksum is wrong.
+            ValueError: The tables hold something else than frequencies, or the chunks were read
+                before.
         """
         header, checksum = self.header, 0
         if not tables.fit(header.num_codebooks, header.num_codes):
             shape = (header.num_codebooks, header.num_codes)
-            raise BitstreamError(f"the header's codebooks {shape} are not the model's; {DAMAGED}", FIRST_CHUNK)
+            raise BitstreamError(
+                f"the header's codebooks {shape} are not the model's; {DAMAGED}", FIRST_CHUNK
+            )
         for data in self._data_chunks():
             indices = decode_data(data, header, tables)
             checksum = checksum_of(indices, checksum)
@@ -119,7 +139,8 @@ class Reader:
         end = self._known_end()
         if checksum != end.index_checksum:
             raise BitstreamError(
-                "the index checksum does not match: chunks are out of order, or the model is not the encoder's",
+                "the index checksum does not match: chunks are out of order, or the model is not "
+                "the encoder's",
                 end.offset,
             )
 
@@ -148,7 +169,9 @@ class Reader:
         end = parse_end(chunk.payload, chunk.offset)
         if end.num_positions != num_positions:
             raise BitstreamError(
-                f"the file holds {num_positions} positions but should hold {end.num_positions}; {DAMAGED}", chunk.offset
+                f"the file holds {num_positions} positions but should hold {end.num_positions}; "
+                f"{DAMAGED}",
+                chunk.offset,
             )
         self._check_samples(end)
         if self.version[1] < LAYERED:  # else layers may follow, for who wants them
@@ -166,13 +189,18 @@ class Reader:
             length = source.varint("a chunk length")
             if length > MAX_CHUNK_BYTES:
                 raise BitstreamError(
-                    f"a chunk declares {length} bytes, over the limit of {MAX_CHUNK_BYTES}; {DAMAGED}", offset
+                    f"a chunk declares {length} bytes, over the limit of {MAX_CHUNK_BYTES}; "
+                    f"{DAMAGED}",
+                    offset,
                 )
             start = source.offset
             payload = source.take(length, f"a chunk of type {kind.decode()}")
             checksum = source.take(4, "the CRC-32 of a chunk")
             if zlib.crc32(kind + varint(length) + payload) != int.from_bytes(checksum, "big"):
-                raise BitstreamError(f"the CRC-32 of a chunk of type {kind.decode()} does not match; {DAMAGED}", offset)
+                raise BitstreamError(
+                    f"the CRC-32 of a chunk of type {kind.decode()} does not match; {DAMAGED}",
+                    offset,
+                )
             self.seal = checksum
             if kind.isupper():
                 return Chunk(kind[0], offset, Source(io.BytesIO(payload), start, "chunk", DAMAGED))
@@ -182,7 +210,9 @@ class Reader:
             self.budget.check_samples(end.num_samples, end.offset)
         elif end.num_samples != 0:
             noun = self.header.kind.noun
-            raise BitstreamError(f"{noun} declares {end.num_samples} audio samples; {DAMAGED}", end.offset)
+            raise BitstreamError(
+                f"{noun} declares {end.num_samples} audio samples; {DAMAGED}", end.offset
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +239,8 @@ class Summary:
 
 
 def scan(file: BinaryIO) -> Summary:
-    """Reads a whole file without its model: every CRC-32 and count is checked, the index checksum cannot be.
+    """Reads a whole file without its model: every CRC-32 and count is checked, the index checksum
+    cannot be.
 
     Constant memory, so there are no limits on the size of what the file would decode to.
 
@@ -238,7 +269,9 @@ def scan_with_counts(reader: Reader) -> tuple[Summary, list[int]]:
     return summary, counts
 
 
-def unpack(data: bytes, tables: Tables = NO_TABLES, limits: Limits = IN_MEMORY) -> tuple[Header, Indices, int]:
+def unpack(
+    data: bytes, tables: Tables = NO_TABLES, limits: Limits = IN_MEMORY
+) -> tuple[Header, Indices, int]:
     """Reads a whole file in memory.
 
     Args:
@@ -247,7 +280,8 @@ def unpack(data: bytes, tables: Tables = NO_TABLES, limits: Limits = IN_MEMORY) 
         limits: Refuse anything larger, and indices of more than `max_bytes`.
 
     Returns:
-        The header, the indices (A, G, N) int64 of all chunks together, and the number of samples per channel.
+        The header, the indices (A, G, N) int64 of all chunks together, and the number of samples
+        per channel.
 
     Raises:
         BitstreamError: As for `Reader`.
@@ -270,7 +304,9 @@ def unpack_all(reader: Reader, tables: Tables = NO_TABLES) -> tuple[Header, Indi
 
 
 def find_end(file: BinaryIO) -> End | None:
-    """The end chunk of a file that stands before a chunk; from chunk to chunk, none of which is read but the last."""
+    """The end chunk of a file that stands before a chunk; from chunk to chunk, none of which is
+    read but the last.
+    """
     try:
         for _ in range(MAX_FORESEEN_CHUNKS):
             start = file.tell()
@@ -286,7 +322,12 @@ def find_end(file: BinaryIO) -> End | None:
                 if zlib.crc32(kind + varint(length) + payload) != int.from_bytes(checksum, "big"):
                     return None
                 return parse_end(Source(io.BytesIO(payload), start, "chunk"), start)
-    except (BitstreamError, OverflowError, OSError, ValueError):  # what cannot be sought is no length of a chunk
+    except (
+        BitstreamError,
+        OverflowError,
+        OSError,
+        ValueError,
+    ):  # what cannot be sought is no length of a chunk
         return None
     return None
 
@@ -298,10 +339,16 @@ def _read_version(source: Source) -> tuple[int, int]:
         raise BitstreamError("the file is empty: compress again, or copy it again", 0)
     if magic != MAGIC:
         if MAGIC.startswith(magic):
-            raise BitstreamError(f"the file ends inside its first {len(MAGIC)} bytes; {CUT_SHORT}", len(magic))
+            raise BitstreamError(
+                f"the file ends inside its first {len(MAGIC)} bytes; {CUT_SHORT}", len(magic)
+            )
         if b"CDC" in magic:
-            raise BitstreamError("the file was mangled by a text-mode transfer: copy it again in binary mode", 0)
-        raise BitstreamError("this is not a file made by codec: give it a .bin that codec.compress wrote", 0)
+            raise BitstreamError(
+                "the file was mangled by a text-mode transfer: copy it again in binary mode", 0
+            )
+        raise BitstreamError(
+            "this is not a file made by codec: give it a .bin that codec.compress wrote", 0
+        )
     major, minor = source.take(2, "the format version")
     if major != MAJOR:
         message = f"format version {major} was made by a newer codec (this one reads version {MAJOR}): upgrade codec"
@@ -312,8 +359,12 @@ def _read_version(source: Source) -> tuple[int, int]:
 def _refuse_order(chunk: Chunk, expected: str) -> NoReturn:
     kind = chr(chunk.kind)
     if kind in "HDE":
-        raise BitstreamError(f"a chunk of type {kind} stands where {expected} belongs; {DAMAGED}", chunk.offset)
-    raise BitstreamError(f"a chunk of type {kind} needs a newer version of codec: upgrade it", chunk.offset)
+        raise BitstreamError(
+            f"a chunk of type {kind} stands where {expected} belongs; {DAMAGED}", chunk.offset
+        )
+    raise BitstreamError(
+        f"a chunk of type {kind} needs a newer version of codec: upgrade it", chunk.offset
+    )
 
 
 def _parse_header(chunk: Chunk, limits: Limits) -> Header:
@@ -325,7 +376,9 @@ def _parse_header(chunk: Chunk, limits: Limits) -> Header:
     letter = payload.take(1, "the medium")
     medium = BY_LETTER.get(letter)
     if medium is None:
-        raise BitstreamError(f"medium {letter[0]:#04x} needs a newer version of codec: upgrade it", chunk.offset)
+        raise BitstreamError(
+            f"medium {letter[0]:#04x} needs a newer version of codec: upgrade it", chunk.offset
+        )
     model_id = payload.take(MODEL_ID_BYTES, "the model id")
     fields = {name: payload.varint(name) for name in field_names(medium)}
     payload.expect_end("bytes follow the header fields")
@@ -335,12 +388,14 @@ def _parse_header(chunk: Chunk, limits: Limits) -> Header:
         raise BitstreamError(f"the header is invalid: {error}; {DAMAGED}", chunk.offset) from None
     if header.height * header.width > limits.max_pixels:
         raise BitstreamError(
-            f"the picture is {header.width} x {header.height} pixels, over the limit of {limits.max_pixels}: "
+            f"the picture is {header.width} x {header.height} pixels, over the limit of "
+            f"{limits.max_pixels}: "
             "raise --max-pixels if you trust the file",
             chunk.offset,
         )
     if header.width > limits.max_width:
         raise BitstreamError(
-            f"the picture is {header.width} pixels wide, over the limit of {limits.max_width}", chunk.offset
+            f"the picture is {header.width} pixels wide, over the limit of {limits.max_width}",
+            chunk.offset,
         )
     return header

@@ -3,9 +3,9 @@
     magic | H | D | D | ## | D | E
                      └ lost: its positions are known from E and from the other chunks
 
-A `Salvage` stands in for a `Reader`: it hands out all positions of the file, the lost ones as repeats of the last good
-index, and says in `gaps` which those are, so that they can be silenced or greyed after decoding. What layers add to it
-is the matter of `codec.layers.refine`.
+A `Salvage` stands in for a `Reader`: it hands out all positions of the file, the lost ones as
+repeats of the last good index, and says in `gaps` which those are, so that they can be silenced or
+greyed after decoding. What layers add to it is the matter of `codec.layers.refine`.
 """
 
 from __future__ import annotations
@@ -35,12 +35,15 @@ MAX_FILE_BYTES = 1 << 30
 MAX_STREAMS = 1 << 20  # encoded ones, all chunks together: a day of speech in stereo has 14400
 
 
-Chunk = tuple[int, NDArray[np.unsignedinteger] | None]  # positions, and (A, G, n) indices where they are not lost
+Chunk = tuple[
+    int, NDArray[np.unsignedinteger] | None
+]  # positions, and (A, G, n) indices where they are not lost
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A run of positions: a data chunk, or `num_bytes` of damage that say they are `count`, 0 where they do not.
+    """A run of positions: a data chunk, or `num_bytes` of damage that say they are `count`, 0 where
+    they do not.
 
     `parts` are the positions of the chunks that the damage says it was.
     """
@@ -57,7 +60,8 @@ class Salvage:
     Args:
         file: A binary file open for reading.
         limits: Refuse anything larger.
-        num_positions: Positions of the whole file where they are known from elsewhere, as a picture's are; or None.
+        num_positions: Positions of the whole file where they are known from elsewhere, as a
+            picture's are; or None.
 
     Attributes:
         header: The header, which must be sound.
@@ -72,7 +76,9 @@ class Salvage:
 
     finished = True
 
-    def __init__(self, file: BinaryIO, limits: Limits = DEFAULT_LIMITS, num_positions: int | None = None) -> None:
+    def __init__(
+        self, file: BinaryIO, limits: Limits = DEFAULT_LIMITS, num_positions: int | None = None
+    ) -> None:
         content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             raise BitstreamError(f"only files up to {MAX_FILE_BYTES} bytes can be recovered")
@@ -84,14 +90,18 @@ class Salvage:
         self.seal = b""
         self._refined: list[Chunk] | None = None
         pieces, damaged = self._walk(content, reader.offset)
-        known = num_positions if num_positions is not None else self._end and self._end.num_positions
+        known = (
+            num_positions if num_positions is not None else self._end and self._end.num_positions
+        )
         if known is not None and not damaged:
             pieces = _without_repeat(pieces, known)
         self._pieces = _fill(pieces, known)
         self.num_positions = sum(piece.count for piece in self._pieces)
         most = self.budget.most_positions
         if self.num_positions > most:
-            raise BitstreamError(f"the file claims {self.num_positions} positions, over the limit of {most}")
+            raise BitstreamError(
+                f"the file claims {self.num_positions} positions, over the limit of {most}"
+            )
         self.budget.spend_positions(self.num_positions)
         self.num_samples = 0 if self._end is None else self._end.num_samples
         self.complete = not damaged and self._end is not None
@@ -114,8 +124,8 @@ class Salvage:
     def in_chunks(self, tables: Tables) -> list[Chunk]:
         """Every data chunk that the file had.
 
-        What is lost is cut as it says it was, or else into chunks of the usual length: encoders write chunks of equal
-        length, but for the last.
+        What is lost is cut as it says it was, or else into chunks of the usual length: encoders
+        write chunks of equal length, but for the last.
 
         Args:
             tables: The model's.
@@ -128,16 +138,21 @@ class Salvage:
                 found.append((piece.count, indices.astype(kind)))
                 continue
             step = usual[0][0] if usual and piece.data is None else max(piece.count, 1)
-            parts = piece.parts or [min(step, piece.count - at) for at in range(0, piece.count, step)]
+            parts = piece.parts or [
+                min(step, piece.count - at) for at in range(0, piece.count, step)
+            ]
             found += [(part, None) for part in parts]
         return found
 
     def go_on_with(self, header: Header, chunks: list[Chunk]) -> None:
-        """Hands out these chunks from now on, of another codebook, in the place of those that `in_chunks` gave."""
+        """Hands out these chunks from now on, of another codebook, in the place of those that
+        `in_chunks` gave.
+        """
         self.header, self._refined = header, chunks
 
     def chunks(self, tables: Tables = NO_TABLES) -> Iterator[Indices]:
-        """All positions in order, (A, G, n) int64; a chunk that passes its CRC-32 but not its coder joins the gaps.
+        """All positions in order, (A, G, n) int64; a chunk that passes its CRC-32 but not its coder
+        joins the gaps.
 
         Args:
             tables: The model's; after `go_on_with` they are not needed.
@@ -157,13 +172,16 @@ class Salvage:
         whole = self.complete and not self.gaps and self._refined is None
         if whole and self._end is not None and checksum != self._end.index_checksum:
             raise BitstreamError(
-                "every chunk is whole, but the index checksum does not match: chunks are out of order, "
+                "every chunk is whole, but the index checksum does not match: chunks are out of "
+                "order, "
                 "or the model is not the encoder's",
                 self._end.offset,
             )
 
     def _decoded(self, tables: Tables) -> Iterator[tuple[int, Indices | None]]:
-        """Positions and indices of every piece of the base, None for one that is lost or turns out to be."""
+        """Positions and indices of every piece of the base, None for one that is lost or turns out
+        to be.
+        """
         start = 0
         for piece in self._pieces:
             indices = None
@@ -176,7 +194,9 @@ class Salvage:
             start += piece.count
 
     def _walk(self, content: bytes, at: int) -> tuple[list[_Piece], bool]:
-        """Data chunks and damaged stretches in order, and whether there are any of these or no end chunk."""
+        """Data chunks and damaged stretches in order, and whether there are any of these or no end
+        chunk.
+        """
         pieces: list[_Piece] = []
         damaged, num_streams = False, 0
         while at < len(content) and self._end is None:
@@ -184,7 +204,9 @@ class Salvage:
             if found is None:
                 damaged = True
                 begin, at = at, at + 1
-                while at < len(content) and (content[at] not in b"DE" or _chunk_at(content, at) is None):
+                while at < len(content) and (
+                    content[at] not in b"DE" or _chunk_at(content, at) is None
+                ):
                     at += 1
                 stretch = content[begin:at]
                 if at == len(content) and self.version[1] >= LAYERED:
@@ -195,7 +217,9 @@ class Salvage:
             kind, start, payload, at = found
             num_streams += self.header.num_streams
             if num_streams > MAX_STREAMS:
-                raise BitstreamError(f"only files of up to {MAX_STREAMS} encoded streams can be recovered", start)
+                raise BitstreamError(
+                    f"only files of up to {MAX_STREAMS} encoded streams can be recovered", start
+                )
             source = Source(io.BytesIO(payload), start, "chunk")
             try:
                 if kind == ord("D"):
@@ -203,7 +227,10 @@ class Salvage:
                     pieces.append(_Piece(data.count, data))
                 elif kind == ord("E"):
                     self._end = parse_end(source, start)
-                    self.behind, self.seal = Source(io.BytesIO(content[at:]), at), content[at - 4 : at]
+                    self.behind, self.seal = (
+                        Source(io.BytesIO(content[at:]), at),
+                        content[at - 4 : at],
+                    )
             except BitstreamError:
                 damaged = True
                 pieces.append(_Piece(0, None, len(payload)))
@@ -211,7 +238,9 @@ class Salvage:
 
 
 def _chunk_at(content: bytes, at: int) -> tuple[int, int, bytes, int] | None:
-    """The chunk that begins at a byte, if one does: its type, where its payload starts, that, and where it ends."""
+    """The chunk that begins at a byte, if one does: its type, where its payload starts, that, and
+    where it ends.
+    """
     source = Source(io.BytesIO(content[at + 1 : at + 11]))
     try:
         length = source.varint("a length")
@@ -219,7 +248,12 @@ def _chunk_at(content: bytes, at: int) -> tuple[int, int, bytes, int] | None:
         return None
     start = at + 1 + source.offset
     stop = start + length
-    if not chr(content[at]).isalpha() or content[at] > 127 or length > MAX_CHUNK_BYTES or stop + 4 > len(content):
+    if (
+        not chr(content[at]).isalpha()
+        or content[at] > 127
+        or length > MAX_CHUNK_BYTES
+        or stop + 4 > len(content)
+    ):
         return None
     if zlib.crc32(content[at:stop]) != int.from_bytes(content[stop : stop + 4], "big"):
         return None
@@ -227,13 +261,19 @@ def _chunk_at(content: bytes, at: int) -> tuple[int, int, bytes, int] | None:
 
 
 def _without_repeat(pieces: list[_Piece], num_positions: int) -> list[_Piece]:
-    """Drops a chunk, or several in a row, that follow themselves, as a transfer that was resumed too early leaves them.
+    """Drops a chunk, or several in a row, that follow themselves, as a transfer that was resumed
+    too early leaves them.
 
-    Equal neighbours alone prove nothing, since silence has them, too: it takes positions beyond the total, as many as
-    the repeat has, and one place only where it can be. The index checksum then proves the rest, when all is decoded.
+    Equal neighbours alone prove nothing, since silence has them, too: it takes positions beyond the
+    total, as many as the repeat has, and one place only where it can be. The index checksum then
+    proves the rest, when all is decoded.
     """
     excess = sum(piece.count for piece in pieces) - num_positions
-    contents = [(piece.count, [encoded for _, encoded in piece.data.streams]) for piece in pieces if piece.data]
+    contents = [
+        (piece.count, [encoded for _, encoded in piece.data.streams])
+        for piece in pieces
+        if piece.data
+    ]
     found = None
     for start in range(len(contents)):
         stop, left = start, excess
@@ -241,19 +281,24 @@ def _without_repeat(pieces: list[_Piece], num_positions: int) -> list[_Piece]:
             left -= contents[stop][0]
             stop += 1
         periods = (size for size in range(1, stop - start + 1) if (stop - start) % size == 0)
-        if left == 0 and any(contents[start:stop] == contents[start + size : stop + size] for size in periods):
+        if left == 0 and any(
+            contents[start:stop] == contents[start + size : stop + size] for size in periods
+        ):
             rest = contents[:start] + contents[stop:]
             if found is not None and rest != found[1]:
                 return pieces
             found = pieces[:start] + pieces[stop:], rest
     if found is None:
         return pieces
-    log.warning("%d positions were there twice, one after the other: the repeat is left out", excess)
+    log.warning(
+        "%d positions were there twice, one after the other: the repeat is left out", excess
+    )
     return found[0]
 
 
 def _claimed(stretch: bytes, header: Header) -> tuple[int, ...]:
-    """The positions that each chunk of a damaged stretch says it holds; none where they do not fill it exactly.
+    """The positions that each chunk of a damaged stretch says it holds; none where they do not fill
+    it exactly.
 
     A flipped byte is most often in a payload, and leaves types, lengths and counts as they were.
     """
@@ -265,7 +310,11 @@ def _claimed(stretch: bytes, header: Header) -> tuple[int, ...]:
             count = source.varint("the number of positions")
         except BitstreamError:
             return ()
-        if stretch[at] != ord("D") or stop > len(stretch) or not 1 <= count <= header.max_chunk_positions:
+        if (
+            stretch[at] != ord("D")
+            or stop > len(stretch)
+            or not 1 <= count <= header.max_chunk_positions
+        ):
             return ()
         at = stop
         parts.append(count)
@@ -273,7 +322,8 @@ def _claimed(stretch: bytes, header: Header) -> tuple[int, ...]:
 
 
 def _without_layers(stretch: bytes) -> bytes:
-    """The data chunks at the beginning of a stretch that the rest of a file is, its end chunk and layers included.
+    """The data chunks at the beginning of a stretch that the rest of a file is, its end chunk and
+    layers included.
 
     All of it, if the first of them is cut short: then the file is.
     """
@@ -293,10 +343,10 @@ def _without_layers(stretch: bytes) -> bytes:
 def _fill(pieces: list[_Piece], num_positions: int | None) -> list[_Piece]:
     """Gives every damaged stretch its number of positions.
 
-    A stretch is as long as it says where the total is known and all such claims fit into it; claims other than of usual
-    chunks are the first to be doubted. What is missing then, if the total is known, is shared out among the other
-    stretches by their bytes, in units of the usual chunk; if not, they are as many positions as their bytes usually
-    hold.
+    A stretch is as long as it says where the total is known and all such claims fit into it; claims
+    other than of usual chunks are the first to be doubted. What is missing then, if the total is
+    known, is shared out among the other stretches by their bytes, in units of the usual chunk; if
+    not, they are as many positions as their bytes usually hold.
     """
     good = [piece for piece in pieces if piece.data]
     held = sum(piece.count for piece in good)
@@ -304,11 +354,18 @@ def _fill(pieces: list[_Piece], num_positions: int | None) -> list[_Piece]:
     size = sum(piece.data.num_bytes for piece in good if piece.data) / max(held, 1) * usual
     left = None if num_positions is None else max(num_positions - held, 0)
     if left and len(good) == len(pieces):
-        pieces = [*pieces, _Piece(0, None, 1)]  # whole chunks are gone without a trace: say, at the end
+        pieces = [
+            *pieces,
+            _Piece(0, None, 1),
+        ]  # whole chunks are gone without a trace: say, at the end
     doubts = (lambda _: False, lambda count: count % usual, lambda _: True)
     for doubted in doubts if left is not None else doubts[1:]:
         claims = [0 if piece.data or doubted(piece.count) else piece.count for piece in pieces]
-        others = [piece.num_bytes for piece, claim in zip(pieces, claims, strict=True) if not piece.data and not claim]
+        others = [
+            piece.num_bytes
+            for piece, claim in zip(pieces, claims, strict=True)
+            if not piece.data and not claim
+        ]
         if left is None or sum(claims) == left or (sum(claims) < left and others):
             break
     left, bytes_left = None if left is None else left - sum(claims), sum(others)

@@ -25,7 +25,9 @@ class Writer:
         seal: CRC-32 of the last chunk.
     """
 
-    def __init__(self, file: BinaryIO, header: Header, tables: Tables = NO_TABLES, minor: int | None = None) -> None:
+    def __init__(
+        self, file: BinaryIO, header: Header, tables: Tables = NO_TABLES, minor: int | None = None
+    ) -> None:
         self.total_bytes = 0
         self.payload_bytes = 0
         self.seal = b""
@@ -70,7 +72,8 @@ class Writer:
         """Writes the end chunk; without it a file counts as cut short.
 
         Args:
-            num_samples: Samples per channel of the original recording; 0 for a picture, whose size the header has.
+            num_samples: Samples per channel of the original recording; 0 for a picture, whose size
+                the header has.
 
         Raises:
             ValueError: The file is finished already, or the number is out of range.
@@ -78,16 +81,23 @@ class Writer:
         if self._finished:
             raise ValueError("the file is finished already")
         if not self._header.kind.timed and num_samples != 0:
-            raise ValueError(f"num_samples of {self._header.kind.noun} must be 0, not {num_samples}")
+            raise ValueError(
+                f"num_samples of {self._header.kind.noun} must be 0, not {num_samples}"
+            )
         checksum = self._index_checksum.to_bytes(4, "big")
         self._put_chunk(b"E", varint(num_samples) + varint(self._num_positions) + checksum)
         self._finished = True
 
     def _write_chunk(self, indices: Indices) -> None:
         header = self._header
-        encoded = [encode_indices(stream, header.num_codes, self._tables, header.width) for stream in indices]
+        encoded = [
+            encode_indices(stream, header.num_codes, self._tables, header.width)
+            for stream in indices
+        ]
         count = indices.shape[2]
-        self._put_chunk(b"D", varint(count) + b"".join(varint(len(data)) + data for data in encoded))
+        self._put_chunk(
+            b"D", varint(count) + b"".join(varint(len(data)) + data for data in encoded)
+        )
         self.payload_bytes += sum(map(len, encoded))
         self._num_positions += count
         self._index_checksum = checksum_of(indices, self._index_checksum)
@@ -102,8 +112,12 @@ class Writer:
         self.total_bytes += len(data)
 
 
-def pack(header: Header, indices: Indices, num_samples: int = 0, tables: Tables = NO_TABLES) -> bytes:
-    """Makes a whole file in memory; the arguments are those of `Writer`, `Writer.write` and `Writer.finish`."""
+def pack(
+    header: Header, indices: Indices, num_samples: int = 0, tables: Tables = NO_TABLES
+) -> bytes:
+    """Makes a whole file in memory; the arguments are those of `Writer`, `Writer.write` and
+    `Writer.finish`.
+    """
     file = io.BytesIO()
     writer = Writer(file, header, tables)
     writer.write(indices)

@@ -6,8 +6,8 @@
                    └─> mixing      2 | range coded ───┘
                              ^ Tables                                                  ^ Tables
 
-The first byte names the coder, so a later format version adds a coder by adding a number. Every byte string stands
-alone: no coder remembers anything from one call to the next.
+The first byte names the coder, so a later format version adds a coder by adding a number. Every
+byte string stands alone: no coder remembers anything from one call to the next.
 
 Shapes: G codebooks, K entries of a codebook (`num_codes`), n positions.
 """
@@ -22,7 +22,15 @@ from codec.entropy.mixing import Prior
 from codec.entropy.range_coder import quantise_counts
 from codec.errors import BitstreamError
 
-__all__ = ["MAX_CODES", "Prior", "Tables", "decode_indices", "encode_indices", "max_encoded_size", "quantise_counts"]
+__all__ = [
+    "MAX_CODES",
+    "Prior",
+    "Tables",
+    "decode_indices",
+    "encode_indices",
+    "max_encoded_size",
+    "quantise_counts",
+]
 
 FIXED, RANGE, MIXING = 0, 1, 2  # coder numbers: part of the file format
 MAX_CODES = 1 << 24
@@ -35,7 +43,8 @@ class Tables:
     Args:
         frequencies: (G, K) from `quantise_counts`, for the range coder, or None.
         prior: For the mixing coder, where there is one codebook; or None.
-        layer: For the mixing coder, when the indices of a coarser codebook are known (see `codec.layers`); or None.
+        layer: For the mixing coder, when the indices of a coarser codebook are known (see
+            `codec.layers`); or None.
     """
 
     frequencies: NDArray[np.int64] | None = None
@@ -53,11 +62,15 @@ NO_TABLES = Tables()
 
 
 def max_encoded_size(num_indices: int, num_codes: int) -> int:
-    """The most bytes that `encode_indices` makes of `num_indices` indices below `num_codes`: fixed width, and one."""
+    """The most bytes that `encode_indices` makes of `num_indices` indices below `num_codes`: fixed
+    width, and one.
+    """
     return 1 + fixed.packed_size(num_indices, num_codes)
 
 
-def encode_indices(indices: NDArray[np.int64], num_codes: int, tables: Tables = NO_TABLES, width: int = 0) -> bytes:
+def encode_indices(
+    indices: NDArray[np.int64], num_codes: int, tables: Tables = NO_TABLES, width: int = 0
+) -> bytes:
     """Encodes indices with whichever coder makes fewer bytes of them.
 
     Args:
@@ -73,15 +86,22 @@ def encode_indices(indices: NDArray[np.int64], num_codes: int, tables: Tables = 
         ValueError: An argument has the wrong shape, type or range.
     """
     if indices.ndim != 2 or indices.dtype.kind not in "iu":
-        raise ValueError(f"indices must be integers of shape (G, n), not {indices.dtype} of shape {indices.shape}")
+        raise ValueError(
+            f"indices must be integers of shape (G, n), not {indices.dtype} of shape "
+            f"{indices.shape}"
+        )
     _check(tables, len(indices), num_codes)
     if indices.size and not 0 <= indices.min() <= indices.max() < num_codes:
-        raise ValueError(f"indices must lie in [0, {num_codes}), not in [{indices.min()}, {indices.max()}]")
+        raise ValueError(
+            f"indices must lie in [0, {num_codes}), not in [{indices.min()}, {indices.max()}]"
+        )
     if tables.prior is not None:
         room = fixed.packed_size(indices.size, num_codes) - 1  # to be shorter than fixed width
         columns = mixing.columns_of(tables.prior, width, indices.shape[1])
         mixed = mixing.encode(indices[0].astype(np.int64), tables.prior, columns, room)
-        if mixed is not None:  # the range coder was never seen to do better where this one does well
+        if (
+            mixed is not None
+        ):  # the range coder was never seen to do better where this one does well
             return bytes([MIXING]) + mixed
     candidates = [bytes([FIXED]) + fixed.encode(indices, num_codes)]
     if tables.frequencies is not None:
@@ -90,7 +110,12 @@ def encode_indices(indices: NDArray[np.int64], num_codes: int, tables: Tables = 
 
 
 def decode_indices(
-    data: bytes, num_codebooks: int, count: int, num_codes: int, tables: Tables = NO_TABLES, width: int = 0
+    data: bytes,
+    num_codebooks: int,
+    count: int,
+    num_codes: int,
+    tables: Tables = NO_TABLES,
+    width: int = 0,
 ) -> NDArray[np.int64]:
     """Decodes what `encode_indices` made.
 
@@ -106,7 +131,8 @@ def decode_indices(
         (G, n) int64, each in [0, num_codes).
 
     Raises:
-        BitstreamError: The bytes are damaged, need a newer version, or need a table and there is none.
+        BitstreamError: The bytes are damaged, need a newer version, or need a table and there is
+            none.
         ValueError: An argument has the wrong shape or range.
     """
     _check(tables, num_codebooks, num_codes)
@@ -117,14 +143,20 @@ def decode_indices(
         return fixed.decode(payload, num_codebooks, count, num_codes)
     if coder == RANGE:
         if tables.frequencies is None:
-            raise BitstreamError("the indices are range coded, but this model has no coder tables: find its model")
+            raise BitstreamError(
+                "the indices are range coded, but this model has no coder tables: find its model"
+            )
         return range_coder.decode(payload, count, tables.frequencies)
     if coder == MIXING:
         if tables.prior is None:
-            raise BitstreamError("the indices are coded by context, but this model has no prior: find its model")
+            raise BitstreamError(
+                "the indices are coded by context, but this model has no prior: find its model"
+            )
         columns = mixing.columns_of(tables.prior, width, count)
         return mixing.decode(payload, count, tables.prior, columns)[None]
-    raise BitstreamError(f"the indices are in coder {coder}, which needs a newer version of codec: upgrade it")
+    raise BitstreamError(
+        f"the indices are in coder {coder}, which needs a newer version of codec: upgrade it"
+    )
 
 
 def _check(tables: Tables, num_codebooks: int, num_codes: int) -> None:

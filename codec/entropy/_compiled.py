@@ -1,7 +1,8 @@
-"""The inner loop of `mixing`, compiled by numba: one function for both directions, so that they cannot drift apart.
+"""The inner loop of `mixing`, compiled by numba: one function for both directions, so that they
+cannot drift apart.
 
-The loops are written for the vectoriser: plain int32 arrays, sums that are stored before they are used (numba computes
-in 64 bits otherwise, at half the speed).
+The loops are written for the vectoriser: plain int32 arrays, sums that are stored before they are
+used (numba computes in 64 bits otherwise, at half the speed).
 """
 
 # mypy: ignore-errors
@@ -29,10 +30,25 @@ HALF = 1 << RATE_SHIFT - 1
 
 @machine_code
 def code(decoding, positions, choice, columns, begin, net):
-    """Codes all positions: arguments and result are those of `mixing.code`, which says what is computed."""
+    """Codes all positions: arguments and result are those of `mixing.code`, which says what is
+    computed.
+    """
     options, penalties, prices = choice
     words, capacity, low, width = begin
-    levels, starts, offsets, embedding, first, speeds, trend_weights, bias, digits, nodes, squash, given = net
+    (
+        levels,
+        starts,
+        offsets,
+        embedding,
+        first,
+        speeds,
+        trend_weights,
+        bias,
+        digits,
+        nodes,
+        squash,
+        given,
+    ) = net
     count, num_digits = positions.shape
     num_neighbours, num_rows, size = first.shape
     num_features = embedding.shape[1]
@@ -180,7 +196,9 @@ def code(decoding, positions, choice, columns, begin, net):
             for digit in range(num_digits):
                 value += embedding[starts[digit] + positions[position, digit], feature]
             for speed in range(num_speeds):
-                trend[speed, feature] += ((value << SPEED_BITS) - trend[speed, feature]) >> speeds[speed]
+                trend[speed, feature] += ((value << SPEED_BITS) - trend[speed, feature]) >> speeds[
+                    speed
+                ]
         column += 1
         if column == columns:
             row, column = row + 1, 0

@@ -1,8 +1,10 @@
-"""Fixed-width packing: every index in the same number of bits, the baseline that an entropy coder has to beat.
+"""Fixed-width packing: every index in the same number of bits, the baseline that an entropy coder
+has to beat.
 
     indices (G, n)  ->  codebook after codebook, ceil(log2 K) bits each, most significant bit first  ->  bytes
 
-Zero bits fill the last byte, and the decoder insists on them: one sequence of indices has exactly one packing.
+Zero bits fill the last byte, and the decoder insists on them: one sequence of indices has exactly
+one packing.
 """
 
 import numpy as np
@@ -49,14 +51,16 @@ def decode(data: bytes, num_codebooks: int, count: int, num_codes: int) -> NDArr
         (G, n) int64, each in [0, num_codes).
 
     Raises:
-        BitstreamError: The length is wrong, a pad bit is set, or an index lies outside the codebook.
+        BitstreamError: The length is wrong, a pad bit is set, or an index lies outside the
+            codebook.
     """
     width = bits_per_index(num_codes)
     num_indices = num_codebooks * count
     expected = packed_size(num_indices, num_codes)
     if len(data) != expected:  # checked before anything is allocated
         raise BitstreamError(
-            f"{num_indices} packed indices take {expected} bytes, not {len(data)}: the file is damaged"
+            f"{num_indices} packed indices take {expected} bytes, not {len(data)}: the file is "
+            "damaged"
         )
     bits = np.unpackbits(np.frombuffer(data, np.uint8))
     if bits[num_indices * width :].any():
@@ -65,5 +69,7 @@ def decode(data: bytes, num_codebooks: int, count: int, num_codes: int) -> NDArr
     octets[:, 32 - width :] = bits[: num_indices * width].reshape(num_indices, width)
     indices = np.packbits(octets, axis=1).view(">u4").astype(np.int64)
     if indices.size and indices.max() >= num_codes:
-        raise BitstreamError(f"index {indices.max()} lies outside the codebook of {num_codes}: the file is damaged")
+        raise BitstreamError(
+            f"index {indices.max()} lies outside the codebook of {num_codes}: the file is damaged"
+        )
     return indices.reshape(num_codebooks, count)

@@ -1,21 +1,26 @@
-"""Context mixing: each index costs what its neighbours leave open. All in integers, so every machine decodes the same.
+"""Context mixing: each index costs what its neighbours leave open. All in integers, so every
+machine decodes the same.
 
-An index is a row of digits, and a digit is a walk down a binary tree: is it at least `middle`? The probability of each
-answer comes from a small network of integers that looks at the indices decoded before. Its last layer is a logistic
-mixer (one row of weights per question) that goes on learning from every answer, so that a chunk's own habits count.
+An index is a row of digits, and a digit is a walk down a binary tree: is it at least `middle`? The
+probability of each answer comes from a small network of integers that looks at the indices decoded
+before. Its last layer is a logistic mixer (one row of weights per question) that goes on learning
+from every answer, so that a chunk's own habits count.
 
     neighbours (J) ─embedding──┐
     trends of what came before ┴─hidden─> start (H) ─clip─> hidden (H) ─weights of the question─> logit ─squash─┐
                                             ^ + digits[d] after each digit      ^ learn <─ answer <─ coder <────┘
 
-The trained tables are the model's `Prior`; nothing else is carried into a chunk, and nothing out of it. The same bytes
-come from `code`, plain NumPy below, and from its compiled twin in `_compiled`, which is used where numba is installed.
+The trained tables are the model's `Prior`; nothing else is carried into a chunk, and nothing out of
+it. The same bytes come from `code`, plain NumPy below, and from its compiled twin in `_compiled`,
+which is used where numba is installed.
 
-Tried at K = 1024 and left out, in bits per index of about 7.5: adaptive counts in up to four contexts as further inputs
-of the mixer (-.04 speech, -.07 photographs), an adaptive map after it (-.01), state carried from chunk to chunk (-.02).
-What the mixer learns within a chunk is worth .21 on speech and .10 on photographs.
+Tried at K = 1024 and left out, in bits per index of about 7.5: adaptive counts in up to four
+contexts as further inputs of the mixer (-.04 speech, -.07 photographs), an adaptive map after it
+(-.01), state carried from chunk to chunk (-.02). What the mixer learns within a chunk is worth .21
+on speech and .10 on photographs.
 
-Shapes: n positions, D digits of an index, J neighbours, E features of an embedding, Q trends, H hidden units.
+Shapes: n positions, D digits of an index, J neighbours, E features of an embedding, Q trends, H
+hidden units.
 """
 
 from __future__ import annotations
@@ -41,8 +46,11 @@ HIGHEST = 1023  # of a hidden unit; 256 stands for 1
 DIGIT_SHIFT = 5
 LOGIT_SHIFT = 12
 LOGIT_LIMIT = 2047  # 256 units are a factor of e in the odds, so 1 : 2980 at most
-RATE_SHIFT = 20  # how fast the mixer learns; 19 and 21 cost .1 to .5 % more bits on speech and photographs
-REFINED_SHIFT = 1  # of errors, with digits that are given: half as fast takes .006 bits a position less in a layer
+RATE_SHIFT = (
+    20  # how fast the mixer learns; 19 and 21 cost .1 to .5 % more bits on speech and photographs
+)
+# Of errors, with digits that are given: half as fast takes .006 bits a position less in a layer.
+REFINED_SHIFT = 1
 MAX_WEIGHT = 32767
 MAX_HIDDEN = 64  # units: HIGHEST * MAX_WEIGHT * MAX_HIDDEN is still below 2**31
 SPEED_BITS = 8
@@ -56,7 +64,9 @@ Ints = NDArray[np.int64]
 
 @cache
 def squash() -> Ints:
-    """The logistic function out of 2**16, (4095,): entry x + 2047 is 2**16 / (1 + exp(-x / 256)), by integers alone."""
+    """The logistic function out of 2**16, (4095,): entry x + 2047 is 2**16 / (1 + exp(-x / 256)),
+    by integers alone.
+    """
     table = np.empty(2 * LOGIT_LIMIT + 1, np.int64)
     exp = FIRST_EXP
     for x in range(LOGIT_LIMIT + 1):
@@ -112,7 +122,8 @@ class Choice(NamedTuple):
     """What encoding may choose from, if from anything.
 
     Attributes:
-        options: (n, M, D) int64 digits of the indices that a position may have; M = 0 for no choice.
+        options: (n, M, D) int64 digits of the indices that a position may have; M = 0 for no
+            choice.
         penalties: (n, M) int64, what each option costs besides its bits, in bits / 256.
         prices: `prices()`.
     """
@@ -126,7 +137,8 @@ class Place(NamedTuple):
     """Where coding begins in a payload.
 
     Attributes:
-        words: int64; room for the words that are written, or those that are read with zeros after them.
+        words: int64; room for the words that are written, or those that are read with zeros after
+            them.
         capacity: Words that there may be.
         low: Encoding: the lower end of the interval. Decoding: the payload's number, less that end.
         width: Of the interval.
@@ -145,23 +157,27 @@ NO_CHOICE = Choice(np.empty((0, 0, 0), np.int64), np.empty((0, 0), np.int64), np
 class Prior:
     """What a model knows of its indices before the first: the tables of `mixing`, all integers.
 
-    Rows are numbered through all digits: digit d with value v has row L_0 + ... + L_(d-1) + v; R = their sum.
+    Rows are numbered through all digits: digit d with value v has row L_0 + ... + L_(d-1) + v; R =
+    their sum.
 
     Args:
         levels: (D,) values of each digit, at least 2; their product is K.
-        order: (K,) where each index stands among the digit rows; empty for the identity. The digits of an index are
-            those of its place, the first digit the most significant.
-        offsets: (J, 2) neighbours, rows up and columns to the right: (1, 0) is above, (0, -1) the position before.
-        embedding: (R + 1, E) int8 of every row, added over the digits of an index; the last is that of no neighbour.
+        order: (K,) where each index stands among the digit rows; empty for the identity. The digits
+            of an index are those of its place, the first digit the most significant.
+        offsets: (J, 2) neighbours, rows up and columns to the right: (1, 0) is above, (0, -1) the
+            position before.
+        embedding: (R + 1, E) int8 of every row, added over the digits of an index; the last is that
+            of no neighbour.
         hidden: ((J + Q) * E, H) int16, from the neighbours' embeddings and then the trends'.
         bias: (H,) int32.
         speeds: (Q,) shifts 1 to 8: a trend moves by 2**-speed towards each index's embedding.
         digits: (R - L_(D-1), H) int16, what a digit once known adds for the digits after it.
-        nodes: (R - D, H) int16, the mixer's first weights; row L_0 + ... + L_(d-1) - d + m - 1 asks whether digit
-            d is at least m. Without the rows of the digits that are given.
-        stride: Pixels that a position of a picture covers along each side; 0 for speech, whose positions are one row.
-        given: B, digits that every position has from the layers below, before the first position is coded. Neighbours
-            that come later are seen with these alone.
+        nodes: (R - D, H) int16, the mixer's first weights; row L_0 + ... + L_(d-1) - d + m - 1 asks
+            whether digit d is at least m. Without the rows of the digits that are given.
+        stride: Pixels that a position of a picture covers along each side; 0 for speech, whose
+            positions are one row.
+        given: B, digits that every position has from the layers below, before the first position is
+            coded. Neighbours that come later are seen with these alone.
 
     Raises:
         ValueError: A shape or a value is impossible, or sums could leave 32 bits.
@@ -197,19 +213,31 @@ class Prior:
         }
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
-                raise ValueError(f"{name} of a prior must be {shape}, not {getattr(self, name).shape}")
+                raise ValueError(
+                    f"{name} of a prior must be {shape}, not {getattr(self, name).shape}"
+                )
         seen = (self.before != 0) if self.given else self.before > 0
         ranges = [
-            (1 <= num_digits <= 16 and self.levels.min() >= 2 and self.num_codes <= MAX_CODES, "levels"),
+            (
+                1 <= num_digits <= 16 and self.levels.min() >= 2 and self.num_codes <= MAX_CODES,
+                "levels",
+            ),
             (size in range(8, MAX_HIDDEN + 1, 8), "units"),
             (seen.all() and np.abs(self.offsets).max(initial=0) < 128, "offsets"),
-            (not self.order.size or (np.sort(self.order) == np.arange(self.num_codes)).all(), "order"),
+            (
+                not self.order.size or (np.sort(self.order) == np.arange(self.num_codes)).all(),
+                "order",
+            ),
             (all(1 <= speed <= 8 for speed in self.speeds), "speeds"),
             (0 <= self.stride < 1 << 17, "stride"),
             (0 <= self.given < num_digits, "given"),
             (np.abs(self.embedding).max() < 1 << 7, "embedding"),
             (np.abs(self.nodes).max() <= MAX_WEIGHT, "nodes"),
-            (np.abs(self.hidden).max(initial=0) < 1 << 15 and np.abs(self.digits).max(initial=0) < 1 << 15, "weights"),
+            (
+                np.abs(self.hidden).max(initial=0) < 1 << 15
+                and np.abs(self.digits).max(initial=0) < 1 << 15,
+                "weights",
+            ),
             (self._largest_sum() < 1 << 31, "sums"),
         ]
         for fine, name in ranges:
@@ -217,19 +245,29 @@ class Prior:
                 raise ValueError(f"{name} of a prior are out of range")
 
     def _arrays(self) -> dict[str, Ints]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in NUMBERS}
+        return {
+            name: getattr(self, name) for name in self.__dataclass_fields__ if name not in NUMBERS
+        }
 
     def to_tensors(self) -> dict[str, NDArray[Any]]:
         """What a model file stores; nothing of `given` where nothing is."""
         numbers = {name: np.array([getattr(self, name)], np.int32) for name in NUMBERS}
-        return {**self._arrays(), **{name: array for name, array in numbers.items() if name == "stride" or array[0]}}
+        return {
+            **self._arrays(),
+            **{name: array for name, array in numbers.items() if name == "stride" or array[0]},
+        }
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[Any]]) -> Prior:
-        """The inverse of `to_tensors`. Raises ValueError or TypeError on tensors of another kind."""
+        """The inverse of `to_tensors`.
+
+        Raises ValueError or TypeError on tensors of another kind.
+        """
         if any(tensors[name].shape != (1,) for name in NUMBERS if name in tensors):
             raise ValueError("stride and given of a prior are one number each")
-        fields: dict[str, Any] = {name: int(array[0]) if name in NUMBERS else array for name, array in tensors.items()}
+        fields: dict[str, Any] = {
+            name: int(array[0]) if name in NUMBERS else array for name, array in tensors.items()
+        }
         return cls(**fields)
 
     @property
@@ -249,7 +287,9 @@ class Prior:
 
     @cached_property
     def before(self) -> Ints:
-        """(J,) 1 for neighbours that come before a position, -1 for those after it, 0 for the position itself."""
+        """(J,) 1 for neighbours that come before a position, -1 for those after it, 0 for the
+        position itself.
+        """
         rows_up, right = self.offsets.astype(np.int64).T
         return np.asarray(np.sign(np.where(rows_up == 0, -right, rows_up)), np.int64)
 
@@ -265,7 +305,9 @@ class Prior:
 
     def _first(self) -> Ints:
         num_neighbours, num_features = len(self.offsets), self.embedding.shape[1]
-        weights = self.hidden[: num_neighbours * num_features].reshape(num_neighbours, num_features, -1)
+        weights = self.hidden[: num_neighbours * num_features].reshape(
+            num_neighbours, num_features, -1
+        )
         product: Ints = self.embedding.astype(np.int64) @ weights.astype(np.int64)
         return product
 
@@ -294,9 +336,13 @@ class Prior:
     @cached_property
     def net(self) -> Net:
         """What both twins of `code` take."""
-        as_int32 = (array.astype(np.int32) for array in (self.bias, self.digits, self.nodes, self.embedding))
+        as_int32 = (
+            array.astype(np.int32) for array in (self.bias, self.digits, self.nodes, self.embedding)
+        )
         bias, digits, nodes, embedding = as_int32
-        levels, offsets, speeds = (array.astype(np.int64) for array in (self.levels, self.offsets, self.speeds))
+        levels, offsets, speeds = (
+            array.astype(np.int64) for array in (self.levels, self.offsets, self.speeds)
+        )
         return Net(
             levels=levels,
             starts=self.starts,
@@ -356,7 +402,9 @@ def encode(indices: Ints, prior: Prior, columns: int, max_bytes: int) -> bytes |
     digits = prior.to_digits(indices)
     capacity = max_bytes // 2
     words = np.zeros(capacity + 1, np.int64)
-    count, low, width = _run(False, digits, NO_CHOICE, columns, Place(words, capacity, 0, FULL), prior.net)
+    count, low, width = _run(
+        False, digits, NO_CHOICE, columns, Place(words, capacity, 0, FULL), prior.net
+    )
     if count < 0:
         return None
     last_word, num_bytes = shortest_tail(low, width)
@@ -364,13 +412,16 @@ def encode(indices: Ints, prior: Prior, columns: int, max_bytes: int) -> bytes |
     return data if len(data) <= max_bytes else None
 
 
-def decode(data: bytes, count: int, prior: Prior, columns: int, parents: Ints | None = None) -> Ints:
+def decode(
+    data: bytes, count: int, prior: Prior, columns: int, parents: Ints | None = None
+) -> Ints:
     """Decodes what `encode` made with the same prior and columns.
 
     The work is bounded by `count` whatever the bytes are.
 
     Args:
-        parents: (n,) indices of the layer below, each in [0, K / M), where the prior has digits that are given.
+        parents: (n,) indices of the layer below, each in [0, K / M), where the prior has digits
+            that are given.
 
     Returns:
         (count,) int64, each in [0, K).
@@ -391,12 +442,15 @@ def decode(data: bytes, count: int, prior: Prior, columns: int, parents: Ints | 
     window = int(words[taken]) << 32 | int(words[taken + 1]) << 16 | int(words[taken + 2])
     last_word, num_bytes = shortest_tail((window - code) % FULL, width)
     if data[2 * taken :] != (last_word & 0xFFFF).to_bytes(2, "big")[:num_bytes]:
-        raise BitstreamError("entropy-coded data do not end where the indices do: damaged, or another model's")
+        raise BitstreamError(
+            "entropy-coded data do not end where the indices do: damaged, or another model's"
+        )
     return prior.to_indices(digits)
 
 
 def choose(options: Ints, penalties: Ints, prior: Prior, columns: int) -> Ints:
-    """Picks an index for every position: the one that costs least, its bits here and its penalty together.
+    """Picks an index for every position: the one that costs least, its bits here and its penalty
+    together.
 
     One position after the other, each with what the coder will have learnt from those before.
 
@@ -418,7 +472,9 @@ def choose(options: Ints, penalties: Ints, prior: Prior, columns: int) -> Ints:
     return prior.to_indices(chosen)
 
 
-def code(decoding: bool, positions: Ints, choice: Choice, columns: int, begin: Place, net: Net) -> tuple[int, int, int]:
+def code(
+    decoding: bool, positions: Ints, choice: Choice, columns: int, begin: Place, net: Net
+) -> tuple[int, int, int]:
     """The coder in plain NumPy: the reference, and what runs where numba is not installed.
 
     Args:
@@ -434,7 +490,20 @@ def code(decoding: bool, positions: Ints, choice: Choice, columns: int, begin: P
     """
     options, penalties, price = choice
     words, capacity, low, width = begin
-    levels, starts, offsets, embedding, first, speeds, trend_weights, bias, digits, nodes, table, given = net
+    (
+        levels,
+        starts,
+        offsets,
+        embedding,
+        first,
+        speeds,
+        trend_weights,
+        bias,
+        digits,
+        nodes,
+        table,
+        given,
+    ) = net
     squashed = table.tolist()
     weights = nodes.astype(np.int64)
     first_node = int(levels[:given].sum()) - given
@@ -510,8 +579,12 @@ def code(decoding: bool, positions: Ints, choice: Choice, columns: int, begin: P
 _coded_plainly = 0  # positions, in this process
 
 
-def _run(decoding: bool, positions: Ints, choice: Choice, columns: int, begin: Place, net: Net) -> tuple[int, int, int]:
-    """`code` for the first few positions of a process, which then is done before numba would be loaded; or its twin."""
+def _run(
+    decoding: bool, positions: Ints, choice: Choice, columns: int, begin: Place, net: Net
+) -> tuple[int, int, int]:
+    """`code` for the first few positions of a process, which then is done before numba would be
+    loaded; or its twin.
+    """
     global _coded_plainly
     count = len(positions) * (1 + choice.options.shape[1])
     if COMPILED not in sys.modules and _coded_plainly + count <= PLAIN_POSITIONS:

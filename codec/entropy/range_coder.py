@@ -1,8 +1,8 @@
 """A range coder with one static integer table per codebook: frequent indices cost fewer bits.
 
-The coder narrows an interval, once per index, in proportion to the index's frequency out of `TOTAL` (G. N. N. Martin,
-"Range encoding", 1979); the payload is the shortest number inside the last interval. All arithmetic is on integers, so
-every machine decodes the same indices.
+The coder narrows an interval, once per index, in proportion to the index's frequency out of `TOTAL`
+(G. N. N. Martin, "Range encoding", 1979); the payload is the shortest number inside the last
+interval. All arithmetic is on integers, so every machine decodes the same indices.
 
     low                                               low + width         width: 33 to 49 bits
     |-----------|---------------|----------|----|-----|
@@ -11,10 +11,10 @@ every machine decodes the same indices.
 
     width' < 2**32:  the top 16 bits of low go out as one word; low and width move up 16 bits
 
-`low` may overflow its 48 bits by one; a word then holds 17 bits, and the surplus is added to the words before it once,
-at the end. Of the final interval only the 0, 1 or 2 bytes that identify it are written: the decoder reads zeros after
-them. The decoder rebuilds `low` and compares this tail, so that a payload is accepted only if it is byte for byte what
-the encoder writes.
+`low` may overflow its 48 bits by one; a word then holds 17 bits, and the surplus is added to the
+words before it once, at the end. Of the final interval only the 0, 1 or 2 bytes that identify it
+are written: the decoder reads zeros after them. The decoder rebuilds `low` and compares this tail,
+so that a payload is accepted only if it is byte for byte what the encoder writes.
 
 Shapes: G codebooks, K entries of a codebook, n positions.
 """
@@ -26,10 +26,14 @@ from numpy.typing import NDArray
 
 from codec.errors import BitstreamError
 
-TOTAL_BITS = 20  # a flat table over 32768 entries still gives each 32 units, and width >> 20 keeps 12 bits of precision
+# A flat table over 32768 entries still gives each 32 units, and width >> 20 keeps 12 bits of
+# precision.
+TOTAL_BITS = 20
 TOTAL = 1 << TOTAL_BITS
 WORD_BITS = 16
-STATE_BITS = 48  # three words: small enough for two digits of a Python integer and, carry included, for a 64-bit one
+# Three words: small enough for two digits of a Python integer and, carry included, for a 64-bit
+# one.
+STATE_BITS = 48
 KEPT_BITS = STATE_BITS - WORD_BITS
 FULL = 1 << STATE_BITS
 FLOOR = 1 << KEPT_BITS
@@ -39,8 +43,9 @@ MAX_COUNT_BITS = 42  # counts * TOTAL has to fit into int64
 def quantise_counts(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Turns training counts into coder tables, by integers alone: any machine gets the same tables.
 
-    Every entry gets 1, the rest is shared in proportion to the counts, and what rounding leaves over goes to the
-    largest remainders, the lower index first where they tie. A codebook with no counts at all gets a flat table.
+    Every entry gets 1, the rest is shared in proportion to the counts, and what rounding leaves
+    over goes to the largest remainders, the lower index first where they tie. A codebook with no
+    counts at all gets a flat table.
 
     Args:
         counts: (G, K) non-negative, how often each index occurred.
@@ -49,12 +54,17 @@ def quantise_counts(counts: NDArray[np.int64]) -> NDArray[np.int64]:
         (G, K) int64 frequencies, each at least 1, each row summing to `TOTAL`.
 
     Raises:
-        ValueError: Not integers of shape (G, K) with 1 <= K <= TOTAL, or negative, or a row sums to 2**42 or more.
+        ValueError: Not integers of shape (G, K) with 1 <= K <= TOTAL, or negative, or a row sums to
+            2**42 or more.
     """
     if counts.dtype.kind not in "iu" or counts.ndim != 2 or not 1 <= counts.shape[1] <= TOTAL:
-        raise ValueError(f"counts must be integers (G, K), 1 <= K <= {TOTAL}, not {counts.dtype} {counts.shape}")
+        raise ValueError(
+            f"counts must be integers (G, K), 1 <= K <= {TOTAL}, not {counts.dtype} {counts.shape}"
+        )
     if (counts < 0).any() or any(sum(row) >= 1 << MAX_COUNT_BITS for row in counts.tolist()):
-        raise ValueError(f"counts must be non-negative and sum to less than 2**{MAX_COUNT_BITS} per codebook")
+        raise ValueError(
+            f"counts must be non-negative and sum to less than 2**{MAX_COUNT_BITS} per codebook"
+        )
     num_codes = counts.shape[1]
     table = np.ones(counts.shape, np.int64)
     for row, frequencies in zip(counts.astype(np.int64), table, strict=True):
@@ -69,12 +79,15 @@ def check_table(table: NDArray[np.int64], num_codebooks: int, num_codes: int) ->
     """Refuses a table that the coder cannot work with.
 
     Raises:
-        ValueError: The table is not (num_codebooks, num_codes) integers of at least 1 with rows summing to `TOTAL`.
+        ValueError: The table is not (num_codebooks, num_codes) integers of at least 1 with rows
+            summing to `TOTAL`.
     """
     if table.shape != (num_codebooks, num_codes):
         raise ValueError(f"the coder table must be {(num_codebooks, num_codes)}, not {table.shape}")
     if table.dtype.kind not in "iu" or table.min() < 1 or (table.sum(axis=1) != TOTAL).any():
-        raise ValueError(f"a coder table holds integers of at least 1, and each row sums to {TOTAL}")
+        raise ValueError(
+            f"a coder table holds integers of at least 1, and each row sums to {TOTAL}"
+        )
 
 
 def _starts(frequencies: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -83,12 +96,14 @@ def _starts(frequencies: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def shortest_tail(low: int, width: int) -> tuple[int, int]:
-    """Finds the shortest end of the payload: a number in [low, low + width) with as few bytes as possible.
+    """Finds the shortest end of the payload: a number in [low, low + width) with as few bytes as
+    possible.
 
     Since width >= 2**32, two bytes always suffice.
 
     Returns:
-        The last word, with a possible carry in bit 16, and how many of its two bytes are to be written.
+        The last word, with a possible carry in bit 16, and how many of its two bytes are to be
+        written.
     """
     num_bytes, value = 0, -(-low // FULL) * FULL
     while value >= low + width:
@@ -135,8 +150,8 @@ def encode(indices: NDArray[np.int64], table: NDArray[np.int64]) -> bytes:
 def decode(data: bytes, count: int, table: NDArray[np.int64]) -> NDArray[np.int64]:
     """Decodes what `encode` made with the same table.
 
-    The work is bounded by G * count whatever the bytes are. Bytes that were made with another table are mostly, but
-    not always, recognised: the container's index checksum is there for the rest.
+    The work is bounded by G * count whatever the bytes are. Bytes that were made with another table
+    are mostly, but not always, recognised: the container's index checksum is there for the rest.
 
     Args:
         data: The payload, all of it and nothing else.
@@ -162,7 +177,9 @@ def decode(data: bytes, count: int, table: NDArray[np.int64]) -> NDArray[np.int6
                 step = width >> TOTAL_BITS
                 slot = code // step
                 if slot >= TOTAL:  # the sliver above step * TOTAL, which the encoder never enters
-                    raise BitstreamError("entropy-coded data leave the coder's interval: damaged, or another model's")
+                    raise BitstreamError(
+                        "entropy-coded data leave the coder's interval: damaged, or another model's"
+                    )
                 index = bisect_right(starts, slot) - 1
                 row.append(index)
                 code -= step * starts[index]
@@ -173,11 +190,15 @@ def decode(data: bytes, count: int, table: NDArray[np.int64]) -> NDArray[np.int6
                     width <<= WORD_BITS
             rows.append(row)
     except IndexError:
-        raise BitstreamError("entropy-coded data end too early: damaged, or made for another model") from None
+        raise BitstreamError(
+            "entropy-coded data end too early: damaged, or made for another model"
+        ) from None
     consumed = 2 * (next_word - 3)
     window = words[next_word - 3] << 32 | words[next_word - 2] << 16 | words[next_word - 1]
     last_word, num_bytes = shortest_tail((window - code) % FULL, width)
     tail = (last_word & 0xFFFF).to_bytes(2, "big")[:num_bytes]
     if consumed > len(data) or data[consumed:] != tail:
-        raise BitstreamError("entropy-coded data do not end where the indices do: damaged, or another model's")
+        raise BitstreamError(
+            "entropy-coded data do not end where the indices do: damaged, or another model's"
+        )
     return np.array(rows, np.int64).reshape(len(table), count)

@@ -1,8 +1,10 @@
-"""Indices of a finer codebook, when those of a coarser one are known: what a layer of a file holds (`codec.layers`).
+"""Indices of a finer codebook, when those of a coarser one are known: what a layer of a file holds
+(`codec.layers`).
 
-Every coarse code is the parent of M fine ones. Of a fine index only the child is coded, a number below M: by the mixing
-coder, which sees the parents of all positions and the fine indices of those before, or in fixed width. No byte says
-which it was: a payload as long as fixed width is fixed width, and mixing is used only where it is shorter.
+Every coarse code is the parent of M fine ones. Of a fine index only the child is coded, a number
+below M: by the mixing coder, which sees the parents of all positions and the fine indices of those
+before, or in fixed width. No byte says which it was: a payload as long as fixed width is fixed
+width, and mixing is used only where it is shorter.
 
     parents (n,) ──────────┐
     indices (n,) ──child──encode──> bytes        bytes, parents ──decode──> indices (n,)
@@ -60,12 +62,16 @@ def decode(data: bytes, coarse: Ints, prior: Prior, width: int) -> Ints:
     """
     count, children = len(coarse), prior.num_refined
     if len(data) > longest(count, children):
-        raise BitstreamError(f"a refinement of {count} positions has {len(data)} bytes: the file is damaged")
+        raise BitstreamError(
+            f"a refinement of {count} positions has {len(data)} bytes: the file is damaged"
+        )
     if len(data) < longest(count, children):
         return mixing.decode(data, count, prior, mixing.columns_of(prior, width, count), coarse)
     return prior.from_places(coarse * children + fixed.decode(data, 1, count, children)[0])
 
 
 def longest(count: int, children: int) -> int:
-    """The most bytes that `encode` makes of `count` positions with M children each: those of fixed width."""
+    """The most bytes that `encode` makes of `count` positions with M children each: those of fixed
+    width.
+    """
     return fixed.packed_size(count, children)

@@ -1,8 +1,8 @@
 """Files and arrays: the only place that touches audio and picture files.
 
-Audio is (T, C) float32 in [-1, 1]; a picture is (H, W, 3) uint8 in sRGB. The kind of a file is told from its content,
-never from its name. What is lost on the way in (an alpha channel, 16-bit depth, the end of a recording) is said through
-the "codec" logger.
+Audio is (T, C) float32 in [-1, 1]; a picture is (H, W, 3) uint8 in sRGB. The kind of a file is told
+from its content, never from its name. What is lost on the way in (an alpha channel, 16-bit depth,
+the end of a recording) is said through the "codec" logger.
 """
 
 from codec.media.audio_writer import MAX_RIFF_BYTES, AudioWriter

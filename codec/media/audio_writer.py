@@ -25,17 +25,23 @@ class AudioWriter:
         OSError: The file cannot be written to; so do all methods.
     """
 
-    def __init__(self, file: BinaryIO, sample_rate: int, channels: int, suffix: str = "wav") -> None:
+    def __init__(
+        self, file: BinaryIO, sample_rate: int, channels: int, suffix: str = "wav"
+    ) -> None:
         name = SPEECH.suffixes.get(suffix.lower())
         if name is None:
-            raise MediaError(f"cannot write audio as .{suffix}; use one of {', '.join(sorted(SPEECH.suffixes))}")
+            raise MediaError(
+                f"cannot write audio as .{suffix}; use one of {', '.join(sorted(SPEECH.suffixes))}"
+            )
         subtype = {"WAV": "PCM_16", "FLAC": "PCM_16", "AIFF": "PCM_16"}.get(name)
         if suffix.lower() == "opus":
             subtype = "OPUS"
         self._room = MAX_RIFF_BYTES if name in ("WAV", "AIFF") else None
         self._target = _Target(file)
         with self._target.checked(f".{suffix} cannot hold {channels} channels at {sample_rate} Hz"):
-            self._file = soundfile.SoundFile(self._target, "w", sample_rate, channels, subtype, format=name)
+            self._file = soundfile.SoundFile(
+                self._target, "w", sample_rate, channels, subtype, format=name
+            )
 
     def write(self, block: Samples) -> None:
         """Appends (n, C) float32 samples, rounded and clipped to 16 bits.
@@ -58,7 +64,10 @@ class AudioWriter:
 
 
 class _Target:
-    """The file that libsndfile writes to. Its callbacks swallow every exception, a full disk or Ctrl-C: kept here."""
+    """The file that libsndfile writes to.
+
+    Its callbacks swallow every exception, a full disk or Ctrl-C: kept here.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -82,11 +91,18 @@ class _Target:
 
     @contextmanager
     def checked(self, failure: str) -> Iterator[None]:
-        """Raises what the file raised; or, in libsndfile's own errors, a MediaError of `failure` and the reason."""
+        """Raises what the file raised; or, in libsndfile's own errors, a MediaError of `failure`
+        and the reason.
+        """
         reason: Exception | None = None
         try:
             yield
-        except (soundfile.LibsndfileError, AssertionError, TypeError, ValueError) as error:  # soundfile asserts, too
+        except (
+            soundfile.LibsndfileError,
+            AssertionError,
+            TypeError,
+            ValueError,
+        ) as error:  # soundfile asserts, too
             reason = error
         if self._error is not None:
             raise self._error

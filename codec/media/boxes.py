@@ -1,6 +1,8 @@
-"""The outermost structure of files that only PyAV reads: whether they are cut short, whether one lies behind another.
+"""The outermost structure of files that only PyAV reads: whether they are cut short, whether one
+lies behind another.
 
-Format: ISO/IEC 14496-12 (MPEG-4); RFC 8794 and 9559 (Matroska, WebM); Microsoft RIFF (AVI); ISO/IEC 13818-1.
+Format: ISO/IEC 14496-12 (MPEG-4); RFC 8794 and 9559 (Matroska, WebM); Microsoft RIFF (AVI); ISO/IEC
+13818-1.
 """
 
 from __future__ import annotations

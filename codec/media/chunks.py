@@ -1,7 +1,8 @@
-"""The structure of files made of named chunks with sizes: AIFF, CAF, Wave64, WAV of kinds that `wav` does not decode.
+"""The structure of files made of named chunks with sizes: AIFF, CAF, Wave64, WAV of kinds that
+`wav` does not decode.
 
-Also of AU and NIST SPHERE files, which are a header and one run of sound. Sizes are taken as in `wav`: what stands for
-an unknown one means all there is, and any other is believed.
+Also of AU and NIST SPHERE files, which are a header and one run of sound. Sizes are taken as in
+`wav`: what stands for an unknown one means all there is, and any other is believed.
 
 Format: Apple, AIFF-C and Core Audio Format; Sony, Wave64; Sun, AU; NIST, SPHERE.
 """
@@ -21,7 +22,9 @@ from codec.media.window import Window
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """How a family of files lays out its chunks: bytes before the first; bytes of a name and of a size."""
+    """How a family of files lays out its chunks: bytes before the first; bytes of a name and of a
+    size.
+    """
 
     head: int
     name: int
@@ -34,7 +37,10 @@ class _Layout:
 
 RIFF = _Layout(12, 4, 4, "little")
 LAYOUTS = {
-    **{magic: replace(RIFF, order="little" if order == "<" else "big") for magic, order in FORMS.items()},
+    **{
+        magic: replace(RIFF, order="little" if order == "<" else "big")
+        for magic, order in FORMS.items()
+    },
     b"FORM": _Layout(12, 4, 4, sound=(b"SSND", b"BODY")),
     b"caff": _Layout(8, 4, 8, align=1),
     b"riff": _Layout(40, 16, 8, "little", align=8, counts_itself=True),
@@ -63,7 +69,9 @@ def survey(window: Window) -> Survey | None:
 
 
 def _chunked(window: Window, start: int, found: Survey) -> int | None:
-    """Adds the file that begins at `start`; returns where it ends, or None if there is no sound in it."""
+    """Adds the file that begins at `start`; returns where it ends, or None if there is no sound in
+    it.
+    """
     layout = LAYOUTS[window.read(start, 4)]
     head = layout.name + layout.size
     at, sound, patches = start + layout.head, False, {}
@@ -76,12 +84,16 @@ def _chunked(window: Window, start: int, found: Survey) -> int | None:
             sound = True
             # Eight bytes of a sound chunk of AIFF come before its samples.
             empty = is_placeholder(size if window.read(at, 4) != b"SSND" else size - 8) or size < 0
-            unknown = (is_placeholder(size) or empty) and not (end == window.size or _is_name(window, end))
+            unknown = (is_placeholder(size) or empty) and not (
+                end == window.size or _is_name(window, end)
+            )
             if unknown or end > window.size:
                 found.cut |= not unknown
                 end = window.size
                 told = end - body + (head if layout.counts_itself else 0)
-                patches[at + layout.name] = min(told, 256**layout.size - 1).to_bytes(layout.size, layout.order)
+                patches[at + layout.name] = min(told, 256**layout.size - 1).to_bytes(
+                    layout.size, layout.order
+                )
         at = end + -(end - start) % layout.align
     if not sound:
         return None
@@ -93,7 +105,12 @@ def _chunked(window: Window, start: int, found: Survey) -> int | None:
 def _is_name(window: Window, at: int) -> bool:
     """Whether a chunk may begin here, rather than another file, or anything else."""
     name = window.read(at, 4)
-    return len(name) == 4 and name not in _READERS and name.isascii() and name.decode("ascii").isprintable()
+    return (
+        len(name) == 4
+        and name not in _READERS
+        and name.isascii()
+        and name.decode("ascii").isprintable()
+    )
 
 
 def _au(window: Window, start: int, found: Survey) -> int | None:

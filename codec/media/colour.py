@@ -1,7 +1,9 @@
-"""Colours as they were meant, in sRGB: what models are trained on, metrics compare, and screens show.
+"""Colours as they were meant, in sRGB: what models are trained on, metrics compare, and screens
+show.
 
-A picture says in a profile, or in few numbers (PNG), what its values mean. LittleCMS converts them. Where that would
-change next to nothing the profile is one of sRGB's many, and values stay as they are.
+A picture says in a profile, or in few numbers (PNG), what its values mean. LittleCMS converts them.
+Where that would change next to nothing the profile is one of sRGB's many, and values stay as they
+are.
 """
 
 from __future__ import annotations
@@ -20,8 +22,15 @@ from codec.media import png_chunks
 
 log = logging.getLogger("codec")
 
-NEARLY = 3  # of 255: how far versions of sRGB's profile lie apart at most; those of other spaces differ by tens
-MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}  # a profile's colour space, and Pillow's mode for it
+# Of 255: how far versions of sRGB's profile lie apart at most; those of other spaces differ by
+# tens.
+NEARLY = 3
+MODES = {
+    "RGB": "RGB",
+    "GRAY": "L",
+    "CMYK": "CMYK",
+    "Lab": "LAB",
+}  # a profile's colour space, and Pillow's mode for it
 # Chromaticities x, y of white, red, green and blue, by their numbers in ITU-T H.273.
 D65 = (0.3127, 0.3290)
 SRGB_PRIMARIES = (D65, (0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
@@ -31,19 +40,23 @@ PRIMARIES = {
     11: ((0.314, 0.351), (0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
     12: (D65, (0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
 }
-# Transfer functions: sRGB's and those of video, which is shown as if it were sRGB; and plain exponents.
+# Transfer functions: sRGB's and those of video, which is shown as if it were sRGB; and plain
+# exponents.
 SRGB_TRANSFERS, GAMMAS = (13, 1, 6, 14, 15), {4: 2.2, 5: 2.8, 8: 1.0}
 HEAD_BYTES = 1 << 16  # of a file, which hold the boxes about colours
 CURVE_POINTS = 4096
 GAMMA_RANGE = range(10_000, 500_001)  # of gAMA, in units of 1 / 100000
 D50 = (0.9642, 1.0, 0.8249)
-BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+BRADFORD = np.array(
+    [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
+)
 
 Conversion = Callable[[Image.Image], Image.Image]
 
 
 def conversion(image: Image.Image, file: BinaryIO) -> Conversion | None:
-    """What turns pieces of a picture, without transparency, into sRGB; None if Pillow's own conversion is right.
+    """What turns pieces of a picture, without transparency, into sRGB; None if Pillow's own
+    conversion is right.
 
     Args:
         image: Decoded or not; a piece has its mode, or "L" where that is deeper than 8 bits.
@@ -62,11 +75,16 @@ def conversion(image: Image.Image, file: BinaryIO) -> Conversion | None:
             raise ValueError(f"it is for {space} colours")
         transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
     except Exception as error:  # ImageCms raises PyCMSError, OSError, TypeError, ValueError ...
-        log.warning("the colour profile is not used (%s): colours are taken as sRGB", " ".join(str(error).split()))
+        log.warning(
+            "the colour profile is not used (%s): colours are taken as sRGB",
+            " ".join(str(error).split()),
+        )
         return None
 
     def convert(piece: Image.Image) -> Image.Image:
-        converted = ImageCms.applyTransform(piece if piece.mode == mode else piece.convert(mode), transform)
+        converted = ImageCms.applyTransform(
+            piece if piece.mode == mode else piece.convert(mode), transform
+        )
         assert converted is not None
         return converted
 
@@ -81,7 +99,9 @@ def _fits(mode: str, profile_mode: str) -> bool:
     if profile_mode in ("CMYK", "LAB"):
         return mode == profile_mode
     grey = mode in ("1", "L", "LA", "La", "I", "F") or mode.startswith("I;16")
-    return grey or (profile_mode == "RGB" and mode in ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "YCbCr"))
+    return grey or (
+        profile_mode == "RGB" and mode in ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "YCbCr")
+    )
 
 
 def _changes_nothing(convert: Conversion, mode: str) -> bool:
@@ -171,7 +191,9 @@ def matrix_profile(primaries: Any, curve: NDArray[np.floating]) -> bytes:
     white, colours = points[0], points[1:].T
     colours = colours * np.linalg.solve(colours, white)
     cones = (BRADFORD @ D50) / (BRADFORD @ white)
-    colours = np.linalg.inv(BRADFORD) @ np.diag(cones) @ BRADFORD @ colours  # as they look under D50
+    colours = (
+        np.linalg.inv(BRADFORD) @ np.diag(cones) @ BRADFORD @ colours
+    )  # as they look under D50
     xyz = [_xyz(column) for column in colours.T]
     samples = (np.clip(curve, 0, 1) * 65535).round().astype(">u2")
     tone = b"curv\0\0\0\0" + struct.pack(">I", len(samples)) + samples.tobytes()
@@ -183,10 +205,14 @@ def matrix_profile(primaries: Any, curve: NDArray[np.floating]) -> bytes:
     for key, value in tags:
         table += key + struct.pack(">II", start + len(body), len(value))
         body += value + bytes(-len(value) % 4)
-    head = struct.pack(">I4sI4s4s4s", 128 + len(table) + len(body), b"none", 0x02400000, b"mntr", b"RGB ", b"XYZ ")
+    head = struct.pack(
+        ">I4sI4s4s4s", 128 + len(table) + len(body), b"none", 0x02400000, b"mntr", b"RGB ", b"XYZ "
+    )
     head += struct.pack(">6H4s28x", 2025, 1, 1, 0, 0, 0, b"acsp") + _xyz(D50)[8:]
     return head + bytes(128 - len(head)) + table + body
 
 
 def _xyz(values: Any) -> bytes:
-    return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(float(value) * 65536)) for value in values)
+    return b"XYZ \0\0\0\0" + b"".join(
+        struct.pack(">i", round(float(value) * 65536)) for value in values
+    )

@@ -1,4 +1,7 @@
-"""The structure of a FLAC file: where it ends, and whether it does so with a whole frame. Format: RFC 9639."""
+"""The structure of a FLAC file: where it ends, and whether it does so with a whole frame.
+
+Format: RFC 9639.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,10 @@ from codec.media.survey import Part, Survey
 from codec.media.window import Window
 
 MAGIC = b"fLaC"
-FIRST_BLOCK = b"\0\0\0\x22", b"\x80\0\0\x22"  # the header of the block that comes first: its kind and its 34 bytes
+FIRST_BLOCK = (
+    b"\0\0\0\x22",
+    b"\x80\0\0\x22",
+)  # the header of the block that comes first: its kind and its 34 bytes
 LONGEST_TAIL = 1 << 19  # bytes that may hold the last frame
 ID3V1_BYTES = 128
 
@@ -29,10 +35,11 @@ def survey(window: Window) -> Survey:
 
 
 def end_of_frames(window: Window, start: int, end: int) -> int | None:
-    """Where the last frame of a part ends, a tag and padding aside; None if that frame is not whole.
+    """Where the last frame of a part ends, a tag and padding aside; None if that frame is not
+    whole.
 
-    The CRC-16 of a whole frame, its own included, is 0, and stays 0 over zeros that follow. So it does not tell
-    whether those are padding or the end of the CRC: see `_own_zeros`.
+    The CRC-16 of a whole frame, its own included, is 0, and stays 0 over zeros that follow. So it
+    does not tell whether those are padding or the end of the CRC: see `_own_zeros`.
     """
     if window.read(max(end - ID3V1_BYTES, 0), 3) == b"TAG":
         end -= ID3V1_BYTES
@@ -52,8 +59,9 @@ def end_of_frames(window: Window, start: int, end: int) -> int | None:
 def _own_zeros(count: int, head: bytes) -> int:
     """How many of the zeros at the end of a part count as the last frame's.
 
-    One or two are the frame's own. Of more, some are padding: two are kept where the file tells its length, since the
-    decoder then stops before what is too much, and none where it would take them for the head of another frame.
+    One or two are the frame's own. Of more, some are padding: two are kept where the file tells its
+    length, since the decoder then stops before what is too much, and none where it would take them
+    for the head of another frame.
     """
     tells_length = any(head[22:26]) or bool(head[21:22] and head[21] & 15)  # 36 bits of STREAMINFO
     return count if count <= 2 else 2 if tells_length else 0
@@ -63,7 +71,9 @@ def _is_header(head: bytes) -> bool:
     """Whether a frame's header ends with the CRC-8 of what is before it."""
     lead = head[4]
     coded = 1 if lead < 0x80 else f"{lead:08b}".find("0")
-    size = 4 + coded + {6: 1, 7: 2}.get(head[2] >> 4, 0) + {12: 1, 13: 2, 14: 2}.get(head[2] & 15, 0)
+    size = (
+        4 + coded + {6: 1, 7: 2}.get(head[2] >> 4, 0) + {12: 1, 13: 2, 14: 2}.get(head[2] & 15, 0)
+    )
     return 0 < coded <= 7 and size < len(head) and _crc(head[: size + 1], CRC8, 8) == 0
 
 

@@ -1,4 +1,5 @@
-"""An end for a JPEG that was cut short: its decoder takes what there is only if an end marker follows.
+"""An end for a JPEG that was cut short: its decoder takes what there is only if an end marker
+follows.
 
 Format: ITU-T T.81.
 """
@@ -10,11 +11,15 @@ import re
 END = b"\xff\xd9"
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 ALONE = (0x01, *range(0xD0, 0xD9))  # markers without a segment
-MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # in a scan: no stuffed byte, no restart, no filler
+MARKER = re.compile(
+    rb"\xff[^\x00\xd0-\xd7\xff]"
+)  # in a scan: no stuffed byte, no restart, no filler
 
 
 def ended(data: bytes) -> bytes | None:
-    """The file up to its last whole segment or scan, and an end marker; None if it has one, or no scan at all."""
+    """The file up to its last whole segment or scan, and an end marker; None if it has one, or no
+    scan at all.
+    """
     at, scanned = 2, False
     while True:
         while data[at : at + 2] == b"\xff\xff":

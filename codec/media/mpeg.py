@@ -1,6 +1,7 @@
 """The structure of an MP3 file: frames one behind the other, between tags.
 
-Format: ISO/IEC 11172-3 and 13818-3; the Xing, Info and VBRI frames that say how many frames there are; ID3, APE tags.
+Format: ISO/IEC 11172-3 and 13818-3; the Xing, Info and VBRI frames that say how many frames there
+are; ID3, APE tags.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ def is_mpeg(head: bytes) -> bool:
 
 
 def survey(window: Window) -> Survey:
-    """A part begins with each frame that counts those behind it, and where the rate or the channels change."""
+    """A part begins with each frame that counts those behind it, and where the rate or the channels
+    change.
+    """
     starts, at, expected, count = [0], 0, 0, 0
     kind: tuple[int, ...] | None = None
     found = Survey()
@@ -59,7 +62,9 @@ def survey(window: Window) -> Survey:
 
 
 def frame_bytes(head: bytes) -> int:
-    """Length of a frame by its header; 0 for what is none, and for the free bit rate, which says no length."""
+    """Length of a frame by its header; 0 for what is none, and for the free bit rate, which says no
+    length.
+    """
     if len(head) < HEADER_BYTES or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return 0
     version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
@@ -93,12 +98,16 @@ def tag_bytes(window: Window, at: int) -> int:
     """Length of an ID3 or APE tag; 0 if there is none."""
     head = window.read(at, 32)
     if head.startswith(b"ID3") and len(head) >= 10:
-        size = sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+        size = sum(
+            (byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True)
+        )
         return 10 + size + (10 if head[5] & 16 else 0)
     if head.startswith(b"TAG"):
         return 128
     if head.startswith(b"APETAGEX") and len(head) == 32:
-        return (32 if int.from_bytes(head[20:24], "little") & 1 << 31 else 0) + int.from_bytes(head[12:16], "little")
+        return (32 if int.from_bytes(head[20:24], "little") & 1 << 31 else 0) + int.from_bytes(
+            head[12:16], "little"
+        )
     return 0
 
 
@@ -107,7 +116,9 @@ def _resync(window: Window, at: int, found: Survey) -> int:
     start = at
     while (at := window.find(b"\xff", at)) >= 0:
         length = frame_bytes(window.read(at, HEADER_BYTES))
-        if length and (at + length >= window.size or frame_bytes(window.read(at + length, HEADER_BYTES))):
+        if length and (
+            at + length >= window.size or frame_bytes(window.read(at + length, HEADER_BYTES))
+        ):
             break
         at += 1
     rest = window.read(start, min((window.size if at < 0 else at) - start, 1 << 16))

@@ -1,6 +1,7 @@
 """The structure of an Ogg file: links one behind the other, each of streams whose pages alternate.
 
-Format: RFC 3533. A link begins with the first page of each of its streams, and each stream's last page says so.
+Format: RFC 3533. A link begins with the first page of each of its streams, and each stream's last
+page says so.
 """
 
 from __future__ import annotations
@@ -15,7 +16,12 @@ MAGIC = b"OggS"
 FIRST, LAST = 2, 4  # flags of a page
 HEADER_BYTES = 27
 CHECKSUM = slice(22, 26)
-SOUND = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ")  # how the first page of a stream of sound begins
+SOUND = (
+    b"\x01vorbis",
+    b"OpusHead",
+    b"\x7fFLAC",
+    b"Speex   ",
+)  # how the first page of a stream of sound begins
 SKELETON = b"fishead\0"  # a table of contents, which nobody misses
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -78,7 +84,9 @@ def _page(window: Window, at: int) -> bytes:
 
 
 def checksum(page: bytes) -> bytes:
-    """The CRC-32 of a page with nothing in the checksum's place: zlib's polynomial, from each byte's other end."""
+    """The CRC-32 of a page with nothing in the checksum's place: zlib's polynomial, from each
+    byte's other end.
+    """
     body = (page[:22] + bytes(4) + page[26:]).translate(REVERSED)
     value = zlib.crc32(body, 0xFFFFFFFF) ^ 0xFFFFFFFF
     return value.to_bytes(4, "big").translate(REVERSED)
@@ -89,7 +97,10 @@ def _found(links: list[dict[bytes, _Stream]], damaged: bool, breaks_off: bool) -
     others = False
     for streams in links:
         sound = [stream for stream in streams.values() if stream.is_sound]
-        others |= any(not stream.is_sound and stream.kind != SKELETON for stream in streams.values()) or len(sound) > 1
+        others |= (
+            any(not stream.is_sound and stream.kind != SKELETON for stream in streams.values())
+            or len(sound) > 1
+        )
         if sound:
             found.parts.append(Part(tuple(sound[0].segments)))
             found.cut |= not sound[0].ended

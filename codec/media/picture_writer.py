@@ -12,7 +12,13 @@ from codec.medium import IMAGE
 from codec.png import PngWriter
 
 SAVING: dict[str, dict[str, int]] = {"JPEG": {"quality": 95}, "WEBP": {"quality": 95}}
-LONGEST_SIDE = {"PNG": 2**31 - 1, "JPEG": 65500, "WEBP": 16383, "BMP": 2**31 - 1, "TIFF": 2**31 - 1}  # pixels
+LONGEST_SIDE = {
+    "PNG": 2**31 - 1,
+    "JPEG": 65500,
+    "WEBP": 16383,
+    "BMP": 2**31 - 1,
+    "TIFF": 2**31 - 1,
+}  # pixels
 MAX_FILE_BYTES = 2**32 - 2**16  # of formats that count them in 32 bits
 
 
@@ -26,14 +32,23 @@ class ImageWriter:
     def __init__(self, file: BinaryIO, height: int, width: int, suffix: str = "png") -> None:
         name = IMAGE.suffixes.get(suffix.lower())
         if name is None:
-            raise MediaError(f"cannot write pictures as .{suffix}; use one of {', '.join(sorted(IMAGE.suffixes))}")
+            raise MediaError(
+                f"cannot write pictures as .{suffix}; use one of "
+                f"{', '.join(sorted(IMAGE.suffixes))}"
+            )
         if max(height, width) > LONGEST_SIDE[name]:
             most = LONGEST_SIDE[name]
-            raise MediaError(f".{suffix} holds at most {most} pixels a side, not {width}x{height}; write a .png")
+            raise MediaError(
+                f".{suffix} holds at most {most} pixels a side, not {width}x{height}; write a .png"
+            )
         large = height * (3 * width + 3) > MAX_FILE_BYTES
         if name == "BMP" and large:
-            raise MediaError(f".{suffix} holds at most 4 GiB, not {width}x{height} pixels; write a .png")
-        self._options = SAVING.get(name, {}) | ({"big_tiff": True} if name == "TIFF" and large else {})
+            raise MediaError(
+                f".{suffix} holds at most 4 GiB, not {width}x{height} pixels; write a .png"
+            )
+        self._options = SAVING.get(name, {}) | (
+            {"big_tiff": True} if name == "TIFF" and large else {}
+        )
         self._file, self._name, self._suffix, self._top = file, name, suffix, 0
         self._png = PngWriter(file, height, width) if name == "PNG" else None
         self._whole = Image.new("RGB", (1, 1) if self._png else (width, height))
@@ -63,11 +78,15 @@ class ImageWriter:
         except Exception as error:  # Pillow's writers raise ValueError, OSError, struct.error ...
             if isinstance(error, OSError) and error.errno is not None:  # the system's: a full disk
                 raise
-            raise MediaError(f"cannot write this picture as .{self._suffix} ({error}); write a .png") from None
+            raise MediaError(
+                f"cannot write this picture as .{self._suffix} ({error}); write a .png"
+            ) from None
 
 
 class _File:
-    """A file without its descriptor: through that Pillow writes by itself, and does not say why it cannot."""
+    """A file without its descriptor: through that Pillow writes by itself, and does not say why it
+    cannot.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self.write, self.seek, self.tell, self.flush, self.read = (
@@ -80,7 +99,10 @@ class _File:
 
 
 def save_image(file: BinaryIO, pixels: Pixels, suffix: str = "png") -> None:
-    """Writes (H, W, 3) uint8 in the format of a file suffix. Raises MediaError for what it cannot write."""
+    """Writes (H, W, 3) uint8 in the format of a file suffix.
+
+    Raises MediaError for what it cannot write.
+    """
     writer = ImageWriter(file, pixels.shape[0], pixels.shape[1], suffix)
     writer.write(pixels)
     writer.close()

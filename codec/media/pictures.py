@@ -25,19 +25,25 @@ from codec.media.colour import Conversion, conversion
 from codec.media.kinds import IMAGE_FORMATS, Pixels
 
 log = logging.getLogger("codec")
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it says of damaged files is in the errors, too
+logging.getLogger("PIL").addHandler(
+    logging.NullHandler()
+)  # what it says of damaged files is in the errors, too
 
 MAX_PIXELS = 1 << 26  # as many as a bitstream's reader takes
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 STRIP_PIXELS = 1 << 20  # of a picture that are at hand at once
-MAX_IN_MEMORY = 1 << 25  # bytes of a picture's pixels; those of larger ones wait in a temporary file
+MAX_IN_MEMORY = (
+    1 << 25
+)  # bytes of a picture's pixels; those of larger ones wait in a temporary file
 _limit = threading.Lock()
 
 
 class Picture:
-    """A picture read from a file, upright, as strips of rows; alpha is laid on white, 16 bits become 8.
+    """A picture read from a file, upright, as strips of rows; alpha is laid on white, 16 bits
+    become 8.
 
-    Pillow decodes a whole picture, into four bytes a pixel. They are given back before the first strip is asked for.
+    Pillow decodes a whole picture, into four bytes a pixel. They are given back before the first
+    strip is asked for.
 
     Args:
         file: A binary file open for reading.
@@ -70,7 +76,9 @@ class Picture:
         self._spool.seek(0)
         for top in range(0, self.height, self._rows):
             size = min(self._rows, self.height - top), self.width, 3
-            yield np.frombuffer(bytearray(self._spool.read(math.prod(size))), np.uint8).reshape(size)
+            yield np.frombuffer(bytearray(self._spool.read(math.prod(size))), np.uint8).reshape(
+                size
+            )
 
 
 def load_image(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -85,7 +93,9 @@ def _strips(image: Image.Image, rows: int) -> Iterator[Image.Image]:
 
 @contextmanager
 def _decoded(file: BinaryIO, max_pixels: int) -> Iterator[tuple[Image.Image, Conversion]]:
-    """A picture in memory, upright, and what makes RGB of its strips; all that goes wrong with it is a MediaError."""
+    """A picture in memory, upright, and what makes RGB of its strips; all that goes wrong with it
+    is a MediaError.
+    """
     try:
         # The warnings are of odd metadata, which nothing here needs.
         with warnings.catch_warnings(action="ignore"), _opened(file, max_pixels) as image:
@@ -107,7 +117,9 @@ def _decoded(file: BinaryIO, max_pixels: int) -> Iterator[tuple[Image.Image, Con
         raise
     except UnidentifiedImageError:
         known = ", ".join(IMAGE_FORMATS)
-        raise MediaError(f"not a picture in a known format ({known}), or a damaged one; save it again") from None
+        raise MediaError(
+            f"not a picture in a known format ({known}), or a damaged one; save it again"
+        ) from None
     except Image.DecompressionBombError as error:
         raise MediaError(f"{error}; raise --max-pixels or scale the picture down") from None
     except Exception as error:  # Pillow's readers raise anything on damaged files
@@ -118,7 +130,9 @@ def _decoded(file: BinaryIO, max_pixels: int) -> Iterator[tuple[Image.Image, Con
 
 @contextmanager
 def _opened(file: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
-    """A picture as Pillow decodes it, where need be from a copy that is mended; and what is to be said of it."""
+    """A picture as Pillow decodes it, where need be from a copy that is mended; and what is to be
+    said of it.
+    """
     notices: list[str] = []
     try:
         image = _loaded(file, max_pixels, notices)
@@ -152,7 +166,8 @@ def _loaded(file: BinaryIO, max_pixels: int, notices: list[str]) -> Image.Image:
     found = []
     if image.format != "MPO" and _is_one_of_several(image):  # MPO: a photograph and its previews
         found.append("several pictures in one file: only the first is coded")
-    # Pillow cuts colour pictures of 16 bits to 8 as it reads: only the raw mode of their tiles tells.
+    # Pillow cuts colour pictures of 16 bits to 8 as it reads: only the raw mode of their tiles
+    # tells.
     if image.mode not in DEEP_MODES and any(";16" in str(tile.args) for tile in image.tile):
         found.append("picture of more than 8 bits: coded with 8 bits a channel")
     image.load()
@@ -169,7 +184,9 @@ def _is_one_of_several(image: Image.Image) -> bool:
 
 @contextmanager
 def _no_smaller_limit(max_pixels: int) -> Iterator[None]:
-    """Pillow refuses what is above a limit of its own, one for the whole process: for a moment, a higher one."""
+    """Pillow refuses what is above a limit of its own, one for the whole process: for a moment, a
+    higher one.
+    """
     own = Image.MAX_IMAGE_PIXELS
     if own is None or max_pixels <= 2 * own:
         yield
@@ -214,7 +231,8 @@ def _to_8_bits(image: Image.Image) -> Conversion:
     elif image.mode == "F":
         white = next((w for w in (1.0, 255.0) if high <= w), white)
     log.warning(
-        "picture of more than 8 bits: coded with 8 bits a channel, from %g as black to %g as white%s",
+        "picture of more than 8 bits: coded with 8 bits a channel, from %g as black to %g as "
+        "white%s",
         black,
         white,
         f"; {odd} values are no numbers, and black" if odd else "",
@@ -240,7 +258,9 @@ def _to_rgb(image: Image.Image, to_srgb: Conversion | None) -> Image.Image:
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         if to_srgb is not None:
-            colours = to_srgb(image.convert("L") if image.mode in ("LA", "La") else rgba.convert("RGB"))
+            colours = to_srgb(
+                image.convert("L") if image.mode in ("LA", "La") else rgba.convert("RGB")
+            )
             colours.putalpha(rgba.getchannel("A"))
             rgba = colours
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

@@ -1,4 +1,5 @@
-"""The chunks of a PNG that say what its colours mean, and a copy of it without metadata that stands in a reader's way.
+"""The chunks of a PNG that say what its colours mean, and a copy of it without metadata that stands
+in a reader's way.
 
 Format: W3C, Portable Network Graphics (Third Edition).
 """
@@ -20,11 +21,17 @@ MAX_BYTES = 1 << 24  # of a colour profile
 
 def colour_chunks(file: BinaryIO) -> dict[bytes, bytes]:
     """What a PNG says of its colours: names and contents of chunks that are whole."""
-    return {name: data for name, data, _ in _chunks(file, COLOURS) if data is not None and name in COLOURS}
+    return {
+        name: data
+        for name, data, _ in _chunks(file, COLOURS)
+        if data is not None and name in COLOURS
+    }
 
 
 def without_metadata(file: BinaryIO) -> tuple[BinaryIO, bool]:
-    """A copy of a PNG that holds pixels, transparency and orientation, and whether there were more pictures in it."""
+    """A copy of a PNG that holds pixels, transparency and orientation, and whether there were more
+    pictures in it.
+    """
     copy, animated = io.BytesIO(), False
     copy.write(SIGNATURE)
     allowed: range = range(0)
@@ -52,8 +59,12 @@ def profile(chunk: bytes) -> bytes:
     return data
 
 
-def _chunks(file: BinaryIO, wanted: tuple[bytes, ...] | None) -> Iterator[tuple[bytes, bytes | None, bytes]]:
-    """(name, content, whole chunk) of a PNG; content is None where its checksum is wrong, and both where not wanted."""
+def _chunks(
+    file: BinaryIO, wanted: tuple[bytes, ...] | None
+) -> Iterator[tuple[bytes, bytes | None, bytes]]:
+    """(name, content, whole chunk) of a PNG; content is None where its checksum is wrong, and both
+    where not wanted.
+    """
     file.seek(len(SIGNATURE))
     while len(head := file.read(8)) == 8:
         size, name = struct.unpack(">I4s", head)

@@ -1,6 +1,8 @@
-"""Recordings that libsndfile does not know (m4a, webm, aac, amr ...), through PyAV, that is FFmpeg, where it is there.
+"""Recordings that libsndfile does not know (m4a, webm, aac, amr ...), through PyAV, that is FFmpeg,
+where it is there.
 
-It is held to containers of sound and film: FFmpeg would also follow a playlist to other files and into the network.
+It is held to containers of sound and film: FFmpeg would also follow a playlist to other files and
+into the network.
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ from codec.media.survey import DAMAGED
 log = logging.getLogger("codec")
 
 TIMED = "mov,matroska,flv,asf,wv,tta,ape,avi,wav,caf,aiff"  # their headers say how long they are
-CONTAINERS = (
-    f"{TIMED},aac,adts,loas,ac3,eac3,dts,amr,amrnb,amrwb,mpegts,mpeg,mp3,ogg,flac,au,w64,dsf,iff,tak,mpc,mpc8,oma"
+CONTAINERS = f"{TIMED},aac,adts,loas,ac3,eac3,dts,amr,amrnb,amrwb,mpegts,mpeg,mp3,ogg,flac,au,w64,dsf,iff,tak,mpc,mpc8,oma"
+TOLERANCE_S = (
+    0.1  # between the length a header says and that of what was decoded: padding, rounding
 )
-TOLERANCE_S = 0.1  # between the length a header says and that of what was decoded: padding, rounding
 FORMATS = f"{AUDIO_NAMES}; pictures: {', '.join(IMAGE_FORMATS)}"
 
 
@@ -47,7 +49,8 @@ class AvReader:
             import av
         except ImportError:
             raise MediaError(
-                f"not a recording or picture in a known format ({reason}; {FORMATS}); m4a, webm, aac, amr and more are "
+                f"not a recording or picture in a known format ({reason}; {FORMATS}); m4a, webm, "
+                "aac, amr and more are "
                 "read where PyAV is installed (pip install av); or convert it: ffmpeg -i IN OUT.wav"
             ) from None
         self._av = av
@@ -57,20 +60,27 @@ class AvReader:
             self._container: Any = av.open(file, options={"format_whitelist": CONTAINERS})
             streams = self._container.streams.audio
             if not streams:
-                raise MediaError(f"there is no sound in this file ({self._container.format.long_name})")
+                raise MediaError(
+                    f"there is no sound in this file ({self._container.format.long_name})"
+                )
             self._stream: Any = streams[0]
             if self._stream.codec_context is None:
                 raise ValueError("its coding is not known")
-            self.sample_rate, self.channels = int(self._stream.sample_rate or 0), int(self._stream.channels or 0)
+            self.sample_rate, self.channels = (
+                int(self._stream.sample_rate or 0),
+                int(self._stream.channels or 0),
+            )
             if not self.channels:
                 raise ValueError("it has no channels")
         except (av.error.FFmpegError, OSError, ValueError) as error:
             if cut:
                 raise MediaError(
-                    f"damaged recording: it is cut short, and what is missing tells how to read it ({_text(error)})"
+                    "damaged recording: it is cut short, and what is missing tells how to read it "
+                    f"({_text(error)})"
                 ) from None
             raise MediaError(
-                f"not a recording or picture in a known format, or damaged ({reason}; {_text(error)}); {FORMATS}"
+                f"not a recording or picture in a known format, or damaged ({reason}; "
+                f"{_text(error)}); {FORMATS}"
             ) from None
         if len(streams) > 1:
             log.warning("several recordings in one file: only the first is coded")
@@ -90,7 +100,9 @@ class AvReader:
                 for frame in packet.decode():
                     kind = frame.format.name, frame.layout.name, frame.sample_rate
                     if kind not in resamplers:
-                        resamplers[kind] = self._av.AudioResampler(format="flt", layout=layout, rate=self.sample_rate)
+                        resamplers[kind] = self._av.AudioResampler(
+                            format="flt", layout=layout, rate=self.sample_rate
+                        )
                     frames += resamplers[kind].resample(frame)
                 last_is_bad = packet.is_corrupt if packet.size else last_is_bad
             except (self._av.error.FFmpegError, OSError, ValueError):

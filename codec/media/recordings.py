@@ -50,7 +50,8 @@ class Reader(Protocol):
 class AudioReader:
     """A recording read block by block; recordings that follow in the same file are appended.
 
-    What is cut short is read as far as it goes. That, and all that is left out, is said through the log.
+    What is cut short is read as far as it goes. That, and all that is left out, is said through the
+    log.
 
     Args:
         file: A binary file at its start.
@@ -69,7 +70,9 @@ class AudioReader:
         self._cut = False
         self.sample_rate, self.channels = self._first.sample_rate, self._first.channels
         if not MIN_RATE_HZ <= self.sample_rate <= MAX_RATE_HZ:
-            raise MediaError(f"sample rate of {self.sample_rate} Hz; want {MIN_RATE_HZ}..{MAX_RATE_HZ}")
+            raise MediaError(
+                f"sample rate of {self.sample_rate} Hz; want {MIN_RATE_HZ}..{MAX_RATE_HZ}"
+            )
 
     def blocks(self) -> Iterator[Samples]:
         """(n, C) float32 blocks in [-1, 1], n > 0, at most `BLOCK` where nothing is resampled.
@@ -81,7 +84,9 @@ class AudioReader:
         for block in self._joined():
             if not np.isfinite(block).all():
                 where = position + int(np.argwhere(~np.isfinite(block))[0][0])
-                raise MediaError(f"sample {where} is not a number or infinite; repair the recording first")
+                raise MediaError(
+                    f"sample {where} is not a number or infinite; repair the recording first"
+                )
             position += len(block)
             if np.abs(block).max() > 1:  # floats only; 16 bits could not hold them on the way out
                 if not clipped:
@@ -106,16 +111,20 @@ class AudioReader:
             if not said and (rate, channels) != (self.sample_rate, self.channels):
                 said = True
                 log.warning(
-                    "recordings of different kinds in one file: all are coded like the first, %g kHz, channels: %d",
+                    "recordings of different kinds in one file: all are coded like the first, %g "
+                    "kHz, channels: %d",
                     self.sample_rate / 1000,
                     self.channels,
                 )
-            yield from at_rate(with_channels(reader.blocks(), self.channels), rate, self.sample_rate)
+            yield from at_rate(
+                with_channels(reader.blocks(), self.channels), rate, self.sample_rate
+            )
             self._cut |= reader.cut
 
 
 def streamed(pipe: BinaryIO, head: bytes) -> AudioReader | None:
-    """A recording that can be read while it still comes in: a plain .wav. Of any other, None; some bytes are gone then.
+    """A recording that can be read while it still comes in: a plain .wav. Of any other, None; some
+    bytes are gone then.
 
     Args:
         head: The first bytes of what comes, which are still to be read.
@@ -158,7 +167,9 @@ class Recording:
 
 
 def load_audio(file: BinaryIO, sample_rate: int | None = None) -> tuple[Samples, int]:
-    """A whole recording as (T, C) float32 and its rate in Hz, resampled to `sample_rate` where that is given."""
+    """A whole recording as (T, C) float32 and its rate in Hz, resampled to `sample_rate` where that
+    is given.
+    """
     reader = AudioReader(file)
     samples = np.concatenate(list(reader.blocks()))
     if sample_rate is None or sample_rate == reader.sample_rate:
@@ -260,14 +271,23 @@ class SoundReader:
         self._file.close()
         if failure is None and self._whole_end is None:
             return
-        complete = position >= frames if frames < UNKNOWN_FRAMES else failure is None and self._whole_end is True
+        complete = (
+            position >= frames
+            if frames < UNKNOWN_FRAMES
+            else failure is None and self._whole_end is True
+        )
         if failure is not None and not complete and not self.cut and self._whole_end is not False:
-            raise MediaError(f"damaged recording after {position} samples ({reason_of(failure)}); repair it first")
+            raise MediaError(
+                f"damaged recording after {position} samples ({reason_of(failure)}); repair it "
+                "first"
+            )
         self.cut |= not complete
 
 
 class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
-    """Read from front to back, which asks for neither lengths nor places: a FLAC from a pipe knows none."""
+    """Read from front to back, which asks for neither lengths nor places: a FLAC from a pipe knows
+    none.
+    """
 
     def seekable(self) -> bool:
         return False

@@ -1,4 +1,6 @@
-"""Sample rates and channels: a recording at another rate, a stream of one that is mixed to other channels."""
+"""Sample rates and channels: a recording at another rate, a stream of one that is mixed to other
+channels.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,21 @@ import numpy as np
 
 from codec.media.kinds import Samples
 
-MAX_KERNEL = 10**6  # phases times step of a resampling filter bank; 11025 Hz has the largest common one, 282240
-RESAMPLE_SECONDS = 10  # whole seconds hold whole numbers of samples at every rate, so windows line up
-MAX_SAMPLES_AT_ONCE = 1 << 22  # of all channels, that resampling works on; fewer seconds where they are more
+MAX_KERNEL = (
+    10**6
+)  # phases times step of a resampling filter bank; 11025 Hz has the largest common one, 282240
+RESAMPLE_SECONDS = (
+    10  # whole seconds hold whole numbers of samples at every rate, so windows line up
+)
+MAX_SAMPLES_AT_ONCE = (
+    1 << 22
+)  # of all channels, that resampling works on; fewer seconds where they are more
 
 
 def resample(samples: Samples, rate: int, target: int) -> Samples:
-    """(T, C) at `rate` Hz -> (ceil(T * target / rate), C) at `target` Hz, by windowed-sinc interpolation."""
+    """(T, C) at `rate` Hz -> (ceil(T * target / rate), C) at `target` Hz, by windowed-sinc
+    interpolation.
+    """
     import torch
     from torchaudio.functional import resample as sinc_resample
 
@@ -26,12 +36,16 @@ def resample(samples: Samples, rate: int, target: int) -> Samples:
     signal = torch.from_numpy(np.ascontiguousarray(samples.T))
     length = -(-len(samples) * target // rate)
     if rate * target // math.gcd(rate, target) ** 2 <= MAX_KERNEL:
-        # torchaudio rounds the length in the default dtype, in float32 one sample short now and then: zeros leave room.
+        # torchaudio rounds the length in the default dtype, in float32 one sample short now and
+        # then: zeros leave room.
         room = rate // math.gcd(rate, target) + len(samples) // 64
         with exact_float32(signal.device):
-            out = sinc_resample(torch.nn.functional.pad(signal, (0, room)), rate, target)[:, :length]
+            out = sinc_resample(torch.nn.functional.pad(signal, (0, room)), rate, target)[
+                :, :length
+            ]
     else:
-        # The filter bank has a row for each phase, and rates without a common factor (44101 Hz) would need gigabytes:
+        # The filter bank has a row for each phase, and rates without a common factor (44101 Hz)
+        # would need gigabytes:
         # those go through the spectrum of whole seconds, a second of silence at the end.
         seconds = -(-len(samples) // rate) + 1
         spectrum = torch.fft.rfft(signal, seconds * rate)
@@ -39,10 +53,13 @@ def resample(samples: Samples, rate: int, target: int) -> Samples:
     return np.ascontiguousarray(out.numpy().T)
 
 
-def at_rate(blocks: Iterable[Samples], rate: int, target: int, channels: int = 1) -> Iterator[Samples]:
+def at_rate(
+    blocks: Iterable[Samples], rate: int, target: int, channels: int = 1
+) -> Iterator[Samples]:
     """Resamples a stream; T samples become ceil(T * target / rate).
 
-    The memory that it takes is bounded whatever the rate and the number of channels, which is what these are for.
+    The memory that it takes is bounded whatever the rate and the number of channels, which is what
+    these are for.
     """
     if rate == target:
         yield from blocks
@@ -51,13 +68,20 @@ def at_rate(blocks: Iterable[Samples], rate: int, target: int, channels: int = 1
 
     densest = max(rate, target)
     seconds = min(max(MAX_SAMPLES_AT_ONCE // (densest * channels), 1), RESAMPLE_SECONDS)
-    few = max(MAX_SAMPLES_AT_ONCE // (densest * (seconds + 2)), 1)  # channels; the context is a second on either side
+    few = max(
+        MAX_SAMPLES_AT_ONCE // (densest * (seconds + 2)), 1
+    )  # channels; the context is a second on either side
     rows = max(MAX_SAMPLES_AT_ONCE // channels, 1)
     for window, left, core in windows(blocks, seconds * rate, rate):
-        first, length = left // rate * target, -(-core * target // rate)  # the context is whole seconds
+        first, length = (
+            left // rate * target,
+            -(-core * target // rate),
+        )  # the context is whole seconds
         block = np.empty((length, window.shape[1]), np.float32)
         for at in range(0, window.shape[1], few):
-            block[:, at : at + few] = resample(window[:, at : at + few], rate, target)[first : first + length]
+            block[:, at : at + few] = resample(window[:, at : at + few], rate, target)[
+                first : first + length
+            ]
         for at in range(0, length, rows):
             yield block[at : at + rows]
 

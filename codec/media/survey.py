@@ -1,7 +1,8 @@
-"""What a recording's file holds, from its structure: its parts, whether it is cut short, what else is in it.
+"""What a recording's file holds, from its structure: its parts, whether it is cut short, what else
+is in it.
 
-Decoders keep silent about this. They stop at the first link of a chain, at the end of a file that was cut, and skip
-what is damaged.
+Decoders keep silent about this. They stop at the first link of a chain, at the end of a file that
+was cut, and skip what is damaged.
 
     file ─survey─> parts, each a file by itself ─decoder─> blocks
 """
@@ -24,8 +25,10 @@ class Part:
 
     Attributes:
         segments: Where its bytes lie, (offset, length) each.
-        patches: Offset in the file -> bytes to be read in the place of those there: sizes that do not hold.
-        whole_end: Its last frame is there as a whole, or is not; None where a file of its kind does not tell.
+        patches: Offset in the file -> bytes to be read in the place of those there: sizes that do
+            not hold.
+        whole_end: Its last frame is there as a whole, or is not; None where a file of its kind does
+            not tell.
     """
 
     segments: tuple[tuple[int, int], ...]

@@ -1,10 +1,13 @@
-"""WAV, read and written as it comes: through a pipe nobody can seek, and headers written ahead of the sound lie.
+"""WAV, read and written as it comes: through a pipe nobody can seek, and headers written ahead of
+the sound lie.
 
-What the header says of sizes is taken so: the size of the whole file is ignored; a size of the sound that stands for
-"not known" (0, or near 2**31 or 2**32, as programs write into pipes) means all there is; any other is believed, and a
-file that ends before it is cut short. Several WAV files in a row, as `cat` makes them, are read one after the other.
+What the header says of sizes is taken so: the size of the whole file is ignored; a size of the
+sound that stands for "not known" (0, or near 2**31 or 2**32, as programs write into pipes) means
+all there is; any other is believed, and a file that ends before it is cut short. Several WAV files
+in a row, as `cat` makes them, are read one after the other.
 
-Format: Microsoft, Multiple Channel Audio Data and WAVE Files; EBU Tech 3306 (RF64); ITU-R BS.2088 (BW64).
+Format: Microsoft, Multiple Channel Audio Data and WAVE Files; EBU Tech 3306 (RF64); ITU-R BS.2088
+(BW64).
 """
 
 from __future__ import annotations
@@ -29,9 +32,11 @@ MAX_BLOCK_VALUES = 1 << 22  # and of all channels
 PROBE = 4096  # bytes of sound that are looked at before they are read
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 FORMS = {b"RIFF": "<", b"RF64": "<", b"BW64": "<", b"RIFX": ">"}  # and the order of their bytes
-# What may lie behind the sound: it ends a sound of unknown size, if it comes where the placeholder says.
+# What may lie behind the sound: it ends a sound of unknown size, if it comes where the placeholder
+# says.
 KNOWN_CHUNKS = frozenset(
-    b"LIST fact bext ID3  id3  cue  PEAK smpl inst iXML axml chna JUNK junk PAD  FLLR afsp cart acid _PMX"[i : i + 4]
+    b"LIST fact bext ID3  id3  cue  PEAK smpl inst iXML axml chna JUNK junk PAD  FLLR afsp cart "
+    b"acid _PMX"[i : i + 4]
     for i in range(0, 100, 5)
 )
 EXTENSIBLE_GUID = uuid.UUID("00000000-0000-0010-8000-00aa00389b71").bytes_le[2:]  # behind the tag
@@ -48,7 +53,12 @@ def is_wav(head: bytes) -> bool:
 
 def is_placeholder(size: int) -> bool:
     """Whether a size in a header stands for one that was not known when it was written."""
-    return size == 0 or 0x7FFF0000 <= size <= 0x80000100 or 0xFFFF0000 <= size <= 0xFFFFFFFF or size >= 1 << 62
+    return (
+        size == 0
+        or 0x7FFF0000 <= size <= 0x80000100
+        or 0xFFFF0000 <= size <= 0xFFFFFFFF
+        or size >= 1 << 62
+    )
 
 
 class WavReader:
@@ -86,7 +96,9 @@ class WavReader:
                 self._format = self._stream.take(min(size, 64))
                 self._stream.skip(size - len(self._format))
             elif name == b"ds64":
-                long_size = struct.unpack("<8xQ", self._stream.take(min(size, 16)).ljust(16, b"\xff"))[0]
+                long_size = struct.unpack(
+                    "<8xQ", self._stream.take(min(size, 16)).ljust(16, b"\xff")
+                )[0]
                 self._stream.skip(size - 16)
             else:
                 self._stream.skip(size)
@@ -97,12 +109,16 @@ class WavReader:
     def _chunk(self) -> tuple[bytes, int]:
         head = self._stream.take(8)
         if len(head) < 8:
-            raise MediaError("not a recording in a known format: this .wav breaks off before its sound begins")
+            raise MediaError(
+                "not a recording in a known format: this .wav breaks off before its sound begins"
+            )
         return head[:4], struct.unpack(f"{self._order}I", head[4:])[0]
 
     def _read_format(self) -> None:
         if len(self._format) < 16:
-            raise MediaError("damaged recording (its header does not say the format); repair it first")
+            raise MediaError(
+                "damaged recording (its header does not say the format); repair it first"
+            )
         fields = struct.unpack(f"{self._order}HHIIHH", self._format[:16])
         tag, self.channels, self.sample_rate, _, align, bits = fields
         if tag == EXTENSIBLE and len(self._format) >= 40 and self._format[26:40] == EXTENSIBLE_GUID:
@@ -114,7 +130,9 @@ class WavReader:
             raise MediaError("damaged recording (it has no channels); repair its header first")
         held = align // self.channels if align % self.channels == 0 else width
         container = tag == PCM and 1 < width < held == 4
-        self._samples = _Samples(tag == FLOAT, width, self._order, self._stream.peek(PROBE) if container else None)
+        self._samples = _Samples(
+            tag == FLOAT, width, self._order, self._stream.peek(PROBE) if container else None
+        )
 
     def blocks(self) -> Iterator[Samples]:
         """(n, C) float32 blocks, n > 0, at most `BLOCK`; floats as they are, integers in [-1, 1)."""
@@ -139,7 +157,9 @@ class WavReader:
         self._stream.pad(taken)
 
     def following(self) -> bool:
-        """Goes on to the next recording in the stream, where there is one; for when all blocks were taken."""
+        """Goes on to the next recording in the stream, where there is one; for when all blocks were
+        taken.
+        """
         while True:
             name = self._stream.peek(4)
             if name in FORMS and is_wav(self._stream.peek(12)):
@@ -202,8 +222,9 @@ class _Samples:
         floats: Rather than integers.
         width: Bytes of a sample.
         order: "<" or ">".
-        probe: The first of the sound, if the header claims containers of four bytes, wider than the samples need. These
-            lie at the containers' upper end or at their lower one, or there are no containers: no header tells which.
+        probe: The first of the sound, if the header claims containers of four bytes, wider than the
+            samples need. These lie at the containers' upper end or at their lower one, or there are
+            no containers: no header tells which.
 
     Attributes:
         width: Bytes from one sample to the next.
@@ -235,9 +256,11 @@ class _Samples:
         return np.asarray(scaled, np.float32)
 
     def _place(self, data: bytes) -> int | None:
-        """By how many bits samples have to move up in their containers; None if these do not look like containers.
+        """By how many bits samples have to move up in their containers; None if these do not look
+        like containers.
 
-        Of samples that might lie at either end, all quiet, it is the upper one, which the definition asks for.
+        Of samples that might lie at either end, all quiet, it is the upper one, which the
+        definition asks for.
         """
         values = np.frombuffer(data[: len(data) // 4 * 4], f"{self._order}i4")
         if not (values & ((1 << 32 - self._bits) - 1)).any():
@@ -248,13 +271,16 @@ class _Samples:
 class WavStream:
     """A 16-bit .wav written to a pipe as it is made, with the interface of `AudioWriter`.
 
-    The header comes first, so it cannot know the length: the sizes are the largest, as other tools write them.
+    The header comes first, so it cannot know the length: the sizes are the largest, as other tools
+    write them.
     """
 
     def __init__(self, file: BinaryIO, sample_rate: int, channels: int) -> None:
         self._file = file
         frame = 2 * channels
-        form = struct.pack("<4sIHHIIHH", b"fmt ", 16, PCM, channels, sample_rate, sample_rate * frame, frame, 16)
+        form = struct.pack(
+            "<4sIHHIIHH", b"fmt ", 16, PCM, channels, sample_rate, sample_rate * frame, frame, 16
+        )
         unknown = b"\xff\xff\xff\xff"
         file.write(b"RIFF" + unknown + b"WAVE" + form + b"data" + unknown)
 

@@ -1,4 +1,7 @@
-"""Encoders and decoders. They know nothing of bottlenecks; `codec.model` puts one between the two."""
+"""Encoders and decoders.
+
+They know nothing of bottlenecks; `codec.model` puts one between the two.
+"""
 
 from codec.nets.kinds import NETS, Nets
 

@@ -1,10 +1,11 @@
 """The one building block of all nets, and how a decoder is told which codebook size it reads.
 
-Activations inside the nets are channels-last, (B, H, W, C), and speech is a picture one row high: one block serves
-both media, and the linear layers run on contiguous rows.
+Activations inside the nets are channels-last, (B, H, W, C), and speech is a picture one row high:
+one block serves both media, and the linear layers run on contiguous rows.
 
-A net of pictures is a list of layers. `run` applies them to whole pictures; `stream` passes strips of rows from one to
-the next, so that a picture of any height takes the memory of a few strips, and no row is computed twice:
+A net of pictures is a list of layers. `run` applies them to whole pictures; `stream` passes strips
+of rows from one to the next, so that a picture of any height takes the memory of a few strips, and
+no row is computed twice:
 
     strips ─> layer, holds `reach` rows of the next strip ─> strips ─> layer ─> ... ─> strips
 """
@@ -24,7 +25,9 @@ from torch import Tensor, nn
 from codec.windows import windows
 
 CONDITION_WIDTH = 64
-HIDDEN_AT_ONCE = 1 << 19  # values of a perceptron's hidden layer on a CPU: few for the caches, many for two threads
+HIDDEN_AT_ONCE = (
+    1 << 19
+)  # values of a perceptron's hidden layer on a CPU: few for the caches, many for two threads
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 ALL = slice(None)
 
@@ -34,7 +37,8 @@ class Layer:
     """A step of a net of pictures.
 
     Attributes:
-        apply: (B, H, W, C) and the rows that are wanted -> (B, H', W', C'), all that belongs to those rows.
+        apply: (B, H, W, C) and the rows that are wanted -> (B, H', W', C'), all that belongs to
+            those rows.
         reach: How many rows above and below one it depends on.
     """
 
@@ -84,8 +88,9 @@ def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
 def linear(layer: nn.Linear, x: Tensor, gelu: bool = False) -> Tensor:
     """A linear layer and, if wanted, the GELU after it: (..., C) -> (..., C').
 
-    Without gradients a CPU does both in one pass of oneDNN. That takes half the time of MKL where MKL leaves half of
-    the vector unit idle (AMD), and a position's result depends on neither threads nor its neighbours, from two on.
+    Without gradients a CPU does both in one pass of oneDNN. That takes half the time of MKL where
+    MKL leaves half of the vector unit idle (AMD), and a position's result depends on neither
+    threads nor its neighbours, from two on.
     """
     if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.float32 or not ONEDNN:
         out: Tensor = layer(x)
@@ -97,19 +102,25 @@ def linear(layer: nn.Linear, x: Tensor, gelu: bool = False) -> Tensor:
 
 
 class ConvNeXt(nn.Module):
-    """Depthwise convolution, LayerNorm, a two-layer perceptron at each position, residual (Liu et al. 2022).
+    """Depthwise convolution, LayerNorm, a two-layer perceptron at each position, residual (Liu et
+    al. 2022).
 
     Args:
         dim: Channels C.
-        kernel: (height, width) of the depthwise convolution, odd; (1, 7) for speech, (7, 7) for pictures.
+        kernel: (height, width) of the depthwise convolution, odd; (1, 7) for speech, (7, 7) for
+            pictures.
         scale: First value of the layer scale, 1 / depth of the stack.
-        conditioned: Whether a FiLM condition (B, CONDITION_WIDTH) is given to `forward`; its last layer starts at
-            zero, so that a new block ignores it (docs/methods/nets.md).
+        conditioned: Whether a FiLM condition (B, CONDITION_WIDTH) is given to `forward`; its last
+            layer starts at zero, so that a new block ignores it (docs/methods/nets.md).
     """
 
-    def __init__(self, dim: int, kernel: tuple[int, int], scale: float, conditioned: bool = False) -> None:
+    def __init__(
+        self, dim: int, kernel: tuple[int, int], scale: float, conditioned: bool = False
+    ) -> None:
         super().__init__()
-        self.depthwise = nn.Conv2d(dim, dim, kernel, padding=(kernel[0] // 2, kernel[1] // 2), groups=dim)
+        self.depthwise = nn.Conv2d(
+            dim, dim, kernel, padding=(kernel[0] // 2, kernel[1] // 2), groups=dim
+        )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.expand = nn.Linear(dim, 3 * dim)
         self.contract = nn.Linear(3 * dim, dim)
@@ -129,8 +140,12 @@ class ConvNeXt(nn.Module):
         if torch.is_grad_enabled() or x.device.type != "cpu":
             return self._perceptron(x, h, film)
         step = max(1, HIDDEN_AT_ONCE // self.expand.out_features)
-        for a, b in zip(*(torch.split(part.flatten(1, 2), step, 1) for part in (x, h)), strict=True):
-            b.copy_(self._perceptron(a[:, None], b[:, None], film)[:, 0])  # where h was, the result is
+        for a, b in zip(
+            *(torch.split(part.flatten(1, 2), step, 1) for part in (x, h)), strict=True
+        ):
+            b.copy_(
+                self._perceptron(a[:, None], b[:, None], film)[:, 0]
+            )  # where h was, the result is
         return h
 
     def _perceptron(self, x: Tensor, h: Tensor, film: Tensor | None) -> Tensor:
@@ -150,9 +165,13 @@ class ConvNeXt(nn.Module):
 class Stack(nn.Module):
     """`depth` ConvNeXt blocks that share a condition."""
 
-    def __init__(self, dim: int, depth: int, kernel: tuple[int, int], conditioned: bool = False) -> None:
+    def __init__(
+        self, dim: int, depth: int, kernel: tuple[int, int], conditioned: bool = False
+    ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(ConvNeXt(dim, kernel, 1 / depth, conditioned) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            ConvNeXt(dim, kernel, 1 / depth, conditioned) for _ in range(depth)
+        )
 
     def layers(self, condition: Tensor | None = None) -> list[Layer]:
         """The blocks as layers."""
@@ -164,7 +183,9 @@ class Stack(nn.Module):
 
 
 class SizeEmbedding(nn.Module):
-    """log2 of the codebook size -> a FiLM condition: kappa = (log2 K - 11) / 3, about [-1, 1] for 256..16384."""
+    """log2 of the codebook size -> a FiLM condition: kappa = (log2 K - 11) / 3, about [-1, 1] for
+    256..16384.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -57,11 +57,20 @@ class ImageEncoder(Float32):
     def layers(self) -> list[Layer]:
         """(B, H, W, 3) in [0, 1] -> (B, H/8, W/8, out_dim)."""
         stem, down = convolution(self.stem), convolution(self.down)
-        return [Layer(_patches), stem, *self.fine.layers(), down, *self.coarse.layers(), Layer(self._latents)]
+        return [
+            Layer(_patches),
+            stem,
+            *self.fine.layers(),
+            down,
+            *self.coarse.layers(),
+            Layer(self._latents),
+        ]
 
     def _latents(self, h: Tensor, _: slice) -> Tensor:
         h = self.norm(h)
-        with torch.autocast(h.device.type, enabled=False):  # the latent is what gets quantised: float32
+        with torch.autocast(
+            h.device.type, enabled=False
+        ):  # the latent is what gets quantised: float32
             return F.linear(h.float(), self.head.weight, self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,7 +91,8 @@ class ImageDecoder(Float32):
         dims = config.decoder_dims
         self.stem = nn.Conv2d(in_dim, dims[0], 3, padding=1)
         self.stacks = nn.ModuleList(
-            Stack(dim, depth, KERNEL, conditioned=True) for dim, depth in zip(dims, config.decoder_depths, strict=True)
+            Stack(dim, depth, KERNEL, conditioned=True)
+            for dim, depth in zip(dims, config.decoder_depths, strict=True)
         )
         self.ups = nn.ModuleList(nn.Conv2d(a, 4 * b, 1) for a, b in pairwise(dims))
         self.head = nn.Conv2d(dims[-1], 12, 3, padding=1)
@@ -99,7 +109,9 @@ class ImageDecoder(Float32):
 
     def _pixels(self, h: Tensor, rows: slice) -> Tensor:
         with torch.autocast(h.device.type, enabled=False):
-            h = F.conv2d(h.float().permute(0, 3, 1, 2), self.head.weight, self.head.bias, padding=1)[:, :, rows]
+            h = F.conv2d(
+                h.float().permute(0, 3, 1, 2), self.head.weight, self.head.bias, padding=1
+            )[:, :, rows]
         return ((F.pixel_shuffle(h, 2) + 1) / 2).permute(0, 2, 3, 1)
 
     def forward(self, z_q: Tensor, codebook_size: int | Tensor) -> Tensor:

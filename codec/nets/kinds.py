@@ -1,15 +1,16 @@
 """What a codec asks of its nets, whichever they are, and the table of those there are.
 
-A kind of nets is an entry of `NETS`: an encoder and a decoder of one medium, the sizes they come in, and named presets.
-Models name it in their card ("kind"), recipes in `codec.kind`; where neither does, it is `default(medium)`.
+A kind of nets is an entry of `NETS`: an encoder and a decoder of one medium, the sizes they come
+in, and named presets. Models name it in their card ("kind"), recipes in `codec.kind`; where neither
+does, it is `default(medium)`.
 
     sizes      a frozen dataclass of plain numbers; `stride` and `context` say how the nets cut and see a signal
     encoder    encoder(sizes, out_dim): (B, C, *N), N multiples of the stride -> (B, out_dim, *S), S = N / stride
     decoder    decoder(sizes, in_dim): (B, in_dim, *S) and the codebook size -> (B, C, *N)
 
-Long signals pass in parts. Nets whose `context` is a number work on windows that overlap by so much. Those of pictures
-may instead have None and give `layers`, as `codec.nets.image` does: then strips of rows pass from layer to layer, and
-nothing is computed twice.
+Long signals pass in parts. Nets whose `context` is a number work on windows that overlap by so
+much. Those of pictures may instead have None and give `layers`, as `codec.nets.image` does: then
+strips of rows pass from layer to layer, and nothing is computed twice.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class Sizes(Protocol):
 
     @property
     def context(self) -> int | None:
-        """Latent positions on either side that can influence one, at most, in encoder and decoder; None with layers."""
+        """Latent positions on either side that can influence one, at most, in encoder and decoder;
+        None with layers.
+        """
         ...
 
 
@@ -84,7 +87,9 @@ NETS: dict[str, Nets] = {
         decoder=SpeechDecoder,
         presets={
             "tiny": SpeechConfig(),
-            "small": SpeechConfig(encoder_dim=160, encoder_depth=4, decoder_dim=256, decoder_depth=6),
+            "small": SpeechConfig(
+                encoder_dim=160, encoder_depth=4, decoder_dim=256, decoder_depth=6
+            ),
         },
     ),
     "convnext-image": Nets(
@@ -92,13 +97,19 @@ NETS: dict[str, Nets] = {
         sizes=ImageConfig,
         encoder=ImageEncoder,
         decoder=ImageDecoder,
-        presets={"tiny": ImageConfig(), "small": ImageConfig((64, 128), (2, 4), (160, 96, 48), (6, 4, 2))},
+        presets={
+            "tiny": ImageConfig(),
+            "small": ImageConfig((64, 128), (2, 4), (160, 96, 48), (6, 4, 2)),
+        },
     ),
 }
 
 
 def default(medium: str) -> str:
-    """The kind of a card or recipe that names none: the first of its medium. Raises ValueError for no such medium."""
+    """The kind of a card or recipe that names none: the first of its medium.
+
+    Raises ValueError for no such medium.
+    """
     for name, nets in NETS.items():
         if nets.medium == medium:
             return name

@@ -1,4 +1,6 @@
-"""A package of somebody's own: importing it registers a bottleneck and nets. tests/test_plugins.py uses both."""
+"""A package of somebody's own: importing it registers a bottleneck and nets. tests/test_plugins.py
+uses both.
+"""
 
 from codec.bottlenecks import BOTTLENECKS
 from codec.nets import NETS

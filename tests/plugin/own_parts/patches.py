@@ -35,4 +35,6 @@ class Decoder(nn.Module):
         return self.unfold(F.gelu(self.mix(z_q))) + 0.5
 
 
-PATCHES = Nets(medium="image", sizes=Sizes, encoder=Encoder, decoder=Decoder, presets={"only": Sizes()})
+PATCHES = Nets(
+    medium="image", sizes=Sizes, encoder=Encoder, decoder=Decoder, presets={"only": Sizes()}
+)
