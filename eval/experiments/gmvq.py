@@ -17,16 +17,16 @@ VALIDATION = 1000  # pictures of the training set that the grid is judged on
 CONSTANT_WEIGHT = {"weight_offset": 20.0, "max_weight": 1.0}  # softplus is far above 1, and cut
 
 GRID = tuple(
-    rows.gmvq(f"gamma={gamma:g}, beta={beta:g}", beta, gamma=gamma)
+    rows.gmvq(f"gamma={gamma:g} beta={beta:g}", beta, gamma=gamma)
     for gamma in GRID_GAMMAS
     for beta in GRID_BETAS
 )
 SWEEP = tuple(rows.gmvq(f"beta={beta:g}", beta) for beta in BETAS)
 READINGS = (
-    rows.gmvq("R1, sampled", 1.0),
-    rows.gmvq("R2, posterior", 1.0, {"latent_term": "posterior"}),
-    rows.gmvq("R3, literal", 1.0, {"latent_term": "literal"}),
-    rows.gmvq("R1, w = 1", 1.0, CONSTANT_WEIGHT),
+    rows.gmvq("sampled", 1.0),
+    rows.gmvq("posterior", 1.0, {"latent_term": "posterior"}),
+    rows.gmvq("literal", 1.0, {"latent_term": "literal"}),
+    rows.gmvq("sampled w=1", 1.0, CONSTANT_WEIGHT),
 )
 
 
@@ -137,9 +137,10 @@ def grid(request: Request) -> None:
                 if known:
                     axis.plot(*zip(*known, strict=True), "o-", label=f"beta {beta:g}")
             axis.set(xscale="log", xlabel="gamma'", ylabel=label)
-            axis.legend()
+            if axis.lines:
+                axis.legend()
 
 
 def _mean(runs: dict[str, list[Record]], gamma: float, beta: float, key: str) -> float | None:
-    found = aggregate(runs.get(f"gamma={gamma:g}, beta={beta:g}", [])).get(key)
+    found = aggregate(runs.get(f"gamma={gamma:g} beta={beta:g}", [])).get(key)
     return None if found is None else found[0]

@@ -5,9 +5,9 @@ its halves.
     h (B, 64, H/f, W/f) ─head─> z
     z ──bottleneck──> z_q (B, 64, H/f, W/f) ─ResBlocks─mirror image─sigmoid─> x_hat
 
-The convolutions compute in bfloat16 while the net trains, and in float32 afterwards; the bottleneck
-always in float32. 0.31 M parameters with f = 4, the size of the field's CIFAR-10 experiments; GM-VQ's own nets are not
-public.
+0.31 M parameters with f = 4, the size of the field's CIFAR-10 experiments; GM-VQ's own nets are not
+public. The convolutions compute in bfloat16 while the net trains and in float32 afterwards, the
+bottleneck always in float32.
 """
 
 from __future__ import annotations

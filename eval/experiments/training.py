@@ -115,7 +115,7 @@ class Learning:
     def __init__(self, row: Row, settings: Settings, shape: torch.Size, device: str) -> None:
         self.row, self.settings = row, settings
         self.net = build(row, settings).to(device)
-        self.net.to(memory_format=torch.channels_last)
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.x = torch.zeros(shape, device=device).to(memory_format=torch.channels_last)
         self.rate = torch.zeros((), device=device)
         self.weights = {name: torch.zeros((), device=device) for name in row.weights}
