@@ -32,8 +32,9 @@ def models() -> list[str]:
 def load(
     name: AnyModel | None = None, medium: str | None = None, device: str = "cpu"
 ) -> coding.Model:
-    """Loads a model by name or card path; None takes the medium's best, and a loaded model is
-    returned as it is.
+    """Loads a model by name or card path.
+
+    None takes the medium's best, and a loaded model is returned as it is.
 
     Args:
         name: Of a shipped model, or the path of a card.

@@ -1,11 +1,13 @@
-"""What work on tensors may ask of the host. A value that Python reads from a GPU makes both wait
-for each other.
+"""What work on tensors may ask of the host.
+
+A value that Python reads from a GPU makes both wait for each other.
 
 A step of training that never does so runs ahead of the GPU, or is one CUDA graph. So inside
 `unread` checks of values are left out, and searches take a form whose shapes do not depend on data:
 
     may_read    whether values may be read, to refuse bad ones, say
-    on_host     whether a tensor lies where reading costs nothing: then what the host does best is done there
+    on_host     whether a tensor lies where reading costs nothing: then the host does what it does
+                best
 """
 
 from __future__ import annotations

@@ -18,10 +18,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
 SAMPLE_RATE = 16_000  # Hz, at which speech is coded, trained on and measured
-MIN_RATE_HZ, MAX_RATE_HZ = (
-    1_000,
-    768_000,
-)  # of recordings that are read, and of those that a file may name
+# Of recordings that are read, and of those that a file may name.
+MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000
 MAX_CHANNELS = 64
 MAX_SIDE = 1 << 17  # pixels
 
@@ -120,7 +118,8 @@ class Medium:
 
     def pace_text(self, units: float, elapsed_s: float) -> str:
         """How fast so many seconds or pixels were coded."""
-        return f"{units / max(elapsed_s, 1e-9) / self.pace_units:.{self.pace_digits}f} {self.pace_unit}"
+        pace = units / max(elapsed_s, 1e-9) / self.pace_units
+        return f"{pace:.{self.pace_digits}f} {self.pace_unit}"
 
     def read(self, file: BinaryIO, *, mono: bool = False, max_pixels: int | None = None) -> Any:
         """Opens a media file: `codec.media.Recording` of speech, `codec.media.Picture` of an image.

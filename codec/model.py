@@ -199,8 +199,9 @@ class Codec(Float32):
     def _in_windows(
         self, apply: Callable[[Tensor], Tensor], strips: Iterable[Tensor], unit: int, scale: float
     ) -> Iterator[Tensor]:
-        """A net on overlapping windows of rows; `unit` rows are one of the latents, and `scale`
-        rows come of each.
+        """A net on overlapping windows of rows.
+
+        `unit` rows are one of the latents, and `scale` rows come of each.
         """
         iterator = iter(strips)
         for first in iterator:  # all strips are as long, but for the last
@@ -222,8 +223,8 @@ class Codec(Float32):
         """
         if x.dim() != 2 + self.axes or x.shape[1] != self.channels or 0 in x.shape:
             raise ValueError(
-                f"want a non-empty (B, {self.channels}, {self.medium.axes_text}), got "
-                f"{tuple(x.shape)}"
+                f"want a non-empty (B, {self.channels}, {self.medium.axes_text}), "
+                f"got {tuple(x.shape)}"
             )
         if not x.is_floating_point():
             raise ValueError(f"want floats ({self.medium.values}), got {x.dtype}")

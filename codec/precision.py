@@ -58,9 +58,8 @@ class _Switches:
                 return
             for backend, precision in self._kept:
                 if backend.fp32_precision != precision:
-                    backend.fp32_precision = (
-                        "none"  # which may be what it was: one that follows a general switch
-                    )
+                    # Which may be what it was: one that follows a general switch.
+                    backend.fp32_precision = "none"
                 if backend.fp32_precision != precision:
                     backend.fp32_precision = precision
 
@@ -99,8 +98,9 @@ def exact_float32(device: torch.device) -> Iterator[None]:
 
 
 def exactly(items: Iterable[T], device: torch.device) -> Iterator[T]:
-    """Yields what `items` does, each computed in inference mode and in `exact_float32`; the
-    consumer is in neither.
+    """Yields what `items` does, each computed in inference mode and in `exact_float32`.
+
+    The consumer is in neither.
     """
     iterator = iter(items)
     while True:

@@ -42,15 +42,14 @@ def process(command: str | Callable[[], int | None]) -> int:
         code = 0
     except KeyboardInterrupt:  # Ctrl-C while the imports run
         code = 130
-    except (
-        ImportError,
-        OSError,
-        MemoryError,
-        RuntimeError,
-    ) as error:  # libraries that find no room to be loaded
+    except (ImportError, OSError, MemoryError, RuntimeError) as error:
+        # Libraries that find no room to be loaded.
         if not out_of_memory(error):
             raise
-        code = "error: not enough memory to load the libraries; free some, or raise the limit of the process"
+        code = (
+            "error: not enough memory to load the libraries; "
+            "free some, or raise the limit of the process"
+        )
     if isinstance(code, str):
         print(code, file=sys.stderr)
         code = 1

@@ -20,10 +20,8 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent.parent
-PAGES = {
-    "FORMAT.md": "specification.md",
-    "CHANGELOG.md": "changes.md",
-}  # no name that differs by case alone
+# No name that differs by case alone.
+PAGES = {"FORMAT.md": "specification.md", "CHANGELOG.md": "changes.md"}
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 FENCE = re.compile(r"^```.*?^```$", re.M | re.S)
 FUNCTION = re.compile(

@@ -78,9 +78,8 @@ def losses(
         run.enter(run.recipe.stage_at(run.progress))
         found.append(float(run.train_step()["loss"]))
         stages |= {run.stage} if run.graphs._recorded else set()
-    assert stages == (
-        set("ABC") if recorded else set()
-    )  # each stage was recorded, and no recording failed
+    # Each stage was recorded, and no recording failed.
+    assert stages == (set("ABC") if recorded else set())
     assert run.graphs.enabled == recorded
     return found
 

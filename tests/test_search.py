@@ -57,8 +57,9 @@ def test_nearest_is_exact_even_at_near_ties() -> None:
 def test_unread_on_a_gpu_it_is_nearest_as_far_as_float32_tells(
     monkeypatch: pytest.MonkeyPatch, weighted: bool, offset: float
 ) -> None:
-    """No token finds a code that is farther than the nearest by more than rounding; few find
-    another at all.
+    """No token finds a code that is farther than the nearest by more than rounding.
+
+    Few find another at all.
     """
     monkeypatch.setattr(host, "HOSTS", ())
     monkeypatch.setattr(_search, "chunk_rows", lambda *_: 300)

@@ -21,10 +21,8 @@ from codec.medium import IMAGE, SPEECH
 from train.draws import Draws
 
 STRENGTHS = ("light", "full")
-LEVELS_DB = (
-    -42.0,
-    -12.0,
-)  # root mean square of a crop, dBFS: recordings are not levelled before they are compressed
+# Root mean square of a crop, dBFS: recordings are not levelled before they are compressed.
+LEVELS_DB = -42.0, -12.0
 EQ_DB, EQ_KNOTS = 6.0, 8
 MIXED, NOISY = 0.05, 0.1  # shares of the samples
 JITTER = 0.1
@@ -50,7 +48,7 @@ def _level(x: Tensor) -> Tensor:
 
 
 def _filter(x: Tensor, draws: Draws) -> Tensor:
-    """Applies a smooth gain within +-6 dB over frequency, and one phase shift for all frequencies."""
+    """Applies a smooth gain within +-6 dB over frequency, and one phase shift for all of them."""
     spectrum = torch.fft.rfft(x)
     knots = (draws.uniform(len(x), 1, EQ_KNOTS) * 2 - 1) * EQ_DB
     gain = 10 ** (F.interpolate(knots, spectrum.shape[-1], mode="linear", align_corners=True) / 20)

@@ -49,8 +49,7 @@ def fit(bottleneck: Bottleneck, found: Callable[[], Tensor]) -> None:
         bottleneck: The bottleneck with the codebook.
         found: A function that gives the latents; it is called only where the bottleneck wants them.
     """
-    if (
-        type(bottleneck).fit is not Bottleneck.fit
-    ):  # else encoding all those latents would be for nothing
+    # Else encoding all those latents would be for nothing.
+    if type(bottleneck).fit is not Bottleneck.fit:
         bottleneck.fit(found())
         parallel.copy_first(bottleneck)  # sums on a GPU differ in the last bit

@@ -28,12 +28,10 @@ class Draws:
     def __init__(self, seed: int, device: str = "cpu", rank: int = 0, world: int = 1) -> None:
         self.rank, self.world, self.device = rank, world, device
         self.kind = torch.device(device).type
-        self.host = torch.Generator().manual_seed(
-            seed
-        )  # for what the host must know: sizes of tensors
-        self.generators = {
-            "cpu": self.host
-        }  # by kind of device: "cuda:1" goes on with what "cuda:0" has saved
+        # For what the host must know: sizes of tensors.
+        self.host = torch.Generator().manual_seed(seed)
+        # By kind of device: "cuda:1" goes on with what "cuda:0" has saved.
+        self.generators = {"cpu": self.host}
         if self.kind != "cpu":
             self.generators[self.kind] = torch.Generator(device).manual_seed(seed + 1)
 
@@ -74,9 +72,8 @@ class Draws:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a saved stream; one of another kind of device keeps only what both have."""
-        saved = {
-            name.partition(":")[0]: value for name, value in state.items()
-        }  # some checkpoints say "cuda:0"
+        # Some checkpoints say "cuda:0".
+        saved = {name.partition(":")[0]: value for name, value in state.items()}
         for kind, generator in self.generators.items():
             if kind in saved:
                 generator.set_state(saved[kind].cpu())

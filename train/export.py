@@ -108,8 +108,9 @@ def export(trainer: Trainer, name: str, folder: Path, notes: dict[str, Any]) -> 
 
 
 def _kept_tables(trainer: Trainer) -> dict[str, np.ndarray]:
-    """Returns the coder's tensors of the model that was tuned, whose codes are the same; none for
-    another run.
+    """Returns the coder's tensors of the model that was tuned, whose codes are the same.
+
+    None for another run.
     """
     if not trainer.recipe.tunes or trainer.origin is None:
         return {}
@@ -126,7 +127,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _stored(key: str, value: Tensor) -> np.ndarray:
-    """Turns a tensor into what is stored: nets as float16, what decides indices exactly as it is."""
+    """Turns a tensor into what is stored: nets as float16, what decides indices as it is."""
     exact = key.startswith("bottleneck.") or not value.is_floating_point()
     return (value if exact else value.half()).contiguous().numpy()
 

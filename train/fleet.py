@@ -86,8 +86,8 @@ def load_plan(name: str) -> list[Run]:
         seen[run.name] = run.medium  # a mistake shows before anything starts
         if run.init is not None and (run.init == run.name or seen.get(run.init) != run.medium):
             raise CodecError(
-                f"{path}: {run.name} begins from {run.init}, which is no run of its medium before "
-                "it"
+                f"{path}: {run.name} begins from {run.init}, "
+                "which is no run of its medium before it"
             )
     return runs
 
@@ -432,9 +432,8 @@ def _command(options: argparse.Namespace) -> int:
             f"the plan trains on {', '.join(sorted(missing))}; add --data {sorted(missing)[0]}=PATH"
         )
     for recipe in [recipes.load(run.recipe, [*run.set, *options.set]) for run in runs]:
-        losses.build(
-            recipe.codec.medium, recipe.losses, options.lpips_backbone
-        )  # refused before anything starts
+        # Refused before anything starts.
+        losses.build(recipe.codec.medium, recipe.losses, options.lpips_backbone)
     fleet = Fleet(runs, data, options.work, options)
     failed = fleet.train()
     failed += fleet.export(options.out)

@@ -99,8 +99,9 @@ class Log:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Reads the lines of a log, without an unfinished last one; there are none where there is no
-    log.
+    """Reads the lines of a log, without an unfinished last one.
+
+    There are none where there is no log.
     """
     records = []
     for line in path.read_text().splitlines() if path.is_file() else []:
@@ -117,7 +118,6 @@ def cut(path: Path, step: int) -> None:
     """
     lines = [json.dumps(record) for record in read(path) if record["step"] <= step]
     if path.is_file():
-        with writing(
-            str(path), force=True
-        ) as file:  # killed here, a run must not lose what it has said
+        # Killed here, a run must not lose what it has said.
+        with writing(str(path), force=True) as file:
             file.write("".join(f"{line}\n" for line in lines).encode())

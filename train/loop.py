@@ -1,12 +1,14 @@
 """The one training run: both media, every bottleneck, one process or several, resumable at any
 moment.
 
-    stage A   encoder, bottleneck, decoder learn to reconstruct; perturbing bottlenecks draw a codebook size per sample
+    stage A   encoder, bottleneck, decoder learn to reconstruct; perturbing bottlenecks draw a
+              codebook size per sample
     stage B   the same, and a discriminator judges what comes out
-    stage C   the averaged (EMA) encoder is frozen, the codebook is built, the decoder adapts to true indices; the
-              discriminator, if there was a stage B, stays
+    stage C   the averaged (EMA) encoder is frozen, the codebook is built, the decoder adapts to
+              true indices; the discriminator, if there was a stage B, stays
 
-    Store, Draws ──augmented batch──> Learner (train.learner): one step, as a CUDA graph where it can be (train.graph)
+    Store, Draws ──augmented batch──> Learner
+    Learner (train.learner): one step, as a CUDA graph where it can be (train.graph)
     Trainer: the budget, the stages, the log and the checkpoints around it
 
 Schedules follow the elapsed share of the budget, minutes or steps, so that one recipe fits ten
@@ -97,9 +99,8 @@ class Trainer:
         self.backbone, self.device, self.kind = backbone, device, torch.device(device).type
         torch.manual_seed(seed)
         self.learner = Learner(recipe, device, compiled)
-        torch.manual_seed(
-            seed + parallel.rank()
-        )  # the noise of bottlenecks; all else is in `draws`
+        # The noise of bottlenecks; all else is in `draws`.
+        torch.manual_seed(seed + parallel.rank())
         self.draws = Draws(seed, device, parallel.rank(), parallel.world())
         self.graphs = Graphs(device, parallel.world() == 1)
         self.step, self.elapsed_s, self.seed = 0, 0.0, seed
@@ -163,9 +164,8 @@ class Trainer:
             Whether the budget is spent; if not, `resume` goes on.
         """
         if parallel.rank() == 0:
-            cut(
-                self.folder / LOG_NAME, self.step
-            )  # of a run that was killed, even one killed before its checkpoint
+            # Of a run that was killed, even one killed before its checkpoint.
+            cut(self.folder / LOG_NAME, self.step)
         log = Log(self.folder, tensorboard) if parallel.rank() == 0 else None
         preview = self.store.batch(4, Draws(self.seed, self.device)) if log and log.board else None
         start = last_save = tick = time.monotonic()
@@ -333,8 +333,8 @@ class Trainer:
         )
         if any(theirs.get(part) != own.get(part) for part in ("medium", "kind", "nets")):
             raise CodecError(
-                f"{source}: this model has another medium or preset than the recipe; change one of "
-                "them"
+                f"{source}: this model has another medium or preset than the recipe; "
+                "change one of them"
             )
         ours, same = self.codec.state_dict(), bool(theirs == own)
         fitting = {name: value for name, value in tensors.items() if name in ours}
@@ -349,9 +349,8 @@ class Trainer:
                 name: value for name, value in nets.items() if value.shape == ours[name].shape
             }
         for codec in (self.codec, self.average):
-            codec.load_state_dict(
-                fitting, strict=False
-            )  # without what only training needs: that starts anew
+            # Without what only training needs: that starts anew.
+            codec.load_state_dict(fitting, strict=False)
         return same
 
     def save(self) -> None:
@@ -371,9 +370,8 @@ class Trainer:
             "init": self.init,
         }
         if parallel.rank() == 0:
-            memory = (
-                io.BytesIO()
-            )  # torch.save into a file tells a full disk as a RuntimeError without a name
+            # Torch.save into a file tells a full disk as a RuntimeError without a name.
+            memory = io.BytesIO()
             torch.save(state, memory)
             with writing(str(self.folder / CHECKPOINT_NAME), force=True) as file:
                 file.write(memory.getbuffer())

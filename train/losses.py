@@ -26,10 +26,8 @@ LPIPS_SMALLEST = 32  # pixels of a crop; below, the pooling of LPIPS's nets leav
 # The net that is looked for in torch hub's folder: that of the shipped models, and the fastest.
 HUB_NET = "squeeze"
 
-EXTRA: dict[str, Callable[[int], nn.Module]] = {
-    "loudness": LoudnessLoss,
-    "stoi": STOILoss,
-}  # of speech, by sample rate
+# Of speech, by sample rate.
+EXTRA: dict[str, Callable[[int], nn.Module]] = {"loudness": LoudnessLoss, "stoi": STOILoss}
 
 
 class SpeechLoss(nn.Module):
@@ -184,8 +182,8 @@ def _of_pictures(weights: Mapping[str, float], backbone: Path | None) -> nn.Modu
     file = backbone or lpips_net.hub_file(HUB_NET)
     if backbone is None and not file.is_file():
         raise CodecError(
-            f"losses.lpips = {weights['lpips']:g} needs a backbone: give --lpips-backbone FILE "
-            f"({file.name} is not in "
+            f"losses.lpips = {weights['lpips']:g} needs a backbone: "
+            f"give --lpips-backbone FILE ({file.name} is not in "
             f"{file.parent}), or train without: --set losses.lpips=0"
         )
     return ImageLoss(lpips_net.load(file))

@@ -1,7 +1,8 @@
-"""A training loss that says how loud an error sounds, after the model of PESQ (ITU-T P.862, section
-10.2).
+"""A training loss that says how loud an error sounds, after the model of PESQ (ITU-T P.862,
+section 10.2).
 
-x, x_hat ─level─> power in Bark bands ─threshold, power law─> loudness ─what masking leaves of the difference─> number
+    x, x_hat ─level─> power in Bark bands ─threshold, power law─> loudness
+    loudness ─what masking leaves of the difference─> number
 
 The model is built from published formulas and not from the tables of the recommendation: half-Bark
 bands (Traunmueller 1990), the threshold of hearing (Terhardt 1979), loudness (Zwicker and Fastl).
@@ -81,12 +82,10 @@ class LoudnessLoss(nn.Module):
 
         loud, loud_hat = self._loudness(power), self._loudness(heard)
         error = loud_hat - loud
-        error = error.sign() * (error.abs() - 0.25 * torch.minimum(loud, loud_hat)).clamp(
-            min=0
-        )  # the rest is masked
-        added = (
-            (heard + 50) / (power + 50)
-        ) ** 1.2  # what was added disturbs more than what is missing
+        # The rest is masked.
+        error = error.sign() * (error.abs() - 0.25 * torch.minimum(loud, loud_hat)).clamp(min=0)
+        # What was added disturbs more than what is missing.
+        added = ((heard + 50) / (power + 50)) ** 1.2
         added = torch.where(added < 3, 0.0, added.clamp(max=12))
         weight = ((self._audible(power) + 1e5) / 1e7) ** -0.04
         symmetric = (self.total * (BARK * error).square().sum(-1) + 1e-9).sqrt() * weight

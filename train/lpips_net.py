@@ -64,8 +64,8 @@ class LPIPSNet(nn.Module):
         for name, tensor in wanted.items():
             if tensor.shape != features[name].shape:
                 raise ModelError(
-                    f"the backbone's {name} has shape {tuple(features[name].shape)}: not a {net} "
-                    "net"
+                    f"the backbone's {name} has shape {tuple(features[name].shape)}: "
+                    f"not a {net} net"
                 )
             tensor.data.copy_(features[name].float())
 

@@ -5,7 +5,7 @@ A small network is trained in floating point to predict every binary question of
 neighbours, and is rounded once. From then on only integers count, and the rounded tables are the
 model's, whatever made them.
 
-    items ──encoder, bottleneck──> grids of indices ──neighbours, trends──> PriorNet ──round──> Prior
+    items ──encoder, bottleneck──> indices ──neighbours, trends──> PriorNet ──round──> Prior
 """
 
 from __future__ import annotations
@@ -162,9 +162,8 @@ def refined_layout(
     children = len(order) // number
     if (np.bincount(order, minlength=number) != children).any():
         return None
-    rank = np.empty(
-        len(order), np.int64
-    )  # among the children of one parent, in the order of their numbers
+    # Among the children of one parent, in the order of their numbers.
+    rank = np.empty(len(order), np.int64)
     rank[np.argsort(order, kind="stable")] = np.tile(np.arange(children), number)
     levels, order_below, _ = layout(codec, below)
     if order_below.size:  # a parent's digits are those of its number, not of its place
@@ -222,9 +221,8 @@ class PriorNet(nn.Module):
         embedding[:-1, :width] += vectors[:, :width]
         embedding[-1] = 0
         self.embedding = nn.Parameter(embedding)
-        self.hidden = nn.Linear(
-            num_inputs * FEATURES, UNITS - 1
-        )  # the last unit is always 1: the questions' bias
+        # The last unit is always 1: the questions' bias.
+        self.hidden = nn.Linear(num_inputs * FEATURES, UNITS - 1)
         self.digits = nn.Parameter(torch.zeros(num_rows - self.levels[-1], UNITS - 1))
         self.first_node = sum(self.levels[:given]) - given
         self.nodes = nn.Parameter(torch.zeros(num_rows - len(self.levels) - self.first_node, UNITS))
@@ -340,9 +338,8 @@ def fit_prior(
         return None
     levels, order, vectors, given = found
     offsets = np.array((REFINED_OFFSETS if given else OFFSETS)[medium])
-    visible = torch.ones(
-        len(offsets), len(levels)
-    )  # a neighbour that comes later is known by its parent alone
+    # A neighbour that comes later is known by its parent alone.
+    visible = torch.ones(len(offsets), len(levels))
     later = (offsets[:, 0] < 0) | ((offsets[:, 0] == 0) & (offsets[:, 1] > 0))
     visible[torch.from_numpy(later), given:] = 0
     starts = np.cumsum(levels) - levels
@@ -401,8 +398,8 @@ def _neighbours(grid: Grid, offsets: np.ndarray, none: int) -> np.ndarray:
 
 @torch.no_grad()
 def _trends(net: PriorNet, rows: Tensor, lengths: list[int]) -> Tensor:
-    """Returns what every position knows of the indices before it in its chunk, on average, (N, Q *
-    E).
+    """Returns what every position knows of the indices before it in its chunk, on average, (N,
+    Q * E).
     """
     parts = []
     for part in net.embed(rows).T.contiguous().split(lengths, 1):

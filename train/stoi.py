@@ -3,7 +3,8 @@
 Taal et al. 2011, "An algorithm for intelligibility prediction of time-frequency weighted noisy
 speech".
 
-x, x_hat ─frames of 25.6 ms─> magnitudes in third-octave bands ─segments of 30 frames─> correlation ─mean─> number
+    x, x_hat ─frames of 25.6 ms─> magnitudes in third-octave bands
+    magnitudes ─segments of 30 frames─> correlation ─mean─> number
 
 STOI is defined at 10 kHz and leaves silent frames out before it cuts segments. This loss works at
 any rate on the same bands, and weighs segments by what part of them is not silent, since a tensor
@@ -18,9 +19,8 @@ from torch import Tensor, nn
 FRAME_S, OVERLAP = 0.0256, 2
 BANDS, LOWEST_HZ = 15, 150.0  # third octaves, and the centre of the first
 SEGMENT = 30  # frames, 384 ms
-STRIDE = (
-    2  # frames from a segment to the next; STOI takes every one, neighbours say nearly the same
-)
+# Frames from a segment to the next; STOI takes every one, neighbours say nearly the same.
+STRIDE = 2
 CLIP = 1 + 10 ** (15 / 20)  # an error beyond -15 dB signal-to-distortion counts no more
 SILENT_DB = 40.0  # below the loudest frame
 
@@ -47,7 +47,10 @@ class STOILoss(nn.Module):
         self.register_buffer("bands", inside.float(), persistent=False)
 
     def forward(self, x: Tensor, x_hat: Tensor) -> Tensor:
-        """Two (B, 1, T) signals of at least a frame -> (B,), a gradient to x_hat; 0 for a silent x."""
+        """Two (B, 1, T) signals of at least a frame -> (B,), a gradient to x_hat.
+
+        0 for a silent x.
+        """
         with torch.no_grad():
             ours, energy = self._segments(x)
             loudest = energy.amax(1, keepdim=True)
@@ -71,7 +74,10 @@ class STOILoss(nn.Module):
 
 
 def _segmented(frames: Tensor) -> Tensor:
-    """(B, frames, ...) -> (B, segments, ..., frames of one); a clip shorter than a segment is one."""
+    """(B, frames, ...) -> (B, segments, ..., frames of one).
+
+    A clip shorter than a segment is one.
+    """
     return frames.unfold(1, min(SEGMENT, frames.shape[1]), STRIDE)
 
 

@@ -82,9 +82,8 @@ def seed_centres(data: Tensor, num_clusters: int, generator: torch.Generator) ->
         torch.empty_like(closest),
         torch.empty_like(closest),
     )
-    for draw in draws[
-        1:
-    ]:  # into the same buffers: fresh ones of this size would cost more than the arithmetic
+    # Into the same buffers: fresh ones of this size would cost more than the arithmetic.
+    for draw in draws[1:]:
         torch.sub(columns, columns[:, chosen, None], out=offset)
         torch.sum(offset.square_(), 0, out=squared)
         torch.minimum(closest, squared, out=closest)
@@ -120,9 +119,8 @@ def far_rows(data: Tensor, centres: Tensor, count: int, generator: torch.Generat
     distance.
     """
     squared = (data - centres).square().sum(1)
-    clock = torch.empty_like(squared).exponential_(
-        generator=generator
-    )  # exponential race: weighted, no replacement
+    # Exponential race: weighted, no replacement.
+    clock = torch.empty_like(squared).exponential_(generator=generator)
     return data[(squared / clock).topk(count).indices]
 
 
@@ -148,9 +146,8 @@ def split_cells(
     generator = torch.Generator(data.device).manual_seed(seed)
     parts = centres[:, None].repeat(1, children, 1)
     closest = (data - centres[cells]).square().sum(1)
-    for child in range(
-        children
-    ):  # seeds: rows drawn by their squared distance to the nearest seed so far
+    # Seeds: rows drawn by their squared distance to the nearest seed so far.
+    for child in range(children):
         key = closest / torch.empty_like(closest).exponential_(generator=generator)
         best = key.new_full((number,), -1.0).scatter_reduce(0, cells, key, "amax")
         rows = ((key == best[cells]) & (key > 0)).nonzero()[:, 0]

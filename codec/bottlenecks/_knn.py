@@ -32,9 +32,8 @@ class Neighbours:
     def __init__(self, rows: Tensor) -> None:
         self.rows = rows.float()
         self.tree = None
-        if (
-            on_host(rows) and rows.isfinite().all()
-        ):  # with a NaN the tree's halves would have no order
+        # With a NaN the tree's halves would have no order.
+        if on_host(rows) and rows.isfinite().all():
             from codec.bottlenecks import _tree  # here, since numba takes half a second to load
 
             self.tree = _tree.Tree(self.rows.contiguous().numpy())

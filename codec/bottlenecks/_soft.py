@@ -106,8 +106,9 @@ def batch_perplexity(indices: Tensor, size: int) -> Tensor:
 
 
 def count(indices: Tensor, size: int) -> Tensor:
-    """(size,) float32, how often each code occurs among (N,) indices; torch.bincount would wait for
-    a GPU.
+    """(size,) float32, how often each code occurs among (N,) indices.
+
+    torch.bincount would wait for a GPU.
     """
     counts = torch.zeros(size, dtype=torch.int64, device=indices.device)
     return counts.scatter_add_(0, indices, torch.ones_like(indices)).float()

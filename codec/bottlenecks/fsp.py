@@ -26,9 +26,8 @@ from codec.bottlenecks._grid import LevelGrid, along_channels
 from codec.bottlenecks._sync import var_mean_of_all
 
 # The levels of every offered size have the same length d, so that one latent space serves all of
-# them. The paper
-# ties d to K: [8,6,5] and [8,5,5,5] for its two small sizes (docs/methods/fsp.md gives tables of
-# constant d).
+# them. The paper ties d to K: [8,6,5] and [8,5,5,5] for its two small sizes (docs/methods/fsp.md
+# gives tables of constant d).
 LEVELS: dict[int, tuple[int, ...]] = {
     256: (4, 4, 4, 2, 2),
     1024: (4, 4, 4, 4, 4),
@@ -36,9 +35,8 @@ LEVELS: dict[int, tuple[int, ...]] = {
     16384: (8, 8, 8, 6, 5),
 }
 EPS = torch.finfo(torch.float32).eps
-UNIFORM_STD = 1 / sqrt(
-    12
-)  # of U(0, 1); the output is divided by it so that the decoder sees unit variance
+# Of U(0, 1); the output is divided by it so that the decoder sees unit variance.
+UNIFORM_STD = 1 / sqrt(12)
 
 
 class Activation(NamedTuple):

@@ -1,7 +1,7 @@
 """Grouped: a latent vector cut into parts, each with a bottleneck of its own (product quantisation,
 Jégou et al. 2011).
 
-    z (B, sum of D_in, *S) ──split──> parts ──each its bottleneck──> indices (B, G, *S), z_q side by side
+    z (B, sum of D_in, *S) ──split──> parts ──each its bottleneck──> indices (B, G, *S), z_q joined
 
 The first D channels of z are the points of all groups, in order; what a method wants beyond its
 points (GM-VQ's weights, TokenBridge's variances) follows, in the same order.

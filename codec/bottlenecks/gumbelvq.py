@@ -4,7 +4,8 @@ et al. 2021).
 The encoder's output is projected to K logits, one for each code; no distance is involved, and the
 codebook is free.
 
-    train  logits ──Gumbel, softmax──> weights ──> mixture of codes (or the drawn code, straight-through)
+    train  logits ──Gumbel, softmax──> weights ──> mixture of codes
+           (or the drawn code, straight-through)
     eval   logits ──argmax──> index ──> code
 """
 
@@ -61,9 +62,10 @@ class GumbelVQ(SoftCodebooks):
     ) -> None:
         super().__init__(dim, codebook_sizes, in_dim)
         self.hard = hard
+        # 1x1 conv.
         projections = {
             str(k): nn.Linear(self.in_dim, k, dtype=torch.float32) for k in self.codebook_sizes
-        }  # 1x1 conv
+        }
         self.projections = nn.ModuleDict(projections)
 
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
@@ -124,7 +126,8 @@ class GumbelVQ(SoftCodebooks):
 
 
 def uniform_kl(log_q: Tensor) -> Tensor:
-    """() mean over tokens of KL(q || uniform) = log K + sum_c q log q, nats; (N, K) log
-    probabilities.
+    """() mean over tokens of KL(q || uniform) = log K + sum_c q log q, nats.
+
+    (N, K) log probabilities.
     """
     return log(log_q.shape[1]) + (log_q.exp() * log_q).sum(1).mean()

@@ -1,7 +1,7 @@
 """Residual: stages that quantise what the stages before left over (residual VQ; SoundStream,
 Zeghidour et al. 2021).
 
-z ──stage 1──> code_1        z - code_1 ──stage 2──> code_2        ...        z_q = code_1 + code_2 + ...
+    z ──stage 1──> code_1    z - code_1 ──stage 2──> code_2    ...    z_q = code_1 + code_2 + ...
 """
 
 from __future__ import annotations
@@ -90,8 +90,9 @@ class Residual(Bottleneck):
         return self._chain(codebook_size)[0].num_codes()
 
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
-        """All stages in turn: z_q is the sum of the stages'; indices are None while any stage's
-        are.
+        """All stages in turn: z_q is the sum of the stages'.
+
+        Indices are None while any stage's are.
         """
         chain = self._chain(codebook_size)
         share = _share(z, len(chain))

@@ -3,7 +3,7 @@ random vectors.
 
 A code that no point chose still moves, because the map that the chosen ones train is shared by all.
 
-    frozen C (K, L) ──W, b──> codebook          z ──nearest code──> index ──> code      gradient: identity
+    frozen C (K, L) ──W, b──> codebook    z ──nearest code──> index ──> code    gradient: identity
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ A latent vector is a noisy code, and its variance, one learnt number, says how n
 decodes a soft mixture of codes; as reconstruction improves the variance falls, and the mixture
 hardens by itself.
 
-    train  logits -|z - mu|^2 / (2 var) ──Gumbel, softmax──> mixture of codes    pulls: distance, KL(q(c|x) || uniform)
+    train  logits -|z - mu|^2 / (2 var) ──Gumbel, softmax──> mixture of codes
+           pulls: distance, KL(q(c|x) || uniform)
     eval   nearest code ──> index ──> mu
 """
 
@@ -22,11 +23,9 @@ from codec.bottlenecks._soft import SoftCodebooks, gumbel_softmax, perplexity
 from codec.bottlenecks._start import check_latents, kmeans_start
 from codec.bottlenecks._sync import mean_of_all
 
-VARIANCE_START, VARIANCE_FLOOR = (
-    20.0,
-    1.0,
-)  # of the code: its posterior's own log variance stays 0, which adds 1
-# Tau = exp(-1e-5 step) over the published 125 000 steps of CIFAR (100 epochs of 40 000, batch 32).
+# Of the code: its posterior's own log variance stays 0, which adds 1.
+VARIANCE_START, VARIANCE_FLOOR = 20.0, 1.0
+# tau = exp(-1e-5 step) over the published 125 000 steps of CIFAR (100 epochs of 40 000, batch 32)
 TAU_RATE = 1.25
 
 

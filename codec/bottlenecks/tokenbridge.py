@@ -22,10 +22,8 @@ from codec.bottlenecks._grid import LevelGrid, along_channels
 from codec.bottlenecks.fsp import LEVELS
 
 CUT = 3.0  # where the outermost cells of the standard normal end
-LOG_VARIANCE_LIMITS = (
-    -30.0,
-    20.0,
-)  # of latent diffusion's Gaussian VAE, whose latents the method takes
+# Of latent diffusion's Gaussian VAE, whose latents the method takes.
+LOG_VARIANCE_LIMITS = (-30.0, 20.0)
 
 
 class TokenBridge(LevelGrid):
@@ -69,9 +67,8 @@ class TokenBridge(LevelGrid):
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
         """Samples the Gaussian; the stat "std" is its mean standard deviation."""
         mean, log_variance = z.chunk(2, 1)
-        self._levels_like(
-            mean, codebook_size
-        )  # training is the same for all sizes, but must be of one on offer
+        # Training is the same for all sizes, but must be of one on offer.
+        self._levels_like(mean, codebook_size)
         log_variance = log_variance.clamp(*LOG_VARIANCE_LIMITS)
         losses = {"kl": 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()}
         std = (0.5 * log_variance).exp()

@@ -4,10 +4,11 @@ that combine.
 Each latent vector becomes its nearest code; the gradient passes from the code to the vector
 unchanged. What later papers changed about that is one part each, and a method is a choice of parts:
 
-    z ──geometry──> point ──nearest of affine(table)──> index ──> code ──> z_q      gradient: identity to the point
+    z ──geometry──> point ──nearest of affine(table)──> index ──> code ──> z_q
                       └──────────> update ──> table <── restart of codes that nobody uses
+    gradient: identity to the point
 
-    geometry  plain | unit                          where distances are taken, and what the decoder gets
+    geometry  plain | unit                          of distances, and of what the decoder gets
     affine    None | Affine                         all codes move at once
     update    ByGradient | ByAverage | Alternating  how used codes learn
     restart   None | Restart                        what becomes of unused ones
@@ -36,9 +37,8 @@ from codec.bottlenecks._sync import from_first, gather_rows
 from codec.host import may_read
 
 SMALLEST_NORM = 1e-6
-RATE_PER_DIMENSION = (
-    50 / 64
-)  # vqtorch's inner learning rate of 50 is for means over N tokens of 64 dimensions
+# Vqtorch's inner learning rate of 50 is for means over N tokens of 64 dimensions.
+RATE_PER_DIMENSION = 50 / 64
 
 
 def plain(rows: Tensor) -> Tensor:
@@ -397,9 +397,8 @@ class VQ(Bottleneck):
         chosen = nearest(fixed, book())
         if book.update.codes_first:
             self._learn(book, fixed, chosen)
-        codes = book(
-            chosen
-        )  # gathered, then mapped: what follows may write into the table before backward
+        # Gathered, then mapped: what follows may write into the table before backward.
+        codes = book(chosen)
         losses = {"commitment": F.mse_loss(points, codes.detach())}
         if book.update.by_gradient:
             losses["codebook"] = F.mse_loss(codes, fixed)

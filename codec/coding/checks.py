@@ -57,7 +57,7 @@ def check_room(reader: AnyReader, model: Model, suffix: str) -> None:
 
 
 def check_length(num_samples: int, num_positions: int, reader: AnyReader, model: Model) -> None:
-    """Raises BitstreamError where a recording of so many samples has another number of positions."""
+    """Raises BitstreamError where a recording of so many samples has other numbers of positions."""
     at_model_rate = -(-num_samples * SAMPLE_RATE // reader.header.sample_rate)
     if num_positions != model.codec.grid((at_model_rate,))[0]:
         raise BitstreamError(

@@ -1,4 +1,4 @@
-"""Which code a position gets: the nearest or, with an effort, one that is near and costs few bits."""
+"""Which code a position gets: the nearest or, with an effort, a near one that costs few bits."""
 
 from __future__ import annotations
 

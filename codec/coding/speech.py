@@ -86,8 +86,9 @@ def compress_speech(
 
 
 def decompress_speech(reader: AnyReader, model: Model) -> Iterator[Samples]:
-    """Decodes a recording: (n, C) float32 blocks at the original rate, in constant memory; silence
-    where it is lost.
+    """Decodes a recording: (n, C) float32 blocks at the original rate, in constant memory.
+
+    Silence where it is lost.
 
     Raises:
         BitstreamError: Damaged, of a length that does not fit its indices, or beyond the limits;
@@ -113,9 +114,8 @@ def decompress_speech(reader: AnyReader, model: Model) -> Iterator[Samples]:
 
 def _speech_at_model_rate(reader: AnyReader, model: Model) -> Iterator[Samples]:
     codec, size = model.codec, reader.header.codebook_size
-    chunks = (
-        chunk.transpose(2, 0, 1) for chunk in reader.chunks(tables_for(reader.header, model))
-    )  # positions first
+    # Positions first.
+    chunks = (chunk.transpose(2, 0, 1) for chunk in reader.chunks(tables_for(reader.header, model)))
     first = 0
     for window, left, core in windows(chunks, FRAMES_PER_WINDOW, codec.context):
         indices = torch.from_numpy(np.ascontiguousarray(window.transpose(1, 2, 0))).to(model.device)
@@ -147,6 +147,9 @@ class _Counter:
 
 
 def open_speech(file: BinaryIO | AudioReader, mono: bool) -> tuple[Iterator[Samples], int, int]:
-    """A recording's blocks, sample rate in Hz and channels; the channels mixed into one if `mono`."""
+    """A recording's blocks, sample rate in Hz and channels.
+
+    The channels mixed into one if `mono`.
+    """
     recording = Recording(file, mono)
     return recording.blocks(), recording.sample_rate, recording.channels

@@ -1,5 +1,6 @@
-"""Numbers and bytes of a file: varints, and a source that says where it ends too early; what a
-chunk is.
+"""Numbers and bytes of a file: varints, and a source that says where it ends too early.
+
+What a chunk is.
 """
 
 import zlib

@@ -35,9 +35,8 @@ MAX_FILE_BYTES = 1 << 30
 MAX_STREAMS = 1 << 20  # encoded ones, all chunks together: a day of speech in stereo has 14400
 
 
-Chunk = tuple[
-    int, NDArray[np.unsignedinteger] | None
-]  # positions, and (A, G, n) indices where they are not lost
+# Positions, and (A, G, n) indices where they are not lost.
+Chunk = tuple[int, NDArray[np.unsignedinteger] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +150,9 @@ class Salvage:
         self.header, self._refined = header, chunks
 
     def chunks(self, tables: Tables = NO_TABLES) -> Iterator[Indices]:
-        """All positions in order, (A, G, n) int64; a chunk that passes its CRC-32 but not its coder
-        joins the gaps.
+        """All positions in order, (A, G, n) int64.
+
+        A chunk that passes its CRC-32 but not its coder joins the gaps.
 
         Args:
             tables: The model's; after `go_on_with` they are not needed.
@@ -172,8 +172,8 @@ class Salvage:
         whole = self.complete and not self.gaps and self._refined is None
         if whole and self._end is not None and checksum != self._end.index_checksum:
             raise BitstreamError(
-                "every chunk is whole, but the index checksum does not match: chunks are out of "
-                "order, "
+                "every chunk is whole, but the index checksum does not match: "
+                "chunks are out of order, "
                 "or the model is not the encoder's",
                 self._end.offset,
             )
@@ -297,8 +297,9 @@ def _without_repeat(pieces: list[_Piece], num_positions: int) -> list[_Piece]:
 
 
 def _claimed(stretch: bytes, header: Header) -> tuple[int, ...]:
-    """The positions that each chunk of a damaged stretch says it holds; none where they do not fill
-    it exactly.
+    """The positions that each chunk of a damaged stretch says it holds.
+
+    None where they do not fill it exactly.
 
     A flipped byte is most often in a payload, and leaves types, lengths and counts as they were.
     """
@@ -354,10 +355,8 @@ def _fill(pieces: list[_Piece], num_positions: int | None) -> list[_Piece]:
     size = sum(piece.data.num_bytes for piece in good if piece.data) / max(held, 1) * usual
     left = None if num_positions is None else max(num_positions - held, 0)
     if left and len(good) == len(pieces):
-        pieces = [
-            *pieces,
-            _Piece(0, None, 1),
-        ]  # whole chunks are gone without a trace: say, at the end
+        # Whole chunks are gone without a trace: say, at the end.
+        pieces = [*pieces, _Piece(0, None, 1)]
     doubts = (lambda _: False, lambda count: count % usual, lambda _: True)
     for doubted in doubts if left is not None else doubts[1:]:
         claims = [0 if piece.data or doubted(piece.count) else piece.count for piece in pieces]

@@ -4,10 +4,10 @@ The coder narrows an interval, once per index, in proportion to the index's freq
 (G. N. N. Martin, "Range encoding", 1979); the payload is the shortest number inside the last
 interval. All arithmetic is on integers, so every machine decodes the same indices.
 
-    low                                               low + width         width: 33 to 49 bits
-    |-----------|---------------|----------|----|-----|
-                |  step * freq  |                                         step = width >> TOTAL_BITS
-                low'            low' + width'                             start: sum of the frequencies before
+    low                                          low + width     width: 33 to 49 bits
+    |-----------|---------------|-------|----|---|
+                |  step * freq  |                                step = width >> TOTAL_BITS
+                low'            low' + width'                    start: sum of frequencies before
 
     width' < 2**32:  the top 16 bits of low go out as one word; low and width move up 16 bits
 

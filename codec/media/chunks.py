@@ -22,8 +22,9 @@ from codec.media.window import Window
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """How a family of files lays out its chunks: bytes before the first; bytes of a name and of a
-    size.
+    """How a family of files lays out its chunks: bytes before the first.
+
+    Bytes of a name and of a size.
     """
 
     head: int
@@ -69,8 +70,9 @@ def survey(window: Window) -> Survey | None:
 
 
 def _chunked(window: Window, start: int, found: Survey) -> int | None:
-    """Adds the file that begins at `start`; returns where it ends, or None if there is no sound in
-    it.
+    """Adds the file that begins at `start`.
+
+    Returns where it ends, or None if there is no sound in it.
     """
     layout = LAYOUTS[window.read(start, 4)]
     head = layout.name + layout.size

@@ -30,8 +30,9 @@ _PICTURES = (
 
 
 def detect(head: bytes) -> str:
-    """Tells "image" from "speech" by the first bytes of a file; what is no known picture is left to
-    the audio reader.
+    """Tells "image" from "speech" by the first bytes of a file.
+
+    What is no known picture is left to the audio reader.
 
     Raises:
         MediaError: The file is empty.

@@ -62,8 +62,9 @@ def profile(chunk: bytes) -> bytes:
 def _chunks(
     file: BinaryIO, wanted: tuple[bytes, ...] | None
 ) -> Iterator[tuple[bytes, bytes | None, bytes]]:
-    """(name, content, whole chunk) of a PNG; content is None where its checksum is wrong, and both
-    where not wanted.
+    """(name, content, whole chunk) of a PNG.
+
+    Content is None where its checksum is wrong, and both where not wanted.
     """
     file.seek(len(SIGNATURE))
     while len(head := file.read(8)) == 8:

@@ -25,9 +25,8 @@ from torch import Tensor, nn
 from codec.windows import windows
 
 CONDITION_WIDTH = 64
-HIDDEN_AT_ONCE = (
-    1 << 19
-)  # values of a perceptron's hidden layer on a CPU: few for the caches, many for two threads
+# Values of a perceptron's hidden layer on a CPU: few for the caches, many for two threads.
+HIDDEN_AT_ONCE = 1 << 19
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 ALL = slice(None)
 
@@ -143,9 +142,8 @@ class ConvNeXt(nn.Module):
         for a, b in zip(
             *(torch.split(part.flatten(1, 2), step, 1) for part in (x, h)), strict=True
         ):
-            b.copy_(
-                self._perceptron(a[:, None], b[:, None], film)[:, 0]
-            )  # where h was, the result is
+            # Where h was, the result is.
+            b.copy_(self._perceptron(a[:, None], b[:, None], film)[:, 0])
         return h
 
     def _perceptron(self, x: Tensor, h: Tensor, film: Tensor | None) -> Tensor:

@@ -2,9 +2,9 @@
 (after Vocos).
 
     x (B, 1, T) ─STFT, |X|^.3 compressed─> (B, 1, F, 386) ─blocks─> z (B, D, F)
-    z_q (B, D, F) ─blocks, told K─> log magnitude, phase ─inverse STFT─> x_hat (B, 1, T)         F = T / hop
+    z_q (B, D, F) ─blocks, told K─> log magnitude, phase ─inverse STFT─> x_hat (B, 1, T)
 
-16 kHz, hop 96: 166.67 tokens a second, the rate of the VP-VAE paper.
+F = T / hop; 16 kHz, hop 96: 166.67 tokens a second, the rate of the VP-VAE paper.
 """
 
 from __future__ import annotations
@@ -100,9 +100,8 @@ def reflect_index(length: int, before: int, after: int, device: torch.device) ->
     """
     position = torch.arange(-before, length + after, device=device)
     period = max(2 * (length - 1), 1)
-    position = position.remainder(
-        torch.full_like(position, period)
-    )  # a tensor: ONNX takes no symbolic number here
+    # A tensor: ONNX takes no symbolic number here.
+    position = position.remainder(torch.full_like(position, period))
     return torch.minimum(position, period - position) if length > 1 else torch.zeros_like(position)
 
 
@@ -121,15 +120,13 @@ class SpeechEncoder(Float32):
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             real, imaginary = self.stft.analyse(x[:, 0].float())
-            gain = (real.square() + imaginary.square() + 1e-8).pow(
-                -0.35
-            )  # |X|^-0.7, which leaves |X|^0.3
+            # |X|^-0.7, which leaves |X|^0.3.
+            gain = (real.square() + imaginary.square() + 1e-8).pow(-0.35)
             features = torch.cat([real * gain, imaginary * gain], -1)
         h = self.norm_in(self.project(features))[:, None]
         h = self.norm_out(self.blocks(h)[:, 0])
-        with torch.autocast(
-            x.device.type, enabled=False
-        ):  # the latent is what gets quantised: float32
+        # The latent is what gets quantised: float32.
+        with torch.autocast(x.device.type, enabled=False):
             return F.linear(h.float(), self.head.weight, self.head.bias).transpose(1, 2)
 
 
