@@ -227,7 +227,7 @@ class Bottleneck(Float32, ABC):
     def _gradient_path(self, z: Tensor, size: int) -> Tensor:  # noqa: ARG002
         """(B, D_in, *S) -> (B, D, *S): what the gradient in eval takes for z_q.
 
-        The first D channels of z.
+        These are the first D channels of z.
         """
         return z[:, : self.dim]
 

@@ -56,7 +56,7 @@ def add(modules: Sequence[str]) -> None:
 def load() -> None:
     """Imports what is installed and what the parent process was told to import.
 
-    Each once in a process.
+    Each is imported once in a process.
 
     An installed module that fails is named in a warning, so that it does not take every command
     with it.

@@ -66,7 +66,7 @@ class PngWriter:
 def _filtered(rows: NDArray[np.uint8], above: NDArray[np.uint8]) -> bytes:
     """Rows as differences from what is known of them.
 
-    Each by the filter of the least sum of magnitudes.
+    Each row takes the filter of the least sum of magnitudes.
     """
     left, corner = np.zeros_like(rows), np.zeros_like(rows)
     left[:, 1:], corner[:, 1:] = rows[:, :-1], above[:, :-1]

@@ -98,10 +98,7 @@ def draw_vp() -> Figure:
 
 
 def draw_fsp() -> Figure:
-    """The cells before squashing.
-
-    In the squashed square noise one cell wide, and rounding to midpoints.
-    """
+    """The cells before squashing; in the squashed square, noise and rounding to midpoints."""
     levels = 5
     figure, (first, second, third) = panels(
         ["encoder's output and its cells", "training: noise one cell wide, or the midpoint",

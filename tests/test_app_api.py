@@ -1,6 +1,6 @@
 """What programs send to the app that people cannot: nulls, wrong types, long lists.
 
-And what is left in the end.
+Also what is left in the end.
 """
 
 from __future__ import annotations

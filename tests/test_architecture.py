@@ -152,6 +152,6 @@ def test_codec_needs_only_what_a_bare_install_brings() -> None:
         tops = {name.split(".")[0] for name in imports(path)}
         standard = tops & set(__import__("sys").stdlib_module_names)
         # triton comes with torch's builds for GPUs, and only there the kernel is imported; PyAV is
-        # tried for
+        # tried where it is installed.
         extra = {"_radii_kernel.py": {"triton"}, "pyav.py": {"av"}}.get(path.name, set())
         assert tops - standard <= bare | extra, path

@@ -183,7 +183,7 @@ def run_script(path: Path, arguments: list[str]) -> int:
 def test_every_block_says_what_it_is(page: Path) -> None:
     """A language that is run or shown; a reason where it is not run.
 
-    And no fence or mark that the pattern missed.
+    There is no fence or mark that the pattern missed.
     """
     text, found = page.read_text(encoding="utf-8"), blocks(page)
     for block in found:

@@ -398,6 +398,6 @@ def test_without_the_extra_one_line_says_so(module: str, tmp_path: Path) -> None
         text=True,
     )
     assert result.returncode == 1
-    # Pesq, or pyarrow where the extra [cluster] is missing, too.
+    # pesq, or pyarrow where the extra [cluster] is missing, too.
     assert result.stderr.startswith("error: p")
     assert result.stderr.count("\n") == 1

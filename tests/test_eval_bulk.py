@@ -188,7 +188,7 @@ def test_a_killed_ray_worker_loses_nothing_and_repeats_nothing(
 ) -> None:
     """Two workers, one of which gets SIGKILL after a few items.
 
-    And the same rows as without Ray.
+    The rows are the same as without Ray.
     """
     out, plain = tmp_path / "out", tmp_path / "plain"
     words = ["image-fsp", "--data", str(media), "--shard", "2"]

@@ -1,6 +1,5 @@
-"""Files with layers: golden ones cut and flipped at every byte.
-
-The library, the commands and FORMAT.md.
+"""Files with layers: golden ones cut and flipped at every byte, the library, the commands,
+and FORMAT.md.
 
 Running this file as a script writes golden files that do not exist yet. Those that exist are frozen
 for ever.
@@ -464,8 +463,8 @@ def test_limits_hold() -> None:
             writer.write(wrong)
 
 
-# ----------------------------------------------------------------------------------------- models,
-# functions, commands
+# --------------------------------------------------------------------------------------------------
+# models, functions, commands
 
 MEDIA: dict[str, Callable[[], bytes]] = {
     "speech": lambda: wav(tones(30_000, 22050, 2), 22050),

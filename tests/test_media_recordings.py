@@ -242,8 +242,8 @@ def test_other_containers_of_unknown_size_are_read_to_their_end(
     assert not caplog.messages
 
 
-# ---------------------------------------------------------------------------------------- cut
-# short, damaged, in a row
+# --------------------------------------------------------------------------------------------------
+# cut short, damaged, in a row
 
 
 def unknown_flac(length: int = 100_000) -> bytes:

@@ -1,6 +1,6 @@
 """Each metric against a second implementation, on real media where they lie.
 
-And what no metric can score.
+Also what no metric can score.
 """
 
 from __future__ import annotations

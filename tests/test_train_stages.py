@@ -164,7 +164,7 @@ def test_the_small_recipes_go_end_to_end(
 ) -> None:
     """Stages A, B, C, a stop and a resume, and the exported model codes.
 
-    With batches that a test can afford.
+    Batches are as large as a test can afford.
     """
     from train import recipes
     from train.loop import Budget

@@ -141,8 +141,8 @@ def test_sizes_that_are_no_multiples_are_refused() -> None:
     VP(3, (8, 20))
 
 
-# --------------------------------------------------------------------------------------- a model,
-# its files, its tuning
+# --------------------------------------------------------------------------------------------------
+# a model, its files, its tuning
 
 OPTIONS = {"codebook_sizes": [16, 64], "rows_per_code": 4, "neighbours": 2, "reference_size": 16}
 

@@ -1,6 +1,6 @@
 """python -m train RECIPE --data PATH --out DIR: trains a codec.
 
-Python -m train.export makes a model file of the run.
+`python -m train.export` makes a model file of the run.
 
 Several GPUs: torchrun --nproc-per-node N -m train RECIPE ...
 """

@@ -67,7 +67,7 @@ class Graphs:
             try:
                 self._recorded[key] = self._record(step)
             except Exception as error:
-                # Of CUDA, or of code that met what a recording does not bear.
+                # An error of CUDA, or of code that met what a recording does not bear.
                 # A capture that failed may have left anything; the run goes on without.
                 self.enabled = False
                 torch.cuda.synchronize()

@@ -263,7 +263,7 @@ class Learner:
     def _pairs(self) -> tuple[list[Tensor], ...]:
         """Tensors of `average` and those of the codec that they follow.
 
-        Such as are copied, and what of.
+        Also those that are copied instead, and what they are copied from.
         """
         ours, theirs = self.codec.state_dict(), self.average.state_dict()
         unused = {f"bottleneck.{name}" for name in self.codec.bottleneck.training_state}

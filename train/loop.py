@@ -370,7 +370,7 @@ class Trainer:
             "init": self.init,
         }
         if parallel.rank() == 0:
-            # Torch.save into a file tells a full disk as a RuntimeError without a name.
+            # `torch.save` into a file tells a full disk as a RuntimeError without a name.
             memory = io.BytesIO()
             torch.save(state, memory)
             with writing(str(self.folder / CHECKPOINT_NAME), force=True) as file:

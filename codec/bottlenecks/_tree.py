@@ -45,9 +45,9 @@ class Tree:
 
 @machine_code
 def _build(rows, depth):
-    """Boxes and leaves, L = 2^depth; (Q,) the rows' numbers in the order of the leaves.
+    """Builds boxes and leaves, L = 2^depth.
 
-    (L,) where each leaf starts.
+    Also returned: (Q,) the rows' numbers in the order of the leaves, (L,) where each leaf starts.
     """
     num_rows, dim = rows.shape
     num_leaves = 1 << depth
@@ -196,7 +196,7 @@ def _weighted_gap(query, weight, boxes, node):
 def _nearest(queries, weights, boxes, leaves, order, starts, out):
     """out[n]: the row with the least sum_i w_ni (x_ni - row_i)^2, float64 sums in that order.
 
-    Ties to the lowest row.
+    Ties go to the lowest row.
 
     `weights` is (N, d) positive, or (1, d) for all. Queries and weights are finite.
     """

@@ -62,7 +62,7 @@ class GumbelVQ(SoftCodebooks):
     ) -> None:
         super().__init__(dim, codebook_sizes, in_dim)
         self.hard = hard
-        # 1x1 conv.
+        # At each position: a convolution of 1 x 1.
         projections = {
             str(k): nn.Linear(self.in_dim, k, dtype=torch.float32) for k in self.codebook_sizes
         }

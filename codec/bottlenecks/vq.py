@@ -37,7 +37,7 @@ from codec.bottlenecks._sync import from_first, gather_rows
 from codec.host import may_read
 
 SMALLEST_NORM = 1e-6
-# Vqtorch's inner learning rate of 50 is for means over N tokens of 64 dimensions.
+# The inner learning rate of 50 in vqtorch is for means over N tokens of 64 dimensions.
 RATE_PER_DIMENSION = 50 / 64
 
 

@@ -15,7 +15,7 @@ from codec.coding.models import Model, need
 from codec.media import Picture, Recording, Samples
 from codec.medium import IMAGE, SPEECH
 
-# Passes blocks of so many Hz on.
+# Passes the blocks of a recording on, which has so many Hz.
 Watch: TypeAlias = Callable[[Iterable[Samples], int], Iterable[Samples]]
 
 

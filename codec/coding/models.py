@@ -73,7 +73,7 @@ def usable_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device).tolist()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        # Torch has all three for it.
+        # torch raises all three for it.
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise CodecError(f"device {name!r} cannot be used here ({reason}); use 'cpu'") from None
     return device

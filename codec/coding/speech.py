@@ -88,7 +88,7 @@ def compress_speech(
 def decompress_speech(reader: AnyReader, model: Model) -> Iterator[Samples]:
     """Decodes a recording: (n, C) float32 blocks at the original rate, in constant memory.
 
-    Silence where it is lost.
+    Where something is lost there is silence.
 
     Raises:
         BitstreamError: Damaged, of a length that does not fit its indices, or beyond the limits;
@@ -149,7 +149,7 @@ class _Counter:
 def open_speech(file: BinaryIO | AudioReader, mono: bool) -> tuple[Iterator[Samples], int, int]:
     """A recording's blocks, sample rate in Hz and channels.
 
-    The channels mixed into one if `mono`.
+    The channels are mixed into one if `mono`.
     """
     recording = Recording(file, mono)
     return recording.blocks(), recording.sample_rate, recording.channels

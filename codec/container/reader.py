@@ -308,7 +308,7 @@ def unpack_all(reader: Reader, tables: Tables = NO_TABLES) -> tuple[Header, Indi
 def find_end(file: BinaryIO) -> End | None:
     """The end chunk of a file that stands before a chunk.
 
-    From chunk to chunk, none of which is read but the last.
+    It is found by going from chunk to chunk, none of which is read but the last.
     """
     try:
         for _ in range(MAX_FORESEEN_CHUNKS):

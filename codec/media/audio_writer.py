@@ -93,13 +93,13 @@ class _Target:
     def checked(self, failure: str) -> Iterator[None]:
         """Raises what the file raised.
 
-        Or, in libsndfile's own errors, a MediaError of `failure` and the reason.
+        In place of libsndfile's own errors, a MediaError of `failure` and the reason.
         """
         reason: Exception | None = None
         try:
             yield
         except (soundfile.LibsndfileError, AssertionError, TypeError, ValueError) as error:
-            # Soundfile asserts, too.
+            # soundfile asserts, too.
             reason = error
         if self._error is not None:
             raise self._error

@@ -22,9 +22,9 @@ from codec.media.window import Window
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """How a family of files lays out its chunks: bytes before the first.
+    """How a family of files lays out its chunks.
 
-    Bytes of a name and of a size.
+    `head` bytes stand before the first, and each begins with `name` and `size` bytes of these.
     """
 
     head: int

@@ -12,7 +12,7 @@ from codec.medium import IMAGE
 from codec.png import PngWriter
 
 SAVING: dict[str, dict[str, int]] = {"JPEG": {"quality": 95}, "WEBP": {"quality": 95}}
-# pixels.
+# In pixels.
 LONGEST_SIDE = {"PNG": 2**31 - 1, "JPEG": 65500, "WEBP": 16383, "BMP": 2**31 - 1, "TIFF": 2**31 - 1}
 MAX_FILE_BYTES = 2**32 - 2**16  # of formats that count them in 32 bits
 

@@ -132,7 +132,7 @@ def _decoded(file: BinaryIO, max_pixels: int) -> Iterator[tuple[Image.Image, Con
 def _opened(file: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
     """A picture as Pillow decodes it, where need be from a copy that is mended.
 
-    And what is to be said of it.
+    Also what is to be said of it.
     """
     notices: list[str] = []
     try:

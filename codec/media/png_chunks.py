@@ -64,7 +64,7 @@ def _chunks(
 ) -> Iterator[tuple[bytes, bytes | None, bytes]]:
     """(name, content, whole chunk) of a PNG.
 
-    Content is None where its checksum is wrong, and both where not wanted.
+    The content is None where its checksum is wrong, and both are where they are not wanted.
     """
     file.seek(len(SIGNATURE))
     while len(head := file.read(8)) == 8:
