@@ -1,5 +1,6 @@
-"""The contract that every discrete bottleneck keeps, so that codecs, training and evaluation never
-ask which one it is.
+"""The contract that every discrete bottleneck keeps.
+
+Because of it codecs, training and evaluation never ask which one it is.
 
     z (B, D_in, *S) ──encode──> indices (B, G, *S) ──decode──> z_q (B, D, *S)
 
@@ -104,8 +105,7 @@ class Bottleneck(Float32, ABC):
 
     @property
     def settled(self) -> bool:
-        """Whether `forward` in this mode keeps to `codec.host.unread` from now on, whatever the
-        values.
+        """Whether `forward` in this mode keeps to `codec.host.unread` from now on.
 
         Only then a CUDA graph may hold it. Asking may wait for the device; a method that does not
         say is taken not to.
@@ -247,8 +247,9 @@ class Bottleneck(Float32, ABC):
         return z.float()
 
     def _nothing(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
-        """Of a batch without tokens: all that a method computes from one would be a mean of
-        nothing.
+        """The output for a batch without tokens.
+
+        All that a method computes from one would be a mean of nothing.
         """
         if self.coupled or not isinstance(codebook_size, Tensor):
             self.check_size(codebook_size)
@@ -264,8 +265,9 @@ class Bottleneck(Float32, ABC):
         return None
 
     def parents(self, codebook_size: int, coarser: int) -> Tensor | None:  # noqa: ARG002
-        """(num_codes(codebook_size),) int64: each code's index at a coarser size, or None if sizes
-        are not nested.
+        """(num_codes(codebook_size),) int64: each code's index at a coarser size.
+
+        None if sizes are not nested.
 
         Nested means that `encode` at the coarser size gives the parent of what it gives here, for
         every latent.

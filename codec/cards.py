@@ -146,8 +146,9 @@ class Card:
 
 
 def identity(config: Mapping[str, Any], tensors: Tensors) -> bytes:
-    """16 bytes of SHA-256 over the canonical configuration and every tensor's name, type, shape and
-    bytes.
+    """16 bytes of SHA-256 over the canonical configuration and every tensor.
+
+    Each tensor counts with its name, type, shape and bytes.
     """
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, separators=(",", ":")).encode())
     for name in sorted(tensors):

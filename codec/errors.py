@@ -48,8 +48,9 @@ MEMORY_TEXTS = ("memory", "failed to map segment", "can't start new thread")
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether the machine, or a limit of the process, has no memory left: each library says so in
-    its own way.
+    """Whether the machine, or a limit of the process, has no memory left.
+
+    Each library says so in its own way.
 
     Libraries that cannot be loaded raise ImportError or OSError then, torch a RuntimeError.
     """

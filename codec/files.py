@@ -1,6 +1,4 @@
-"""Files: reading and writing them so that nothing half-written is left, and walking folders and
-tars.
-"""
+"""Files: read, written so that nothing half-written is left, and walked in folders."""
 
 from __future__ import annotations
 

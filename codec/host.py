@@ -25,8 +25,9 @@ _inside = threading.local()
 
 @contextmanager
 def unread() -> Iterator[None]:
-    """Inside, in this thread, no value is read: nothing is checked, and what is not finite gives
-    anything.
+    """Inside, in this thread, no value is read.
+
+    Nothing is checked, and what is not finite gives anything.
     """
     outer = getattr(_inside, "unread", False)
     _inside.unread = True
@@ -37,8 +38,9 @@ def unread() -> Iterator[None]:
 
 
 def may_read() -> bool:
-    """Whether values may be read: neither in `unread` nor while a graph is exported, which has no
-    values.
+    """Whether values may be read.
+
+    Not in `unread`, nor while a graph is exported, which has no values.
     """
     return not getattr(_inside, "unread", False) and not torch.compiler.is_exporting()
 

@@ -1,5 +1,6 @@
-"""Functions that numba compiles: kept as machine code beside their source, and run without Python's
-lock.
+"""Functions that numba compiles.
+
+They are kept as machine code beside their source, and run without Python's lock.
 """
 
 # mypy: ignore-errors

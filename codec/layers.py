@@ -1,5 +1,6 @@
-"""Layers: a file that holds its indices at a coarse codebook first, then what refines them, so that
-it can be cut.
+"""Layers: a file that can be cut to a coarser codebook.
+
+It holds its indices at a coarse codebook first, then what refines them.
 
     magic | 1.2 | H | D | D | E | M P P | M P P | M P P       two chunks of data, three refinements
                   └ base, K = 256 ┘  1024    4096    16384
@@ -59,8 +60,9 @@ MOST_CHILDREN = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A layer's part of one data chunk, undecoded: the streams' bytes, and the check of their
-    indices.
+    """A layer's part of one data chunk, undecoded.
+
+    It has the streams' bytes, and the check of their indices.
     """
 
     offset: int
@@ -354,8 +356,9 @@ def cut(data: bytes, found: Survey, codebook_size: int) -> bytes:
 
 
 class Layered:
-    """Stands in for a `Reader`: the indices of a file at the finest layer that is sound, or at a
-    coarser one.
+    """Stands in for a `Reader` of a file with layers.
+
+    It gives the indices at the finest layer that is sound, or at a coarser one.
 
     All is read, checked and decoded at once, at 2 bytes for each position, before the first index
     is handed out.

@@ -1,5 +1,6 @@
-"""The media that are coded, as objects: all that tells speech from pictures stands here once, and
-nowhere is a name compared.
+"""The media that are coded, as objects.
+
+All that tells speech from pictures stands here once, and nowhere is a name compared.
 
     MEDIA["speech"] ──> nets        axes, channels, values
                         container   letter, size_fields, channel_counts, timed
@@ -99,8 +100,9 @@ class Medium:
     writer: Callable[..., Writer]
 
     def units(self, shape: Shape, num_samples: int = 0) -> float:
-        """What rates are divided by: seconds of a recording of so many samples per channel, or
-        pixels of a picture.
+        """What rates are divided by: seconds of a recording, or pixels of a picture.
+
+        Samples are counted per channel.
         """
         return num_samples / shape.sample_rate if self.timed else float(shape.height * shape.width)
 

@@ -1,5 +1,6 @@
-"""A codec: encoder -> bottleneck -> decoder, with padding and cropping so that any size goes in and
-comes back.
+"""A codec: encoder -> bottleneck -> decoder.
+
+It pads and crops, so that any size goes in and comes back.
 
     x (B, C, *N) ──pad, encoder──> z ──bottleneck──> indices (B, G, *S)
     indices, size ──bottleneck, decoder told K, crop──> x_hat (B, C, *N)
@@ -137,8 +138,9 @@ class Codec(Float32):
 
     @property
     def context(self) -> int:
-        """Latent positions on either side that can influence one, at most: what windows must
-        overlap by.
+        """Latent positions on either side that can influence one, at most.
+
+        Windows must overlap by so many.
         """
         reach = self.config.nets.context
         if reach is None:
@@ -168,8 +170,9 @@ class Codec(Float32):
         return z
 
     def latents_of_rows(self, strips: Iterable[Tensor]) -> Iterator[Tensor]:
-        """`latents` of a picture in strips of rows, (n, W, 3), both multiples of the stride -> (n /
-        8, W / 8, D_in).
+        """`latents` of a picture in strips of rows.
+
+        (n, W, 3), n and W multiples of the stride -> (n / stride, W / stride, D_in).
         """
         if self.config.nets.context is None:
             yield from stream(cast(LayeredEncoder, self.encoder).layers(), strips)

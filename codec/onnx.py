@@ -1,5 +1,6 @@
-"""python -m codec.onnx MODEL --out DIR: a model's encoder and decoder as ONNX files, for runtimes
-other than PyTorch.
+"""python -m codec.onnx MODEL --out DIR: a model's encoder and decoder as ONNX files.
+
+They are for runtimes other than PyTorch.
 
     NAME.encoder.onnx   x (B, C, *N) float32
                         ─> indices_K (B, G, *S) int64, an output for each codebook size K
@@ -104,8 +105,9 @@ class Decoder(nn.Module):
 
 
 class PlainSTFT(nn.Module):
-    """`STFT` as two convolutions with windowed cosines and sines: few runtimes have FFTs of 384
-    points.
+    """`STFT` as two convolutions with windowed cosines and sines.
+
+    Few runtimes have FFTs of 384 points.
     """
 
     analysis: Tensor  # (n_fft + 2, 1, n_fft), cosines then sines

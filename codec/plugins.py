@@ -1,5 +1,6 @@
-"""Parts from elsewhere: a module that registers a bottleneck, nets, a metric ... and that every
-command then knows.
+"""Parts from elsewhere, which every command then knows.
+
+They are a module that registers a bottleneck, nets, a metric and so on.
 
     --import MODULE        imported by this command, and by the processes that it starts
     codec.plugins          entry points of installed packages: imported when a name is looked up in

@@ -1,5 +1,6 @@
-"""A PNG written row by row, for pictures that need not fit into memory: Pillow takes whole ones
-only.
+"""A PNG written row by row, for pictures that need not fit into memory.
+
+Pillow takes whole ones only.
 
     strips ─ predict from left, above or both, the better for each row ─ deflate ─> IDAT, IDAT, ...
 

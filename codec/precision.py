@@ -27,8 +27,9 @@ END = object()
 
 
 class _Switches:
-    """PyTorch's switches for products of float32 on one kind of device, held at full precision
-    while anyone needs it.
+    """PyTorch's switches for products of float32 on one kind of device.
+
+    They are held at full precision while anyone needs it.
 
     The switches belong to the process, not to a thread: the first thread that enters turns them and
     the last one that leaves turns them back, so that no thread loses the precision that it is
@@ -77,8 +78,9 @@ _inside = threading.local()  # by device type: whether this thread is in `exact_
 
 @contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
-    """No autocast and no TF32 or bfloat16 products inside, in this thread or in others that are
-    inside as well.
+    """No autocast and no TF32 or bfloat16 products inside.
+
+    This holds in this thread, and in others that are inside as well.
     """
     kind = device.type
     if getattr(_inside, kind, False) and not torch.is_autocast_enabled(kind):

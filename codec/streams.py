@@ -1,5 +1,6 @@
-"""The streams of a process: whatever the shell closed, and whoever stops reading, a command
-behaves.
+"""The streams of a process: a command behaves, whatever the shell closed.
+
+So it does when nobody reads any more.
 
 Descriptors 0, 1 and 2 that are closed at the start would be given to the next files that are
 opened, and what is meant for stderr would be written into them. So /dev/null takes their places

@@ -1,5 +1,4 @@
-"""Tokens for a language model: encode a folder, train a small transformer on the tokens, sample,
-decode.
+"""Tokens for a language model: encode, train a small transformer, sample, decode.
 
     python examples/language_model.py recordings --out sample.wav   # a minute of training
     python examples/language_model.py recordings --out sample.wav --minutes 10 --seconds 5

@@ -1,5 +1,4 @@
-"""A bottleneck of one's own: written, registered, held to the contract, trained, exported,
-measured.
+"""A bottleneck of one's own: from its code to its measured model.
 
     python examples/own_bottleneck.py --data recordings --work own --minutes 5
 

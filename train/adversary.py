@@ -94,8 +94,9 @@ class Adversary:
         return {"critic": loss.detach(), "critic_norm": norm.detach()}
 
     def judge(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
-        """Returns the codec's losses "adversarial" and "features", scalars with a gradient to x_hat
-        alone.
+        """Returns the codec's losses "adversarial" and "features", scalars.
+
+        Their gradient goes to x_hat alone.
         """
         self.nets.requires_grad_(False)
         with torch.autocast(self.kind, torch.bfloat16, cache_enabled=self.kind == "cpu"):

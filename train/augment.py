@@ -1,5 +1,6 @@
-"""Changes to training crops that keep them real speech or real pictures, for whole batches, on
-their device.
+"""Changes to training crops that keep them real speech or real pictures.
+
+They work on whole batches, on their device.
 
     light   speech: level -42..-12 dBFS and polarity. pictures: mirror images
     full    speech: also random equaliser, phase rotation, a second speaker at times, noise at times
@@ -60,8 +61,9 @@ def _filter(x: Tensor, draws: Draws) -> Tensor:
 
 
 def _mix(x: Tensor, draws: Draws) -> Tensor:
-    """Adds the sample before it in the batch (of this process), 0 to 15 dB below, to 5 % of the
-    samples.
+    """Adds another sample of the batch, 0 to 15 dB below, to 5 % of the samples.
+
+    It is the sample before, of this process.
     """
     other = x.roll(1, 0)
     share = 10 ** (-15 / 20 * draws.uniform(len(x), 1, 1)) * _level(x) / _level(other)

@@ -1,6 +1,4 @@
-"""The codebook's start and its fit: latents of the training data, and what a bottleneck makes of
-them.
-"""
+"""The codebook's start and its fit, from latents of the training data."""
 
 from __future__ import annotations
 

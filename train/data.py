@@ -1,5 +1,6 @@
-"""Training data: decoded once into one flat array, cropped at random, a batch at a time, where the
-array lies.
+"""Training data: decoded once into one flat array, cropped at random.
+
+Batches are cut where the array lies.
 
     folders, tars, zips ──prepare──> NAME.raw (int16 samples | uint8 pixels, end to end)
                                      NAME.json (shapes, and what was skipped)
@@ -221,8 +222,9 @@ class Store:
         return self.form.to_signal(item[None])
 
     def batch(self, size: int, draws: Draws) -> Tensor:
-        """Cuts `size` random crops, (B, 1, T) in [-1, 1] or (B, 3, H, W) in [0, 1], on the device
-        of `draws`.
+        """Cuts `size` random crops, on the device of `draws`.
+
+        They are (B, 1, T) in [-1, 1] or (B, 3, H, W) in [0, 1].
         """
         device, axes = self.flat.device, len(self.crop)
         which = draws.uniform(size, double=True).to(device) * self._cumulative[-1]

@@ -52,8 +52,9 @@ class ConvDiscriminator(nn.Module):
 
 
 class SpectrumDiscriminator(nn.Module):
-    """Scores the complex spectrum at one window length (MS-STFT discriminator, Défossez et al.
-    2022).
+    """Scores the complex spectrum at one window length.
+
+    This is the MS-STFT discriminator (Défossez et al. 2022).
     """
 
     window: Tensor
@@ -86,8 +87,9 @@ class SpectrumDiscriminator(nn.Module):
 
 
 class PeriodDiscriminator(nn.Module):
-    """Scores the wave folded into columns of one period (multi-period discriminator, Kong et al.
-    2020).
+    """Scores the wave folded into columns of one period.
+
+    This is the multi-period discriminator (Kong et al. 2020).
     """
 
     def __init__(self, period: int, width: int) -> None:

@@ -1,5 +1,6 @@
-"""Random numbers that decide what is trained on: which crops, how augmented, at which codebook
-size.
+"""Random numbers that decide what is trained on.
+
+They say which crops, how augmented, at which codebook size.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from torch import Tensor
 
 
 class Draws:
-    """One stream of random numbers, the same on every process, of which each takes the rows of its
-    own samples.
+    """One stream of random numbers, the same on every process.
+
+    Each takes the rows of its own samples from it.
 
     So two processes see what one would see with the batch of both, and a stream saved is a stream
     that goes on. (Noise inside a bottleneck is not drawn here: it comes from torch's global
@@ -36,8 +38,9 @@ class Draws:
             self.generators[self.kind] = torch.Generator(device).manual_seed(seed + 1)
 
     def uniform(self, rows: int, *shape: int, double: bool = False) -> Tensor:
-        """Draws (rows, *shape) numbers in [0, 1), on the device: this process's part of what all
-        draw.
+        """Draws (rows, *shape) numbers in [0, 1), on the device.
+
+        They are this process's part of what all draw.
         """
         dtype = torch.float64 if double else torch.float32
         full = (rows * self.world, *shape)
@@ -65,8 +68,9 @@ class Draws:
         return rows[self.rank * count : (self.rank + 1) * count]
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the state by kind of device, as the stream is the same on every process and
-        device.
+        """Returns the state by kind of device.
+
+        The stream is the same on every process and device.
         """
         return {kind: generator.get_state() for kind, generator in self.generators.items()}
 

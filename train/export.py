@@ -1,5 +1,4 @@
-"""python -m train.export RUN --data PATH --out DIR: turns a finished run into a model file and its
-card.
+"""python -m train.export RUN --data PATH --out DIR: makes a model file and card of a run.
 
 The averaged weights are rounded to float16 first; the coder tables are counted with exactly the
 nets that ship.
@@ -134,8 +133,9 @@ def _stored(key: str, value: Tensor) -> np.ndarray:
 
 @torch.no_grad()
 def count_tables(codec: Codec, latents: Tensor) -> dict[str, np.ndarray]:
-    """Counts coder tables, "tables.K" (G, num_codes) int32, on (N, D_in) latents of the training
-    data.
+    """Counts coder tables, "tables.K" (G, num_codes) int32.
+
+    The counts are over (N, D_in) latents of the training data.
     """
     tables = {}
     for size in codec.bottleneck.codebook_sizes:

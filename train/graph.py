@@ -103,8 +103,9 @@ class Graphs:
 
 @contextmanager
 def _nothing_freed() -> Iterator[None]:
-    """Memory that is freed during a recording breaks it off: what is unused goes before, and
-    nothing is collected.
+    """Frees what is unused before a recording, and collects nothing during it.
+
+    Memory that is freed during a recording breaks it off.
     """
     torch.cuda.synchronize()
     gc.collect()
@@ -119,8 +120,9 @@ def _nothing_freed() -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of an error and of the one before it: a recording that breaks off raises one
-    more at its end.
+    """The first line of an error and of the one before it.
+
+    A recording that breaks off raises one more at its end.
     """
     chain = [part for part in (error.__context__, error) if part is not None]
     return "; ".join(str(part).strip().partition("\n")[0] or type(part).__name__ for part in chain)

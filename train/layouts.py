@@ -1,5 +1,4 @@
-"""Known data sets as they lie on disk: which files of a folder are the pictures or recordings of a
-part.
+"""Known data sets as they lie on disk: which files are the media of a part.
 
 A part is "train", or what else the data set calls its parts. Each function looks at one folder,
 that of the data set, and returns the folder of the part or its files; None where this is not that
@@ -156,8 +155,9 @@ def common_voice(folder: Path, part: str) -> list[Path] | None:
 
 
 def common_voice_clips(table: Path) -> list[Path]:
-    """Reads which clips a table of Common Voice names in its column "path", in the folder clips/
-    beside it.
+    """Reads which clips a table of Common Voice names in its column "path".
+
+    They lie in the folder clips/ beside it.
 
     Raises:
         MediaError: The table has no such column, or is no text.

@@ -1,5 +1,6 @@
-"""What learns, and the step it takes: tensor work on static inputs, with no decision of the host in
-it.
+"""What learns, and the step it takes.
+
+The step is tensor work on static inputs, with no decision of the host in it.
 
     x, sizes ──codec──> x_hat ──distances, each size with the same say──┐
                         bottleneck's losses ────────────────────────────┼──> loss
@@ -232,8 +233,9 @@ class Learner:
 
     @torch.no_grad()
     def size_weights(self, member: Tensor, distortion: Tensor) -> Tensor:
-        """(B,) weights: each codebook size has the same say, or the coarse would dominate
-        (docs/methods/nets.md).
+        """(B,) weights that give each codebook size the same say.
+
+        Otherwise the coarse sizes would dominate (docs/methods/nets.md).
         """
         # One bad batch must not spoil the weights of all that follow.
         usable = distortion.isfinite()

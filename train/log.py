@@ -1,6 +1,4 @@
-"""The log of a run: JSON lines in its folder, a bar in a terminal, TensorBoard where it is asked
-for.
-"""
+"""The log of a run: JSON lines, a bar in a terminal, TensorBoard on request."""
 
 from __future__ import annotations
 
@@ -113,8 +111,9 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def cut(path: Path, step: int) -> None:
-    """Drops the lines of steps after `step`, which are taken again, and a line that a kill left
-    unfinished.
+    """Drops the lines of steps after `step`, which are taken again.
+
+    A line that a kill left unfinished goes, too.
     """
     lines = [json.dumps(record) for record in read(path) if record["step"] <= step]
     if path.is_file():

@@ -1,5 +1,6 @@
-"""The one training run: both media, every bottleneck, one process or several, resumable at any
-moment.
+"""The one training run, resumable at any moment.
+
+It serves both media and every bottleneck, on one process or several.
 
     stage A   encoder, bottleneck, decoder learn to reconstruct; perturbing bottlenecks draw a
               codebook size per sample
@@ -112,8 +113,9 @@ class Trainer:
 
     @cached_property
     def loss(self) -> nn.Module:
-        """The distances, when they are first asked for: an export of the run needs no backbone of
-        LPIPS.
+        """The distances, made when they are first asked for.
+
+        An export of the run needs no backbone of LPIPS.
         """
         return losses.build(self.recipe.codec.medium, self.recipe.losses, self.backbone).to(
             self.device
@@ -257,8 +259,9 @@ class Trainer:
             self.start_stage_c() if stage == "C" else self.start_stage_b()
 
     def start_stage_b(self) -> None:
-        """Judges join, with what they had learnt where the model that this run began from kept
-        them.
+        """Begins stage B: the judges join.
+
+        They have what they had learnt, where the model that this run began from kept them.
         """
         self.learner.begin_judging(self.seed)
         self.graphs.forget()
@@ -275,8 +278,9 @@ class Trainer:
                 ) from None
 
     def start_stage_c(self) -> None:
-        """Freezes the averaged encoder, builds the codebook from its latents, and goes on with the
-        decoder alone.
+        """Begins stage C: the encoder is frozen, and the decoder learns alone.
+
+        The averaged encoder is taken, and the codebook is built from its latents.
 
         A model that is only tuned keeps its codebook.
         """
@@ -296,8 +300,9 @@ class Trainer:
         return codebook.latents(self.average, self.store, self.batch)
 
     def begin_from(self, card: Path) -> None:
-        """Begins with the weights of an exported model instead of random ones, and with its
-        discriminator if kept.
+        """Begins with the weights of an exported model instead of random ones.
+
+        Its discriminator is taken, too, if it was kept.
 
         From a model with another bottleneck come the nets alone, without the layers that face the
         latents if those have another width. `card` may also be the folder of a run: then it begins

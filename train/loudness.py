@@ -1,5 +1,6 @@
-"""A training loss that says how loud an error sounds, after the model of PESQ (ITU-T P.862,
-section 10.2).
+"""A training loss that says how loud an error sounds.
+
+It follows the model of PESQ (ITU-T P.862, section 10.2).
 
     x, x_hat ─level─> power in Bark bands ─threshold, power law─> loudness
     loudness ─what masking leaves of the difference─> number
@@ -26,8 +27,9 @@ FLOOR = 1e-7  # mean square below which a clip counts as silence, -70 dBFS
 
 
 class LoudnessLoss(nn.Module):
-    """The loudness of what is wrong with x_hat, in about the units of PESQ's "disturbance": 0 is
-    perfect, 3 is poor.
+    """The loudness of what is wrong with x_hat.
+
+    It has about the units of PESQ's "disturbance": 0 is perfect, 3 is poor.
 
     Differences of overall level count little: both signals are set to the same level first, as PESQ
     does.
@@ -115,8 +117,9 @@ class LoudnessLoss(nn.Module):
 
 
 def _over_time(frames: Tensor) -> Tensor:
-    """Averages (B, frames) to (B,), by the sixth norm in windows that half overlap, and the second
-    over them.
+    """Averages (B, frames) to (B,) as PESQ does.
+
+    That is the sixth norm in windows that half overlap, and the second over them.
     """
     size = min(WINDOW, frames.shape[1])
     windows = frames.unfold(1, size, max(1, size // 2))

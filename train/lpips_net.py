@@ -1,5 +1,6 @@
-"""LPIPS (Zhang et al. 2018) as a network: distances of a backbone's features, weighed by the lpips
-package's heads.
+"""LPIPS (Zhang et al. 2018) as a network.
+
+It has distances of a backbone's features, weighed by the lpips package's heads.
 
 The same network is a loss of pictures here and a metric in `eval.lpips_metric`.
 

@@ -1,5 +1,6 @@
-"""python -m train.nested MODEL --data PATH --out DIR: nests a finished VP model's codebooks, for
-files with layers.
+"""python -m train.nested MODEL --data PATH --out DIR: nests a VP model's codebooks.
+
+Files of such a model can have layers.
 
 Encoder and decoder stay what they are. Codebooks, coder tables and priors are new, and with them
 the model's identity: it reads no file of the model that it was. Its decoder has not met these codes
@@ -64,8 +65,9 @@ def recipe_of(card: cards.Card) -> Recipe:
 
 @torch.no_grad()
 def nested(codec: Codec, store: Store, recipe: Recipe, device: str) -> tuple[Codec, torch.Tensor]:
-    """The codec with codebooks that are a tree, and the latents (N, d) that they were built from,
-    both on the CPU.
+    """The codec with codebooks that are a tree, and the latents they were built from.
+
+    The latents are (N, d); both are on the CPU.
 
     Args:
         codec: With codebooks of VP.

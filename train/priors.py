@@ -1,5 +1,6 @@
-"""Learns a prior: what a model knows of its indices before the first, the tables of
-`codec.entropy.mixing`.
+"""Learns a prior: the tables of `codec.entropy.mixing`.
+
+A prior is what a model knows of its indices before the first.
 
 A small network is trained in floating point to predict every binary question of the coder from the
 neighbours, and is rounded once. From then on only integers count, and the rounded tables are the
@@ -85,8 +86,9 @@ Grid = np.ndarray  # (rows, columns) int64
 
 @torch.inference_mode()
 def index_grids(codec: Codec, store: Store, tokens: int = TOKENS) -> dict[int, list[Grid]]:
-    """Codes random items of the training set whole, at every size, and cuts them into chunks as the
-    coder does.
+    """Codes random items of the training set whole, at every size.
+
+    They are cut into chunks as the coder does.
     """
     codec = codec.eval()
     order = np.random.default_rng(0).permutation(len(store.shapes))
@@ -176,8 +178,7 @@ def refined_layout(
 
 
 def bisect(vectors: np.ndarray) -> np.ndarray:
-    """Orders (K, d) codes so that the questions of the coder's tree are about regions of the code
-    space.
+    """Orders (K, d) codes so that the coder's questions are about regions of their space.
 
     Returns:
         The place of each code, (K,).
@@ -199,8 +200,9 @@ def bisect(vectors: np.ndarray) -> np.ndarray:
 
 
 class PriorNet(nn.Module):
-    """The floating-point twin of the coder's network, without the learning that goes on in the
-    coder.
+    """The floating-point twin of the coder's network.
+
+    What the coder learns as it goes is left out.
 
     Args:
         levels: The number of values of each digit, (D,).
@@ -293,8 +295,9 @@ class PriorNet(nn.Module):
 
 
 def walks(count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Lists the questions that lead to each of `count` values, their answers, and which of them
-    there are.
+    """Lists the questions that lead to each of `count` values.
+
+    Also their answers, and which of them there are.
 
     Returns:
         Three tensors (count, depth).
@@ -398,8 +401,9 @@ def _neighbours(grid: Grid, offsets: np.ndarray, none: int) -> np.ndarray:
 
 @torch.no_grad()
 def _trends(net: PriorNet, rows: Tensor, lengths: list[int]) -> Tensor:
-    """Returns what every position knows of the indices before it in its chunk, on average, (N,
-    Q * E).
+    """Returns (N, Q * E), what every position knows of the indices before it, on average.
+
+    They are those of its chunk.
     """
     parts = []
     for part in net.embed(rows).T.contiguous().split(lengths, 1):

@@ -127,8 +127,9 @@ class Recipe:
 
     @property
     def tunes(self) -> bool:
-        """Whether there is stage C alone: the decoder of a finished model learns, its codes stay
-        what they are.
+        """Whether there is stage C alone.
+
+        The decoder of a finished model learns, its codes stay what they are.
         """
         return self.share("C") > 0 and not self.share("A") and not self.share("B")
 
@@ -142,8 +143,9 @@ class Recipe:
 
 
 def load(name: str, overrides: list[str] | None = None) -> Recipe:
-    """Reads a shipped recipe by name, or a .toml file by path, and applies "section.key=value"
-    overrides.
+    """Reads a shipped recipe by name, or a .toml file by path.
+
+    Then it applies "section.key=value" overrides.
 
     Raises:
         CodecError: No such recipe, or it does not fit; the message names the key.
@@ -304,8 +306,9 @@ def _check_data(path: Path, recipe: Recipe) -> None:
 
 
 def _check_losses(path: Path, recipe: Recipe, known: tuple[str, ...]) -> None:
-    """Checks that each distance of the medium and each loss of the bottleneck has a weight, and
-    nothing else.
+    """Checks that each distance and each loss has a weight, and nothing else.
+
+    Distances are the medium's, losses the bottleneck's.
     """
     weights = recipe.losses
     if unknown := [name for name in weights if name not in known]:

@@ -141,8 +141,9 @@ def _fits(medium: str, name: str) -> bool:
 
 
 def _tar(medium: str, where: str, archive: tarfile.TarFile) -> Iterator[MediaFile]:
-    """Yields members in the order of the file: sorting would read a compressed archive once for
-    each.
+    """Yields members in the order of the file.
+
+    Sorting would read a compressed archive once for each.
     """
     for member in archive:
         file = archive.extractfile(member) if member.isfile() else None

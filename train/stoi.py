@@ -26,8 +26,9 @@ SILENT_DB = 40.0  # below the loudest frame
 
 
 class STOILoss(nn.Module):
-    """1 - STOI of each pair of signals: 0 is perfect, .1 is what a codec at 1.5 kbit/s has, 1 is
-    unintelligible.
+    """1 - STOI of each pair of signals.
+
+    0 is perfect, .1 is what a codec at 1.5 kbit/s has, 1 is unintelligible.
     """
 
     window: Tensor
@@ -64,8 +65,9 @@ class STOILoss(nn.Module):
         return ((1 - likeness) * weight).sum(1) / weight.sum(1).clamp(min=1e-6)
 
     def _segments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 1, T) -> magnitudes (B, segments, bands, frames of one) and energies of frames (B,
-        frames).
+        """Computes magnitudes (B, segments, bands, frames of one) of (B, 1, T).
+
+        Also the energies of frames, (B, frames).
         """
         frames = x[:, 0].float().unfold(1, self.size, self.hop) * self.window
         power = torch.view_as_real(torch.fft.rfft(frames, self.fft)).square().sum(-1)

@@ -1,5 +1,4 @@
-"""What scalar quantisers share: each dimension has its own levels, and an index is their digits in
-mixed radix.
+"""What scalar quantisers share: levels for each dimension, and indices of mixed radix.
 
 z ──_digits──> (l_1 ... l_d) ──sum of l_i b_i──> index ──> digits ──_values──> z_q
 """

@@ -1,5 +1,6 @@
-"""k-means: k-means++ seeds from a sample (Arthur and Vassilvitskii 2007), then Lloyd's iterations
-on everything.
+"""k-means: k-means++ seeds (Arthur and Vassilvitskii 2007), then Lloyd's iterations.
+
+Seeds come from a sample, iterations run over everything.
 
 And cells that are cut into smaller ones, by k-means inside each: the codebooks of a tree.
 
@@ -68,8 +69,9 @@ def subsample(data: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def seed_centres(data: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:
-    """k-means++ on a sample: each new centre is a row drawn by its squared distance to the nearest
-    one before it.
+    """k-means++ on a sample: seeds that are likely to be far apart.
+
+    Each new centre is a row drawn by its squared distance to the nearest one before it.
     """
     sample = subsample(data, max(SEEDING_ROWS * num_clusters, SEEDING_MINIMUM), generator)
     columns = sample.T.contiguous()
@@ -112,8 +114,9 @@ def cell_means(data: Tensor, cells: Tensor, num_clusters: int) -> tuple[Tensor, 
 
 
 def far_rows(data: Tensor, centres: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """(count, d) distinct rows, drawn by their squared distance to their centre: homes for the
-    centres of empty cells.
+    """(count, d) distinct rows, drawn by their squared distance to their centre.
+
+    They become homes for the centres of empty cells.
 
     `centres` is (N, d), one for each row. Moving a centre that no row uses can only lower the total
     distance.
@@ -163,8 +166,7 @@ def split_cells(
 
 
 def halved(codes: Tensor) -> Tensor:
-    """(N, M, d) -> the same M rows of each N in another order: either half lies on its side of a
-    cut.
+    """Sorts the M rows of each of (N, M, d), so that either half lies on its side of a cut.
 
     The cut is across the widest axis, and each half is ordered so, too. The coder asks of an index
     which half it is in, and so its questions are about regions of the space.

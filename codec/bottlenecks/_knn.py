@@ -14,8 +14,9 @@ from codec.host import on_host
 
 
 class Neighbours:
-    """D_m(x|S) for many x: on a CPU a tree of S is made once and serves every search, on a GPU a
-    kernel counts.
+    """D_m(x|S), the distance of x to its m-th nearest row of S, for many x.
+
+    On a CPU a tree of S is made once and serves every search, on a GPU a kernel counts.
 
     Both compare differences in float32; the tree is exact, the kernel within .03 %
     (`_radii_kernel`).

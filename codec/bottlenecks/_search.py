@@ -35,8 +35,9 @@ CANDIDATES = 2**13
 
 
 def chunk_rows(width: int, device: torch.device) -> int:
-    """How many float32 rows of `width` to work on at once: what a CPU's cache holds, or a small
-    part of a GPU.
+    """How many float32 rows of `width` to work on at once.
+
+    They fill what a CPU's cache holds, or a small part of a GPU.
     """
     num_bytes = 2**21 if device.type == "cpu" else 2**28
     return max(1, num_bytes // (4 * width))
@@ -134,8 +135,9 @@ def nearest(
 def nearest_child(
     tokens: Tensor, codebook: Tensor, parents: Tensor, children: int, weights: Tensor | None = None
 ) -> Tensor:
-    """As `nearest`, among the children of one code each: the rows p M to p M + M - 1 of a codebook
-    for the parent p.
+    """As `nearest`, among the children of one code each.
+
+    The children of parent p are the rows p M to p M + M - 1 of a codebook.
 
     Args:
         tokens: (N, D) finite float32.

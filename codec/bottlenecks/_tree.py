@@ -83,8 +83,9 @@ def _build(rows, depth):
 
 @machine_code
 def _part(keys, order, low, high, middle):
-    """Hoare's quickselect: no key of low .. middle - 1 is above, none of middle .. high below
-    keys[middle].
+    """Hoare's quickselect, in place.
+
+    Afterwards no key of low .. middle - 1 is above keys[middle], none of middle .. high below.
     """
     while low < high:
         first, second, third = keys[low], keys[(low + high) // 2], keys[high]
@@ -110,8 +111,9 @@ def _part(keys, order, low, high, middle):
 
 @machine_code
 def _gap(query, boxes, node):
-    """The squared distance of a point to a box: no row inside is nearer, whatever the rounding (it
-    is monotonic).
+    """The squared distance of a point to a box.
+
+    No row inside is nearer, whatever the rounding, which is monotonic.
     """
     total = np.float32(0)
     for i in range(len(query)):

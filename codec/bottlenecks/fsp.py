@@ -40,8 +40,9 @@ UNIFORM_STD = 1 / sqrt(12)
 
 
 class Activation(NamedTuple):
-    """A CDF-like map R -> [0, 1], its inverse, and the pre-activation variance that makes its
-    output uniform.
+    """A CDF-like map R -> [0, 1] and its inverse.
+
+    `variance` is that of the inputs which make its output uniform.
     """
 
     forward: Callable[[Tensor], Tensor]
@@ -136,8 +137,9 @@ class FSP(LevelGrid):
         return self._scale(self._squash(z))
 
     def parents(self, codebook_size: int, coarser: int) -> Tensor | None:
-        """Nested where every level is cut into 1, 2, 4 ... parts: floor(L u) = floor(2 L u) // 2,
-        exactly in floats.
+        """Nested where every level is cut into 1, 2, 4 ... parts.
+
+        There floor(L u) = floor(2 L u) // 2, exactly in floats.
         """
         row, coarse_row = self._row(codebook_size), self._row(coarser)
         fine, coarse = self.levels[row], self.levels[coarse_row]
@@ -157,8 +159,9 @@ class FSP(LevelGrid):
         return self._scale((digits.float() + 0.5) / along_channels(self.levels[row], digits))
 
     def _squash(self, a: Tensor) -> Tensor:
-        """g(a) in [0, 1 - eps]: float32 tanh reaches 1 exactly above 9, which would be a level too
-        many.
+        """g(a) in [0, 1 - eps].
+
+        float32 tanh reaches 1 exactly above 9, which would be a level too many.
         """
         return self.activation.forward(a).clamp(max=1 - EPS)
 
@@ -169,8 +172,9 @@ class FSP(LevelGrid):
         return (u - 0.5) / UNIFORM_STD
 
     def _perturb(self, u: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
-        """Eqs. 16-17: noise one cell wide; a Metropolis step for a uniform density refuses what
-        leaves [0, 1].
+        """Eqs. 16-17: noise one cell wide, refused where it leaves [0, 1].
+
+        This is a Metropolis step for a uniform density.
         """
         proposal = u.detach() + (torch.rand_like(u) - 0.5) * (self.eta / levels.float())
         inside = (proposal >= 0) & (proposal <= 1)
@@ -179,8 +183,9 @@ class FSP(LevelGrid):
         return torch.where(inside, proposal, u.detach()), inside
 
     def _moments(self, a: Tensor) -> dict[str, Tensor]:
-        """Eq. 14 on pre-activations, as means over dimensions; the target variance makes g(a)
-        uniform.
+        """Eq. 14 on pre-activations, as means over dimensions.
+
+        The target variance makes g(a) uniform.
 
         The variance is unbiased, as VP's is.
         """

@@ -1,5 +1,4 @@
-"""FSQ, finite scalar quantisation (Mentzer et al. 2023), and its symmetric form with noise (Parker
-et al. 2024).
+"""FSQ, finite scalar quantisation (Mentzer et al. 2023), and NoiseFSQ (Parker et al. 2024).
 
 Each dimension is squashed by tanh and rounded to one of L levels; there is no codebook to learn and
 no loss of its own.
@@ -117,8 +116,9 @@ class NoiseFSQ(LevelGrid):
 
 
 def bound(z: Tensor, levels: Tensor) -> Tensor:
-    """(B, d, *S) -> inside the L levels that rounding gives, {-(L // 2) ... (L - 1) // 2}; z = 0
-    stays (nearly) 0.
+    """(B, d, *S) -> inside the L levels that rounding gives, -(L // 2) to (L - 1) // 2.
+
+    z = 0 stays (nearly) 0.
     """
     levels = levels.float()
     half = (levels - 1) * (1 - SQUEEZE) / 2

@@ -1,5 +1,6 @@
-"""GM-VQ, Gaussian mixture vector quantisation (Yan, Wu, Shah, Liu), with its entropy term as
-GM-VQ+Entropy.
+"""GM-VQ, Gaussian mixture vector quantisation (Yan, Wu, Shah, Liu).
+
+With its entropy term it is GM-VQ+Entropy.
 
 Each code is the mean of a Gaussian. The encoder predicts a point z^ and positive weights w, which
 give a soft choice of codes; training draws a code from it, with straight-through gradients, and
@@ -140,8 +141,9 @@ class GMVQ(SoftCodebooks):
         return BottleneckOutput(to_grid(z_q, z), to_grid(draws.drawn[:, None], z), losses, stats)
 
     def _encode(self, z: Tensor, size: int) -> Tensor:
-        """argmax over c of eq. 16, with the encoder's weights: not always the Euclidean nearest
-        code.
+        """argmax over c of eq. 16, with the encoder's weights.
+
+        That is not always the Euclidean nearest code.
         """
         z_hat, weights = self._split(z)
         return to_grid(nearest(z_hat, self.codebook(size), weights)[:, None], z)
@@ -195,8 +197,9 @@ def mean_distance(points: Tensor, moments: Tensor, codebook: Tensor) -> Tensor:
 
 
 def kl_to_uniform(q: Tensor) -> Tensor:
-    """Eq. 12: KL(q || uniform) in nats, of q_B (K,), the mean posterior over all tokens of the
-    batch.
+    """Eq. 12: KL(q || uniform) in nats.
+
+    q is q_B (K,), the mean posterior over all tokens of the batch.
 
     Where float32 makes some q exactly 0, its logarithm is cut, or q log q would send a gradient of
     -infinity.

@@ -1,5 +1,6 @@
-"""GumbelVQ, codes by classification (Gumbel-softmax: Jang et al. 2017; as a VQ-VAE: Karpathy, Esser
-et al. 2021).
+"""GumbelVQ, codes by classification (Jang et al. 2017; Karpathy; Esser et al. 2021).
+
+Jang et al. gave the Gumbel-softmax, Karpathy and Esser et al. made a VQ-VAE of it.
 
 The encoder's output is projected to K logits, one for each code; no distance is involved, and the
 codebook is free.
@@ -26,8 +27,7 @@ TAU_START, TAU_END = 1.0, 1 / 16
 
 
 class GumbelVQ(SoftCodebooks):
-    """Codes by classification (Jang et al. 2017; Karpathy's deep-vector-quantization; Esser et al.
-    2021).
+    """Codes by classification (Jang et al. 2017; Karpathy; Esser et al. 2021).
 
     Loss "kl": KL(q(c|x) || uniform) in nats, mean over tokens; 5e-4 is the usual weight. Karpathy
     raises that weight along half a cosine over the first 5000 of the temperature's 150 000 steps,

@@ -1,5 +1,7 @@
-"""What a bottleneck may be built of, also in other packages: base classes of two families,
-searches, k-means, and the sums that keep replicas of a distributed training equal.
+"""What a bottleneck may be built of, also in other packages.
+
+These are the base classes of two families, searches, k-means, and the sums that keep replicas of a
+distributed training equal.
 
     LevelGrid        scalar quantisers: a code is a vector of levels (FSP, FSQ)
     SoftCodebooks    methods that draw codes from a distribution in training; the likeliest in eval

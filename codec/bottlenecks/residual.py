@@ -1,5 +1,6 @@
-"""Residual: stages that quantise what the stages before left over (residual VQ; SoundStream,
-Zeghidour et al. 2021).
+"""Residual: stages, each of which quantises what those before left over.
+
+This is residual VQ (SoundStream, Zeghidour et al. 2021).
 
     z ──stage 1──> code_1    z - code_1 ──stage 2──> code_2    ...    z_q = code_1 + code_2 + ...
 """
@@ -16,8 +17,9 @@ from codec.bottlenecks.grouped import check_alike, join_indices, joined_names, n
 
 
 class Residual(Bottleneck):
-    """Bottlenecks in sequence, each on the residual of those before (SoundStream, Zeghidour et al.
-    2021).
+    """Bottlenecks in sequence, each on a residual (SoundStream, Zeghidour et al. 2021).
+
+    That residual is what the bottlenecks before it left over.
 
     For methods whose codes lie in the space of z and have a scale of their own: the VQ family,
     SimVQ, SQ-VAE, VP. (A residual of FSQ or FSP keeps the contract, but their outputs are squashed

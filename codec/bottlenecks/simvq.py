@@ -1,5 +1,4 @@
-"""SimVQ (Zhu et al. 2025): vector quantisation whose codebook is a learnt linear map of frozen
-random vectors.
+"""SimVQ (Zhu et al. 2025): the codebook is a learnt linear map of frozen random vectors.
 
 A code that no point chose still moves, because the map that the chosen ones train is shared by all.
 

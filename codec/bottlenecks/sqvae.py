@@ -1,5 +1,4 @@
-"""SQ-VAE, stochastically quantised VAE, Gaussian-I (Takida et al. 2022, SQ-VAE: self-annealed
-stochastic quantisation).
+"""SQ-VAE, stochastically quantised VAE, of type Gaussian-I (Takida et al. 2022).
 
 A latent vector is a noisy code, and its variance, one learnt number, says how noisy. Training
 decodes a soft mixture of codes; as reconstruction improves the variance falls, and the mixture
@@ -116,8 +115,9 @@ class SQVAE(SoftCodebooks):
 
 
 def logits(points: Tensor, codebook: Tensor, variance: Tensor) -> Tensor:
-    """-|z - mu|^2 / (2 var) less its part that is the same for all codes: (N, L), (K, L), () -> (N,
-    K).
+    """(N, K) logits: -|z - mu|^2 / (2 var) less its part that is the same for all codes.
+
+    z is (N, L), mu (K, L), var ().
 
     Both are centred on the codebook's mean first, or the products would cancel far from the origin.
     """

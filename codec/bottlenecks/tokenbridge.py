@@ -1,5 +1,4 @@
-"""TokenBridge (Wang et al. 2025): a continuous Gaussian VAE, quantised dimension by dimension after
-training.
+"""TokenBridge (Wang et al. 2025): a Gaussian VAE, quantised by dimension after training.
 
     z (B, 2d, *S) = mean, log variance
     train  mean + std eps ──> z_q         pull: KL(N(mean, var) || N(0, 1))
@@ -77,8 +76,9 @@ class TokenBridge(LevelGrid):
         )
 
     def _digits(self, z: Tensor, row: int) -> Tensor:
-        """The nearest value, not the cell that holds the mean: values stand off-centre in their
-        cells.
+        """Finds the nearest value, not the cell that holds the mean.
+
+        Values stand off-centre in their cells.
         """
         mean = z[:, : self.dim]
         digits = torch.zeros_like(mean, dtype=torch.int64)
@@ -96,8 +96,9 @@ class TokenBridge(LevelGrid):
 
 
 def cell_means(count: int) -> Tensor:
-    """(count,) float64 means of a standard normal in `count` equally likely cells whose ends are
-    cut at +-3.
+    """(count,) float64 means of a standard normal in `count` equally likely cells.
+
+    The outermost cells are cut at +-3.
     """
     share = torch.arange(count + 1, dtype=torch.float64) / count
     edges = torch.special.ndtri(share).clamp(-CUT, CUT)

@@ -1,5 +1,6 @@
-"""VP, vector perturbation (VP-VAE, arXiv 2602.17133): training imitates a codebook's error, the
-codebook comes last.
+"""VP, vector perturbation (VP-VAE, arXiv 2602.17133).
+
+Training imitates a codebook's error; the codebook comes last.
 
 While training, each latent vector is moved by a random step as long as the quantisation error that
 a codebook of K codes would make there, and the step is kept or refused by a Metropolis-Hastings
@@ -159,8 +160,9 @@ class VP(Bottleneck):
         return BottleneckOutput(z_q, None, _moments(tokens), stats)
 
     def _encode(self, z: Tensor, size: int) -> Tensor:
-        """argmin over c of |z - c|; nested, among the children of the code that the next smaller
-        size has.
+        """argmin over c of |z - c|.
+
+        Nested, it is among the children of the code that the next smaller size has.
         """
         tokens = to_tokens(z)
         if not self.nested:
@@ -220,9 +222,7 @@ class VP(Bottleneck):
         self.fitted.fill_(True)
 
     def _grow(self, latents: Tensor) -> None:
-        """Builds the codebooks of all sizes but the smallest, each from the cells of the one
-        before.
-        """
+        """Builds the codebooks of all sizes but the smallest, from the cells of the one before."""
         generator = torch.Generator(latents.device).manual_seed(FIT_SEED)
         data = subsample(
             latents, min(FIT_ROWS_PER_CODE * self.codebook_sizes[-1], FIT_ROWS), generator
@@ -247,8 +247,9 @@ class VP(Bottleneck):
 
     @torch.no_grad()
     def _perturb(self, z: Tensor, scale: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Eqs. 5-9 on (N, d) tokens: their steps, zero where refused or while the queue still
-        fills.
+        """Eqs. 5-9 on (N, d) tokens: their steps.
+
+        A step is zero where it is refused or while the queue still fills.
         """
         fill = self.queue_count.float() / len(self.queue)
         if may_read() and fill < 1:
@@ -283,8 +284,9 @@ class VP(Bottleneck):
 
     @torch.no_grad()
     def _remember(self, tokens: Tensor) -> None:
-        """Writes a random part of the tokens over the oldest rows: all of them while the queue
-        fills, then Q / 300.
+        """Writes a random part of the tokens over the oldest rows.
+
+        It is all of them while the queue fills, then Q / 300.
         """
         tokens = gather_rows(tokens)  # of all processes: one queue
         usable = tokens.isfinite().all(1)  # one bad batch must not poison the next 300 steps
@@ -303,8 +305,9 @@ class VP(Bottleneck):
 
 
 def sample_ball(radius: Tensor, dim: int) -> Tensor:
-    """Uniform in a ball, the proposal: (N,) radii -> (N, dim) steps, |u| = R rho^(1/d) with
-    rho ~ U(0, 1).
+    """Draws the proposal, uniform in a ball: (N,) radii -> (N, dim) steps.
+
+    |u| = R rho^(1/d) with rho ~ U(0, 1).
     """
     direction = F.normalize(
         torch.randn(len(radius), dim, device=radius.device, dtype=radius.dtype), dim=1
@@ -321,8 +324,9 @@ def accept(
     backward_possible: Tensor,
     dim: int,
 ) -> Tensor:
-    """The Metropolis-Hastings test for steps uniform in a ball whose radius depends on where it
-    stands.
+    """The Metropolis-Hastings test for steps uniform in a ball.
+
+    The ball's radius depends on where it stands.
 
     The proposal density is 1 / (c R^d) inside the ball and 0 outside, so that
 
@@ -344,8 +348,9 @@ def accept(
 
 
 def _moments(tokens: Tensor) -> dict[str, Tensor]:
-    """Eq. 11 as published, with means instead of sums over dimensions; a single token has variance
-    0.
+    """Eq. 11 as published, with means instead of sums over dimensions.
+
+    A single token has variance 0.
     """
     variance, mean = var_mean_of_all(tokens)
     return {"mean": mean.square().mean(), "variance": (variance - 1).square().mean()}

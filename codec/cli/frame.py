@@ -1,5 +1,6 @@
-"""How a command behaves in a terminal: one line for an error, exit codes, clean interruption,
-notices on stderr.
+"""How a command behaves in a terminal.
+
+It has one line for an error, exit codes, clean interruption, and notices on stderr.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ class UsageError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """Of every command: takes `--import MODULE`, and imports it before the command looks anything
-    up.
+    """The parser of every command, which takes `--import MODULE`.
+
+    It imports the module before the command looks anything up.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -61,8 +63,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def filled(text: str) -> str:
-    """The name of a file, as an argparse type: an empty one is a variable that is not set, and
-    never this folder.
+    """The name of a file, as an argparse type.
+
+    An empty one is a variable that is not set, and never this folder.
     """
     if not text:
         raise argparse.ArgumentTypeError("it is empty; is a variable not set?")

@@ -1,6 +1,4 @@
-"""`python -m codec.truncate`: .bin files with layers, or a folder of them, cut to a smaller
-codebook.
-"""
+"""`python -m codec.truncate`: cuts .bin files with layers to a smaller codebook."""
 
 from __future__ import annotations
 

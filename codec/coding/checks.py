@@ -1,5 +1,6 @@
-"""What is known of a file before anything is decoded, and whether it fits its model, the limits and
-the output.
+"""What is known of a file before anything is decoded, and whether it fits.
+
+It has to fit its model, the limits and the output.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ def expected(reader: AnyReader, model: Model) -> End | None:
 
 
 def check_room(reader: AnyReader, model: Model, suffix: str) -> None:
-    """Refuses a media file of this suffix before anything is decoded, where its size is known and
-    there is no room.
+    """Refuses, before decoding, a media file of this suffix that there is no room for.
+
+    Its size must be known.
 
     Raises:
         BitstreamError: As `expected`.

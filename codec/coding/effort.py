@@ -22,8 +22,9 @@ CHOICES = 16  # nearest codes that an effort looks at
 
 
 class Chooser:
-    """Indices for windows of a signal: the nearest ones or, with an effort, those that are near and
-    cost few bits.
+    """Indices for windows of a signal.
+
+    They are the nearest or, with an effort, those that are near and cost few bits.
 
     A code at squared distance d costs d + lambda * bits. At high rates the distortion of a
     D-dimensional quantiser falls as 2^(-2 bits / D), so that lambda = D's derivative = 2 ln 2 / D

@@ -154,8 +154,9 @@ def rows_per_chunk(width: int, stride: int) -> int:
 
 
 def rows_per_strip(width: int, model: Model) -> int:
-    """Latent rows that the nets work on at once: it bounds memory, and changes no more than a
-    float's last bit.
+    """Latent rows that the nets work on at once.
+
+    This bounds memory, and changes no more than a float's last bit.
     """
     positions = POSITIONS_PER_STRIP.get(model.device.type, POSITIONS_PER_STRIP["cuda"])
     return max(FEWEST_STRIP_ROWS, positions * model.codec.stride // width)

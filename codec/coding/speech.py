@@ -1,5 +1,4 @@
-"""Recordings: windows of all channels through the nets, at 16 kHz, and back at the rate of the
-original.
+"""Recordings: windows at 16 kHz through the nets, and back at the original's rate.
 
 blocks ─resample─windows─encoder─> indices ─Writer─> .bin
 .bin ─Reader─> indices ─windows─decoder─resample─> blocks

@@ -1,5 +1,6 @@
-"""Reading a file, chunk by chunk, and refusing what is damaged, newer or larger than the limits
-allow.
+"""Reading a file, chunk by chunk.
+
+What is damaged, newer or larger than the limits allow is refused.
 """
 
 import io
@@ -110,8 +111,9 @@ class Reader:
         return self._foreseen
 
     def chunks(self, tables: Tables = NO_TABLES) -> Iterator[Indices]:
-        """Decodes the data chunks in their order, and checks after the last that the file is
-        complete and true.
+        """Decodes the data chunks in their order.
+
+        After the last it checks that the file is complete and true.
 
         The indices of a chunk have passed the chunk's own CRC-32 when they are handed out; that the
         tables are the encoder's is certain only when the iterator ends without an error.
@@ -241,8 +243,9 @@ class Summary:
 
 
 def scan(file: BinaryIO) -> Summary:
-    """Reads a whole file without its model: every CRC-32 and count is checked, the index checksum
-    cannot be.
+    """Reads a whole file without its model.
+
+    Every CRC-32 and count is checked, the index checksum cannot be.
 
     Constant memory, so there are no limits on the size of what the file would decode to.
 

@@ -41,8 +41,9 @@ Chunk = tuple[int, NDArray[np.unsignedinteger] | None]
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A run of positions: a data chunk, or `num_bytes` of damage that say they are `count`, 0 where
-    they do not.
+    """A run of positions: a data chunk, or `num_bytes` of damage.
+
+    Damage says that it is `count` positions, or 0 where it does not say.
 
     `parts` are the positions of the chunks that the damage says it was.
     """
@@ -144,8 +145,9 @@ class Salvage:
         return found
 
     def go_on_with(self, header: Header, chunks: list[Chunk]) -> None:
-        """Hands out these chunks from now on, of another codebook, in the place of those that
-        `in_chunks` gave.
+        """Hands out these chunks from now on, of another codebook.
+
+        They take the place of those that `in_chunks` gave.
         """
         self.header, self._refined = header, chunks
 
@@ -179,8 +181,9 @@ class Salvage:
             )
 
     def _decoded(self, tables: Tables) -> Iterator[tuple[int, Indices | None]]:
-        """Positions and indices of every piece of the base, None for one that is lost or turns out
-        to be.
+        """Positions and indices of every piece of the base.
+
+        None stands for a piece that is lost or turns out to be.
         """
         start = 0
         for piece in self._pieces:
@@ -194,8 +197,9 @@ class Salvage:
             start += piece.count
 
     def _walk(self, content: bytes, at: int) -> tuple[list[_Piece], bool]:
-        """Data chunks and damaged stretches in order, and whether there are any of these or no end
-        chunk.
+        """Data chunks and damaged stretches in order.
+
+        Also whether there are any of these or no end chunk.
         """
         pieces: list[_Piece] = []
         damaged, num_streams = False, 0
@@ -238,8 +242,9 @@ class Salvage:
 
 
 def _chunk_at(content: bytes, at: int) -> tuple[int, int, bytes, int] | None:
-    """The chunk that begins at a byte, if one does: its type, where its payload starts, that, and
-    where it ends.
+    """The chunk that begins at a byte, if one does.
+
+    Returns its type, where its payload starts, the payload, and where it ends.
     """
     source = Source(io.BytesIO(content[at + 1 : at + 11]))
     try:
@@ -261,8 +266,9 @@ def _chunk_at(content: bytes, at: int) -> tuple[int, int, bytes, int] | None:
 
 
 def _without_repeat(pieces: list[_Piece], num_positions: int) -> list[_Piece]:
-    """Drops a chunk, or several in a row, that follow themselves, as a transfer that was resumed
-    too early leaves them.
+    """Drops a chunk, or several in a row, that follow themselves.
+
+    A transfer that was resumed too early leaves them.
 
     Equal neighbours alone prove nothing, since silence has them, too: it takes positions beyond the
     total, as many as the repeat has, and one place only where it can be. The index checksum then
@@ -323,8 +329,9 @@ def _claimed(stretch: bytes, header: Header) -> tuple[int, ...]:
 
 
 def _without_layers(stretch: bytes) -> bytes:
-    """The data chunks at the beginning of a stretch that the rest of a file is, its end chunk and
-    layers included.
+    """The data chunks at the beginning of a stretch that is the rest of a file.
+
+    Its end chunk and layers are included.
 
     All of it, if the first of them is cut short: then the file is.
     """

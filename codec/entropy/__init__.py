@@ -62,8 +62,9 @@ NO_TABLES = Tables()
 
 
 def max_encoded_size(num_indices: int, num_codes: int) -> int:
-    """The most bytes that `encode_indices` makes of `num_indices` indices below `num_codes`: fixed
-    width, and one.
+    """The most bytes that `encode_indices` makes of `num_indices` indices below `num_codes`.
+
+    That is fixed width, and one byte.
     """
     return 1 + fixed.packed_size(num_indices, num_codes)
 

@@ -1,5 +1,6 @@
-"""Fixed-width packing: every index in the same number of bits, the baseline that an entropy coder
-has to beat.
+"""Fixed-width packing: every index in the same number of bits.
+
+It is the baseline that an entropy coder has to beat.
 
     indices (G, n) ─> codebook after codebook, ceil(log2 K) bits each, highest bit first ─> bytes
 

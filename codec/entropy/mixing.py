@@ -67,8 +67,9 @@ Ints = NDArray[np.int64]
 
 @cache
 def squash() -> Ints:
-    """The logistic function out of 2**16, (4095,): entry x + 2047 is 2**16 / (1 + exp(-x / 256)),
-    by integers alone.
+    """The logistic function out of 2**16, (4095,), by integers alone.
+
+    Entry x + 2047 is 2**16 / (1 + exp(-x / 256)).
     """
     table = np.empty(2 * LOGIT_LIMIT + 1, np.int64)
     exp = FIRST_EXP
@@ -293,9 +294,7 @@ class Prior:
 
     @cached_property
     def before(self) -> Ints:
-        """(J,) 1 for neighbours that come before a position, -1 for those after it, 0 for the
-        position itself.
-        """
+        """(J,) 1 for neighbours before a position, -1 for those after it, 0 for itself."""
         rows_up, right = self.offsets.astype(np.int64).T
         return np.asarray(np.sign(np.where(rows_up == 0, -right, rows_up)), np.int64)
 
@@ -455,8 +454,7 @@ def decode(
 
 
 def choose(options: Ints, penalties: Ints, prior: Prior, columns: int) -> Ints:
-    """Picks an index for every position: the one that costs least, its bits here and its penalty
-    together.
+    """Picks an index for every position: the one whose bits and penalty cost least.
 
     One position after the other, each with what the coder will have learnt from those before.
 
@@ -588,8 +586,9 @@ _coded_plainly = 0  # positions, in this process
 def _run(
     decoding: bool, positions: Ints, choice: Choice, columns: int, begin: Place, net: Net
 ) -> tuple[int, int, int]:
-    """`code` for the first few positions of a process, which then is done before numba would be
-    loaded; or its twin.
+    """`code` for the first few positions of a process, its compiled twin for more.
+
+    A short run is done before numba would be loaded.
     """
     global _coded_plainly
     count = len(positions) * (1 + choice.options.shape[1])

@@ -96,8 +96,7 @@ def _starts(frequencies: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def shortest_tail(low: int, width: int) -> tuple[int, int]:
-    """Finds the shortest end of the payload: a number in [low, low + width) with as few bytes as
-    possible.
+    """Finds the shortest end of the payload: a number in [low, low + width) of few bytes.
 
     Since width >= 2**32, two bytes always suffice.
 

@@ -1,5 +1,6 @@
-"""The structure of files made of named chunks with sizes: AIFF, CAF, Wave64, WAV of kinds that
-`wav` does not decode.
+"""The structure of files made of named chunks with sizes.
+
+These are AIFF, CAF, Wave64, and WAV of kinds that `wav` does not decode.
 
 Also of AU and NIST SPHERE files, which are a header and one run of sound. Sizes are taken as in
 `wav`: what stands for an unknown one means all there is, and any other is believed.

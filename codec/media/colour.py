@@ -1,5 +1,6 @@
-"""Colours as they were meant, in sRGB: what models are trained on, metrics compare, and screens
-show.
+"""Colours as they were meant, in sRGB.
+
+That is what models are trained on, metrics compare, and screens show.
 
 A picture says in a profile, or in few numbers (PNG), what its values mean. LittleCMS converts them.
 Where that would change next to nothing the profile is one of sRGB's many, and values stay as they

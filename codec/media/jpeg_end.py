@@ -1,5 +1,6 @@
-"""An end for a JPEG that was cut short: its decoder takes what there is only if an end marker
-follows.
+"""An end for a JPEG that was cut short.
+
+Its decoder takes what there is only if an end marker follows.
 
 Format: ITU-T T.81.
 """

@@ -1,5 +1,6 @@
-"""Which kinds of media there are: told from a file's first bytes when it is read, by its suffix
-when it is written.
+"""Which kinds of media there are.
+
+A file's first bytes tell its kind when it is read, its suffix when it is written.
 """
 
 from __future__ import annotations

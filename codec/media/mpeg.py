@@ -29,7 +29,9 @@ def is_mpeg(head: bytes) -> bool:
 
 
 def survey(window: Window) -> Survey:
-    """A part begins with each frame that counts those behind it, and where the rate or the channels
+    """Finds the parts of an MPEG stream.
+
+    One begins with each frame that counts those behind it, and where the rate or the channels
     change.
     """
     starts, at, expected, count = [0], 0, 0, 0

@@ -83,8 +83,9 @@ def _page(window: Window, at: int) -> bytes:
 
 
 def checksum(page: bytes) -> bytes:
-    """The CRC-32 of a page with nothing in the checksum's place: zlib's polynomial, from each
-    byte's other end.
+    """The CRC-32 of a page with nothing in the checksum's place.
+
+    It has zlib's polynomial, from each byte's other end.
     """
     body = (page[:22] + bytes(4) + page[26:]).translate(REVERSED)
     value = zlib.crc32(body, 0xFFFFFFFF) ^ 0xFFFFFFFF

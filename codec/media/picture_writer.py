@@ -79,8 +79,9 @@ class ImageWriter:
 
 
 class _File:
-    """A file without its descriptor: through that Pillow writes by itself, and does not say why it
-    cannot.
+    """A file without its descriptor.
+
+    Through a descriptor Pillow writes by itself, and does not say why it cannot.
     """
 
     def __init__(self, file: BinaryIO) -> None:

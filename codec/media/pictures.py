@@ -185,9 +185,7 @@ def _is_one_of_several(image: Image.Image) -> bool:
 
 @contextmanager
 def _no_smaller_limit(max_pixels: int) -> Iterator[None]:
-    """Pillow refuses what is above a limit of its own, one for the whole process: for a moment, a
-    higher one.
-    """
+    """Raises Pillow's limit on pixels, which is one for the whole process, for a moment."""
     own = Image.MAX_IMAGE_PIXELS
     if own is None or max_pixels <= 2 * own:
         yield

@@ -1,5 +1,6 @@
-"""Recordings that libsndfile does not know (m4a, webm, aac, amr ...), through PyAV, that is FFmpeg,
-where it is there.
+"""Recordings that libsndfile does not know (m4a, webm, aac, amr ...).
+
+They are read through PyAV, that is FFmpeg, where it is there.
 
 It is held to containers of sound and film: FFmpeg would also follow a playlist to other files and
 into the network.

@@ -168,8 +168,9 @@ class Recording:
 
 
 def load_audio(file: BinaryIO, sample_rate: int | None = None) -> tuple[Samples, int]:
-    """A whole recording as (T, C) float32 and its rate in Hz, resampled to `sample_rate` where that
-    is given.
+    """A whole recording as (T, C) float32 and its rate in Hz.
+
+    It is resampled to `sample_rate` where that is given.
     """
     reader = AudioReader(file)
     samples = np.concatenate(list(reader.blocks()))
@@ -286,8 +287,9 @@ class SoundReader:
 
 
 class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
-    """Read from front to back, which asks for neither lengths nor places: a FLAC from a pipe knows
-    none.
+    """Reads from front to back, which asks for neither lengths nor places.
+
+    A FLAC from a pipe knows none.
     """
 
     def seekable(self) -> bool:

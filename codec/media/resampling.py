@@ -1,6 +1,4 @@
-"""Sample rates and channels: a recording at another rate, a stream of one that is mixed to other
-channels.
-"""
+"""Sample rates and channels: a recording resampled, and mixed to other channels."""
 
 from __future__ import annotations
 
@@ -20,8 +18,9 @@ MAX_SAMPLES_AT_ONCE = 1 << 22
 
 
 def resample(samples: Samples, rate: int, target: int) -> Samples:
-    """(T, C) at `rate` Hz -> (ceil(T * target / rate), C) at `target` Hz, by windowed-sinc
-    interpolation.
+    """Resamples by windowed-sinc interpolation.
+
+    (T, C) at `rate` Hz -> (ceil(T * target / rate), C) at `target` Hz.
     """
     import torch
     from torchaudio.functional import resample as sinc_resample

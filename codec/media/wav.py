@@ -1,5 +1,6 @@
-"""WAV, read and written as it comes: through a pipe nobody can seek, and headers written ahead of
-the sound lie.
+"""WAV, read and written as it comes.
+
+Through a pipe nobody can seek, and headers written ahead of the sound lie.
 
 What the header says of sizes is taken so: the size of the whole file is ignored; a size of the
 sound that stands for "not known" (0, or near 2**31 or 2**32, as programs write into pipes) means

@@ -101,8 +101,9 @@ def linear(layer: nn.Linear, x: Tensor, gelu: bool = False) -> Tensor:
 
 
 class ConvNeXt(nn.Module):
-    """Depthwise convolution, LayerNorm, a two-layer perceptron at each position, residual (Liu et
-    al. 2022).
+    """A residual block of depthwise convolution, LayerNorm and perceptron (Liu et al. 2022).
+
+    The perceptron has two layers and works at each position.
 
     Args:
         dim: Channels C.
@@ -181,8 +182,9 @@ class Stack(nn.Module):
 
 
 class SizeEmbedding(nn.Module):
-    """log2 of the codebook size -> a FiLM condition: kappa = (log2 K - 11) / 3, about [-1, 1] for
-    256..16384.
+    """log2 of the codebook size -> a FiLM condition.
+
+    kappa = (log2 K - 11) / 3 lies in about [-1, 1] for K from 256 to 16384.
     """
 
     def __init__(self) -> None:

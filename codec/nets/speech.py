@@ -1,5 +1,6 @@
-"""Speech encoder and decoder at frame rate: STFT in, inverse STFT out, ConvNeXt blocks between
-(after Vocos).
+"""Speech encoder and decoder at frame rate, after Vocos.
+
+They have an STFT in, an inverse STFT out, and ConvNeXt blocks between.
 
     x (B, 1, T) ─STFT, |X|^.3 compressed─> (B, 1, F, 386) ─blocks─> z (B, D, F)
     z_q (B, D, F) ─blocks, told K─> log magnitude, phase ─inverse STFT─> x_hat (B, 1, T)
@@ -39,8 +40,9 @@ class SpeechConfig:
 
     @property
     def context(self) -> int:
-        """Frames on either side: those of the STFT, and three more for each block and for the
-        decoder's stem.
+        """Frames on either side that a frame depends on.
+
+        Those of the STFT, and three more for each block and for the decoder's stem.
         """
         return -(-self.n_fft // (2 * self.hop)) + 3 * max(
             self.encoder_depth, self.decoder_depth + 1
@@ -48,8 +50,9 @@ class SpeechConfig:
 
 
 class STFT(nn.Module):
-    """Frames that tile the signal: T samples give T / hop frames, each centred on its hop ("same"
-    padding).
+    """Frames that tile the signal: T samples give T / hop frames.
+
+    Each is centred on its hop ("same" padding).
 
     Hann window both ways; the inverse divides by the overlap-added squared window, so that it is
     exact at the edges.
@@ -68,8 +71,9 @@ class STFT(nn.Module):
         )
 
     def analyse(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T) with T a multiple of the hop -> real and imaginary part, each (B, F, n_fft / 2 +
-        1).
+        """(B, T) -> real and imaginary part, each (B, F, n_fft / 2 + 1).
+
+        T is a multiple of the hop.
         """
         padded = x[:, reflect_index(x.shape[1], self.margin, self.margin, x.device)]
         spectrum = torch.fft.rfft(padded.unfold(1, self.n_fft, self.hop) * self.window)
@@ -95,8 +99,9 @@ class STFT(nn.Module):
 
 
 def reflect_index(length: int, before: int, after: int, device: torch.device) -> Tensor:
-    """Indices that pad by reflection, as often as needed: any padding of any length >= 1, where
-    F.pad refuses.
+    """Indices that pad by reflection, as often as needed.
+
+    Any padding of any length >= 1 is possible, where F.pad refuses.
     """
     position = torch.arange(-before, length + after, device=device)
     period = max(2 * (length - 1), 1)
