@@ -389,11 +389,9 @@ class Layered:
             chunk.astype(np.uint16 if header.num_codes <= 1 << 16 else np.uint32)
             for chunk in reader.chunks(tables.get(header.codebook_size, NO_TABLES))
         ]
-        self.version, self.num_samples, self.num_positions = (
-            reader.version,
-            reader.num_samples,
-            reader.num_positions,
-        )
+        self.version = reader.version
+        self.num_samples = reader.num_samples
+        self.num_positions = reader.num_positions
         self.budget, self.header, self._chunks = reader.budget, header, chunks
         counts = [chunk.shape[2] for chunk in chunks]
         found = read_layers(reader.source, reader.seal, header, counts)

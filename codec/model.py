@@ -122,11 +122,9 @@ class Codec(Float32):
         self.config = config
         self.bottleneck = bottleneck
         self.medium = MEDIA[config.medium]
-        self.stride, self.channels, self.axes = (
-            config.nets.stride,
-            self.medium.channels,
-            self.medium.axes,
-        )
+        self.stride = config.nets.stride
+        self.channels = self.medium.channels
+        self.axes = self.medium.axes
         nets = kinds.find(config.kind, config.medium)
         if self.medium.timed and config.nets.context is None:
             raise ValueError(

@@ -162,10 +162,8 @@ def export(model: coding.Model, folder: Path, force: bool = False) -> list[Path]
         MediaError: A file is there already, and `force` is not set.
     """
     codec = model.codec
-    batch, axes = (
-        torch.export.Dim("batch"),
-        [torch.export.Dim(name) for name in ("frames", "rows", "columns")],
-    )
+    batch = torch.export.Dim("batch")
+    axes = [torch.export.Dim(name) for name in ("frames", "rows", "columns")]
     grid = dict(enumerate(axes[:1] if codec.axes == 1 else axes[1:], 2))
     size = [3, 5][-codec.axes :]
     x = torch.zeros(2, codec.channels, *[codec.stride * side for side in size])

@@ -124,10 +124,8 @@ class Float32(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         def in_float32(tensor: Tensor) -> Tensor:
-            result, dtype = (
-                fn(tensor),
-                torch.float32 if tensor.is_floating_point() else tensor.dtype,
-            )
+            result = fn(tensor)
+            dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
             return result if result.dtype == dtype else tensor.to(result.device, dtype)
 
         return super()._apply(in_float32, recurse)  # type: ignore[no-any-return, no-untyped-call]

@@ -349,10 +349,8 @@ def spoil(data: bytes, other: bytes, dice: random.Random) -> bytes:
     """Some bytes changed, cut out, put in or doubled, or a piece of another input in place."""
     spoilt = bytearray(data)
     for _ in range(dice.choice((1, 1, 1, 2, 3, 6))):
-        at, length = (
-            dice.randrange(1, len(spoilt) + 1),
-            dice.choice((0, 1, 1, 2, 4, dice.randrange(64))),
-        )
+        at = dice.randrange(1, len(spoilt) + 1)
+        length = dice.choice((0, 1, 1, 2, 4, dice.randrange(64)))
         start = dice.randrange(len(other))
         pieces = (
             dice.randbytes(length),
@@ -370,12 +368,10 @@ def blind(seconds: float, corpus: Path) -> int:
 
     Says how many there were, and keeps those that fail beside the corpus.
     """
-    seeds, dice, counts, failed = (
-        [path.read_bytes() for path in sorted(corpus.iterdir())],
-        random.Random(),
-        {},
-        0,
-    )
+    seeds = [path.read_bytes() for path in sorted(corpus.iterdir())]
+    dice = random.Random()
+    counts = {}
+    failed = 0
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         data = spoil(dice.choice(seeds), dice.choice(seeds), dice)

@@ -235,11 +235,9 @@ def test_oracle_of_fsq(levels: tuple[int, ...]) -> None:
 def test_oracle_of_the_symmetric_form() -> None:
     library = pytest.importorskip("vector_quantize_pytorch")
     levels = (8, 5, 4, 2)
-    method, other, z = (
-        NoiseFSQ({1: levels}).eval(),
-        library.FSQ(levels, preserve_symmetry=True).eval(),
-        latents(4),
-    )
+    method = NoiseFSQ({1: levels}).eval()
+    other = library.FSQ(levels, preserve_symmetry=True).eval()
+    z = latents(4)
     value, indices = other(z.mT)
     # But for rounding on a border.
     assert float((method.encode(z)[:, 0] == indices).float().mean()) > 0.9999

@@ -43,10 +43,8 @@ def write_data(medium: str, path: Path) -> None:
     """Two items of smooth noise, as train.prepare lays them out."""
     rng = np.random.default_rng(0)
     if medium == "speech":
-        shapes, steps = (
-            [[30_000], [50_000]],
-            rng.normal(0, 300, 80_000).cumsum() * 0.98 ** np.arange(80_000).clip(0, 1),
-        )
+        shapes = [[30_000], [50_000]]
+        steps = rng.normal(0, 300, 80_000).cumsum() * 0.98 ** np.arange(80_000).clip(0, 1)
         flat = np.clip(steps - steps.mean(), -30_000, 30_000).astype(np.int16)
     else:
         shapes = [[96, 120, 3], [120, 96, 3]]

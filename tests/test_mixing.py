@@ -41,11 +41,9 @@ def random_prior(
 ) -> Prior:
     """A prior of random weights; `strength` 1 takes logits over their whole range."""
     random = np.random.default_rng(seed)
-    num_rows, num_features, speeds = (
-        sum(levels),
-        int(random.integers(1, 6)),
-        [3, 6][: int(random.integers(0, 3))],
-    )
+    num_rows = sum(levels)
+    num_features = int(random.integers(1, 6))
+    speeds = [3, 6][: int(random.integers(0, 3))]
     offsets = np.array(IMAGE_OFFSETS if image else SPEECH_OFFSETS)
     num_codes = int(np.prod(levels))
 

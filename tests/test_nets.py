@@ -111,10 +111,8 @@ def test_a_picture_in_strips_is_the_whole_and_needs_all_that_its_layers_reach(pr
 def test_one_pass_of_a_linear_layer_and_its_gelu_is_the_two_whatever_the_rows_and_threads(
     width: int,
 ) -> None:
-    layer, x = (
-        torch.nn.Linear(width, 3 * width),
-        torch.randn(1030, width, generator=torch.Generator().manual_seed(0)),
-    )
+    layer = torch.nn.Linear(width, 3 * width)
+    x = torch.randn(1030, width, generator=torch.Generator().manual_seed(0))
     plain = F.gelu(layer(x))
     count = torch.get_num_threads()
     with torch.inference_mode():

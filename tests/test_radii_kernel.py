@@ -72,10 +72,8 @@ def test_the_kernel_finds_what_all_distances_show(tmp_path: Path) -> None:
 def test_eighteen_bits_are_enough_and_sixteen_are_not() -> None:
     """Against the tree, which is exact: 2^-12 is .024 %, whatever the scale."""
     generator = torch.Generator().manual_seed(1)
-    rows, queries = (
-        torch.randn(2000, 5, generator=generator),
-        torch.randn(500, 5, generator=generator),
-    )
+    rows = torch.randn(2000, 5, generator=generator)
+    queries = torch.randn(500, 5, generator=generator)
     rows *= torch.logspace(-6, 3, 2000)[:, None]
     queries *= torch.logspace(-6, 3, 500)[:, None]
     exact = Neighbours(rows).radii(queries, (8,))[0]

@@ -237,10 +237,8 @@ def test_a_count_that_is_damaged_is_not_believed() -> None:
 @pytest.mark.parametrize("name", GOLDEN_NAMES)
 def test_any_truncation_gives_what_is_before_it(name: str) -> None:
     data, _, indices, _, tables = load_golden(name)
-    chunks, counts = (
-        places(data),
-        [chunk.shape[2] for chunk in Reader(io.BytesIO(data)).chunks(tables)],
-    )
+    chunks = places(data)
+    counts = [chunk.shape[2] for chunk in Reader(io.BytesIO(data)).chunks(tables)]
     for length in range(len(data)):
         if length < chunks[0][1]:
             with pytest.raises(BitstreamError):

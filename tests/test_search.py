@@ -105,11 +105,9 @@ def test_codes_in_tiles_and_candidates_in_pieces(
 
 @pytest.mark.parametrize("dim", [3, 64])
 def test_weighted_nearest(dim: int) -> None:
-    tokens, codebook, weights = (
-        torch.randn(200, dim),
-        torch.randn(77, dim),
-        torch.rand(200, dim) * 5 + 0.01,
-    )
+    tokens = torch.randn(200, dim)
+    codebook = torch.randn(77, dim)
+    weights = torch.rand(200, dim) * 5 + 0.01
     found = nearest(tokens, codebook, weights)
     assert torch.equal(found, brute(tokens, codebook, weights))
     assert not torch.equal(found, brute(tokens, codebook))

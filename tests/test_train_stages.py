@@ -50,11 +50,9 @@ def test_stages_follow_one_another_and_c_adapts_the_decoder_alone(
     run.enter(run.recipe.stage_at(run.progress))
     assert run.stage == "C"
     frozen = [run.codec.encoder, run.codec.bottleneck, run.average.encoder, run.average.bottleneck]
-    kept, decoder, average = (
-        [copied(m) for m in frozen],
-        copied(run.codec.decoder),
-        copied(run.average.decoder),
-    )
+    kept = [copied(m) for m in frozen]
+    decoder = copied(run.codec.decoder)
+    average = copied(run.average.decoder)
     judge = copied(run.adversary.nets)
     for _ in range(2):
         run.train_step()

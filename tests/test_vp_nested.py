@@ -276,10 +276,8 @@ def test_what_cannot_be_nested_is_one_line(
     tmp_path: Path,
     capsys,
 ) -> None:
-    card, out = (
-        {"again": planted, "fsp": model_folder / "speech-fsp.json"}.get(case, flat),
-        tmp_path,
-    )
+    card = {"again": planted, "fsp": model_folder / "speech-fsp.json"}.get(case, flat)
+    out = tmp_path
     if case == "itself":
         out = flat.parent
     if case == "bare":

@@ -437,10 +437,8 @@ def test_restart_on_the_sphere_behind_an_affine_map_and_with_few_points() -> Non
 
 def test_backward_passes_after_the_table_was_written() -> None:
     for parts in ({"geometry": unit}, {"affine": Affine}):
-        method, z = (
-            small(restart=partial(Restart, patience=1), **parts),
-            latents(5).requires_grad_(),
-        )
+        method = small(restart=partial(Restart, patience=1), **parts)
+        z = latents(5).requires_grad_()
         out = method(z)
         assert float(out.stats["restarted"]) > 0
         (out.z_q.sum() + sum(out.losses.values())).backward()

@@ -273,10 +273,8 @@ class PriorNet(nn.Module):
                 logits = (units @ nodes.T).gather(1, questions)
             else:
                 logits = (F.embedding(questions, nodes) * units[:, None]).sum(2)
-            answers, asked = (
-                self.get_buffer(f"answers_{number}")[digit],
-                self.get_buffer(f"asked_{number}")[digit],
-            )
+            answers = self.get_buffer(f"answers_{number}")[digit]
+            asked = self.get_buffer(f"asked_{number}")[digit]
             bits = bits + F.binary_cross_entropy_with_logits(
                 logits, answers, asked, reduction="none"
             ).sum(1) / log(2)
@@ -309,11 +307,9 @@ def walks(count: int) -> tuple[Tensor, Tensor, Tensor]:
         below, above, step = 0, count, 0
         while above - below > 1:
             middle = (below + above) >> 1
-            questions[value, step], answers[value, step], asked[value, step] = (
-                middle - 1,
-                float(value >= middle),
-                1,
-            )
+            questions[value, step] = middle - 1
+            answers[value, step] = float(value >= middle)
+            asked[value, step] = 1
             below, above, step = (
                 (middle, above, step + 1) if value >= middle else (below, middle, step + 1)
             )

@@ -72,10 +72,8 @@ class LevelGrid(Bottleneck):
     @torch.no_grad()
     def _decode(self, indices: Tensor, size: int) -> Tensor:
         row = self._row(size)
-        levels, basis = (
-            along_channels(self.levels[row], indices),
-            along_channels(self.basis[row], indices),
-        )
+        levels = along_channels(self.levels[row], indices)
+        basis = along_channels(self.basis[row], indices)
         # Integers: float32 digits go wrong above 2**24.
         return self._values(indices // basis % levels, row)
 

@@ -79,11 +79,9 @@ def seed_centres(data: Tensor, num_clusters: int, generator: torch.Generator) ->
     chosen = (draws[0] * len(sample)).long()
     rows = [chosen]
     closest = torch.full((len(sample),), torch.inf, device=data.device, dtype=data.dtype)
-    offset, squared, mass = (
-        torch.empty_like(columns),
-        torch.empty_like(closest),
-        torch.empty_like(closest),
-    )
+    offset = torch.empty_like(columns)
+    squared = torch.empty_like(closest)
+    mass = torch.empty_like(closest)
     # Into the same buffers: fresh ones of this size would cost more than the arithmetic.
     for draw in draws[1:]:
         torch.sub(columns, columns[:, chosen, None], out=offset)

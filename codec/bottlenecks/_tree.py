@@ -220,10 +220,8 @@ def _nearest(queries, weights, boxes, leaves, order, starts, out):
                 continue
             while node < num_leaves:
                 node *= 2
-                near, far = (
-                    _weighted_gap(query, weight, boxes, node),
-                    _weighted_gap(query, weight, boxes, node + 1),
-                )
+                near = _weighted_gap(query, weight, boxes, node)
+                far = _weighted_gap(query, weight, boxes, node + 1)
                 other = node + 1
                 if far < near:
                     near, far = far, near

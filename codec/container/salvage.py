@@ -231,10 +231,8 @@ class Salvage:
                     pieces.append(_Piece(data.count, data))
                 elif kind == ord("E"):
                     self._end = parse_end(source, start)
-                    self.behind, self.seal = (
-                        Source(io.BytesIO(content[at:]), at),
-                        content[at - 4 : at],
-                    )
+                    self.behind = Source(io.BytesIO(content[at:]), at)
+                    self.seal = content[at - 4 : at]
             except BitstreamError:
                 damaged = True
                 pieces.append(_Piece(0, None, len(payload)))

@@ -85,13 +85,11 @@ class _File:
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        self.write, self.seek, self.tell, self.flush, self.read = (
-            file.write,
-            file.seek,
-            file.tell,
-            file.flush,
-            file.read,
-        )
+        self.write = file.write
+        self.seek = file.seek
+        self.tell = file.tell
+        self.flush = file.flush
+        self.read = file.read
 
 
 def save_image(file: BinaryIO, pixels: Pixels, suffix: str = "png") -> None:
