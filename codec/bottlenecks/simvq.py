@@ -50,9 +50,10 @@ class SimVQ(Bottleneck):
             {str(k): nn.Linear(dim, dim, dtype=torch.float32) for k in self.codebook_sizes}
         )
         for size in self.codebook_sizes:
+            # C ~ N(0, 1/L).
             self.register_buffer(
                 f"frozen_{size}", torch.randn(size, dim, dtype=torch.float32) * dim**-0.5
-            )  # C ~ N(0, 1/L)
+            )
 
     @property
     def settled(self) -> bool:

@@ -73,9 +73,8 @@ class Chooser:
         options = torch.cat([part.indices for part in parts]).cpu().numpy()
         squares = torch.cat([part.values for part in parts]).double().square().cpu().numpy()
         if not bottleneck.nested:  # a tree need not end at the nearest code
-            options[:, 0] = (
-                bottleneck.encode(z[None], self._size)[0, 0].flatten().cpu().numpy()
-            )  # where two are equally near
+            # Where two are equally near.
+            options[:, 0] = bottleneck.encode(z[None], self._size)[0, 0].flatten().cpu().numpy()
         unit = max(
             2 * natural_log(2) / codes.shape[1] * self._effort / EFFORT_UNIT * squares[:, 0].mean(),
             1e-12,

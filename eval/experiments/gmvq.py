@@ -21,10 +21,8 @@ from eval.experiments.training import Settings
 SEEDS = 3  # the paper gives none
 EPOCHS, SMALL_EPOCHS = 100.0, 5.0  # the paper's; two hours of a CPU core for all rows at two seeds
 BETAS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-LATENT_TERMS = {
-    "R2": "posterior",
-    "R3": "literal",
-}  # at beta = 1; the sweep itself is R1, "sampled"
+# At beta = 1; the sweep itself is R1, "sampled".
+LATENT_TERMS = {"R2": "posterior", "R3": "literal"}
 
 Runs = dict[str, list[Record]]  # row name -> one record for each seed
 

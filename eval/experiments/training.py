@@ -163,10 +163,8 @@ def train(
             skipped += learning.learn(next(batches), progress)
             step += 1
             bar.update(100 * progress - bar.n)
-    record: Record = {
-        "steps": step,
-        "skipped": int(skipped),
-    }  # a bad batch ends no run; and here the device is done
+    # A bad batch ends no run; and here the device is done.
+    record: Record = {"steps": step, "skipped": int(skipped)}
     record["seconds_per_step"] = (time.monotonic() - start) / max(step, 1)
     record["parameters"] = sum(p.numel() for p in net.parameters())
     return record | measure(net, images.test, settings.batch, row.posterior, device)

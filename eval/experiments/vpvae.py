@@ -132,10 +132,8 @@ class Variant:
 
 
 MOMENTS = {"mean": 0.1, "variance": 0.07}  # L_norm, as published
-COUPLED = {
-    "codebook": 1.0,
-    "commitment": 0.25,
-}  # VQGAN's and DAC's, beside distortions of this size
+# VQGAN's and DAC's, beside distortions of this size.
+COUPLED = {"codebook": 1.0, "commitment": 0.25}
 
 METHODS: tuple[Variant, ...] = (
     Variant("vp", "vp", MOMENTS),
@@ -365,9 +363,8 @@ def _store(request: Request, medium: str, crop: list[int]) -> Store:
     return Store(target, medium, tuple(crop))
 
 
-Results = dict[
-    str, dict[tuple[str, int], list[Record]]
-]  # medium -> (method, K) -> one record for each seed
+# Medium -> (method, K) -> one record for each seed.
+Results = dict[str, dict[tuple[str, int], list[Record]]]
 
 
 def collect(
