@@ -1,5 +1,4 @@
-"""python -m eval MODEL... --data DIR|NAME...: compresses to real files, decompresses them,
-measures, and reports.
+"""python -m eval MODEL... --data DIR|NAME...: measures models on real files, and reports.
 
 The command prints a line for each model and codebook size; --out DIR keeps everything: a record for
 each item and a summary with intervals in results.json, a report with tables and pictures in

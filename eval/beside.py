@@ -48,8 +48,9 @@ def rate_at(curve: Sequence[tuple[float, float]], quality: float) -> float | Non
 
 
 def table(results: Record, model: str, metric: str | None = None) -> str:
-    """A model's rates and qualities at each codebook size, and the rates of classic codecs at the
-    same quality.
+    """A model's rates and qualities at each codebook size.
+
+    Beside them stand the rates of classic codecs at the same quality.
 
     Args:
         results: The content of DIR/results.json, which `python -m eval MODEL --baselines NAMES

@@ -1,5 +1,6 @@
-"""python -m eval.bulk MODEL --data DIR|NAME... --out OUT: compresses, and scores, large sets as a
-Ray Data job.
+"""python -m eval.bulk MODEL --data DIR|NAME... --out OUT: compresses, and scores, large sets.
+
+It is a Ray Data job.
 
 Ray runs on this machine, or on a cluster by --address, whose nodes see the data and OUT under the
 same paths and have codec installed; --workers 0 needs no Ray. What comes out is Parquet, a row for
@@ -239,9 +240,8 @@ def run_job(job: Job, workers: int, address: str | None = None) -> None:
         with tqdm(
             total=len(job.items), initial=len(job.items) - sum(sizes), unit="item", disable=None
         ) as bar:
-            alone = workers == 0 or (
-                address is None and len(todo) == 1
-            )  # Ray takes seconds to start
+            # Ray takes seconds to start.
+            alone = workers == 0 or (address is None and len(todo) == 1)
             for done in _here(job, todo) if alone else _through_ray(job, todo, workers, address):
                 bar.update(done["items"])
         with contextlib.suppress(OSError):
@@ -295,6 +295,7 @@ def _through_ray(job: Job, todo: list[int], workers: int, address: str | None) -
         shards = ray.data.from_items(
             [{"shard": number} for number in todo], override_num_blocks=len(todo)
         )
+        # A worker that dies is started again, and its shard with it: Ray Data's rule.
         done = shards.map(
             ShardWorker,
             fn_constructor_args=(job,),
@@ -302,7 +303,7 @@ def _through_ray(job: Job, todo: list[int], workers: int, address: str | None) -
                 size=min(workers, len(todo)), max_tasks_in_flight_per_actor=1
             ),
             num_cpus=1,
-        )  # a worker that dies is started again, and its shard with it: Ray Data's rule
+        )
         yield from done.iter_rows()
     except ray.exceptions.RayError as error:
         cause = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]

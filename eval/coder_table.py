@@ -1,5 +1,6 @@
-"""What `eval.coder_bench` and `eval.layers` share: models on test sets, a row of a table for each,
-printed at once.
+"""What `eval.coder_bench` and `eval.layers` share: models on test sets.
+
+Each makes a row of a table, which is printed at once.
 
 test_sets, models, items ─measure─> record ─Table.add─> a printed line
                                                   └─Table.save─> OUT as JSON, and as .md beside
@@ -65,8 +66,7 @@ def test_sets(options: argparse.Namespace) -> list[TestSet]:
 
 
 def models(options: argparse.Namespace) -> Iterator[coding.Model]:
-    """The models that the command line names, or all that are installed, loaded one after the
-    other.
+    """The models that the command line names, or all, loaded one after the other.
 
     Raises:
         ModelError: There is no such model.
@@ -137,8 +137,9 @@ class Table:
         print(line, flush=True)
 
     def save(self, path: Path, **more: Any) -> None:
-        """Writes the records, the machine and what else is given as JSON, and the table beside it
-        as .md.
+        """Writes the records, the machine and what else is given as JSON.
+
+        The table lies beside it as .md.
         """
         record = {"machine": machine("cpu"), **more, "rows": self.records}
         for target, text in (

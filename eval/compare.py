@@ -1,5 +1,6 @@
-"""python -m eval.compare A/results.json B/results.json: is B worse than A? Paired by item; exit
-code 1 on a regression.
+"""python -m eval.compare A/results.json B/results.json: is B worse than A?
+
+Runs are paired by item; a regression has exit code 1.
 
 A metric has regressed where B's mean over the items that both scored is worse by more than the
 margin, and that is no accident: p < 0.05 in a Wilcoxon signed-rank test of the differences (below

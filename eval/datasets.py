@@ -1,5 +1,6 @@
-"""Test sets: a folder, a tar or a file of one's own, or a data set by its name, in the layouts that
-people keep.
+"""Test sets: a folder, a tar or a file of one's own, or a data set by its name.
+
+Data sets are found in the layouts that people keep.
 
     find("kodak", root) ─> TestSet ─> Item ─load_signal─> (H, W, 3) uint8
                                                      └──> or (n, 1) float32 at 16 kHz
@@ -122,8 +123,9 @@ def _tars(root: Path, stem: str) -> list[Path]:
 def load_signal(
     item: Item, crop: int | None = None, level_dbfs: float | None = None
 ) -> tuple[str, NDArray[Any]]:
-    """The medium and signal of an item: ("image", (H, W, 3) uint8) or ("speech", (n, 1) float32 at
-    16 kHz, mixed).
+    """The medium and signal of an item.
+
+    They are ("image", (H, W, 3) uint8) or ("speech", (n, 1) float32 at 16 kHz, mixed).
 
     Args:
         item: A recording or picture.
@@ -146,8 +148,9 @@ def load_signal(
 
 
 def at_level(signal: NDArray[np.float32], level_dbfs: float) -> NDArray[np.float32]:
-    """A recording as it would be at another input level: scaled to a root mean square of so many dB
-    below full scale.
+    """A recording as it would be at another input level.
+
+    It is scaled to a root mean square of so many dB below full scale.
 
     The mean is over the whole clip, pauses included. What then is beyond full scale is cut off, as
     a converter does; that is the original which a decoded clip is held against. Silence stays
@@ -166,8 +169,9 @@ def at_level(signal: NDArray[np.float32], level_dbfs: float) -> NDArray[np.float
 
 
 def cut(pixels: Pixels, crop: int | None) -> Pixels:
-    """Scales a picture so that its shorter side has `crop` pixels (Lanczos), and cuts the centre
-    square.
+    """Scales a picture so that its shorter side has `crop` pixels (Lanczos).
+
+    Then it cuts the centre square.
     """
     height, width = pixels.shape[:2]
     if crop is None or (height, width) == (crop, crop):
@@ -221,8 +225,9 @@ def _read_part(path: Path, offset: int, size: int) -> bytes:
 
 
 def _files(found: Path | list[Path] | None) -> list[Item]:
-    """The media among files, named by their last names; or those below a folder, named as they lie
-    there.
+    """The media among files, or below a folder.
+
+    Files are named by their last names, those of a folder as they lie there.
     """
     if isinstance(found, Path):
         files = [path for path in files_below(found) if path.suffix.lower() in SUFFIXES]

@@ -1,5 +1,6 @@
-"""python -m eval.demo: one real recording and one real photograph, there and back through the
-commands.
+"""python -m eval.demo: a real recording and a real photograph, there and back.
+
+They go through the commands.
 
 Both come out of the wheels of packages that the demo app needs anyway: a recording from gradio's, a
 photograph from scikit-image's.

@@ -1,5 +1,6 @@
-"""LPIPS as a metric: `train.lpips_net` on pictures as eval holds them, and the search for its
-backbones.
+"""LPIPS as a metric: `train.lpips_net` on pictures as eval holds them.
+
+Its backbones are searched for here.
 
 A backbone is read from a file, or from torch hub's folder if torchvision has put it there before;
 it is downloaded only if its net is asked for by name.

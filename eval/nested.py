@@ -1,5 +1,6 @@
-"""python -m eval.nested MODEL --train PATH --root DIR: what it would cost to nest the codebooks of
-a VP or GM-VQ model.
+"""python -m eval.nested MODEL --train PATH --root DIR: what nested codebooks would cost.
+
+The model is a VP or GM-VQ model.
 
 Both have a codebook of its own for each K, so their files cannot have layers. Three ways to nest
 them, with the model's nets as they are:
@@ -55,12 +56,10 @@ SEED = 0
 WAYS = ("flat", "split", "leaf", "merge")
 METHODS = ("vp", "gmvq")
 
-Tokens = tuple[
-    Tensor, Tensor | None
-]  # (N, d) latents, and (N, d) weights of their distances or None
-Codebooks = dict[
-    int, Tensor
-]  # K -> (K, d); those that are nested have the children of code i at 4 i to 4 i + 3
+# (N, d) latents, and (N, d) weights of their distances or None.
+Tokens = tuple[Tensor, Tensor | None]
+# K -> (K, d); those that are nested have the children of code i at 4 i to 4 i + 3.
+Codebooks = dict[int, Tensor]
 Indices = dict[int, Tensor]  # K -> (N,)
 
 

@@ -1,5 +1,6 @@
-"""python -m eval.steps MODEL --train PATH: how long VP's steps in training are, beside its
-codebooks' errors.
+"""python -m eval.steps MODEL --train PATH: how long VP's steps in training are.
+
+They are compared with its codebooks' errors.
 
 Training moves each latent by a random step in place of the error that a codebook will make, and a
 step that the Metropolis-Hastings test refuses has length 0. If the steps are too short, the decoder

@@ -1,5 +1,6 @@
-"""Whatever turns a signal into bytes and back, behind one protocol: our models, classic codecs,
-neural neighbours.
+"""Whatever turns a signal into bytes and back, behind one protocol.
+
+These are our models, classic codecs, and neural neighbours.
 
     signal ─compress─> bytes of a whole file ─decompress─> signal of the same shape
 
@@ -32,9 +33,8 @@ from codec.medium import SAMPLE_RATE
 from eval.baselines import Baseline
 
 Signal = NDArray[Any]
-NEIGHBOUR_HEADER = struct.Struct(
-    "<4sIII"
-)  # magic, length of the signal, streams, tokens of a stream
+# Magic, length of the signal, streams, tokens of a stream.
+NEIGHBOUR_HEADER = struct.Struct("<4sIII")
 NEIGHBOUR_MAGIC = b"NBR1"
 
 
@@ -291,8 +291,9 @@ def _mimi(folder: str, setting: str) -> Neighbour:
 
 
 def _of_streams(name: str, model: Any, streams: int, argument: str) -> Neighbour:
-    """A network of transformers that is asked for a number of streams, by an argument of its own
-    name.
+    """A network of transformers, asked for a number of streams.
+
+    The argument that asks for it has a name of its own in each network.
     """
     rate = model.config.sampling_rate
 

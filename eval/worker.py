@@ -94,8 +94,9 @@ class Worker:
             save_sample(self._folder, set_name, name, "original", medium, signal)
 
         def add(system: System, setting: str, **more: Any) -> int | None:
-            """Measures one system, and returns its bytes; files of models and matched ones are
-            kept.
+            """Measures one system, and returns its bytes.
+
+            Files of models and matched ones are kept.
             """
             label = f"{system.name} {setting}"
             try:
@@ -195,9 +196,8 @@ def _there_and_back(system: System, signal: NDArray[Any]) -> tuple[bytes, NDArra
     except (CodecError, MemoryError):
         raise
     except Exception as error:  # an encoder of another's, on a signal that it cannot take
-        if (
-            isinstance(error, OSError) and error.errno is not None
-        ):  # the disk's; Pillow's encoders have no number
+        # The disk's; Pillow's encoders have no number.
+        if isinstance(error, OSError) and error.errno is not None:
             raise
         raise MediaError(f"{system.name}: {type(error).__name__}: {error}") from None
     return (

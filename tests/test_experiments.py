@@ -71,9 +71,8 @@ def test_a_finished_run_is_not_repeated_and_a_killed_one_is(tmp_path: Path) -> N
     assert run_once(tmp_path, "a", {"seed": 0}, work) == {"value": 2.0}
     assert run_once(tmp_path, "a", {"seed": 0}, work) == {"value": 2.0}
     assert len(calls) == 2
-    assert run_once(tmp_path, "a", {"seed": 1}, work) == {
-        "value": 3.0
-    }  # other settings are another run
+    # Other settings are another run.
+    assert run_once(tmp_path, "a", {"seed": 1}, work) == {"value": 3.0}
     assert calls[0] == calls[1] != calls[2]
     assert len(list(tmp_path.glob("*.json"))) == 2
     assert not list(tmp_path.glob("*.part"))
@@ -155,8 +154,9 @@ def test_the_exact_gradient_is_autograds() -> None:
 
 
 def test_the_estimate_is_the_straight_through_gradient() -> None:
-    """Against autograd through onehot + y - sg(y), noise for noise; and it differs from the exact
-    gradient.
+    """Against autograd through onehot + y - sg(y), noise for noise.
+
+    And it differs from the exact gradient.
     """
     function, tau = bias.make_function(1), 0.7
     values, slopes = bias.action_values(function)
@@ -400,8 +400,9 @@ ARGUMENTS = {
 def test_experiment(
     name: str, tmp_path: Path, packs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Writes JSON, Markdown and a picture; a second call repeats no run and comes to the same
-    table.
+    """Writes JSON, Markdown and a picture.
+
+    A second call repeats no run and comes to the same table.
     """
     assert command(name, tmp_path, packs, *ARGUMENTS[name]) == 0
     assert "finished before" not in capsys.readouterr().out
@@ -667,9 +668,8 @@ def test_a_step_follows_the_schedule() -> None:
         after = [value.detach() for value in learning.net.parameters()]
         steps = [float((a - b).abs().max()) for a, b in zip(before, after, strict=True)]
         moved.append(max(steps))
-    assert moved[0] == pytest.approx(
-        0.2e-2, rel=0.01
-    )  # of AdamW, whose first step is as long as the rate
+    # Of AdamW, whose first step is as long as the rate.
+    assert moved[0] == pytest.approx(0.2e-2, rel=0.01)
     assert moved[1] == pytest.approx(0.6e-2, rel=0.01)
     assert moved[2] == 0
 

@@ -1,4 +1,4 @@
-"""FSP's mathematics (docs/methods/fsp.md), each with a wrong variant that must fail the same check."""
+"""FSP's mathematics (docs/methods/fsp.md), each with a wrong variant that must fail its check."""
 
 from __future__ import annotations
 
@@ -84,9 +84,8 @@ def test_perturbation_keeps_a_uniform_uniform_and_clamping_does_not() -> None:
     fsp = FSP({4: (4,)}, quantise_probability=0.0)
     u = uniform()
     out = moved(fsp, u)
-    assert (
-        float((out - u[:, 0]).abs().max()) <= 1 / (2 * 4) + 1e-5
-    )  # eta = 1: half a cell to either side
+    # eta = 1: half a cell to either side.
+    assert float((out - u[:, 0]).abs().max()) <= 1 / (2 * 4) + 1e-5
     assert 0 <= float(out.min()) <= float(out.max()) <= 1
     assert is_uniform(out)
     noise = (torch.rand_like(u) - 0.5) / 4
@@ -101,9 +100,8 @@ def test_half_of_the_tokens_are_quantised() -> None:
     on_grid = ((out * 4 - 0.5) - (out * 4 - 0.5).round()).abs() < 1e-4
     assert float(on_grid.float().mean()) == pytest.approx(0.5, abs=0.01)
     on_grid = ((moved(FSP({4: (4,)}, quantise_probability=0.0), u) * 4 - 0.5) % 1).abs() < 1e-4
-    assert (
-        float(on_grid.float().mean()) < 0.01
-    )  # negative control: the published code's default never quantises
+    # Negative control: the published code's default never quantises.
+    assert float(on_grid.float().mean()) < 0.01
 
 
 @pytest.mark.parametrize("levels", [3, 5, 8])
@@ -115,9 +113,8 @@ def test_midpoints_of_equal_cells_reach_the_uniform_optimum_and_fsq_does_not(lev
     assert error == pytest.approx(1 / (12 * levels**2), rel=0.01)
     counts = fsp.encode(u_to_grid(u)).flatten().bincount(minlength=levels)
     assert stats.chisquare(counts.numpy()).pvalue > 1e-3
-    rounded = ((levels - 1) * u).round() / (
-        levels - 1
-    )  # FSQ's symmetric form: half cells at both ends
+    # FSQ's symmetric form: half cells at both ends.
+    rounded = ((levels - 1) * u).round() / (levels - 1)
     assert float((rounded - u).square().mean()) / error == pytest.approx(
         (levels / (levels - 1)) ** 2, rel=0.02
     )
@@ -155,9 +152,8 @@ def test_the_target_variance_makes_the_activation_uniform() -> None:
     for name, sample in unit.items():
         assert float(sample.var()) == pytest.approx(ACTIVATIONS[name].variance, rel=0.02), name
         assert is_uniform(ACTIVATIONS[name].forward(sample)), name
-        assert not is_uniform(ACTIVATIONS[name].forward(1.1 * sample)), (
-            name
-        )  # negative control: 10 % too wide
+        # Negative control: 10 % too wide.
+        assert not is_uniform(ACTIVATIONS[name].forward(1.1 * sample)), name
 
 
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))

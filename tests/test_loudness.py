@@ -1,5 +1,6 @@
-"""The loudness of an error: the order of PESQ, zero for equals, finite gradients; a plain distance
-fails that.
+"""The loudness of an error: the order of PESQ, zero for equals, finite gradients.
+
+A plain distance fails that.
 """
 
 from __future__ import annotations

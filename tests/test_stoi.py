@@ -1,5 +1,6 @@
-"""The loss of intelligibility: the numbers of STOI, zero for equals, finite gradients; a plain
-distance fails that.
+"""The loss of intelligibility: the numbers of STOI, zero for equals, finite gradients.
+
+A plain distance fails that.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ def test_equal_signals_at_any_level_are_perfect() -> None:
 
 
 def test_the_numbers_of_pystoi() -> None:
-    """On a recording, from barely audible noise to noise louder than the voice; likeness of
-    waveforms has others.
+    """On a recording, from barely audible noise to noise louder than the voice.
+
+    Likeness of waveforms has others.
     """
     stoi = pytest.importorskip(
         "pystoi", reason="pystoi is not installed: pip install 'codec[eval]'"
@@ -50,8 +52,9 @@ def test_the_numbers_of_pystoi() -> None:
 
 
 def test_a_lost_rhythm_costs_more_than_a_changed_waveform() -> None:
-    """Phases turned by a quarter keep the envelopes and change every sample; an envelope shuffled
-    in time does not.
+    """Phases turned by a quarter keep the envelopes and change every sample.
+
+    An envelope shuffled in time does not.
     """
     x, loss = voice(), STOILoss(SAMPLE_RATE)
     turned = torch.fft.irfft(torch.fft.rfft(x) * 1j, x.shape[-1])

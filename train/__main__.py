@@ -1,5 +1,6 @@
-"""python -m train RECIPE --data PATH --out DIR: trains a codec; python -m train.export makes a
-model file of the run.
+"""python -m train RECIPE --data PATH --out DIR: trains a codec.
+
+`python -m train.export` makes a model file of the run.
 
 Several GPUs: torchrun --nproc-per-node N -m train RECIPE ...
 """
@@ -42,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         nargs="+",
         required=True,
         metavar="PATH",
-        help="what python -m train.prepare wrote, without suffix; or media for it, which it then puts into --out",
+        help="what python -m train.prepare wrote, without suffix; or media for it, "
+        "which it then puts into --out",
     )
     parser.add_argument(
         "--out",
@@ -117,9 +119,8 @@ def _command(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace, device: str) -> None:
     recipe = recipes.load(options.recipe, options.set)
-    losses.build(
-        recipe.codec.medium, recipe.losses, options.lpips_backbone
-    )  # refused before anything starts
+    # Refused before anything starts.
+    losses.build(recipe.codec.medium, recipe.losses, options.lpips_backbone)
     data = parallel.first(_prepared(recipe.codec.medium, options) if parallel.rank() == 0 else None)
     store = Store(data, recipe.codec.medium, tuple(recipe.data.crop), recipe.data.zoom).to(device)
     budget = Budget(options.minutes, options.steps)

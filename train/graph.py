@@ -1,7 +1,8 @@
 """A step as one CUDA graph: its thousand kernels are launched at once instead of one after another.
 
     first calls   the step as it is, on a stream of its own: buffers and kernels find their place
-    then          the step is recorded, once for each stage and codebook size, and from then on replayed
+    then          the step is recorded, once for each stage and codebook size
+    from then on  the recording is replayed
 
 What cannot be recorded runs as it is: on a CPU, on several processes, and while a bottleneck
 decides on the host (`Bottleneck.settled`).
@@ -42,7 +43,7 @@ class Graphs:
         self._side: torch.cuda.Stream | None = None
 
     def forget(self) -> None:
-        """Another stage, whose optimiser and gradients are others: what was recorded is of no use."""
+        """Another stage, whose optimiser and gradients are others: all recordings are of no use."""
         if self.enabled:
             torch.cuda.synchronize()
         self._calls.clear()
@@ -65,12 +66,10 @@ class Graphs:
                 return self._aside(step)
             try:
                 self._recorded[key] = self._record(step)
-            except (
-                Exception
-            ) as error:  # of CUDA, or of code that met what a recording does not bear
-                self.enabled = (
-                    False  # a capture that failed may have left anything; the run goes on without
-                )
+            except Exception as error:
+                # An error of CUDA, or of code that met what a recording does not bear.
+                # A capture that failed may have left anything; the run goes on without.
+                self.enabled = False
                 torch.cuda.synchronize()
                 print(
                     f"no CUDA graph of the step {key}: {_reason(error)}; going on without",
@@ -79,9 +78,8 @@ class Graphs:
                 return step()
         graph, names, values = self._recorded[key]
         graph.replay()
-        return dict(
-            zip(names, values.clone().unbind(), strict=True)
-        )  # the next replay writes over them
+        # The next replay writes over them.
+        return dict(zip(names, values.clone().unbind(), strict=True))
 
     def _aside(self, step: Step) -> dict[str, Tensor]:
         """The step on a stream of its own, as a recording wants it before."""
@@ -105,8 +103,9 @@ class Graphs:
 
 @contextmanager
 def _nothing_freed() -> Iterator[None]:
-    """Memory that is freed during a recording breaks it off: what is unused goes before, and
-    nothing is collected.
+    """Frees what is unused before a recording, and collects nothing during it.
+
+    Memory that is freed during a recording breaks it off.
     """
     torch.cuda.synchronize()
     gc.collect()
@@ -121,8 +120,9 @@ def _nothing_freed() -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of an error and of the one before it: a recording that breaks off raises one
-    more at its end.
+    """The first line of an error and of the one before it.
+
+    A recording that breaks off raises one more at its end.
     """
     chain = [part for part in (error.__context__, error) if part is not None]
     return "; ".join(str(part).strip().partition("\n")[0] or type(part).__name__ for part in chain)

@@ -1,9 +1,11 @@
-"""What learns, and the step it takes: tensor work on static inputs, with no decision of the host in
-it.
+"""What learns, and the step it takes.
+
+The step is tensor work on static inputs, with no decision of the host in it.
 
     x, sizes ──codec──> x_hat ──distances, each size with the same say──┐
-                        bottleneck's losses ────────────────────────────┼──> loss ──backward, clip, AdamW──> codec
-                        judges, in stage B and after it ────────────────┘          codec ──moving average──> average
+                        bottleneck's losses ────────────────────────────┼──> loss
+                        judges, in stage B and after it ────────────────┘
+    loss ──backward, clip, AdamW──> codec ──moving average──> average
 
 Learning rates, shares and codebook sizes are tensors that the host writes before a step, and a
 gradient that is not finite is skipped by the optimiser's `found_inf`. So the step can be one CUDA
@@ -98,9 +100,8 @@ class Learner:
         self.average = copy.deepcopy(self.codec).requires_grad_(False)
         if compiled:
             torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
-            torch._dynamo.config.recompile_limit = (
-                64  # the stacks share one forward, each with shapes of its own
-            )
+            # The stacks share one forward, each with shapes of its own.
+            torch._dynamo.config.recompile_limit = 64
             for stack in self.codec.modules():
                 if isinstance(stack, Stack):
                     stack.compile(dynamic=False)
@@ -187,9 +188,8 @@ class Learner:
         self.inputs.sizes.copy_(self.sizes[drawn])
         self.inputs.member.copy_(torch.arange(count, device=self.device) == drawn[:, None])
         self.inputs.rate.fill_(settings.learning_rate * warm * schedule)
-        self.inputs.decay.fill_(
-            min(settings.ema, (1 + step) / (10 + step))
-        )  # short memory at the start
+        # Short memory at the start.
+        self.inputs.decay.fill_(min(settings.ema, (1 + step) / (10 + step)))
         return self.codec.bottleneck.codebook_sizes[which] if self.one_size else None
 
     def step(self, loss: nn.Module, size: int | None) -> dict[str, Tensor]:
@@ -207,9 +207,8 @@ class Learner:
         with torch.autocast(self.kind, torch.bfloat16, cache_enabled=self.kind == "cpu"):
             out = self.replica(inputs.x, inputs.sizes if size is None else size)
         terms = loss(inputs.x, out.x_hat)
-        pulls = (
-            {} if self.stage == "C" else out.bottleneck.losses
-        )  # a frozen encoder and codebook feel none
+        # A frozen encoder and codebook feel none.
+        pulls = {} if self.stage == "C" else out.bottleneck.losses
         distortion = torch.stack([weights[name] * value for name, value in terms.items()]).sum(0)
         total = (distortion * self.size_weights(inputs.member, distortion)).mean()
         total = total + sum(weights[name] * value for name, value in pulls.items())
@@ -226,21 +225,20 @@ class Learner:
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         norm = guarded_step(self.optimiser, self.codec, self.recipe.optimiser.clip)
-        finite = (
-            norm.isfinite()
-        )  # one bad batch must not end a run; the log shows how many there were
+        # One bad batch must not end a run; the log shows how many there were.
+        finite = norm.isfinite()
         self._update_average(finite)
         scalars |= {"loss": total, "grad_norm": norm, "skipped": ~finite}
         return {name: value.detach() for name, value in scalars.items()}
 
     @torch.no_grad()
     def size_weights(self, member: Tensor, distortion: Tensor) -> Tensor:
-        """(B,) weights: each codebook size has the same say, or the coarse would dominate
-        (docs/methods/nets.md).
+        """(B,) weights that give each codebook size the same say.
+
+        Otherwise the coarse sizes would dominate (docs/methods/nets.md).
         """
-        usable = (
-            distortion.isfinite()
-        )  # one bad batch must not spoil the weights of all that follow
+        # One bad batch must not spoil the weights of all that follow.
+        usable = distortion.isfinite()
         totals, counts = parallel.mean(
             torch.stack([torch.where(usable, distortion, 0), usable.to(member)]) @ member
         )
@@ -253,8 +251,9 @@ class Learner:
 
     @torch.no_grad()
     def _update_average(self, finite: Tensor) -> None:
-        """average += (1 - decay) (codec - average), but after a step that was skipped; what is no
-        float is copied.
+        """average += (1 - decay) (codec - average), but after a step that was skipped.
+
+        What is no float is copied.
         """
         means, followed, copies, copied = self._averaged = self._averaged or self._pairs()
         difference = torch._foreach_sub(followed, means)
@@ -264,8 +263,9 @@ class Learner:
             mean.copy_(value)
 
     def _pairs(self) -> tuple[list[Tensor], ...]:
-        """Tensors of `average` and those of the codec that they follow; such as are copied, and
-        what of.
+        """Tensors of `average` and those of the codec that they follow.
+
+        Also those that are copied instead, and what they are copied from.
         """
         ours, theirs = self.codec.state_dict(), self.average.state_dict()
         unused = {f"bottleneck.{name}" for name in self.codec.bottleneck.training_state}

@@ -1,12 +1,15 @@
-"""The one training run: both media, every bottleneck, one process or several, resumable at any
-moment.
+"""The one training run, resumable at any moment.
 
-    stage A   encoder, bottleneck, decoder learn to reconstruct; perturbing bottlenecks draw a codebook size per sample
+It serves both media and every bottleneck, on one process or several.
+
+    stage A   encoder, bottleneck, decoder learn to reconstruct; perturbing bottlenecks draw a
+              codebook size per sample
     stage B   the same, and a discriminator judges what comes out
-    stage C   the averaged (EMA) encoder is frozen, the codebook is built, the decoder adapts to true indices; the
-              discriminator, if there was a stage B, stays
+    stage C   the averaged (EMA) encoder is frozen, the codebook is built, the decoder adapts to
+              true indices; the discriminator, if there was a stage B, stays
 
-    Store, Draws ──augmented batch──> Learner (train.learner): one step, as a CUDA graph where it can be (train.graph)
+    Store, Draws ──augmented batch──> Learner
+    Learner (train.learner): one step, as a CUDA graph where it can be (train.graph)
     Trainer: the budget, the stages, the log and the checkpoints around it
 
 Schedules follow the elapsed share of the budget, minutes or steps, so that one recipe fits ten
@@ -97,9 +100,8 @@ class Trainer:
         self.backbone, self.device, self.kind = backbone, device, torch.device(device).type
         torch.manual_seed(seed)
         self.learner = Learner(recipe, device, compiled)
-        torch.manual_seed(
-            seed + parallel.rank()
-        )  # the noise of bottlenecks; all else is in `draws`
+        # The noise of bottlenecks; all else is in `draws`.
+        torch.manual_seed(seed + parallel.rank())
         self.draws = Draws(seed, device, parallel.rank(), parallel.world())
         self.graphs = Graphs(device, parallel.world() == 1)
         self.step, self.elapsed_s, self.seed = 0, 0.0, seed
@@ -111,8 +113,9 @@ class Trainer:
 
     @cached_property
     def loss(self) -> nn.Module:
-        """The distances, when they are first asked for: an export of the run needs no backbone of
-        LPIPS.
+        """The distances, made when they are first asked for.
+
+        An export of the run needs no backbone of LPIPS.
         """
         return losses.build(self.recipe.codec.medium, self.recipe.losses, self.backbone).to(
             self.device
@@ -163,9 +166,8 @@ class Trainer:
             Whether the budget is spent; if not, `resume` goes on.
         """
         if parallel.rank() == 0:
-            cut(
-                self.folder / LOG_NAME, self.step
-            )  # of a run that was killed, even one killed before its checkpoint
+            # Of a run that was killed, even one killed before its checkpoint.
+            cut(self.folder / LOG_NAME, self.step)
         log = Log(self.folder, tensorboard) if parallel.rank() == 0 else None
         preview = self.store.batch(4, Draws(self.seed, self.device)) if log and log.board else None
         start = last_save = tick = time.monotonic()
@@ -257,8 +259,9 @@ class Trainer:
             self.start_stage_c() if stage == "C" else self.start_stage_b()
 
     def start_stage_b(self) -> None:
-        """Judges join, with what they had learnt where the model that this run began from kept
-        them.
+        """Begins stage B: the judges join.
+
+        They have what they had learnt, where the model that this run began from kept them.
         """
         self.learner.begin_judging(self.seed)
         self.graphs.forget()
@@ -275,8 +278,9 @@ class Trainer:
                 ) from None
 
     def start_stage_c(self) -> None:
-        """Freezes the averaged encoder, builds the codebook from its latents, and goes on with the
-        decoder alone.
+        """Begins stage C: the encoder is frozen, and the decoder learns alone.
+
+        The averaged encoder is taken, and the codebook is built from its latents.
 
         A model that is only tuned keeps its codebook.
         """
@@ -296,8 +300,9 @@ class Trainer:
         return codebook.latents(self.average, self.store, self.batch)
 
     def begin_from(self, card: Path) -> None:
-        """Begins with the weights of an exported model instead of random ones, and with its
-        discriminator if kept.
+        """Begins with the weights of an exported model instead of random ones.
+
+        Its discriminator is taken, too, if it was kept.
 
         From a model with another bottleneck come the nets alone, without the layers that face the
         latents if those have another width. `card` may also be the folder of a run: then it begins
@@ -333,8 +338,8 @@ class Trainer:
         )
         if any(theirs.get(part) != own.get(part) for part in ("medium", "kind", "nets")):
             raise CodecError(
-                f"{source}: this model has another medium or preset than the recipe; change one of "
-                "them"
+                f"{source}: this model has another medium or preset than the recipe; "
+                "change one of them"
             )
         ours, same = self.codec.state_dict(), bool(theirs == own)
         fitting = {name: value for name, value in tensors.items() if name in ours}
@@ -349,9 +354,8 @@ class Trainer:
                 name: value for name, value in nets.items() if value.shape == ours[name].shape
             }
         for codec in (self.codec, self.average):
-            codec.load_state_dict(
-                fitting, strict=False
-            )  # without what only training needs: that starts anew
+            # Without what only training needs: that starts anew.
+            codec.load_state_dict(fitting, strict=False)
         return same
 
     def save(self) -> None:
@@ -371,9 +375,8 @@ class Trainer:
             "init": self.init,
         }
         if parallel.rank() == 0:
-            memory = (
-                io.BytesIO()
-            )  # torch.save into a file tells a full disk as a RuntimeError without a name
+            # `torch.save` into a file tells a full disk as a RuntimeError without a name.
+            memory = io.BytesIO()
             torch.save(state, memory)
             with writing(str(self.folder / CHECKPOINT_NAME), force=True) as file:
                 file.write(memory.getbuffer())

@@ -1,11 +1,13 @@
-"""python -m train.nested MODEL --data PATH --out DIR: nests a finished VP model's codebooks, for
-files with layers.
+"""python -m train.nested MODEL --data PATH --out DIR: nests a VP model's codebooks.
+
+Files of such a model can have layers.
 
 Encoder and decoder stay what they are. Codebooks, coder tables and priors are new, and with them
 the model's identity: it reads no file of the model that it was. Its decoder has not met these codes
 yet: MEDIUM-vp-nested tunes it.
 
-    model ──encoder──> latents ──k-means, then inside each cell──> a tree of codes ──> tables, priors, layers ──> model
+    model ──encoder──> latents ──k-means, then inside each cell──> a tree of codes
+    a tree of codes ──> tables, priors, layers ──> model
 """
 
 from __future__ import annotations
@@ -53,8 +55,8 @@ def recipe_of(card: cards.Card) -> Recipe:
     data = card.data.get("training", {}).get("recipe")
     if not isinstance(data, dict):
         raise ModelError(
-            f"the card of {card.name} has no training recipe; export the run anew by python -m "
-            "train.export"
+            f"the card of {card.name} has no training recipe; "
+            "export the run anew by python -m train.export"
         )
     data = json.loads(json.dumps(data))
     data["codec"]["options"] = dict(card.config["options"]) | {"nested": True}
@@ -63,8 +65,9 @@ def recipe_of(card: cards.Card) -> Recipe:
 
 @torch.no_grad()
 def nested(codec: Codec, store: Store, recipe: Recipe, device: str) -> tuple[Codec, torch.Tensor]:
-    """The codec with codebooks that are a tree, and the latents (N, d) that they were built from,
-    both on the CPU.
+    """The codec with codebooks that are a tree, and the latents they were built from.
+
+    The latents are (N, d); both are on the CPU.
 
     Args:
         codec: With codebooks of VP.
@@ -117,8 +120,9 @@ def write(
 
 
 def tuning(recipe: Recipe, target: Path) -> str:
-    """What `python -m train` is to be told to tune this model; with other options it would take the
-    nets alone.
+    """What `python -m train` is to be told to tune this model.
+
+    With other options it would take the nets alone.
     """
     name = f"{recipe.codec.medium}-vp-nested"
     words = f"{name} --init {target}"

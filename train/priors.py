@@ -1,11 +1,12 @@
-"""Learns a prior: what a model knows of its indices before the first, the tables of
-`codec.entropy.mixing`.
+"""Learns a prior: the tables of `codec.entropy.mixing`.
+
+A prior is what a model knows of its indices before the first.
 
 A small network is trained in floating point to predict every binary question of the coder from the
 neighbours, and is rounded once. From then on only integers count, and the rounded tables are the
 model's, whatever made them.
 
-    items ──encoder, bottleneck──> grids of indices ──neighbours, trends──> PriorNet ──round──> Prior
+    items ──encoder, bottleneck──> indices ──neighbours, trends──> PriorNet ──round──> Prior
 """
 
 from __future__ import annotations
@@ -87,8 +88,9 @@ Grid = np.ndarray  # (rows, columns) int64
 
 @torch.inference_mode()
 def index_grids(codec: Codec, store: Store, tokens: int = TOKENS) -> dict[int, list[Grid]]:
-    """Codes random items of the training set whole, at every size, and cuts them into chunks as the
-    coder does.
+    """Codes random items of the training set whole, at every size.
+
+    They are cut into chunks as the coder does.
     """
     codec = codec.eval()
     order = np.random.default_rng(0).permutation(len(store.shapes))
@@ -167,9 +169,8 @@ def refined_layout(
     children = len(order) // number
     if (np.bincount(order, minlength=number) != children).any():
         return None
-    rank = np.empty(
-        len(order), np.int64
-    )  # among the children of one parent, in the order of their numbers
+    # Among the children of one parent, in the order of their numbers.
+    rank = np.empty(len(order), np.int64)
     rank[np.argsort(order, kind="stable")] = np.tile(np.arange(children), number)
     levels, order_below, _ = layout(bottleneck, below)
     if order_below.size:  # a parent's digits are those of its number, not of its place
@@ -182,8 +183,7 @@ def refined_layout(
 
 
 def bisect(vectors: np.ndarray) -> np.ndarray:
-    """Orders (K, d) codes so that the questions of the coder's tree are about regions of the code
-    space.
+    """Orders (K, d) codes so that the coder's questions are about regions of their space.
 
     Returns:
         The place of each code, (K,).
@@ -205,8 +205,9 @@ def bisect(vectors: np.ndarray) -> np.ndarray:
 
 
 class PriorNet(nn.Module):
-    """The floating-point twin of the coder's network, without the learning that goes on in the
-    coder.
+    """The floating-point twin of the coder's network.
+
+    What the coder learns as it goes is left out.
 
     Args:
         levels: The number of values of each digit, (D,).
@@ -227,9 +228,8 @@ class PriorNet(nn.Module):
         embedding[:-1, :width] += vectors[:, :width]
         embedding[-1] = 0
         self.embedding = nn.Parameter(embedding)
-        self.hidden = nn.Linear(
-            num_inputs * FEATURES, UNITS - 1
-        )  # the last unit is always 1: the questions' bias
+        # The last unit is always 1: the questions' bias.
+        self.hidden = nn.Linear(num_inputs * FEATURES, UNITS - 1)
         self.digits = nn.Parameter(torch.zeros(num_rows - self.levels[-1], UNITS - 1))
         self.first_node = sum(self.levels[:given]) - given
         self.nodes = nn.Parameter(torch.zeros(num_rows - len(self.levels) - self.first_node, UNITS))
@@ -278,10 +278,8 @@ class PriorNet(nn.Module):
                 logits = (units @ nodes.T).gather(1, questions)
             else:
                 logits = (F.embedding(questions, nodes) * units[:, None]).sum(2)
-            answers, asked = (
-                self.get_buffer(f"answers_{number}")[digit],
-                self.get_buffer(f"asked_{number}")[digit],
-            )
+            answers = self.get_buffer(f"answers_{number}")[digit]
+            asked = self.get_buffer(f"asked_{number}")[digit]
             bits = bits + F.binary_cross_entropy_with_logits(
                 logits, answers, asked, reduction="none"
             ).sum(1) / log(2)
@@ -300,8 +298,9 @@ class PriorNet(nn.Module):
 
 
 def walks(count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Lists the questions that lead to each of `count` values, their answers, and which of them
-    there are.
+    """Lists the questions that lead to each of `count` values.
+
+    Also their answers, and which of them there are.
 
     Returns:
         Three tensors (count, depth).
@@ -313,11 +312,9 @@ def walks(count: int) -> tuple[Tensor, Tensor, Tensor]:
         below, above, step = 0, count, 0
         while above - below > 1:
             middle = (below + above) >> 1
-            questions[value, step], answers[value, step], asked[value, step] = (
-                middle - 1,
-                float(value >= middle),
-                1,
-            )
+            questions[value, step] = middle - 1
+            answers[value, step] = float(value >= middle)
+            asked[value, step] = 1
             below, above, step = (
                 (middle, above, step + 1) if value >= middle else (below, middle, step + 1)
             )
@@ -354,9 +351,8 @@ def fit_prior(
         return None
     levels, order, vectors, given = found
     offsets = np.array((REFINED_OFFSETS if given else OFFSETS)[medium.name])
-    visible = torch.ones(
-        len(offsets), len(levels)
-    )  # a neighbour that comes later is known by its parent alone
+    # A neighbour that comes later is known by its parent alone.
+    visible = torch.ones(len(offsets), len(levels))
     later = (offsets[:, 0] < 0) | ((offsets[:, 0] == 0) & (offsets[:, 1] > 0))
     visible[torch.from_numpy(later), given:] = 0
     starts = np.cumsum(levels) - levels
@@ -415,8 +411,9 @@ def _neighbours(grid: Grid, offsets: np.ndarray, none: int) -> np.ndarray:
 
 @torch.no_grad()
 def _trends(net: PriorNet, rows: Tensor, lengths: list[int]) -> Tensor:
-    """Returns what every position knows of the indices before it in its chunk, on average, (N, Q *
-    E).
+    """Returns (N, Q * E), what every position knows of the indices before it, on average.
+
+    They are those of its chunk.
     """
     parts = []
     for part in net.embed(rows).T.contiguous().split(lengths, 1):

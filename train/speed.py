@@ -55,7 +55,8 @@ def bound(trainer: Trainer, seconds: float) -> str:
     events = [event for event in found.events() or [] if event.device_type.name == "CUDA"]
     busy = sum(event.time_range.elapsed_us() for event in events) / 1e6 / BOUND_STEPS
     side = "device" if busy > 0.8 * seconds else "host"
-    return f", {len(events) // BOUND_STEPS} kernels, device busy {1000 * busy:.3g} ms: bound by the {side}"
+    kernels = len(events) // BOUND_STEPS
+    return f", {kernels} kernels, device busy {1000 * busy:.3g} ms: bound by the {side}"
 
 
 def hottest(trainer: Trainer, steps: int, rows: int) -> str:
@@ -135,7 +136,8 @@ def _command(options: argparse.Namespace) -> None:
                         trainer, options.steps, options.warm + (GRAPH_WARM if recorded else 0)
                     )
                     failed = recorded and not trainer.graphs.enabled
-                    facts = f"{1000 / rate:.3g} ms a step, {rate * trainer.tokens_per_step:.4g} tokens/s"
+                    tokens = rate * trainer.tokens_per_step
+                    facts = f"{1000 / rate:.3g} ms a step, {tokens:.4g} tokens/s"
                     facts += bound(trainer, 1 / rate) + (" (no graph: see above)" if failed else "")
                     print(
                         f"{name}, stage {stage}, {kind}: {facts} {gpu_state()}".rstrip(), flush=True

@@ -26,9 +26,8 @@ from codec.bottlenecks._grid import LevelGrid, along_channels
 from codec.bottlenecks._sync import var_mean_of_all
 
 # The levels of every offered size have the same length d, so that one latent space serves all of
-# them. The paper
-# ties d to K: [8,6,5] and [8,5,5,5] for its two small sizes (docs/methods/fsp.md gives tables of
-# constant d).
+# them. The paper ties d to K: [8,6,5] and [8,5,5,5] for its two small sizes (docs/methods/fsp.md
+# gives tables of constant d).
 LEVELS: dict[int, tuple[int, ...]] = {
     256: (4, 4, 4, 2, 2),
     1024: (4, 4, 4, 4, 4),
@@ -36,14 +35,14 @@ LEVELS: dict[int, tuple[int, ...]] = {
     16384: (8, 8, 8, 6, 5),
 }
 EPS = torch.finfo(torch.float32).eps
-UNIFORM_STD = 1 / sqrt(
-    12
-)  # of U(0, 1); the output is divided by it so that the decoder sees unit variance
+# Of U(0, 1); the output is divided by it so that the decoder sees unit variance.
+UNIFORM_STD = 1 / sqrt(12)
 
 
 class Activation(NamedTuple):
-    """A CDF-like map R -> [0, 1], its inverse, and the pre-activation variance that makes its
-    output uniform.
+    """A CDF-like map R -> [0, 1] and its inverse.
+
+    `variance` is that of the inputs which make its output uniform.
     """
 
     forward: Callable[[Tensor], Tensor]
@@ -138,8 +137,9 @@ class FSP(LevelGrid):
         return self._scale(self._squash(z))
 
     def parents(self, codebook_size: int, coarser: int) -> Tensor | None:
-        """Nested where every level is cut into 1, 2, 4 ... parts: floor(L u) = floor(2 L u) // 2,
-        exactly in floats.
+        """Nested where every level is cut into 1, 2, 4 ... parts.
+
+        There floor(L u) = floor(2 L u) // 2, exactly in floats.
         """
         row, coarse_row = self._row(codebook_size), self._row(coarser)
         fine, coarse = self.levels[row], self.levels[coarse_row]
@@ -159,8 +159,9 @@ class FSP(LevelGrid):
         return self._scale((digits.float() + 0.5) / along_channels(self.levels[row], digits))
 
     def _squash(self, a: Tensor) -> Tensor:
-        """g(a) in [0, 1 - eps]: float32 tanh reaches 1 exactly above 9, which would be a level too
-        many.
+        """g(a) in [0, 1 - eps].
+
+        float32 tanh reaches 1 exactly above 9, which would be a level too many.
         """
         return self.activation.forward(a).clamp(max=1 - EPS)
 
@@ -171,8 +172,9 @@ class FSP(LevelGrid):
         return (u - 0.5) / UNIFORM_STD
 
     def _perturb(self, u: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
-        """Eqs. 16-17: noise one cell wide; a Metropolis step for a uniform density refuses what
-        leaves [0, 1].
+        """Eqs. 16-17: noise one cell wide, refused where it leaves [0, 1].
+
+        This is a Metropolis step for a uniform density.
         """
         proposal = u.detach() + (torch.rand_like(u) - 0.5) * (self.eta / levels.float())
         inside = (proposal >= 0) & (proposal <= 1)
@@ -181,8 +183,9 @@ class FSP(LevelGrid):
         return torch.where(inside, proposal, u.detach()), inside
 
     def _moments(self, a: Tensor) -> dict[str, Tensor]:
-        """Eq. 14 on pre-activations, as means over dimensions; the target variance makes g(a)
-        uniform.
+        """Eq. 14 on pre-activations, as means over dimensions.
+
+        The target variance makes g(a) uniform.
 
         The variance is unbiased, as VP's is.
         """

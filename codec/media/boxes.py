@@ -1,5 +1,6 @@
-"""The outermost structure of files that only PyAV reads: whether they are cut short, whether one
-lies behind another.
+"""The outermost structure of files that only PyAV reads.
+
+It tells whether they are cut short, and whether one lies behind another.
 
 Format: ISO/IEC 14496-12 (MPEG-4); RFC 8794 and 9559 (Matroska, WebM); Microsoft RIFF (AVI); ISO/IEC
 13818-1.

@@ -1,5 +1,6 @@
-"""Recordings that libsndfile does not know (m4a, webm, aac, amr ...), through PyAV, that is FFmpeg,
-where it is there.
+"""Recordings that libsndfile does not know (m4a, webm, aac, amr ...).
+
+They are read through PyAV, that is FFmpeg, where it is there.
 
 It is held to containers of sound and film: FFmpeg would also follow a playlist to other files and
 into the network.
@@ -20,10 +21,12 @@ from codec.media.survey import DAMAGED
 log = logging.getLogger("codec")
 
 TIMED = "mov,matroska,flv,asf,wv,tta,ape,avi,wav,caf,aiff"  # their headers say how long they are
-CONTAINERS = f"{TIMED},aac,adts,loas,ac3,eac3,dts,amr,amrnb,amrwb,mpegts,mpeg,mp3,ogg,flac,au,w64,dsf,iff,tak,mpc,mpc8,oma"
-TOLERANCE_S = (
-    0.1  # between the length a header says and that of what was decoded: padding, rounding
+CONTAINERS = (
+    f"{TIMED},aac,adts,loas,ac3,eac3,dts,amr,amrnb,amrwb,mpegts,mpeg,mp3,ogg,flac,au,w64,dsf,iff,"
+    "tak,mpc,mpc8,oma"
 )
+# Between the length a header says and that of what was decoded: padding, rounding.
+TOLERANCE_S = 0.1
 FORMATS = f"{AUDIO_NAMES}; pictures: {', '.join(IMAGE_FORMATS)}"
 
 
@@ -49,8 +52,8 @@ class AvReader:
             import av
         except ImportError:
             raise MediaError(
-                f"not a recording or picture in a known format ({reason}; {FORMATS}); m4a, webm, "
-                "aac, amr and more are "
+                f"not a recording or picture in a known format ({reason}; {FORMATS}); "
+                "m4a, webm, aac, amr and more are "
                 "read where PyAV is installed (pip install av); or convert it: ffmpeg -i IN OUT.wav"
             ) from None
         self._av = av
@@ -75,8 +78,8 @@ class AvReader:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             if cut:
                 raise MediaError(
-                    "damaged recording: it is cut short, and what is missing tells how to read it "
-                    f"({_text(error)})"
+                    "damaged recording: it is cut short, "
+                    f"and what is missing tells how to read it ({_text(error)})"
                 ) from None
             raise MediaError(
                 f"not a recording or picture in a known format, or damaged ({reason}; "

@@ -111,8 +111,8 @@ class AudioReader:
             if not said and (rate, channels) != (self.sample_rate, self.channels):
                 said = True
                 log.warning(
-                    "recordings of different kinds in one file: all are coded like the first, %g "
-                    "kHz, channels: %d",
+                    "recordings of different kinds in one file: "
+                    "all are coded like the first, %g kHz, channels: %d",
                     self.sample_rate / 1000,
                     self.channels,
                 )
@@ -123,8 +123,9 @@ class AudioReader:
 
 
 def streamed(pipe: BinaryIO, head: bytes) -> AudioReader | None:
-    """A recording that can be read while it still comes in: a plain .wav. Of any other, None; some
-    bytes are gone then.
+    """A recording that can be read while it still comes in: a plain .wav.
+
+    Of any other, None; some bytes are gone then.
 
     Args:
         head: The first bytes of what comes, which are still to be read.
@@ -167,8 +168,9 @@ class Recording:
 
 
 def load_audio(file: BinaryIO, sample_rate: int | None = None) -> tuple[Samples, int]:
-    """A whole recording as (T, C) float32 and its rate in Hz, resampled to `sample_rate` where that
-    is given.
+    """A whole recording as (T, C) float32 and its rate in Hz.
+
+    It is resampled to `sample_rate` where that is given.
     """
     reader = AudioReader(file)
     samples = np.concatenate(list(reader.blocks()))
@@ -278,15 +280,16 @@ class SoundReader:
         )
         if failure is not None and not complete and not self.cut and self._whole_end is not False:
             raise MediaError(
-                f"damaged recording after {position} samples ({reason_of(failure)}); repair it "
-                "first"
+                f"damaged recording after {position} samples ({reason_of(failure)}); "
+                "repair it first"
             )
         self.cut |= not complete
 
 
 class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
-    """Read from front to back, which asks for neither lengths nor places: a FLAC from a pipe knows
-    none.
+    """Reads from front to back, which asks for neither lengths nor places.
+
+    A FLAC from a pipe knows none.
     """
 
     def seekable(self) -> bool:

@@ -1,5 +1,6 @@
-"""python -m eval.bench NAME: how long things take, always as ratios of two ways to do the same
-work, in one run.
+"""python -m eval.bench NAME: how long things take, as ratios.
+
+A ratio is of two ways to do the same work, in one run.
 
     bottlenecks   a training step of each method, against vector-quantize-pytorch
     vp            a training step of VP, against the published queue with all distances and topk

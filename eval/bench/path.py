@@ -1,5 +1,6 @@
-"""python -m eval.bench.path: where the time of compress and decompress goes, from the file's bytes
-to the file's bytes.
+"""python -m eval.bench.path: where the time of compress and decompress goes.
+
+It is measured from the file's bytes to the file's bytes.
 
     speed     each stage in CPU seconds per unit (minute of speech, megapixel), times real time or
               megapixel/s, and the share of the machine's own matrix product that the nets reach
@@ -156,10 +157,8 @@ def operations(model: Any) -> dict[str, float]:
         "decoder": lambda: codec.decoder(z, SIZE),
     }
     for name, net in nets.items():
-        with (
-            torch.enable_grad(),
-            FlopCounterMode(display=False) as counter,
-        ):  # it does not know fused layers
+        # It does not know fused layers.
+        with torch.enable_grad(), FlopCounterMode(display=False) as counter:
             net()
         found[name] = float(counter.get_total_flops()) / units
     return found
@@ -444,8 +443,9 @@ def spend(arguments: Iterable[object], folder: Path, tree: Path, threads: int) -
 
 
 def startup(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Medians over the turns; with `--against`, of the ratio other / this of neighbouring turns,
-    too.
+    """Medians over the turns.
+
+    With `--against` also of the ratio other / this of neighbouring turns.
     """
     made = make_media(options.data, folder, (1,), (256 * 256 / 1e6,))
     for path in made.values():

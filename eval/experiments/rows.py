@@ -75,9 +75,8 @@ GMVQ_SOURCE = "chosen by gmvq-grid"
 GUMBEL_SOURCE = (
     "Karpathy: 5e-4 beside the error over twice the data's variance, from 0 in the first thirtieth"
 )
-GUMBEL_RAMP = (
-    5000 / 150_000
-)  # updates of the KL's ramp and of the temperature's, which here takes the whole training
+# Updates of the KL's ramp and of the temperature's, which here takes the whole training.
+GUMBEL_RAMP = 5000 / 150_000
 OPT_SOURCE = "Huh et al.: the encoder learns from the task alone"
 
 ROWS: tuple[Row, ...] = (
