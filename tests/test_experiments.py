@@ -87,10 +87,10 @@ def test_a_run_that_diverges_is_reported_and_not_repeated(tmp_path: Path) -> Non
         failed == {"failed": 1, "reason": "no nearest code"} == run_once(tmp_path, "a", {}, diverge)
     )
     runs = {"vq": [failed, {"mse": 0.004, "failed": 0}], "gmvq": [failed]}
-    lines = gmvq_runs.table(gmvq_runs.Runs(runs, {}), {}).splitlines()
-    assert "| vq | 2 | 4.00 |" in lines[2]
-    assert "| gmvq | 1 | - |" in lines[3]
-    assert "| - |" in vpvae.table("image", "in", {("vp", 256): [failed]})
+    lines = gmvq_runs.tables("a", gmvq_runs.Runs(runs, {}), {})[0].splitlines()
+    assert "| vq | 2 | 4.00 |" in lines[4]
+    assert "| gmvq | 1 | - |" in lines[5]
+    assert "| - |" in vpvae.tables("image", "in", {("vp", 256): [failed]})[0]
 
 
 def test_means_and_deviations_over_seeds() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 
 from eval.experiments import gmvq_runs, output, rows
-from eval.experiments.gmvq_runs import TASKS, how, table
+from eval.experiments.gmvq_runs import TASKS, how
 from eval.experiments.rows import PUBLISHED, ROWS
 from eval.experiments.runs import Record, Request, aggregate, write
 
@@ -37,9 +37,10 @@ def table1(request: Request) -> None:
         MediaError: Neither data set is there.
     """
     results = gmvq_runs.skip_missing(request, "gmvq-table1", ROWS)
-    tables, notes = [], []
+    tables: list[str] = []
+    notes: list[str] = []
     for key, runs in results.items():
-        tables.append(f"## {TASKS[key].title}\n\n{table(runs, PUBLISHED[key])}")
+        tables += gmvq_runs.tables(TASKS[key].title, runs, PUBLISHED[key])
         notes += [f"{key}: {note}" for note in how(runs)]
     path = request.out / "gmvq-table1"
     summary = {
@@ -78,7 +79,7 @@ def fig4(request: Request) -> None:
     path = request.out / "gmvq-fig4"
     write(path.with_suffix(".json"), gmvq_runs.summary(runs))
     title = "GM-VQ, figure 4: the entropy term swept"
-    output.save_report(path, title, how(runs), [table(runs, {})])
+    output.save_report(path, title, how(runs), gmvq_runs.tables("CIFAR-10", runs, {}))
     panels = {
         "entropy": "H(q(c|x)), nats",
         "perplexity": "perplexity, soft, batch",
@@ -103,7 +104,7 @@ def readings(request: Request) -> None:
     path = request.out / "gmvq-readings"
     write(path.with_suffix(".json"), gmvq_runs.summary(runs))
     title = "GM-VQ: the latent term of eq. 14 read in four ways, beta = 1"
-    output.save_report(path, title, how(runs), [table(runs, {})])
+    output.save_report(path, title, how(runs), gmvq_runs.tables("CIFAR-10", runs, {}))
     with output.picture(path, size=(5.2, 4.2)) as axes:
         for i, (name, records) in enumerate(runs.rows.items()):
             known = [r for r in records if "mse" in r]
@@ -127,7 +128,7 @@ def grid(request: Request) -> None:
     path = request.out / "gmvq-grid"
     write(path.with_suffix(".json"), gmvq_runs.summary(runs))
     title = "GM-VQ: gamma' and beta chosen on pictures held out of the training set"
-    output.save_report(path, title, how(runs), [table(runs, {})])
+    output.save_report(path, title, how(runs), gmvq_runs.tables("CIFAR-10", runs, {}))
     with output.picture(path, columns=2, size=(4.4, 3.8)) as axes:
         panels = {"mse": ("MSE x 1e-3", 1e3), "perplexity_hard_global": ("perplexity, hard", 1.0)}
         for axis, (key, (label, scale)) in zip(axes, panels.items(), strict=True):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,21 +52,24 @@ TASKS: dict[str, Task] = {
 }
 
 # key of a record -> head, digits, scale
-COLUMNS: dict[str, tuple[str, int, float]] = {
+Columns = dict[str, tuple[str, int, float]]
+QUALITY: Columns = {
     "mse": ("MSE x 1e-3", 2, 1e3),
-    "perplexity_soft_batch": ("perplexity, soft, batch", 1, 1.0),
-    "perplexity_hard_batch": ("hard, batch", 1, 1.0),
-    "perplexity_hard_global": ("hard, global", 1, 1.0),
-    "entropy": ("H(q(c\\|x)), nats", 2, 1.0),
-    "used": ("share used", 3, 1.0),
+    "perplexity_soft_batch": ("perplexity, soft, batch", 0, 1.0),
+    "perplexity_hard_batch": ("hard, batch", 0, 1.0),
+    "perplexity_hard_global": ("hard, global", 0, 1.0),
     "coded_bits": ("coded bits/token", 2, 1.0),
-    "log_latent_std": ("log std(z)", 2, 1.0),
-    "weight": ("mean w", 2, 1.0),
+    "entropy": ("H(q(c\\|x)), nats", 2, 1.0),
+}
+COURSE: Columns = {
     "steps": ("steps", 0, 1.0),
     "steps_per_second": ("steps/s", 1, 1.0),
     "minutes": ("minutes", 1, 1.0),
     "skipped": ("skipped", 0, 1.0),
     "failed": ("failed", 0, 1.0),
+    "used": ("share of codes used", 3, 1.0),
+    "log_latent_std": ("log std(z)", 2, 1.0),
+    "weight": ("mean w", 2, 1.0),
 }
 
 
@@ -165,21 +168,26 @@ def read(folder: Path, names: Iterable[str]) -> Runs:
     return Runs({name: found for name, found in runs.items() if found}, settings)
 
 
-def table(runs: Runs, published: dict[str, tuple[float, float]]) -> str:
-    """Returns a table with a row for each method: mean ± deviation over seeds, then what was
-    published.
+def tables(title: str, runs: Runs, published: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Returns two tables with a row for each method, mean ± deviation over seeds.
+
+    The first has what the methods reach and, where it is known, what was published; the second how
+    the runs went.
     """
     summaries = {name: aggregate(records) for name, records in runs.rows.items()}
-    columns = {k: c for k, c in COLUMNS.items() if any(k in s for s in summaries.values())}
-    lines = []
-    for name, summary in summaries.items():
-        cells = [
-            output.cell(summary.get(k), digits, scale) for k, (_, digits, scale) in columns.items()
-        ]
-        paper = "{:.2f} / {:.0f}".format(*published[name]) if name in published else "-"
-        lines.append([name, str(len(runs.rows[name])), *cells, paper])
-    heads = [head for head, _, _ in columns.values()]
-    return markdown.table(["method", "seeds", *heads, "paper MSE / perplexity"], lines)
+
+    def table(columns: Columns, more: Mapping[str, str]) -> str:
+        known = {k: c for k, c in columns.items() if any(k in s for s in summaries.values())}
+        lines = []
+        for name, summary in summaries.items():
+            cells = [output.cell(summary.get(key), *form[1:]) for key, form in known.items()]
+            last = [more.get(name, "-")] if more else []
+            lines.append([name, str(len(runs.rows[name])), *cells, *last])
+        heads = ["method", "seeds", *(head for head, _, _ in known.values())]
+        return markdown.table(heads + (["paper: MSE, perplexity"] if more else []), lines)
+
+    papers = {name: "{:.2f}, {:.0f}".format(*pair) for name, pair in published.items()}
+    return [f"## {title}\n\n{table(QUALITY, papers)}", table(COURSE, {})]
 
 
 def how(runs: Runs) -> list[str]:

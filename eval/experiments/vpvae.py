@@ -47,35 +47,41 @@ DEVIATIONS = (
 )
 
 
-def table(medium: str, domain: str, runs: dict[tuple[str, int], list[Record]]) -> str:
-    """Returns a table with a row for each method and K."""
+def tables(medium: str, domain: str, runs: dict[tuple[str, int], list[Record]]) -> list[str]:
+    """Returns two tables with a row for each method and K, mean ± deviation over seeds.
+
+    The first has what the methods reach and, where it is known, what was published; the second how
+    the runs went.
+    """
     first, second = METRICS[medium]
     rate, factor = (
         ("kbit/s", SAMPLE_RATE / 96 / 1000) if medium == "speech" else ("bits/pixel", 1 / 64)
     )
-    lines = []
+    reached, went = [], []
     for (name, size), records in sorted(runs.items(), key=lambda item: item[0][1]):
         summary = aggregate(records)
         paper = PUBLISHED[medium].get(name, {}).get(size) if domain == "in" else None
-        known, nominal = "-", "-"
-        if "dim" in summary:
-            codes, dim = (int(summary[key][0]) for key in ("num_codes", "dim"))
-            known, nominal = f"{codes}, {dim}", f"{log2(codes):.2f}"
+        codes, nominal = summary.get("num_codes"), "-"
+        if codes is not None:
+            nominal = f"{log2(codes[0]):.2f}"
         coded = summary.get(f"{domain} bits")
         cells = [
             output.cell(summary.get(f"{domain} {key}"), digits)
             for key, digits in ((first, 2), (second, 3), ("CVU", 3), ("H0", 2))
         ]
         cells += [nominal, output.cell(coded, 2), output.cell(coded, 3, factor)]
-        cells += [
-            output.cell(summary.get(key), digits)
-            for key, digits in (("steps", 0), ("steps_per_second", 2), ("minutes", 1))
-        ]
-        cells.append(f"{paper[0]:.2f} / {paper[1]:.3f}" if paper else "-")
-        lines.append([name, str(size), known, str(len(records)), *cells])
-    head = ["method", "K", "codes, d", "seeds", first, second, "CVU", "H0", "nominal bits/token"]
-    head += ["coded bits/token", rate, "steps", "steps/s", "minutes", "paper"]
-    return markdown.table(head, lines)
+        cells.append(f"{paper[0]:.2f}, {paper[1]:.3f}" if paper else "-")
+        row = [name, str(size), str(len(records))]
+        reached.append([*row, *cells])
+        keys = {"num_codes": 0, "dim": 0, "steps": 0, "steps_per_second": 2, "minutes": 1}
+        went.append([*row, *(output.cell(summary.get(key), n) for key, n in keys.items())])
+    head = ["method", "K", "seeds"]
+    quality = [first, second, "CVU", "H0", "nominal bits/token", "coded bits/token", rate, "paper"]
+    course = ["codes", "d", "steps", "steps/s", "minutes"]
+    return [
+        f"## {medium}\n\n{markdown.table(head + quality, reached)}",
+        markdown.table(head + course, went),
+    ]
 
 
 def _finish(request: Request, name: str, title: str, domain: str, results: Results) -> None:
@@ -108,8 +114,8 @@ def _finish(request: Request, name: str, title: str, domain: str, results: Resul
         )
         if preset != FULL.preset:
             notes.append(f"{medium}: REDUCED SIZE for a CPU, {preset} nets and few steps")
-    tables = [f"## {medium}\n\n{table(medium, domain, runs)}" for medium, runs in results.items()]
-    output.save_report(path, title, notes, tables)
+    texts = [text for medium, runs in results.items() for text in tables(medium, domain, runs)]
+    output.save_report(path, title, notes, texts)
     with output.picture(path, columns=2, rows=len(results), size=(4.8, 3.6)) as axes:
         for row, (medium, runs) in enumerate(results.items()):
             quality = next(iter(METRICS[medium]))

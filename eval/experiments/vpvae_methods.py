@@ -91,16 +91,16 @@ METHODS: tuple[Variant, ...] = (
 VP_BASE, FSP_BASE = METHODS[0], METHODS[1]
 ABLATION: tuple[Variant, ...] = (
     VP_BASE,
-    replace(VP_BASE, name="vp, no MH step", replacement=VPWithoutAccept),
-    replace(VP_BASE, name="vp, no L_norm", weights=dict.fromkeys(MOMENTS, 0.0)),
-    replace(VP_BASE, name="vp, eta 1", options={"eta": 1.0}),
-    replace(VP_BASE, name="vp, eta 1.8", options={"eta": 1.8}),
-    replace(VP_BASE, name="vp, 2 neighbours", options={"neighbours": 2}),
-    replace(VP_BASE, name="vp, 32 neighbours", options={"neighbours": 32}),
+    replace(VP_BASE, name="vp without MH step", replacement=VPWithoutAccept),
+    replace(VP_BASE, name="vp without L_norm", weights=dict.fromkeys(MOMENTS, 0.0)),
+    replace(VP_BASE, name="vp eta=1", options={"eta": 1.0}),
+    replace(VP_BASE, name="vp eta=1.8", options={"eta": 1.8}),
+    replace(VP_BASE, name="vp 2 neighbours", options={"neighbours": 2}),
+    replace(VP_BASE, name="vp 32 neighbours", options={"neighbours": 32}),
     FSP_BASE,
-    replace(FSP_BASE, name="fsp, sigmoid", options={"activation": "sigmoid"}),
-    replace(FSP_BASE, name="fsp, normal", options={"activation": "normal"}),
-    replace(FSP_BASE, name="fsp, laplace", options={"activation": "laplace"}),
+    replace(FSP_BASE, name="fsp sigmoid", options={"activation": "sigmoid"}),
+    replace(FSP_BASE, name="fsp normal", options={"activation": "normal"}),
+    replace(FSP_BASE, name="fsp laplace", options={"activation": "laplace"}),
 )
 ABLATION_SIZE = 1024
 

@@ -227,7 +227,7 @@ def collect(
                         "hardware": hardware(request.device),
                     }
                     run = Run(variant, recipe, size, seed, store, tests, scale.epochs)
-                    label = variant.name.replace(", ", "-").replace(" ", "-")
+                    label = variant.name.replace(" ", "-")
                     record = run_once(
                         request.out / FOLDER,
                         f"{medium}-{label}-k{size}-seed{seed}",
