@@ -387,7 +387,7 @@ ARGUMENTS = {
     "gmvq-table1": ("--seeds", "1", "--steps", "1"),
     "gmvq-fig3": ("--seeds", "3"),
     "gmvq-fig4": ("--seeds", "2", "--steps", "1", "--methods", "beta=1,beta=4"),
-    "gmvq-grid": ("--seeds", "1", "--steps", "1", "--methods", "gamma=0.1 beta=1,gamma=0.1 beta=4"),
+    "gmvq-grid": ("--seeds", "1", "--steps", "1", "--methods", "gamma=0.01 beta=1,gamma=0.01 beta=4"),
     "gmvq-readings": ("--seeds", "1", "--steps", "1"),
     "vpvae-table1": ("--seeds", "1", "--steps", "1"),
     "vpvae-table2": ("--seeds", "1", "--steps", "1", "--methods", "vp,fsp", "--datasets", "image"),

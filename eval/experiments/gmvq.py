@@ -12,7 +12,7 @@ from eval.experiments.rows import PUBLISHED, ROWS
 from eval.experiments.runs import Record, Request, aggregate, write
 
 BETAS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-GRID_GAMMAS, GRID_BETAS = (0.003, 0.01, 0.03, 0.1), (1.0, 4.0, 16.0)
+GRID_GAMMAS, GRID_BETAS = (0.001, 0.003, 0.01, 0.03), (1.0, 4.0, 16.0)
 VALIDATION = 1000  # pictures of the training set that the grid is judged on
 CONSTANT_WEIGHT = {"weight_offset": 20.0, "max_weight": 1.0}  # softplus is far above 1, and cut
 
