@@ -31,8 +31,8 @@ from codec.errors import BitstreamError, MediaError, ModelError
 from codec.media import resample
 from codec.medium import SAMPLE_RATE
 from eval.baselines import Baseline
+from eval.signals import SIGNALS, Signal
 
-Signal = NDArray[Any]
 # Magic, length of the signal, streams, tokens of a stream.
 NEIGHBOUR_HEADER = struct.Struct("<4sIII")
 NEIGHBOUR_MAGIC = b"NBR1"
@@ -83,18 +83,11 @@ class ModelSystem:
 
     def compress(self, signal: Signal) -> bytes:
         file = io.BytesIO()
-        if self.medium == "image":
-            coding.compress_image(signal, file, self.model, self._size)
-        else:
-            coding.compress_speech([signal], SAMPLE_RATE, 1, file, self.model, self._size)
+        SIGNALS[self.medium].compress(signal, file, self.model, self._size)
         return file.getvalue()
 
     def decompress(self, data: bytes, length: int) -> Signal:  # noqa: ARG002  our files hold their lengths
-        reader = Reader(io.BytesIO(data))
-        if self.medium == "image":
-            return coding.decompress_image(reader, self.model)
-        samples = np.concatenate(list(coding.decompress_speech(reader, self.model)))
-        return np.asarray(samples.clip(-1, 1))
+        return SIGNALS[self.medium].decompress(Reader(io.BytesIO(data)), self.model)
 
     def payload(self, data: bytes) -> int:
         return scan(io.BytesIO(data)).payload_bytes
@@ -107,8 +100,7 @@ class ModelSystem:
         codec = self.model.codec
         if not isinstance(codec.bottleneck, SoftCodebooks):
             return None
-        x = torch.tensor(signal, device=self.model.device)
-        x = x.movedim(-1, 0)[None].float() / 255 if self.medium == "image" else x.T[None]
+        x = SIGNALS[self.medium].to_nets(signal).to(self.model.device)
         with torch.inference_mode():
             try:
                 codec.bottleneck.train()  # posteriors are a matter of training; no state changes
@@ -184,10 +176,7 @@ class NeighbourSystem:
 
     def decompress(self, data: bytes, length: int) -> Signal:
         signal = np.asarray(self._neighbour.decode(self._tokens(data), length))
-        if self.medium == "speech":
-            signal = np.clip(signal.reshape(-1, 1)[:length], -1, 1).astype(np.float32)
-            signal = np.pad(signal, ((0, length - len(signal)), (0, 0)))
-        return signal
+        return SIGNALS[self.medium].fitted(signal, length)
 
     def payload(self, data: bytes) -> int:
         return len(data) - NEIGHBOUR_HEADER.size
