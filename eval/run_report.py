@@ -63,11 +63,9 @@ def _plan(results: Record) -> str:
         f"Models: {models}. Classic codecs: {', '.join(plan['baselines']) or 'none'}. Software: "
         f"{packages}.",
         "Rates are of whole files, total bits over total seconds or pixels of the set; quality is "
-        "the mean over items. "
-        "Brackets are 95 % bootstrap intervals over items; n/m: n of m items were scored. "
-        f"Bold is the best mean of a group, among files within {EQUAL:g} % of equal bytes; a codec "
-        "that "
-        "is further off has no setting so small, or so large.",
+        "the mean over items. Brackets are 95 % bootstrap intervals over items; n/m: n of m items "
+        f"were scored. Bold is the best mean of a group, among files within {EQUAL:g} % of equal "
+        "bytes; a codec that is further off has no setting so small, or so large.",
     ]
     if not plan["lpips"]:
         lines.append(
@@ -286,8 +284,7 @@ def _bd_table(
     ]
     note = (
         f"Bytes against {_title(anchor)} at equal quality, over the qualities that both curves "
-        "reach; negative is "
-        "better; a dash where they share none."
+        "reach; negative is better; a dash where they share none."
     )
     return f"{note}\n\n{table(['system', *metrics], rows)}"
 

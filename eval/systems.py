@@ -73,11 +73,9 @@ class ModelSystem:
     """One of our models at one codebook size."""
 
     def __init__(self, model: coding.Model, codebook_size: int, name: str | None = None) -> None:
-        self.name, self.setting, self.medium = (
-            name or model.card.name,
-            str(codebook_size),
-            model.card.medium,
-        )
+        self.name = name or model.card.name
+        self.setting = str(codebook_size)
+        self.medium = model.card.medium
         self.model, self._size = model, codebook_size
         self.num_codes = model.codec.bottleneck.num_codes(codebook_size)
 
@@ -241,10 +239,8 @@ def _encodec(folder: str, setting: str) -> Neighbour:
     from transformers import EncodecModel
 
     model = EncodecModel.from_pretrained(folder, local_files_only=True).eval()
-    rate, bandwidth = (
-        model.config.sampling_rate,
-        float(setting or model.config.target_bandwidths[0]),
-    )
+    rate = model.config.sampling_rate
+    bandwidth = float(setting or model.config.target_bandwidths[0])
     if model.config.chunk_length_s is not None or model.config.audio_channels != 1:
         raise ModelError(f"{folder}: wants stereo or cuts chunks; use the 24 kHz model")
 
