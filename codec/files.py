@@ -123,8 +123,7 @@ def opened(source: Source) -> Iterator[BinaryIO]:
     else:
         raise TypeError(
             f"want a path, an open binary file or a file's bytes, not {type(source).__name__}; "
-            "write samples to a .wav"
-            " (soundfile) or pixels to a .png (Pillow) first, "
+            "write samples to a .wav (soundfile) or pixels to a .png (Pillow) first, "
             "or give a tensor to codec.load(...).codec.encode"
         )
 

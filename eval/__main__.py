@@ -261,8 +261,7 @@ def _print(results: Record) -> None:
         print(
             f"{entry['system']} K={entry['setting']} on {entry['set']}: {entry['items']} items, "
             f"{entry['rate']['mean']:.4g} {unit}, {quality}, {found['bits_per_token']:.2f} "
-            "bit/token, "
-            f"H0 {found['H0']:.2f}, CVU {found['CVU']:.3f}",
+            f"bit/token, H0 {found['H0']:.2f}, CVU {found['CVU']:.3f}",
             flush=True,
         )
     if said := note(trained, metrics):

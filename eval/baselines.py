@@ -22,19 +22,17 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, features
 
 from codec.errors import MediaError
 from codec.media import load_audio, resample
 from codec.medium import SAMPLE_RATE
+from eval.signals import Signal
 
 CODEC2_RATE = 8_000  # Hz
 ADTS_HEADER = 7  # bytes before each frame of raw AAC
 # Samples that FFmpeg's encoder puts before the signal; a raw AAC stream does not say so.
 AAC_DELAY = 1024
-
-Signal = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)

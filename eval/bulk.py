@@ -46,12 +46,14 @@ try:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from eval import lpips_metric
     from eval.datasets import Item, find, load_signal
     from eval.journal import Record, lock
     from eval.lpips_metric import Backbone, backbones
     from eval.metrics import METRICS, Metric, measure
     from eval.paths import flat_name
-    from eval.systems import ModelSystem, Signal, load_models
+    from eval.signals import SIGNALS, Signal
+    from eval.systems import ModelSystem, load_models
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval,cluster]'")
 
@@ -113,9 +115,10 @@ class ShardWorker:
         torch.set_num_threads(1)
         self._job = job
         self._system: ModelSystem = load_models([job.model])[0]
-        self._metrics: dict[str, Metric] = dict(METRICS[self._system.medium]) if job.score else {}
-        if job.score and self._system.medium == "image":
-            self._metrics |= {backbone.name: backbone.load() for backbone in job.lpips}
+        self._metrics: dict[str, Metric] = {}
+        if job.score:
+            self._metrics |= METRICS[self._system.medium]
+            self._metrics |= lpips_metric.metrics(self._system.medium, job.lpips)
         self._log = job.out / "log" / f"{socket.gethostname()}-{os.getpid()}.jsonl"
         self._log.parent.mkdir(parents=True, exist_ok=True)
 
@@ -189,7 +192,7 @@ class ShardWorker:
             found |= {"indices": indices.ravel().tolist(), "shape": list(indices.shape)}
         if self._metrics:
             decoded = self._system.decompress(data, len(signal))
-            pair = (signal[:, 0], decoded[:, 0]) if medium == "speech" else (signal, decoded)
+            pair = [SIGNALS[medium].compared(one) for one in (signal, decoded)]
             found |= {name: measure(metric, *pair)[0] for name, metric in self._metrics.items()}
         return data, found
 

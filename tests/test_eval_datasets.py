@@ -13,7 +13,8 @@ from conftest import gradient, picture, tones, wav
 
 pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
 from codec.errors import MediaError
-from eval.datasets import DATASETS, cut, find, load_signal
+from eval.datasets import DATASETS, find, load_signal
+from eval.signals import cut
 
 PIXELS = gradient(40, 56)
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from codec.errors import MediaError
 from codec.medium import SAMPLE_RATE
 from eval.demo import sample
-from tests.test_loudness import noisy, voice
-from train import losses
+from tests.test_speech_losses import noisy, voice
 from train.sources import decode
 from train.stoi import STOILoss
 
@@ -34,7 +34,7 @@ def test_the_numbers_of_pystoi() -> None:
     ).stoi
     try:
         content = sample("speech").read_bytes()
-    except FileNotFoundError:
+    except MediaError:
         pytest.skip("gradio's recording is not installed: pip install 'codec[app]'")
     samples = torch.from_numpy(decode("speech", content, None)[: 8 * SAMPLE_RATE] / 32768)
     voice = samples.float()[None, None]
@@ -84,20 +84,3 @@ def test_silent_parts_of_a_clip_count_less() -> None:
     elsewhere = torch.cat([x, noisy(silence + 0, 0.0) + 0.001 * torch.randn(silence.shape)], -1)
     within = torch.cat([x + 0.1 * torch.randn(x.shape), silence], -1)
     assert float(loss(clip, elsewhere)) < 0.2 * float(loss(clip, within))
-
-
-def test_each_sample_counts_alone() -> None:
-    loss = STOILoss(SAMPLE_RATE)
-    x = torch.cat([voice(0), voice(1)])
-    y = torch.cat([noisy(voice(0), 0.1), noisy(voice(1), 1.0)])
-    both = loss(x, y)
-    assert torch.allclose(both, torch.cat([loss(x[:1], y[:1]), loss(x[1:], y[1:])]), rtol=1e-4)
-    assert both[1] > both[0]
-
-
-def test_a_recipe_weighs_it_or_does_without() -> None:
-    x = voice(0, 0.5)
-    with_it = losses.build("speech", {"mel": 1, "stoi": 1})(x, noisy(x, 0.1))
-    without = losses.build("speech", {"mel": 1})(x, noisy(x, 0.1))
-    assert set(with_it) - set(without) == {"stoi"}
-    assert all(torch.equal(with_it[name], value) for name, value in without.items())

@@ -26,6 +26,7 @@ from codec.medium import MEDIA
 from codec.model import Codec
 from codec.streams import process
 from train.data import Store
+from train.options import add_data, add_model
 from train.priors import STEPS, TOKENS, fit_prior, index_grids
 
 
@@ -103,14 +104,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(
         prog="python -m train.add_priors", description=__doc__, epilog="See docs/train.md"
     )
-    parser.add_argument("model", help="name of a shipped model, or path of a card")
-    parser.add_argument(
-        "--data",
-        type=filled_path,
-        required=True,
-        metavar="PATH",
-        help="what python -m train.prepare wrote",
-    )
+    add_model(parser)
+    add_data(parser)
     parser.add_argument(
         "--out", type=filled_path, metavar="DIR", help="default: the model's own folder"
     )

@@ -29,6 +29,7 @@ from train.add_priors import prior_tensors
 from train.data import Store
 from train.log import LOG_NAME, read
 from train.loop import ADVERSARY_SUFFIX, CHECKPOINT_NAME, Budget, Trainer, read_checkpoint
+from train.options import add_data
 
 LICENCE = "Apache-2.0"
 
@@ -154,13 +155,7 @@ def _last_log(trainer: Trainer) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m train.export", description=__doc__, epilog="See docs/train.md")
     parser.add_argument("run", type=filled_path, help="folder that python -m train wrote")
-    parser.add_argument(
-        "--data",
-        type=filled_path,
-        required=True,
-        metavar="PATH",
-        help="what python -m train.prepare wrote",
-    )
+    add_data(parser)
     parser.add_argument(
         "--out",
         type=filled_path,

@@ -22,6 +22,7 @@ from train.data import Store
 from train.denormals import flushed
 from train.fleet import gpu_state
 from train.loop import Budget, Trainer
+from train.options import add_data
 
 STEPS_TO_COME = 10**6  # a budget that ends no stage
 BOUND_STEPS = 3
@@ -80,13 +81,7 @@ def _wait(device: str) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m train.speed", description=__doc__, epilog="See docs/speed.md")
     parser.add_argument("recipes", nargs="+", metavar="RECIPE")
-    parser.add_argument(
-        "--data",
-        type=filled_path,
-        required=True,
-        metavar="PATH",
-        help="what python -m train.prepare wrote",
-    )
+    add_data(parser)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--warm", type=int, default=5, help="steps before the clock starts")
     parser.add_argument(

@@ -40,13 +40,9 @@ UNIFORM_STD = 1 / sqrt(12)
 
 
 class Activation(NamedTuple):
-    """A CDF-like map R -> [0, 1] and its inverse.
-
-    `variance` is that of the inputs which make its output uniform.
-    """
+    """A CDF-like map R -> [0, 1], and the variance of the inputs that make its output uniform."""
 
     forward: Callable[[Tensor], Tensor]
-    inverse: Callable[[Tensor], Tensor]
     variance: float
 
 
@@ -55,24 +51,16 @@ def _tanh_cdf(a: Tensor) -> Tensor:
     return (torch.tanh(a) + 1) / 2
 
 
-def _tanh_quantile(z: Tensor) -> Tensor:
-    return torch.atanh(2 * z - 1)
-
-
 def _laplace_cdf(a: Tensor) -> Tensor:
     tail = 0.5 * torch.exp(-torch.where(a < 0, -a, a))  # abs(a) has no gradient at 0
     return torch.where(a < 0, tail, 1 - tail)
 
 
-def _laplace_quantile(z: Tensor) -> Tensor:
-    return torch.where(z < 0.5, torch.log(2 * z), -torch.log(2 * (1 - z)))
-
-
 ACTIVATIONS: dict[str, Activation] = {
-    "tanh": Activation(_tanh_cdf, _tanh_quantile, pi**2 / 12),
-    "sigmoid": Activation(torch.sigmoid, torch.logit, pi**2 / 3),
-    "normal": Activation(torch.special.ndtr, torch.special.ndtri, 1.0),
-    "laplace": Activation(_laplace_cdf, _laplace_quantile, 2.0),
+    "tanh": Activation(_tanh_cdf, pi**2 / 12),
+    "sigmoid": Activation(torch.sigmoid, pi**2 / 3),
+    "normal": Activation(torch.special.ndtr, 1.0),
+    "laplace": Activation(_laplace_cdf, 2.0),
 }
 
 
@@ -92,8 +80,6 @@ class FSP(LevelGrid):
             has the same mean and less variance.
         accept: "element" refuses noise for each dimension by itself (published code), "vector" all
             or nothing (paper).
-        output: "uniform" gives the decoder unit-variance midpoints, "inverse" maps back through the
-            activation.
 
     Raises:
         ValueError: Levels of unequal length or below 1, or an unknown activation.
@@ -108,7 +94,6 @@ class FSP(LevelGrid):
         eta: float = 1.0,
         quantise_probability: float = 0.5,
         accept: Literal["element", "vector"] = "element",
-        output: Literal["uniform", "inverse"] = "uniform",
     ) -> None:
         if activation not in ACTIVATIONS:
             raise ValueError(
@@ -119,7 +104,6 @@ class FSP(LevelGrid):
         self.eta = eta
         self.quantise_probability = quantise_probability
         self.accept = accept
-        self.output = output
 
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
         levels = self._levels_like(z, codebook_size)
@@ -149,8 +133,8 @@ class FSP(LevelGrid):
         indices = torch.arange(self.num_codes(codebook_size), device=fine.device)[:, None]
         return (indices // self.basis[row] % fine // parts * self.basis[coarse_row]).sum(1)
 
-    def target(self, z: Tensor) -> Tensor | None:
-        return None if self.output == "inverse" else self._scale(self._squash(z.float()))
+    def target(self, z: Tensor) -> Tensor:
+        return self._scale(self._squash(z.float()))
 
     def _digits(self, z: Tensor, row: int) -> Tensor:
         return _cells(self._squash(z), along_channels(self.levels[row], z)).long()
@@ -166,9 +150,7 @@ class FSP(LevelGrid):
         return self.activation.forward(a).clamp(max=1 - EPS)
 
     def _scale(self, u: Tensor) -> Tensor:
-        """[0, 1] -> what the decoder gets."""
-        if self.output == "inverse":
-            return self.activation.inverse(u.clamp(EPS, 1 - EPS))  # which is infinite at 0 and 1
+        """[0, 1] -> what the decoder gets, of unit variance where u is uniform."""
         return (u - 0.5) / UNIFORM_STD
 
     def _perturb(self, u: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:

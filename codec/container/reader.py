@@ -165,7 +165,10 @@ class Reader:
             self.budget.spend_positions(data.count, chunk.offset)
             if self._foreseen is not None and num_positions > self._foreseen.num_positions:
                 most = self._foreseen.num_positions
-                message = f"the file holds {num_positions} or more positions, not {most}; {DAMAGED}"
+                message = (
+                    f"the file holds {num_positions} or more positions but should hold {most}; "
+                    f"{DAMAGED}"
+                )
                 raise BitstreamError(message, chunk.offset)
             yield data
         if chunk.kind != ord("E"):

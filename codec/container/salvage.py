@@ -175,8 +175,7 @@ class Salvage:
         if whole and self._end is not None and checksum != self._end.index_checksum:
             raise BitstreamError(
                 "every chunk is whole, but the index checksum does not match: "
-                "chunks are out of order, "
-                "or the model is not the encoder's",
+                "chunks are out of order, or the model is not the encoder's",
                 self._end.offset,
             )
 
