@@ -25,10 +25,9 @@ CONTAINERS = (
     f"{TIMED},avi,aac,adts,loas,ac3,eac3,dts,amr,amrnb,amrwb,mpegts,mpeg,mp3,ogg,flac,au,w64,dsf,"
     "iff,tak,mpc,mpc8,oma"
 )
-TOLERANCE_S = (
-    0.2  # between the length a header says and that of what was decoded: padding, rounding
-)
-LONG_PACKET_S = 2.0  # those of WavPack and True Audio are about a second
+# Between the length a header says and that of what was decoded: rounding, a last block that counts
+# as a whole one.
+TOLERANCE_S = 0.2
 FORMATS = f"{AUDIO_NAMES}; pictures: {', '.join(IMAGE_FORMATS)}"
 FILM = "the film in this file is left out: only its sound is coded"
 GAPS = "the recording has gaps: what comes behind one follows at once"
@@ -159,8 +158,7 @@ class AvReader:
     ) -> Iterator[tuple[int, Samples]]:
         """The samples of a frame as floats. Raises ValueError for a rate that no recording has."""
         rate, channels = int(frame.sample_rate), len(frame.layout.channels)
-        known = rate == self.sample_rate or MIN_RATE_HZ <= rate <= MAX_RATE_HZ
-        if not known or not channels:
+        if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ or not channels:
             raise ValueError(f"{rate} Hz, channels: {channels}")
         kind = frame.format.name, frame.layout.name, rate
         if kind not in converters:
@@ -176,7 +174,7 @@ class AvReader:
         if not set(names) & set(TIMED.split(",")) or not self._container.duration:
             return False
         missing_s = self._container.duration / self._av.time_base - clock.end_s
-        return bool(missing_s > TOLERANCE_S + min(clock.longest_s, LONG_PACKET_S))
+        return bool(missing_s > TOLERANCE_S)
 
 
 class _Clock:
@@ -187,13 +185,11 @@ class _Clock:
 
     Attributes:
         end_s: Of the latest packet of any stream, seconds.
-        longest_s: The longest packet, seconds: a header may count a last one of fewer samples as
-            long.
         has_gaps: A frame of the stream began later than the one before it ended.
     """
 
     def __init__(self, index: int) -> None:
-        self.end_s, self.longest_s, self.has_gaps = 0.0, 0.0, False
+        self.end_s, self.has_gaps = 0.0, False
         self._index = index
         self._units: dict[int, float] = {}  # seconds, by stream
         self._next_s: float | None = None
@@ -205,10 +201,7 @@ class _Clock:
             unit = self._units.get(index)
             if unit is None:
                 unit = self._units[index] = float(packet.time_base or 0)
-            start_s, length_s = packet.pts * unit, (packet.duration or 0) * unit
-            self.end_s = max(self.end_s, start_s + length_s)
-            if index == self._index:
-                self.longest_s = max(self.longest_s, length_s)
+            self.end_s = max(self.end_s, (packet.pts + (packet.duration or 0)) * unit)
         return bool(index == self._index)
 
     def see_frame(self, frame: Any) -> None:
