@@ -21,6 +21,7 @@ from codec.media.pyav import FILM, GAPS
 from codec.media.recordings import load_audio
 from codec.media.resampling import resample
 from codec.media.survey import DAMAGED, LEFT_OUT, SEVERAL
+from codec.media.window import Window
 
 av: Any = pytest.importorskip("av", reason="PyAV is not installed")
 
@@ -313,6 +314,22 @@ def test_a_row_that_breaks_is_coded_up_to_there(caplog: pytest.LogCaptureFixture
     caplog.clear()
     assert len(read(data + data[:-2000])) < 16000
     assert caplog.messages == [CUT]
+
+
+def test_a_head_without_a_size_is_passed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    searches = []
+
+    def find(self: Window, pattern: bytes, offset: int) -> int:
+        searches.append(offset)
+        assert len(searches) < 9
+        return real(self, pattern, offset)
+
+    real = Window.find
+    monkeypatch.setattr(Window, "find", find)
+    data = made("matroska", "flac")
+    with pytest.raises(MediaError, match="not a recording or picture in a known format"):
+        read(patched(data, 4, b"\0"))
+    assert searches == [1]
 
 
 def test_a_live_avi_tells_no_size(caplog: pytest.LogCaptureFixture) -> None:

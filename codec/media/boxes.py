@@ -58,7 +58,7 @@ def _files(window: Window, kind: _Kind) -> Survey:
     """A part for each file of a row."""
     starts = [0]
     while (end := kind.end(window, starts[-1])) < window.size:
-        at = window.find(kind.magic, end + kind.offset)
+        at = window.find(kind.magic, max(end, starts[-1] + 1) + kind.offset)
         while at >= 0 and not kind.begins(window.read(at - kind.offset, 64)):
             at = window.find(kind.magic, at + 1)
         if at < 0:
