@@ -1,5 +1,4 @@
-"""The demo: `python -m app` serves a Gradio page where one hears and sees what a codebook size
-means.
+"""The demo: `python -m app` serves a page on which one hears and sees codebook sizes.
 
     __main__.py      options and launch
     page.py          the page: the input on one side, the tabs on the other

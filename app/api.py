@@ -1,5 +1,6 @@
-"""The service as named endpoints, for programs: gradio_client shows them all with
-`Client(url).view_api()`.
+"""The service as named endpoints, for programs.
+
+gradio_client shows them all with `Client(url).view_api()`.
 
     /models      what can be asked for                        -> models and their codebook sizes
     /compress    a recording or picture, model, codebook size, -> .bin, decoded media, figures
@@ -128,8 +129,9 @@ class Endpoints:
         return str(version.media), self._about(version.file)
 
     def info(self, path: str) -> dict[str, Any]:
-        """The header of a .bin, as python -m codec.info prints it; of one with layers, "layers" has
-        their bytes.
+        """The header of a .bin, as python -m codec.info prints it.
+
+        Of a file with layers, "layers" has their bytes.
         """
         return self._about(path)
 
@@ -152,8 +154,9 @@ class Endpoints:
         sizes: list[int] | None,
         classics: list[str] | None,
     ) -> tuple[list[dict[str, Any]], list[str]]:
-        """Every model at every size, then classic codecs at the bytes of the largest; the coded
-        files.
+        """Every model at every size, then classic codecs at the bytes of the largest.
+
+        Returns the coded files.
         """
         original = self._service.open(path)
         names = _names(models, "models") or [_best(self._service, original.medium)]

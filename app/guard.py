@@ -1,5 +1,6 @@
-"""The last word on which files leave the server: those in the app's own temporary folder, and
-nothing else.
+"""The last word on which files leave the server.
+
+Those in the app's own temporary folder do, and nothing else.
 
 Gradio's file route has rules of its own; this stands before it, and also closes its way of fetching
 other sites.

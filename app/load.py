@@ -1,5 +1,6 @@
-"""python -m app.load URL: many users of a running app at once, and what they got; a benchmark, not
-a test.
+"""python -m app.load URL: many users of a running app at once, and what they got.
+
+It is a benchmark, not a test.
 
 Each user compresses an example and decodes the result, again and again, as programs do through the
 API.

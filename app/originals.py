@@ -1,5 +1,6 @@
-"""The original that versions are compared with: a recording or a picture, read once, within the
-limits.
+"""The original that versions are compared with.
+
+It is a recording or a picture, read once, within the limits.
 """
 
 from __future__ import annotations

@@ -126,7 +126,8 @@ def build(service: Service) -> gr.Blocks:
 
 
 def _opened(tab: str) -> tuple[str, Any]:
-    """Returns what opening a tab changes: the open tab, and whether the input is shown, which
-    Decode does not need.
+    """Returns what opening a tab changes: the open tab, and whether the input is shown.
+
+    Decode does not need the input.
     """
     return tab, gr.update(visible=tab != "decode")

@@ -128,8 +128,9 @@ def histogram(counts: NDArray[np.int64], bars: int = 128) -> list[dict[str, Any]
 
 
 def loudness(samples: NDArray[np.float32]) -> float | None:
-    """Returns the LUFS of a (T,) 16 kHz signal by ITU-R BS.1770; None for silence, and below a
-    block.
+    """Returns the LUFS of a (T,) 16 kHz signal by ITU-R BS.1770.
+
+    None for silence, and below a block.
     """
     import torch
     from torchaudio.functional import loudness as bs1770

@@ -1,5 +1,6 @@
-"""Figures of a version: the metrics of every table, and more where they are quick enough for a
-page.
+"""Figures of a version.
+
+They are the metrics of every table, and more where they are quick enough for a page.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""python -m app.screenshots URL: the README's pictures of a running app, taken in chromium, every
-tab in four ways.
+"""python -m app.screenshots URL: the README's pictures of a running app.
+
+They are taken in chromium, every tab in four ways.
 
 Needs playwright's package and a chromium (Debian's will do); both are for developers.
 """
@@ -22,10 +23,8 @@ from codec.streams import process
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-SIZES = {
-    "desktop": (1280, 900, 1900),
-    "phone": (390, 844, 2300),
-}  # width, height of the window, most of the page
+# Width, height of the window, most of the page.
+SIZES = {"desktop": (1280, 900, 1900), "phone": (390, 844, 2300)}
 QUALITY = 82
 THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 

@@ -1,5 +1,6 @@
-"""The service: what tabs and endpoints call, without Gradio. It codes originals, scores them, and
-opens .bin files.
+"""The service: what tabs and endpoints call, without Gradio.
+
+It codes originals, scores them, and opens .bin files.
 
     file ─InputReader─> Original ─code─> Version (.bin, decoded media, figures)
                             └─classic──> Version of Opus, WebP ... at the same bytes
@@ -40,11 +41,8 @@ from eval.trained import trained_on
 log = logging.getLogger("app")
 
 MAX_VERSIONS = 16
-SUFFIXES = {
-    "jpeg": "jpg",
-    "jpeg2000": "jp2",
-    "codec2": "c2",
-}  # of files whose codec is called otherwise
+# Of files whose codec is called otherwise.
+SUFFIXES = {"jpeg": "jpg", "jpeg2000": "jp2", "codec2": "c2"}
 
 Report = Callable[[float, str], None]  # progress: share done, what is being done
 
@@ -124,8 +122,9 @@ class Service:
     def layered(
         self, original: Original, models: Sequence[str], sizes: Sequence[int]
     ) -> Path | None:
-        """A .bin that can be cut to several sizes: by the first of the models that has layers at
-        one of these.
+        """A .bin that can be cut to several sizes.
+
+        It is made by the first of the models that has layers at one of these.
 
         Returns:
             The file, up to the largest of the sizes; None where none of the models has layers
@@ -152,8 +151,9 @@ class Service:
         return None
 
     def layers(self, path: str | Path) -> dict[int, int]:
-        """Codebook size -> bytes of a .bin cut there, coarsest first; one entry if it has no
-        layers.
+        """Codebook size -> bytes of a .bin cut there, coarsest first.
+
+        There is one entry if the file has no layers.
 
         Raises:
             BitstreamError: Damaged, or none.
@@ -174,8 +174,9 @@ class Service:
         return self.decoded(data, stem, 0.0, None), summary
 
     def cut(self, path: str | Path | None, size: int) -> Path:
-        """A .bin cut to a codebook size that it has a layer of, as a file of its own; errors as for
-        `decode`.
+        """A .bin cut to a codebook size that it has a layer of, as a file of its own.
+
+        Errors are those of `decode`.
         """
         data = self._cut(path, size)
         file = self.files.folder() / f"{file_stem(Path(str(path)).stem)}-{size}.bin"
@@ -363,8 +364,9 @@ class Service:
         match_all: bool = False,
         report: Report = lambda *_: None,
     ) -> list[Version]:
-        """Codes by every chosen model at every chosen size, then by classic codecs at the same
-        bytes.
+        """Codes by every chosen model at every chosen size, then by classic codecs.
+
+        Those code at the same bytes.
 
         Args:
             original: What is coded.
@@ -409,8 +411,9 @@ class Service:
     def sweep(
         self, original: Original, classics: Sequence[str] = (), report: Report = lambda *_: None
     ) -> list[Version]:
-        """Codes by every model of the medium at every size, and by classic codecs at the same
-        bytes.
+        """Codes by every model of the medium at every size, and by classic codecs.
+
+        Those code at the same bytes.
 
         Raises:
             MediaError: A classic codec is not known, or more than `MAX_VERSIONS` of theirs are
@@ -442,9 +445,8 @@ class Service:
             tried: dict[int, bytes] = {}
             for target in first:
                 version = self.classic(original, name, target, tried)
-                if (
-                    version.num_bytes not in seen
-                ):  # its lowest setting may be the nearest to them all
+                # Its lowest setting may be the nearest to them all.
+                if version.num_bytes not in seen:
                     versions.append(version)
                 seen.add(version.num_bytes)
         return versions

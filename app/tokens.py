@@ -1,6 +1,4 @@
-"""Looking into a .bin: which tokens it holds, what its codebook looks like, and what becomes of
-changed tokens.
-"""
+"""Looking into a .bin: its tokens, its codebook, and what changed tokens make."""
 
 from __future__ import annotations
 

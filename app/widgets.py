@@ -1,5 +1,6 @@
-"""The page's own controls: gr.HTML whose drawing and manners are a file in static/, and what they
-are told to show.
+"""The page's own controls.
+
+Each is a gr.HTML whose drawing and manners are a file in static/, and what it is told to show.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ TONES = ("#0b7fc7", "#d55e00", "#009e73", "#b8579b", "#c28a00", "#3ba7d8", "#7a6
 
 
 def widget(kind: str, empty: str = "", **options: Any) -> gr.HTML:
-    """Makes a control that static/<kind>.js draws from plain data; {"empty": html} when there is
-    none.
+    """Makes a control that static/<kind>.js draws from plain data.
+
+    The data are {"empty": html} when there is nothing to draw.
 
     A function, since Gradio writes a .pyi beside the original of every subclass of its components.
     """

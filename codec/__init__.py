@@ -7,7 +7,7 @@
     wav = codec.decompress(data)
     codec.info(data)                                 # {'format': '1.1', 'medium': 'speech', ...}
     data = codec.compress(Path("in.wav").read_bytes(), codebook_size=16384, layers=True)
-    small = codec.truncate(data, 256)                # the same file, made smaller without decoding it
+    small = codec.truncate(data, 256)                # the same file, smaller, without decoding
     model = codec.load("speech-fsp")                 # nets on tensors: model.codec.encode(x, 1024)
 
 Everything heavy is imported on first use, so that commands that need no torch start at once.

@@ -9,7 +9,7 @@ TEXT = f"""codec {__version__}: speech and image compression with neural network
 
   python -m codec.compress IN OUT      a recording or picture to a .bin; folders are mirrored
   python -m codec.decompress IN OUT    and back
-  python -m codec.truncate IN OUT      a .bin with layers (compress --layers) to a smaller one, at once
+  python -m codec.truncate IN OUT      a .bin with layers (compress --layers) to a smaller one
   python -m codec.info FILE            what a .bin holds, without a model
   python -m codec.bottlenecks          the discrete bottlenecks
   python -m train RECIPE ...           train a model

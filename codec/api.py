@@ -1,5 +1,4 @@
-"""The public functions: what the commands do from file to file, these do in memory, from a file or
-its bytes.
+"""The public functions: what the commands do from file to file, done in memory.
 
 Wherever they take a model, the name of a shipped one or the path of a card does as well; a loaded
 one saves the time of loading it again.
@@ -32,8 +31,9 @@ def models() -> list[str]:
 def load(
     name: AnyModel | None = None, medium: str | None = None, device: str = "cpu"
 ) -> coding.Model:
-    """Loads a model by name or card path; None takes the medium's best, and a loaded model is
-    returned as it is.
+    """Loads a model by name or card path.
+
+    None takes the medium's best, and a loaded model is returned as it is.
 
     Args:
         name: Of a shipped model, or the path of a card.
@@ -105,8 +105,9 @@ def decompress(
     *,
     codebook_size: int | None = None,
 ) -> bytes:
-    """Decompresses a bitstream to the bytes of a .wav or .png file, or another format by its
-    suffix.
+    """Decompresses a bitstream to the bytes of a .wav or .png file, or of another format.
+
+    The suffix chooses the format.
 
     Args:
         data: What `compress` returned, or a file of it: its path or an open binary file.

@@ -1,5 +1,6 @@
-"""Arguments of the public functions, checked: what is of another kind is refused in a line, before
-anything is read.
+"""Checks of the public functions' arguments.
+
+What is of another kind is refused in a line, before anything is read.
 """
 
 from __future__ import annotations

@@ -1,21 +1,27 @@
-"""The contract that every discrete bottleneck keeps, so that codecs, training and evaluation never
-ask which one it is.
+"""The contract that every discrete bottleneck keeps.
+
+Because of it codecs, training and evaluation never ask which one it is.
 
     z (B, D_in, *S) ──encode──> indices (B, G, *S) ──decode──> z_q (B, D, *S)
 
-Shapes, throughout the project: B batch · C signal channels · N signal positions (samples | H, W) ·
-    D latent channels S latent grid (frames | h, w) · G codebooks per position (groups or residual
-    stages; 1 for the plain case) K entries of a codebook *N and *S stand for one axis (speech) or
-    two (pictures).
+Shapes, throughout the project:
+    B batch · C signal channels · N signal positions (samples | H, W)
+    D latent channels · S latent grid (frames | h, w)
+    G codebooks per position (groups or residual stages; 1 for the plain case)
+    K entries of a codebook
+    *N and *S stand for one axis (speech) or two (pictures).
 
 The law: in eval mode `forward(z, K).z_q` IS `decode(encode(z, K), K)`, bit for bit. More rules hold
 everywhere:
 
-    modes      train() and eval() never change state; in eval, forward has no losses and talks to no other process
+    modes      train() and eval() never change state; in eval, forward has no losses and talks to no
+               other process
     values     `indices` is None, never an invented value, while training is not discrete
     nothing    a batch without tokens gives zero losses and changes no state
-    arguments  latents that are not finite, and indices out of range, negative, of another type or number, are refused
-    precision  state and codes are float32, and so is the mathematics, whatever stands around (see `codec.precision`)
+    arguments  latents that are not finite, and indices out of range, negative, of another type or
+               number, are refused
+    precision  state and codes are float32, and so is the mathematics, whatever stands around (see
+               `codec.precision`)
 
 `Bottleneck` keeps all of them for its methods, which only say how they train, encode and decode.
 """
@@ -33,9 +39,8 @@ from torch import Tensor
 from codec.host import may_read
 from codec.precision import Float32, exact_float32
 
-Size = (
-    int | Tensor | None
-)  # a codebook size; a (B,) integer tensor gives each sample its own, in training only
+# A codebook size; a (B,) integer tensor gives each sample its own, in training only.
+Size = int | Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +105,7 @@ class Bottleneck(Float32, ABC):
 
     @property
     def settled(self) -> bool:
-        """Whether `forward` in this mode keeps to `codec.host.unread` from now on, whatever the
-        values.
+        """Whether `forward` in this mode keeps to `codec.host.unread` from now on.
 
         Only then a CUDA graph may hold it. Asking may wait for the device; a method that does not
         say is taken not to.
@@ -169,8 +173,9 @@ class Bottleneck(Float32, ABC):
             return BottleneckOutput(straight_through(value, self._gradient_path(z, size)), indices)
 
     def encode(self, z: Tensor, codebook_size: int | None = None) -> Tensor:
-        """(B, D_in, *S) -> (B, G, *S) int64 in [0, num_codes). Deterministic, whatever the mode; no
-        gradient.
+        """(B, D_in, *S) -> (B, G, *S) int64 in [0, num_codes).
+
+        Deterministic, whatever the mode; no gradient.
 
         Raises:
             ValueError: z has another shape, no float type, or is not finite; or the size is not
@@ -206,8 +211,9 @@ class Bottleneck(Float32, ABC):
 
     @abstractmethod
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
-        """`forward` in training: (B, D_in, *S) float32 with at least one token; the size is not
-        checked yet.
+        """`forward` in training: (B, D_in, *S) float32 with at least one token.
+
+        The size is not checked yet.
         """
 
     @abstractmethod
@@ -219,8 +225,9 @@ class Bottleneck(Float32, ABC):
         """`decode` of (B, G, *S) int64 in [0, num_codes)."""
 
     def _gradient_path(self, z: Tensor, size: int) -> Tensor:  # noqa: ARG002
-        """(B, D_in, *S) -> (B, D, *S): what the gradient in eval takes for z_q; the first D
-        channels of z.
+        """(B, D_in, *S) -> (B, D, *S): what the gradient in eval takes for z_q.
+
+        These are the first D channels of z.
         """
         return z[:, : self.dim]
 
@@ -240,8 +247,9 @@ class Bottleneck(Float32, ABC):
         return z.float()
 
     def _nothing(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
-        """Of a batch without tokens: all that a method computes from one would be a mean of
-        nothing.
+        """The output for a batch without tokens.
+
+        All that a method computes from one would be a mean of nothing.
         """
         if self.coupled or not isinstance(codebook_size, Tensor):
             self.check_size(codebook_size)
@@ -250,14 +258,16 @@ class Bottleneck(Float32, ABC):
         return BottleneckOutput(z_q, None, dict.fromkeys(self.loss_names, zero))
 
     def target(self, z: Tensor) -> Tensor | None:  # noqa: ARG002
-        """(B, D_in, *S) -> (B, D, *S): the vectors whose nearest codes `encode` takes; None if it
-        has another rule.
+        """(B, D_in, *S) -> (B, D, *S): the vectors whose nearest codes `encode` takes.
+
+        None if it has another rule.
         """
         return None
 
     def parents(self, codebook_size: int, coarser: int) -> Tensor | None:  # noqa: ARG002
-        """(num_codes(codebook_size),) int64: each code's index at a coarser size, or None if sizes
-        are not nested.
+        """(num_codes(codebook_size),) int64: each code's index at a coarser size.
+
+        None if sizes are not nested.
 
         Nested means that `encode` at the coarser size gives the parent of what it gives here, for
         every latent.
@@ -289,8 +299,9 @@ def to_tokens(z: Tensor) -> Tensor:
 
 
 def to_grid(tokens: Tensor, like: Tensor) -> Tensor:
-    """`tokens`, (N, D) rows -> (B, D, *S), the grid of `like` (B, _, *S); the inverse of
-    `to_tokens`.
+    """`tokens`, (N, D) rows -> (B, D, *S), the grid of `like` (B, _, *S).
+
+    The inverse of `to_tokens`.
     """
     batch, grid = like.shape[0], like.shape[2:]
     return tokens.reshape(batch, *grid, tokens.shape[-1]).movedim(-1, 1).contiguous()
@@ -304,7 +315,7 @@ def per_sample(codebook_size: Tensor, z: Tensor) -> Tensor:
     """
     if codebook_size.shape != z.shape[:1]:
         raise ValueError(
-            f"one codebook size per sample: want shape {tuple(z.shape[:1])}, got "
-            f"{tuple(codebook_size.shape)}"
+            f"one codebook size per sample: want shape {tuple(z.shape[:1])}, "
+            f"got {tuple(codebook_size.shape)}"
         )
     return codebook_size.to(z.device, torch.float32).repeat_interleave(prod(z.shape[2:]))

@@ -1,8 +1,10 @@
-"""Model files and their cards: list, find, read, verify. No torch, so that `codec.info` and
-`--help` start at once.
+"""Model files and their cards: list, find, read, verify.
 
-    NAME.json         the card: configuration, identity, licence, how it was trained, what it reaches
-    NAME.safetensors  encoder.*, decoder.* (float16), bottleneck.* (exact), tables.K and prior.K.* (integers)
+No torch, so that `codec.info` and `--help` start at once.
+
+    NAME.json         the card: configuration, identity, licence, how it was trained, its quality
+    NAME.safetensors  encoder.*, decoder.* (float16), bottleneck.* (exact),
+                      tables.K and prior.K.* (integers)
 
 The identity is a hash over the canonical configuration and every tensor but those of layers; a
 bitstream carries it, so that a model other than the one that wrote a file is refused by name
@@ -83,13 +85,13 @@ class Card:
 
     @property
     def quality(self) -> dict[str, float]:
-        """Test set -> what `python -m eval --card` measured there, higher is better; empty where
-        nothing was.
+        """Test set -> what `python -m eval --card` measured there, higher is better.
+
+        Empty where nothing was.
         """
         try:
-            figure = (
-                MEDIA[self.medium].quality if self.medium in MEDIA else None
-            )  # a later version may know more
+            # A later version may know more.
+            figure = MEDIA[self.medium].quality if self.medium in MEDIA else None
             results = {
                 name: sizes.get(QUALITY_SIZE, {})
                 for name, sizes in self.data.get("results", {}).items()
@@ -103,8 +105,9 @@ class Card:
 
     @property
     def losses(self) -> dict[str, float]:
-        """Loss -> its weight in the recipe that trained the model; empty where the card does not
-        say.
+        """Loss -> its weight in the recipe that trained the model.
+
+        Empty where the card does not say.
         """
         try:
             return {
@@ -143,8 +146,9 @@ class Card:
 
 
 def identity(config: Mapping[str, Any], tensors: Tensors) -> bytes:
-    """16 bytes of SHA-256 over the canonical configuration and every tensor's name, type, shape and
-    bytes.
+    """16 bytes of SHA-256 over the canonical configuration and every tensor.
+
+    Each tensor counts with its name, type, shape and bytes.
     """
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, separators=(",", ":")).encode())
     for name in sorted(tensors):
@@ -157,7 +161,7 @@ def identity(config: Mapping[str, Any], tensors: Tensors) -> bytes:
 
 
 def identities(config: Mapping[str, Any], tensors: Tensors) -> dict[str, str]:
-    """A card's entries for what its model answers to, and `layers_id` if it has tables of layers."""
+    """A card's entries for what its model answers to; `layers_id` if it has tables of layers."""
     single = {name: tensor for name, tensor in tensors.items() if not name.startswith(LAYER)}
     base = {name: tensor for name, tensor in single.items() if not name.startswith(PRIOR)}
     found = {"model_id": identity(config, single).hex(), "base_id": identity(config, base).hex()}
@@ -242,8 +246,8 @@ def find(name: str | None = None, medium: str | None = None, model_id: bytes | N
         if not matching:
             have = ", ".join(f"{card.name} ({card.model_id.hex()[:8]})" for card in candidates)
             raise ModelError(
-                f"the file needs model {model_id.hex()}; here are {have or 'none'}; give its card "
-                "with --model"
+                f"the file needs model {model_id.hex()}; here are {have or 'none'}; "
+                "give its card with --model"
             )
         return matching[0]
     candidates = [card for card in candidates if medium in (None, card.medium)]
@@ -255,8 +259,9 @@ def find(name: str | None = None, medium: str | None = None, model_id: bytes | N
 
 
 def _best(cards: list[Card]) -> Card:
-    """The highest mean quality over the test sets that all measured cards share; among equals, the
-    last by name.
+    """The highest mean quality over the test sets that all measured cards share.
+
+    Among equals, the last by name.
     """
     measured = [card.quality for card in cards if card.quality]
     shared = set.intersection(*map(set, measured)) if measured else set()

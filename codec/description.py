@@ -62,8 +62,9 @@ def describe_all(found: Survey, names: Mapping[bytes, str]) -> dict[str, Any]:
 
 
 def describe(summary: Summary, names: Mapping[bytes, str]) -> dict[str, Any]:
-    """What `codec.info` says of a file, in its order; `names` are those of the models that are
-    known, by their ids.
+    """What `codec.info` says of a file, in its order.
+
+    `names` are those of the models that are known, by their ids.
     """
     header = summary.header
     record: dict[str, Any] = {
@@ -79,9 +80,8 @@ def describe(summary: Summary, names: Mapping[bytes, str]) -> dict[str, Any]:
     units = header.kind.units(header, summary.num_samples)
     tokens = summary.num_positions * header.num_streams * header.num_codebooks
     return record | {
-        **{
-            name: getattr(header, name) for name in reversed([*header.kind.size_fields])
-        },  # width before height
+        # Width before height.
+        **{name: getattr(header, name) for name in reversed([*header.kind.size_fields])},
         **({"duration_s": units} if header.kind.timed else {}),
         "chunks": summary.num_chunks,
         "tokens": tokens,

@@ -1,8 +1,8 @@
 """Every error that codec raises on purpose, in one family.
 
     CodecError              catch this one to catch them all
-    ├── MediaError          an input picture or recording cannot be read, or an output cannot be written
-    ├── BitstreamError      a .bin is damaged, truncated, or not one of ours; carries the byte offset
+    ├── MediaError          an input picture or recording cannot be read, or an output written
+    ├── BitstreamError      a .bin is damaged, truncated, or not one of ours; it has the offset
     └── ModelError          a model is missing, damaged, or not the one that a .bin names
 
 Each message is one line that says what is wrong, where, and what to do. Wrong arguments in Python
@@ -48,8 +48,9 @@ MEMORY_TEXTS = ("memory", "failed to map segment", "can't start new thread")
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether the machine, or a limit of the process, has no memory left: each library says so in
-    its own way.
+    """Whether the machine, or a limit of the process, has no memory left.
+
+    Each library says so in its own way.
 
     Libraries that cannot be loaded raise ImportError or OSError then, torch a RuntimeError.
     """

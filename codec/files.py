@@ -1,6 +1,4 @@
-"""Files: reading and writing them so that nothing half-written is left, and walking folders and
-tars.
-"""
+"""Files: read, written so that nothing half-written is left, and walked in folders."""
 
 from __future__ import annotations
 
@@ -19,16 +17,16 @@ from typing import BinaryIO, TypeAlias, cast
 from codec import streams
 from codec.errors import MediaError
 
-Source: TypeAlias = (
-    str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
-)  # a file, for the API
+# A file, for the API.
+Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 STDIO = "-"  # the name of stdin and stdout
 SPARE_BYTES = 64 << 20  # of a disk that no output takes
 
 
 def files_below(folder: Path, failed: Callable[[OSError], None] | None = None) -> list[Path]:
-    """Every file below a folder, sorted by its path. Links to files are followed, those to folders
-    are not.
+    """Every file below a folder, sorted by its path.
+
+    Links to files are followed, those to folders are not.
 
     Args:
         failed: Is told of each folder that cannot be read, and the walk goes on; by default it ends
@@ -48,8 +46,9 @@ def files_below(folder: Path, failed: Callable[[OSError], None] | None = None) -
 
 
 def _may_be_read(path: Path) -> bool:
-    """Whether this is a file, or something that reading will say a word about; a pipe or a lost
-    link is neither.
+    """Whether this is a file, or something that reading will say a word about.
+
+    A pipe or a lost link is neither.
     """
     try:
         return path.is_file()
@@ -124,15 +123,15 @@ def opened(source: Source) -> Iterator[BinaryIO]:
     else:
         raise TypeError(
             f"want a path, an open binary file or a file's bytes, not {type(source).__name__}; "
-            "write samples to a .wav"
-            " (soundfile) or pixels to a .png (Pillow) first, or give a tensor to "
-            "codec.load(...).codec.encode"
+            "write samples to a .wav (soundfile) or pixels to a .png (Pillow) first, "
+            "or give a tensor to codec.load(...).codec.encode"
         )
 
 
 class Pipe(io.RawIOBase):
-    """A stream that cannot seek, read as it comes; its beginning can be looked at, or all of it
-    copied to a file.
+    """A stream that cannot seek, read as it comes.
+
+    Its beginning can be looked at, or all of it copied to a file.
 
     Attributes:
         total: Bytes read so far.
@@ -203,8 +202,9 @@ def piping(name: str) -> Iterator[BinaryIO | Pipe]:
 
 
 def room_for(name: str) -> int | None:
-    """Bytes that an output may have before its disk is full, but for a reserve; None where nobody
-    can say.
+    """Bytes that an output may have before its disk is full, but for a reserve.
+
+    None where nobody can say.
     """
     target = Path(name)
     if name == STDIO or target.is_char_device() or target.is_fifo():
@@ -313,9 +313,8 @@ def _move_to_new(partial: Path, target: Path) -> None:
             os.link(partial, target)
         except FileExistsError:
             raise
-        except (
-            OSError
-        ):  # a file system without links: the name is taken first, then the file put under it
+        except OSError:
+            # A file system without links: the name is taken first, then the file put under it.
             os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
             partial.replace(target)
         else:

@@ -1,11 +1,13 @@
-"""What work on tensors may ask of the host. A value that Python reads from a GPU makes both wait
-for each other.
+"""What work on tensors may ask of the host.
+
+A value that Python reads from a GPU makes both wait for each other.
 
 A step of training that never does so runs ahead of the GPU, or is one CUDA graph. So inside
 `unread` checks of values are left out, and searches take a form whose shapes do not depend on data:
 
     may_read    whether values may be read, to refuse bad ones, say
-    on_host     whether a tensor lies where reading costs nothing: then what the host does best is done there
+    on_host     whether a tensor lies where reading costs nothing: then the host does what it does
+                best
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ _inside = threading.local()
 
 @contextmanager
 def unread() -> Iterator[None]:
-    """Inside, in this thread, no value is read: nothing is checked, and what is not finite gives
-    anything.
+    """Inside, in this thread, no value is read.
+
+    Nothing is checked, and what is not finite gives anything.
     """
     outer = getattr(_inside, "unread", False)
     _inside.unread = True
@@ -35,8 +38,9 @@ def unread() -> Iterator[None]:
 
 
 def may_read() -> bool:
-    """Whether values may be read: neither in `unread` nor while a graph is exported, which has no
-    values.
+    """Whether values may be read.
+
+    Not in `unread`, nor while a graph is exported, which has no values.
     """
     return not getattr(_inside, "unread", False) and not torch.compiler.is_exporting()
 

@@ -1,5 +1,6 @@
-"""Functions that numba compiles: kept as machine code beside their source, and run without Python's
-lock.
+"""Functions that numba compiles.
+
+They are kept as machine code beside their source, and run without Python's lock.
 """
 
 # mypy: ignore-errors
@@ -27,9 +28,11 @@ DIGEST_BYTES = 32
 
 
 def machine_code(function):
-    """Compiles at the first call; later processes load it from beside the source or, where that is
-    read-only, from the user's cache. Without either, or where the cache is damaged or the disk
-    full, it is compiled for this run.
+    """Compiles at the first call.
+
+    Later processes load it from beside the source or, where that is read-only, from the user's
+    cache. Without either, or where the cache is damaged or the disk full, it is compiled for this
+    run.
     """
     compiled = njit(function, nogil=True)
     with suppress(Exception):  # no place for a cache; or a numba that keeps it in another way
@@ -55,16 +58,15 @@ class _Cache(FunctionCache):
     def save_overload(self, signature, data):
         try:
             super().save_overload(signature, data)
-        except (
-            Exception
-        ):  # an index that cannot be read is begun anew; no room, no right to write: no cache
+        except Exception:
+            # An index that cannot be read is begun anew; no room, no right to write: no cache.
             with suppress(Exception):
                 self.flush()
                 super().save_overload(signature, data)
 
 
 class _CheckedFile(IndexDataCacheFile):
-    """Machine code with a checksum at its end, of its signature too, since a flipped bit would run."""
+    """Machine code with a checksum of it and its signature, since a flipped bit would run."""
 
     def load(self, key):
         name = self._load_index().get(key)

@@ -1,7 +1,8 @@
-"""Layers: a file that holds its indices at a coarse codebook first, then what refines them, so that
-it can be cut.
+"""Layers: a file that can be cut to a coarser codebook.
 
-    magic | 1.2 | H | D | D | E | M P P | M P P | M P P          two chunks of data, three refinements
+It holds its indices at a coarse codebook first, then what refines them.
+
+    magic | 1.2 | H | D | D | E | M P P | M P P | M P P       two chunks of data, three refinements
                   └ base, K = 256 ┘  1024    4096    16384
 
 Up to and with `E` this is a file of the base alone. Every layer after it has a piece for each data
@@ -11,8 +12,9 @@ with that of the piece before it, so each proves all that it stands on. Cutting 
 behind a layer leaves a file, and no model is needed for that. Where the last layers are damaged or
 cut in the middle, those below them decode.
 
-    indices at the finest K ──LayerWriter──> file ──Reader, Layered──> indices at the finest whole layer, or a coarser
-                                               └──survey──> Survey ──cut──> file up to a layer
+    indices at the finest K ──LayerWriter──> file
+    file ──Reader, Layered──> indices at the finest whole layer, or a coarser
+         └──survey──> Survey ──cut──> file up to a layer
 
 Shapes: A streams of indices, n positions of a chunk; one codebook. M children of a code in the next
 finer codebook.
@@ -58,8 +60,9 @@ MOST_CHILDREN = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A layer's part of one data chunk, undecoded: the streams' bytes, and the check of their
-    indices.
+    """A layer's part of one data chunk, undecoded.
+
+    It has the streams' bytes, and the check of their indices.
     """
 
     offset: int
@@ -113,8 +116,9 @@ class Survey:
 
 
 def ladder(tables: Mapping[int, Tables], codebook_size: int) -> list[int]:
-    """The codebook sizes that a file with layers has, coarsest first, `codebook_size` last; alone
-    if it refines none.
+    """The codebook sizes that a file with layers has, coarsest first, `codebook_size` last.
+
+    Alone if it refines none.
 
     Args:
         tables: Of a model, by codebook size.
@@ -130,8 +134,9 @@ def ladder(tables: Mapping[int, Tables], codebook_size: int) -> list[int]:
 
 
 class LayerWriter:
-    """Writes a file with layers; used as `Writer` is. The refinements follow at the end: 2 bytes a
-    position wait there.
+    """Writes a file with layers; used as `Writer` is.
+
+    The refinements follow at the end: 2 bytes a position wait there.
 
     Args:
         file: As for `Writer`.
@@ -322,8 +327,9 @@ def survey(file: BinaryIO) -> Survey:
 
 
 def cut(data: bytes, found: Survey, codebook_size: int) -> bytes:
-    """Cuts a file behind a layer. The bytes that stay are what they were, but for the version of a
-    file without layers.
+    """Cuts a file behind a layer.
+
+    The bytes that stay are what they were, but for the version of a file without layers.
 
     Args:
         data: A file.
@@ -344,15 +350,15 @@ def cut(data: bytes, found: Survey, codebook_size: int) -> bytes:
         )
     shorter = data[: stops[codebook_size]]
     if codebook_size == found.summary.header.codebook_size and found.summary.version[1] == LAYERED:
-        return (
-            shorter[: FIRST_CHUNK - 1] + bytes([LAYERED - 1]) + shorter[FIRST_CHUNK:]
-        )  # which a reader of 1.1 takes
+        # Which a reader of 1.1 takes.
+        return shorter[: FIRST_CHUNK - 1] + bytes([LAYERED - 1]) + shorter[FIRST_CHUNK:]
     return shorter
 
 
 class Layered:
-    """Stands in for a `Reader`: the indices of a file at the finest layer that is sound, or at a
-    coarser one.
+    """Stands in for a `Reader` of a file with layers.
+
+    It gives the indices at the finest layer that is sound, or at a coarser one.
 
     All is read, checked and decoded at once, at 2 bytes for each position, before the first index
     is handed out.
@@ -383,11 +389,9 @@ class Layered:
             chunk.astype(np.uint16 if header.num_codes <= 1 << 16 else np.uint32)
             for chunk in reader.chunks(tables.get(header.codebook_size, NO_TABLES))
         ]
-        self.version, self.num_samples, self.num_positions = (
-            reader.version,
-            reader.num_samples,
-            reader.num_positions,
-        )
+        self.version = reader.version
+        self.num_samples = reader.num_samples
+        self.num_positions = reader.num_positions
         self.budget, self.header, self._chunks = reader.budget, header, chunks
         counts = [chunk.shape[2] for chunk in chunks]
         found = read_layers(reader.source, reader.seal, header, counts)
@@ -417,8 +421,9 @@ class Layered:
 def refine(
     salvage: Salvage, tables: Mapping[int, Tables], codebook_size: int | None = None
 ) -> BitstreamError | None:
-    """Goes on to the layers of a file whose base is damaged, those that are whole; changes
-    `salvage`.
+    """Goes on to the layers of a file whose base is damaged, those that are whole.
+
+    Changes `salvage`.
 
     A layer stands behind the end chunk and has a piece for each data chunk, so what the base lost
     stays lost and the rest becomes finer. All is decoded here, at 2 bytes for each position.
@@ -508,8 +513,8 @@ def refined(layer: Layer, chunks: Sequence[Chunk], header: Header, tables: Table
         header.num_codes,
     ):
         raise BitstreamError(
-            f"the model has no tables for the layer K = {layer.codebook_size}; find a later "
-            "version of it"
+            f"the model has no tables for the layer K = {layer.codebook_size}; "
+            "find a later version of it"
         )
     found: list[Chunk] = []
     for piece, below in zip(layer.pieces, chunks, strict=True):

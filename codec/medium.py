@@ -1,5 +1,6 @@
-"""The media that are coded, as objects: all that tells speech from pictures stands here once, and
-nowhere is a name compared.
+"""The media that are coded, as objects.
+
+All that tells speech from pictures stands here once, and nowhere is a name compared.
 
     MEDIA["speech"] ──> nets        axes, channels, values
                         container   letter, size_fields, channel_counts, timed
@@ -18,10 +19,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
 SAMPLE_RATE = 16_000  # Hz, at which speech is coded, trained on and measured
-MIN_RATE_HZ, MAX_RATE_HZ = (
-    1_000,
-    768_000,
-)  # of recordings that are read, and of those that a file may name
+# Of recordings that are read, and of those that a file may name.
+MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000
 MAX_CHANNELS = 64
 MAX_SIDE = 1 << 17  # pixels
 
@@ -101,8 +100,9 @@ class Medium:
     writer: Callable[..., Writer]
 
     def units(self, shape: Shape, num_samples: int = 0) -> float:
-        """What rates are divided by: seconds of a recording of so many samples per channel, or
-        pixels of a picture.
+        """What rates are divided by: seconds of a recording, or pixels of a picture.
+
+        Samples are counted per channel.
         """
         return num_samples / shape.sample_rate if self.timed else float(shape.height * shape.width)
 
@@ -120,7 +120,8 @@ class Medium:
 
     def pace_text(self, units: float, elapsed_s: float) -> str:
         """How fast so many seconds or pixels were coded."""
-        return f"{units / max(elapsed_s, 1e-9) / self.pace_units:.{self.pace_digits}f} {self.pace_unit}"
+        pace = units / max(elapsed_s, 1e-9) / self.pace_units
+        return f"{pace:.{self.pace_digits}f} {self.pace_unit}"
 
     def read(self, file: BinaryIO, *, mono: bool = False, max_pixels: int | None = None) -> Any:
         """Opens a media file: `codec.media.Recording` of speech, `codec.media.Picture` of an image.

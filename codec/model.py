@@ -1,5 +1,6 @@
-"""A codec: encoder -> bottleneck -> decoder, with padding and cropping so that any size goes in and
-comes back.
+"""A codec: encoder -> bottleneck -> decoder.
+
+It pads and crops, so that any size goes in and comes back.
 
     x (B, C, *N) ──pad, encoder──> z ──bottleneck──> indices (B, G, *S)
     indices, size ──bottleneck, decoder told K, crop──> x_hat (B, C, *N)
@@ -121,11 +122,9 @@ class Codec(Float32):
         self.config = config
         self.bottleneck = bottleneck
         self.medium = MEDIA[config.medium]
-        self.stride, self.channels, self.axes = (
-            config.nets.stride,
-            self.medium.channels,
-            self.medium.axes,
-        )
+        self.stride = config.nets.stride
+        self.channels = self.medium.channels
+        self.axes = self.medium.axes
         nets = kinds.find(config.kind, config.medium)
         if self.medium.timed and config.nets.context is None:
             raise ValueError(
@@ -137,8 +136,9 @@ class Codec(Float32):
 
     @property
     def context(self) -> int:
-        """Latent positions on either side that can influence one, at most: what windows must
-        overlap by.
+        """Latent positions on either side that can influence one, at most.
+
+        Windows must overlap by so many.
         """
         reach = self.config.nets.context
         if reach is None:
@@ -168,8 +168,9 @@ class Codec(Float32):
         return z
 
     def latents_of_rows(self, strips: Iterable[Tensor]) -> Iterator[Tensor]:
-        """`latents` of a picture in strips of rows, (n, W, 3), both multiples of the stride -> (n /
-        8, W / 8, D_in).
+        """`latents` of a picture in strips of rows.
+
+        (n, W, 3), n and W multiples of the stride -> (n / stride, W / stride, D_in).
         """
         if self.config.nets.context is None:
             yield from stream(cast(LayeredEncoder, self.encoder).layers(), strips)
@@ -199,8 +200,9 @@ class Codec(Float32):
     def _in_windows(
         self, apply: Callable[[Tensor], Tensor], strips: Iterable[Tensor], unit: int, scale: float
     ) -> Iterator[Tensor]:
-        """A net on overlapping windows of rows; `unit` rows are one of the latents, and `scale`
-        rows come of each.
+        """A net on overlapping windows of rows.
+
+        `unit` rows are one of the latents, and `scale` rows come of each.
         """
         iterator = iter(strips)
         for first in iterator:  # all strips are as long, but for the last
@@ -222,8 +224,8 @@ class Codec(Float32):
         """
         if x.dim() != 2 + self.axes or x.shape[1] != self.channels or 0 in x.shape:
             raise ValueError(
-                f"want a non-empty (B, {self.channels}, {self.medium.axes_text}), got "
-                f"{tuple(x.shape)}"
+                f"want a non-empty (B, {self.channels}, {self.medium.axes_text}), "
+                f"got {tuple(x.shape)}"
             )
         if not x.is_floating_point():
             raise ValueError(f"want floats ({self.medium.values}), got {x.dtype}")

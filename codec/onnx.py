@@ -1,13 +1,18 @@
-"""python -m codec.onnx MODEL --out DIR: a model's encoder and decoder as ONNX files, for runtimes
-other than PyTorch.
+"""python -m codec.onnx MODEL --out DIR: a model's encoder and decoder as ONNX files.
 
-    NAME.encoder.onnx   x (B, C, *N) float32 ─> indices_K (B, G, *S) int64, an output for each codebook size K
-    NAME.decoder.onnx   indices (B, 1, *S) int64, codebook_size (B,) int64 ─> x_hat (B, C, *N) float32
+They are for runtimes other than PyTorch.
+
+    NAME.encoder.onnx   x (B, C, *N) float32
+                        ─> indices_K (B, G, *S) int64, an output for each codebook size K
+    NAME.decoder.onnx   indices (B, 1, *S) int64, codebook_size (B,) int64
+                        ─> x_hat (B, C, *N) float32
 
 B and the sizes are free; what is done before and after is not in the graphs:
 
-    speech    x is 16 kHz in [-1, 1], one channel in C; pad the end by reflection to a multiple of 96; cut x_hat back
-    pictures  x is RGB / 255; pad right and bottom by reflection to multiples of 8; cut x_hat back, clip it to [0, 1]
+    speech    x is 16 kHz in [-1, 1], one channel in C; pad the end by reflection to a multiple of
+              96; cut x_hat back
+    pictures  x is RGB / 255; pad right and bottom by reflection to multiples of 8; cut x_hat back
+              and clip it to [0, 1]
 
 A codebook size that the model does not offer decodes to noise; the metadata of both files
 ("codec.sizes") lists them. A runtime that computes every output searches every codebook: ask for
@@ -50,9 +55,8 @@ class Encoder(nn.Module):
     def __init__(self, codec: Codec) -> None:
         super().__init__()
         self.net, self.bottleneck = _with_plain_stft(codec.encoder), copy.deepcopy(codec.bottleneck)
-        if "fitted" in dict(
-            self.bottleneck.named_buffers(recurse=False)
-        ):  # a graph cannot ask a tensor
+        # A graph cannot ask a tensor.
+        if "fitted" in dict(self.bottleneck.named_buffers(recurse=False)):
             fitted = bool(self.bottleneck.get_buffer("fitted"))
             del self.bottleneck.fitted
             self.bottleneck.fitted = cast(Tensor, fitted)
@@ -101,8 +105,9 @@ class Decoder(nn.Module):
 
 
 class PlainSTFT(nn.Module):
-    """`STFT` as two convolutions with windowed cosines and sines: few runtimes have FFTs of 384
-    points.
+    """`STFT` as two convolutions with windowed cosines and sines.
+
+    Few runtimes have FFTs of 384 points.
     """
 
     analysis: Tensor  # (n_fft + 2, 1, n_fft), cosines then sines
@@ -115,9 +120,8 @@ class PlainSTFT(nn.Module):
         bins, time = torch.arange(self.n_fft // 2 + 1), torch.arange(self.n_fft)
         angle = (2 * torch.pi / self.n_fft) * (bins[:, None] * time % self.n_fft).double()
         waves = torch.cat([angle.cos(), -angle.sin()])[:, None] * stft.window.double()
-        sides = torch.full(
-            (len(bins),), 2.0, dtype=torch.float64
-        )  # a bin stands for two, but the first and the last
+        # A bin stands for two, but the first and the last.
+        sides = torch.full((len(bins),), 2.0, dtype=torch.float64)
         sides[0] = sides[-1] = 1
         self.register_buffer("analysis", waves.float())
         self.register_buffer(
@@ -158,10 +162,8 @@ def export(model: coding.Model, folder: Path, force: bool = False) -> list[Path]
         MediaError: A file is there already, and `force` is not set.
     """
     codec = model.codec
-    batch, axes = (
-        torch.export.Dim("batch"),
-        [torch.export.Dim(name) for name in ("frames", "rows", "columns")],
-    )
+    batch = torch.export.Dim("batch")
+    axes = [torch.export.Dim(name) for name in ("frames", "rows", "columns")]
     grid = dict(enumerate(axes[:1] if codec.axes == 1 else axes[1:], 2))
     size = [3, 5][-codec.axes :]
     x = torch.zeros(2, codec.channels, *[codec.stride * side for side in size])

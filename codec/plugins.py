@@ -1,8 +1,10 @@
-"""Parts from elsewhere: a module that registers a bottleneck, nets, a metric ... and that every
-command then knows.
+"""Parts from elsewhere, which every command then knows.
+
+They are a module that registers a bottleneck, nets, a metric and so on.
 
     --import MODULE        imported by this command, and by the processes that it starts
-    codec.plugins          entry points of installed packages: imported when a name is looked up in a registry
+    codec.plugins          entry points of installed packages: imported when a name is looked up in
+                           a registry
 
 Such a module puts what it has into `codec.bottlenecks.BOTTLENECKS`, `codec.nets.NETS` or another
 registry when it is imported; docs/bottlenecks/own.md shows one. A model file never causes an
@@ -53,8 +55,9 @@ def add(modules: Sequence[str]) -> None:
 
 
 def load() -> None:
-    """Imports what is installed and what the parent process was told to import; each once in a
-    process.
+    """Imports what is installed and what the parent process was told to import.
+
+    Each is imported once in a process.
 
     An installed module that fails is named in a warning, so that it does not take every command
     with it.

@@ -1,5 +1,6 @@
-"""A PNG written row by row, for pictures that need not fit into memory: Pillow takes whole ones
-only.
+"""A PNG written row by row, for pictures that need not fit into memory.
+
+Pillow takes whole ones only.
 
     strips ─ predict from left, above or both, the better for each row ─ deflate ─> IDAT, IDAT, ...
 
@@ -16,13 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-RGB8 = (
-    8,
-    2,
-    0,
-    0,
-    0,
-)  # bits, colour type, and the only compression, filtering and interlacing that are meant
+# Bits, colour type, and the only compression, filtering and interlacing that are meant.
+RGB8 = (8, 2, 0, 0, 0)
 SUB, UP, PAETH = 1, 2, 4
 PIXELS_AT_ONCE = 1 << 17
 
@@ -69,8 +65,9 @@ class PngWriter:
 
 
 def _filtered(rows: NDArray[np.uint8], above: NDArray[np.uint8]) -> bytes:
-    """Rows as differences from what is known of them; each by the filter of the least sum of
-    magnitudes.
+    """Rows as differences from what is known of them.
+
+    Each row takes the filter of the least sum of magnitudes.
     """
     left, corner = np.zeros_like(rows), np.zeros_like(rows)
     left[:, 1:], corner[:, 1:] = rows[:, :-1], above[:, :-1]
@@ -90,8 +87,9 @@ def _filtered(rows: NDArray[np.uint8], above: NDArray[np.uint8]) -> bytes:
 def _paeth(
     left: NDArray[np.uint8], above: NDArray[np.uint8], corner: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """Whichever of three neighbours is nearest to left + above - corner; among equals, in this
-    order.
+    """Whichever of three neighbours is nearest to left + above - corner.
+
+    Among equals, in this order.
     """
     across = above.astype(np.int16) - corner
     down = left.astype(np.int16) - corner

@@ -27,8 +27,9 @@ END = object()
 
 
 class _Switches:
-    """PyTorch's switches for products of float32 on one kind of device, held at full precision
-    while anyone needs it.
+    """PyTorch's switches for products of float32 on one kind of device.
+
+    They are held at full precision while anyone needs it.
 
     The switches belong to the process, not to a thread: the first thread that enters turns them and
     the last one that leaves turns them back, so that no thread loses the precision that it is
@@ -58,9 +59,8 @@ class _Switches:
                 return
             for backend, precision in self._kept:
                 if backend.fp32_precision != precision:
-                    backend.fp32_precision = (
-                        "none"  # which may be what it was: one that follows a general switch
-                    )
+                    # Which may be what it was: one that follows a general switch.
+                    backend.fp32_precision = "none"
                 if backend.fp32_precision != precision:
                     backend.fp32_precision = precision
 
@@ -78,8 +78,9 @@ _inside = threading.local()  # by device type: whether this thread is in `exact_
 
 @contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
-    """No autocast and no TF32 or bfloat16 products inside, in this thread or in others that are
-    inside as well.
+    """No autocast and no TF32 or bfloat16 products inside.
+
+    This holds in this thread, and in others that are inside as well.
     """
     kind = device.type
     if getattr(_inside, kind, False) and not torch.is_autocast_enabled(kind):
@@ -99,8 +100,9 @@ def exact_float32(device: torch.device) -> Iterator[None]:
 
 
 def exactly(items: Iterable[T], device: torch.device) -> Iterator[T]:
-    """Yields what `items` does, each computed in inference mode and in `exact_float32`; the
-    consumer is in neither.
+    """Yields what `items` does, each computed in inference mode and in `exact_float32`.
+
+    The consumer is in neither.
     """
     iterator = iter(items)
     while True:
@@ -122,10 +124,8 @@ class Float32(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         def in_float32(tensor: Tensor) -> Tensor:
-            result, dtype = (
-                fn(tensor),
-                torch.float32 if tensor.is_floating_point() else tensor.dtype,
-            )
+            result = fn(tensor)
+            dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
             return result if result.dtype == dtype else tensor.to(result.device, dtype)
 
         return super()._apply(in_float32, recurse)  # type: ignore[no-any-return, no-untyped-call]

@@ -1,5 +1,6 @@
-"""The streams of a process: whatever the shell closed, and whoever stops reading, a command
-behaves.
+"""The streams of a process: a command behaves, whatever the shell closed.
+
+So it does when nobody reads any more.
 
 Descriptors 0, 1 and 2 that are closed at the start would be given to the next files that are
 opened, and what is meant for stderr would be written into them. So /dev/null takes their places
@@ -42,15 +43,14 @@ def process(command: str | Callable[[], int | None]) -> int:
         code = 0
     except KeyboardInterrupt:  # Ctrl-C while the imports run
         code = 130
-    except (
-        ImportError,
-        OSError,
-        MemoryError,
-        RuntimeError,
-    ) as error:  # libraries that find no room to be loaded
+    except (ImportError, OSError, MemoryError, RuntimeError) as error:
+        # Libraries that find no room to be loaded.
         if not out_of_memory(error):
             raise
-        code = "error: not enough memory to load the libraries; free some, or raise the limit of the process"
+        code = (
+            "error: not enough memory to load the libraries; "
+            "free some, or raise the limit of the process"
+        )
     if isinstance(code, str):
         print(code, file=sys.stderr)
         code = 1

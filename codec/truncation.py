@@ -15,8 +15,9 @@ from codec.layers import Survey, cut, survey
 def truncate(
     data: Source, codebook_size: int | None = None, *, max_bytes: int | None = None
 ) -> bytes:
-    """Cuts a file with layers so that it ends behind one of them; what it then decodes to is that
-    layer.
+    """Cuts a file with layers so that it ends behind one of them.
+
+    What it then decodes to is that layer.
 
     Args:
         data: The file, as `codec.compress(..., layers=True)` makes it: its path, an open binary

@@ -1,5 +1,6 @@
-"""A stream cut into windows: a core with context on both sides, so that what needs neighbours finds
-them.
+"""A stream cut into windows: a core with context on both sides.
+
+So what needs neighbours finds them.
 
 blocks  ┆ 0 1 2 3 4 ┆ 5 6 ┆ 7 8 9 ...      core 4, context 1
 windows [0 1 2 3 (4)]  [(3) 4 5 6 7 (8)]  [(7) 8 9 ...
@@ -19,8 +20,9 @@ Rows = TypeVar("Rows", NDArray[Any], Tensor)
 
 
 def windows(blocks: Iterable[Rows], core: int, context: int) -> Iterator[tuple[Rows, int, int]]:
-    """Cuts a stream, along its first axis, into cores at fixed positions, each with context on both
-    sides.
+    """Cuts a stream, along its first axis, into windows.
+
+    Their cores lie at fixed positions, each with context on both sides.
 
     Yields:
         (window, left, n): the core is window[left : left + n]; n is `core` but for the last, and

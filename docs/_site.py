@@ -1,5 +1,4 @@
-"""What mkdocs needs beside the pages: the parts of the project that lie outside docs/, and formulas
-without scripts.
+"""What mkdocs needs beside the pages: parts of the project outside docs/, and formulas.
 
 The pages are plain Markdown, and link to files as a code host shows them: ../FORMAT.md,
 ../examples/streaming.py, ../assets/pictures/.... For the site FORMAT.md, CHANGELOG.md and the
@@ -20,10 +19,8 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent.parent
-PAGES = {
-    "FORMAT.md": "specification.md",
-    "CHANGELOG.md": "changes.md",
-}  # no name that differs by case alone
+# No name that differs by case alone.
+PAGES = {"FORMAT.md": "specification.md", "CHANGELOG.md": "changes.md"}
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 FENCE = re.compile(r"^```.*?^```$", re.M | re.S)
 FUNCTION = re.compile(
@@ -71,8 +68,9 @@ def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Formulas become MathML, which browsers draw themselves: no script, nothing fetched from
-    elsewhere.
+    """Formulas become MathML, which browsers draw themselves.
+
+    No script is needed, and nothing fetched from elsewhere.
     """
 
     def drawn(match: re.Match[str]) -> str:

@@ -1,5 +1,4 @@
-"""python -m eval MODEL... --data DIR|NAME...: compresses to real files, decompresses them,
-measures, and reports.
+"""python -m eval MODEL... --data DIR|NAME...: measures models on real files, and reports.
 
 The command prints a line for each model and codebook size; --out DIR keeps everything: a record for
 each item and a summary with intervals in results.json, a report with tables and pictures in
@@ -262,8 +261,7 @@ def _print(results: Record) -> None:
         print(
             f"{entry['system']} K={entry['setting']} on {entry['set']}: {entry['items']} items, "
             f"{entry['rate']['mean']:.4g} {unit}, {quality}, {found['bits_per_token']:.2f} "
-            "bit/token, "
-            f"H0 {found['H0']:.2f}, CVU {found['CVU']:.3f}",
+            f"bit/token, H0 {found['H0']:.2f}, CVU {found['CVU']:.3f}",
             flush=True,
         )
     if said := note(trained, metrics):

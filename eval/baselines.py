@@ -1,5 +1,6 @@
-"""Classic codecs behind one small interface, so that a model can be held against them at the same
-number of bytes.
+"""Classic codecs behind one small interface.
+
+So a model can be held against them at the same number of bytes.
 
     signal ─encode(signal, setting)─> bytes of a whole file ─decode(bytes, length)─> signal, aligned
     match_bytes(baseline, signal, target): the setting whose file comes nearest to so many bytes
@@ -21,19 +22,17 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, features
 
 from codec.errors import MediaError
 from codec.media import load_audio, resample
 from codec.medium import SAMPLE_RATE
+from eval.signals import Signal
 
 CODEC2_RATE = 8_000  # Hz
 ADTS_HEADER = 7  # bytes before each frame of raw AAC
 # Samples that FFmpeg's encoder puts before the signal; a raw AAC stream does not say so.
 AAC_DELAY = 1024
-
-Signal = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,9 +220,8 @@ def _write_codec2(samples: Signal, setting: int) -> bytes:
     coder = pycodec2.Codec2(setting)
     frame = coder.samples_per_frame()
     narrow = resample(np.asarray(samples, np.float32), SAMPLE_RATE, CODEC2_RATE)[:, 0]
-    narrow = np.pad(
-        narrow, (0, _codec2_delay(setting) * CODEC2_RATE // SAMPLE_RATE)
-    )  # so that the last is coded, too
+    # So that the last is coded, too.
+    narrow = np.pad(narrow, (0, _codec2_delay(setting) * CODEC2_RATE // SAMPLE_RATE))
     pcm = (
         (np.pad(narrow, (0, -len(narrow) % frame)) * 32768)
         .round()
@@ -263,19 +261,11 @@ def _fit(samples: Signal, length: int | None) -> Signal:
 
 # -------------------------------------------------------------------------------------------- table
 
-CODEC2_MODES = (
-    700,
-    1200,
-    1300,
-    1400,
-    1600,
-    2400,
-    3200,
-)  # nominal bit/s; those of 700 and 1300 fill up to whole bytes
+# Nominal bit/s; those of 700 and 1300 fill up to whole bytes.
+CODEC2_MODES = (700, 1200, 1300, 1400, 1600, 2400, 3200)
 QUALITIES = tuple(range(1, 96))
-RATIOS = tuple(
-    sorted({round(400 / 1.05**step) for step in range(92)}, reverse=True)
-)  # 400 : 1 to 5 : 1
+# 400 : 1 to 5 : 1.
+RATIOS = tuple(sorted({round(400 / 1.05**step) for step in range(92)}, reverse=True))
 OPUS_RATES = tuple(range(6_000, 64_001, 250))
 LOW, MIDDLE = (3, 5, 10, 20, 40, 70), (0, 5, 10, 20, 40, 70)
 

@@ -15,6 +15,7 @@ from codec.errors import MediaError
 from codec.medium import MEDIA
 from eval import markdown
 from eval.metrics import DECIMALS, LOWER_IS_BETTER, METRICS
+from eval.signals import SIGNALS
 from eval.summary import curve_of, monotone
 
 Record = dict[str, Any]
@@ -48,8 +49,9 @@ def rate_at(curve: Sequence[tuple[float, float]], quality: float) -> float | Non
 
 
 def table(results: Record, model: str, metric: str | None = None) -> str:
-    """A model's rates and qualities at each codebook size, and the rates of classic codecs at the
-    same quality.
+    """A model's rates and qualities at each codebook size.
+
+    Beside them stand the rates of classic codecs at the same quality.
 
     Args:
         results: The content of DIR/results.json, which `python -m eval MODEL --baselines NAMES
@@ -107,7 +109,7 @@ def table(results: Record, model: str, metric: str | None = None) -> str:
             *(_number(row["metrics"][key]["mean"], DECIMALS.get(key, 3)) for key in metrics),
             *(_number(rate, digits) for rate in needed),
         ])  # fmt: skip
-    items = f"{rows[0]['items']} {'clips' if medium == 'speech' else 'pictures'} of {name}"
+    items = f"{rows[0]['items']} {SIGNALS[medium].items} of {name}"
     note = f"`{model}` on {items}; a dash: that codec has no such quality in its range."
     return f"{note}\n\n{markdown.table(head, lines)}"
 

@@ -1,5 +1,6 @@
-"""python -m eval.bulk MODEL --data DIR|NAME... --out OUT: compresses, and scores, large sets as a
-Ray Data job.
+"""python -m eval.bulk MODEL --data DIR|NAME... --out OUT: compresses, and scores, large sets.
+
+It is a Ray Data job.
 
 Ray runs on this machine, or on a cluster by --address, whose nodes see the data and OUT under the
 same paths and have codec installed; --workers 0 needs no Ray. What comes out is Parquet, a row for
@@ -45,12 +46,14 @@ try:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from eval import lpips_metric
     from eval.datasets import Item, find, load_signal
     from eval.journal import Record, lock
     from eval.lpips_metric import Backbone, backbones
     from eval.metrics import METRICS, Metric, measure
     from eval.paths import flat_name
-    from eval.systems import ModelSystem, Signal, load_models
+    from eval.signals import SIGNALS, Signal
+    from eval.systems import ModelSystem, load_models
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval,cluster]'")
 
@@ -112,9 +115,10 @@ class ShardWorker:
         torch.set_num_threads(1)
         self._job = job
         self._system: ModelSystem = load_models([job.model])[0]
-        self._metrics: dict[str, Metric] = dict(METRICS[self._system.medium]) if job.score else {}
-        if job.score and self._system.medium == "image":
-            self._metrics |= {backbone.name: backbone.load() for backbone in job.lpips}
+        self._metrics: dict[str, Metric] = {}
+        if job.score:
+            self._metrics |= METRICS[self._system.medium]
+            self._metrics |= lpips_metric.metrics(self._system.medium, job.lpips)
         self._log = job.out / "log" / f"{socket.gethostname()}-{os.getpid()}.jsonl"
         self._log.parent.mkdir(parents=True, exist_ok=True)
 
@@ -188,7 +192,7 @@ class ShardWorker:
             found |= {"indices": indices.ravel().tolist(), "shape": list(indices.shape)}
         if self._metrics:
             decoded = self._system.decompress(data, len(signal))
-            pair = (signal[:, 0], decoded[:, 0]) if medium == "speech" else (signal, decoded)
+            pair = [SIGNALS[medium].compared(one) for one in (signal, decoded)]
             found |= {name: measure(metric, *pair)[0] for name, metric in self._metrics.items()}
         return data, found
 
@@ -239,9 +243,8 @@ def run_job(job: Job, workers: int, address: str | None = None) -> None:
         with tqdm(
             total=len(job.items), initial=len(job.items) - sum(sizes), unit="item", disable=None
         ) as bar:
-            alone = workers == 0 or (
-                address is None and len(todo) == 1
-            )  # Ray takes seconds to start
+            # Ray takes seconds to start.
+            alone = workers == 0 or (address is None and len(todo) == 1)
             for done in _here(job, todo) if alone else _through_ray(job, todo, workers, address):
                 bar.update(done["items"])
         with contextlib.suppress(OSError):
@@ -295,6 +298,7 @@ def _through_ray(job: Job, todo: list[int], workers: int, address: str | None) -
         shards = ray.data.from_items(
             [{"shard": number} for number in todo], override_num_blocks=len(todo)
         )
+        # A worker that dies is started again, and its shard with it: Ray Data's rule.
         done = shards.map(
             ShardWorker,
             fn_constructor_args=(job,),
@@ -302,7 +306,7 @@ def _through_ray(job: Job, todo: list[int], workers: int, address: str | None) -
                 size=min(workers, len(todo)), max_tasks_in_flight_per_actor=1
             ),
             num_cpus=1,
-        )  # a worker that dies is started again, and its shard with it: Ray Data's rule
+        )
         yield from done.iter_rows()
     except ray.exceptions.RayError as error:
         cause = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]

@@ -1,5 +1,6 @@
-"""python -m eval.coder_bench [MODEL...] --root DIR: what the entropy coder is worth, in bits and in
-seconds.
+"""python -m eval.coder_bench [MODEL...] --root DIR: what the entropy coder is worth.
+
+It is worth bits, and costs seconds.
 
 Every figure of one line is of the same indices, in one run: whole files, their payload, the ideal
 of a static table of the test set itself (H0), a static order-1 model, and what xz and zstd make of

@@ -1,5 +1,6 @@
-"""What `eval.coder_bench` and `eval.layers` share: models on test sets, a row of a table for each,
-printed at once.
+"""What `eval.coder_bench` and `eval.layers` share: models on test sets.
+
+Each makes a row of a table, which is printed at once.
 
 test_sets, models, items ─measure─> record ─Table.add─> a printed line
                                                   └─Table.save─> OUT as JSON, and as .md beside
@@ -19,13 +20,14 @@ from tqdm import tqdm
 from codec import api, cards, coding
 from codec.cli.frame import filled, filled_path
 from codec.files import writing
-from codec.media import Pixels, detect, load_image
+from codec.medium import MEDIA
 from eval import datasets, markdown
 from eval.bench.timing import machine
-from eval.datasets import TestSet
+from eval.datasets import TestSet, medium_of
+from eval.signals import Content
 
 SETS = ["speech-test", "image-test-coco"]
-Contents = list[bytes | Pixels]  # files, or pixels where a picture has no file of its own
+Contents = list[Content]
 Record = dict[str, Any]
 
 
@@ -65,8 +67,7 @@ def test_sets(options: argparse.Namespace) -> list[TestSet]:
 
 
 def models(options: argparse.Namespace) -> Iterator[coding.Model]:
-    """The models that the command line names, or all that are installed, loaded one after the
-    other.
+    """The models that the command line names, or all, loaded one after the other.
 
     Raises:
         ModelError: There is no such model.
@@ -78,11 +79,7 @@ def models(options: argparse.Namespace) -> Iterator[coding.Model]:
 def items_of(test_set: TestSet, medium: str) -> Contents:
     """The contents of those items of a set that are of a medium."""
     contents = [item.read() for item in test_set.items]
-    return [content for content in contents if _medium_of(content) == medium]
-
-
-def _medium_of(content: bytes | Pixels) -> str:
-    return detect(content[:16]) if isinstance(content, bytes) else "image"
+    return [content for content in contents if medium_of(content) == medium]
 
 
 def compressed(
@@ -101,13 +98,12 @@ def compressed(
         items, desc=f"{model.card.name} {'layers' if layers else f'K={size}'}", disable=None
     ):
         out = io.BytesIO()
-        if not isinstance(content, bytes):
-            coding.compress_image(content, out, model, size, layers=layers)
-        elif model.card.medium == "image":
-            coding.compress_image(load_image(io.BytesIO(content)), out, model, size, layers=layers)
+        if isinstance(content, bytes):
+            medium = MEDIA[model.card.medium]
+            opened = medium.read(io.BytesIO(content))
+            coding.compress(medium.name, opened, out, model, size, layers=layers)
         else:
-            speech = coding.open_speech(io.BytesIO(content), False)
-            coding.compress_speech(*speech, out, model, size, layers=layers)
+            coding.compress_image(content, out, model, size, layers=layers)
         files.append(out.getvalue())
     return files
 
@@ -137,8 +133,9 @@ class Table:
         print(line, flush=True)
 
     def save(self, path: Path, **more: Any) -> None:
-        """Writes the records, the machine and what else is given as JSON, and the table beside it
-        as .md.
+        """Writes the records, the machine and what else is given as JSON.
+
+        The table lies beside it as .md.
         """
         record = {"machine": machine("cpu"), **more, "rows": self.records}
         for target, text in (

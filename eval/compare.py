@@ -1,5 +1,6 @@
-"""python -m eval.compare A/results.json B/results.json: is B worse than A? Paired by item; exit
-code 1 on a regression.
+"""python -m eval.compare A/results.json B/results.json: is B worse than A?
+
+Runs are paired by item; a regression has exit code 1.
 
 A metric has regressed where B's mean over the items that both scored is worse by more than the
 margin, and that is no accident: p < 0.05 in a Wilcoxon signed-rank test of the differences (below
@@ -24,6 +25,7 @@ from scipy.stats import wilcoxon
 
 from codec.cli.frame import Parser, UsageError, filled_path, run
 from codec.errors import MediaError
+from codec.medium import MEDIA
 from codec.streams import process
 
 try:
@@ -233,7 +235,7 @@ def _same(pairs: list[str], a: Record, b: Record) -> dict[str, str]:
         same[left] = right
     if same:
         return same
-    for medium in ("image", "speech"):
+    for medium in MEDIA:
         ours = [_models(results, medium) for results in (a, b)]
         if len(ours[0]) == len(ours[1]) == 1 and ours[0] != ours[1]:
             same |= {ours[0][0]: ours[1][0]}

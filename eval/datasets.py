@@ -1,5 +1,6 @@
-"""Test sets: a folder, a tar or a file of one's own, or a data set by its name, in the layouts that
-people keep.
+"""Test sets: a folder, a tar or a file of one's own, or a data set by its name.
+
+Data sets are found in the layouts that people keep.
 
     find("kodak", root) ─> TestSet ─> Item ─load_signal─> (H, W, 3) uint8
                                                      └──> or (n, 1) float32 at 16 kHz
@@ -10,24 +11,21 @@ is not there says where it was looked for and how to get it.
 
 from __future__ import annotations
 
-import io
 import os
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from codec.errors import MediaError
 from codec.files import files_below, is_hidden
-from codec.media import Pixels, detect, load_audio, load_image
-from codec.medium import SAMPLE_RATE
+from codec.media import Pixels, detect
+from codec.medium import IMAGE
 from eval import packs
+from eval.signals import SIGNALS, Content, Signal
 from train import layouts
 from train.sources import KINDS, Layout
 
@@ -48,7 +46,7 @@ class Item:
 
     name: str
     size: int
-    read: Callable[[], bytes | Pixels]
+    read: Callable[[], Content]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,8 @@ class TestSet:
         crop: Pictures are scaled so that the shorter side has this many pixels, and cut square;
             None leaves them.
         duplicates: Names that came a second time and were left out.
-        level_dbfs: Recordings are brought to this level, see `at_level`; None leaves them.
+        level_dbfs: Recordings are brought to this level, see `eval.signals.at_level`; None leaves
+            them.
     """
 
     __test__ = False  # for pytest
@@ -121,9 +120,10 @@ def _tars(root: Path, stem: str) -> list[Path]:
 
 def load_signal(
     item: Item, crop: int | None = None, level_dbfs: float | None = None
-) -> tuple[str, NDArray[Any]]:
-    """The medium and signal of an item: ("image", (H, W, 3) uint8) or ("speech", (n, 1) float32 at
-    16 kHz, mixed).
+) -> tuple[str, Signal]:
+    """The medium and signal of an item.
+
+    They are ("image", (H, W, 3) uint8) or ("speech", (n, 1) float32 at 16 kHz, mixed).
 
     Args:
         item: A recording or picture.
@@ -134,49 +134,13 @@ def load_signal(
         MediaError: Not readable; or a picture, where a level is asked for.
     """
     content = item.read()
-    if isinstance(content, np.ndarray) or detect(content[:16]) == "image":
-        if level_dbfs is not None:
-            raise MediaError("a picture, which has no level")
-        return "image", cut(
-            content if isinstance(content, np.ndarray) else load_image(io.BytesIO(content)), crop
-        )
-    samples, _ = load_audio(io.BytesIO(content), SAMPLE_RATE)
-    mixed = samples.mean(1, keepdims=True)
-    return "speech", mixed if level_dbfs is None else at_level(mixed, level_dbfs)
+    medium = medium_of(content)
+    return medium, SIGNALS[medium].read(content, crop, level_dbfs)
 
 
-def at_level(signal: NDArray[np.float32], level_dbfs: float) -> NDArray[np.float32]:
-    """A recording as it would be at another input level: scaled to a root mean square of so many dB
-    below full scale.
-
-    The mean is over the whole clip, pauses included. What then is beyond full scale is cut off, as
-    a converter does; that is the original which a decoded clip is held against. Silence stays
-    silence.
-
-    Args:
-        signal: (n, 1) in [-1, 1].
-        level_dbfs: The root mean square wanted, in dB; 0 is a square wave of full scale.
-    """
-    level = float(np.sqrt(np.mean(np.square(signal, dtype=np.float64)))) if len(signal) else 0.0
-    return (
-        (signal * (10 ** (level_dbfs / 20) / level)).clip(-1, 1).astype(np.float32)
-        if level
-        else signal
-    )
-
-
-def cut(pixels: Pixels, crop: int | None) -> Pixels:
-    """Scales a picture so that its shorter side has `crop` pixels (Lanczos), and cuts the centre
-    square.
-    """
-    height, width = pixels.shape[:2]
-    if crop is None or (height, width) == (crop, crop):
-        return pixels
-    scale = crop / min(height, width)
-    size = (max(round(width * scale), crop), max(round(height * scale), crop))
-    image = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
-    left, top = (size[0] - crop) // 2, (size[1] - crop) // 2
-    return np.array(image.crop((left, top, left + crop, top + crop)))
+def medium_of(content: Content) -> str:
+    """The medium of what an item holds; pixels without a file are a picture's."""
+    return detect(content[:16]) if isinstance(content, bytes) else IMAGE.name
 
 
 def _unique(name: str, items: list[Item], crop: int | None = None) -> TestSet:
@@ -221,8 +185,9 @@ def _read_part(path: Path, offset: int, size: int) -> bytes:
 
 
 def _files(found: Path | list[Path] | None) -> list[Item]:
-    """The media among files, named by their last names; or those below a folder, named as they lie
-    there.
+    """The media among files, or below a folder.
+
+    Files are named by their last names, those of a folder as they lie there.
     """
     if isinstance(found, Path):
         files = [path for path in files_below(found) if path.suffix.lower() in SUFFIXES]

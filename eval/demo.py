@@ -1,5 +1,6 @@
-"""python -m eval.demo: one real recording and one real photograph, there and back through the
-commands.
+"""python -m eval.demo: a real recording and a real photograph, there and back.
+
+They go through the commands.
 
 Both come out of the wheels of packages that the demo app needs anyway: a recording from gradio's, a
 photograph from scikit-image's.
@@ -7,18 +8,20 @@ photograph from scikit-image's.
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from codec.cli.frame import Parser, filled_path
-from codec.media import load_audio, load_image
-from codec.medium import SAMPLE_RATE
+from codec.cli.frame import Parser, filled_path, run
+from codec.errors import CodecError, MediaError
+from codec.medium import MEDIA
 from codec.streams import process
 
 try:
     from eval.metrics import score
+    from eval.signals import SIGNALS
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval]'")
 
@@ -29,12 +32,16 @@ SAMPLES = {
 
 
 def sample(medium: str) -> Path:
-    """Finds the file of a bundled sample, without importing its package."""
+    """Finds the file of a bundled sample, without importing its package.
+
+    Raises:
+        MediaError: The package is not installed, or holds no such file any more.
+    """
     package, inside = SAMPLES[medium]
     spec = find_spec(package)
     path = Path(spec.origin).parent / inside if spec and spec.origin else Path(inside)
     if not path.is_file():
-        raise FileNotFoundError(f"{package} has no {inside} here; install codec[app]")
+        raise MediaError(f"{package} has no {inside} here; pip install 'codec[app]'")
     return path
 
 
@@ -42,36 +49,28 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m eval.demo", description=__doc__, epilog="See docs/start.md")
     parser.add_argument("--out", type=filled_path, default=Path("demo-out"))
     parser.add_argument("-k", "--codebook-size", default="1024")
-    options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
-    try:
-        _there_and_back(options.out, options.codebook_size)
-    except (FileNotFoundError, subprocess.CalledProcessError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run(parser, arguments, _command)
 
 
-def _there_and_back(out: Path, codebook_size: str) -> None:
-    for medium, suffix in (("speech", "wav"), ("image", "png")):
+def _command(options: argparse.Namespace) -> None:
+    out: Path = options.out
+    out.mkdir(parents=True, exist_ok=True)
+    for medium in SAMPLES:
         source = sample(medium)
         compressed = out / f"{source.stem}.bin"
-        restored = out / f"{source.stem}.{suffix}"
+        restored = out / f"{source.stem}.{MEDIA[medium].default_suffix}"
         for command, start, end in (
             ("compress", source, compressed),
             ("decompress", compressed, restored),
         ):
-            extra = ["-k", codebook_size] if command == "compress" else []
-            subprocess.run(
-                [sys.executable, "-m", f"codec.{command}", str(start), str(end), "--force", *extra],
-                check=True,
-            )
-        if medium == "speech":
-            x, x_hat = (
-                load_audio(path.open("rb"), SAMPLE_RATE)[0].mean(1) for path in (source, restored)
-            )
-        else:
-            x, x_hat = (load_image(path.open("rb")) for path in (source, restored))
+            extra = ["-k", options.codebook_size] if command == "compress" else []
+            words = ["-m", f"codec.{command}", str(start), str(end), "--force", *extra]
+            if subprocess.run([sys.executable, *words], check=False).returncode:
+                raise CodecError(f"codec.{command} failed on {start}; its error is above")
+        kind = SIGNALS[medium]
+        x, x_hat = (
+            kind.compared(kind.read(path.read_bytes(), None, None)) for path in (source, restored)
+        )
         quality = ", ".join(
             f"{name} {value:.3f}"
             for name, value in score(medium, x, x_hat).items()

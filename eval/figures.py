@@ -1,5 +1,6 @@
-"""Pictures of a run: rate-distortion curves, codebook use, contact sheets and spectrograms at equal
-bytes.
+"""Pictures of a run.
+
+They are rate-distortion curves, codebook use, contact sheets and spectrograms at equal bytes.
 """
 
 from __future__ import annotations

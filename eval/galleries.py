@@ -19,7 +19,6 @@ class Gallery:
     """What a report says and draws of one medium.
 
     Attributes:
-        items: What several signals are called.
         title: The heading of the drawing.
         stem: The end of the name of its file.
         metric: The figure below each signal.
@@ -28,7 +27,6 @@ class Gallery:
         draw: Draws rows of such signals into a file.
     """
 
-    items: str
     title: str
     stem: str
     metric: str
@@ -43,7 +41,6 @@ def _signal(file: BinaryIO) -> NDArray[Any]:
 
 GALLERIES: Mapping[str, Gallery] = {
     SPEECH.name: Gallery(
-        "clips",
         "Spectrograms",
         "spectrograms",
         "PESQ",
@@ -52,7 +49,6 @@ GALLERIES: Mapping[str, Gallery] = {
         figures.spectrograms,
     ),
     IMAGE.name: Gallery(
-        "pictures",
         "Pictures",
         "sheet",
         "PSNR",

@@ -1,5 +1,6 @@
-"""The journal of a run: a line of JSON for each finished item, below a first line that says what
-the run measures.
+"""The journal of a run: a line of JSON for each finished item.
+
+A first line says what the run measures.
 
 A run that is killed leaves at most one torn line, which the next run drops; the items of whole
 lines are never measured again. Tokens stand in a line as text (`pack_tokens`).

@@ -1,5 +1,6 @@
-"""LPIPS as a metric: `train.lpips_net` on pictures as eval holds them, and the search for its
-backbones.
+"""LPIPS as a metric: `train.lpips_net` on pictures as eval holds them.
+
+Its backbones are searched for here.
 
 A backbone is read from a file, or from torch hub's folder if torchvision has put it there before;
 it is downloaded only if its net is asked for by name.
@@ -7,7 +8,7 @@ it is downloaded only if its net is asked for by name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from codec.errors import ModelError
-from eval.metrics import Unscored
+from codec.medium import IMAGE
+from eval.metrics import Metric, Unscored
 from train.losses import LPIPS_SMALLEST
 from train.lpips_net import HUB, LPIPSNet, hub_file, load, read_features
 
@@ -88,6 +90,11 @@ def backbones(nets: list[str], files: list[Path]) -> tuple[list[Backbone], list[
                 "fetches it)"
             )
     return [found[net] for net in HUB if net in found], notices
+
+
+def metrics(medium: str, chosen: Iterable[Backbone]) -> dict[str, Metric]:
+    """Returns LPIPS by each of these nets, loaded; none for a medium without pictures."""
+    return {} if medium != IMAGE.name else {backbone.name: backbone.load() for backbone in chosen}
 
 
 def _download(net: str) -> None:

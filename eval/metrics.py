@@ -1,5 +1,6 @@
-"""Quality metrics, each from its established package, on what a user has: decoded samples and
-pixels.
+"""Quality metrics, each from its established package.
+
+They measure what a user has: decoded samples and pixels.
 
 Pictures are (H, W, 3) uint8; speech is (T,) float at 16 kHz. What cannot be scored is None, never a
 sentinel, and `measure` says why: silence, too short, too small, no difference, a signal that the
@@ -36,11 +37,8 @@ MIN_PESQ_SECONDS = 0.25
 MIN_MS_SSIM = 161  # pixels: five scales under a window of 11
 # Pixels: halved five times, rounding up, they are 8, the least that its six scales take.
 MIN_SSIMULACRA2 = 225
-STFT_SIZES = (
-    (512, 50, 240),
-    (1024, 120, 600),
-    (2048, 240, 1200),
-)  # FFT, hop, window: Yamamoto et al. 2020
+# FFT, hop, window: Yamamoto et al. 2020.
+STFT_SIZES = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))
 MEL = {"n_fft": 1024, "hop_length": 256, "n_mels": 80, "power": 1.0}
 MAGNITUDE_FLOOR, MEL_FLOOR = 1e-7, 1e-5  # the least power, and the least mel magnitude
 
@@ -85,8 +83,9 @@ def measure(
 
 @optional
 def psnr(x: Pixels, x_hat: Pixels) -> float:
-    """Peak signal-to-noise ratio in dB over all pixels and channels; None for equal pictures, where
-    it is infinite.
+    """Peak signal-to-noise ratio in dB over all pixels and channels.
+
+    None for equal pictures, where it is infinite.
     """
     if np.array_equal(x, x_hat):
         raise Unscored("no difference")
@@ -95,8 +94,9 @@ def psnr(x: Pixels, x_hat: Pixels) -> float:
 
 @optional
 def ssim(x: Pixels, x_hat: Pixels) -> float:
-    """Structural similarity in [-1, 1] with the Gaussian window of Wang et al.; None below 11 x 11
-    pixels.
+    """Structural similarity in [-1, 1] with the Gaussian window of Wang et al.
+
+    None below 11 x 11 pixels.
     """
     if min(x.shape[:2]) < 11:
         raise Unscored("below 11 x 11 pixels")
@@ -124,8 +124,9 @@ def ms_ssim(x: Pixels, x_hat: Pixels) -> float:
 
 @optional
 def ssimulacra2(x: Pixels, x_hat: Pixels) -> float:
-    """SSIMULACRA 2.1 (Sneyers 2023, Cloudinary), by a package of that name: 100 for equal pictures,
-    below 0 very bad.
+    """SSIMULACRA 2.1 (Sneyers 2023, Cloudinary), by a package of that name.
+
+    It is 100 for equal pictures, below 0 for very bad ones.
 
     30 is low quality, 50 medium, 70 high, 90 visually lossless, as its author calibrated it on
     people's opinions of compressed pictures. It costs about 2 seconds a megapixel.
@@ -173,8 +174,9 @@ def pesq_wb(x: Signal, x_hat: Signal) -> float:
 
 @optional
 def stoi(x: Signal, x_hat: Signal) -> float:
-    """Short-time objective intelligibility, 0 to 1; None for silence and where fewer than 30 frames
-    hold speech.
+    """Short-time objective intelligibility, 0 to 1.
+
+    None for silence and where fewer than 30 frames hold speech.
     """
     return _intelligibility(x, x_hat, extended=False)
 
@@ -191,9 +193,8 @@ def _intelligibility(x: Signal, x_hat: Signal, extended: bool) -> float:
     np.random.seed(0)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "error", RuntimeWarning
-            )  # pystoi warns and returns 1e-5 where it cannot score
+            # pystoi warns and returns 1e-5 where it cannot score.
+            warnings.simplefilter("error", RuntimeWarning)
             return float(_stoi(x, x_hat, SAMPLE_RATE, extended=extended))
     except (RuntimeWarning, ValueError):
         raise Unscored("fewer than 30 frames of speech") from None
@@ -203,8 +204,9 @@ def _intelligibility(x: Signal, x_hat: Signal, extended: bool) -> float:
 
 @optional
 def si_sdr(x: Signal, x_hat: Signal) -> float:
-    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019), the mean not taken
-    off.
+    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019).
+
+    The mean is not taken off.
     """
     _need_sound(x, x_hat)
     if np.array_equal(x, x_hat):
@@ -214,8 +216,9 @@ def si_sdr(x: Signal, x_hat: Signal) -> float:
 
 @optional
 def stft_distance(x: Signal, x_hat: Signal) -> float:
-    """Multi-resolution STFT distance (Yamamoto et al. 2020), of magnitude and of its logarithm,
-    lower is better.
+    """Multi-resolution STFT distance (Yamamoto et al. 2020), lower is better.
+
+    It is of magnitudes and of their logarithms.
 
     The mean over three resolutions of |S - S_hat|_F / |S|_F + mean |ln S - ln S_hat|.
     """
@@ -245,8 +248,9 @@ def stft_distance(x: Signal, x_hat: Signal) -> float:
 
 @optional
 def mel_distance(x: Signal, x_hat: Signal) -> float:
-    """Mean absolute difference of log10 mel magnitudes, 80 bands of 1024 samples each 256, lower is
-    better.
+    """Mean absolute difference of log10 mel magnitudes, lower is better.
+
+    There are 80 bands, of 1024 samples each 256.
     """
     if len(x) <= MEL["n_fft"] // 2:
         raise Unscored(f"no longer than {int(MEL['n_fft']) // 2} samples")

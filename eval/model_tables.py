@@ -15,6 +15,7 @@ from codec.medium import MEDIA
 from eval import markdown
 from eval.trained import Trained, mark, note, trained_on
 
+TITLES = {"speech": "Speech", "image": "Pictures"}
 METRICS: dict[str, dict[str, int]] = {  # with their decimals
     "speech": {"STOI": 3, "PESQ": 2, "DistillMOS": 2},
     "image": {"PSNR": 2, "SSIM": 3, "MS-SSIM": 3, "SSIMULACRA2": 1, "LPIPS-squeeze": 3},
@@ -119,7 +120,7 @@ def _cell(metric: str, result: Mapping[str, Any], digits: int, trained: Trained)
 def tables() -> str:
     """Returns a table for each medium, with how each model was trained."""
     parts = []
-    for medium, title in (("speech", "Speech"), ("image", "Pictures")):
+    for medium, title in TITLES.items():
         cards = [
             card for card in list_cards() if card.medium == medium and card.data.get("results")
         ]

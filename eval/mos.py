@@ -1,5 +1,6 @@
-"""DistillMOS (Stahl and Gamper 2025, arXiv 2502.05356): what people would think of speech, told
-from the speech alone.
+"""DistillMOS (Stahl and Gamper 2025, arXiv 2502.05356): what people would think of speech.
+
+It is told from the speech alone.
 
 A small network that was distilled from a large one for opinion scores: 1 is bad, 5 is excellent. It
 hears no original, so that it judges otherwise than metrics with one (a clear voice that says
@@ -23,10 +24,8 @@ from eval.metrics import Unscored
 
 NAME = "DistillMOS"
 SECOND = SAMPLE_RATE
-WINDOW, HOP = (
-    122_880,
-    16_000,
-)  # samples that the network hears at once, and the most that the next window begins later
+# Samples that the network hears at once, and the most that the next window begins later.
+WINDOW, HOP = (122_880, 16_000)
 
 
 class DistillMOS:
@@ -47,16 +46,18 @@ class DistillMOS:
             self._model = ConvTransformerSQAModel().eval().requires_grad_(False)
 
     def __call__(self, x: NDArray[np.floating], x_hat: NDArray[np.floating]) -> float:
-        """A metric like the others, that looks at the original only for whether there is anything
-        to hear.
+        """A metric like the others.
+
+        It looks at the original only for whether there is anything to hear.
         """
         if len(x) and not np.any(x):
             raise Unscored("silence")  # what is decoded of it is a little noise
         return self.score(x_hat)
 
     def score(self, x: NDArray[np.floating]) -> float:
-        """The score of a clip, (T,) at 16 kHz; of a long one, the mean over windows, as the package
-        does it.
+        """The score of a clip, (T,) at 16 kHz.
+
+        Of a long one it is the mean over windows, as the package does it.
 
         The level does not matter, as each window is scaled to its peak.
 
@@ -70,9 +71,8 @@ class DistillMOS:
         signal = torch.tensor(np.asarray(x), dtype=torch.float32)[None]
         over = max(len(x) - WINDOW, 0)
         starts = [int(share * over) for share in np.linspace(0, 1, -(-over // HOP) + 1)]
-        with (
-            torch.inference_mode()
-        ):  # one by one: the package makes a batch of all, gigabytes for a minute of speech
+        # One by one: the package makes a batch of all, gigabytes for a minute of speech.
+        with torch.inference_mode():
             return float(
                 np.mean([float(self._model(signal[:, start : start + WINDOW])) for start in starts])
             )

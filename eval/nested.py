@@ -1,5 +1,6 @@
-"""python -m eval.nested MODEL --train PATH --root DIR: what it would cost to nest the codebooks of
-a VP or GM-VQ model.
+"""python -m eval.nested MODEL --train PATH --root DIR: what nested codebooks would cost.
+
+The model is a VP or GM-VQ model.
 
 Both have a codebook of its own for each K, so their files cannot have layers. Three ways to nest
 them, with the model's nets as they are:
@@ -32,8 +33,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from codec import cards, coding
-from codec.bottleneck import Bottleneck, to_tokens
-from codec.bottlenecks.gmvq import GMVQ
 from codec.bottlenecks.parts import cell_means, nearest, nearest_child, split_cells
 from codec.cli.frame import Parser, filled_path, run
 from codec.errors import MediaError, ModelError
@@ -44,46 +43,22 @@ from eval import datasets, markdown
 from eval.bench.timing import machine
 from eval.coder_table import SETS
 from eval.datasets import load_signal
-from eval.metrics import pesq_wb, psnr
+from eval.latents import TOKENS, Tokens, tokens_of, training_latents
+from eval.metrics import METRICS
+from eval.signals import SIGNALS
 from train.data import Store
+from train.options import add_data
 from train.priors import bisect
 
 CHILDREN = 4
-TOKENS = 600_000
 ITERATIONS = 25
 SEED = 0
 WAYS = ("flat", "split", "leaf", "merge")
 METHODS = ("vp", "gmvq")
 
-Tokens = tuple[
-    Tensor, Tensor | None
-]  # (N, d) latents, and (N, d) weights of their distances or None
-Codebooks = dict[
-    int, Tensor
-]  # K -> (K, d); those that are nested have the children of code i at 4 i to 4 i + 3
+# K -> (K, d); those that are nested have the children of code i at 4 i to 4 i + 3.
+Codebooks = dict[int, Tensor]
 Indices = dict[int, Tensor]  # K -> (N,)
-
-
-def tokens_of(bottleneck: Bottleneck, z: Tensor) -> Tokens:
-    """(B, D_in, *S) latents as rows."""
-    return bottleneck._split(z) if isinstance(bottleneck, GMVQ) else (to_tokens(z), None)
-
-
-@torch.inference_mode()
-def training_latents(codec: Codec, store: Store, count: int = TOKENS) -> Tokens:
-    """Returns latents of random items of a training set."""
-    parts: list[Tokens] = []
-    found = 0
-    order = np.random.default_rng(SEED).permutation(len(store.shapes))
-    for number in tqdm(order.tolist(), desc="latents", disable=None):
-        if found >= count:
-            break
-        parts.append(tokens_of(codec.bottleneck, codec.latents(store.whole(number))))
-        found += len(parts[-1][0])
-    weights = [part for _, part in parts if part is not None]
-    return torch.cat([points for points, _ in parts])[:count], torch.cat(weights)[
-        :count
-    ] if weights else None
 
 
 def split_codebooks(data: Tokens, flat: Codebooks) -> Codebooks:
@@ -147,7 +122,8 @@ def measure(
         first items alone.
     """
     bottleneck: Any = codec.bottleneck  # VP or GM-VQ, which give their codebooks
-    image = codec.config.medium == "image"
+    medium = codec.medium.name
+    signals, score = SIGNALS[medium], METRICS[medium][quality_of(medium)]
     flat = {size: bottleneck.codebook(size).detach().clone() for size in bottleneck.codebook_sizes}
     parted, merged = split_codebooks(data, flat), merged_codebooks(data, flat)
     ways: dict[str, tuple[Codebooks, Callable[[Tokens, Codebooks], Indices]]] = {
@@ -162,7 +138,7 @@ def measure(
     }
     for number, item in enumerate(tqdm(items, desc="test", disable=None)):
         signal = load_signal(item, crop)[1]
-        x = torch.from_numpy(signal.copy()).movedim(-1, 0)[None].float() / (255 if image else 1)
+        x = signals.to_nets(signal)
         z = codec.latents(x)
         tokens = tokens_of(bottleneck, z)
         for way, (books, choose) in ways.items():
@@ -172,14 +148,9 @@ def measure(
                 if number >= first:
                     continue
                 z_q = codes.T.reshape(1, -1, *z.shape[2:])
-                x_hat = codec.decoder(z_q, size)[0][(slice(None), *map(slice, x.shape[2:]))]
-                if image:
-                    pixels = (
-                        x_hat.mul(255).round().clamp(0, 255).to(torch.uint8).movedim(0, -1).numpy()
-                    )
-                    figures[way][size]["quality"].append(psnr(signal, pixels))
-                else:
-                    figures[way][size]["quality"].append(pesq_wb(signal[:, 0], x_hat[0].numpy()))
+                x_hat = codec.decoder(z_q, size)[(..., *map(slice, x.shape[2:]))]
+                pair = [signals.compared(one) for one in (signal, signals.from_nets(x_hat))]
+                figures[way][size]["quality"].append(score(*pair))
     return {
         way: {
             size: {name: _mean(values) for name, values in row.items()}
@@ -187,6 +158,11 @@ def measure(
         }
         for way, rows in figures.items()
     }
+
+
+def quality_of(medium: str) -> str:
+    """Returns the metric that stands for the quality of a medium: PESQ, or PSNR in dB."""
+    return next(iter(METRICS[medium]))
 
 
 def _mean(values: list[float | None]) -> float:
@@ -204,13 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=style,
     )
     parser.add_argument("model", metavar="MODEL", help="a VP model")
-    parser.add_argument(
-        "--train",
-        type=filled_path,
-        required=True,
-        metavar="PATH",
-        help="what python -m train.prepare wrote",
-    )
+    add_data(parser, "--train")
     parser.add_argument(
         "--tokens", type=int, default=TOKENS, help="latents of it that codebooks are made of"
     )
@@ -245,7 +215,7 @@ def _command(options: argparse.Namespace) -> None:
         codec, Store(options.train, card.medium, (codec.stride,) * codec.axes), options.tokens
     )
     figures = measure(codec, data, test_set.items, test_set.crop, options.first)
-    quality = "PSNR, dB" if card.medium == "image" else "PESQ"
+    quality = quality_of(card.medium)
     head = ["K", "flat: MSE", quality] + [
         f"{way}: {what}" for way in WAYS[1:] for what in ("MSE", quality)
     ]

@@ -1,5 +1,6 @@
-"""This project's packs of small pictures: a mosaic in one lossless file, or JPEG files end to end
-in one array.
+"""This project's packs of small pictures.
+
+A pack is a mosaic in one lossless file, or JPEG files end to end in one array.
 
 cifar10-lossless-PARTn.webp   n pictures of 32 x 32 pixels, row by row, 32 in a row
 NAME.npz                      for each part: PART_jpeg, the bytes of all files; PART_off, where each
@@ -22,8 +23,9 @@ TILE, COLUMNS = 32, 32  # of a mosaic: pixels of a picture's side, and pictures 
 
 
 def mosaic_of(folder: Path, part: str) -> tuple[Path, int] | None:
-    """The mosaic of a part of CIFAR-10 in a folder, and the number of its pictures, which its name
-    ends in.
+    """The mosaic of a part of CIFAR-10 in a folder, and the number of its pictures.
+
+    Its name ends in that number.
     """
     for path in sorted(folder.glob(f"cifar10-lossless-{part}*.webp")):
         return path, int(path.stem.removeprefix(f"cifar10-lossless-{part}"))
@@ -42,16 +44,18 @@ def _mosaic(path: Path) -> Pixels:
 
 
 def spans(path: Path, part: str) -> list[tuple[int, int]]:
-    """Where each JPEG file of a part begins and ends in a pack, for `packed`; empty where it has no
-    such part.
+    """Where each JPEG file of a part begins and ends in a pack, for `packed`.
+
+    Empty where the pack has no such part.
     """
     with np.load(path, allow_pickle=False) as pack:
         return list(pairwise(pack[f"{part}_off"].tolist())) if f"{part}_off" in pack else []
 
 
 def numbers(path: Path, part: str) -> list[int]:
-    """The numbers of a part's pictures in the data set that they were taken from; from 0 on where
-    the pack has none.
+    """The numbers of a part's pictures in the data set that they were taken from.
+
+    They are 0, 1 ... where the pack has none.
     """
     with np.load(path, allow_pickle=False) as pack:
         known = pack[f"{part}_id"] if f"{part}_id" in pack else range(len(spans(path, part)))

@@ -18,10 +18,10 @@ def file_path(folder: Path, system: str, setting: str, set_name: str, item: str)
     return folder.joinpath("files", *map(flat_name, (system, setting, set_name, item)))
 
 
-def sample_path(folder: Path, set_name: str, item: str, label: str, medium: str) -> Path:
+def sample_path(folder: Path, set_name: str, item: str, label: str, suffix: str) -> Path:
     """Returns the path at which a run keeps what came out of a system for an item."""
     return folder.joinpath("samples", *map(flat_name, (set_name, item))) / (
-        f"{flat_name(label)}.{'png' if medium == 'image' else 'flac'}"
+        f"{flat_name(label)}.{suffix}"
     )
 
 

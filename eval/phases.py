@@ -25,6 +25,7 @@ from torch import Tensor
 import codec
 from codec.cli.frame import Parser, run
 from codec.errors import CodecError
+from codec.medium import MEDIA
 from codec.model import Codec
 from codec.nets.speech import STFT
 from codec.streams import process
@@ -134,12 +135,12 @@ def _command(options: argparse.Namespace) -> None:
     items = find(options.data).items[:: options.every]
     for item in items:
         medium, samples = load_signal(item)
-        if medium != "speech":
+        if not MEDIA[medium].timed:
             raise CodecError(f"{item.name}: a picture has no phases; give recordings")
         signal = torch.from_numpy(samples).T[None]
         for name, other in variants(model, signal, options.codebook_size):
             scores.setdefault(name, []).append(
-                score("speech", signal[0, 0].numpy(), other[0, 0].numpy())
+                score(medium, signal[0, 0].numpy(), other[0, 0].numpy())
             )
     head = [f"{options.model}, K = {options.codebook_size}, {len(items)} clips", *METRICS]
     rows = (

@@ -1,6 +1,4 @@
-"""What a run measures: models, classic codecs and metrics, and the test sets that they are measured
-on.
-"""
+"""What a run measures: models, classic codecs and metrics, and on which test sets."""
 
 from __future__ import annotations
 

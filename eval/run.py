@@ -1,5 +1,6 @@
-"""A run: every item of the test sets through every system of its medium, into a folder, resumable
-at any point.
+"""A run: every item of the test sets through every system of its medium.
+
+It writes into a folder, and is resumable at any point.
 
     TestSet ─> Worker.measure(item) ─> line ─> journal.jsonl ─summary─> results.json, timing.json
                     └─> files, samples (see eval.paths)  ─report──> report.md, pictures
@@ -73,8 +74,9 @@ def run_all(
 
 
 def _samples(one: TestSet) -> set[str]:
-    """Names the first few items of each kind of file, so that a mixed folder has some of both
-    media.
+    """Names the first few items of each kind of file.
+
+    So a mixed folder has some of both media.
     """
     kinds: dict[str, list[str]] = {}
     for item in one.items:
@@ -90,9 +92,8 @@ def _measured(plan: Plan, folder: Path, todo: list[Job], workers: int) -> Iterat
             assert worker is not None
             yield worker.measure(*job)
         return
-    context = multiprocessing.get_context(
-        "spawn"
-    )  # a fork of a process with torch's threads may hang
+    # A fork of a process with torch's threads may hang.
+    context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, _start, (plan, folder)) as pool:
         jobs, waiting = iter(todo), set[Future[Record]]()
         try:

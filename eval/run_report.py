@@ -22,6 +22,7 @@ from eval.markdown import table
 from eval.metrics import DECIMALS, LOWER_IS_BETTER
 from eval.paths import sample_path
 from eval.run import SAMPLES
+from eval.signals import SIGNALS
 from eval.summary import bd_rates, read_results
 from eval.trained import Trained, mark, note
 
@@ -46,7 +47,7 @@ def write(folder: Path, anchor: str | None = None) -> Path:
     results, timing = read_results(folder), read_results(folder, "timing.json")
     parts = ["# Evaluation", _plan(results)]
     for name in results["plan"]["sets"]:
-        for medium in ("speech", "image"):
+        for medium in MEDIA:
             parts.append(_set(folder, name, medium, results, timing, anchor))
     path = folder / "report.md"
     with writing(str(path), force=True) as file:
@@ -62,11 +63,9 @@ def _plan(results: Record) -> str:
         f"Models: {models}. Classic codecs: {', '.join(plan['baselines']) or 'none'}. Software: "
         f"{packages}.",
         "Rates are of whole files, total bits over total seconds or pixels of the set; quality is "
-        "the mean over items. "
-        "Brackets are 95 % bootstrap intervals over items; n/m: n of m items were scored. "
-        f"Bold is the best mean of a group, among files within {EQUAL:g} % of equal bytes; a codec "
-        "that "
-        "is further off has no setting so small, or so large.",
+        "the mean over items. Brackets are 95 % bootstrap intervals over items; n/m: n of m items "
+        f"were scored. Bold is the best mean of a group, among files within {EQUAL:g} % of equal "
+        "bytes; a codec that is further off has no setting so small, or so large.",
     ]
     if not plan["lpips"]:
         lines.append(
@@ -102,7 +101,7 @@ def _set(
     models = [e for e in entries if "use" in e]
     baselines = [e for e in entries if "use" not in e and "matched_to" not in e]
     cut = f", cut to {crop} x {crop}" if crop and not MEDIA[medium].timed else ""
-    parts = [f"## {name}: {count} {GALLERIES[medium].items}{cut}"]
+    parts = [f"## {name}: {count} {SIGNALS[medium].items}{cut}"]
     known = results["plan"].get("trained_on") or {}
     trained: dict[str, Trained] = {e["system"]: known.get(e["system"]) for e in models}
     if models:
@@ -285,8 +284,7 @@ def _bd_table(
     ]
     note = (
         f"Bytes against {_title(anchor)} at equal quality, over the qualities that both curves "
-        "reach; negative is "
-        "better; a dash where they share none."
+        "reach; negative is better; a dash where they share none."
     )
     return f"{note}\n\n{table(['system', *metrics], rows)}"
 
@@ -359,16 +357,15 @@ def _samples(
         if (r["set"], r["medium"]) == (name, medium)
     }
     rows: list[list[figures.Panel]] = []
+    suffix = SIGNALS[medium].suffix
     for item in dict.fromkeys(key[0] for key in records):
-        original = sample_path(folder, name, item, "original", medium)
+        original = sample_path(folder, name, item, "original", suffix)
         if not original.is_file() or len(rows) == SAMPLES:
             continue
         row = [(f"{Path(item).stem[:28]}", _load(original, medium))]
         for system, setting in shown[: MOST_PANELS - 1]:
-            record, path = (
-                records.get((item, system, setting)),
-                sample_path(folder, name, item, f"{system} {setting}", medium),
-            )
+            record = records.get((item, system, setting))
+            path = sample_path(folder, name, item, f"{system} {setting}", suffix)
             if record and path.is_file():
                 row.append((_caption(system, setting, record, medium), _load(path, medium)))
         rows.append(row)

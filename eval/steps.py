@@ -1,5 +1,6 @@
-"""python -m eval.steps MODEL --train PATH: how long VP's steps in training are, beside its
-codebooks' errors.
+"""python -m eval.steps MODEL --train PATH: how long VP's steps in training are.
+
+They are compared with its codebooks' errors.
 
 Training moves each latent by a random step in place of the error that a codebook will make, and a
 step that the Metropolis-Hastings test refuses has length 0. If the steps are too short, the decoder
@@ -19,12 +20,13 @@ from torch import Tensor
 from codec import cards, coding
 from codec.bottlenecks import VP
 from codec.bottlenecks.parts import nearest
-from codec.cli.frame import Parser, UsageError, filled_path, run
+from codec.cli.frame import Parser, UsageError, run
 from codec.errors import ModelError
 from codec.streams import process
 from eval import markdown
-from eval.nested import training_latents
+from eval.latents import training_latents
 from train.data import Store
+from train.options import add_data
 
 ETAS = 1.0, 1.15, 1.4, 1.8, 2.2
 TOKENS = 65_536
@@ -70,13 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=style,
     )
     parser.add_argument("model", metavar="MODEL", help="a VP model")
-    parser.add_argument(
-        "--train",
-        type=filled_path,
-        required=True,
-        metavar="PATH",
-        help="what python -m train.prepare wrote",
-    )
+    add_data(parser, "--train")
     parser.add_argument(
         "--eta", default=",".join(map(str, ETAS)), metavar="ETA,...", help="default: %(default)s"
     )

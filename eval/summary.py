@@ -1,5 +1,6 @@
-"""What a run's records say together: means with their uncertainty, codebook use, Bjontegaard rates,
-speeds.
+"""What a run's records say together.
+
+These are means with their uncertainty, codebook use, Bjontegaard rates and speeds.
 
 A mean never hides what it leaves out: each statistic carries the number of items scored, the number
 there were, and the reasons for the difference. Quality is a mean over items; a rate is of the whole
@@ -31,9 +32,8 @@ from eval.plan import FORMAT
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
-BATCH_TOKENS = (
-    256 * 64
-)  # of perplexity_hard_batch: 256 pictures of 8 x 8 tokens, the GM-VQ paper's batch
+# Of perplexity_hard_batch: 256 pictures of 8 x 8 tokens, the GM-VQ paper's batch.
+BATCH_TOKENS = 256 * 64
 NOT_METRICS = {
     "set",
     "item",

@@ -1,5 +1,6 @@
-"""Whatever turns a signal into bytes and back, behind one protocol: our models, classic codecs,
-neural neighbours.
+"""Whatever turns a signal into bytes and back, behind one protocol.
+
+These are our models, classic codecs, and neural neighbours.
 
     signal ─compress─> bytes of a whole file ─decompress─> signal of the same shape
 
@@ -30,11 +31,10 @@ from codec.errors import BitstreamError, MediaError, ModelError
 from codec.media import resample
 from codec.medium import SAMPLE_RATE
 from eval.baselines import Baseline
+from eval.signals import SIGNALS, Signal
 
-Signal = NDArray[Any]
-NEIGHBOUR_HEADER = struct.Struct(
-    "<4sIII"
-)  # magic, length of the signal, streams, tokens of a stream
+# Magic, length of the signal, streams, tokens of a stream.
+NEIGHBOUR_HEADER = struct.Struct("<4sIII")
 NEIGHBOUR_MAGIC = b"NBR1"
 
 
@@ -73,28 +73,19 @@ class ModelSystem:
     """One of our models at one codebook size."""
 
     def __init__(self, model: coding.Model, codebook_size: int, name: str | None = None) -> None:
-        self.name, self.setting, self.medium = (
-            name or model.card.name,
-            str(codebook_size),
-            model.card.medium,
-        )
+        self.name = name or model.card.name
+        self.setting = str(codebook_size)
+        self.medium = model.card.medium
         self.model, self._size = model, codebook_size
         self.num_codes = model.codec.bottleneck.num_codes(codebook_size)
 
     def compress(self, signal: Signal) -> bytes:
         file = io.BytesIO()
-        if self.medium == "image":
-            coding.compress_image(signal, file, self.model, self._size)
-        else:
-            coding.compress_speech([signal], SAMPLE_RATE, 1, file, self.model, self._size)
+        SIGNALS[self.medium].compress(signal, file, self.model, self._size)
         return file.getvalue()
 
     def decompress(self, data: bytes, length: int) -> Signal:  # noqa: ARG002  our files hold their lengths
-        reader = Reader(io.BytesIO(data))
-        if self.medium == "image":
-            return coding.decompress_image(reader, self.model)
-        samples = np.concatenate(list(coding.decompress_speech(reader, self.model)))
-        return np.asarray(samples.clip(-1, 1))
+        return SIGNALS[self.medium].decompress(Reader(io.BytesIO(data)), self.model)
 
     def payload(self, data: bytes) -> int:
         return scan(io.BytesIO(data)).payload_bytes
@@ -107,8 +98,7 @@ class ModelSystem:
         codec = self.model.codec
         if not isinstance(codec.bottleneck, SoftCodebooks):
             return None
-        x = torch.tensor(signal, device=self.model.device)
-        x = x.movedim(-1, 0)[None].float() / 255 if self.medium == "image" else x.T[None]
+        x = SIGNALS[self.medium].to_nets(signal).to(self.model.device)
         with torch.inference_mode():
             try:
                 codec.bottleneck.train()  # posteriors are a matter of training; no state changes
@@ -184,10 +174,7 @@ class NeighbourSystem:
 
     def decompress(self, data: bytes, length: int) -> Signal:
         signal = np.asarray(self._neighbour.decode(self._tokens(data), length))
-        if self.medium == "speech":
-            signal = np.clip(signal.reshape(-1, 1)[:length], -1, 1).astype(np.float32)
-            signal = np.pad(signal, ((0, length - len(signal)), (0, 0)))
-        return signal
+        return SIGNALS[self.medium].fitted(signal, length)
 
     def payload(self, data: bytes) -> int:
         return len(data) - NEIGHBOUR_HEADER.size
@@ -252,10 +239,8 @@ def _encodec(folder: str, setting: str) -> Neighbour:
     from transformers import EncodecModel
 
     model = EncodecModel.from_pretrained(folder, local_files_only=True).eval()
-    rate, bandwidth = (
-        model.config.sampling_rate,
-        float(setting or model.config.target_bandwidths[0]),
-    )
+    rate = model.config.sampling_rate
+    bandwidth = float(setting or model.config.target_bandwidths[0])
     if model.config.chunk_length_s is not None or model.config.audio_channels != 1:
         raise ModelError(f"{folder}: wants stereo or cuts chunks; use the 24 kHz model")
 
@@ -291,8 +276,9 @@ def _mimi(folder: str, setting: str) -> Neighbour:
 
 
 def _of_streams(name: str, model: Any, streams: int, argument: str) -> Neighbour:
-    """A network of transformers that is asked for a number of streams, by an argument of its own
-    name.
+    """A network of transformers, asked for a number of streams.
+
+    The argument that asks for it has a name of its own in each network.
     """
     rate = model.config.sampling_rate
 

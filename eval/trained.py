@@ -1,5 +1,6 @@
-"""A metric that a model was trained on flatters it: the mark that stands beside such a figure, and
-what it means.
+"""A metric that a model was trained on flatters it.
+
+This is the mark that stands beside such a figure, and what it means.
 
 Three losses of the trainer are metrics or follow one. A model that minimised such a loss has a
 better figure than equal work of a codec that never saw it, so every table says of each model which
@@ -13,15 +14,11 @@ from collections.abc import Iterable, Mapping
 from codec.cards import Card
 
 MARK = "†"
-LOSSES = {
-    "LPIPS": "lpips",
-    "PESQ": "loudness",
-    "STOI": "stoi",
-}  # metric -> the loss that is it or follows it
+# Metric -> the loss that is it or follows it.
+LOSSES = {"LPIPS": "lpips", "PESQ": "loudness", "STOI": "stoi"}
 JUDGES = {"LPIPS": "MS-SSIM and SSIMULACRA2", "PESQ": "DistillMOS", "STOI": "DistillMOS"}
-Trained = (
-    Mapping[str, float] | None
-)  # metric of `LOSSES` -> weight in a model's training; None where nobody knows
+# Metric of `LOSSES` -> weight in a model's training; None where nobody knows.
+Trained = Mapping[str, float] | None
 
 
 def trained_on(card: Card) -> Trained:

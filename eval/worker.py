@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 
 from codec.errors import CodecError, MediaError
 from codec.files import writing
-from codec.media import AudioWriter, save_image
-from codec.medium import MEDIA, SAMPLE_RATE
-from eval.baselines import BASELINES, match_bytes
+from codec.medium import MEDIA, SPEECH
+from eval import lpips_metric
+from eval.baselines import BASELINES, Baseline, match_bytes
 from eval.datasets import Item, TestSet, load_signal
 from eval.journal import Record, pack_tokens
 from eval.metrics import Metric, measure
@@ -23,6 +22,7 @@ from eval.mos import NAME as MOS
 from eval.mos import DistillMOS
 from eval.paths import file_path, sample_path
 from eval.plan import Plan
+from eval.signals import SIGNALS, Signal
 from eval.systems import (
     BaselineSystem,
     ModelSystem,
@@ -47,13 +47,12 @@ class Worker:
         neighbours = [NeighbourSystem(load_neighbour(spec)) for spec in plan.neighbours]
         self._coders: list[System] = [*load_models(list(plan.models)), *neighbours]
         self._mos = DistillMOS() if plan.mos else None
-        with_weights: dict[str, dict[str, Metric]] = {
-            "image": {backbone.name: backbone.load() for backbone in plan.lpips},
-            "speech": {MOS: self._mos} if self._mos else {},
-        }
         self._metrics = {
-            medium: plan.metrics(medium) | more for medium, more in with_weights.items()
+            medium: plan.metrics(medium) | lpips_metric.metrics(medium, plan.lpips)
+            for medium in MEDIA
         }
+        if self._mos:
+            self._metrics[SPEECH.name][MOS] = self._mos
 
     def measure(self, one: TestSet, item: Item, sample: bool = False) -> Record:
         """Measures one item through every system of its medium.
@@ -74,113 +73,172 @@ class Worker:
                 raise MediaError(f"{medium}, which no system of this run codes")
         except (CodecError, OSError) as error:
             return line | {"skipped": " ".join(str(error).split()), "records": []}
+        found = _Measured(self._folder, one.name, item.name, medium, signal, sample)
+        targets = {
+            f"{system.name} {system.setting}": found.add(
+                system, system.setting, self._metrics[medium]
+            )
+            for system in self._coders
+            if system.medium == medium
+        }
+        for baseline in (BASELINES[name] for name in self._plan.baselines):
+            if baseline.medium == medium:
+                self._add_classic(found, baseline, targets)
         line |= {"medium": medium}
         if self._mos and MEDIA[medium].timed:
             line["original"] = {MOS: measure(self._mos, signal[:, 0], signal[:, 0])[0]}
-        return line | self._measure(one.name, item.name, medium, signal, sample)
+        return line | found.line()
 
     def _all_systems(self) -> Iterator[System]:
         yield from self._coders
         for name in self._plan.baselines:
             yield BaselineSystem(BASELINES[name], BASELINES[name].curve[0])
 
-    def _measure(
-        self, set_name: str, name: str, medium: str, signal: NDArray[Any], sample: bool
-    ) -> Record:
-        records, failed, timings, tokens = [], [], [], {}
-        tried: dict[str, dict[int, bytes]] = {baseline: {} for baseline in self._plan.baselines}
-        scored: dict[tuple[str, bytes], Record] = {}  # one file may be nearest to several of ours
-        if sample:
-            save_sample(self._folder, set_name, name, "original", medium, signal)
+    def _add_classic(
+        self, found: _Measured, baseline: Baseline, targets: dict[str, int | None]
+    ) -> None:
+        """Measures a classic codec: along its curve, and at the bytes of each of our files.
 
-        def add(system: System, setting: str, **more: Any) -> int | None:
-            """Measures one system, and returns its bytes; files of models and matched ones are
-            kept.
-            """
-            label = f"{system.name} {setting}"
-            try:
-                data, decoded, timing = _there_and_back(system, signal)
-            except MediaError as error:
-                failed.append(
-                    {
-                        "system": system.name,
-                        "setting": setting,
-                        "reason": " ".join(str(error).split()),
-                    }
-                )
-                return None
-            if (system.name, data) not in scored:
-                scored[system.name, data] = self._score(system, signal, decoded, data)
-            record = scored[system.name, data]
-            records.append({"system": system.name, "setting": setting} | more | record)
-            timings.append(
-                {"system": system.name, "setting": setting, "units": record["units"]} | timing
-            )
-            indices = system.indices(data)
-            if indices is not None:
-                tokens[label] = {"num_codes": system.num_codes, "indices": pack_tokens(indices)}
-            if indices is not None or more:
-                with writing(
-                    str(file_path(self._folder, system.name, setting, set_name, name)), force=True
-                ) as file:
-                    file.write(data)
-                if sample:
-                    save_sample(self._folder, set_name, name, label, medium, decoded)
-            return len(data)
-
-        targets = {}
-        for system in self._coders:
-            if system.medium == medium:
-                targets[f"{system.name} {system.setting}"] = add(system, system.setting)
-        for baseline in (BASELINES[known] for known in self._plan.baselines):
-            if baseline.medium != medium:
+        Args:
+            found: Takes what is measured.
+            baseline: The codec.
+            targets: The bytes of the files that our systems made; None where one failed.
+        """
+        metrics = self._metrics[found.medium]
+        for setting in baseline.curve if self._plan.curves else ():
+            found.add(BaselineSystem(baseline, setting), str(setting), metrics)
+        tried: dict[int, bytes] = {}
+        for target, size in targets.items() if self._plan.match else ():
+            if size is None:
                 continue
-            for setting in baseline.curve if self._plan.curves else ():
-                add(BaselineSystem(baseline, setting), str(setting))
-            for target, size in targets.items() if self._plan.match else ():
-                if size is None:
-                    continue
-                try:
-                    match = match_bytes(baseline, signal, size, tried[baseline.name])
-                except Exception as error:  # whatever an encoder has against a signal
-                    reason = f"{type(error).__name__}: {error}"
-                    failed.append(
-                        {"system": baseline.name, "setting": f"@ {target}", "reason": reason}
-                    )
-                    continue
-                add(
-                    BaselineSystem(baseline, match.setting),
-                    f"@ {target}",
-                    matched_to=target,
-                    chosen=match.setting,
-                )
-        timing = {
-            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            "systems": timings,
+            try:
+                match = match_bytes(baseline, found.signal, size, tried)
+            except Exception as error:  # whatever an encoder has against a signal
+                found.fail(baseline.name, f"@ {target}", f"{type(error).__name__}: {error}")
+                continue
+            system = BaselineSystem(baseline, match.setting)
+            more = {"matched_to": target, "chosen": match.setting}
+            found.add(system, f"@ {target}", metrics, more)
+
+
+class _Measured:
+    """What is measured on one item, system by system, and the files that are kept of it.
+
+    Args:
+        folder: The run's.
+        set_name: The item's set.
+        name: The item's.
+        medium: Its medium.
+        signal: What it holds.
+        sample: Whether the signal and what comes out of each system are kept, too.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        set_name: str,
+        name: str,
+        medium: str,
+        signal: Signal,
+        sample: bool,
+    ) -> None:
+        self.medium, self.signal = medium, signal
+        self._folder, self._place, self._sample = folder, (set_name, name), sample
+        self._records: list[Record] = []
+        self._failed: list[Record] = []
+        self._timings: list[Record] = []
+        self._tokens: dict[str, Record] = {}
+        # One file may be the nearest to several of ours.
+        self._scored: dict[tuple[str, bytes], Record] = {}
+        self._keep_sample("original", signal)
+
+    def add(
+        self,
+        system: System,
+        setting: str,
+        metrics: Mapping[str, Metric],
+        more: Mapping[str, Any] | None = None,
+    ) -> int | None:
+        """Measures one system.
+
+        Files of our models, and those of classic codecs that are matched to one, are kept.
+
+        Args:
+            system: What codes the signal.
+            setting: What tables call its setting.
+            metrics: By name.
+            more: What else its record says, of a file that is matched to another.
+
+        Returns:
+            The bytes of its file; None where it failed.
+        """
+        try:
+            data, decoded, timing = _there_and_back(system, self.signal)
+        except MediaError as error:
+            self.fail(system.name, setting, " ".join(str(error).split()))
+            return None
+        if (system.name, data) not in self._scored:
+            self._scored[system.name, data] = _score(system, self.signal, decoded, data, metrics)
+        record = self._scored[system.name, data]
+        named = {"system": system.name, "setting": setting}
+        self._records.append(named | dict(more or {}) | record)
+        self._timings.append(named | {"units": record["units"]} | timing)
+        label, indices = f"{system.name} {setting}", system.indices(data)
+        if indices is not None:
+            tokens = {"num_codes": system.num_codes, "indices": pack_tokens(indices)}
+            self._tokens[label] = tokens
+        if indices is not None or more:
+            path = file_path(self._folder, system.name, setting, *self._place)
+            with writing(str(path), force=True) as file:
+                file.write(data)
+            self._keep_sample(label, decoded)
+        return len(data)
+
+    def fail(self, system: str, setting: str, reason: str) -> None:
+        """Notes that a system could not code the signal."""
+        self._failed.append({"system": system, "setting": setting, "reason": reason})
+
+    def line(self) -> Record:
+        """Returns what the journal keeps."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return {
+            "records": self._records,
+            "failed": self._failed,
+            "tokens": self._tokens,
+            "timing": {"peak_bytes": peak, "systems": self._timings},
         }
-        return {"records": records, "failed": failed, "tokens": tokens, "timing": timing}
 
-    def _score(
-        self, system: System, signal: NDArray[Any], decoded: NDArray[Any], data: bytes
-    ) -> Record:
-        speech = MEDIA[system.medium].timed
-        record: Record = {
-            "bytes": len(data),
-            "payload_bytes": system.payload(data),
-            "units": len(signal) / SAMPLE_RATE if speech else signal.shape[0] * signal.shape[1],
-        }
-        if isinstance(system, ModelSystem):
-            record["perplexity_soft"] = system.soft_perplexity(signal)
-        pair = (signal[:, 0], decoded[:, 0]) if speech else (signal, decoded)
-        reasons = {}
-        for name, metric in self._metrics[system.medium].items():
-            record[name], reason = measure(metric, *pair)
-            if reason:
-                reasons[name] = reason
-        return record | ({"unscored": reasons} if reasons else {})
+    def _keep_sample(self, label: str, signal: Signal) -> None:
+        if not self._sample:
+            return
+        kind = SIGNALS[self.medium]
+        path = sample_path(self._folder, *self._place, label, kind.suffix)
+        with writing(str(path), force=True) as file:
+            kind.write(file, signal)
 
 
-def _there_and_back(system: System, signal: NDArray[Any]) -> tuple[bytes, NDArray[Any], Record]:
+def _score(
+    system: System, signal: Signal, decoded: Signal, data: bytes, metrics: Mapping[str, Metric]
+) -> Record:
+    """Returns what a record says of a file, whoever made it: sizes and figures."""
+    signals = SIGNALS[system.medium]
+    record: Record = {
+        "bytes": len(data),
+        "payload_bytes": system.payload(data),
+        "units": signals.units(signal),
+    }
+    if isinstance(system, ModelSystem):
+        record["perplexity_soft"] = system.soft_perplexity(signal)
+    pair = [signals.compared(one) for one in (signal, decoded)]
+    reasons = {}
+    for name, metric in metrics.items():
+        record[name], reason = measure(metric, *pair)
+        if reason:
+            reasons[name] = reason
+    return record | ({"unscored": reasons} if reasons else {})
+
+
+def _there_and_back(system: System, signal: Signal) -> tuple[bytes, Signal, Record]:
     """Returns a file, what it decodes to, and the seconds that both took.
 
     Raises:
@@ -195,9 +253,8 @@ def _there_and_back(system: System, signal: NDArray[Any]) -> tuple[bytes, NDArra
     except (CodecError, MemoryError):
         raise
     except Exception as error:  # an encoder of another's, on a signal that it cannot take
-        if (
-            isinstance(error, OSError) and error.errno is not None
-        ):  # the disk's; Pillow's encoders have no number
+        # The disk's; Pillow's encoders have no number.
+        if isinstance(error, OSError) and error.errno is not None:
             raise
         raise MediaError(f"{system.name}: {type(error).__name__}: {error}") from None
     return (
@@ -205,17 +262,3 @@ def _there_and_back(system: System, signal: NDArray[Any]) -> tuple[bytes, NDArra
         check_shape(system, signal, decoded),
         {"encode_s": encoded - start, "decode_s": done - encoded},
     )
-
-
-def save_sample(
-    folder: Path, set_name: str, item: str, label: str, medium: str, signal: NDArray[Any]
-) -> None:
-    """Keeps a signal in the run's folder, as .png or .flac."""
-    path = sample_path(folder, set_name, item, label, medium)
-    with writing(str(path), force=True) as file:
-        if medium == "image":
-            save_image(file, signal)
-        else:
-            writer = AudioWriter(file, SAMPLE_RATE, 1, "flac")
-            writer.write(signal)
-            writer.close()

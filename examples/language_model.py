@@ -1,7 +1,6 @@
-"""Tokens for a language model: encode a folder, train a small transformer on the tokens, sample,
-decode.
+"""Tokens for a language model: encode, train a small transformer, sample, decode.
 
-    python examples/language_model.py recordings --out sample.wav                 # a minute of training
+    python examples/language_model.py recordings --out sample.wav   # a minute of training
     python examples/language_model.py recordings --out sample.wav --minutes 10 --seconds 5
 
 One codebook makes this simple: a recording is one row of integers in [0, K), 167 a second, and a

@@ -1,8 +1,8 @@
 """What each bottleneck does to a latent, drawn in two dimensions with the classes themselves.
 
-    python examples/latents.py --out assets/pictures        # draws latent-vp.webp, latent-fsp.webp, latent-gmvq.webp
+    python examples/latents.py --out assets/pictures
 
-The pictures stand in docs/bottlenecks/.
+draws latent-vp.webp, latent-fsp.webp and latent-gmvq.webp, which stand in docs/bottlenecks/.
 """
 
 from __future__ import annotations
@@ -65,9 +65,13 @@ def panels(titles: list[str], extent: float) -> tuple[Figure, list[Axes]]:
 def draw_vp() -> Figure:
     """Radii from a queue, accepted and refused steps, and the codebook that comes last."""
     figure, (first, second, third) = panels(
-        ["training: a cell's radius, from recent latents", "training: steps kept (green), refused (red)",
-         "afterwards: k-means, nearest code"], 2.4,
-    )  # fmt: skip
+        [
+            "training: a cell's radius, from recent latents",
+            "training: steps kept (green), refused (red)",
+            "afterwards: k-means, nearest code",
+        ],
+        2.4,
+    )
     vp = VP(dim=2, codebook_sizes=(16,), rows_per_code=32)
     while vp.train()(grid(moons(256))).stats["queue_fill"] < 1:
         pass  # nothing is perturbed before the queue is full
@@ -94,9 +98,7 @@ def draw_vp() -> Figure:
 
 
 def draw_fsp() -> Figure:
-    """The cells before squashing; in the squashed square noise one cell wide, and rounding to
-    midpoints.
-    """
+    """The cells before squashing; in the squashed square, noise and rounding to midpoints."""
     levels = 5
     figure, (first, second, third) = panels(
         ["encoder's output and its cells", "training: noise one cell wide, or the midpoint",
@@ -138,9 +140,8 @@ def draw_gmvq() -> Figure:
          "encoding: the most probable code"], 2.4,
     )  # fmt: skip
     gmvq = GMVQ(dim=2, codebook_sizes=(16,))
-    raw = torch.tensor(
-        [9.0, 3.0]
-    )  # weights differ by dimension, so the nearest code is not always chosen
+    # Weights differ by dimension, so the nearest code is not always chosen.
+    raw = torch.tensor([9.0, 3.0])
     gmvq.fit(torch.cat([moons(2000), raw.expand(2000, -1)], 1))
     gmvq.anneal(1.0)
     codes, point = gmvq.codebook(16).detach(), torch.tensor([0.35, 0.45])

@@ -47,7 +47,8 @@ class Autoencoder(nn.Module):
             nn.Conv2d(width, bottleneck.in_dim, 1),
         )  # fmt: skip
         self.decoder = nn.Sequential(
-            nn.Conv2d(bottleneck.dim, width, 3, 1, 1), nn.GELU(), nn.ConvTranspose2d(width, width, 4, 2, 1), nn.GELU(),
+            nn.Conv2d(bottleneck.dim, width, 3, 1, 1), nn.GELU(),
+            nn.ConvTranspose2d(width, width, 4, 2, 1), nn.GELU(),
             nn.ConvTranspose2d(width, 1, 4, 2, 1),
         )  # fmt: skip
 
@@ -99,9 +100,8 @@ def train(method: str, steps: int, batch: int = 32) -> tuple[Autoencoder, float]
         bottleneck.fit(latents(100))  # a method that perturbs builds its codebook now
     with torch.no_grad():
         x = pictures(64, generator)
-        indices = bottleneck.encode(
-            net.eval().encoder(x)
-        )  # (64, 1, 8, 8) integers: all that a file needs
+        # (64, 1, 8, 8) integers: all that a file needs.
+        indices = bottleneck.encode(net.eval().encoder(x))
         x_hat = net.decoder(bottleneck.decode(indices))
         assert torch.equal(x_hat, net(x)[0]), "in eval mode, forward is decode(encode), bit for bit"
         return net, float((x - x_hat).square().mean())

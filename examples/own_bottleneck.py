@@ -1,5 +1,4 @@
-"""A bottleneck of one's own: written, registered, held to the contract, trained, exported,
-measured.
+"""A bottleneck of one's own: from its code to its measured model.
 
     python examples/own_bottleneck.py --data recordings --work own --minutes 5
 
@@ -102,9 +101,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", default="5")
     options, extra = parser.parse_known_args(arguments)  # the rest goes to python -m train
 
-    from eval.__main__ import (
-        main as evaluate,
-    )  # these read BOTTLENECKS when they run, so they know "signs"
+    # These read BOTTLENECKS when they run, so they know "signs".
+    from eval.__main__ import main as evaluate
     from train.__main__ import main as train
     from train.export import main as export
     from train.prepare import main as prepare

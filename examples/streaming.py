@@ -1,5 +1,4 @@
-"""Streaming: a recording is coded while it still comes in, and decoded while it is still being
-coded.
+"""Streaming: a recording is coded while it comes in, and decoded while it is coded.
 
     python examples/streaming.py input.wav out.bin restored.wav
 

@@ -1,8 +1,10 @@
 """The reader under fire: any bytes give a result or the one right error, in bounded memory.
 
-    python tests/fuzz.py NEW tests/corpus -max_total_time=600    searches with atheris; the folder NEW gets what is new
+    python tests/fuzz.py NEW tests/corpus -max_total_time=600    searches with atheris
     python tests/fuzz.py --seed tests/corpus                     writes the seeds again
-    python tests/fuzz.py --blind SECONDS tests/corpus            spoils the seeds at random, where there is no atheris
+    python tests/fuzz.py --blind SECONDS tests/corpus            spoils the seeds at random
+
+The folder NEW gets what is new; --blind is for where there is no atheris.
 
 The first byte of an input says what the rest is: a file as it is; chunks that are sealed with the
 right CRC-32 first, so that damage gets past it; one coder's bytes; a model card; a prior's tables;
@@ -27,9 +29,8 @@ from pathlib import Path
 
 if __name__ == "__main__":
     if "--blind" not in sys.argv:
-        os.environ.setdefault(
-            "CODEC_PLAIN", "1"
-        )  # the plain twin can be watched by a fuzzer, machine code cannot
+        # The plain twin can be watched by a fuzzer, machine code cannot.
+        os.environ.setdefault("CODEC_PLAIN", "1")
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     try:
         import atheris
@@ -288,9 +289,8 @@ def seeds() -> dict[str, bytes]:
             at = layered.summary.file_bytes
             for layer in layered.layers:
                 for stop in [*(piece.offset for piece in layer.pieces[1:]), layer.stop]:
-                    bodies += (
-                        bytes([stop - 4 - at]) + data[at : stop - 4]
-                    )  # all are shorter than 256 bytes
+                    # All are shorter than 256 bytes.
+                    bodies += bytes([stop - 4 - at]) + data[at : stop - 4]
                     at = stop
             found[f"{path.stem}-sealed"] = b"\6" + bytes(["speech" in path.stem]) + bodies
             continue
@@ -346,13 +346,11 @@ def seeds() -> dict[str, bytes]:
 
 
 def spoil(data: bytes, other: bytes, dice: random.Random) -> bytes:
-    """Some bytes changed, cut out, put in or doubled, or a piece of another input in their place."""
+    """Some bytes changed, cut out, put in or doubled, or a piece of another input in place."""
     spoilt = bytearray(data)
     for _ in range(dice.choice((1, 1, 1, 2, 3, 6))):
-        at, length = (
-            dice.randrange(1, len(spoilt) + 1),
-            dice.choice((0, 1, 1, 2, 4, dice.randrange(64))),
-        )
+        at = dice.randrange(1, len(spoilt) + 1)
+        length = dice.choice((0, 1, 1, 2, 4, dice.randrange(64)))
         start = dice.randrange(len(other))
         pieces = (
             dice.randbytes(length),
@@ -366,15 +364,14 @@ def spoil(data: bytes, other: bytes, dice: random.Random) -> bytes:
 
 
 def blind(seconds: float, corpus: Path) -> int:
-    """Spoils inputs until the time is over; says how many there were, and keeps those that fail
-    beside the corpus.
+    """Spoils inputs until the time is over.
+
+    Says how many there were, and keeps those that fail beside the corpus.
     """
-    seeds, dice, counts, failed = (
-        [path.read_bytes() for path in sorted(corpus.iterdir())],
-        random.Random(),
-        {},
-        0,
-    )
+    seeds = [path.read_bytes() for path in sorted(corpus.iterdir())]
+    dice = random.Random()
+    counts = {}
+    failed = 0
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         data = spoil(dice.choice(seeds), dice.choice(seeds), dice)

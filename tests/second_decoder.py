@@ -1,7 +1,8 @@
 """A second decoder, written from FORMAT.md alone: plain Python, no NumPy, nothing of codec.
 
-    python tests/second_decoder.py FILE.bin TABLES.json        prints header, samples and indices as JSON
+    python tests/second_decoder.py FILE.bin TABLES.json
 
+prints header, samples and indices as JSON.
 TABLES.json is laid out as those of assets/golden: "tables" for coder 1 and "prior" for coder 2,
 either may be null, and a "prior" in each of "layers".
 """
@@ -66,7 +67,8 @@ def clamp(x, low, high):
     return max(low, min(x, high))
 
 
-# ------------------------------------------------------------------------------------ the container
+# --------------------------------------------------------------------------------------------------
+# the container
 
 
 def decode_file(data, tables, codebook_size=None):
@@ -192,7 +194,8 @@ def decode_header(payload):
     return header
 
 
-# --------------------------------------------------------------------------------------- the coders
+# --------------------------------------------------------------------------------------------------
+# the coders
 
 
 def decode_indices(data, n, header, tables):

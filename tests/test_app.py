@@ -67,7 +67,8 @@ def image(service: Service, given: Callable[[str, bytes], Path]) -> Original:
     return service.open(given("photo.png", picture(gradient(64, 96))))
 
 
-# ------------------------------------------------------------------------------------------- coding
+# --------------------------------------------------------------------------------------------------
+# coding
 
 
 @pytest.mark.parametrize("name", [SPEECH, IMAGE])
@@ -128,16 +129,14 @@ def test_figures_agree_with_each_other(service: Service, image: Original) -> Non
 def test_ssimulacra2_stands_beside_where_it_has_a_value(
     service: Service, image: Original, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert (
-        service.code(image, IMAGE, 1024).scores["SSIMULACRA2"] is None
-    )  # too small for its scales
+    # Too small for its scales.
+    assert service.code(image, IMAGE, 1024).scores["SSIMULACRA2"] is None
     large = gradient(240, 240)
     source = replace(image, reference=large)
     assert service.scorer.score(source, large)["SSIMULACRA2"] == 100
     monkeypatch.setattr("app.scoring.SCORED_PIXELS", 240 * 240 - 1)
-    assert (
-        service.scorer.score(source, large)["SSIMULACRA2"] is None
-    )  # too large for someone who waits
+    # Too large for someone who waits.
+    assert service.scorer.score(source, large)["SSIMULACRA2"] is None
 
 
 def test_a_model_trained_on_a_metric_is_marked_wherever_that_stands(
@@ -234,7 +233,8 @@ def test_sweep_covers_all_models_and_sizes(
     assert rows[0].startswith("version,kind,model,codebook_size")
 
 
-# ------------------------------------------------------------------------------------------- inputs
+# --------------------------------------------------------------------------------------------------
+# inputs
 
 BAD = {
     "empty": (b"", "empty"),
@@ -333,7 +333,8 @@ def test_models_and_sizes_that_are_not_here(
         service.classic(image, "none", 1000)
 
 
-# ------------------------------------------------------------------------------------------- decode
+# --------------------------------------------------------------------------------------------------
+# decode
 
 
 @pytest.mark.parametrize("medium", ["speech", "image"])
@@ -424,7 +425,8 @@ def test_info_is_that_of_the_command(
     }
 
 
-# ------------------------------------------------------------------------------------------- tokens
+# --------------------------------------------------------------------------------------------------
+# tokens
 
 
 @pytest.mark.parametrize("change", tokens.CHANGES)
@@ -486,7 +488,8 @@ def test_the_codebook_on_the_page_is_the_models(service: Service, image: Origina
     assert inside.map.shape == (8, 12)
 
 
-# ----------------------------------------------------------------------------------------- drawings
+# --------------------------------------------------------------------------------------------------
+# drawings
 
 
 def test_equal_loudness_is_equal_and_only_turns_down() -> None:
@@ -537,7 +540,8 @@ def test_a_codebook_of_any_dimension_is_drawn(tmp_path: Path) -> None:
     ).is_file()
 
 
-# -------------------------------------------------------------------------------------- blind tests
+# --------------------------------------------------------------------------------------------------
+# blind tests
 
 
 def test_ratings_come_back_to_what_was_rated(service: Service, image: Original) -> None:
@@ -598,7 +602,8 @@ def test_disguised_files_tell_nothing_by_their_names(service: Service, image: Or
         assert not any(word in copy.name for word in ("original", "fsp", "photo"))
 
 
-# --------------------------------------------------------------------------------- models and files
+# --------------------------------------------------------------------------------------------------
+# models and files
 
 
 def test_a_model_is_loaded_once_whoever_asks(
@@ -668,7 +673,8 @@ def test_old_files_go_and_new_ones_stay(tmp_path: Path, monkeypatch: pytest.Monk
     assert len({shelf.folder().name for _ in range(50)}) == 50
 
 
-# ------------------------------------------------------------------------------------------ command
+# --------------------------------------------------------------------------------------------------
+# command
 
 
 def test_it_starts_without_torch_and_gradio() -> None:
@@ -680,7 +686,10 @@ def test_it_starts_without_torch_and_gradio() -> None:
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
-    code = "import sys, app.service, app.tokens, app.trials; print('torch' in sys.modules, 'skimage' in sys.modules)"
+    code = (
+        "import sys, app.service, app.tokens, app.trials; "
+        "print('torch' in sys.modules, 'skimage' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
     )
@@ -728,7 +737,8 @@ def test_demo_mode_is_tighter_and_gives_way_to_options() -> None:
     assert not parser.parse_args([]).share
 
 
-# -------------------------------------------------------------------------------------------- words
+# --------------------------------------------------------------------------------------------------
+# words
 
 
 def test_words_of_the_page_are_escaped_and_explained() -> None:

@@ -1,5 +1,6 @@
-"""What programs send to the app that people cannot: nulls, wrong types, long lists; and what is
-left in the end.
+"""What programs send to the app that people cannot: nulls, wrong types, long lists.
+
+Also what is left in the end.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def source(service: Service, tmp_path: Path) -> Original:
     return service.open(tmp_path / "a.png")
 
 
-# ---------------------------------------------------------------------------------------- endpoints
+# --------------------------------------------------------------------------------------------------
+# endpoints
 
 RIGHT = {
     "compress, null": ("compress", (None, None, None)),
@@ -196,7 +198,8 @@ def test_more_channels_than_the_format_has_are_refused_before_they_are_read(
         service.open(tmp_path / "many.wav")
 
 
-# ------------------------------------------------------------------------------------- what is left
+# --------------------------------------------------------------------------------------------------
+# what is left
 
 
 def test_files_go_in_time_even_when_nobody_calls(tmp_path: Path) -> None:

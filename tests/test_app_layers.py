@@ -28,8 +28,9 @@ def service(model_folder: Path, tmp_path: Path) -> Service:
 
 @pytest.fixture
 def decode(service: Service) -> Callable[..., list[Any]]:
-    """What a new file and the slider run; without a page, which leaves an event loop behind when it
-    is built.
+    """What a new file and the slider run.
+
+    Without a page, which leaves an event loop behind when it is built.
     """
     pytest.importorskip("gradio")
     from app.tabs.decode import shown

@@ -41,9 +41,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # gradio_client's and playwright's own
-START_SECONDS = (
-    60  # the promise is 20 on two cores that are idle; `python -m app.load` is the place to measure
-)
+# The promise is 20 on two cores that are idle; `python -m app.load` is the place to measure.
+START_SECONDS = 60
 WAIT_MS = 60_000
 
 
@@ -169,7 +168,8 @@ def send(path: Path) -> Any:
     return handle_file(str(path))
 
 
-# ---------------------------------------------------------------------------------------- endpoints
+# --------------------------------------------------------------------------------------------------
+# endpoints
 
 
 def test_every_endpoint_has_its_name(client: Client) -> None:
@@ -341,7 +341,8 @@ def test_errors_become_plain_words(caplog: pytest.LogCaptureFixture) -> None:
         plainly(fails)()
 
 
-# ----------------------------------------------------------------------------------------- security
+# --------------------------------------------------------------------------------------------------
+# security
 
 
 def test_nothing_outside_the_apps_own_folder_is_served(
@@ -387,7 +388,7 @@ def test_nothing_outside_the_apps_own_folder_is_served(
 
 
 class client_url:  # noqa: N801  a helper that reads like a function
-    """The path of a .bin of the app's own, as the page asks for it, and the folder that it lies in."""
+    """The path of a .bin of the app's own, as the page asks for it, and the folder it lies in."""
 
     def __init__(self, server: Server, path: Path) -> None:
         self._server, self._path = server, path
@@ -439,7 +440,8 @@ def test_the_guard_knows_its_folder(tmp_path: Path) -> None:
 
 def test_too_large_an_upload_is_cut_off(server: Server) -> None:
     boundary = "x"
-    head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n'.encode()
+    disposition = 'Content-Disposition: form-data; name="files"; filename="a.wav"'
+    head = f"--{boundary}\r\n{disposition}\r\n\r\n".encode()
     body = head + bytes(51 << 20) + f"\r\n--{boundary}--\r\n".encode()
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     try:
@@ -456,7 +458,8 @@ def test_too_large_an_upload_is_cut_off(server: Server) -> None:
         connection.close()
 
 
-# --------------------------------------------------------------------------------------- many users
+# --------------------------------------------------------------------------------------------------
+# many users
 
 
 def test_users_at_once_and_users_who_leave(
@@ -494,7 +497,8 @@ def test_users_at_once_and_users_who_leave(
     assert not failures
 
 
-# ------------------------------------------------------------------------------------- in a browser
+# --------------------------------------------------------------------------------------------------
+# in a browser
 
 CHROMIUM = next(
     (p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None
@@ -886,8 +890,8 @@ def test_a_narrow_window_has_room_for_every_tab(dark: bool, open_page: Callable[
         wide = page.evaluate(
             "[...document.querySelectorAll('#work *')].filter(e => e.offsetParent && "
             "getComputedStyle(e).clipPath === "
-            "'none' && !e.closest('.tab-container, .stage, .detail') && "
-            "e.getBoundingClientRect().right > 392)"
+            "'none' && !e.closest('.tab-container, .stage, .detail') "
+            "&& e.getBoundingClientRect().right > 392)"
             ".map(e => e.tagName + '.' + e.className)"
         )
         assert not wide, (tab, wide[:5])
@@ -915,10 +919,10 @@ def test_the_page_works_by_keyboard_and_explains_itself(open_page: Callable[...,
     page.keyboard.press("Enter")
     page.wait_for_selector("#compare-listener .lane")
     unnamed = page.evaluate(
-        "[...document.querySelectorAll('#work button, #source button')].filter(b => b.offsetParent "
-        "&& "
-        "!b.textContent.trim() && !b.getAttribute('aria-label') && !b.title).map(b => "
-        "b.outerHTML.slice(0, 120))"
+        "[...document.querySelectorAll('#work button, "
+        "#source button')].filter(b => b.offsetParent && "
+        "!b.textContent.trim() && !b.getAttribute('aria-label') "
+        "&& !b.title).map(b => b.outerHTML.slice(0, 120))"
     )
     assert not unnamed
     assert page.evaluate("[...document.images].every(i => i.hasAttribute('alt'))")

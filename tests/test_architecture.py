@@ -1,4 +1,4 @@
-"""The arrows of the plan: which part may import which, read from the sources without running them."""
+"""The arrows of the plan: which part may import which, read from the sources."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # What each package may import of the others. Down only: app > eval > train > codec. (eval needs
-# train because the
-# experiments of the papers train their models before they measure them.)
+# train because the experiments of the papers train their models before they measure them.)
 ALLOWED = {"codec": set(), "train": {"codec"}, "eval": {"codec", "train"}, "app": {"codec", "eval"}}
 # Heavy packages and the files of codec that may import them at the top.
 TORCH_FREE = [
@@ -105,7 +104,8 @@ def test_bottlenecks_and_nets_do_not_know_each_other() -> None:
 
 
 def private(path: Path) -> set[str]:
-    """Modules and names of codec that begin with an underscore and that a file imports;
+    """Modules and names of codec that begin with an underscore and that a file imports.
+
     `__version__` is public.
     """
     return {
@@ -152,6 +152,6 @@ def test_codec_needs_only_what_a_bare_install_brings() -> None:
         tops = {name.split(".")[0] for name in imports(path)}
         standard = tops & set(__import__("sys").stdlib_module_names)
         # triton comes with torch's builds for GPUs, and only there the kernel is imported; PyAV is
-        # tried for
+        # tried where it is installed.
         extra = {"_radii_kernel.py": {"triton"}, "pyav.py": {"av"}}.get(path.name, set())
         assert tops - standard <= bare | extra, path

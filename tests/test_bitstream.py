@@ -56,8 +56,9 @@ class Pipe(io.RawIOBase):
 
 
 def skewed(shape: tuple[int, ...], num_codes: int, state: int) -> Array:
-    """Indices from a linear congruential generator, small ones more often; the same on every
-    machine for ever.
+    """Indices from a linear congruential generator, small ones more often.
+
+    The same on every machine for ever.
     """
     values = []
     for _ in range(int(np.prod(shape))):
@@ -196,9 +197,8 @@ def load_golden(name: str) -> tuple[bytes, Header, Array, int, Tables]:
     prior = None
     if expected.get("prior"):
         lists = {name: np.array(table, np.int64) for name, table in expected["prior"].items()}
-        lists["digits"] = lists["digits"].reshape(
-            -1, len(lists["bias"])
-        )  # an empty list has no shape
+        # An empty list has no shape.
+        lists["digits"] = lists["digits"].reshape(-1, len(lists["bias"]))
         prior = Prior.from_tensors(lists)
     tables = Tables(frequencies, prior)
     data = (GOLDEN / f"{name}.bin").read_bytes()

@@ -1,5 +1,5 @@
-"""Cards and recipes say the same: what a shipped model was trained with is what `python -m train
-NAME-small` does.
+"""Cards and recipes say the same: what a shipped model was trained with is what
+`python -m train NAME-small` does.
 """
 
 from __future__ import annotations

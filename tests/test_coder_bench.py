@@ -1,4 +1,4 @@
-"""python -m eval.coder_bench over a folder of models: every figure of a row is of the same indices."""
+"""python -m eval.coder_bench over a folder of models: all figures of a row are of the same data."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def media(tmp_path: Path) -> Path:
 
 
 def test_one_command_measures_all_models(
-    models: Path,
+    models: Path,  # noqa: ARG001
     media: Path,
     tmp_path: Path,
     monkeypatch,
-    capsys,  # noqa: ARG001
+    capsys,
 ) -> None:
     monkeypatch.setattr(coder_bench, "first_use", lambda *_: "first use: not now")
     monkeypatch.setattr(coder_bench, "REPEATS", 1)
@@ -41,9 +41,8 @@ def test_one_command_measures_all_models(
         assert row["coded"] < row["whole"]
         assert row["coded"] <= row["fixed"]
         assert row["order_0"] <= row["log2_codes"]
-        assert (
-            row["over_fixed"] <= 2
-        )  # the promise: a chunk is never longer than fixed width and 2 bytes
+        # The promise: a chunk is never longer than fixed width and 2 bytes.
+        assert row["over_fixed"] <= 2
     table = out.with_suffix(".md").read_text()
     assert table in capsys.readouterr().out
     assert len(table.splitlines()) == 2 + len(rows)

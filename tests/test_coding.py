@@ -66,7 +66,8 @@ def whole_indices(samples: NDArray[np.float32], model: Model) -> NDArray[np.int6
         return model.codec.encode(torch.from_numpy(samples.T.copy())[:, None], SIZE).numpy()
 
 
-# ------------------------------------------------------------------------------------------ windows
+# --------------------------------------------------------------------------------------------------
+# windows
 
 
 @settings(deadline=None, max_examples=200)
@@ -97,8 +98,9 @@ def test_windows_tile_the_stream_whatever_the_blocks(
 
 @pytest.mark.parametrize("preset", NETS["convnext-speech"].presets)
 def test_the_context_covers_the_nets_reach(preset: str) -> None:
-    """One latent position is disturbed; what changes, in encoder and decoder, is within the context
-    and near it.
+    """One latent position is disturbed.
+
+    What changes, in encoder and decoder, is within the context and near it.
     """
     torch.manual_seed(0)
     codec = build(CodecConfig("speech", NETS["convnext-speech"].presets[preset], "fsp")).eval()
@@ -126,7 +128,8 @@ def test_the_context_covers_the_nets_reach(preset: str) -> None:
     assert max(found) >= context - 2, "more context than is needed costs time"
 
 
-# ------------------------------------------------------------------------------------------- speech
+# --------------------------------------------------------------------------------------------------
+# speech
 
 
 @pytest.mark.usefixtures("small_windows")
@@ -243,7 +246,8 @@ def test_a_length_that_does_not_fit_is_refused(speech_model: Model, claimed: int
         decode_speech(pack(header, indices, claimed), speech_model)
 
 
-# ----------------------------------------------------------------------------------------- pictures
+# --------------------------------------------------------------------------------------------------
+# pictures
 
 
 def encode_image(pixels: NDArray[np.uint8], model: Model) -> bytes:
@@ -330,7 +334,8 @@ def test_a_model_of_the_other_medium_is_refused(speech_model: Model, image_model
         encode_speech(tones(10), image_model)
 
 
-# ----------------------------------------------------------------------------------- the real thing
+# --------------------------------------------------------------------------------------------------
+# the real thing
 
 
 @pytest.fixture(scope="session")
@@ -386,7 +391,8 @@ model = coding.load(cards.read_card(Path(sys.argv[1])))
 def run(minutes):
     noise = np.random.default_rng(0).standard_normal((44100 // 2, 1)).astype(np.float32) * 0.1
     with tempfile.TemporaryFile() as file:
-        coding.compress_speech((noise for _ in range(2 * 60 * minutes)), 44100, 1, file, model, 1024)
+        blocks = (noise for _ in range(2 * 60 * minutes))
+        coding.compress_speech(blocks, 44100, 1, file, model, 1024)
         file.seek(0)
         samples = sum(len(block) for block in coding.decompress_speech(Reader(file), model))
     assert samples == 44100 * 60 * minutes
@@ -399,7 +405,10 @@ print(long - short)
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_length(model_folder: Path, root: Path) -> None:
-    """Six minutes at 44.1 kHz are 60 MB of float32; both directions together must stay well below."""
+    """Six minutes at 44.1 kHz are 60 MB of float32.
+
+    Both directions together must stay well below.
+    """
     command = [sys.executable, "-c", MEMORY, str(model_folder / "speech-fsp.json")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True)
     assert float(done.stdout) < 25  # MiB
@@ -428,7 +437,8 @@ def test_chunks_of_wide_pictures_have_fewer_rows(width: int, rows: int) -> None:
     assert pictures.rows_per_chunk(width, 8) == rows
 
 
-# ------------------------------------------------------------------------------------------- effort
+# --------------------------------------------------------------------------------------------------
+# effort
 
 
 def test_an_effort_gives_nearness_for_bits(speech_model: Model, image_model: Model) -> None:

@@ -105,7 +105,8 @@ def listing(folder: Path) -> dict[str, bytes | None]:
     }
 
 
-# ----------------------------------------------------------------------------------- damaged inputs
+# --------------------------------------------------------------------------------------------------
+# damaged inputs
 
 
 def with_nan() -> bytes:
@@ -225,7 +226,8 @@ def test_the_wrong_way_round_is_said(
     assert "not a file made by codec" in run("decompress", speech, tmp_path / "x.wav").err
 
 
-# ------------------------------------------------------------------------------------- output files
+# --------------------------------------------------------------------------------------------------
+# output files
 
 
 def test_an_existing_target_is_kept_unless_forced(run: Run, speech: Path, tmp_path: Path) -> None:
@@ -410,7 +412,8 @@ def current_umask() -> int:
     return mask
 
 
-# --------------------------------------------------------------------------------- standard streams
+# --------------------------------------------------------------------------------------------------
+# standard streams
 
 
 def test_streams_carry_data_and_the_report_goes_to_stderr(
@@ -453,7 +456,8 @@ def test_a_pipe_is_an_input(run: Run, speech: Path, tmp_path: Path) -> None:
     assert run("decompress", tmp_path / "out.bin", "-t").code == 0
 
 
-# ------------------------------------------------------------------------------------------ folders
+# --------------------------------------------------------------------------------------------------
+# folders
 
 
 def test_a_folder_is_mirrored_there_and_back(run: Run, tmp_path: Path) -> None:
@@ -471,10 +475,8 @@ def test_a_folder_is_mirrored_there_and_back(run: Run, tmp_path: Path) -> None:
     assert result.code == 0
     assert result.out.count("\n") == 3
     assert (tmp_path / "out/a.wav").is_file()
-    for name in (
-        "deep/er/b.avif.png",
-        "deep/named so.wav.png",
-    ):  # what cannot be written under its own name
+    # What cannot be written under its own name.
+    for name in ("deep/er/b.avif.png", "deep/named so.wav.png"):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
     assert run("decompress", tmp_path / "bins", "--test").out.count("verified") == 3
 
@@ -523,7 +525,8 @@ def test_folders_and_files_do_not_mix(run: Run, speech: Path, tmp_path: Path) ->
     assert run("info", tmp_path).err == f"error: {tmp_path}: Is a directory\n"
 
 
-# ------------------------------------------------------------------------------------------ options
+# --------------------------------------------------------------------------------------------------
+# options
 
 
 @pytest.mark.parametrize(
@@ -705,8 +708,9 @@ def test_a_suffix_that_does_not_fit_lists_those_that_do(
 def test_the_pixels_of_a_png_are_never_all_in_memory(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """NumPy's buffers, which tracemalloc sees, both ways; the same picture read whole is the
-    negative control.
+    """NumPy's buffers, which tracemalloc sees, both ways.
+
+    The same picture read whole is the negative control.
     """
     pixels = np.tile(gradient(600, 600), (2, 1, 1))
     monkeypatch.setattr(pictures, "MAX_IN_MEMORY", 1 << 18)
@@ -764,9 +768,8 @@ def test_a_damaged_model_is_a_line_and_the_others_go_on(
     assert [line.split()[0] for line in listed.out.splitlines()] == ["image-fsp", "speech-fsp"]
     assert f"{folder / 'broken.json'}: not a model card" in listed.err
     assert listed.err.count("\n") == 1
-    (folder / "broken.json").write_text(
-        "[]"
-    )  # other damage: what was said is not said again in a process
+    # Other damage: what was said is not said again in a process.
+    (folder / "broken.json").write_text("[]")
     packing = run("compress", speech, tmp_path / "o.bin")
     assert packing.code == 0
     assert packing.err.startswith("WARNING: ")
@@ -802,7 +805,8 @@ def test_info_describes_without_a_model(
     assert json.loads(run("info", "--json", packed["image"]).out)["model"] is None
 
 
-# ---------------------------------------------------------------------------------------- processes
+# --------------------------------------------------------------------------------------------------
+# processes
 
 LIGHT = """
 import sys
@@ -840,8 +844,9 @@ def test_help_version_and_info_import_nothing_heavy(root: Path, packed: dict[str
 
 
 def test_a_real_process_with_warnings_as_errors(root: Path, model_folder: Path) -> None:
-    """Through pipes, at 44.1 kHz so that torchaudio resamples; and decompressing imports nothing of
-    train or app.
+    """Through pipes, at 44.1 kHz so that torchaudio resamples.
+
+    And decompressing imports nothing of train or app.
     """
     model = model_folder / "speech-fsp.json"
     done = python(
@@ -876,9 +881,8 @@ def test_an_interrupted_process_leaves_nothing(
         cwd=tmp_path,
         env=environment,
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        ),  # a job in the background ignores it
+        # A job in the background ignores it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         deadline = time.monotonic() + 60
         while not any(path.stat().st_size for path in tmp_path.glob("new/.codec-*")):
@@ -911,7 +915,8 @@ def test_a_reader_that_goes_away_is_one_line(
     assert (process.returncode, err) == (1, b"error: the reader of the output went away\n")
 
 
-# ------------------------------------------------------------------------------- damage and streams
+# --------------------------------------------------------------------------------------------------
+# damage and streams
 
 
 def test_partial_decodes_what_is_left(run: Run, packed: dict[str, Path], tmp_path: Path) -> None:
@@ -988,8 +993,8 @@ def test_chunks_arrive_while_the_recording_goes_on(root: Path, model_folder: Pat
     script = (
         "import sys; from pathlib import Path; from codec import cards, coding\n"
         "from codec.cli.compress import compress_main\n"
-        f"cards.MODELS_FOLDER = Path({str(model_folder)!r}); coding.speech.FRAMES_PER_WINDOW = "
-        "100\n"
+        f"cards.MODELS_FOLDER = Path({str(model_folder)!r}); "
+        "coding.speech.FRAMES_PER_WINDOW = 100\n"
         "sys.exit(compress_main(['-', '-', '-q']))"
     )
     data = streaming_wav(tones(96 * 1000), 16000)

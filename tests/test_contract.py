@@ -30,7 +30,7 @@ def registered(name: str, **options: Any) -> Callable[[], Bottleneck]:
 
 METHODS: dict[str, Callable[[], Bottleneck]] = {
     "fsp": lambda: FSP(LEVELS),
-    "fsp-inverse": lambda: FSP(LEVELS, activation="laplace", accept="vector", output="inverse"),
+    "fsp-vector": lambda: FSP(LEVELS, activation="laplace", accept="vector"),
     "gmvq": lambda: GMVQ(dim=8, codebook_sizes=SIZES),
     "gmvq-posterior": lambda: GMVQ(dim=8, codebook_sizes=SIZES, latent_term="posterior"),
     "gmvq-literal": lambda: GMVQ(dim=8, codebook_sizes=SIZES, latent_term="literal"),

@@ -109,10 +109,8 @@ def test_judging_leaves_the_discriminator_alone_and_reaches_the_reconstruction(m
 def test_it_learns_to_tell_noise_from_smooth_originals(medium: str) -> None:
     torch.manual_seed(0)
     adversary = Adversary(medium, AdversarySection(width=4, learning_rate=2e-3), "cpu")
-    smooth, noise = (
-        torch.rand(4, *[1 for _ in SHAPES[medium][1:]]).expand(4, *SHAPES[medium][1:]),
-        None,
-    )
+    smooth = torch.rand(4, *[1 for _ in SHAPES[medium][1:]]).expand(4, *SHAPES[medium][1:])
+    noise = None
     losses = []
     for _ in range(25):
         noise = torch.rand(4, *SHAPES[medium][1:])

@@ -4,8 +4,10 @@ names are documented.
 A block of sh, python or toml is run, in the order of its page, in a folder with a recording, a
 picture and a folder of each. Two comments before a block change that:
 
-    <!-- not run: REASON -->           for what needs a network, a GPU, another machine, or is no whole command
-    <!-- run with: OLD => NEW; ... --> the same block with less work: a budget of steps instead of minutes, say
+    <!-- not run: REASON -->           for what needs a network, a GPU, another machine, or is no
+                                       whole command
+    <!-- run with: OLD => NEW; ... --> the same block with less work: a budget of steps instead of
+                                       minutes, say
 
 Lines of pip and make are checked against pyproject.toml and the Makefile instead.
 """
@@ -69,7 +71,8 @@ def name(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-# ------------------------------------------------------------------------------------------- blocks
+# --------------------------------------------------------------------------------------------------
+# blocks
 
 
 @pytest.fixture
@@ -178,8 +181,9 @@ def run_script(path: Path, arguments: list[str]) -> int:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_block_says_what_it_is(page: Path) -> None:
-    """A language that is run or shown; a reason where it is not run; and no fence or mark that the
-    pattern missed.
+    """A language that is run or shown; a reason where it is not run.
+
+    There is no fence or mark that the pattern missed.
     """
     text, found = page.read_text(encoding="utf-8"), blocks(page)
     for block in found:
@@ -200,14 +204,19 @@ def test_a_failing_line_is_noticed(folder: Path) -> None:
     """
     (folder / "bad.py").write_text("import sys\nsys.exit(3)\n")
     for line in (
-        "python -m codec.info missing.bin", "python bad.py", "pip install '.[nothing]'", "make nothing", "ls",
+        "python -m codec.info missing.bin",
+        "python bad.py",
+        "pip install '.[nothing]'",
+        "make nothing",
+        "ls",
         "python -m codec.info a | cat",
-    ):  # fmt: skip
+    ):
         with pytest.raises(AssertionError):
             run_line(line)
 
 
-# -------------------------------------------------------------------------------------------- links
+# --------------------------------------------------------------------------------------------------
+# links
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```$", re.M | re.S)
@@ -298,7 +307,8 @@ def test_cited_pages_exist() -> None:
         assert not re.search(r"(?<![\w/])methods(\.md| \d)", path.read_text(encoding="utf-8")), path
 
 
-# ----------------------------------------------------------------------------------------- commands
+# --------------------------------------------------------------------------------------------------
+# commands
 
 COMMANDS = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -322,7 +332,8 @@ def test_codec_alone_names_the_manual(capsys: pytest.CaptureFixture[str]) -> Non
     assert "docs/index.md" in capsys.readouterr().out
 
 
-# ---------------------------------------------------------------------------------------- reference
+# --------------------------------------------------------------------------------------------------
+# reference
 
 PACKAGES = ("codec", "codec.bottlenecks", "codec.bottlenecks.parts", "codec.entropy", "codec.nets")
 DOCUMENTED = {
@@ -356,8 +367,9 @@ def resolve(path: str) -> Any:
     ],
 )
 def test_public_names_are_documented(package: str, public: str) -> None:
-    """Each is in the reference, and its docstring says what it is; a function's also each argument
-    and error.
+    """Each is in the reference, and its docstring says what it is.
+
+    A function's also each argument and error.
     """
     thing = getattr(importlib.import_module(package), public)
     if isinstance(thing, str | int | dict):
@@ -420,7 +432,8 @@ def test_the_reference_names_what_exists() -> None:
         assert resolve(path) is not None
 
 
-# ------------------------------------------------------------------------------------------ figures
+# --------------------------------------------------------------------------------------------------
+# figures
 
 
 def test_the_figures_are_those_of_the_cards() -> None:

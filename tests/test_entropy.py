@@ -135,9 +135,8 @@ def test_a_carry_runs_through_many_words() -> None:
             except BitstreamError:
                 continue
             below = np.append(indices, [[0, 0]], axis=1)
-            if (
-                range_coder.encode(below, table)[0] == 0x7F
-            ):  # so low is under one half, and only the carry made it 0x80
+            # So low is under one half, and only the carry made it 0x80.
+            if range_coder.encode(below, table)[0] == 0x7F:
                 longest = max(longest, length)
             assert (
                 range_coder.encode(indices, table)

@@ -250,8 +250,9 @@ def test_a_card_keeps_the_means(media: Path, tmp_path: Path) -> None:
 def test_a_clip_of_one_sample_weighs_one_sample(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its own rate is hundreds of kbit/s; the set's, wherever it is shown, is total bits over total
-    seconds.
+    """Its own rate is hundreds of kbit/s.
+
+    The set's, wherever it is shown, is total bits over total seconds.
     """
     for suffix in (".json", ".safetensors"):
         shutil.copy(cards.find("speech-fsp").path.with_suffix(suffix), tmp_path / f"mine{suffix}")
@@ -285,9 +286,8 @@ def test_a_clip_of_one_sample_weighs_one_sample(
     ours = [r for r in results["records"] if r["system"] == "speech-fsp"]
     seconds = 2 + 1 / 16_000
     rate = 8 * sum(r["bytes"] for r in ours) / seconds / 1000
-    assert (
-        max(8 * r["bytes"] / r["units"] / 1000 for r in ours) > 100 * rate
-    )  # what a mean over items would show
+    # What a mean over items would show.
+    assert max(8 * r["bytes"] / r["units"] / 1000 for r in ours) > 100 * rate
     by_system = {e["system"]: e for e in results["summary"]}
     entry = by_system["speech-fsp"]
     assert entry["rate"]["mean"] == pytest.approx(rate)
@@ -398,7 +398,6 @@ def test_without_the_extra_one_line_says_so(module: str, tmp_path: Path) -> None
         text=True,
     )
     assert result.returncode == 1
-    assert result.stderr.startswith(
-        "error: p"
-    )  # pesq, or pyarrow where the extra [cluster] is missing, too
+    # pesq, or pyarrow where the extra [cluster] is missing, too.
+    assert result.stderr.startswith("error: p")
     assert result.stderr.count("\n") == 1

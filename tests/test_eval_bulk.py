@@ -186,7 +186,10 @@ def test_mistakes_are_one_line(
 def test_a_killed_ray_worker_loses_nothing_and_repeats_nothing(
     media: Path, tmp_path: Path, root: Path
 ) -> None:
-    """Two workers, one of which gets SIGKILL after a few items; and the same rows as without Ray."""
+    """Two workers, one of which gets SIGKILL after a few items.
+
+    The rows are the same as without Ray.
+    """
     out, plain = tmp_path / "out", tmp_path / "plain"
     words = ["image-fsp", "--data", str(media), "--shard", "2"]
     command = [sys.executable, "-m", "eval.bulk", *words, "--out", str(out), "--workers", "2"]

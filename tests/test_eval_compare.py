@@ -1,4 +1,4 @@
-"""Paired comparison of two runs: a doctored regression is found, chance and small changes are not."""
+"""Paired comparison of two runs: a doctored regression is found, chance and small changes not."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ def results(model: str = "image-a", items: int = 20, seed: int = 0) -> dict[str,
     rng = np.random.default_rng(seed)
     records = [
         {
-            "set": "s", "item": f"{i:02d}", "medium": "image", "system": model, "setting": "1024", "bytes": 1000,
-            "payload_bytes": 950, "units": 65536, "PSNR": float(rng.normal(24, 3)), "SSIM": float(rng.uniform(0.5, 1)),
-            "LPIPS-squeeze": float(rng.uniform(0.2, 0.4)), "perplexity_soft": None,
+            "set": "s", "item": f"{i:02d}", "medium": "image", "system": model, "setting": "1024",
+            "bytes": 1000, "payload_bytes": 950, "units": 65536, "PSNR": float(rng.normal(24, 3)),
+            "SSIM": float(rng.uniform(0.5, 1)), "LPIPS-squeeze": float(rng.uniform(0.2, 0.4)),
+            "perplexity_soft": None,
         }
         for i in range(items)
     ]  # fmt: skip
@@ -65,13 +66,11 @@ def test_margins_and_chance(tmp_path: Path) -> None:
     assert run(tmp_path, a, changed(a, "PSNR", -0.05)) == 0  # below the margin
     assert run(tmp_path, a, changed(a, "PSNR", -0.05), "--margin", "PSNR=0.01") == 1
     assert run(tmp_path, a, changed(a, "PSNR", -0.3), "--margin", "PSNR=0.5") == 0
-    assert (
-        run(tmp_path, a, changed(a, "PSNR", -0.3, noise=5)) == 0
-    )  # the mean may have fallen by chance
+    # The mean may have fallen by chance.
+    assert run(tmp_path, a, changed(a, "PSNR", -0.3, noise=5)) == 0
     few = results(items=3)
-    assert (
-        run(tmp_path, few, changed(few, "PSNR", -0.3)) == 1
-    )  # no test can tell: the margin decides
+    # No test can tell: the margin decides.
+    assert run(tmp_path, few, changed(few, "PSNR", -0.3)) == 1
 
 
 def test_what_is_no_longer_scored_is_a_regression(

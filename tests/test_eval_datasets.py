@@ -1,4 +1,4 @@
-"""Test sets in the layouts that people have on disk, and what is said of those that are not there."""
+"""Test sets in the layouts that people have on disk, and what is said of those that are missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from conftest import gradient, picture, tones, wav
 
 pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
 from codec.errors import MediaError
-from eval.datasets import DATASETS, cut, find, load_signal
+from eval.datasets import DATASETS, find, load_signal
+from eval.signals import cut
 
 PIXELS = gradient(40, 56)
 
@@ -35,9 +36,8 @@ def test_folders_tars_and_files_give_the_same_items_in_order(tmp_path: Path) -> 
         found = find(str(source))
         assert [item.name for item in found.items] == ["a.png", "b.png", "deep/c.png"]
         for item in found.items:
-            medium, signal = load_signal(
-                pickle.loads(pickle.dumps(item))
-            )  # items go to other processes
+            # Items go to other processes.
+            medium, signal = load_signal(pickle.loads(pickle.dumps(item)))
             assert medium == "image"
             assert np.array_equal(signal, PIXELS)
     assert [item.name for item in find(str(folder / "a.png")).items] == ["a.png"]

@@ -16,9 +16,10 @@ pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
 from codec import api
 from codec.media import load_audio
 from eval.__main__ import main
-from eval.datasets import at_level, find, load_signal
+from eval.datasets import find, load_signal
 from eval.metrics import mel_distance
 from eval.paths import file_path
+from eval.signals import at_level
 
 
 def level_of(signal: np.ndarray) -> float:

@@ -32,8 +32,9 @@ def judge():  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("seconds", [1.0, 5.3, 9.2])
 def test_it_is_the_package_s_figure(seconds: float, judge) -> None:  # type: ignore[no-untyped-def]
-    """Padded, whole and in three windows; the package, which takes them at once, is the second
-    implementation.
+    """Padded, whole and in three windows.
+
+    The package, which takes them at once, is the second implementation.
     """
     from distillmos import ConvTransformerSQAModel
 

@@ -1,4 +1,4 @@
-"""python -m eval.nested: codebooks are nested in three ways, and each is measured by its own rule."""
+"""python -m eval.nested: codebooks nested in three ways, each measured by its own rule."""
 
 from __future__ import annotations
 

@@ -96,9 +96,9 @@ def test_the_table_of_pictures_has_the_measured_metrics_and_the_mark() -> None:
     assert "| 23.00 | 0.600 | - | - | 0.300 |" in rows["1024", "image-b"]
     assert f"- | - | -{MARK}" not in rows["256", "image-a"]
     assert "Not trained on LPIPS: image-b." in lines[6]
-    assert (
-        lines[8]
-        == "PSNR grows with K on every test set, but for image-a on coco from 256 to 1024 (24.5 to 24.21)."
+    assert lines[8] == (
+        "PSNR grows with K on every test set, but for image-a on coco from 256 to 1024 "
+        "(24.5 to 24.21)."
     )
 
 
@@ -179,9 +179,8 @@ def test_a_run_marks_the_model_that_was_trained_on_lpips(
     of = {name: [row for row in text.splitlines() if row.startswith(f"| {name} |")] for name in (
         "image-with", "image-without", "JPEG",
     )}  # fmt: skip
-    assert (
-        sum(MARK in row for row in of["image-with"]) >= 2
-    )  # a row for each size; the anchor is its equal
+    # A row for each size; the anchor is its equal.
+    assert sum(MARK in row for row in of["image-with"]) >= 2
     assert not any(MARK in row for row in of["image-without"] + of["JPEG"])
     results = read_card(tmp_path / "image-with.json").data["results"]["two"]["1024"]
     assert {

@@ -56,7 +56,7 @@ def test_the_interval_of_a_rate_covers_the_true_rate_as_often_as_it_says() -> No
 
 
 def test_the_interval_covers_the_true_mean_as_often_as_it_says() -> None:
-    """Of 300 samples of 40 skewed values, about 95 % (a bootstrap of so few covers a little less)."""
+    """Of 300 samples of 40 skewed values, about 95 %; a bootstrap of so few covers a bit less."""
     hits = 0
     for i in range(300):
         found = statistic(RNG.exponential(2, 40).tolist(), str(i))
@@ -90,7 +90,7 @@ def test_codebook_use_against_scipy() -> None:
 
 
 def test_perplexity_by_batch_is_of_equal_batches() -> None:
-    """Batches of 16384 tokens; the rest is left out, since fewer tokens have a smaller perplexity."""
+    """Batches of 16384 tokens; the rest is left out: fewer tokens have a smaller perplexity."""
     tokens = RNG.integers(0, 4096, (1, 16_384 * 2 + 100))
     found = use([tokens], 4096, 1)
     whole = [

@@ -20,8 +20,15 @@ from codec.bottlenecks import BOTTLENECKS
 
 EXAMPLES = ROOT / "examples"
 TESTED = {
-    "own_autoencoder", "own_bottleneck", "language_model", "streaming", "neighbour", "latents", "limits", "pictures",
-}  # fmt: skip
+    "own_autoencoder",
+    "own_bottleneck",
+    "language_model",
+    "streaming",
+    "neighbour",
+    "latents",
+    "limits",
+    "pictures",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -133,8 +140,8 @@ def test_neighbour(capfd: pytest.CaptureFixture[str]) -> None:
     from eval.__main__ import main
 
     assert main([
-        "speech-fsp", "-k", "256", "--data", "recordings", "--first", "1", "--quick", "--workers", "1",
-        "--neighbour", "examples.neighbour:mu_law",
+        "speech-fsp", "-k", "256", "--data", "recordings", "--first", "1", "--quick",
+        "--workers", "1", "--neighbour", "examples.neighbour:mu_law",
     ]) == 0  # fmt: skip
     line = next(line for line in capfd.readouterr().out.splitlines() if line.startswith("mu-law"))
     assert "64" in line.split("kbit/s")[0]

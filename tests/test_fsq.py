@@ -1,4 +1,4 @@
-"""FSQ and NoiseFSQ: their grids, gradients and edges, against the formulas and against the library."""
+"""FSQ and NoiseFSQ: their grids, gradients and edges, against formulas and against the library."""
 
 from __future__ import annotations
 
@@ -109,9 +109,8 @@ def test_odd_levels_keep_zero_and_even_ones_shift_it() -> None:
     assert float(bound(zero, torch.tensor(8)).abs()) < 1e-3
     for levels in range(4, 40, 2):
         half = (levels - 1) * (1 - 1e-3) / 2
-        assert (
-            abs(tan(0.5 / half) - atanh(0.5 / half)) < 0.02
-        )  # of a published shift of tan where atanh is meant
+        # Of a published shift of tan where atanh is meant.
+        assert abs(tan(0.5 / half) - atanh(0.5 / half)) < 0.02
 
 
 def slope_is_right(slope: Callable[[Tensor, float, int], Tensor], levels: int) -> bool:
@@ -128,9 +127,8 @@ def test_the_gradient_is_that_of_the_bound(levels: int) -> None:
         return half / (levels // 2) / torch.cosh(z).square()
 
     assert slope_is_right(slope, levels)
-    assert not slope_is_right(
-        lambda z, *_: torch.ones_like(z), levels
-    )  # straight through the tanh as well
+    # Straight through the tanh as well.
+    assert not slope_is_right(lambda z, *_: torch.ones_like(z), levels)
 
 
 def test_training_and_eval_of_fsq_are_the_same() -> None:
@@ -237,13 +235,10 @@ def test_oracle_of_fsq(levels: tuple[int, ...]) -> None:
 def test_oracle_of_the_symmetric_form() -> None:
     library = pytest.importorskip("vector_quantize_pytorch")
     levels = (8, 5, 4, 2)
-    method, other, z = (
-        NoiseFSQ({1: levels}).eval(),
-        library.FSQ(levels, preserve_symmetry=True).eval(),
-        latents(4),
-    )
+    method = NoiseFSQ({1: levels}).eval()
+    other = library.FSQ(levels, preserve_symmetry=True).eval()
+    z = latents(4)
     value, indices = other(z.mT)
-    assert (
-        float((method.encode(z)[:, 0] == indices).float().mean()) > 0.9999
-    )  # but for rounding on a border
+    # But for rounding on a border.
+    assert float((method.encode(z)[:, 0] == indices).float().mean()) > 0.9999
     assert float((method(z).z_q.mT - value).abs().gt(1e-5).float().mean()) < 1e-4

@@ -85,9 +85,8 @@ def test_logits_are_the_direct_sum() -> None:
     assert logits_are_right(expanded)
     assert not logits_are_right(expanded, offset=100.0)  # why they are centred
     assert not logits_are_right(lambda z, w, m: 2 * logits(z, w, m))
-    assert not logits_are_right(
-        lambda z, w, m: (w * z) @ m.T - 0.5 * m.square().sum(1)
-    )  # an unweighted mu^2
+    # An unweighted mu^2.
+    assert not logits_are_right(lambda z, w, m: (w * z) @ m.T - 0.5 * m.square().sum(1))
 
 
 def test_posteriors_sum_to_one_and_shifts_change_nothing() -> None:
@@ -219,9 +218,8 @@ def is_kl_to_uniform(kl: Callable[[Tensor], Tensor]) -> bool:
     """0 iff the mean posterior is uniform, log K for a point mass, never negative."""
     tiny = 1e-12
     uniform = torch.full((16, 16), 1 / 16).log()
-    spread = (
-        (torch.eye(16) + tiny).log().log_softmax(1)
-    )  # sure of one code each, all codes used alike
+    # Sure of one code each, all codes used alike.
+    spread = (torch.eye(16) + tiny).log().log_softmax(1)
     collapsed = spread[:1].expand(16, 16)
     generator = torch.Generator().manual_seed(0)
     others = [torch.randn(9, 16, generator=generator).log_softmax(1) for _ in range(50)]
@@ -237,9 +235,8 @@ def is_kl_to_uniform(kl: Callable[[Tensor], Tensor]) -> bool:
 
 def test_kl_to_uniform() -> None:
     assert is_kl_to_uniform(lambda log_pi: kl_to_uniform(log_pi.exp().mean(0)))
-    assert not is_kl_to_uniform(
-        lambda log_pi: log(16) + (log_pi.exp() * log_pi).sum(1).mean()
-    )  # mean of the KLs
+    # Mean of the KLs.
+    assert not is_kl_to_uniform(lambda log_pi: log(16) + (log_pi.exp() * log_pi).sum(1).mean())
 
 
 def finite_when_a_code_underflows(kl: Callable[[Tensor], Tensor]) -> bool:

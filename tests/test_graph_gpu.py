@@ -43,10 +43,8 @@ def write_data(medium: str, path: Path) -> None:
     """Two items of smooth noise, as train.prepare lays them out."""
     rng = np.random.default_rng(0)
     if medium == "speech":
-        shapes, steps = (
-            [[30_000], [50_000]],
-            rng.normal(0, 300, 80_000).cumsum() * 0.98 ** np.arange(80_000).clip(0, 1),
-        )
+        shapes = [[30_000], [50_000]]
+        steps = rng.normal(0, 300, 80_000).cumsum() * 0.98 ** np.arange(80_000).clip(0, 1)
         flat = np.clip(steps - steps.mean(), -30_000, 30_000).astype(np.int16)
     else:
         shapes = [[96, 120, 3], [120, 96, 3]]
@@ -78,9 +76,8 @@ def losses(
         run.enter(run.recipe.stage_at(run.progress))
         found.append(float(run.train_step()["loss"]))
         stages |= {run.stage} if run.graphs._recorded else set()
-    assert stages == (
-        set("ABC") if recorded else set()
-    )  # each stage was recorded, and no recording failed
+    # Each stage was recorded, and no recording failed.
+    assert stages == (set("ABC") if recorded else set())
     assert run.graphs.enabled == recorded
     return found
 

@@ -48,14 +48,12 @@ def is_kl_to_uniform(kl: Callable[[Tensor], Tensor]) -> bool:
 
 def test_kl() -> None:
     assert is_kl_to_uniform(uniform_kl)
-    assert not is_kl_to_uniform(
-        lambda log_q: log(SIZE) + (log_q.exp() * log_q).sum()
-    )  # no mean over tokens
+    # No mean over tokens.
+    assert not is_kl_to_uniform(lambda log_q: log(SIZE) + (log_q.exp() * log_q).sum())
     mean = torch.logsumexp
     assert not is_kl_to_uniform(
-        lambda log_q: uniform_kl(
-            (mean(log_q, 0) - log(len(log_q)))[None]
-        )  # of the mean posterior, as GM-VQ's
+        # Of the mean posterior, as GM-VQ's.
+        lambda log_q: uniform_kl((mean(log_q, 0) - log(len(log_q)))[None])
     )
 
 

@@ -39,9 +39,8 @@ def test_truncate_names_a_folder_that_it_cannot_read(
         (tmp_path / "in" / name).write_bytes(LAYERED.read_bytes())
     scandir = os.scandir
 
-    def refuse(
-        path: str | os.PathLike[str] = ".",
-    ) -> object:  # root may read everything, so the system is played
+    # Root may read everything, so the system is played.
+    def refuse(path: str | os.PathLike[str] = ".") -> object:
         if Path(path).name == "bad":
             raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
         return scandir(path)

@@ -69,9 +69,8 @@ def test_a_damaged_cache_is_a_miss(folder: Path) -> None:
             path.write_bytes(data)
             found = run(folder)
             assert found[:2] == ["10", "10.0"]
-            assert (
-                found[2] == hits or pattern == "*.nbi"
-            )  # the flipped bit of an index may be one that does not count
+            # The flipped bit of an index may be one that does not count.
+            assert found[2] == hits or pattern == "*.nbi"
         assert run(folder) == ["10", "10.0", "2"]  # and what is new is there again
         shutil.rmtree(cache)
 
@@ -100,9 +99,13 @@ def test_an_unwritable_cache_is_none(folder: Path) -> None:
 
 
 def command(source: Path, limit_kib: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
-    code = "import sys; from codec.cli.compress import compress_main; sys.exit(compress_main(sys.argv[1:]))"
+    code = (
+        "import sys; from codec.cli.compress import compress_main; "
+        "sys.exit(compress_main(sys.argv[1:]))"
+    )
     if limit_kib:
-        code = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({limit_kib << 10},) * 2); {code}"
+        limit = f"resource.setrlimit(resource.RLIMIT_AS, ({limit_kib << 10},) * 2)"
+        code = f"import resource; {limit}; {code}"
     arguments = [
         sys.executable,
         "-c",

@@ -75,9 +75,8 @@ def test_empty_cells_find_new_homes() -> None:
         5,
         torch.Generator(),
     )
-    assert {tuple(row) for row in far.tolist()} == {
-        tuple(row) for row in data[:5].tolist()
-    }  # the only distant ones
+    # The only distant ones.
+    assert {tuple(row) for row in far.tolist()} == {tuple(row) for row in data[:5].tolist()}
 
 
 def test_deterministic_and_apart_from_the_global_state() -> None:

@@ -1,5 +1,5 @@
-"""Files with layers: golden ones cut and flipped at every byte; the library, the commands and
-FORMAT.md.
+"""Files with layers: golden ones cut and flipped at every byte, the library, the commands,
+and FORMAT.md.
 
 Running this file as a script writes golden files that do not exist yet. Those that exist are frozen
 for ever.
@@ -79,8 +79,9 @@ def drawn_base(
 
 
 def grown(base: Array, steps: list[Prior], state: int) -> Array:
-    """Indices of the finest codebook above (A, 1, n) of the coarsest; the last step's children are
-    noise.
+    """Indices of the finest codebook above (A, 1, n) of the coarsest.
+
+    The last step's children are noise.
     """
     indices = base
     for number, prior in enumerate(steps):
@@ -278,8 +279,9 @@ def test_a_flipped_byte_loses_its_layer_and_those_above(name: str) -> None:
 
 
 def pieces_of(data: bytes) -> tuple[int, list[tuple[int, int]]]:
-    """Where `E` ends, and (start, stop) of every piece behind it; M belongs to the first of a
-    layer.
+    """Where `E` ends, and (start, stop) of every piece behind it.
+
+    M belongs to the first of a layer.
     """
     found = survey(io.BytesIO(data))
     stops = [
@@ -348,10 +350,8 @@ def test_what_layers_may_not_be() -> None:
     def with_body(body: bytes) -> bytes:
         return data[:stop] + body + zlib.crc32(seal + body).to_bytes(4, "big")
 
-    for (
-        body,
-        message,
-    ) in [  # 50 positions of two streams: 25 bytes each in fixed width, of 4 children 13
+    # 50 positions of two streams: 25 bytes each in fixed width, of 4 children 13.
+    for body, message in [
         (b"\x00", "children"),
         (b"\x01", "children"),
         (varint(1 << 17), "children"),
@@ -463,7 +463,8 @@ def test_limits_hold() -> None:
             writer.write(wrong)
 
 
-# ---------------------------------------------------------------------- models, functions, commands
+# --------------------------------------------------------------------------------------------------
+# models, functions, commands
 
 MEDIA: dict[str, Callable[[], bytes]] = {
     "speech": lambda: wav(tones(30_000, 22050, 2), 22050),
@@ -474,8 +475,9 @@ MEDIA: dict[str, Callable[[], bytes]] = {
 @pytest.mark.usefixtures("models")
 @pytest.mark.parametrize("medium", MEDIA)
 def test_a_file_with_layers_holds_every_file(medium: str) -> None:
-    """The tiny models' K = 1024 refines 256; what is cut or stopped there is what compressing there
-    gives.
+    """The tiny models' K = 1024 refines 256.
+
+    What is cut or stopped there is what compressing there gives.
     """
     media = MEDIA[medium]()
     data = codec.compress(media, 1024, layers=True)

@@ -70,7 +70,8 @@ def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Any]:
     return calls
 
 
-# -------------------------------------------------------------------------------- a lying end chunk
+# --------------------------------------------------------------------------------------------------
+# a lying end chunk
 
 
 @pytest.mark.parametrize("samples", [0, 1, 10**6, 19_200_001])
@@ -104,7 +105,7 @@ def test_chunks_beyond_what_the_end_declares_are_not_decoded(
 
 
 def test_what_does_not_seek_is_refused_at_its_end(speech_model: Model) -> None:
-    """The end chunk comes last through a pipe: until then, the limits alone bound what is decoded."""
+    """The end chunk comes last through a pipe: until then only the limits bound the decoding."""
     data = bomb(speech_model, 1, 8000, 16_000)
     for file in (Unseekable(data), Pipe(io.BytesIO(data))):
         reader = Reader(file)
@@ -151,7 +152,8 @@ def test_samples_of_all_channels_together_are_bounded(speech_model: Model) -> No
     )
 
 
-# ----------------------------------------------------------------------------------- a lying header
+# --------------------------------------------------------------------------------------------------
+# a lying header
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "jpg"])
@@ -166,8 +168,8 @@ def test_no_canvas_is_made_for_a_header_alone(
 
 
 def test_the_app_takes_no_picture_of_one_endless_row(model_folder: Path, tmp_path: Path) -> None:
-    """What the nets hold grows with a picture's width: 521 bytes of 131072 x 15 pixels took 0.7
-    GiB.
+    """What the nets hold grows with a picture's width: 521 bytes of 131072 x 15 pixels took
+    0.7 GiB.
     """
     service = Service(replace(DEMO_MODE, models=model_folder), tmp_path / "app")
     image_model = service.models.get("image-fsp")
@@ -209,7 +211,8 @@ def test_a_damaged_file_of_countless_chunks_is_not_recovered(
         Salvage(io.BytesIO(file.getvalue()))
 
 
-# ------------------------------------------------------------------------------- bytes of an output
+# --------------------------------------------------------------------------------------------------
+# bytes of an output
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "aiff"])
@@ -281,7 +284,8 @@ def test_a_disk_that_says_nothing_is_no_limit(
     assert room_for(str(tmp_path / "a")) is None
 
 
-# -------------------------------------------------------------------------------- honest, and large
+# --------------------------------------------------------------------------------------------------
+# honest, and large
 
 
 def test_many_channels_at_high_rates_come_in_smaller_blocks(
@@ -302,7 +306,8 @@ def test_many_channels_at_high_rates_come_in_smaller_blocks(
     assert whole.shape == samples.shape
 
 
-# ------------------------------------------------------------------------------------------ the app
+# --------------------------------------------------------------------------------------------------
+# the app
 
 
 def test_the_demo_refuses_the_bomb_at_once(
@@ -348,7 +353,8 @@ for card in service.models.cards:
     service.models.get(card)
 for name, data in (("end", end), ("picture", picture)):
     (folder / f"{name}.bin").write_bytes(data)
-for block in coding.decompress_speech(Reader(io.BytesIO(bomb(speech, 1, 167, 48000, 48000))), speech):
+reader = Reader(io.BytesIO(bomb(speech, 1, 167, 48000, 48000)))
+for block in coding.decompress_speech(reader, speech):
     pass  # what the nets and the resampler need in any case
 
 def peak():

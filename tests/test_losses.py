@@ -41,9 +41,8 @@ def test_speech_losses_see_level_and_phase_and_are_zero_for_equals() -> None:
     x = 0.1 * torch.randn(2, 1, 8000, generator=torch.Generator().manual_seed(0))
     assert all(float(v.abs().max()) < 1e-6 for v in loss(x, x).values())
     louder, flipped = loss(x, 2 * x), loss(x, -x)
-    assert float(louder["mel"][0]) == pytest.approx(
-        3 * 0.30103, rel=0.01
-    )  # log10 of 2 at each of three scales
+    # log10 of 2 at each of three scales.
+    assert float(louder["mel"][0]) == pytest.approx(3 * 0.30103, rel=0.01)
     assert float(flipped["mel"][0]) == pytest.approx(0, abs=1e-6)  # magnitudes do not see polarity
     assert float(flipped["stft"][0]) > 0.1  # the complex distance does
 

@@ -235,9 +235,8 @@ def test_crops_that_it_cannot_see_are_refused() -> None:
 
 def test_recipes_without_it_import_nothing_of_it() -> None:
     program = (
-        "import sys; import train.__main__; from train import losses; losses.build('image', "
-        "{'l1': 1.0});"
-        "assert not {'lpips', 'torchvision'} & set(sys.modules)"
+        "import sys; import train.__main__; from train import losses; losses.build('image', {'l1': "
+        "1.0});assert not {'lpips', 'torchvision'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
 

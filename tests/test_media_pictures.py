@@ -53,7 +53,8 @@ def png_with(*chunks: bytes, pixels: NDArray[np.uint8] = SMOOTH) -> bytes:
     return data[:33] + b"".join(chunks) + data[33:]
 
 
-# ---------------------------------------------------------------------------------- metadata of PNG
+# --------------------------------------------------------------------------------------------------
+# metadata of PNG
 
 ODD: list[tuple[bytes, bytes]] = [
     (b"eXIf", b"\0"),
@@ -147,7 +148,8 @@ def test_exif_that_is_broken_is_left_out(kind: str, caplog: pytest.LogCaptureFix
     assert set(caplog.messages) <= {UNREADABLE}
 
 
-# ---------------------------------------------------------------------------------------- JPEG ends
+# --------------------------------------------------------------------------------------------------
+# JPEG ends
 
 
 @pytest.mark.parametrize("progressive", [False, True])
@@ -201,7 +203,8 @@ def test_the_first_of_several_pictures_is_coded_and_said(
     assert caplog.messages == [SEVERAL]
 
 
-# ------------------------------------------------------------------------------------------ colours
+# --------------------------------------------------------------------------------------------------
+# colours
 
 
 def meant(image: Image.Image, profile: bytes) -> NDArray[np.uint8]:
@@ -228,8 +231,9 @@ def test_colours_are_those_that_were_meant(kind: str, caplog: pytest.LogCaptureF
 
 
 def jpeg2000_with(profile: bytes) -> bytes:
-    """A JP2 whose box of colours holds a profile (method 2) in place of a number; Pillow does not
-    write such.
+    """A JP2 whose box of colours holds a profile (method 2) in place of a number.
+
+    Pillow does not write such.
     """
     data = picture(SMOOTH, "JPEG2000", irreversible=False)
     at = data.index(b"colr") - 4
@@ -459,7 +463,8 @@ def test_a_png_says_its_colours_in_numbers(name: str) -> None:
     assert np.abs(load(png_with(*chunks)).astype(int) - expected).max() <= 1
 
 
-# -------------------------------------------------------------------------------------- deep values
+# --------------------------------------------------------------------------------------------------
+# deep values
 
 
 def deep(values: NDArray[Any]) -> tuple[list[int], Callable[[], bytes]]:
@@ -501,7 +506,8 @@ def test_the_range_that_became_black_to_white_is_said(
     assert caplog.messages == [f"picture of more than 8 bits: coded with 8 bits a channel, {span}"]
 
 
-# ------------------------------------------------------------------------------------------- limits
+# --------------------------------------------------------------------------------------------------
+# limits
 
 
 def test_a_big_tiff_is_a_picture() -> None:

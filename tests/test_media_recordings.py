@@ -63,7 +63,8 @@ def both_ways(data: bytes) -> np.ndarray[Any, Any]:
     return samples
 
 
-# ---------------------------------------------------------------------------------------------- WAV
+# --------------------------------------------------------------------------------------------------
+# WAV
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,8 @@ def test_a_wav_cut_within_its_header_is_an_error(length: int) -> None:
         both_ways(riff(form(), PCM.tobytes())[:length])
 
 
-# --------------------------------------------------------------------------------- chunks of others
+# ------------------------------------------------------------------------------------------------
+# chunks of others
 
 
 def with_size(kind: str, size: int) -> bytes:
@@ -240,7 +242,8 @@ def test_other_containers_of_unknown_size_are_read_to_their_end(
     assert not caplog.messages
 
 
-# --------------------------------------------------------------------- cut short, damaged, in a row
+# --------------------------------------------------------------------------------------------------
+# cut short, damaged, in a row
 
 
 def unknown_flac(length: int = 100_000) -> bytes:
@@ -365,7 +368,8 @@ def test_damage_within_is_a_notice_or_an_error(name: str, caplog: pytest.LogCapt
         assert caplog.messages == [DAMAGED]
 
 
-# ---------------------------------------------------------------------------------------------- Ogg
+# --------------------------------------------------------------------------------------------------
+# Ogg
 
 
 def pages(data: bytes) -> list[bytes]:
@@ -399,16 +403,17 @@ def test_the_checksum_of_a_page_is_oggs() -> None:
 def test_links_of_other_kinds_are_coded_like_the_first(
     serial: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The second link has another rate, other channels and another codec; some writers repeat the
-    serial number.
+    """The second link has another rate, other channels and another codec.
+
+    Some writers repeat the serial number.
     """
     data = b"".join(link(1) + link(serial, "OPUS", 48000, 2) + link(3, "VORBIS", 44100))
     samples, rate = load_audio(io.BytesIO(data))
     assert (samples.shape, rate) == ((48000, 1), 16000)
     assert min(np.abs(samples[second * 16000 :][:16000]).max() for second in range(3)) > 0.1
     assert caplog.messages == [
-        "recordings of different kinds in one file: all are coded like the first, 16 kHz, "
-        "channels: 1"
+        "recordings of different kinds in one file: "
+        "all are coded like the first, 16 kHz, channels: 1"
     ]
 
 
@@ -434,7 +439,8 @@ def test_a_link_that_was_cut_does_not_hide_the_next(caplog: pytest.LogCaptureFix
     assert caplog.messages == [DAMAGED, CUT]
 
 
-# --------------------------------------------------------------------------------------------- PyAV
+# --------------------------------------------------------------------------------------------------
+# PyAV
 
 
 def coded(container: str, codec: str, rate: int = 16000) -> bytes:

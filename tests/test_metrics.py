@@ -1,5 +1,6 @@
-"""Each metric against a second implementation, on real media where they lie; and what no metric can
-score.
+"""Each metric against a second implementation, on real media where they lie.
+
+Also what no metric can score.
 """
 
 from __future__ import annotations
@@ -78,9 +79,10 @@ def test_psnr(pictures: Pair) -> None:
         float(peak_signal_noise_ratio(*batch(y, x), data_range=255.0)), abs=1e-4
     )
     assert psnr(x, y) == pytest.approx(10 * np.log10(255**2 / ((x.astype(float) - y) ** 2).mean()))
+    # The range.
     assert psnr(x, y) != pytest.approx(
         10 * np.log10(1 / ((x.astype(float) - y) ** 2).mean()), abs=1
-    )  # the range
+    )
     assert psnr(x, x) is None
 
 
@@ -92,9 +94,8 @@ def test_ssim(pictures: Pair) -> None:
 
     x, y = pictures
     assert ssim(x, y) == pytest.approx(float(second(*batch(y, x), data_range=255)), abs=1e-4)
-    assert ssim(x, y) != pytest.approx(
-        float(second(*batch(y, x), data_range=1)), abs=1e-4
-    )  # the range
+    # The range.
+    assert ssim(x, y) != pytest.approx(float(second(*batch(y, x), data_range=1)), abs=1e-4)
     assert ssim(x, x) == pytest.approx(1)
     assert ssim(x[:10], y[:10]) is None
 
@@ -110,8 +111,9 @@ def test_ms_ssim(pictures: Pair) -> None:
 
 
 def test_ssimulacra2_is_on_the_scale_of_its_author() -> None:
-    """He gives 50 for libjpeg-turbo at quality 35, 4:2:0, and 10 at quality 14, on average; these
-    are cuts of four.
+    """He gives 50 for libjpeg-turbo at quality 35, 4:2:0, and 10 at quality 14, on average.
+
+    These are cuts of four.
     """
     from skimage import data
 
@@ -134,9 +136,8 @@ def test_ssimulacra2_without_a_loss_and_where_it_has_no_value() -> None:
     x = gradient(240, 232)
     y = noisy(x)
     assert ssimulacra2(x, x) == 100
-    assert ssimulacra2(x, y) != pytest.approx(
-        ssimulacra2(y, x), abs=0.1
-    )  # the original comes first
+    # The original comes first.
+    assert ssimulacra2(x, y) != pytest.approx(ssimulacra2(y, x), abs=0.1)
     assert ssimulacra2(x[:225, :225], y[:225, :225]) is not None
     assert measure(ssimulacra2, x[:224], y[:224]) == (None, "below 225 x 225 pixels")
 
@@ -192,8 +193,9 @@ def test_a_file_that_is_no_backbone_is_refused(tmp_path) -> None:  # type: ignor
 
 
 def test_pesq(clips: Pair) -> None:
-    """torchmetrics calls the same C code, so this holds sampling rate and order of arguments; and
-    it orders noise.
+    """torchmetrics calls the same C code, so this holds sampling rate and order of arguments.
+
+    And it orders noise.
     """
     from torchmetrics.functional.audio import perceptual_evaluation_speech_quality as second
 

@@ -1,5 +1,6 @@
-"""The mixing coder: both twins write the same bytes, whatever the prior; and each part of the model
-earns its bits.
+"""The mixing coder: both twins write the same bytes, whatever the prior.
+
+And each part of the model earns its bits.
 """
 
 from __future__ import annotations
@@ -40,11 +41,9 @@ def random_prior(
 ) -> Prior:
     """A prior of random weights; `strength` 1 takes logits over their whole range."""
     random = np.random.default_rng(seed)
-    num_rows, num_features, speeds = (
-        sum(levels),
-        int(random.integers(1, 6)),
-        [3, 6][: int(random.integers(0, 3))],
-    )
+    num_rows = sum(levels)
+    num_features = int(random.integers(1, 6))
+    speeds = [3, 6][: int(random.integers(0, 3))]
     offsets = np.array(IMAGE_OFFSETS if image else SPEECH_OFFSETS)
     num_codes = int(np.prod(levels))
 
@@ -239,8 +238,9 @@ def test_both_twins_choose_the_same(case: tuple[Prior, Array, int], num_options:
 
 
 def test_choosing_saves_bits_as_far_as_penalties_allow() -> None:
-    """Free choice costs fewer bits than the first options; heavy penalties leave those alone
-    (control).
+    """Free choice costs fewer bits than the first options.
+
+    Heavy penalties leave those alone (control).
     """
     prior = flat_prior()
     first = ar1(3000)
@@ -265,9 +265,8 @@ def test_the_squash_is_the_logistic_function() -> None:
     assert np.abs(table - 65536 / (1 + np.exp(-x / 256))).max() <= 1
     assert (np.diff(table) >= 0).all()
     assert (table + table[::-1] == 65536).all()
-    assert (
-        table.min() >= 16
-    )  # an answer narrows the interval by less than 2**12, so by one word at most
+    # An answer narrows the interval by less than 2**12, so by one word at most.
+    assert table.min() >= 16
     assert hash(tuple(table.tolist())) == hash(tuple(mixing.squash.__wrapped__().tolist()))
 
 
@@ -309,8 +308,9 @@ def flat_prior(levels: tuple[int, ...] = (4, 4, 4), **changes: Any) -> Prior:
 
 
 def test_the_mixer_learns_within_a_chunk() -> None:
-    """From nothing to well under the six bits of fixed width; indices without order teach it
-    nothing (control).
+    """From nothing to well under the six bits of fixed width.
+
+    Indices without order teach it nothing (control).
     """
     indices = ar1(6000)
     size = len(encode(indices, flat_prior(), len(indices)))
@@ -412,8 +412,9 @@ def test_no_tables_is_fixed_width() -> None:
 
 
 def test_real_speech_costs_less(real: Callable[[str, int], bytes]) -> None:
-    """Shipped models with priors, on a clip that they were not trained on; skips for models
-    without.
+    """Shipped models with priors, on a clip that they were not trained on.
+
+    Skips for models without.
     """
     import io
 

@@ -22,10 +22,8 @@ from eval.systems import ModelSystem
 
 SETS = {"speech": "speech-test.tar", "image": "image-test-coco.tar"}
 FLOOR = {"speech": ("STOI", 0.80), "image": ("PSNR", 20.0)}
-MAX_RATE = {
-    "speech": 1800,
-    "image": 0.18,
-}  # bits per second, bits per pixel, whole file at K = 1024
+# Bits per second, bits per pixel, whole file at K = 1024.
+MAX_RATE = {"speech": 1800, "image": 0.18}
 NAMES = [card.name for card in cards.list_cards()]
 
 

@@ -72,8 +72,9 @@ def test_any_size_of_picture(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("preset", NETS["convnext-image"].presets)
 def test_a_picture_in_strips_is_the_whole_and_needs_all_that_its_layers_reach(preset: str) -> None:
-    """Strips of one latent row and of three; with a layer's reach cut by one row (negative control)
-    the seams show.
+    """Strips of one latent row and of three.
+
+    With a layer's reach cut by one row (negative control) the seams show.
     """
     torch.manual_seed(0)
     codec = build(CodecConfig("image", NETS["convnext-image"].presets[preset], "fsp")).eval()
@@ -110,19 +111,16 @@ def test_a_picture_in_strips_is_the_whole_and_needs_all_that_its_layers_reach(pr
 def test_one_pass_of_a_linear_layer_and_its_gelu_is_the_two_whatever_the_rows_and_threads(
     width: int,
 ) -> None:
-    layer, x = (
-        torch.nn.Linear(width, 3 * width),
-        torch.randn(1030, width, generator=torch.Generator().manual_seed(0)),
-    )
+    layer = torch.nn.Linear(width, 3 * width)
+    x = torch.randn(1030, width, generator=torch.Generator().manual_seed(0))
     plain = F.gelu(layer(x))
     count = torch.get_num_threads()
     with torch.inference_mode():
         fused = linear(layer, x, gelu=True)
         assert torch.allclose(fused, plain, atol=1e-5)
         assert torch.allclose(linear(layer, x), layer(x), atol=1e-5)
-        assert not torch.allclose(
-            F.gelu(layer(x), approximate="tanh"), plain, atol=1e-5
-        )  # negative control
+        # Negative control.
+        assert not torch.allclose(F.gelu(layer(x), approximate="tanh"), plain, atol=1e-5)
         try:
             for threads in (1, 2):
                 torch.set_num_threads(threads)

@@ -59,8 +59,9 @@ def exported(
 
 
 def signals(model: Model, real: Callable[[str, int], bytes]) -> list[Tensor]:
-    """Whole real media, (1, C, *N), padded; a batch of pieces; the shortest there is; and nothing
-    but zeros.
+    """Whole real media, (1, C, *N), padded; a batch of pieces; the shortest there is.
+
+    And nothing but zeros.
     """
     pack, codec = PACKS[model.card.medium], model.codec
     if model.card.medium == "image":
@@ -92,9 +93,8 @@ def test_indices_are_equal_and_signals_within_the_tolerance(
             found = decoder("x_hat", indices=indices.numpy(), codebook_size=np.full(len(x), size))
             assert np.allclose(found, x_hat, atol=TOLERANCE)
     x = signals(model, real)[0]
-    halved = encoder(
-        f"indices_{size}", x=x.numpy() / 2
-    )  # negative controls: another signal, another size
+    # Negative controls: another signal, another size.
+    halved = encoder(f"indices_{size}", x=x.numpy() / 2)
     assert not np.array_equal(halved, codec.encode(x, size).numpy())
     if len(sizes) > 1:
         few = codec.encode(x, sizes[0]).numpy()

@@ -218,7 +218,10 @@ def test_child_processes_import_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     plugins.add(["mine"])
     assert os.environ[plugins.VARIABLE] == "mine"
-    script = "from codec import plugins; plugins.load(); from codec.bottlenecks import BOTTLENECKS; BOTTLENECKS['own-vq']"
+    script = (
+        "from codec import plugins; plugins.load(); "
+        "from codec.bottlenecks import BOTTLENECKS; BOTTLENECKS['own-vq']"
+    )
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path.cwd()}"}
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, env=environment)
     monkeypatch.setenv(plugins.VARIABLE, "")

@@ -77,16 +77,15 @@ def test_tensors_too(medium: str, model: Model) -> None:
         with enter():
             found = model.codec.encode(x, 1024)
             assert torch.equal(found, indices)
-            with (
-                torch.no_grad()
-            ):  # with gradients linear layers go another way, in grad mode as outside
+            # With gradients linear layers go another way, in grad mode as outside.
+            with torch.no_grad():
                 same_mode = model.codec.decode(indices, size, 1024)
         assert same_mode.dtype == torch.float32
         assert torch.allclose(same_mode, x_hat, atol=1e-4)
 
 
 def test_threads_with_other_surroundings_at_once(speech_model: Model, image_model: Model) -> None:
-    """Each in its own autocast or inference mode, the switches of products turned by the process."""
+    """Each in its own autocast or inference mode; the process turns the switches of products."""
     models = {"speech": speech_model, "image": image_model}
     expected = {medium: there_and_back(medium, model) for medium, model in models.items()}
     start = threading.Barrier(4)
@@ -190,8 +189,9 @@ def test_a_codec_stays_float32_and_trains(medium: str, dtype: torch.dtype) -> No
 
 
 def test_training_still_runs_nets_under_autocast(medium: str) -> None:
-    """The guard is where files are made; a training step's products are bfloat16, the bottleneck's
-    are not.
+    """The guard is where files are made.
+
+    A training step's products are bfloat16, the bottleneck's are not.
     """
     net = tiny_codec(medium).train()
     seen: list[torch.dtype] = []

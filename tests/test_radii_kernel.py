@@ -27,7 +27,7 @@ torch.save(radii(queries, rows, (1, 8, 69, 70)), sys.argv[2])
 
 
 def by_bisection(queries: Tensor, rows: Tensor, rank: int, num_bits: int) -> Tensor:
-    """What the kernel does, in torch: (N,) radii of which the leading bits of the square are found."""
+    """What the kernel does, in torch: (N,) radii, from the leading bits of their squares."""
     squared = torch.zeros(len(queries), len(rows))
     for x, y in zip(queries.T, rows.T, strict=True):
         squared += (x[:, None] - y) ** 2
@@ -48,9 +48,8 @@ def test_the_kernel_finds_what_all_distances_show(tmp_path: Path) -> None:
     rows[7] = torch.nan
     given, found = f"{tmp_path}/given.pt", f"{tmp_path}/found.pt"
     torch.save((rows, queries), given)
-    environment = os.environ | {
-        "TRITON_INTERPRET": "1"
-    }  # read when the kernel is defined: a process of its own
+    # Read when the kernel is defined: a process of its own.
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
     subprocess.run(
         [sys.executable, "-W", "ignore", "-c", INTERPRETED, given, found],
         env=environment,
@@ -73,10 +72,8 @@ def test_the_kernel_finds_what_all_distances_show(tmp_path: Path) -> None:
 def test_eighteen_bits_are_enough_and_sixteen_are_not() -> None:
     """Against the tree, which is exact: 2^-12 is .024 %, whatever the scale."""
     generator = torch.Generator().manual_seed(1)
-    rows, queries = (
-        torch.randn(2000, 5, generator=generator),
-        torch.randn(500, 5, generator=generator),
-    )
+    rows = torch.randn(2000, 5, generator=generator)
+    queries = torch.randn(500, 5, generator=generator)
     rows *= torch.logspace(-6, 3, 2000)[:, None]
     queries *= torch.logspace(-6, 3, 500)[:, None]
     exact = Neighbours(rows).radii(queries, (8,))[0]

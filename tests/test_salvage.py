@@ -1,5 +1,6 @@
-"""Damaged files: what is outside the damage comes back exactly, in its place; what is inside is
-silence or grey.
+"""Damaged files: what is outside the damage comes back exactly, in its place.
+
+What is inside is silence or grey.
 """
 
 from __future__ import annotations
@@ -37,9 +38,8 @@ from codec.entropy import NO_TABLES, Tables, quantise_counts
 from codec.errors import BitstreamError
 
 Array = NDArray[np.int64]
-PAUSES = Tables(
-    quantise_counts(np.where(np.arange(50) == 7, 10_000, 1)[None])
-)  # index 7 costs next to nothing
+# Index 7 costs next to nothing.
+PAUSES = Tables(quantise_counts(np.where(np.arange(50) == 7, 10_000, 1)[None]))
 
 
 def salvage(
@@ -154,8 +154,9 @@ def test_a_chunk_that_is_there_twice_counts_once(
 
 
 def test_silence_repeats_itself_honestly(caplog: pytest.LogCaptureFixture) -> None:
-    """Equal chunks of a sound file stay; one too many among them goes; and what could be in two
-    places is refused.
+    """Equal chunks of a sound file stay; one too many among them goes.
+
+    And what could be in two places is refused.
     """
     indices = skewed((1, 1, 1000), 50, 3)
     indices[..., 200:500] = 7
@@ -236,10 +237,8 @@ def test_a_count_that_is_damaged_is_not_believed() -> None:
 @pytest.mark.parametrize("name", GOLDEN_NAMES)
 def test_any_truncation_gives_what_is_before_it(name: str) -> None:
     data, _, indices, _, tables = load_golden(name)
-    chunks, counts = (
-        places(data),
-        [chunk.shape[2] for chunk in Reader(io.BytesIO(data)).chunks(tables)],
-    )
+    chunks = places(data)
+    counts = [chunk.shape[2] for chunk in Reader(io.BytesIO(data)).chunks(tables)]
     for length in range(len(data)):
         if length < chunks[0][1]:
             with pytest.raises(BitstreamError):
@@ -374,9 +373,8 @@ def test_lost_pixels_are_grey(image_model: Model, monkeypatch: pytest.MonkeyPatc
     partial = coding.decompress_image(found, image_model)
     assert partial.shape == whole.shape
     assert (partial[64:128] == pictures.GREY).all()
-    reach = 8 * (
-        1 + 3 + 2 + 1
-    )  # pixels: the stem, then a block of each scale, the head with the last
+    # Pixels: the stem, then a block of each scale, the head with the last.
+    reach = 8 * (1 + 3 + 2 + 1)
     assert np.array_equal(partial[128 + reach :], whole[128 + reach :])
     assert not (whole[64:128] == pictures.GREY).all()
 

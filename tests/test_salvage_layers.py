@@ -160,7 +160,8 @@ def test_foreign_layers_are_left_out() -> None:
     assert damage is not None
 
 
-# ----------------------------------------------------------------------------------------- commands
+# --------------------------------------------------------------------------------------------------
+# commands
 
 
 @pytest.mark.usefixtures("models")

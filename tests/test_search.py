@@ -57,8 +57,9 @@ def test_nearest_is_exact_even_at_near_ties() -> None:
 def test_unread_on_a_gpu_it_is_nearest_as_far_as_float32_tells(
     monkeypatch: pytest.MonkeyPatch, weighted: bool, offset: float
 ) -> None:
-    """No token finds a code that is farther than the nearest by more than rounding; few find
-    another at all.
+    """No token finds a code that is farther than the nearest by more than rounding.
+
+    Few find another at all.
     """
     monkeypatch.setattr(host, "HOSTS", ())
     monkeypatch.setattr(_search, "chunk_rows", lambda *_: 300)
@@ -104,11 +105,9 @@ def test_codes_in_tiles_and_candidates_in_pieces(
 
 @pytest.mark.parametrize("dim", [3, 64])
 def test_weighted_nearest(dim: int) -> None:
-    tokens, codebook, weights = (
-        torch.randn(200, dim),
-        torch.randn(77, dim),
-        torch.rand(200, dim) * 5 + 0.01,
-    )
+    tokens = torch.randn(200, dim)
+    codebook = torch.randn(77, dim)
+    weights = torch.rand(200, dim) * 5 + 0.01
     found = nearest(tokens, codebook, weights)
     assert torch.equal(found, brute(tokens, codebook, weights))
     assert not torch.equal(found, brute(tokens, codebook))

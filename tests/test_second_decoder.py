@@ -13,9 +13,8 @@ import second_decoder
 from second_decoder import RefusedError, decode_file
 
 GOLDEN = Path(__file__).parent.parent / "assets/golden"
-FILES = sorted(
-    set(GOLDEN.glob("*.bin")) - set(GOLDEN.glob("layers-*.bin"))
-)  # for those see tests/test_layers.py
+# For those see tests/test_layers.py.
+FILES = sorted(set(GOLDEN.glob("*.bin")) - set(GOLDEN.glob("layers-*.bin")))
 
 
 def expected(path: Path) -> dict:

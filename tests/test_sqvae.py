@@ -40,9 +40,8 @@ def test_logits_are_the_direct_sum() -> None:
     assert logits_are_right(logits, 0)
     assert logits_are_right(logits, 100)
     assert not logits_are_right(lambda z, m, v: logits(z, m, 2 * v), 0)
-    assert not logits_are_right(
-        lambda z, m, v: (z @ m.T - 0.5 * m.square().sum(1)) / v, 100
-    )  # why they are centred
+    # Why they are centred.
+    assert not logits_are_right(lambda z, m, v: (z @ m.T - 0.5 * m.square().sum(1)) / v, 100)
 
 
 def test_the_variance_starts_at_21() -> None:
@@ -86,7 +85,7 @@ def test_gradients_reach_z_codes_and_variance(name: str) -> None:
 
 
 def variance_after_training(with_reconstruction: bool) -> float:
-    """The published loss, whose reconstruction term is D/2 log of the squared error, on clusters."""
+    """The published loss on clusters; its reconstruction term is D/2 log of the squared error."""
     method = small()
     centres = 6 * torch.randn(8, DIM)
     z = centres.repeat(20, 1).T[None]

@@ -29,8 +29,8 @@ COMMANDS = sorted(
 def command(root: Path, model_folder: Path) -> Callable[..., subprocess.CompletedProcess[bytes]]:
     """Runs `python -m MODULE ARGUMENTS` with the tiny models, and with some descriptors closed."""
     code = (
-        "import pathlib, runpy, sys; from codec import cards; cards.MODELS_FOLDER = "
-        "pathlib.Path(sys.argv.pop(1)); "
+        "import pathlib, runpy, sys; from codec import cards; "
+        "cards.MODELS_FOLDER = pathlib.Path(sys.argv.pop(1)); "
         "runpy.run_module(sys.argv[1], run_name='__main__', alter_sys=sys.argv.pop(0) and True)"
     )
 

@@ -74,9 +74,8 @@ def test_the_nearest_value_is_taken() -> None:
     assert takes_the_nearest_value(
         lambda points: TokenBridge({5: (5,)}).encode(grid(points)).flatten()
     )
-    assert not takes_the_nearest_value(
-        by_cell
-    )  # the cell of the percentile is not always the nearest value's
+    # The cell of the percentile is not always the nearest value's.
+    assert not takes_the_nearest_value(by_cell)
 
 
 def test_the_range_scales_the_values() -> None:
@@ -103,9 +102,8 @@ def test_kl() -> None:
         ).losses["kl"]
 
     assert is_the_kl(of_the_method)
-    assert not is_the_kl(
-        lambda mean, log_variance: of_the_method(mean, 2 * log_variance)
-    )  # a standard deviation
+    # A standard deviation.
+    assert not is_the_kl(lambda mean, log_variance: of_the_method(mean, 2 * log_variance))
 
 
 def test_training_samples_the_gaussian_and_eval_takes_its_mean() -> None:

@@ -1,4 +1,4 @@
-"""Training end to end on a few real-sized but random items: resume, stages, recipes, data, export."""
+"""Training end to end on a few random items of real size: resume, stages, recipes, data, export."""
 
 from __future__ import annotations
 
@@ -107,7 +107,10 @@ def test_a_store_gives_back_what_was_prepared(data: Path, media: Path, medium: s
         Store(data.parent / "nothing", medium, (1,))
 
 
-SMALL_VP = "codec.options={dim=5, codebook_sizes=[16, 64], rows_per_code=4, neighbours=2, reference_size=16}"
+SMALL_VP = (
+    "codec.options={dim=5, codebook_sizes=[16, 64], rows_per_code=4, neighbours=2, "
+    "reference_size=16}"
+)
 SMALL_GMVQ = "codec.options={dim=4, codebook_sizes=[16, 64]}"
 RESUMED = {
     "fsp": ("fsp", ()),
@@ -394,7 +397,7 @@ def test_data_that_is_not_its_records_is_refused(data: Path, medium: str) -> Non
 def test_compiled_nets_take_the_same_steps(
     tmp_path: Path, medium: str, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stacks are traced whole, as torch.compile does (its code generation takes minutes on a CPU)."""
+    """Stacks are traced whole; torch.compile's code generation takes minutes on a CPU."""
     traced: list[torch.nn.Module] = []
 
     def trace(module: torch.nn.Module, **settings: object) -> None:

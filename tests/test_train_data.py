@@ -75,9 +75,8 @@ def librispeech(root: Path) -> None:
 
 def common_voice(root: Path) -> None:
     for i in range(3):
-        put(
-            root / f"clips/common_voice_en_{i}.mp3", clip(0.1 * (i + 1), kind="WAV")
-        )  # the content decides
+        # The content decides.
+        put(root / f"clips/common_voice_en_{i}.mp3", clip(0.1 * (i + 1), kind="WAV"))
     put(
         root / "train.tsv",
         "client_id\tpath\tsentence\na\tcommon_voice_en_0.mp3\tx\nb\tcommon_voice_en_1\ty\n",
@@ -418,8 +417,9 @@ def test_levels_lie_where_they_should() -> None:
 
 
 def test_training_needs_no_library_of_media() -> None:
-    """Machines that only train have prepared data; what decodes media is imported by `prepare`
-    alone, when it runs.
+    """Machines that only train have prepared data.
+
+    What decodes media is imported by `prepare` alone, when it runs.
     """
     from test_architecture import imports, sources
 
@@ -437,8 +437,9 @@ def test_training_needs_no_library_of_media() -> None:
 def test_a_stream_goes_on_on_every_process_whatever_its_device_is_called(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Process 0 saves the stream that all share; process 1, on the GPU "cuda:1", goes on with what
-    "cuda:0" saved.
+    """Process 0 saves the stream that all share.
+
+    Process 1, on the GPU "cuda:1", goes on with what "cuda:0" saved.
     """
     make = torch.Generator
     monkeypatch.setattr(torch, "Generator", lambda *_: make())  # stands in for a GPU's

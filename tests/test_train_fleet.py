@@ -59,8 +59,9 @@ class Ended:
 def started(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, failing: str = "", *extra: str
 ) -> list[list[str]]:
-    """The commands that the plan `six` starts, in groups that run side by side; each run ends when
-    it is looked at.
+    """The commands that the plan `six` starts, in groups that run side by side.
+
+    Each run ends when it is looked at.
     """
     groups: list[list[str]] = []
     plan = fleet.Fleet._next
@@ -238,8 +239,8 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(
 ) -> None:
     plan = tmp_path / "plan.toml"
     plan.write_text(
-        '[good]\nrecipe = "image-fsp"\n\n[bad]\nrecipe = "image-fsp"\nset = ["data.crop=[4096, '
-        '4096]"]\n'
+        '[good]\nrecipe = "image-fsp"\n\n'
+        '[bad]\nrecipe = "image-fsp"\nset = ["data.crop=[4096, 4096]"]\n'
     )
     arguments = [
         str(plan),

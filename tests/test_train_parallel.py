@@ -63,13 +63,8 @@ CASES: dict[str, tuple[str, tuple[str, ...], str]] = {
         "A",
     ),
 }
-UNSYNCHRONISED = (
-    "vp",
-    "vq-ema",
-    "vq-replace",
-    "vq-affine-opt",
-    "residual",
-)  # learn without gradients
+# Learn without gradients.
+UNSYNCHRONISED = ("vp", "vq-ema", "vq-replace", "vq-affine-opt", "residual")
 
 
 @contextmanager
@@ -94,12 +89,10 @@ def constant_noise() -> Iterator[None]:
         mock.patch("torch.randn_like", lambda x: torch.full_like(x, 0.7)),
         mock.patch("torch.randperm", lambda n, **kw: torch.arange(n, **kw)),
         mock.patch("torch.Tensor.exponential_", lambda x, *_, **__: x.fill_(1.0)),
-        mock.patch(
-            "codec.bottlenecks._mixture.gumbel", lambda x, _: torch.full_like(x, 0.2)
-        ),  # has its own generator
-        mock.patch(
-            "torch.autocast", return_value=nullcontext()
-        ),  # half-precision gradients round by 1 %
+        # Has its own generator.
+        mock.patch("codec.bottlenecks._mixture.gumbel", lambda x, _: torch.full_like(x, 0.2)),
+        # half-precision gradients round by 1 %.
+        mock.patch("torch.autocast", return_value=nullcontext()),
     ):
         yield
 
@@ -193,10 +186,8 @@ def worker(data: Path, out: Path) -> None:
                     out / f"alone-{case}-{rank}.pt",
                 )
         losses = {}
-        for case in (
-            "fsp",
-            "gmvq",
-        ):  # learn by gradient alone, but of a loss that is not a mean over samples
+        # Learn by gradient alone, but of a loss that is not a mean over samples.
+        for case in ("fsp", "gmvq"):
             run = started(case, 2, data, out / "run")
             with mock.patch.object(_sync, "parallel", return_value=False):
                 losses[case] = trace(run, 1)
@@ -264,9 +255,8 @@ def test_two_replicas_stay_equal_and_match_one_process_with_both_batches(
             assert torch.equal(value, second[name]), name
     one = trace(started(case, 4, data, both / "one"), STEPS)
     assert difference(first, one, "gradient.") < TOLERANCE
-    assert (
-        difference(first, one, "later.") < TOLERANCE
-    )  # of the last step: VP's queue is full by then
+    # Of the last step: VP's queue is full by then.
+    assert difference(first, one, "later.") < TOLERANCE
     assert difference(first, one, "size_losses") < TOLERANCE
     if any(name.startswith("bottleneck.") for name in one):
         assert difference(first, one, "bottleneck.") < TOLERANCE

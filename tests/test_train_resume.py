@@ -119,9 +119,8 @@ def test_resumed_after_any_step_a_run_takes_the_next_step_alike(
         "data.augment=full",
         "data.batch=2",
     )
-    extra += (
-        "optimiser.clip=0.01",
-    )  # each step is clipped, or what counts for that would not be seen
+    # Each step is clipped, or what counts for that would not be seen.
+    extra += ("optimiser.clip=0.01",)
 
     def step(run: Trainer) -> bytes:
         run.enter(run.recipe.stage_at(run.progress))
@@ -149,7 +148,7 @@ def test_resumed_after_any_step_a_run_takes_the_next_step_alike(
 
 def test_stage_c_is_clipped_by_the_gradients_of_what_learns(
     tmp_path: Path,
-    medium: str,
+    medium: str,  # noqa: F811
     data: Path,  # noqa: F811
 ) -> None:
     """Not by what the last step before it left in the encoder, which a resumed run would not have,
@@ -187,9 +186,8 @@ def run_and_kill(arguments: list[str], folder: Path, chance: random.Random) -> N
         while kills < 3 and process.poll() is None and steps(folder) <= before + 3:
             time.sleep(0.05)
         if kills < 3 and process.poll() is None:
-            time.sleep(
-                chance.uniform(0, 0.3)
-            )  # between steps, or in the middle of one, or of a checkpoint
+            # Between steps, or in the middle of one, or of a checkpoint.
+            time.sleep(chance.uniform(0, 0.3))
             os.kill(process.pid, signal.SIGKILL)
             kills += 1
         _, error = process.communicate(timeout=300)
@@ -206,9 +204,9 @@ def steps(folder: Path) -> int:
 
 def test_a_checkpoint_is_replaced_whole(
     tmp_path: Path,
-    medium: str,
-    data: Path,
-    monkeypatch,  # noqa: F811
+    medium: str,  # noqa: F811
+    data: Path,  # noqa: F811
+    monkeypatch,
 ) -> None:
     """A write that fails in the middle leaves the checkpoint before it, and no part of its own."""
     run = trainer(medium, data, tmp_path / "run", 10)

@@ -50,18 +50,15 @@ def test_stages_follow_one_another_and_c_adapts_the_decoder_alone(
     run.enter(run.recipe.stage_at(run.progress))
     assert run.stage == "C"
     frozen = [run.codec.encoder, run.codec.bottleneck, run.average.encoder, run.average.bottleneck]
-    kept, decoder, average = (
-        [copied(m) for m in frozen],
-        copied(run.codec.decoder),
-        copied(run.average.decoder),
-    )
+    kept = [copied(m) for m in frozen]
+    decoder = copied(run.codec.decoder)
+    average = copied(run.average.decoder)
     judge = copied(run.adversary.nets)
     for _ in range(2):
         run.train_step()
     assert all(same(before, module) for before, module in zip(kept, frozen, strict=True))
-    assert same(
-        copied(run.codec.encoder), run.average.encoder
-    )  # the frozen encoder is the averaged one
+    # The frozen encoder is the averaged one.
+    assert same(copied(run.codec.encoder), run.average.encoder)
     assert not same(decoder, run.codec.decoder)
     assert not same(average, run.average.decoder)
     assert not same(judge, run.adversary.nets)  # after a stage B the discriminator goes on
@@ -69,7 +66,7 @@ def test_stages_follow_one_another_and_c_adapts_the_decoder_alone(
 
 
 def test_c_lowers_the_loss_on_true_indices(tmp_path: Path, medium: str, data: Path) -> None:  # noqa: F811
-    """The point of stage C, on one batch: the decoder that saw perturbed latents learns real codes."""
+    """The point of stage C, on one batch: a decoder of perturbed latents learns real codes."""
     run = trainer(medium, data, tmp_path / "run", 60, "vp", (SMALL_VP,))
     for _ in range(20):
         run.train_step()
@@ -110,9 +107,8 @@ def test_the_average_is_the_moving_average(tmp_path: Path, medium: str, data: Pa
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * value.detach()
     assert torch.allclose(run.average.state_dict()[name], expected, atol=1e-7)
-    assert not torch.allclose(
-        value.detach(), expected, atol=1e-7
-    )  # negative control: not the last weights
+    # Negative control: not the last weights.
+    assert not torch.allclose(value.detach(), expected, atol=1e-7)
 
 
 def seen_sizes(run: Trainer, monkeypatch: pytest.MonkeyPatch, steps: int) -> list[object]:
@@ -160,12 +156,13 @@ def test_coupled_methods_and_stage_c_draw_one_size_for_the_batch(
 @pytest.mark.parametrize("name", ["fsp", "vp", "gmvq"])
 def test_the_small_recipes_go_end_to_end(
     tmp_path: Path,
-    medium: str,
-    data: Path,
-    name: str,  # noqa: F811
+    medium: str,  # noqa: F811
+    data: Path,  # noqa: F811
+    name: str,
 ) -> None:
-    """Stages A, B, C, a stop and a resume, and the exported model codes; with batches that a test
-    can afford.
+    """Stages A, B, C, a stop and a resume, and the exported model codes.
+
+    Batches are as large as a test can afford.
     """
     from train import recipes
     from train.loop import Budget

@@ -92,9 +92,9 @@ def guarded(run: Trainer) -> dict[str, Tensor]:
 @pytest.mark.usefixtures("no_host")
 def test_a_step_leaves_nothing_to_the_host(
     tmp_path: Path,
-    medium: str,
-    data: Path,
-    method: str,  # noqa: F811
+    medium: str,  # noqa: F811
+    data: Path,  # noqa: F811
+    method: str,
 ) -> None:
     run = trainer(
         medium, data, tmp_path / "run", 14, method.split(",")[0], (*STAGES, *OPTIONS[method])
@@ -135,9 +135,8 @@ def test_a_step_that_asks_the_host_is_seen(
 def test_a_bottleneck_that_says_it_is_settled_asks_nothing(name: str) -> None:
     """In training, with gradients, and in eval."""
     torch.manual_seed(0)
-    options = (
-        {"codebook_sizes": (16,), "rows_per_code": 8} if name == "vp" else {}
-    )  # a queue that is soon full
+    # A queue that is soon full.
+    options = {"codebook_sizes": (16,), "rows_per_code": 8} if name == "vp" else {}
     method = BOTTLENECKS[name](**options).train()
     method.fit(torch.randn(400, method.in_dim))
     z = torch.randn(2, method.in_dim, 300, requires_grad=True)
@@ -252,9 +251,8 @@ def test_what_was_recorded_takes_the_same_steps_through_all_stages(
             log.append(run.train_step())
     assert "".join(sorted(stages)) == "".join(stages)  # forgotten at the stages' borders
     assert stages.count("A") == stages.count("B") == (2 if method == "gmvq" else 1)
-    assert (
-        stages.count("C") == len(runs[0].learner.sizes) or method == "fsp"
-    )  # once for each size: FSP has four
+    # Once for each size: FSP has four.
+    assert stages.count("C") == len(runs[0].learner.sizes) or method == "fsp"
     assert {key[0] for key in runs[1].graphs._recorded} == {"C"}
     for eager, recorded in zip(*logs, strict=True):
         assert {k: float(v) for k, v in eager.items()} == {k: float(v) for k, v in recorded.items()}
@@ -269,9 +267,8 @@ def test_a_capture_that_fails_is_said_in_a_line_and_the_run_goes_on(
         try:
             raise RuntimeError("operation not permitted when stream is capturing\nmore")
         finally:
-            raise RuntimeError(
-                "operation failed due to a previous error during capture"
-            )  # as CUDA does at the end
+            # As CUDA does at the end.
+            raise RuntimeError("operation failed due to a previous error during capture")
 
     monkeypatch.setattr(Graphs, "_aside", lambda _, step: step())
     monkeypatch.setattr(Graphs, "_record", lambda _, step: broken(step))

@@ -63,8 +63,9 @@ def test_an_index_tells_that_of_every_smaller_size() -> None:
 
 
 def test_each_size_halves_the_error_as_a_codebook_does() -> None:
-    """The smallest is that of a flat fit in another order; the others lose to flat ones, but not
-    much.
+    """The smallest is that of a flat fit in another order.
+
+    The others lose to flat ones, but not much.
     """
     method, data = tree(), latents(4000).T[None]
     flat = VP(3, SIZES, reference_size=8, rows_per_code=4, neighbours=2).eval()
@@ -101,13 +102,12 @@ def test_a_child_is_searched_among_its_siblings_alone() -> None:
                 nearest(tokens[i : i + 1], family, scale)
             )
     same = torch.zeros(8, 4)
-    assert (
-        nearest_child(tokens, same, torch.ones(50, dtype=torch.int64), 4).tolist() == [4] * 50
-    )  # ties: the lowest
+    # Ties: the lowest.
+    assert nearest_child(tokens, same, torch.ones(50, dtype=torch.int64), 4).tolist() == [4] * 50
 
 
 def test_cells_are_cut_by_the_data_inside_them() -> None:
-    """Two cells of two clumps each: every clump gets its code, and an empty cell keeps its centre."""
+    """Two cells of two clumps each: every clump gets its code; an empty cell keeps its centre."""
     clumps = torch.tensor([[0.0, 0.0], [0.0, 1.0], [9.0, 0.0], [9.0, 1.0]])
     data = clumps.repeat_interleave(20, 0) + 0.01 * torch.randn(
         80, 2, generator=torch.Generator().manual_seed(0)
@@ -141,7 +141,8 @@ def test_sizes_that_are_no_multiples_are_refused() -> None:
     VP(3, (8, 20))
 
 
-# ------------------------------------------------------------------- a model, its files, its tuning
+# --------------------------------------------------------------------------------------------------
+# a model, its files, its tuning
 
 OPTIONS = {"codebook_sizes": [16, 64], "rows_per_code": 4, "neighbours": 2, "reference_size": 16}
 
@@ -162,8 +163,9 @@ def flat(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("flat")
     options = json.dumps(OPTIONS).replace(":", " =").replace('"', "")
     arguments = [
-        "speech-vp", "--data", str(data), "--out", str(folder / "run"), "--steps", "4", "--threads", "1",
-        "--set", f"codec.options={options}", "--set", "data.crop=[1920]", "--set", "data.batch=2",
+        "speech-vp", "--data", str(data), "--out", str(folder / "run"), "--steps", "4",
+        "--threads", "1", "--set", f"codec.options={options}", "--set", "data.crop=[1920]",
+        "--set", "data.batch=2",
     ]  # fmt: skip
     assert train_main(arguments) == 0
     return export(load_run(folder / "run", data), "speech-vp", folder, {})
@@ -238,8 +240,9 @@ def test_stage_c_tunes_the_decoder_on_nested_codes(
 ) -> None:
     options = json.dumps(OPTIONS | {"nested": True}).replace(":", " =").replace('"', "")
     arguments = [
-        "speech-vp-nested", "--init", str(planted), "--data", str(data), "--out", str(tmp_path / "run"), "--steps", "3",
-        "--threads", "1", "--set", "codec.preset=tiny", "--set", f"codec.options={options}",
+        "speech-vp-nested", "--init", str(planted), "--data", str(data),
+        "--out", str(tmp_path / "run"), "--steps", "3", "--threads", "1",
+        "--set", "codec.preset=tiny", "--set", f"codec.options={options}",
         "--set", "data.crop=[1920]", "--set", "data.batch=2",
     ]  # fmt: skip
     assert train_main(arguments) == 0
@@ -273,10 +276,8 @@ def test_what_cannot_be_nested_is_one_line(
     tmp_path: Path,
     capsys,
 ) -> None:
-    card, out = (
-        {"again": planted, "fsp": model_folder / "speech-fsp.json"}.get(case, flat),
-        tmp_path,
-    )
+    card = {"again": planted, "fsp": model_folder / "speech-fsp.json"}.get(case, flat)
+    out = tmp_path
     if case == "itself":
         out = flat.parent
     if case == "bare":
@@ -336,12 +337,12 @@ def test_priors_of_a_tree_ask_digits_of_its_branches() -> None:
     model.bottleneck.fit(torch.randn(3000, 5, generator=torch.Generator().manual_seed(0)))
     sizes = model.bottleneck.codebook_sizes
     for size in sizes:
-        levels, order, vectors = priors.layout(model, size)
+        levels, order, vectors = priors.layout(model.bottleneck, size)
         assert int(levels.prod()) == size
         assert not order.size
         assert vectors.shape == (size, 5)
     for below, size in pairwise(sizes):
-        found = priors.refined_layout(model, size, below)
+        found = priors.refined_layout(model.bottleneck, size, below)
         assert found is not None
         levels, order, _, given = found
         assert not order.size

@@ -163,9 +163,8 @@ def test_l2_searches_decodes_and_compares_on_the_sphere() -> None:
     assert torch.allclose(out.losses["commitment"], F.mse_loss(on_sphere, out.z_q))
     assert torch.equal(method.encode(7 * latents()), method.encode(latents()))
     (gradient,) = torch.autograd.grad((out.z_q * torch.randn_like(z)).sum(), z)
-    assert torch.allclose(
-        (gradient * z).sum(1), torch.zeros(1, 200), atol=1e-5
-    )  # none along z itself
+    # None along z itself.
+    assert torch.allclose((gradient * z).sum(1), torch.zeros(1, 200), atol=1e-5)
     assert torch.isfinite(unit(torch.zeros(1, 3))).all()
 
 
@@ -187,9 +186,8 @@ def first_step_leaves_unused_codes(counts: float, sums: float) -> bool:
 
 def test_averages_start_at_one_count() -> None:
     assert first_step_leaves_unused_codes(1, 1)
-    assert not first_step_leaves_unused_codes(
-        0, 1
-    )  # taming: counts of 0 under sums at the codes; they explode
+    # Taming: counts of 0 under sums at the codes; they explode.
+    assert not first_step_leaves_unused_codes(0, 1)
 
 
 def test_averages_without_memory_are_batch_means_and_counts_approach_n() -> None:
@@ -258,9 +256,8 @@ def test_affine_search_and_gather_use_the_same_codes() -> None:
         return torch.allclose((method.decode(chosen) - z).square().sum(), best, rtol=1e-4)
 
     assert is_best(indices)
-    assert not is_best(
-        to_grid(nearest(to_tokens(z), book(method).table)[:, None], z)
-    )  # searched in the raw table
+    # Searched in the raw table.
+    assert not is_best(to_grid(nearest(to_tokens(z), book(method).table)[:, None], z))
     assert torch.allclose(affine.inverse(affine(mapped)), mapped, atol=1e-5)
 
 
@@ -361,8 +358,9 @@ def test_the_inner_step_is_sgd_with_momentum() -> None:
 
 
 def one_code_forgotten(**parts: object) -> VQ:
-    """A codebook whose last code is too far away to be used; the others are, by every batch of
-    latents.
+    """A codebook whose last code is too far away to be used.
+
+    The others are, by every batch of latents.
     """
     method = small(restart=Restart, **parts)
     with torch.no_grad():
@@ -439,10 +437,8 @@ def test_restart_on_the_sphere_behind_an_affine_map_and_with_few_points() -> Non
 
 def test_backward_passes_after_the_table_was_written() -> None:
     for parts in ({"geometry": unit}, {"affine": Affine}):
-        method, z = (
-            small(restart=partial(Restart, patience=1), **parts),
-            latents(5).requires_grad_(),
-        )
+        method = small(restart=partial(Restart, patience=1), **parts)
+        z = latents(5).requires_grad_()
         out = method(z)
         assert float(out.stats["restarted"]) > 0
         (out.z_q.sum() + sum(out.losses.values())).backward()

@@ -132,7 +132,8 @@ def test_every_path_of_a_command_may_not_be_empty(root: Path) -> None:
             assert "type=Path" not in path.read_text(encoding="utf-8"), path
 
 
-# ------------------------------------------------------------------------------------------ writing
+# --------------------------------------------------------------------------------------------------
+# writing
 
 
 def test_of_two_that_want_a_new_name_the_later_fails(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
-"""Training: recipes (data, not code), one loop for both media and every bottleneck, export to model
-files.
+"""Training: recipes, one loop for both media and every bottleneck, export to model files.
+
+Recipes are data, not code.
 """

@@ -1,5 +1,6 @@
-"""python -m train RECIPE --data PATH --out DIR: trains a codec; python -m train.export makes a
-model file of the run.
+"""python -m train RECIPE --data PATH --out DIR: trains a codec.
+
+`python -m train.export` makes a model file of the run.
 
 Several GPUs: torchrun --nproc-per-node N -m train RECIPE ...
 """
@@ -19,6 +20,7 @@ from codec.errors import CodecError
 from codec.streams import process
 from train import losses, parallel, recipes
 from train.data import Store, is_prepared, prepare
+from train.denormals import flushed
 from train.loop import CHECKPOINT_NAME, Budget, Trainer
 from train.parallel import processes
 
@@ -41,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         nargs="+",
         required=True,
         metavar="PATH",
-        help="what python -m train.prepare wrote, without suffix; or media for it, which it then puts into --out",
+        help="what python -m train.prepare wrote, without suffix; or media for it, "
+        "which it then puts into --out",
     )
     parser.add_argument(
         "--out",
@@ -110,15 +113,14 @@ def _command(options: argparse.Namespace) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.backends.cudnn.benchmark = True  # all batches have one shape
-    with processes(options.device) as device:
+    with flushed(), processes(options.device) as device:
         _train(options, device)
 
 
 def _train(options: argparse.Namespace, device: str) -> None:
     recipe = recipes.load(options.recipe, options.set)
-    losses.build(
-        recipe.codec.medium, recipe.losses, options.lpips_backbone
-    )  # refused before anything starts
+    # Refused before anything starts.
+    losses.build(recipe.codec.medium, recipe.losses, options.lpips_backbone)
     data = parallel.first(_prepared(recipe.codec.medium, options) if parallel.rank() == 0 else None)
     store = Store(data, recipe.codec.medium, tuple(recipe.data.crop), recipe.data.zoom).to(device)
     budget = Budget(options.minutes, options.steps)

@@ -83,9 +83,8 @@ class Adversary:
         """Takes one step of the discriminator, and returns values for the log."""
         self.nets.requires_grad_(True)
         with torch.autocast(self.kind, torch.bfloat16, cache_enabled=self.kind == "cpu"):
-            judged = self.replica(
-                torch.cat([x, x_hat.detach()])
-            )  # one pass: DistributedDataParallel wants it so
+            # One pass: DistributedDataParallel wants it so.
+            judged = self.replica(torch.cat([x, x_hat.detach()]))
         real: Outputs = [(score[: len(x)], []) for score, _ in judged]
         fake: Outputs = [(score[len(x) :], []) for score, _ in judged]
         loss = critic_loss(real, fake)
@@ -95,8 +94,9 @@ class Adversary:
         return {"critic": loss.detach(), "critic_norm": norm.detach()}
 
     def judge(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
-        """Returns the codec's losses "adversarial" and "features", scalars with a gradient to x_hat
-        alone.
+        """Returns the codec's losses "adversarial" and "features", scalars.
+
+        Their gradient goes to x_hat alone.
         """
         self.nets.requires_grad_(False)
         with torch.autocast(self.kind, torch.bfloat16, cache_enabled=self.kind == "cpu"):

@@ -1,5 +1,6 @@
-"""Changes to training crops that keep them real speech or real pictures, for whole batches, on
-their device.
+"""Changes to training crops that keep them real speech or real pictures.
+
+They work on whole batches, on their device.
 
     light   speech: level -42..-12 dBFS and polarity. pictures: mirror images
     full    speech: also random equaliser, phase rotation, a second speaker at times, noise at times
@@ -21,10 +22,8 @@ from codec.medium import IMAGE, SPEECH
 from train.draws import Draws
 
 STRENGTHS = ("light", "full")
-LEVELS_DB = (
-    -42.0,
-    -12.0,
-)  # root mean square of a crop, dBFS: recordings are not levelled before they are compressed
+# Root mean square of a crop, dBFS: recordings are not levelled before they are compressed.
+LEVELS_DB = -42.0, -12.0
 EQ_DB, EQ_KNOTS = 6.0, 8
 MIXED, NOISY = 0.05, 0.1  # shares of the samples
 JITTER = 0.1
@@ -50,7 +49,7 @@ def _level(x: Tensor) -> Tensor:
 
 
 def _filter(x: Tensor, draws: Draws) -> Tensor:
-    """Applies a smooth gain within +-6 dB over frequency, and one phase shift for all frequencies."""
+    """Applies a smooth gain within +-6 dB over frequency, and one phase shift for all of them."""
     spectrum = torch.fft.rfft(x)
     knots = (draws.uniform(len(x), 1, EQ_KNOTS) * 2 - 1) * EQ_DB
     gain = 10 ** (F.interpolate(knots, spectrum.shape[-1], mode="linear", align_corners=True) / 20)
@@ -62,8 +61,9 @@ def _filter(x: Tensor, draws: Draws) -> Tensor:
 
 
 def _mix(x: Tensor, draws: Draws) -> Tensor:
-    """Adds the sample before it in the batch (of this process), 0 to 15 dB below, to 5 % of the
-    samples.
+    """Adds another sample of the batch, 0 to 15 dB below, to 5 % of the samples.
+
+    It is the sample before, of this process.
     """
     other = x.roll(1, 0)
     share = 10 ** (-15 / 20 * draws.uniform(len(x), 1, 1)) * _level(x) / _level(other)

@@ -1,6 +1,4 @@
-"""The codebook's start and its fit: latents of the training data, and what a bottleneck makes of
-them.
-"""
+"""The codebook's start and its fit, from latents of the training data."""
 
 from __future__ import annotations
 
@@ -49,8 +47,7 @@ def fit(bottleneck: Bottleneck, found: Callable[[], Tensor]) -> None:
         bottleneck: The bottleneck with the codebook.
         found: A function that gives the latents; it is called only where the bottleneck wants them.
     """
-    if (
-        type(bottleneck).fit is not Bottleneck.fit
-    ):  # else encoding all those latents would be for nothing
+    # Else encoding all those latents would be for nothing.
+    if type(bottleneck).fit is not Bottleneck.fit:
         bottleneck.fit(found())
         parallel.copy_first(bottleneck)  # sums on a GPU differ in the last bit

@@ -1,8 +1,10 @@
-"""Training data: decoded once into one flat array, cropped at random, a batch at a time, where the
-array lies.
+"""Training data: decoded once into one flat array, cropped at random.
 
-folders, tars, zips ──prepare──> NAME.raw (int16 samples | uint8 pixels, end to end) + NAME.json (shapes, skipped)
-NAME.raw ──memory-mapped, or whole on the GPU──Store.batch──> (B, C, *crop) float32
+Batches are cut where the array lies.
+
+    folders, tars, zips ──prepare──> NAME.raw (int16 samples | uint8 pixels, end to end)
+                                     NAME.json (shapes, and what was skipped)
+    NAME.raw ──memory-mapped, or whole on the GPU──Store.batch──> (B, C, *crop) float32
 """
 
 from __future__ import annotations
@@ -50,10 +52,8 @@ def prepare(
     Raises:
         MediaError: A source does not exist, or nothing in them could be read.
     """
-    from train.sources import (
-        decode,
-        media,
-    )  # audio and picture libraries, which training itself does without
+    # Audio and picture libraries, which training itself does without.
+    from train.sources import decode, media
 
     shapes: list[list[int]] = []
     skipped: list[str] = []
@@ -83,9 +83,8 @@ def prepare(
                 f"nothing readable as {medium} in {where}; {len(skipped)} files skipped"
             )
         record.write(json.dumps({"medium": medium, "shapes": shapes, "skipped": skipped}).encode())
-        record_path.unlink(
-            missing_ok=True
-        )  # never an old record beside new data, which take their names one by one
+        # Never an old record beside new data, which take their names one by one.
+        record_path.unlink(missing_ok=True)
 
 
 def is_prepared(path: Path) -> bool:
@@ -96,8 +95,9 @@ def is_prepared(path: Path) -> bool:
 def _ahead(
     jobs: Iterable[tuple[str, Any]], count: int
 ) -> Iterator[tuple[str, MediaError | Future[np.ndarray]]]:
-    """Yields the jobs in order, with `count` later ones begun; with more, all files would be in
-    memory at once.
+    """Yields the jobs in order, with `count` later ones begun.
+
+    With more, all files would be in memory at once.
     """
     waiting: deque[tuple[str, Any]] = deque()
     for job in jobs:
@@ -174,8 +174,8 @@ class Store:
             ) from None
         if self.medium != medium:
             raise CodecError(
-                f"{path}: this data is {self.medium}, the recipe is for {medium}; give matching "
-                "data"
+                f"{path}: this data is {self.medium}, the recipe is for {medium}; "
+                "give matching data"
             )
         starts = np.concatenate([[0], np.cumsum(self.shapes.prod(1))])
         if starts[-1] != len(flat):
@@ -191,9 +191,8 @@ class Store:
             needed = f"a crop of {crop}" + (f" at zoom {zoom}" if zoom > 1 else "")
             raise CodecError(f"{path}: no item holds {needed}; make the crop smaller")
         self.usable = np.flatnonzero(usable)
-        with warnings.catch_warnings(
-            action="ignore"
-        ):  # that the array cannot be written; nobody does
+        # That the array cannot be written; nobody does.
+        with warnings.catch_warnings(action="ignore"):
             self.flat = torch.from_numpy(flat)
         if self.form.channels > 1:
             self.flat = self.flat.view(-1, self.form.channels)
@@ -203,13 +202,13 @@ class Store:
         self.weights = torch.tensor(self.shapes[self.usable, :2].prod(1), dtype=torch.float64)
         self._cumulative = self.weights.cumsum(0)
         self._starts = torch.tensor(starts[:-1][self.usable])
-        self._sides = torch.tensor(
-            self.shapes[self.usable][:, :2]
-        )  # (I, 1) samples | (I, 2) height, width
+        # (I, 1) samples | (I, 2) height, width.
+        self._sides = torch.tensor(self.shapes[self.usable][:, :2])
 
     def to(self, device: str) -> Store:
-        """Moves the whole array to a device, where there is room for twice as much; else crops are
-        cut on the host.
+        """Moves the whole array to a device, where there is room for twice as much.
+
+        Else crops are cut on the host.
         """
         if device != "cpu" and 2 * self.flat.nbytes < torch.cuda.mem_get_info(device)[0]:
             for name in ("flat", "_cumulative", "_starts", "_sides"):
@@ -223,8 +222,9 @@ class Store:
         return self.form.to_signal(item[None])
 
     def batch(self, size: int, draws: Draws) -> Tensor:
-        """Cuts `size` random crops, (B, 1, T) in [-1, 1] or (B, 3, H, W) in [0, 1], on the device
-        of `draws`.
+        """Cuts `size` random crops, on the device of `draws`.
+
+        They are (B, 1, T) in [-1, 1] or (B, 3, H, W) in [0, 1].
         """
         device, axes = self.flat.device, len(self.crop)
         which = draws.uniform(size, double=True).to(device) * self._cumulative[-1]
@@ -262,9 +262,8 @@ class Store:
         Returns:
             (B, *window) samples or (B, *window, 3) pixels.
         """
-        space = torch.stack(
-            [(sides[:, i] - w).clamp(min=0) + 1 for i, w in enumerate(window)], 1
-        )  # no copy to a GPU
+        # No copy to a GPU.
+        space = torch.stack([(sides[:, i] - w).clamp(min=0) + 1 for i, w in enumerate(window)], 1)
         corner = (places * space).long()
         offsets = [torch.arange(w, device=starts.device) for w in window]
         if len(offsets) > 1:

@@ -1,6 +1,7 @@
 """Discriminators of stage B: nets that tell originals from reconstructions.
 
-    speech   spectra of several window lengths (EnCodec)  and  the wave folded at prime periods (HiFi-GAN)
+    speech   spectra of several window lengths (EnCodec), and the wave folded at prime periods
+             (HiFi-GAN)
     image    overlapping patches (pix2pix)
 
 A medium's discriminator is made of one or more, each of which returns its scores and the features
@@ -19,9 +20,8 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from codec.medium import IMAGE, SPEECH
 
-Outputs = list[
-    tuple[Tensor, list[Tensor]]
-]  # of each discriminator: scores (B, ...), features of its hidden layers
+# Of each discriminator: scores (B, ...), features of its hidden layers.
+Outputs = list[tuple[Tensor, list[Tensor]]]
 
 FFT_SIZES = (2048, 512, 128)  # EnCodec has five; these three span them
 PERIODS = (2, 3, 5, 7, 11)
@@ -52,8 +52,9 @@ class ConvDiscriminator(nn.Module):
 
 
 class SpectrumDiscriminator(nn.Module):
-    """Scores the complex spectrum at one window length (MS-STFT discriminator, Défossez et al.
-    2022).
+    """Scores the complex spectrum at one window length.
+
+    This is the MS-STFT discriminator (Défossez et al. 2022).
     """
 
     window: Tensor
@@ -79,16 +80,16 @@ class SpectrumDiscriminator(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             padded = F.pad(x.float(), (self.size // 2, self.size // 2), mode="reflect")[:, 0]
             frames = padded.unfold(1, self.size, self.size // 4) * self.window
-            spectrum = torch.view_as_real(
-                torch.fft.rfft(frames, norm="ortho")
-            )  # of the wave's own scale
+            # Of the wave's own scale.
+            spectrum = torch.view_as_real(torch.fft.rfft(frames, norm="ortho"))
         scored: tuple[Tensor, list[Tensor]] = self.judge(spectrum.permute(0, 3, 1, 2))
         return scored
 
 
 class PeriodDiscriminator(nn.Module):
-    """Scores the wave folded into columns of one period (multi-period discriminator, Kong et al.
-    2020).
+    """Scores the wave folded into columns of one period.
+
+    This is the multi-period discriminator (Kong et al. 2020).
     """
 
     def __init__(self, period: int, width: int) -> None:

@@ -1,5 +1,6 @@
-"""Random numbers that decide what is trained on: which crops, how augmented, at which codebook
-size.
+"""Random numbers that decide what is trained on.
+
+They say which crops, how augmented, at which codebook size.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from torch import Tensor
 
 
 class Draws:
-    """One stream of random numbers, the same on every process, of which each takes the rows of its
-    own samples.
+    """One stream of random numbers, the same on every process.
+
+    Each takes the rows of its own samples from it.
 
     So two processes see what one would see with the batch of both, and a stream saved is a stream
     that goes on. (Noise inside a bottleneck is not drawn here: it comes from torch's global
@@ -28,18 +30,17 @@ class Draws:
     def __init__(self, seed: int, device: str = "cpu", rank: int = 0, world: int = 1) -> None:
         self.rank, self.world, self.device = rank, world, device
         self.kind = torch.device(device).type
-        self.host = torch.Generator().manual_seed(
-            seed
-        )  # for what the host must know: sizes of tensors
-        self.generators = {
-            "cpu": self.host
-        }  # by kind of device: "cuda:1" goes on with what "cuda:0" has saved
+        # For what the host must know: sizes of tensors.
+        self.host = torch.Generator().manual_seed(seed)
+        # By kind of device: "cuda:1" goes on with what "cuda:0" has saved.
+        self.generators = {"cpu": self.host}
         if self.kind != "cpu":
             self.generators[self.kind] = torch.Generator(device).manual_seed(seed + 1)
 
     def uniform(self, rows: int, *shape: int, double: bool = False) -> Tensor:
-        """Draws (rows, *shape) numbers in [0, 1), on the device: this process's part of what all
-        draw.
+        """Draws (rows, *shape) numbers in [0, 1), on the device.
+
+        They are this process's part of what all draw.
         """
         dtype = torch.float64 if double else torch.float32
         full = (rows * self.world, *shape)
@@ -67,16 +68,16 @@ class Draws:
         return rows[self.rank * count : (self.rank + 1) * count]
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the state by kind of device, as the stream is the same on every process and
-        device.
+        """Returns the state by kind of device.
+
+        The stream is the same on every process and device.
         """
         return {kind: generator.get_state() for kind, generator in self.generators.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a saved stream; one of another kind of device keeps only what both have."""
-        saved = {
-            name.partition(":")[0]: value for name, value in state.items()
-        }  # some checkpoints say "cuda:0"
+        # Some checkpoints say "cuda:0".
+        saved = {name.partition(":")[0]: value for name, value in state.items()}
         for kind, generator in self.generators.items():
             if kind in saved:
                 generator.set_state(saved[kind].cpu())

@@ -1,5 +1,4 @@
-"""python -m train.export RUN --data PATH --out DIR: turns a finished run into a model file and its
-card.
+"""python -m train.export RUN --data PATH --out DIR: makes a model file and card of a run.
 
 The averaged weights are rounded to float16 first; the coder tables are counted with exactly the
 nets that ship.
@@ -30,6 +29,7 @@ from train.add_priors import prior_tensors
 from train.data import Store
 from train.log import LOG_NAME, read
 from train.loop import ADVERSARY_SUFFIX, CHECKPOINT_NAME, Budget, Trainer, read_checkpoint
+from train.options import add_data
 
 LICENCE = "Apache-2.0"
 
@@ -108,8 +108,9 @@ def export(trainer: Trainer, name: str, folder: Path, notes: dict[str, Any]) -> 
 
 
 def _kept_tables(trainer: Trainer) -> dict[str, np.ndarray]:
-    """Returns the coder's tensors of the model that was tuned, whose codes are the same; none for
-    another run.
+    """Returns the coder's tensors of the model that was tuned, whose codes are the same.
+
+    None for another run.
     """
     if not trainer.recipe.tunes or trainer.origin is None:
         return {}
@@ -126,15 +127,16 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _stored(key: str, value: Tensor) -> np.ndarray:
-    """Turns a tensor into what is stored: nets as float16, what decides indices exactly as it is."""
+    """Turns a tensor into what is stored: nets as float16, what decides indices as it is."""
     exact = key.startswith("bottleneck.") or not value.is_floating_point()
     return (value if exact else value.half()).contiguous().numpy()
 
 
 @torch.no_grad()
 def count_tables(codec: Codec, latents: Tensor) -> dict[str, np.ndarray]:
-    """Counts coder tables, "tables.K" (G, num_codes) int32, on (N, D_in) latents of the training
-    data.
+    """Counts coder tables, "tables.K" (G, num_codes) int32.
+
+    The counts are over (N, D_in) latents of the training data.
     """
     tables = {}
     for size in codec.bottleneck.codebook_sizes:
@@ -153,13 +155,7 @@ def _last_log(trainer: Trainer) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m train.export", description=__doc__, epilog="See docs/train.md")
     parser.add_argument("run", type=filled_path, help="folder that python -m train wrote")
-    parser.add_argument(
-        "--data",
-        type=filled_path,
-        required=True,
-        metavar="PATH",
-        help="what python -m train.prepare wrote",
-    )
+    add_data(parser)
     parser.add_argument(
         "--out",
         type=filled_path,

@@ -1,5 +1,6 @@
-"""python -m train.fleet PLAN --data speech=PATH --data image=PATH --work DIR --out DIR: several
-trainings side by side.
+"""python -m train.fleet PLAN --data MEDIUM=PATH --work DIR --out DIR: several trainings.
+
+They run side by side.
 
 A plan is a TOML file, or one of those shipped (in train/plans): for each run its recipe and what
 differs. A run may begin with the nets of another, its `init`, and waits for that. Media take turns,
@@ -47,8 +48,9 @@ PACKED_LOG_LINES = 300  # of each log in a pack, spread evenly
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One entry of a plan: a recipe, "section.key=value" changes, a seed, and the run whose nets it
-    begins with.
+    """One entry of a plan.
+
+    It has a recipe, "section.key=value" changes, a seed, and the run whose nets it begins with.
     """
 
     name: str
@@ -86,8 +88,8 @@ def load_plan(name: str) -> list[Run]:
         seen[run.name] = run.medium  # a mistake shows before anything starts
         if run.init is not None and (run.init == run.name or seen.get(run.init) != run.medium):
             raise CodecError(
-                f"{path}: {run.name} begins from {run.init}, which is no run of its medium before "
-                "it"
+                f"{path}: {run.name} begins from {run.init}, "
+                "which is no run of its medium before it"
             )
     return runs
 
@@ -156,8 +158,9 @@ class Fleet:
         return failed
 
     def export(self, out: Path) -> list[str]:
-        """Exports and packs every run that has a checkpoint, and returns the names of those that
-        failed.
+        """Exports and packs every run that has a checkpoint.
+
+        Returns the names of those that failed.
         """
         ready = [run for run in self.runs if (self.work / run.name / CHECKPOINT_NAME).is_file()]
         failed = [run.name for run in self.runs if run not in ready]
@@ -293,8 +296,9 @@ class Fleet:
 
 
 def pack(models: Path, name: str, folder: Path, out: Path, limit_mib: float) -> list[str]:
-    """Writes OUT/NAME.tar of a run: model, card, log, and the discriminator where that keeps it
-    below the limit.
+    """Writes OUT/NAME.tar of a run: model, card, log, discriminator.
+
+    The discriminator is left out where the archive would be above the limit.
 
     Raises:
         CodecError: The model alone is larger than the limit.
@@ -432,9 +436,8 @@ def _command(options: argparse.Namespace) -> int:
             f"the plan trains on {', '.join(sorted(missing))}; add --data {sorted(missing)[0]}=PATH"
         )
     for recipe in [recipes.load(run.recipe, [*run.set, *options.set]) for run in runs]:
-        losses.build(
-            recipe.codec.medium, recipe.losses, options.lpips_backbone
-        )  # refused before anything starts
+        # Refused before anything starts.
+        losses.build(recipe.codec.medium, recipe.losses, options.lpips_backbone)
     fleet = Fleet(runs, data, options.work, options)
     failed = fleet.train()
     failed += fleet.export(options.out)

@@ -1,10 +1,15 @@
-"""A step as one CUDA graph: its thousand kernels are launched at once instead of one after another.
+"""Training steps as CUDA graphs: a thousand kernels are launched at once, not one by one.
+
+Launching them from Python takes longer than a small net computes. A CUDA graph is recorded once, as
+the step runs, and is then replayed on the same memory: that is why `train.learner` writes all that
+differs from step to step into tensors that stay.
 
     first calls   the step as it is, on a stream of its own: buffers and kernels find their place
-    then          the step is recorded, once for each stage and codebook size, and from then on replayed
+    then          the step is recorded, once for each stage and codebook size
+    from then on  the recording is replayed
 
-What cannot be recorded runs as it is: on a CPU, on several processes, and while a bottleneck
-decides on the host (`Bottleneck.settled`).
+What cannot be recorded runs as it is: on a CPU, on several processes, and while a bottleneck still
+decides something on the host (`Bottleneck.settled`).
 """
 
 from __future__ import annotations
@@ -28,11 +33,14 @@ Recorded = tuple[torch.cuda.CUDAGraph, list[str], Tensor]
 
 
 class Graphs:
-    """Steps by key, recorded where that is possible.
+    """The steps of a run by their keys, recorded where that is possible.
 
     Args:
-        device: Of all tensors.
+        device: Where all tensors lie.
         enabled: Whether to record at all; on a CPU nothing is.
+
+    Attributes:
+        enabled: False from the first recording that failed on: the run goes on without graphs.
     """
 
     def __init__(self, device: str, enabled: bool) -> None:
@@ -42,19 +50,25 @@ class Graphs:
         self._side: torch.cuda.Stream | None = None
 
     def forget(self) -> None:
-        """Another stage, whose optimiser and gradients are others: what was recorded is of no use."""
+        """Drops all recordings.
+
+        A new stage has another optimiser and other gradients, which old recordings know nothing of.
+        """
         if self.enabled:
             torch.cuda.synchronize()
         self._calls.clear()
         self._recorded.clear()
 
     def run(self, key: Hashable, step: Step, settled: bool = True) -> dict[str, Tensor]:
-        """One step; returns its named scalars.
+        """Takes one step, by replaying its recording if there is one.
 
         Args:
-            key: All that the host decides in it.
-            step: Takes it.
+            key: All that the host decides in the step: its stage and its codebook size.
+            step: Takes the step.
             settled: Whether it may be recorded by now.
+
+        Returns:
+            The step's named scalars, () float32 each where it was replayed.
         """
         if not self.enabled or not settled:
             return step()
@@ -65,12 +79,10 @@ class Graphs:
                 return self._aside(step)
             try:
                 self._recorded[key] = self._record(step)
-            except (
-                Exception
-            ) as error:  # of CUDA, or of code that met what a recording does not bear
-                self.enabled = (
-                    False  # a capture that failed may have left anything; the run goes on without
-                )
+            except Exception as error:
+                # CUDA itself failed, or the step did what a recording does not bear. Nobody knows
+                # what state that left, so the run goes on without recordings.
+                self.enabled = False
                 torch.cuda.synchronize()
                 print(
                     f"no CUDA graph of the step {key}: {_reason(error)}; going on without",
@@ -79,12 +91,11 @@ class Graphs:
                 return step()
         graph, names, values = self._recorded[key]
         graph.replay()
-        return dict(
-            zip(names, values.clone().unbind(), strict=True)
-        )  # the next replay writes over them
+        # The next replay writes over them.
+        return dict(zip(names, values.clone().unbind(), strict=True))
 
     def _aside(self, step: Step) -> dict[str, Tensor]:
-        """The step on a stream of its own, as a recording wants it before."""
+        """Takes the step on a stream of its own, as CUDA wants it before a recording."""
         self._side = self._side or torch.cuda.Stream()
         self._side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._side):
@@ -93,6 +104,7 @@ class Graphs:
         return values
 
     def _record(self, step: Step) -> Recorded:
+        """Records the step, which does not run yet, and where its scalars will be."""
         # All graphs share the memory of the first: they run one after another, and what they return
         # is copied at once.
         pool = next((graph.pool() for graph, *_ in self._recorded.values()), None)
@@ -105,8 +117,9 @@ class Graphs:
 
 @contextmanager
 def _nothing_freed() -> Iterator[None]:
-    """Memory that is freed during a recording breaks it off: what is unused goes before, and
-    nothing is collected.
+    """Frees what is unused before a recording, and collects no garbage during it.
+
+    Memory that is freed during a recording breaks it off.
     """
     torch.cuda.synchronize()
     gc.collect()
@@ -121,8 +134,9 @@ def _nothing_freed() -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of an error and of the one before it: a recording that breaks off raises one
-    more at its end.
+    """Returns the first lines of an error and of the one before it.
+
+    A recording that breaks off raises a second error at its end, which hides the cause.
     """
     chain = [part for part in (error.__context__, error) if part is not None]
     return "; ".join(str(part).strip().partition("\n")[0] or type(part).__name__ for part in chain)

@@ -1,5 +1,4 @@
-"""Known data sets as they lie on disk: which files of a folder are the pictures or recordings of a
-part.
+"""Known data sets as they lie on disk: which files are the media of a part.
 
 A part is "train", or what else the data set calls its parts. Each function looks at one folder,
 that of the data set, and returns the folder of the part or its files; None where this is not that
@@ -7,9 +6,11 @@ data set, or not with that part. Training (`train.sources`) and evaluation (`eva
 find the files of a data set here.
 
     COCO          train2017/ or train2014/, or the same below images/
-    ImageNet      ILSVRC/Data/CLS-LOC/train/, Data/CLS-LOC/train/, or train/ with a folder for each class (n01440764)
+    ImageNet      ILSVRC/Data/CLS-LOC/train/, Data/CLS-LOC/train/, or train/ with a folder for each
+                  class (n01440764)
     CIFAR-10      the batches of cifar-10-batches-py or cifar-10-batches-bin
-    CelebA        img_align_celeba/ with list_eval_partition.txt, or these in Img/ and Eval/, as they are published
+    CelebA        img_align_celeba/ with list_eval_partition.txt, or these in Img/ and Eval/, as
+                  they are published
     Common Voice  clips/ with train.tsv, the folder of one language
 """
 
@@ -142,8 +143,9 @@ def celeba(folder: Path, part: str) -> list[Path] | None:
 
 
 def common_voice(folder: Path, part: str) -> list[Path] | None:
-    """Finds the clips that a part's table lists; without a train.tsv, training has those of
-    validated.tsv.
+    """Finds the clips that a part's table lists.
+
+    Without a train.tsv, training has those of validated.tsv.
     """
     if (folder / "clips").is_dir():
         for name in (part, "validated") if part == "train" else (part,):
@@ -153,8 +155,9 @@ def common_voice(folder: Path, part: str) -> list[Path] | None:
 
 
 def common_voice_clips(table: Path) -> list[Path]:
-    """Reads which clips a table of Common Voice names in its column "path", in the folder clips/
-    beside it.
+    """Reads which clips a table of Common Voice names in its column "path".
+
+    They lie in the folder clips/ beside it.
 
     Raises:
         MediaError: The table has no such column, or is no text.

@@ -1,13 +1,17 @@
-"""What learns, and the step it takes: tensor work on static inputs, with no decision of the host in
-it.
+"""The learner: the nets, their moving averages and optimisers, and one training step.
+
+The step is tensor work on inputs that always lie at the same place, and the host decides nothing
+while it runs:
 
     x, sizes ──codec──> x_hat ──distances, each size with the same say──┐
-                        bottleneck's losses ────────────────────────────┼──> loss ──backward, clip, AdamW──> codec
-                        judges, in stage B and after it ────────────────┘          codec ──moving average──> average
+                        bottleneck's losses ────────────────────────────┼──> loss
+                        judges, in stage B and after it ────────────────┘
+    loss ──backward, clip, AdamW──> codec ──moving average──> average
 
-Learning rates, shares and codebook sizes are tensors that the host writes before a step, and a
-gradient that is not finite is skipped by the optimiser's `found_inf`. So the step can be one CUDA
-graph (`train.graph`); on a CPU and on several processes the same function runs as it is.
+Learning rates, decays and codebook sizes are tensors that the host writes before a step, and a
+gradient that is not finite makes the optimiser skip the step by its `found_inf`. So the step can be
+recorded as one CUDA graph (`train.graph`); on a CPU and on several processes the same function runs
+as it is.
 """
 
 from __future__ import annotations
@@ -34,15 +38,15 @@ SIZE_LOSS_RATE = 0.02  # of the running means
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What differs from step to step; the tensors stay, their content is written anew.
+    """What differs from step to step: the tensors stay, and their content is written anew.
 
     Attributes:
         x: (B, C, *crop) augmented crops.
-        sizes: (B,) int64, the codebook size of each sample.
-        member: (B, number of sizes), 1 where the sample has the size.
+        sizes: (B,) int64, the codebook size K of each sample.
+        member: (B, number of sizes), 1 where the sample has the size, else 0.
         rate: () learning rate.
-        decay: () of the moving averages.
-        places: (B,) in [0, 1), where in a sample the judges look.
+        decay: () decay of the moving averages, in [0, 1).
+        places: (B,) in [0, 1), the place in a sample that the discriminator looks at.
     """
 
     x: Tensor
@@ -54,6 +58,7 @@ class Inputs:
 
     @classmethod
     def empty(cls, x: tuple[int, ...], num_sizes: int, device: str) -> Inputs:
+        """Makes zeros for batches of shape `x`, (B, C, *crop), and for so many codebook sizes."""
         batch = x[0]
         shapes = {
             "x": x,
@@ -73,22 +78,25 @@ class Inputs:
 
 
 class Learner:
-    """Codec, averaged codec, optimiser and, from stage B on, judges.
+    """The codec, its moving average, the optimiser and, from stage B on, a discriminator.
 
     Args:
-        recipe: What to train.
-        device: "cpu" or "cuda", "cuda:1".
-        compiled: Whether the codec's nets go through torch.compile; the judges do not
-            (docs/train.md).
+        recipe: What to train, and how.
+        device: Where to compute: "cpu", "cuda" or "cuda:1".
+        compiled: Whether the codec's nets go through torch.compile. The discriminator does not
+            (docs/train.md says why).
 
     Attributes:
         codec: What learns.
-        average: Its moving average, which is what ships.
-        adversary: The judges of stage B and after it, or None.
-        size_losses: (number of sizes,) running mean distortion at each.
+        average: The moving average of its weights, which is what is exported.
+        adversary: The discriminator of stage B and after it; None before.
+        sizes: (number of sizes,) int64, the codebook sizes K on offer.
+        size_losses: (number of sizes,) running mean of the distortion at each of them; 0 where a
+            size was not drawn yet.
+        inputs: What the next step works on.
         stage: "A", "B" or "C".
-        settled: Whether steps do the same from now on, whatever the values, so that a graph may
-            hold one: those of most bottlenecks at once, VP's when its queue is full.
+        settled: Whether steps do the same from now on, whatever the values are, so that a CUDA
+            graph may hold one. Most bottlenecks are settled at once, VP when its queue is full.
     """
 
     def __init__(self, recipe: Recipe, device: str, compiled: bool = False) -> None:
@@ -98,9 +106,8 @@ class Learner:
         self.average = copy.deepcopy(self.codec).requires_grad_(False)
         if compiled:
             torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
-            torch._dynamo.config.recompile_limit = (
-                64  # the stacks share one forward, each with shapes of its own
-            )
+            # The stacks share one forward, each with shapes of its own.
+            torch._dynamo.config.recompile_limit = 64
             for stack in self.codec.modules():
                 if isinstance(stack, Stack):
                     stack.compile(dynamic=False)
@@ -115,7 +122,7 @@ class Learner:
         self._learns(self.codec)
 
     def _learns(self, part: nn.Module) -> None:
-        """A new optimiser for what learns from now on, and replicas that share its gradients."""
+        """Makes the optimiser of what learns from now on, and the replicas that share gradients."""
         # What is frozen now must keep no gradients: they would count when those of the others are
         # clipped.
         self.codec.zero_grad(set_to_none=True)
@@ -134,7 +141,10 @@ class Learner:
         self._averaged: tuple[list[Tensor], ...] | None = None
 
     def begin_judging(self, seed: int) -> None:
-        """Stage B: fresh judges, the same on all processes, and apart from the noise."""
+        """Begins stage B with a new discriminator, the same one on all processes.
+
+        Its weights are drawn apart from the noise of bottlenecks, whose stream goes on as it was.
+        """
         self.stage = "B"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -142,7 +152,7 @@ class Learner:
             self.adversary = Adversary(medium, settings, self.device)
 
     def freeze(self) -> None:
-        """Stage C: from now on the decoder alone learns, from true indices."""
+        """Begins stage C: from now on the decoder alone learns, from true indices."""
         self.stage = "C"
         self.codec.encoder.requires_grad_(False)
         self.codec.bottleneck.requires_grad_(False).eval()
@@ -152,17 +162,23 @@ class Learner:
 
     @property
     def one_size(self) -> bool:
-        """Whether all samples of a batch have one codebook size: with a real codebook."""
+        """Whether all samples of a batch have the same codebook size.
+
+        They have it wherever a real codebook is used; a bottleneck that only imitates the error of
+        one takes a size for each sample.
+        """
         return self.stage == "C" or self.codec.bottleneck.coupled
 
     def prepare(self, progress: float, step: int, draws: Draws, x: Tensor) -> int | None:
-        """The host's part of a step: draws sizes and places, and writes the inputs and schedules.
+        """Does the host's part of a step: draws codebook sizes, and writes `inputs`.
+
+        The learning rate rises over the first steps and falls along a cosine afterwards.
 
         Args:
-            progress: The elapsed share of the budget, in [0, 1].
-            step: Steps taken so far.
+            progress: The share of the budget that is spent, in [0, 1].
+            step: The number of steps taken so far.
             draws: Where random numbers come from.
-            x: (B, C, *crop).
+            x: (B, C, *crop) augmented crops.
 
         Returns:
             The one codebook size of the batch, or None where each sample has its own.
@@ -187,17 +203,23 @@ class Learner:
         self.inputs.sizes.copy_(self.sizes[drawn])
         self.inputs.member.copy_(torch.arange(count, device=self.device) == drawn[:, None])
         self.inputs.rate.fill_(settings.learning_rate * warm * schedule)
-        self.inputs.decay.fill_(
-            min(settings.ema, (1 + step) / (10 + step))
-        )  # short memory at the start
+        # Short memory at the start.
+        self.inputs.decay.fill_(min(settings.ema, (1 + step) / (10 + step)))
         return self.codec.bottleneck.codebook_sizes[which] if self.one_size else None
 
     def step(self, loss: nn.Module, size: int | None) -> dict[str, Tensor]:
-        """One optimiser step on `inputs`; named scalars for the log.
+        """Takes one optimiser step on `inputs`, and moves the average.
+
+        A step whose gradient is not finite changes no weights.
 
         Args:
             loss: Maps x and x_hat to named (B,) distances.
             size: The one codebook size of the batch, or None for `inputs.sizes`.
+
+        Returns:
+            Named scalars for the log, on the device: the distances and the bottleneck's losses
+            without their weights, the bottleneck's stats, "loss" with all weights, "grad_norm"
+            before clipping, and "skipped", 1 for a step that changed nothing.
         """
         with unread() if self.settled else nullcontext():
             return self._step(loss, size)
@@ -207,9 +229,8 @@ class Learner:
         with torch.autocast(self.kind, torch.bfloat16, cache_enabled=self.kind == "cpu"):
             out = self.replica(inputs.x, inputs.sizes if size is None else size)
         terms = loss(inputs.x, out.x_hat)
-        pulls = (
-            {} if self.stage == "C" else out.bottleneck.losses
-        )  # a frozen encoder and codebook feel none
+        # A frozen encoder and codebook feel none.
+        pulls = {} if self.stage == "C" else out.bottleneck.losses
         distortion = torch.stack([weights[name] * value for name, value in terms.items()]).sum(0)
         total = (distortion * self.size_weights(inputs.member, distortion)).mean()
         total = total + sum(weights[name] * value for name, value in pulls.items())
@@ -226,21 +247,29 @@ class Learner:
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         norm = guarded_step(self.optimiser, self.codec, self.recipe.optimiser.clip)
-        finite = (
-            norm.isfinite()
-        )  # one bad batch must not end a run; the log shows how many there were
+        # One bad batch must not end a run; the log shows how many there were.
+        finite = norm.isfinite()
         self._update_average(finite)
         scalars |= {"loss": total, "grad_norm": norm, "skipped": ~finite}
         return {name: value.detach() for name, value in scalars.items()}
 
     @torch.no_grad()
     def size_weights(self, member: Tensor, distortion: Tensor) -> Tensor:
-        """(B,) weights: each codebook size has the same say, or the coarse would dominate
-        (docs/methods/nets.md).
+        """Weighs samples so that each codebook size has the same say.
+
+        The error at a coarse size is larger, and would dominate (docs/methods/nets.md). So each
+        sample is divided by the running mean of the distortion at its size, which this updates.
+
+        Args:
+            member: (B, number of sizes), as in `Inputs`.
+            distortion: (B,), the weighted distances of each sample.
+
+        Returns:
+            (B,) weights: the mean of all sizes' running distortions, divided by that of the
+            sample's own size; 1 for a size that was not drawn before.
         """
-        usable = (
-            distortion.isfinite()
-        )  # one bad batch must not spoil the weights of all that follow
+        # One bad batch must not spoil the weights of all that follow.
+        usable = distortion.isfinite()
         totals, counts = parallel.mean(
             torch.stack([torch.where(usable, distortion, 0), usable.to(member)]) @ member
         )
@@ -253,8 +282,12 @@ class Learner:
 
     @torch.no_grad()
     def _update_average(self, finite: Tensor) -> None:
-        """average += (1 - decay) (codec - average), but after a step that was skipped; what is no
-        float is copied.
+        """Moves the average: average += (1 - decay) (codec - average).
+
+        After a step that was skipped it stays. Tensors of integers are copied.
+
+        Args:
+            finite: () bool, whether the step was taken.
         """
         means, followed, copies, copied = self._averaged = self._averaged or self._pairs()
         difference = torch._foreach_sub(followed, means)
@@ -264,8 +297,9 @@ class Learner:
             mean.copy_(value)
 
     def _pairs(self) -> tuple[list[Tensor], ...]:
-        """Tensors of `average` and those of the codec that they follow; such as are copied, and
-        what of.
+        """Returns four lists of tensors: means, what they follow, copies, what they are copied of.
+
+        Means and copies are of `average`, the others of the codec that learns.
         """
         ours, theirs = self.codec.state_dict(), self.average.state_dict()
         unused = {f"bottleneck.{name}" for name in self.codec.bottleneck.training_state}
@@ -280,6 +314,7 @@ class Learner:
         )
 
     def state_dict(self) -> dict[str, Any]:
+        """Returns all that a checkpoint keeps of the learner."""
         return {
             "codec": self.codec.state_dict(),
             "average": self.average.state_dict(),
@@ -289,7 +324,13 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any], stage: str, seed: int) -> None:
-        """Goes on from a checkpoint in `stage`."""
+        """Goes on from a checkpoint.
+
+        Args:
+            state: What `state_dict` gave.
+            stage: The stage that the run was in.
+            seed: The run's.
+        """
         self.codec.load_state_dict(state["codec"])
         self.average.load_state_dict(state["average"])
         if state.get("adversary"):

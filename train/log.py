@@ -1,6 +1,4 @@
-"""The log of a run: JSON lines in its folder, a bar in a terminal, TensorBoard where it is asked
-for.
-"""
+"""The log of a run: JSON lines, a bar in a terminal, TensorBoard on request."""
 
 from __future__ import annotations
 
@@ -99,8 +97,9 @@ class Log:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Reads the lines of a log, without an unfinished last one; there are none where there is no
-    log.
+    """Reads the lines of a log, without an unfinished last one.
+
+    There are none where there is no log.
     """
     records = []
     for line in path.read_text().splitlines() if path.is_file() else []:
@@ -112,12 +111,12 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def cut(path: Path, step: int) -> None:
-    """Drops the lines of steps after `step`, which are taken again, and a line that a kill left
-    unfinished.
+    """Drops the lines of steps after `step`, which are taken again.
+
+    A line that a kill left unfinished goes, too.
     """
     lines = [json.dumps(record) for record in read(path) if record["step"] <= step]
     if path.is_file():
-        with writing(
-            str(path), force=True
-        ) as file:  # killed here, a run must not lose what it has said
+        # Killed here, a run must not lose what it has said.
+        with writing(str(path), force=True) as file:
             file.write("".join(f"{line}\n" for line in lines).encode())

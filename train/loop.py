@@ -1,16 +1,21 @@
-"""The one training run: both media, every bottleneck, one process or several, resumable at any
-moment.
+"""A training run: the loop over steps, the three stages, the log and the checkpoints.
 
-    stage A   encoder, bottleneck, decoder learn to reconstruct; perturbing bottlenecks draw a codebook size per sample
+There is one loop for speech and pictures, for every bottleneck, and for one process or several. A
+run passes through up to three stages; its recipe says how much of the budget each of them takes:
+
+    stage A   encoder, bottleneck and decoder learn to reconstruct. A bottleneck that perturbs
+              latents draws a codebook size for each sample; one with a real codebook has one size
+              for the whole batch
     stage B   the same, and a discriminator judges what comes out
-    stage C   the averaged (EMA) encoder is frozen, the codebook is built, the decoder adapts to true indices; the
-              discriminator, if there was a stage B, stays
+    stage C   the averaged (EMA) encoder is frozen, the codebook is built from its latents, and the
+              decoder adapts to true indices; the discriminator, if there was a stage B, stays
 
-    Store, Draws ──augmented batch──> Learner (train.learner): one step, as a CUDA graph where it can be (train.graph)
-    Trainer: the budget, the stages, the log and the checkpoints around it
+    Store, Draws ──augmented batch──> Learner ──values──> Log
+    Trainer: decides what comes next, and writes checkpoints
 
-Schedules follow the elapsed share of the budget, minutes or steps, so that one recipe fits ten
-minutes and ten hours.
+A step itself is in `train.learner`, and runs as a CUDA graph where it can (`train.graph`). Learning
+rates and stages follow the elapsed share of the budget, which is given in minutes or in steps, so
+that one recipe fits ten minutes and ten hours.
 """
 
 from __future__ import annotations
@@ -50,13 +55,21 @@ ADVERSARY_SUFFIX = ".adversary.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How long to train: minutes of wall clock over all resumed parts, or steps."""
+    """How long to train: one of two measures.
+
+    Attributes:
+        minutes: Wall clock, summed over the parts of a run that was interrupted and resumed.
+        steps: Optimiser steps.
+
+    Raises:
+        ValueError: Both are given, or neither, or one that is not above 0.
+    """
 
     minutes: float | None = None
     steps: int | None = None
 
     def progress(self, elapsed_s: float, step: int) -> float:
-        """The elapsed share, in [0, 1]."""
+        """Returns the share of the budget that is spent, in [0, 1]."""
         share = (
             step / self.steps if self.steps is not None else elapsed_s / 60 / (self.minutes or 1e-9)
         )
@@ -69,17 +82,27 @@ class Budget:
 
 
 class Trainer:
-    """A run: what learns, its clock, and the folder it lives in.
+    """A training run: what learns, its clock, and the folder it lives in.
 
     Args:
-        recipe: What to train.
+        recipe: What to train, and how.
         store: Prepared data of the recipe's medium.
-        budget: How long.
-        folder: Receives log.jsonl and checkpoint.pt.
-        seed: Of initial weights and of everything drawn.
-        device: "cpu" or "cuda", "cuda:1".
+        budget: How long to train.
+        folder: Receives the log and the checkpoint; it is made where it is not there.
+        seed: Of the initial weights and of all random numbers.
+        device: Where to compute: "cpu", "cuda" or "cuda:1".
         compiled: Whether the nets go through torch.compile.
-        backbone: A file with LPIPS's, for a recipe that weighs it (see `train.losses.build`).
+        backbone: The file of the network that LPIPS compares pictures with, for a recipe that
+            weighs LPIPS; None looks where torch hub keeps it (see `train.losses.build`).
+
+    Attributes:
+        learner: The nets, their averages, optimisers and judges.
+        step: How many steps were taken.
+        elapsed_s: Seconds of training so far, without the time between parts of the run.
+        origin: The card of the model that the run began from, or None.
+        init: How the card of this run's model will name that beginning, or None.
+        complete: Whether that was the same codec, so that its codebooks were taken as well.
+        hardware: What the run trains on, for the card.
     """
 
     def __init__(
@@ -97,22 +120,22 @@ class Trainer:
         self.backbone, self.device, self.kind = backbone, device, torch.device(device).type
         torch.manual_seed(seed)
         self.learner = Learner(recipe, device, compiled)
-        torch.manual_seed(
-            seed + parallel.rank()
-        )  # the noise of bottlenecks; all else is in `draws`
+        # The noise of bottlenecks; all else is in `draws`.
+        torch.manual_seed(seed + parallel.rank())
         self.draws = Draws(seed, device, parallel.rank(), parallel.world())
         self.graphs = Graphs(device, parallel.world() == 1)
         self.step, self.elapsed_s, self.seed = 0, 0.0, seed
         self.hardware = hardware(device)
         self.origin: Path | None = None
-        self.init: str | None = None  # of the card: what this run began from
-        self.complete = False  # whether that was the same codec, codebooks and all
+        self.init: str | None = None
+        self.complete = False
         folder.mkdir(parents=True, exist_ok=True)
 
     @cached_property
     def loss(self) -> nn.Module:
-        """The distances, when they are first asked for: an export of the run needs no backbone of
-        LPIPS.
+        """The distances between original and reconstruction, with their networks.
+
+        They are made when they are first asked for, since an export of the run needs none.
         """
         return losses.build(self.recipe.codec.medium, self.recipe.losses, self.backbone).to(
             self.device
@@ -120,26 +143,32 @@ class Trainer:
 
     @property
     def codec(self) -> Codec:
+        """The codec that learns."""
         return self.learner.codec
 
     @property
     def average(self) -> Codec:
+        """The moving average of the codec's weights, which is what is exported."""
         return self.learner.average
 
     @property
     def adversary(self) -> Adversary | None:
+        """The discriminator of stage B and after it."""
         return self.learner.adversary
 
     @property
     def stage(self) -> str:
+        """The stage that the run is in: "A", "B" or "C"."""
         return self.learner.stage
 
     @property
     def progress(self) -> float:
+        """The share of the budget that is spent, in [0, 1]."""
         return self.budget.progress(self.elapsed_s, self.step)
 
     @property
     def tokens_per_step(self) -> int:
+        """How many tokens a step sees, on all processes together."""
         grid = self.codec.grid(tuple(self.store.crop))
         return self.recipe.data.batch * parallel.world() * int(torch.tensor(grid).prod())
 
@@ -153,19 +182,22 @@ class Trainer:
         """Trains to the end of the budget; afterwards `average` is the model to export.
 
         Args:
-            checkpoint_minutes: Between checkpoints.
-            log_steps: Between lines of the log.
-            stop_minutes: Stops after so many, with a checkpoint, wherever the budget stands: the
-                end of a lease, say.
-            tensorboard: Whether to write for TensorBoard.
+            checkpoint_minutes: Minutes from one checkpoint to the next.
+            log_steps: Steps from one line of the log to the next.
+            stop_minutes: Minutes after which this call ends with a checkpoint, wherever the budget
+                stands: where a machine is lent for a while, say. None trains on.
+            tensorboard: Whether to write for TensorBoard, too.
 
         Returns:
-            Whether the budget is spent; if not, `resume` goes on.
+            Whether the budget is spent. If it is not, `resume` goes on from the checkpoint.
+
+        Raises:
+            CodecError: The recipe only tunes a finished model, and the run did not begin from one.
+            OSError: The folder cannot be written to.
         """
         if parallel.rank() == 0:
-            cut(
-                self.folder / LOG_NAME, self.step
-            )  # of a run that was killed, even one killed before its checkpoint
+            # Of a run that was killed, even one killed before its checkpoint.
+            cut(self.folder / LOG_NAME, self.step)
         log = Log(self.folder, tensorboard) if parallel.rank() == 0 else None
         preview = self.store.batch(4, Draws(self.seed, self.device)) if log and log.board else None
         start = last_save = tick = time.monotonic()
@@ -221,14 +253,17 @@ class Trainer:
 
     @staticmethod
     def _agree(elapsed_s: float, save: bool, stop: bool) -> tuple[float, bool, bool]:
-        """The clock of process 0, for all."""
+        """Returns what process 0 has of these, on every process: they must save and stop as one."""
         if parallel.world() > 1:
             clock = torch.tensor([elapsed_s, save, stop], dtype=torch.float64)
             elapsed_s, save, stop = parallel.first_numbers(clock).tolist()
         return elapsed_s, bool(save), bool(stop)
 
     def _means(self, values: dict[str, list[Tensor]]) -> dict[str, float]:
-        """Means over the steps since the last line and over processes: one copy from the device."""
+        """Averages named values over the steps since the last line, and over processes.
+
+        All of them come from the device in one copy.
+        """
         means = [
             torch.stack([v.to(self.device, torch.float32) for v in kept]).mean()
             for kept in values.values()
@@ -236,14 +271,18 @@ class Trainer:
         return dict(zip(values, parallel.mean(torch.stack(means)).tolist(), strict=True))
 
     def batch(self) -> Tensor:
-        """Augmented crops, this process's rows."""
+        """Returns the next augmented crops, (B, C, *crop): this process's part of the batch."""
         data = self.recipe.data
         return augment(
             self.store.medium, self.store.batch(data.batch, self.draws), self.draws, data.augment
         )
 
     def train_step(self) -> dict[str, Tensor]:
-        """One optimiser step; returns named values for the log, on the device."""
+        """Takes one optimiser step.
+
+        Returns:
+            Named scalars for the log, which stay on the device: reading them would wait for it.
+        """
         size = self.learner.prepare(self.progress, self.step, self.draws, self.batch())
         loss = self.loss
         settled = self.learner.settled
@@ -252,13 +291,17 @@ class Trainer:
         return values
 
     def enter(self, stage: str) -> None:
-        """Goes on to a later stage, if it is one."""
+        """Begins a stage, unless the run is in it already, or past it."""
         if self.stage < stage:
             self.start_stage_c() if stage == "C" else self.start_stage_b()
 
     def start_stage_b(self) -> None:
-        """Judges join, with what they had learnt where the model that this run began from kept
-        them.
+        """Begins stage B: a discriminator joins.
+
+        It is a new one, unless the model that this run began from has its own beside it.
+
+        Raises:
+            CodecError: That discriminator is not one of this recipe.
         """
         self.learner.begin_judging(self.seed)
         self.graphs.forget()
@@ -275,10 +318,11 @@ class Trainer:
                 ) from None
 
     def start_stage_c(self) -> None:
-        """Freezes the averaged encoder, builds the codebook from its latents, and goes on with the
-        decoder alone.
+        """Begins stage C: the encoder is frozen, and the decoder learns alone.
 
-        A model that is only tuned keeps its codebook.
+        Training goes on from the averaged weights. The codebook is built from the averaged
+        encoder's latents where the bottleneck had none so far; a model that is only tuned keeps its
+        own.
         """
         self.codec.load_state_dict(self.average.state_dict())
         if not self.codec.bottleneck.coupled and not self.recipe.tunes:
@@ -288,23 +332,25 @@ class Trainer:
         self.graphs.forget()
 
     def fit(self) -> None:
-        """Builds or starts the codebook."""
+        """Builds the codebook from latents, or gives a codebook that learns its start."""
         codebook.fit(self.codec.bottleneck, self.latents)
 
     def latents(self) -> Tensor:
-        """Of the averaged encoder: see `train.codebook.latents`."""
+        """Returns (N, D_in) latents of the averaged encoder; see `train.codebook.latents`."""
         return codebook.latents(self.average, self.store, self.batch)
 
     def begin_from(self, card: Path) -> None:
-        """Begins with the weights of an exported model instead of random ones, and with its
-        discriminator if kept.
+        """Begins with the weights of a finished model instead of random ones.
 
+        From a model of the same codec come all weights, and its discriminator if that was kept.
         From a model with another bottleneck come the nets alone, without the layers that face the
-        latents if those have another width. `card` may also be the folder of a run: then it begins
-        with its averaged weights.
+        latents where those have another width.
+
+        Args:
+            card: The model's card; or the folder of a run, whose averaged weights are taken.
 
         Raises:
-            CodecError: The model's medium or nets are others.
+            CodecError: The model has another medium or other nets than the recipe.
         """
         if card.is_dir():
             self._begin_from_run(card)
@@ -319,7 +365,7 @@ class Trainer:
         )
 
     def _begin_from_run(self, folder: Path) -> None:
-        """`begin_from` of a run's last checkpoint."""
+        """Begins with the averaged weights of a run's last checkpoint; see `begin_from`."""
         state = read_checkpoint(folder / CHECKPOINT_NAME)
         config = from_dict(json.loads(state["recipe"])).config().to_dict()
         self.complete = same = self._take(folder, config, state["average"])
@@ -327,14 +373,26 @@ class Trainer:
         self.init = f"{folder.name}, {minutes} minutes" + ("" if same else ", nets alone")
 
     def _take(self, source: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
-        """Loads the weights that fit; whether they are of the same codec, and so all of them."""
+        """Loads the weights that fit.
+
+        Args:
+            source: Where they come from, for messages.
+            config: The configuration of the codec that they are of.
+            tensors: The weights by name.
+
+        Returns:
+            Whether they are of the same codec, and so all of them were taken.
+
+        Raises:
+            CodecError: They are of another medium or of other nets.
+        """
         theirs, own = (
             json.loads(json.dumps(part)) for part in (dict(config), self.codec.config.to_dict())
         )
         if any(theirs.get(part) != own.get(part) for part in ("medium", "kind", "nets")):
             raise CodecError(
-                f"{source}: this model has another medium or preset than the recipe; change one of "
-                "them"
+                f"{source}: this model has another medium or preset than the recipe; "
+                "change one of them"
             )
         ours, same = self.codec.state_dict(), bool(theirs == own)
         fitting = {name: value for name, value in tensors.items() if name in ours}
@@ -349,13 +407,19 @@ class Trainer:
                 name: value for name, value in nets.items() if value.shape == ours[name].shape
             }
         for codec in (self.codec, self.average):
-            codec.load_state_dict(
-                fitting, strict=False
-            )  # without what only training needs: that starts anew
+            # Without what only training needs: that starts anew.
+            codec.load_state_dict(fitting, strict=False)
         return same
 
     def save(self) -> None:
-        """Writes checkpoint.pt; at any moment the folder holds one whole checkpoint."""
+        """Writes the checkpoint, from which `resume` goes on bit for bit.
+
+        At any moment the folder holds one whole checkpoint: the new one takes the old one's place
+        when it is complete.
+
+        Raises:
+            OSError: It cannot be written.
+        """
         noise = [
             torch.get_rng_state(),
             *([torch.cuda.get_rng_state(self.device)] if self.kind == "cuda" else []),
@@ -371,17 +435,18 @@ class Trainer:
             "init": self.init,
         }
         if parallel.rank() == 0:
-            memory = (
-                io.BytesIO()
-            )  # torch.save into a file tells a full disk as a RuntimeError without a name
+            # `torch.save` into a file tells a full disk as a RuntimeError without a name.
+            memory = io.BytesIO()
             torch.save(state, memory)
             with writing(str(self.folder / CHECKPOINT_NAME), force=True) as file:
                 file.write(memory.getbuffer())
 
     def resume(self) -> None:
-        """Continues from checkpoint.pt.
+        """Goes on from the checkpoint in the folder.
 
-        Raises CodecError where there is none or it is of another recipe.
+        Raises:
+            CodecError: There is no checkpoint, it cannot be read, or it is of another codec than
+                the recipe's.
         """
         path = self.folder / CHECKPOINT_NAME
         if not path.is_file():
@@ -410,7 +475,7 @@ class Trainer:
 
 
 def hardware(device: str) -> str:
-    """What a run trains on, for its card."""
+    """Returns what a run trains on, as its card says it: the device, times the processes."""
     if torch.device(device).type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
@@ -419,9 +484,10 @@ def hardware(device: str) -> str:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What `Trainer.save` wrote, on the CPU.
+    """Returns what `Trainer.save` wrote, on the CPU.
 
-    Raises CodecError for a file that is not a whole checkpoint.
+    Raises:
+        CodecError: The file is not a whole checkpoint.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)

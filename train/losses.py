@@ -1,5 +1,6 @@
-"""Reconstruction losses, one value per sample so that samples at different codebook sizes can be
-weighted apart.
+"""Reconstruction losses, one value per sample.
+
+So samples at different codebook sizes can be weighted apart.
 
 LPIPS, alone among them, needs a network from elsewhere (`train.lpips_net`); a recipe that does not
 weigh it trains without one, and nothing of it is imported.
@@ -26,15 +27,14 @@ LPIPS_SMALLEST = 32  # pixels of a crop; below, the pooling of LPIPS's nets leav
 # The net that is looked for in torch hub's folder: that of the shipped models, and the fastest.
 HUB_NET = "squeeze"
 
-EXTRA: dict[str, Callable[[int], nn.Module]] = {
-    "loudness": LoudnessLoss,
-    "stoi": STOILoss,
-}  # of speech, by sample rate
+# Of speech, by sample rate.
+EXTRA: dict[str, Callable[[int], nn.Module]] = {"loudness": LoudnessLoss, "stoi": STOILoss}
 
 
 class SpeechLoss(nn.Module):
-    """Multi-scale mel, compressed complex STFT and waveform distances (docs/methods/nets.md, stage
-    A).
+    """Multi-scale mel, compressed complex STFT and waveform distances.
+
+    docs/methods/nets.md, stage A, has the reasons.
 
     Args:
         mel_scales: The number of mel bands at each FFT size; the hop is a quarter of the size. DAC
@@ -105,8 +105,9 @@ class ImageLoss(nn.Module):
         self.lpips = lpips
 
     def forward(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
-        """Returns named (B,) distances of two (B, 3, H, W) pictures: "l1", "mse", "ssim" (1 -
-        SSIM), maybe "lpips".
+        """Returns named (B,) distances of two (B, 3, H, W) pictures.
+
+        The names are "l1", "mse", "ssim" (1 - SSIM) and, where it is asked for, "lpips".
         """
         x, x_hat = x.float(), x_hat.float()
         terms = {
@@ -140,8 +141,9 @@ def _blur(x: Tensor) -> Tensor:
 
 
 def _band(length: int, device: torch.device) -> Tensor:
-    """Returns a matrix (length, length - 10) with the Gaussian window in each column, one step
-    lower each time.
+    """Returns a matrix (length, length - 10) with the Gaussian window in each column.
+
+    Each column has it one step lower than the one before.
     """
     offset = (
         torch.arange(length, device=device)[:, None] - torch.arange(length - 10, device=device) - 5
@@ -184,8 +186,8 @@ def _of_pictures(weights: Mapping[str, float], backbone: Path | None) -> nn.Modu
     file = backbone or lpips_net.hub_file(HUB_NET)
     if backbone is None and not file.is_file():
         raise CodecError(
-            f"losses.lpips = {weights['lpips']:g} needs a backbone: give --lpips-backbone FILE "
-            f"({file.name} is not in "
+            f"losses.lpips = {weights['lpips']:g} needs a backbone: "
+            f"give --lpips-backbone FILE ({file.name} is not in "
             f"{file.parent}), or train without: --set losses.lpips=0"
         )
     return ImageLoss(lpips_net.load(file))

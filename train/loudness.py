@@ -1,7 +1,9 @@
-"""A training loss that says how loud an error sounds, after the model of PESQ (ITU-T P.862, section
-10.2).
+"""A training loss that says how loud an error sounds.
 
-x, x_hat ─level─> power in Bark bands ─threshold, power law─> loudness ─what masking leaves of the difference─> number
+It follows the model of PESQ (ITU-T P.862, section 10.2).
+
+    x, x_hat ─level─> power in Bark bands ─threshold, power law─> loudness
+    loudness ─what masking leaves of the difference─> number
 
 The model is built from published formulas and not from the tables of the recommendation: half-Bark
 bands (Traunmueller 1990), the threshold of hearing (Terhardt 1979), loudness (Zwicker and Fastl).
@@ -25,8 +27,9 @@ FLOOR = 1e-7  # mean square below which a clip counts as silence, -70 dBFS
 
 
 class LoudnessLoss(nn.Module):
-    """The loudness of what is wrong with x_hat, in about the units of PESQ's "disturbance": 0 is
-    perfect, 3 is poor.
+    """The loudness of what is wrong with x_hat.
+
+    It has about the units of PESQ's "disturbance": 0 is perfect, 3 is poor.
 
     Differences of overall level count little: both signals are set to the same level first, as PESQ
     does.
@@ -81,12 +84,10 @@ class LoudnessLoss(nn.Module):
 
         loud, loud_hat = self._loudness(power), self._loudness(heard)
         error = loud_hat - loud
-        error = error.sign() * (error.abs() - 0.25 * torch.minimum(loud, loud_hat)).clamp(
-            min=0
-        )  # the rest is masked
-        added = (
-            (heard + 50) / (power + 50)
-        ) ** 1.2  # what was added disturbs more than what is missing
+        # The rest is masked.
+        error = error.sign() * (error.abs() - 0.25 * torch.minimum(loud, loud_hat)).clamp(min=0)
+        # What was added disturbs more than what is missing.
+        added = ((heard + 50) / (power + 50)) ** 1.2
         added = torch.where(added < 3, 0.0, added.clamp(max=12))
         weight = ((self._audible(power) + 1e5) / 1e7) ** -0.04
         symmetric = (self.total * (BARK * error).square().sum(-1) + 1e-9).sqrt() * weight
@@ -116,8 +117,9 @@ class LoudnessLoss(nn.Module):
 
 
 def _over_time(frames: Tensor) -> Tensor:
-    """Averages (B, frames) to (B,), by the sixth norm in windows that half overlap, and the second
-    over them.
+    """Averages (B, frames) to (B,) as PESQ does.
+
+    That is the sixth norm in windows that half overlap, and the second over them.
     """
     size = min(WINDOW, frames.shape[1])
     windows = frames.unfold(1, size, max(1, size // 2))

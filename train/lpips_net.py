@@ -1,5 +1,6 @@
-"""LPIPS (Zhang et al. 2018) as a network: distances of a backbone's features, weighed by the lpips
-package's heads.
+"""LPIPS (Zhang et al. 2018) as a network.
+
+It has distances of a backbone's features, weighed by the lpips package's heads.
 
 The same network is a loss of pictures here and a metric in `eval.lpips_metric`.
 
@@ -64,8 +65,8 @@ class LPIPSNet(nn.Module):
         for name, tensor in wanted.items():
             if tensor.shape != features[name].shape:
                 raise ModelError(
-                    f"the backbone's {name} has shape {tuple(features[name].shape)}: not a {net} "
-                    "net"
+                    f"the backbone's {name} has shape {tuple(features[name].shape)}: "
+                    f"not a {net} net"
                 )
             tensor.data.copy_(features[name].float())
 

@@ -1,11 +1,14 @@
-"""python -m train.nested MODEL --data PATH --out DIR: nests a finished VP model's codebooks, for
-files with layers.
+"""python -m train.nested MODEL --data PATH --out DIR: nests a VP model's codebooks.
 
-Encoder and decoder stay what they are. Codebooks, coder tables and priors are new, and with them
-the model's identity: it reads no file of the model that it was. Its decoder has not met these codes
-yet: MEDIUM-vp-nested tunes it.
+Codebooks are nested where each code of the next larger one belongs to one code of the smaller: then
+a file can hold a coarse index first and what refines it behind, and can be cut (`codec.layers`).
 
-    model ──encoder──> latents ──k-means, then inside each cell──> a tree of codes ──> tables, priors, layers ──> model
+Encoder and decoder stay what they are. Codebooks, coder tables and priors are made anew, and so the
+model has another identity, and reads no file of the model that it was. Its decoder has not met the
+new codes yet: a training by the recipe MEDIUM-vp-nested tunes it.
+
+    model ──encoder──> latents ──k-means, then inside each cell──> a tree of codes
+    a tree of codes ──> tables, priors, layers ──> model
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from train.augment import augment
 from train.data import Store
 from train.draws import Draws
 from train.export import count_tables
+from train.options import add_data, add_model
 from train.priors import STEPS, TOKENS
 from train.recipes import Recipe
 
@@ -40,11 +44,12 @@ SEED = 0  # of the crops that codebooks are built from
 
 
 def recipe_of(card: cards.Card) -> Recipe:
-    """The recipe that a model was trained by, with nested codebooks.
+    """Returns the recipe that a model was trained by, changed to nested codebooks.
 
     Raises:
-        ModelError: It is no VP model, has nested codebooks already, or does not tell its recipe.
-        CodecError: The recipe is none of this version, or its sizes cannot be nested.
+        ModelError: The model is no VP model, has nested codebooks already, or its card does not
+            tell the recipe.
+        CodecError: The recipe is none of this version, or its codebook sizes cannot be nested.
     """
     if card.config["bottleneck"] != "vp":
         raise ModelError(f"{card.name} has no codebooks of VP; name a VP model")
@@ -53,8 +58,8 @@ def recipe_of(card: cards.Card) -> Recipe:
     data = card.data.get("training", {}).get("recipe")
     if not isinstance(data, dict):
         raise ModelError(
-            f"the card of {card.name} has no training recipe; export the run anew by python -m "
-            "train.export"
+            f"the card of {card.name} has no training recipe; "
+            "export the run anew by python -m train.export"
         )
     data = json.loads(json.dumps(data))
     data["codec"]["options"] = dict(card.config["options"]) | {"nested": True}
@@ -63,14 +68,17 @@ def recipe_of(card: cards.Card) -> Recipe:
 
 @torch.no_grad()
 def nested(codec: Codec, store: Store, recipe: Recipe, device: str) -> tuple[Codec, torch.Tensor]:
-    """The codec with codebooks that are a tree, and the latents (N, d) that they were built from,
-    both on the CPU.
+    """Builds nested codebooks from the latents of training data.
 
     Args:
-        codec: With codebooks of VP.
+        codec: A codec with a VP bottleneck.
         store: Training data, in the crops of the recipe.
-        recipe: Whose batches and augmentation; its options are those of the new codec.
+        recipe: Gives the batches, the augmentation, and the options of the new bottleneck.
         device: Where to compute.
+
+    Returns:
+        The codec with the same nets and nested codebooks, and the (N, d) float32 latents that they
+        were built from; both on the CPU.
     """
     draws = Draws(SEED, device)
 
@@ -89,9 +97,23 @@ def nested(codec: Codec, store: Store, recipe: Recipe, device: str) -> tuple[Cod
 def write(
     card: cards.Card, codec: Codec, tensors: dict[str, Any], recipe: Recipe, name: str, folder: Path
 ) -> Path:
-    """Writes the nested model; returns its card's path.
+    """Writes the nested model.
 
-    Figures of the model that it was do not go with it.
+    Figures that were measured with the model that it was do not go into its card.
+
+    Args:
+        card: Of the model that it was.
+        codec: With nested codebooks.
+        tensors: The new codebooks, coder tables and priors, by their names in the file.
+        recipe: That of the new model.
+        name: The new model's name.
+        folder: Receives the card and the weights.
+
+    Returns:
+        The path of the new card.
+
+    Raises:
+        OSError: They cannot be written.
     """
     kept = {
         key: value
@@ -117,8 +139,10 @@ def write(
 
 
 def tuning(recipe: Recipe, target: Path) -> str:
-    """What `python -m train` is to be told to tune this model; with other options it would take the
-    nets alone.
+    """Returns the arguments with which `python -m train` tunes the decoder of this model.
+
+    They repeat options that are not those of the shipped recipe: with other options the training
+    would take this model for another codec, and begin with its nets alone.
     """
     name = f"{recipe.codec.medium}-vp-nested"
     words = f"{name} --init {target}"
@@ -132,14 +156,8 @@ def tuning(recipe: Recipe, target: Path) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m train.nested", description=__doc__, epilog="See docs/train.md")
-    parser.add_argument("model", help="name of a shipped model, or path of a card")
-    parser.add_argument(
-        "--data",
-        type=filled_path,
-        required=True,
-        metavar="PATH",
-        help="what python -m train.prepare wrote",
-    )
+    add_model(parser)
+    add_data(parser)
     parser.add_argument(
         "--out",
         type=filled_path,

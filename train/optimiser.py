@@ -1,5 +1,6 @@
-"""AdamW as a step without the host needs it: a learning rate that is a tensor, and gradients that
-may be skipped.
+"""AdamW as a step without the host needs it.
+
+The learning rate is a tensor, and gradients may be skipped.
 """
 
 from __future__ import annotations

@@ -50,8 +50,7 @@ def processes(device: str) -> Iterator[str]:
         yield device
     finally:
         # A replica that only waits for the collector would keep the group's threads beyond the
-        # interpreter's end, where
-        # one that wants Python's lock aborts the process.
+        # interpreter's end, where one that wants Python's lock aborts the process.
         gc.collect()
         dist.destroy_process_group()
 
@@ -89,8 +88,9 @@ def first(value: Any) -> Any:
 
 
 def first_numbers(values: Tensor) -> Tensor:
-    """Returns the tensor on the host that process 0 has; without a pickle, so that every step may
-    ask.
+    """Returns the tensor on the host that process 0 has.
+
+    Without a pickle, so that every step may ask.
     """
     if parallel():
         device = f"cuda:{torch.cuda.current_device()}" if dist.get_backend() == "nccl" else "cpu"

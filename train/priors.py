@@ -1,15 +1,17 @@
-"""Learns a prior: what a model knows of its indices before the first, the tables of
-`codec.entropy.mixing`.
+"""Learns a prior: the tables of `codec.entropy.mixing`.
+
+A prior is what a model knows of its indices before the first.
 
 A small network is trained in floating point to predict every binary question of the coder from the
 neighbours, and is rounded once. From then on only integers count, and the rounded tables are the
 model's, whatever made them.
 
-    items ──encoder, bottleneck──> grids of indices ──neighbours, trends──> PriorNet ──round──> Prior
+    items ──encoder, bottleneck──> indices ──neighbours, trends──> PriorNet ──round──> Prior
 """
 
 from __future__ import annotations
 
+from itertools import chain
 from math import log
 
 import numpy as np
@@ -19,11 +21,12 @@ import torchaudio
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from codec.bottleneck import Bottleneck
 from codec.bottlenecks.parts import LevelGrid
 from codec.coding.pictures import ROWS_PER_CHUNK
 from codec.coding.speech import FRAMES_PER_WINDOW
 from codec.entropy.mixing import DIGIT_SHIFT, HIDDEN_SHIFT, HIGHEST, LOGIT_SHIFT, MAX_WEIGHT, Prior
-from codec.medium import IMAGE, SPEECH
+from codec.medium import IMAGE, SPEECH, Medium
 from codec.model import Codec
 from train.data import Store
 
@@ -85,8 +88,9 @@ Grid = np.ndarray  # (rows, columns) int64
 
 @torch.inference_mode()
 def index_grids(codec: Codec, store: Store, tokens: int = TOKENS) -> dict[int, list[Grid]]:
-    """Codes random items of the training set whole, at every size, and cuts them into chunks as the
-    coder does.
+    """Codes random items of the training set whole, at every size.
+
+    They are cut into chunks as the coder does.
     """
     codec = codec.eval()
     order = np.random.default_rng(0).permutation(len(store.shapes))
@@ -114,25 +118,28 @@ def index_grids(codec: Codec, store: Store, tokens: int = TOKENS) -> dict[int, l
     return grids
 
 
-def code_vectors(codec: Codec, size: int) -> np.ndarray:
+def device_of(bottleneck: Bottleneck) -> torch.device:
+    return next(chain(bottleneck.parameters(), bottleneck.buffers())).device
+
+
+def code_vectors(bottleneck: Bottleneck, size: int) -> np.ndarray:
     """Returns the codes of a size, (K, d) float32, centred and scaled."""
-    device = next(codec.parameters()).device
-    every = torch.arange(codec.bottleneck.num_codes(size), device=device)[None, None]
+    device = device_of(bottleneck)
+    every = torch.arange(bottleneck.num_codes(size), device=device)[None, None]
     with torch.inference_mode():
-        vectors = codec.bottleneck.decode(every, size)[0].T.cpu().numpy()
+        vectors = bottleneck.decode(every, size)[0].T.cpu().numpy()
     return np.asarray((vectors - vectors.mean(0)) / max(float(vectors.std()), 1e-9))
 
 
-def layout(codec: Codec, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def layout(bottleneck: Bottleneck, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Says how an index becomes digits.
 
     Returns:
         The levels of the digits (D,), the order of the codes (K,), which is empty where it is that
         of their numbers, and the code vectors (K, d) float32.
     """
-    bottleneck = codec.bottleneck
     number = bottleneck.num_codes(size)
-    vectors = code_vectors(codec, size)
+    vectors = code_vectors(bottleneck, size)
     if isinstance(bottleneck, LevelGrid):
         levels = bottleneck.levels[bottleneck.codebook_sizes.index(size)].cpu().numpy()[::-1]
         levels = levels[levels > 1]
@@ -143,7 +150,7 @@ def layout(codec: Codec, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def refined_layout(
-    codec: Codec, size: int, below: int
+    bottleneck: Bottleneck, size: int, below: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int] | None:
     """Says how an index becomes digits where its parent at the size below is known.
 
@@ -154,19 +161,18 @@ def refined_layout(
         What `layout` returns, and the number of the parent's digits; None if the sizes are not
         nested.
     """
-    parents = codec.bottleneck.parents(size, below)
-    number = codec.bottleneck.num_codes(below)
-    if parents is None or codec.bottleneck.num_codes(size) % number:
+    parents = bottleneck.parents(size, below)
+    number = bottleneck.num_codes(below)
+    if parents is None or bottleneck.num_codes(size) % number:
         return None
-    vectors, order = code_vectors(codec, size), parents.cpu().numpy()
+    vectors, order = code_vectors(bottleneck, size), parents.cpu().numpy()
     children = len(order) // number
     if (np.bincount(order, minlength=number) != children).any():
         return None
-    rank = np.empty(
-        len(order), np.int64
-    )  # among the children of one parent, in the order of their numbers
+    # Among the children of one parent, in the order of their numbers.
+    rank = np.empty(len(order), np.int64)
     rank[np.argsort(order, kind="stable")] = np.tile(np.arange(children), number)
-    levels, order_below, _ = layout(codec, below)
+    levels, order_below, _ = layout(bottleneck, below)
     if order_below.size:  # a parent's digits are those of its number, not of its place
         levels = np.array([number])
     own = [2] * (children.bit_length() - 1) if children & (children - 1) == 0 else [children]
@@ -177,8 +183,7 @@ def refined_layout(
 
 
 def bisect(vectors: np.ndarray) -> np.ndarray:
-    """Orders (K, d) codes so that the questions of the coder's tree are about regions of the code
-    space.
+    """Orders (K, d) codes so that the coder's questions are about regions of their space.
 
     Returns:
         The place of each code, (K,).
@@ -200,8 +205,9 @@ def bisect(vectors: np.ndarray) -> np.ndarray:
 
 
 class PriorNet(nn.Module):
-    """The floating-point twin of the coder's network, without the learning that goes on in the
-    coder.
+    """The floating-point twin of the coder's network.
+
+    What the coder learns as it goes is left out.
 
     Args:
         levels: The number of values of each digit, (D,).
@@ -222,9 +228,8 @@ class PriorNet(nn.Module):
         embedding[:-1, :width] += vectors[:, :width]
         embedding[-1] = 0
         self.embedding = nn.Parameter(embedding)
-        self.hidden = nn.Linear(
-            num_inputs * FEATURES, UNITS - 1
-        )  # the last unit is always 1: the questions' bias
+        # The last unit is always 1: the questions' bias.
+        self.hidden = nn.Linear(num_inputs * FEATURES, UNITS - 1)
         self.digits = nn.Parameter(torch.zeros(num_rows - self.levels[-1], UNITS - 1))
         self.first_node = sum(self.levels[:given]) - given
         self.nodes = nn.Parameter(torch.zeros(num_rows - len(self.levels) - self.first_node, UNITS))
@@ -273,10 +278,8 @@ class PriorNet(nn.Module):
                 logits = (units @ nodes.T).gather(1, questions)
             else:
                 logits = (F.embedding(questions, nodes) * units[:, None]).sum(2)
-            answers, asked = (
-                self.get_buffer(f"answers_{number}")[digit],
-                self.get_buffer(f"asked_{number}")[digit],
-            )
+            answers = self.get_buffer(f"answers_{number}")[digit]
+            asked = self.get_buffer(f"asked_{number}")[digit]
             bits = bits + F.binary_cross_entropy_with_logits(
                 logits, answers, asked, reduction="none"
             ).sum(1) / log(2)
@@ -295,8 +298,9 @@ class PriorNet(nn.Module):
 
 
 def walks(count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Lists the questions that lead to each of `count` values, their answers, and which of them
-    there are.
+    """Lists the questions that lead to each of `count` values.
+
+    Also their answers, and which of them there are.
 
     Returns:
         Three tensors (count, depth).
@@ -308,11 +312,9 @@ def walks(count: int) -> tuple[Tensor, Tensor, Tensor]:
         below, above, step = 0, count, 0
         while above - below > 1:
             middle = (below + above) >> 1
-            questions[value, step], answers[value, step], asked[value, step] = (
-                middle - 1,
-                float(value >= middle),
-                1,
-            )
+            questions[value, step] = middle - 1
+            answers[value, step] = float(value >= middle)
+            asked[value, step] = 1
             below, above, step = (
                 (middle, above, step + 1) if value >= middle else (below, middle, step + 1)
             )
@@ -320,29 +322,37 @@ def walks(count: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def fit_prior(
-    grids: list[Grid], codec: Codec, size: int, steps: int = STEPS, below: int | None = None
+    grids: list[Grid],
+    bottleneck: Bottleneck,
+    size: int,
+    medium: Medium,
+    stride: int,
+    steps: int = STEPS,
+    below: int | None = None,
 ) -> Prior | None:
     """Trains and rounds the prior of one codebook size, or of its refinement of a coarser one.
 
     Args:
         grids: Chunks of indices, (rows, columns) each; speech has one row.
-        codec: The codec that made the indices.
+        bottleneck: The bottleneck that made the indices.
         size: The codebook size.
+        medium: What was coded.
+        stride: Samples, or pixels of a side, for each index.
         steps: The most steps; there are fewer where the data are few.
         below: The coarser size, whose indices are known before.
 
     Returns:
         The tables; None if the two sizes are not nested.
     """
-    medium = codec.config.medium
-    found = (*layout(codec, size), 0) if below is None else refined_layout(codec, size, below)
+    found = (
+        (*layout(bottleneck, size), 0) if below is None else refined_layout(bottleneck, size, below)
+    )
     if found is None:
         return None
     levels, order, vectors, given = found
-    offsets = np.array((REFINED_OFFSETS if given else OFFSETS)[medium])
-    visible = torch.ones(
-        len(offsets), len(levels)
-    )  # a neighbour that comes later is known by its parent alone
+    offsets = np.array((REFINED_OFFSETS if given else OFFSETS)[medium.name])
+    # A neighbour that comes later is known by its parent alone.
+    visible = torch.ones(len(offsets), len(levels))
     later = (offsets[:, 0] < 0) | ((offsets[:, 0] == 0) & (offsets[:, 1] > 0))
     visible[torch.from_numpy(later), given:] = 0
     starts = np.cumsum(levels) - levels
@@ -353,7 +363,7 @@ def fit_prior(
     counts = np.zeros(int(levels.sum()))
     np.add.at(sums, rows_of.ravel(), np.repeat(vectors, len(levels), 0))
     np.add.at(counts, rows_of.ravel(), 1)
-    device = next(codec.parameters()).device
+    device = device_of(bottleneck)
     with torch.enable_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
         vectors_of_rows = torch.from_numpy(sums / counts[:, None]).float()
@@ -383,7 +393,7 @@ def fit_prior(
             bits.mean().backward()
             optimiser.step()
             net.clamp()
-    return rounded(net, levels, order, offsets, codec.stride if codec.axes > 1 else 0, given)
+    return rounded(net, levels, order, offsets, stride if medium.axes > 1 else 0, given)
 
 
 def _neighbours(grid: Grid, offsets: np.ndarray, none: int) -> np.ndarray:
@@ -401,8 +411,9 @@ def _neighbours(grid: Grid, offsets: np.ndarray, none: int) -> np.ndarray:
 
 @torch.no_grad()
 def _trends(net: PriorNet, rows: Tensor, lengths: list[int]) -> Tensor:
-    """Returns what every position knows of the indices before it in its chunk, on average, (N, Q *
-    E).
+    """Returns (N, Q * E), what every position knows of the indices before it, on average.
+
+    They are those of its chunk.
     """
     parts = []
     for part in net.embed(rows).T.contiguous().split(lengths, 1):

@@ -1,5 +1,6 @@
-"""Recipes: TOML data that says what to train and how; every key is known, and a misspelt one is an
-error.
+"""Recipes: TOML data that says what to train and how.
+
+Every key is known, and a misspelt one is an error.
 
 A recipe may name another as its `base`, or a list of them, later ones laid over earlier, and give
 only what differs. Files that begin with an underscore are parts, for others to name.
@@ -74,8 +75,9 @@ class OptimiserSection:
 
 @dataclass(frozen=True)
 class AdversarySection:
-    """The discriminator of stage B, and of stage C after it; its two losses have weights of their
-    own.
+    """The discriminator of stage B, and of stage C after it.
+
+    Its two losses have weights of their own.
     """
 
     adversarial: float = 1.0
@@ -85,9 +87,8 @@ class AdversarySection:
     betas: list[float] = dataclasses.field(default_factory=lambda: [0.8, 0.99])
     clip: float = 10.0
     warmup_steps: int = 500  # in which the weights rise from zero
-    crop: list[int] | None = (
-        None  # samples | height, width that are judged of each crop, at random; all by default
-    )
+    # Samples | height, width that are judged of each crop, at random; all by default.
+    crop: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,9 @@ class Recipe:
 
     @property
     def tunes(self) -> bool:
-        """Whether there is stage C alone: the decoder of a finished model learns, its codes stay
-        what they are.
+        """Whether there is stage C alone.
+
+        The decoder of a finished model learns, its codes stay what they are.
         """
         return self.share("C") > 0 and not self.share("A") and not self.share("B")
 
@@ -141,8 +143,9 @@ class Recipe:
 
 
 def load(name: str, overrides: list[str] | None = None) -> Recipe:
-    """Reads a shipped recipe by name, or a .toml file by path, and applies "section.key=value"
-    overrides.
+    """Reads a shipped recipe by name, or a .toml file by path.
+
+    Then it applies "section.key=value" overrides.
 
     Raises:
         CodecError: No such recipe, or it does not fit; the message names the key.
@@ -169,7 +172,10 @@ def shipped() -> list[str]:
 
 
 def _read(path: Path, depth: int = 0) -> dict[str, Any]:
-    """Reads a recipe's tables, laid over those of its bases; its losses and stages replace theirs."""
+    """Reads a recipe's tables, laid over those of its bases.
+
+    Its losses and stages replace theirs.
+    """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -203,7 +209,7 @@ def from_dict(data: dict[str, Any]) -> Recipe:
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
-    """Sets one key, "data.batch=4" or "codec.options.dim=8", or a whole section, "stages={A=1.0}"."""
+    """Sets a key, "data.batch=4" or "codec.options.dim=8", or a section, "stages={A=1.0}"."""
     path, equals, text = override.partition("=")
     keys = path.split(".")
     sections = [field.name for field in dataclasses.fields(Recipe)]
@@ -290,8 +296,8 @@ def _check_data(path: Path, recipe: Recipe) -> None:
         )
     if data.batch < 1 or not 1 <= data.zoom <= MAX_ZOOM:
         raise CodecError(
-            f"{path}: data.batch = {data.batch}, data.zoom = {data.zoom}; want at least 1, and 1 "
-            f"to {MAX_ZOOM}"
+            f"{path}: data.batch = {data.batch}, data.zoom = {data.zoom}; "
+            f"want at least 1, and 1 to {MAX_ZOOM}"
         )
     if data.augment not in STRENGTHS:
         raise CodecError(
@@ -300,8 +306,9 @@ def _check_data(path: Path, recipe: Recipe) -> None:
 
 
 def _check_losses(path: Path, recipe: Recipe, known: tuple[str, ...]) -> None:
-    """Checks that each distance of the medium and each loss of the bottleneck has a weight, and
-    nothing else.
+    """Checks that each distance and each loss has a weight, and nothing else.
+
+    Distances are the medium's, losses the bottleneck's.
     """
     weights = recipe.losses
     if unknown := [name for name in weights if name not in known]:
@@ -322,9 +329,8 @@ def _check_numbers(path: Path, recipe: Recipe) -> None:
         raise CodecError(f"{path}: stages and losses are numbers, got {shares} and {weights}")
     if not all(0 <= value < math.inf for value in weights.values()):
         raise CodecError(f"{path}: weights of losses are numbers from 0 on, got {weights}")
-    begun = (
-        recipe.share("A") > 0 or recipe.tunes
-    )  # stage B goes on from A, stage C from a codec that has learnt
+    # Stage B goes on from A, stage C from a codec that has learnt.
+    begun = recipe.share("A") > 0 or recipe.tunes
     whole = 0.99 < sum(shares.values()) < 1.01 and min(shares.values()) >= 0 and begun
     if set(shares) - set(STAGES) or not whole:
         raise CodecError(

@@ -1,9 +1,11 @@
 """Reads training media from folders, archives and data sets, as people have them on disk.
 
-    folder   every recording or picture below it; tars and zips in it are opened, shards of a webdataset, say
+    folder   every recording or picture below it; tars and zips in it are opened, such as shards of
+             a webdataset
     .tar .tar.gz .tgz .zip   their members; a tar inside (ImageNet's class tars) is opened too
     .tsv     a table of Common Voice: the clips that it lists
-    COCO, ImageNet, CIFAR-10, CelebA, Common Voice   the folder of the data set, as `train.layouts` knows it
+    COCO, ImageNet, CIFAR-10, CelebA, Common Voice
+             the folder of the data set, as `train.layouts` knows it
 
 Of a known data set only the training part is taken, and a line says so; name a part's folder to
 take another. LibriSpeech and folders of pictures are plain folders. CIFAR-10 may stay in its
@@ -139,8 +141,9 @@ def _fits(medium: str, name: str) -> bool:
 
 
 def _tar(medium: str, where: str, archive: tarfile.TarFile) -> Iterator[MediaFile]:
-    """Yields members in the order of the file: sorting would read a compressed archive once for
-    each.
+    """Yields members in the order of the file.
+
+    Sorting would read a compressed archive once for each.
     """
     for member in archive:
         file = archive.extractfile(member) if member.isfile() else None

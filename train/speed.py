@@ -19,8 +19,10 @@ from codec.cli.frame import Parser, filled_path, run
 from codec.streams import process
 from train import recipes
 from train.data import Store
+from train.denormals import flushed
 from train.fleet import gpu_state
 from train.loop import Budget, Trainer
+from train.options import add_data
 
 STEPS_TO_COME = 10**6  # a budget that ends no stage
 BOUND_STEPS = 3
@@ -55,7 +57,8 @@ def bound(trainer: Trainer, seconds: float) -> str:
     events = [event for event in found.events() or [] if event.device_type.name == "CUDA"]
     busy = sum(event.time_range.elapsed_us() for event in events) / 1e6 / BOUND_STEPS
     side = "device" if busy > 0.8 * seconds else "host"
-    return f", {len(events) // BOUND_STEPS} kernels, device busy {1000 * busy:.3g} ms: bound by the {side}"
+    kernels = len(events) // BOUND_STEPS
+    return f", {kernels} kernels, device busy {1000 * busy:.3g} ms: bound by the {side}"
 
 
 def hottest(trainer: Trainer, steps: int, rows: int) -> str:
@@ -78,13 +81,7 @@ def _wait(device: str) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m train.speed", description=__doc__, epilog="See docs/speed.md")
     parser.add_argument("recipes", nargs="+", metavar="RECIPE")
-    parser.add_argument(
-        "--data",
-        type=filled_path,
-        required=True,
-        metavar="PATH",
-        help="what python -m train.prepare wrote",
-    )
+    add_data(parser)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--warm", type=int, default=5, help="steps before the clock starts")
     parser.add_argument(
@@ -101,7 +98,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, help="CPU threads")
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=("cpu", "cuda"), default=default)
-    return run(parser, arguments, _command)
+    with flushed():
+        return run(parser, arguments, _command)
 
 
 def _command(options: argparse.Namespace) -> None:
@@ -135,7 +133,8 @@ def _command(options: argparse.Namespace) -> None:
                         trainer, options.steps, options.warm + (GRAPH_WARM if recorded else 0)
                     )
                     failed = recorded and not trainer.graphs.enabled
-                    facts = f"{1000 / rate:.3g} ms a step, {rate * trainer.tokens_per_step:.4g} tokens/s"
+                    tokens = rate * trainer.tokens_per_step
+                    facts = f"{1000 / rate:.3g} ms a step, {tokens:.4g} tokens/s"
                     facts += bound(trainer, 1 / rate) + (" (no graph: see above)" if failed else "")
                     print(
                         f"{name}, stage {stage}, {kind}: {facts} {gpu_state()}".rstrip(), flush=True

@@ -3,7 +3,8 @@
 Taal et al. 2011, "An algorithm for intelligibility prediction of time-frequency weighted noisy
 speech".
 
-x, x_hat ─frames of 25.6 ms─> magnitudes in third-octave bands ─segments of 30 frames─> correlation ─mean─> number
+    x, x_hat ─frames of 25.6 ms─> magnitudes in third-octave bands
+    magnitudes ─segments of 30 frames─> correlation ─mean─> number
 
 STOI is defined at 10 kHz and leaves silent frames out before it cuts segments. This loss works at
 any rate on the same bands, and weighs segments by what part of them is not silent, since a tensor
@@ -18,16 +19,16 @@ from torch import Tensor, nn
 FRAME_S, OVERLAP = 0.0256, 2
 BANDS, LOWEST_HZ = 15, 150.0  # third octaves, and the centre of the first
 SEGMENT = 30  # frames, 384 ms
-STRIDE = (
-    2  # frames from a segment to the next; STOI takes every one, neighbours say nearly the same
-)
+# Frames from a segment to the next; STOI takes every one, neighbours say nearly the same.
+STRIDE = 2
 CLIP = 1 + 10 ** (15 / 20)  # an error beyond -15 dB signal-to-distortion counts no more
 SILENT_DB = 40.0  # below the loudest frame
 
 
 class STOILoss(nn.Module):
-    """1 - STOI of each pair of signals: 0 is perfect, .1 is what a codec at 1.5 kbit/s has, 1 is
-    unintelligible.
+    """1 - STOI of each pair of signals.
+
+    0 is perfect, .1 is what a codec at 1.5 kbit/s has, 1 is unintelligible.
     """
 
     window: Tensor
@@ -47,7 +48,10 @@ class STOILoss(nn.Module):
         self.register_buffer("bands", inside.float(), persistent=False)
 
     def forward(self, x: Tensor, x_hat: Tensor) -> Tensor:
-        """Two (B, 1, T) signals of at least a frame -> (B,), a gradient to x_hat; 0 for a silent x."""
+        """Two (B, 1, T) signals of at least a frame -> (B,), a gradient to x_hat.
+
+        0 for a silent x.
+        """
         with torch.no_grad():
             ours, energy = self._segments(x)
             loudest = energy.amax(1, keepdim=True)
@@ -61,8 +65,9 @@ class STOILoss(nn.Module):
         return ((1 - likeness) * weight).sum(1) / weight.sum(1).clamp(min=1e-6)
 
     def _segments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 1, T) -> magnitudes (B, segments, bands, frames of one) and energies of frames (B,
-        frames).
+        """Computes magnitudes (B, segments, bands, frames of one) of (B, 1, T).
+
+        Also the energies of frames, (B, frames).
         """
         frames = x[:, 0].float().unfold(1, self.size, self.hop) * self.window
         power = torch.view_as_real(torch.fft.rfft(frames, self.fft)).square().sum(-1)
@@ -71,7 +76,10 @@ class STOILoss(nn.Module):
 
 
 def _segmented(frames: Tensor) -> Tensor:
-    """(B, frames, ...) -> (B, segments, ..., frames of one); a clip shorter than a segment is one."""
+    """(B, frames, ...) -> (B, segments, ..., frames of one).
+
+    A clip shorter than a segment is one.
+    """
     return frames.unfold(1, min(SEGMENT, frames.shape[1]), STRIDE)
 
 

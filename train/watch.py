@@ -1,5 +1,6 @@
-"""python -m train.watch RUN...: the curves of runs, in the terminal or in a plot file, while they
-train or after.
+"""python -m train.watch RUN...: draws the curves of runs.
+
+They go to the terminal or to a plot file, while the runs train or after.
 """
 
 from __future__ import annotations

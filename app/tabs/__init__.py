@@ -1,3 +1,4 @@
-"""The tabs of the page, a class for each: its constructor adds what the tab shows and wires its
-events.
+"""The tabs of the page, a class for each.
+
+Its constructor adds what the tab shows and wires its events.
 """

@@ -1,6 +1,4 @@
-"""Blind test: rate shuffled versions, or tell one from the original, without knowing which is
-which.
-"""
+"""Blind test: rate shuffled versions, or tell one from the original, unseen."""
 
 from __future__ import annotations
 
@@ -35,9 +33,8 @@ SCALE = (
 )
 
 
-Material = tuple[
-    str, list[Path], dict[str, Any]
-]  # of an ABX test: medium, both files, what the control shows
+# Of an ABX test: medium, both files, what the control shows.
+Material = tuple[str, list[Path], dict[str, Any]]
 
 
 class BlindTab:
@@ -182,8 +179,9 @@ def _gain(payload: dict[str, Any], place: int) -> float:
 
 
 def _visible(medium: str, value: dict[str, Any]) -> list[Any]:
-    """Returns updates of listener and viewer: that of the medium shows `value`, the other is
-    hidden.
+    """Returns updates of listener and viewer.
+
+    That of the medium shows `value`, the other is hidden.
     """
     return [
         gr.update(visible=True, value=value)

@@ -1,5 +1,6 @@
-"""Decode: a .bin from anywhere; its header as codec.info prints it, and what it holds, cut behind
-any of its layers.
+"""Decode: a .bin from anywhere.
+
+It shows its header as codec.info prints it, and what it holds, cut behind any of its layers.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Inspect: the tokens of one file, its codebook, and what becomes of sound or picture when tokens
-change.
+"""Inspect: the tokens of one file and its codebook.
+
+It shows what becomes of sound or picture when tokens change.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""One file for every size: a slider that cuts a layered .bin, what is left of it to hear or see,
-and to download.
+"""One file for every size: a slider that cuts a layered .bin.
+
+What is left of it can be heard or seen, and downloaded.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ LABEL = "Layers to keep: the file is cut behind them"
 
 @dataclass(frozen=True, slots=True)
 class Layered:
-    """What the slider of a session works on: the input, and the file with layers that was made of
-    it.
+    """What the slider of a session works on.
+
+    It is the input, and the file with layers that was made of it.
     """
 
     medium: str
@@ -98,8 +100,9 @@ def shown(service: Service, file: Path, original: Original, number: int) -> list
 
 
 def ladder(stops: dict[int, int], size: int) -> str:
-    """The bytes of a file cut behind each of its layers, in a line; the one that it is cut behind
-    stands out.
+    """The bytes of a file cut behind each of its layers, in a line.
+
+    The layer that it is cut behind stands out.
     """
     if len(stops) < 2:
         return ""

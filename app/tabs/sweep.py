@@ -1,5 +1,6 @@
-"""Sweep: one input through every model at every codebook size; rate against quality, and each point
-to hear or see.
+"""Sweep: one input through every model at every codebook size.
+
+It draws rate against quality, and each point can be heard or seen.
 """
 
 from __future__ import annotations

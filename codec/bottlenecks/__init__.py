@@ -22,8 +22,9 @@ from codec.bottlenecks.vq import VQ, Affine, Alternating, ByAverage, Restart, un
 
 
 def grouped(method: str = "vq", num_groups: int = 2, **options: Any) -> Grouped:
-    """Product quantisation (Jégou et al. 2011): `num_groups` times one registered method; `options`
-    are each one's.
+    """Product quantisation (Jégou et al. 2011): `num_groups` times one registered method.
+
+    Each group is made with `options`.
     """
     return Grouped([BOTTLENECKS[method](**options) for _ in range(num_groups)])
 
@@ -34,8 +35,9 @@ def residual(
     codebook_sizes: tuple[int, ...] = (1024,),
     **options: Any,
 ) -> Residual:
-    """Residual quantisation (Zeghidour et al. 2021): `num_stages` times a registered method that
-    has a codebook.
+    """Residual quantisation (Zeghidour et al. 2021): `num_stages` times a registered method.
+
+    The method must have a codebook.
     """
     return Residual(
         lambda k: BOTTLENECKS[method](codebook_sizes=(k,), **options),

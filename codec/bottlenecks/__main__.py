@@ -42,8 +42,9 @@ def at_one_size(factory: Callable[..., Bottleneck]) -> Bottleneck:
 
 
 def describe(factory: Callable[..., Any]) -> list[tuple[str, str]]:
-    """Title and paper, as docstrings begin with them, "Title (Paper): more": of the method, then of
-    a partial's parts.
+    """Reads title and paper from docstrings that begin with "Title (Paper): more".
+
+    A partial gives those of the method, then those of its parts.
 
     A class that names no paper has its module's.
     """

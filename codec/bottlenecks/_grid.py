@@ -1,5 +1,4 @@
-"""What scalar quantisers share: each dimension has its own levels, and an index is their digits in
-mixed radix.
+"""What scalar quantisers share: levels for each dimension, and indices of mixed radix.
 
 z ──_digits──> (l_1 ... l_d) ──sum of l_i b_i──> index ──> digits ──_values──> z_q
 """
@@ -18,8 +17,9 @@ from codec.host import may_read
 
 
 class LevelGrid(Bottleneck):
-    """A bottleneck whose codes are the points of a grid; no parameters, and one latent space for
-    every size.
+    """A bottleneck whose codes are the points of a grid.
+
+    No parameters, and one latent space for every size.
 
     Args:
         levels: For each offered size K, the number of levels of each dimension; all of one length
@@ -37,9 +37,8 @@ class LevelGrid(Bottleneck):
     offered: Tensor  # (sizes,) int64, `codebook_sizes`
 
     def __init__(self, levels: Mapping[int, Sequence[int]], fewest: int, inputs: int = 1) -> None:
-        table = {
-            int(k): tuple(v) for k, v in sorted(levels.items(), key=lambda item: int(item[0]))
-        }  # JSON keys: text
+        # JSON keys: text.
+        table = {int(k): tuple(v) for k, v in sorted(levels.items(), key=lambda item: int(item[0]))}
         lengths = {len(row) for row in table.values()}
         if len(lengths) != 1 or min(min(row, default=0) for row in table.values()) < fewest:
             raise ValueError(f"levels need one common length and entries >= {fewest}, got {table}")
@@ -73,13 +72,10 @@ class LevelGrid(Bottleneck):
     @torch.no_grad()
     def _decode(self, indices: Tensor, size: int) -> Tensor:
         row = self._row(size)
-        levels, basis = (
-            along_channels(self.levels[row], indices),
-            along_channels(self.basis[row], indices),
-        )
-        return self._values(
-            indices // basis % levels, row
-        )  # integers: float32 digits go wrong above 2**24
+        levels = along_channels(self.levels[row], indices)
+        basis = along_channels(self.basis[row], indices)
+        # Integers: float32 digits go wrong above 2**24.
+        return self._values(indices // basis % levels, row)
 
     def _fold(self, digits: Tensor, row: int) -> Tensor:
         """(B, d, *S) int64 digits -> (B, 1, *S) indices."""

@@ -1,5 +1,6 @@
-"""k-means: k-means++ seeds from a sample (Arthur and Vassilvitskii 2007), then Lloyd's iterations
-on everything.
+"""k-means: k-means++ seeds (Arthur and Vassilvitskii 2007), then Lloyd's iterations.
+
+Seeds come from a sample, iterations run over everything.
 
 And cells that are cut into smaller ones, by k-means inside each: the codebooks of a tree.
 
@@ -68,8 +69,9 @@ def subsample(data: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def seed_centres(data: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:
-    """k-means++ on a sample: each new centre is a row drawn by its squared distance to the nearest
-    one before it.
+    """k-means++ on a sample: seeds that are likely to be far apart.
+
+    Each new centre is a row drawn by its squared distance to the nearest one before it.
     """
     sample = subsample(data, max(SEEDING_ROWS * num_clusters, SEEDING_MINIMUM), generator)
     columns = sample.T.contiguous()
@@ -77,14 +79,11 @@ def seed_centres(data: Tensor, num_clusters: int, generator: torch.Generator) ->
     chosen = (draws[0] * len(sample)).long()
     rows = [chosen]
     closest = torch.full((len(sample),), torch.inf, device=data.device, dtype=data.dtype)
-    offset, squared, mass = (
-        torch.empty_like(columns),
-        torch.empty_like(closest),
-        torch.empty_like(closest),
-    )
-    for draw in draws[
-        1:
-    ]:  # into the same buffers: fresh ones of this size would cost more than the arithmetic
+    offset = torch.empty_like(columns)
+    squared = torch.empty_like(closest)
+    mass = torch.empty_like(closest)
+    # Into the same buffers: fresh ones of this size would cost more than the arithmetic.
+    for draw in draws[1:]:
         torch.sub(columns, columns[:, chosen, None], out=offset)
         torch.sum(offset.square_(), 0, out=squared)
         torch.minimum(closest, squared, out=closest)
@@ -113,16 +112,16 @@ def cell_means(data: Tensor, cells: Tensor, num_clusters: int) -> tuple[Tensor, 
 
 
 def far_rows(data: Tensor, centres: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """(count, d) distinct rows, drawn by their squared distance to their centre: homes for the
-    centres of empty cells.
+    """(count, d) distinct rows, drawn by their squared distance to their centre.
+
+    They become homes for the centres of empty cells.
 
     `centres` is (N, d), one for each row. Moving a centre that no row uses can only lower the total
     distance.
     """
     squared = (data - centres).square().sum(1)
-    clock = torch.empty_like(squared).exponential_(
-        generator=generator
-    )  # exponential race: weighted, no replacement
+    # Exponential race: weighted, no replacement.
+    clock = torch.empty_like(squared).exponential_(generator=generator)
     return data[(squared / clock).topk(count).indices]
 
 
@@ -148,9 +147,8 @@ def split_cells(
     generator = torch.Generator(data.device).manual_seed(seed)
     parts = centres[:, None].repeat(1, children, 1)
     closest = (data - centres[cells]).square().sum(1)
-    for child in range(
-        children
-    ):  # seeds: rows drawn by their squared distance to the nearest seed so far
+    # Seeds: rows drawn by their squared distance to the nearest seed so far.
+    for child in range(children):
         key = closest / torch.empty_like(closest).exponential_(generator=generator)
         best = key.new_full((number,), -1.0).scatter_reduce(0, cells, key, "amax")
         rows = ((key == best[cells]) & (key > 0)).nonzero()[:, 0]
@@ -166,8 +164,7 @@ def split_cells(
 
 
 def halved(codes: Tensor) -> Tensor:
-    """(N, M, d) -> the same M rows of each N in another order: either half lies on its side of a
-    cut.
+    """Sorts the M rows of each of (N, M, d), so that either half lies on its side of a cut.
 
     The cut is across the widest axis, and each half is ordered so, too. The coder asks of an index
     which half it is in, and so its questions are about regions of the space.

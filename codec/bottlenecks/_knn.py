@@ -14,8 +14,9 @@ from codec.host import on_host
 
 
 class Neighbours:
-    """D_m(x|S) for many x: on a CPU a tree of S is made once and serves every search, on a GPU a
-    kernel counts.
+    """D_m(x|S), the distance of x to its m-th nearest row of S, for many x.
+
+    On a CPU a tree of S is made once and serves every search, on a GPU a kernel counts.
 
     Both compare differences in float32; the tree is exact, the kernel within .03 %
     (`_radii_kernel`).
@@ -32,9 +33,8 @@ class Neighbours:
     def __init__(self, rows: Tensor) -> None:
         self.rows = rows.float()
         self.tree = None
-        if (
-            on_host(rows) and rows.isfinite().all()
-        ):  # with a NaN the tree's halves would have no order
+        # With a NaN the tree's halves would have no order.
+        if on_host(rows) and rows.isfinite().all():
             from codec.bottlenecks import _tree  # here, since numba takes half a second to load
 
             self.tree = _tree.Tree(self.rows.contiguous().numpy())

@@ -1,7 +1,8 @@
 """The posterior of GM-VQ over all codes, and draws from it, without ever holding tokens x codes.
 
-    features (N, 2L) ──@ table (2L, K)──> logits ──> pi ──> q, moments        mean over tokens, means over codes
-                                             + g ──> j, y = softmax(. / tau)  the drawn code and its gradient's way
+    features (N, 2L) ──@ table (2L, K)──> logits ──> pi
+        pi         ──> q, moments                mean over tokens, means over codes
+        logits + g ──> j, y = softmax(. / tau)   the drawn code and its gradient's way
 
 Tokens go through in chunks that fit a cache. The backward pass computes each chunk again, with the
 same noise: on a CPU drawn again from its seed, on a GPU kept, since a seed would be read on the
@@ -106,10 +107,8 @@ class _Draw(torch.autograd.Function):
         for start in range(0, count, step):
             part = slice(start, start + step)
             logits = features[part] @ table
-            pi, log_pi = (
-                logits.softmax(1),
-                logits.log_softmax(1),
-            )  # exp(log pi) is slow where it is denormal
+            # exp(log pi) is slow where it is denormal.
+            pi, log_pi = logits.softmax(1), logits.log_softmax(1)
             mean += pi.sum(0)
             if values is not None and moments is not None:
                 moments[part] = pi @ values
@@ -170,6 +169,9 @@ def _kept(kept: list[Tensor]) -> Noise:
 
 
 def _to_logits(pi: Tensor, upstream: Tensor, values: Tensor) -> Tensor:
-    """The gradient to x of pi @ values, pi = softmax(x): (n, K), upstream (n, r), (K, r) -> (n, K)."""
+    """The gradient to x of pi @ values, pi = softmax(x).
+
+    (n, K), upstream (n, r), (K, r) -> (n, K).
+    """
     level = ((pi @ values) * upstream).sum(1, keepdim=True)  # sum_k pi_k (upstream . values_k)
     return torch.addmm(-level, upstream, values.T).mul_(pi)

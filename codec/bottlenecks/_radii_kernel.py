@@ -45,9 +45,8 @@ def _count(
         squared = tl.zeros((token.shape[0], ROWS), tl.float32)
         for i in tl.static_range(dim):
             x = tl.load(queries + i * stride + token)
-            y = tl.load(
-                rows + i * num_rows + row, mask=row < num_rows, other=float("nan")
-            )  # NaN: never counted
+            # NaN: never counted.
+            y = tl.load(rows + i * num_rows + row, mask=row < num_rows, other=float("nan"))
             difference = x[:, None] - y[None, :]
             squared += difference * difference
         total += (squared <= limit.to(tl.float32, bitcast=True)[:, None]).to(tl.int32)
@@ -101,8 +100,9 @@ def radii(queries: Tensor, rows: Tensor, ks: tuple[int, ...]) -> Tensor:
 
 @cache
 def works(device: torch.device) -> bool:
-    """Whether the kernel compiles here and agrees with all distances and topk; says so where it
-    does not.
+    """Whether the kernel compiles here and agrees with all distances and topk.
+
+    Says so where it does not.
     """
     from codec.bottlenecks._knn import radii_by_blocks
 
@@ -111,8 +111,8 @@ def works(device: torch.device) -> bool:
     try:
         exact = radii_by_blocks(queries, rows, (1, 8))
         torch.testing.assert_close(radii(queries, rows, (1, 8)), exact, rtol=TOLERANCE, atol=0.0)
-    # No C compiler, an unknown GPU, a driver too old: training goes on without the kernel.
     except Exception as error:
+        # No C compiler, an unknown GPU, a driver too old: training goes on without the kernel.
         reason = (str(error) or type(error).__name__).splitlines()[0]
         warnings.warn(f"VP's search runs without its Triton kernel: {reason}", stacklevel=2)
         return False

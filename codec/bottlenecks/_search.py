@@ -1,7 +1,8 @@
 """The nearest code of each token: one exact answer, in any batch, in any chunk, on any machine.
 
-    tokens ──float32 matmul──> distances within a known error ──> candidates (about one) ──float64 differences──> index
-           ──or, in few dimensions on a CPU, a tree─────────────> candidates ─────────────────────┘
+    tokens ──float32 matmul──> distances within a known error ──> candidates (about one)
+           ──or, in few dimensions on a CPU, a tree─────────────> candidates
+    candidates ──float64 differences──> index
 
 A matmul alone may round differently for one row than for eight, and then an encoder's indices would
 depend on how many tokens came along. Here it only filters: every code that could still be the
@@ -22,23 +23,21 @@ from codec.host import may_read, on_host
 from codec.precision import exact_float32
 
 NOT_FINITE = "no nearest code: a latent or the codebook is not finite"
-TREE_DIMENSIONS = (
-    10  # up to here a tree of many codes is faster: 30 times at d = 5, 5 times at 8, alike at 12
-)
+# Up to here a tree of many codes is faster: 30 times at d = 5, 5 times at 8, alike at 12.
+TREE_DIMENSIONS = 10
 TREE_PAIRS = 2**22  # tokens x codes that are worth a tree
 # Codes of which only the least distance is kept at first; blocks that may hold the nearest are
 # looked at again.
 BLOCK = 16
 TILE = 1024  # codes at a time on a CPU: 512 rows of their distances stay in its second-level cache
-CANDIDATES = (
-    2**13
-    # Blocks that are looked at again at once; usually one for each row, all where the codes are equal.
-)
+# Blocks that are looked at again at once; usually one for each row, all where the codes are equal.
+CANDIDATES = 2**13
 
 
 def chunk_rows(width: int, device: torch.device) -> int:
-    """How many float32 rows of `width` to work on at once: what a CPU's cache holds, or a small
-    part of a GPU.
+    """How many float32 rows of `width` to work on at once.
+
+    They fill what a CPU's cache holds, or a small part of a GPU.
     """
     num_bytes = 2**21 if device.type == "cpu" else 2**28
     return max(1, num_bytes // (4 * width))
@@ -75,16 +74,13 @@ def nearest(
         return _by_tree(tokens, codebook, weights)
     num_codes, dim = codebook.shape
     num_tiles = -(-num_codes // TILE) if tokens.device.type == "cpu" else 1
-    width = -(
-        -num_codes // (num_tiles * BLOCK)
-    )  # blocks in a tile; a code is (tile, member, block)
+    # Blocks in a tile; a code is (tile, member, block)
+    width = -(-num_codes // (num_tiles * BLOCK))
     chunk = chunk or chunk_rows(BLOCK * width, tokens.device)
-    padding = codebook[-1:].expand(
-        num_tiles * BLOCK * width - num_codes, dim
-    )  # copies of the last change no answer
-    centre = codebook.mean(
-        0
-    )  # far from the origin the products would cancel; distances do not change
+    # Copies of the last change no answer.
+    padding = codebook[-1:].expand(num_tiles * BLOCK * width - num_codes, dim)
+    # Far from the origin the products would cancel; distances do not change.
+    centre = codebook.mean(0)
     codes = torch.cat([codebook, padding]) - centre
     squares = (
         codes.square()
@@ -100,9 +96,8 @@ def nearest(
     )
     reach = table.abs().amax(0)
     # A sum of up to 2D products, each within a few roundings of exact, errs by less than (D + 4)
-    # eps times the sum of
-    # their moduli; two such errors separate the best from its rivals, in whatever order each is
-    # summed.
+    # eps times the sum of their moduli; two such errors separate the best from its rivals, in
+    # whatever order each is summed.
     slack = 2 * (dim + 4) * torch.finfo(torch.float32).eps
     found = []
     with exact_float32(tokens.device):
@@ -140,8 +135,9 @@ def nearest(
 def nearest_child(
     tokens: Tensor, codebook: Tensor, parents: Tensor, children: int, weights: Tensor | None = None
 ) -> Tensor:
-    """As `nearest`, among the children of one code each: the rows p M to p M + M - 1 of a codebook
-    for the parent p.
+    """As `nearest`, among the children of one code each.
+
+    The children of parent p are the rows p M to p M + M - 1 of a codebook.
 
     Args:
         tokens: (N, D) finite float32.
@@ -231,8 +227,9 @@ def _by_tree(tokens: Tensor, codebook: Tensor, weights: Tensor | None) -> Tensor
 def _settle(
     tokens: Tensor, codebook: Tensor, weights: Tensor, rows: Tensor, rivals: Tensor
 ) -> Tensor:
-    """The nearest of each row's rivals by float64 differences; (P,) pairs of token row and code ->
-    (N,) codes.
+    """The nearest of each row's rivals by float64 differences.
+
+    (P,) pairs of token row and code -> (N,) codes.
     """
     counts = rows.bincount(minlength=len(tokens))
     if (counts == 0).any():

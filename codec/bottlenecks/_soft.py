@@ -1,6 +1,4 @@
-"""Soft choices among K codes: what the methods that draw or mix codes share, and how many of them a
-batch uses.
-"""
+"""Soft choices among K codes: what the methods that draw or mix codes share."""
 
 from __future__ import annotations
 
@@ -15,8 +13,9 @@ from codec.bottlenecks._sync import sum_of_all
 
 
 class SoftCodebooks(Bottleneck):
-    """A bottleneck whose training draws or mixes codes at a temperature, with one codebook, a
-    parameter, for each size.
+    """A bottleneck whose training draws or mixes codes at a temperature.
+
+    Each size has one codebook, a parameter.
 
     Args:
         dim: L.
@@ -83,8 +82,9 @@ def gumbel(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 
 def gumbel_softmax(logits: Tensor, tau: Tensor) -> Tensor:
-    """softmax((logits + g) / tau) with g ~ Gumbel(0, 1) (Jang et al. 2017): (N, K) -> (N, K), rows
-    sum to 1.
+    """softmax((logits + g) / tau) with g ~ Gumbel(0, 1) (Jang et al. 2017).
+
+    (N, K) -> (N, K), rows sum to 1.
     """
     return ((logits + gumbel(logits)) / tau).softmax(1)
 
@@ -106,8 +106,9 @@ def batch_perplexity(indices: Tensor, size: int) -> Tensor:
 
 
 def count(indices: Tensor, size: int) -> Tensor:
-    """(size,) float32, how often each code occurs among (N,) indices; torch.bincount would wait for
-    a GPU.
+    """(size,) float32, how often each code occurs among (N,) indices.
+
+    torch.bincount would wait for a GPU.
     """
     counts = torch.zeros(size, dtype=torch.int64, device=indices.device)
     return counts.scatter_add_(0, indices, torch.ones_like(indices)).float()

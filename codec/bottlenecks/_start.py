@@ -1,5 +1,6 @@
-"""How a coupled codebook starts: by k-means on the first encoder outputs, once; afterwards it
-belongs to training.
+"""How a coupled codebook starts: by k-means on the first encoder outputs, once.
+
+Afterwards it belongs to training.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""One batch on several processes: what a bottleneck learns from must be the whole batch, or its
-replicas drift apart.
+"""One batch on several processes: sums over all of it.
+
+What a bottleneck learns from must be the whole batch, or its replicas drift apart.
 
 Outside torch.distributed, and on one process, every function here returns what it was given. In
 training all processes must call them in the same order, with rows of equal number.
@@ -48,8 +49,9 @@ def sum_of_all(value: Tensor) -> Tensor:
 
 
 def var_mean_of_all(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Unbiased variance (of one row 0) and mean over all processes' rows, (N, D) -> (D,), (D,),
-    differentiable.
+    """Unbiased variance and mean over all processes' rows, (N, D) -> (D,), (D,).
+
+    Both are differentiable; the variance of one row is 0.
     """
     if not parallel():
         variance, mean = torch.var_mean(rows, 0, correction=min(1, len(rows) - 1))

@@ -12,8 +12,9 @@ FEWEST = 256  # rows that are worth a thread
 
 
 def in_threads(count: int, work: Callable[[slice], object]) -> None:
-    """Calls `work`, which lets go of Python's lock, on the parts of range(count), one for each of
-    torch's threads.
+    """Calls `work` on the parts of range(count), one for each of torch's threads.
+
+    `work` must let go of Python's lock.
     """
     threads = max(1, min(torch.get_num_threads(), count // FEWEST))
     if threads == 1:

@@ -3,8 +3,9 @@
 Rows are halved along their widest dimension until LEAF of them are left. A search descends to the
 nearest leaf first and then into every box that is nearer than the best so far.
 
-    node n ──> 2n, 2n + 1        boxes (2 L, 2, d) least and greatest of each node; nodes L .. 2L - 1 are leaves
-                                 leaves (L, d, LEAF) float32, filled up with infinity, which is nobody's neighbour
+    node n ──> 2n, 2n + 1; nodes L .. 2L - 1 are leaves
+    boxes (2 L, 2, d)            least and greatest values of each node
+    leaves (L, d, LEAF) float32, filled up with infinity, which is nobody's neighbour
 
 Leaves are large and in columns, so that the vectoriser scans one in less time than two steps down
 the tree take.
@@ -44,8 +45,9 @@ class Tree:
 
 @machine_code
 def _build(rows, depth):
-    """Boxes and leaves, L = 2^depth; (Q,) the rows' numbers in the order of the leaves; (L,) where
-    each leaf starts.
+    """Builds boxes and leaves, L = 2^depth.
+
+    Also returned: (Q,) the rows' numbers in the order of the leaves, (L,) where each leaf starts.
     """
     num_rows, dim = rows.shape
     num_leaves = 1 << depth
@@ -81,8 +83,9 @@ def _build(rows, depth):
 
 @machine_code
 def _part(keys, order, low, high, middle):
-    """Hoare's quickselect: no key of low .. middle - 1 is above, none of middle .. high below
-    keys[middle].
+    """Hoare's quickselect, in place.
+
+    Afterwards no key of low .. middle - 1 is above keys[middle], none of middle .. high below.
     """
     while low < high:
         first, second, third = keys[low], keys[(low + high) // 2], keys[high]
@@ -108,8 +111,9 @@ def _part(keys, order, low, high, middle):
 
 @machine_code
 def _gap(query, boxes, node):
-    """The squared distance of a point to a box: no row inside is nearer, whatever the rounding (it
-    is monotonic).
+    """The squared distance of a point to a box.
+
+    No row inside is nearer, whatever the rounding, which is monotonic.
     """
     total = np.float32(0)
     for i in range(len(query)):
@@ -192,8 +196,9 @@ def _weighted_gap(query, weight, boxes, node):
 
 @machine_code
 def _nearest(queries, weights, boxes, leaves, order, starts, out):
-    """out[n]: the row with the least sum_i w_ni (x_ni - row_i)^2, float64 sums in that order; ties
-    to the lowest row.
+    """out[n]: the row with the least sum_i w_ni (x_ni - row_i)^2, float64 sums in that order.
+
+    Ties go to the lowest row.
 
     `weights` is (N, d) positive, or (1, d) for all. Queries and weights are finite.
     """
@@ -215,10 +220,8 @@ def _nearest(queries, weights, boxes, leaves, order, starts, out):
                 continue
             while node < num_leaves:
                 node *= 2
-                near, far = (
-                    _weighted_gap(query, weight, boxes, node),
-                    _weighted_gap(query, weight, boxes, node + 1),
-                )
+                near = _weighted_gap(query, weight, boxes, node)
+                far = _weighted_gap(query, weight, boxes, node + 1)
                 other = node + 1
                 if far < near:
                     near, far = far, near

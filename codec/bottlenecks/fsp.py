@@ -26,9 +26,8 @@ from codec.bottlenecks._grid import LevelGrid, along_channels
 from codec.bottlenecks._sync import var_mean_of_all
 
 # The levels of every offered size have the same length d, so that one latent space serves all of
-# them. The paper
-# ties d to K: [8,6,5] and [8,5,5,5] for its two small sizes (docs/methods/fsp.md gives tables of
-# constant d).
+# them. The paper ties d to K: [8,6,5] and [8,5,5,5] for its two small sizes (docs/methods/fsp.md
+# gives tables of constant d).
 LEVELS: dict[int, tuple[int, ...]] = {
     256: (4, 4, 4, 2, 2),
     1024: (4, 4, 4, 4, 4),
@@ -36,18 +35,14 @@ LEVELS: dict[int, tuple[int, ...]] = {
     16384: (8, 8, 8, 6, 5),
 }
 EPS = torch.finfo(torch.float32).eps
-UNIFORM_STD = 1 / sqrt(
-    12
-)  # of U(0, 1); the output is divided by it so that the decoder sees unit variance
+# Of U(0, 1); the output is divided by it so that the decoder sees unit variance.
+UNIFORM_STD = 1 / sqrt(12)
 
 
 class Activation(NamedTuple):
-    """A CDF-like map R -> [0, 1], its inverse, and the pre-activation variance that makes its
-    output uniform.
-    """
+    """A CDF-like map R -> [0, 1], and the variance of the inputs that make its output uniform."""
 
     forward: Callable[[Tensor], Tensor]
-    inverse: Callable[[Tensor], Tensor]
     variance: float
 
 
@@ -56,24 +51,16 @@ def _tanh_cdf(a: Tensor) -> Tensor:
     return (torch.tanh(a) + 1) / 2
 
 
-def _tanh_quantile(z: Tensor) -> Tensor:
-    return torch.atanh(2 * z - 1)
-
-
 def _laplace_cdf(a: Tensor) -> Tensor:
     tail = 0.5 * torch.exp(-torch.where(a < 0, -a, a))  # abs(a) has no gradient at 0
     return torch.where(a < 0, tail, 1 - tail)
 
 
-def _laplace_quantile(z: Tensor) -> Tensor:
-    return torch.where(z < 0.5, torch.log(2 * z), -torch.log(2 * (1 - z)))
-
-
 ACTIVATIONS: dict[str, Activation] = {
-    "tanh": Activation(_tanh_cdf, _tanh_quantile, pi**2 / 12),
-    "sigmoid": Activation(torch.sigmoid, torch.logit, pi**2 / 3),
-    "normal": Activation(torch.special.ndtr, torch.special.ndtri, 1.0),
-    "laplace": Activation(_laplace_cdf, _laplace_quantile, 2.0),
+    "tanh": Activation(_tanh_cdf, pi**2 / 12),
+    "sigmoid": Activation(torch.sigmoid, pi**2 / 3),
+    "normal": Activation(torch.special.ndtr, 1.0),
+    "laplace": Activation(_laplace_cdf, 2.0),
 }
 
 
@@ -93,8 +80,6 @@ class FSP(LevelGrid):
             has the same mean and less variance.
         accept: "element" refuses noise for each dimension by itself (published code), "vector" all
             or nothing (paper).
-        output: "uniform" gives the decoder unit-variance midpoints, "inverse" maps back through the
-            activation.
 
     Raises:
         ValueError: Levels of unequal length or below 1, or an unknown activation.
@@ -109,7 +94,6 @@ class FSP(LevelGrid):
         eta: float = 1.0,
         quantise_probability: float = 0.5,
         accept: Literal["element", "vector"] = "element",
-        output: Literal["uniform", "inverse"] = "uniform",
     ) -> None:
         if activation not in ACTIVATIONS:
             raise ValueError(
@@ -120,7 +104,6 @@ class FSP(LevelGrid):
         self.eta = eta
         self.quantise_probability = quantise_probability
         self.accept = accept
-        self.output = output
 
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
         levels = self._levels_like(z, codebook_size)
@@ -138,8 +121,9 @@ class FSP(LevelGrid):
         return self._scale(self._squash(z))
 
     def parents(self, codebook_size: int, coarser: int) -> Tensor | None:
-        """Nested where every level is cut into 1, 2, 4 ... parts: floor(L u) = floor(2 L u) // 2,
-        exactly in floats.
+        """Nested where every level is cut into 1, 2, 4 ... parts.
+
+        There floor(L u) = floor(2 L u) // 2, exactly in floats.
         """
         row, coarse_row = self._row(codebook_size), self._row(coarser)
         fine, coarse = self.levels[row], self.levels[coarse_row]
@@ -149,8 +133,8 @@ class FSP(LevelGrid):
         indices = torch.arange(self.num_codes(codebook_size), device=fine.device)[:, None]
         return (indices // self.basis[row] % fine // parts * self.basis[coarse_row]).sum(1)
 
-    def target(self, z: Tensor) -> Tensor | None:
-        return None if self.output == "inverse" else self._scale(self._squash(z.float()))
+    def target(self, z: Tensor) -> Tensor:
+        return self._scale(self._squash(z.float()))
 
     def _digits(self, z: Tensor, row: int) -> Tensor:
         return _cells(self._squash(z), along_channels(self.levels[row], z)).long()
@@ -159,20 +143,20 @@ class FSP(LevelGrid):
         return self._scale((digits.float() + 0.5) / along_channels(self.levels[row], digits))
 
     def _squash(self, a: Tensor) -> Tensor:
-        """g(a) in [0, 1 - eps]: float32 tanh reaches 1 exactly above 9, which would be a level too
-        many.
+        """g(a) in [0, 1 - eps].
+
+        float32 tanh reaches 1 exactly above 9, which would be a level too many.
         """
         return self.activation.forward(a).clamp(max=1 - EPS)
 
     def _scale(self, u: Tensor) -> Tensor:
-        """[0, 1] -> what the decoder gets."""
-        if self.output == "inverse":
-            return self.activation.inverse(u.clamp(EPS, 1 - EPS))  # which is infinite at 0 and 1
+        """[0, 1] -> what the decoder gets, of unit variance where u is uniform."""
         return (u - 0.5) / UNIFORM_STD
 
     def _perturb(self, u: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
-        """Eqs. 16-17: noise one cell wide; a Metropolis step for a uniform density refuses what
-        leaves [0, 1].
+        """Eqs. 16-17: noise one cell wide, refused where it leaves [0, 1].
+
+        This is a Metropolis step for a uniform density.
         """
         proposal = u.detach() + (torch.rand_like(u) - 0.5) * (self.eta / levels.float())
         inside = (proposal >= 0) & (proposal <= 1)
@@ -181,8 +165,9 @@ class FSP(LevelGrid):
         return torch.where(inside, proposal, u.detach()), inside
 
     def _moments(self, a: Tensor) -> dict[str, Tensor]:
-        """Eq. 14 on pre-activations, as means over dimensions; the target variance makes g(a)
-        uniform.
+        """Eq. 14 on pre-activations, as means over dimensions.
+
+        The target variance makes g(a) uniform.
 
         The variance is unbiased, as VP's is.
         """

@@ -1,11 +1,12 @@
-"""FSQ, finite scalar quantisation (Mentzer et al. 2023), and its symmetric form with noise (Parker
-et al. 2024).
+"""FSQ, finite scalar quantisation (Mentzer et al. 2023), and NoiseFSQ (Parker et al. 2024).
 
 Each dimension is squashed by tanh and rounded to one of L levels; there is no codebook to learn and
 no loss of its own.
 
-    FSQ       z ──tanh, shifted if L is even──> [-L/2, L/2] ──round──> digits ──/ (L // 2)──> z_q in [-1, 1]
-    NoiseFSQ  z ──(tanh + 1) / 2──> t in [0, 1] ──round to L levels, or in training noise as wide──> 2 t - 1
+    FSQ       z ──tanh, shifted if L is even──> [-L/2, L/2] ──round──> digits ──/ (L // 2)──> z_q
+    NoiseFSQ  z ──(tanh + 1) / 2──> t in [0, 1] ──round, or in training noise as wide──> 2 t - 1
+
+z_q lies in [-1, 1].
 
 The outermost levels of both are half as wide as the others where the latents are uniform; FSP's are
 equal.
@@ -46,8 +47,9 @@ class FSQ(LevelGrid):
         super().__init__(levels or LEVELS, fewest=2)
 
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
-        """Quantises, in training as in eval; indices (B, 1, *S), None where each sample has its own
-        size.
+        """Quantises, in training as in eval.
+
+        Indices (B, 1, *S), None where each sample has its own size.
         """
         levels = self._levels_like(z, codebook_size)
         through = bound(z, levels)
@@ -114,8 +116,9 @@ class NoiseFSQ(LevelGrid):
 
 
 def bound(z: Tensor, levels: Tensor) -> Tensor:
-    """(B, d, *S) -> inside the L levels that rounding gives, {-(L // 2) ... (L - 1) // 2}; z = 0
-    stays (nearly) 0.
+    """(B, d, *S) -> inside the L levels that rounding gives, -(L // 2) to (L - 1) // 2.
+
+    z = 0 stays (nearly) 0.
     """
     levels = levels.float()
     half = (levels - 1) * (1 - SQUEEZE) / 2

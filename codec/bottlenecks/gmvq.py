@@ -1,12 +1,14 @@
-"""GM-VQ, Gaussian mixture vector quantisation (Yan, Wu, Shah, Liu), with its entropy term as GM-
-VQ+Entropy.
+"""GM-VQ, Gaussian mixture vector quantisation (Yan, Wu, Shah, Liu).
+
+With its entropy term it is GM-VQ+Entropy.
 
 Each code is the mean of a Gaussian. The encoder predicts a point z^ and positive weights w, which
 give a soft choice of codes; training draws a code from it, with straight-through gradients, and
 adds noise as large as the point's distance to that code.
 
     z (B, 2L, *S) = z^, r        w = softplus(r)
-    train  logits -w|z^ - mu|^2/2 ──Gumbel──> code j ──> mu_j + sigma eps      pulls: the distance, KL(q_B || uniform)
+    train  logits -w|z^ - mu|^2/2 ──Gumbel──> code j ──> mu_j + sigma eps
+           pulls: the distance, KL(q_B || uniform)
     eval   logits ──argmax──> index ──> mu
 """
 
@@ -28,33 +30,34 @@ from codec.bottlenecks._sync import mean_of_all
 
 LatentTerm = Literal["sampled", "posterior", "literal"]
 
-TAU_START, TAU_END = (
-    2.0,
-    0.1,
-)  # of the paper, which gives no shape; exponential as usual for Gumbel-softmax
+# Of the paper, which gives no shape; exponential as usual for Gumbel-softmax.
+TAU_START, TAU_END = 2.0, 0.1
 SMALLEST_VARIANCE = 1e-12  # the gradient of a square root at 0 is infinite
 
 
 class GMVQ(SoftCodebooks):
     """Gaussian mixture vector quantisation.
 
-    Losses "latent", the pull of points and codes to each other per dimension, and "kl", KL(q_B ||
-    uniform) in nats of the batch's mean posterior q_B. Written with means over signal elements, the
-    paper's objective (eqs. 13, 14, 21) is
+    Losses "latent", the pull of points and codes to each other per dimension, and "kl",
+    KL(q_B || uniform) in nats of the batch's mean posterior q_B. Written with means over signal
+    elements, the paper's objective (eqs. 13, 14, 21) is
 
-        mse + g' (latent + (beta / L) kl)        that is, recipe weights  latent = g',  kl = g' beta / L
+        mse + g' (latent + (beta / L) kl)
 
-    with g' = gamma * tokens * L / elements of the signal; KL counts once per token. Begin at g' =
-    0.03 and beta = 1; beta > 1 is GM-VQ+Entropy. The paper calls the objective a bound on the
+    that is, recipe weights latent = g' and kl = g' beta / L,
+    with g' = gamma * tokens * L / elements of the signal; KL counts once per token. Begin at
+    g' = 0.03 and beta = 1; beta > 1 is GM-VQ+Entropy. The paper calls the objective a bound on the
     likelihood; it is one only where a differential entropy, whose sign depends on the latents'
     scale, is not negative. Treat it as an objective.
 
     "latent" has three readings, of which the paper's text (eq. 14) and its algorithm (eq. 18) imply
-        different ones: sampled: |z - mu_j|^2 of the drawn code and noise, as a commitment loss. The
-        default: in a short run on CIFAR (one seed) it kept 471 codes in use and reached the lower
-        error. posterior: its mean over codes and noise. Less variance, but it sharpens q(c|x)
-        early: 127 codes in that run. literal: z and c independent, as eq. 14 is written; it pulls
-        everything to one point. For ablation only.
+    different ones:
+        sampled: |z - mu_j|^2 of the drawn code and noise, as a commitment loss. The default: in a
+            short run on CIFAR (one seed) it kept 471 codes in use and reached the lower error.
+        posterior: its mean over codes and noise. Less variance, but it sharpens q(c|x) early: 127
+            codes in that run.
+        literal: z and c independent, as eq. 14 is written; it pulls everything to one point. For
+            ablation only.
 
     The scale drifts: shrinking z^ and the codes while growing w changes nothing but "latent", which
     falls. Weight decay on the codebook resists; watch the stats "latent_std" and "weight". w is cut
@@ -120,9 +123,8 @@ class GMVQ(SoftCodebooks):
         q = mean_of_all(draws.mean)
         kl = kl_to_uniform(q)
         if self.latent_term == "sampled":
-            latent = (
-                variance * noise.square().sum(1)
-            ).mean()  # |z - mu_j|^2: the drawn mean cancels
+            # |z - mu_j|^2: the drawn mean cancels.
+            latent = (variance * noise.square().sum(1)).mean()
         elif draws.moments is not None:  # posterior
             latent = mean_distance(z_hat, draws.moments, codebook).mean() / self.two_sigma2
         else:
@@ -139,8 +141,9 @@ class GMVQ(SoftCodebooks):
         return BottleneckOutput(to_grid(z_q, z), to_grid(draws.drawn[:, None], z), losses, stats)
 
     def _encode(self, z: Tensor, size: int) -> Tensor:
-        """argmax over c of eq. 16, with the encoder's weights: not always the Euclidean nearest
-        code.
+        """argmax over c of eq. 16, with the encoder's weights.
+
+        That is not always the Euclidean nearest code.
         """
         z_hat, weights = self._split(z)
         return to_grid(nearest(z_hat, self.codebook(size), weights)[:, None], z)
@@ -185,14 +188,18 @@ def code_variance(z_hat: Tensor, codes: Tensor, two_sigma2: float) -> Tensor:
 
 
 def mean_distance(points: Tensor, moments: Tensor, codebook: Tensor) -> Tensor:
-    """sum_c p_nc |x_n - mu_c|^2: (N, L), (N or 1, L + 1) of `code_moments` under p, (K, L) -> (N,)."""
+    """sum_c p_nc |x_n - mu_c|^2, the mean distance of points to codes under p.
+
+    (N, L) points, (N or 1, L + 1) `code_moments` under p, (K, L) codes -> (N,).
+    """
     offsets = points - codebook.detach().mean(0)
     return offsets.square().sum(1) - 2 * (offsets * moments[:, :-1]).sum(1) + moments[:, -1]
 
 
 def kl_to_uniform(q: Tensor) -> Tensor:
-    """Eq. 12: KL(q || uniform) in nats, of q_B (K,), the mean posterior over all tokens of the
-    batch.
+    """Eq. 12: KL(q || uniform) in nats.
+
+    q is q_B (K,), the mean posterior over all tokens of the batch.
 
     Where float32 makes some q exactly 0, its logarithm is cut, or q log q would send a gradient of
     -infinity.

@@ -1,7 +1,8 @@
-"""Grouped: a latent vector cut into parts, each with a bottleneck of its own (product quantisation,
-Jégou et al. 2011).
+"""Grouped: a latent vector cut into parts, each with a bottleneck of its own.
 
-    z (B, sum of D_in, *S) ──split──> parts ──each its bottleneck──> indices (B, G, *S), z_q side by side
+This is product quantisation (Jégou et al. 2011).
+
+    z (B, sum of D_in, *S) ──split──> parts ──each its bottleneck──> indices (B, G, *S), z_q joined
 
 The first D channels of z are the points of all groups, in order; what a method wants beyond its
 points (GM-VQ's weights, TokenBridge's variances) follows, in the same order.
@@ -125,8 +126,9 @@ class Grouped(Bottleneck):
 
 
 def check_alike(parts: Sequence[Bottleneck]) -> None:
-    """Raises ValueError unless there are parts, of the same sizes and numbers of codes: one K must
-    mean one thing.
+    """Raises ValueError unless there are parts, of the same sizes and numbers of codes.
+
+    One K must mean one thing.
     """
     offers = {tuple((k, part.num_codes(k)) for k in part.codebook_sizes) for part in parts}
     if len(offers) != 1:

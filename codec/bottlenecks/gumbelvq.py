@@ -1,10 +1,12 @@
-"""GumbelVQ, codes by classification (Gumbel-softmax: Jang et al. 2017; as a VQ-VAE: Karpathy, Esser
-et al. 2021).
+"""GumbelVQ, codes by classification (Jang et al. 2017; Karpathy; Esser et al. 2021).
+
+Jang et al. gave the Gumbel-softmax, Karpathy and Esser et al. made a VQ-VAE of it.
 
 The encoder's output is projected to K logits, one for each code; no distance is involved, and the
 codebook is free.
 
-    train  logits ──Gumbel, softmax──> weights ──> mixture of codes (or the drawn code, straight-through)
+    train  logits ──Gumbel, softmax──> weights ──> mixture of codes
+           (or the drawn code, straight-through)
     eval   logits ──argmax──> index ──> code
 """
 
@@ -25,8 +27,7 @@ TAU_START, TAU_END = 1.0, 1 / 16
 
 
 class GumbelVQ(SoftCodebooks):
-    """Codes by classification (Jang et al. 2017; Karpathy's deep-vector-quantization; Esser et al.
-    2021).
+    """Codes by classification (Jang et al. 2017; Karpathy; Esser et al. 2021).
 
     Loss "kl": KL(q(c|x) || uniform) in nats, mean over tokens; 5e-4 is the usual weight. Karpathy
     raises that weight along half a cosine over the first 5000 of the temperature's 150 000 steps,
@@ -61,9 +62,10 @@ class GumbelVQ(SoftCodebooks):
     ) -> None:
         super().__init__(dim, codebook_sizes, in_dim)
         self.hard = hard
+        # At each position: a convolution of 1 x 1.
         projections = {
             str(k): nn.Linear(self.in_dim, k, dtype=torch.float32) for k in self.codebook_sizes
-        }  # 1x1 conv
+        }
         self.projections = nn.ModuleDict(projections)
 
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
@@ -124,7 +126,8 @@ class GumbelVQ(SoftCodebooks):
 
 
 def uniform_kl(log_q: Tensor) -> Tensor:
-    """() mean over tokens of KL(q || uniform) = log K + sum_c q log q, nats; (N, K) log
-    probabilities.
+    """() mean over tokens of KL(q || uniform) = log K + sum_c q log q, nats.
+
+    (N, K) log probabilities.
     """
     return log(log_q.shape[1]) + (log_q.exp() * log_q).sum(1).mean()

@@ -1,10 +1,12 @@
-"""What a bottleneck may be built of, also in other packages: base classes of two families,
-searches, k-means, and the sums that keep replicas of a distributed training equal.
+"""What a bottleneck may be built of, also in other packages.
 
-    LevelGrid          scalar quantisers: a code is a vector of levels (FSP, FSQ)
-    SoftCodebooks      methods that draw codes from a distribution while they train, and take the likeliest in eval
-    nearest, kmeans    exact search by squared distance, and seeded clustering
-    gather_rows ...    over all processes of a training; without one they return what they were given
+These are the base classes of two families, searches, k-means, and the sums that keep replicas of a
+distributed training equal.
+
+    LevelGrid        scalar quantisers: a code is a vector of levels (FSP, FSQ)
+    SoftCodebooks    methods that draw codes from a distribution in training; the likeliest in eval
+    nearest, kmeans  exact search by squared distance, and seeded clustering
+    gather_rows ...  over all processes of a training; without one they return what they were given
 
 The modules that hold them may be arranged anew; this one stays.
 """

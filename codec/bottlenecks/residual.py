@@ -1,7 +1,8 @@
-"""Residual: stages that quantise what the stages before left over (residual VQ; SoundStream,
-Zeghidour et al. 2021).
+"""Residual: stages, each of which quantises what those before left over.
 
-z ──stage 1──> code_1        z - code_1 ──stage 2──> code_2        ...        z_q = code_1 + code_2 + ...
+This is residual VQ (SoundStream, Zeghidour et al. 2021).
+
+    z ──stage 1──> code_1    z - code_1 ──stage 2──> code_2    ...    z_q = code_1 + code_2 + ...
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from codec.bottlenecks.grouped import check_alike, join_indices, joined_names, n
 
 
 class Residual(Bottleneck):
-    """Bottlenecks in sequence, each on the residual of those before (SoundStream, Zeghidour et al.
-    2021).
+    """Bottlenecks in sequence, each on a residual (SoundStream, Zeghidour et al. 2021).
+
+    That residual is what the bottlenecks before it left over.
 
     For methods whose codes lie in the space of z and have a scale of their own: the VQ family,
     SimVQ, SQ-VAE, VP. (A residual of FSQ or FSP keeps the contract, but their outputs are squashed
@@ -90,8 +92,9 @@ class Residual(Bottleneck):
         return self._chain(codebook_size)[0].num_codes()
 
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
-        """All stages in turn: z_q is the sum of the stages'; indices are None while any stage's
-        are.
+        """All stages in turn: z_q is the sum of the stages'.
+
+        Indices are None while any stage's are.
         """
         chain = self._chain(codebook_size)
         share = _share(z, len(chain))

@@ -1,9 +1,8 @@
-"""SimVQ (Zhu et al. 2025): vector quantisation whose codebook is a learnt linear map of frozen
-random vectors.
+"""SimVQ (Zhu et al. 2025): the codebook is a learnt linear map of frozen random vectors.
 
 A code that no point chose still moves, because the map that the chosen ones train is shared by all.
 
-    frozen C (K, L) ──W, b──> codebook          z ──nearest code──> index ──> code      gradient: identity
+    frozen C (K, L) ──W, b──> codebook    z ──nearest code──> index ──> code    gradient: identity
 """
 
 from __future__ import annotations
@@ -51,9 +50,10 @@ class SimVQ(Bottleneck):
             {str(k): nn.Linear(dim, dim, dtype=torch.float32) for k in self.codebook_sizes}
         )
         for size in self.codebook_sizes:
+            # C ~ N(0, 1/L).
             self.register_buffer(
                 f"frozen_{size}", torch.randn(size, dim, dtype=torch.float32) * dim**-0.5
-            )  # C ~ N(0, 1/L)
+            )
 
     @property
     def settled(self) -> bool:

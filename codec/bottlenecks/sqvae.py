@@ -1,11 +1,11 @@
-"""SQ-VAE, stochastically quantised VAE, Gaussian-I (Takida et al. 2022, SQ-VAE: self-annealed
-stochastic quantisation).
+"""SQ-VAE, stochastically quantised VAE, of type Gaussian-I (Takida et al. 2022).
 
 A latent vector is a noisy code, and its variance, one learnt number, says how noisy. Training
 decodes a soft mixture of codes; as reconstruction improves the variance falls, and the mixture
 hardens by itself.
 
-    train  logits -|z - mu|^2 / (2 var) ──Gumbel, softmax──> mixture of codes    pulls: distance, KL(q(c|x) || uniform)
+    train  logits -|z - mu|^2 / (2 var) ──Gumbel, softmax──> mixture of codes
+           pulls: distance, KL(q(c|x) || uniform)
     eval   nearest code ──> index ──> mu
 """
 
@@ -22,11 +22,9 @@ from codec.bottlenecks._soft import SoftCodebooks, gumbel_softmax, perplexity
 from codec.bottlenecks._start import check_latents, kmeans_start
 from codec.bottlenecks._sync import mean_of_all
 
-VARIANCE_START, VARIANCE_FLOOR = (
-    20.0,
-    1.0,
-)  # of the code: its posterior's own log variance stays 0, which adds 1
-# Tau = exp(-1e-5 step) over the published 125 000 steps of CIFAR (100 epochs of 40 000, batch 32).
+# Of the code: its posterior's own log variance stays 0, which adds 1.
+VARIANCE_START, VARIANCE_FLOOR = 20.0, 1.0
+# tau = exp(-1e-5 step) over the published 125 000 steps of CIFAR (100 epochs of 40 000, batch 32)
 TAU_RATE = 1.25
 
 
@@ -117,8 +115,9 @@ class SQVAE(SoftCodebooks):
 
 
 def logits(points: Tensor, codebook: Tensor, variance: Tensor) -> Tensor:
-    """-|z - mu|^2 / (2 var) less its part that is the same for all codes: (N, L), (K, L), () -> (N,
-    K).
+    """(N, K) logits: -|z - mu|^2 / (2 var) less its part that is the same for all codes.
+
+    z is (N, L), mu (K, L), var ().
 
     Both are centred on the codebook's mean first, or the products would cancel far from the origin.
     """

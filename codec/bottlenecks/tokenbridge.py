@@ -1,5 +1,4 @@
-"""TokenBridge (Wang et al. 2025): a continuous Gaussian VAE, quantised dimension by dimension after
-training.
+"""TokenBridge (Wang et al. 2025): a Gaussian VAE, quantised by dimension after training.
 
     z (B, 2d, *S) = mean, log variance
     train  mean + std eps ──> z_q         pull: KL(N(mean, var) || N(0, 1))
@@ -22,10 +21,8 @@ from codec.bottlenecks._grid import LevelGrid, along_channels
 from codec.bottlenecks.fsp import LEVELS
 
 CUT = 3.0  # where the outermost cells of the standard normal end
-LOG_VARIANCE_LIMITS = (
-    -30.0,
-    20.0,
-)  # of latent diffusion's Gaussian VAE, whose latents the method takes
+# Of latent diffusion's Gaussian VAE, whose latents the method takes.
+LOG_VARIANCE_LIMITS = (-30.0, 20.0)
 
 
 class TokenBridge(LevelGrid):
@@ -69,9 +66,8 @@ class TokenBridge(LevelGrid):
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
         """Samples the Gaussian; the stat "std" is its mean standard deviation."""
         mean, log_variance = z.chunk(2, 1)
-        self._levels_like(
-            mean, codebook_size
-        )  # training is the same for all sizes, but must be of one on offer
+        # Training is the same for all sizes, but must be of one on offer.
+        self._levels_like(mean, codebook_size)
         log_variance = log_variance.clamp(*LOG_VARIANCE_LIMITS)
         losses = {"kl": 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()}
         std = (0.5 * log_variance).exp()
@@ -80,8 +76,9 @@ class TokenBridge(LevelGrid):
         )
 
     def _digits(self, z: Tensor, row: int) -> Tensor:
-        """The nearest value, not the cell that holds the mean: values stand off-centre in their
-        cells.
+        """Finds the nearest value, not the cell that holds the mean.
+
+        Values stand off-centre in their cells.
         """
         mean = z[:, : self.dim]
         digits = torch.zeros_like(mean, dtype=torch.int64)
@@ -99,8 +96,9 @@ class TokenBridge(LevelGrid):
 
 
 def cell_means(count: int) -> Tensor:
-    """(count,) float64 means of a standard normal in `count` equally likely cells whose ends are
-    cut at +-3.
+    """(count,) float64 means of a standard normal in `count` equally likely cells.
+
+    The outermost cells are cut at +-3.
     """
     share = torch.arange(count + 1, dtype=torch.float64) / count
     edges = torch.special.ndtri(share).clamp(-CUT, CUT)

@@ -1,12 +1,13 @@
-"""VP, vector perturbation (VP-VAE, arXiv 2602.17133): training imitates a codebook's error, the
-codebook comes last.
+"""VP, vector perturbation (VP-VAE, arXiv 2602.17133).
+
+Training imitates a codebook's error; the codebook comes last.
 
 While training, each latent vector is moved by a random step as long as the quantisation error that
 a codebook of K codes would make there, and the step is kept or refused by a Metropolis-Hastings
 test, so that the distribution of the latents stays what it is. Density and scale come from
 nearest-neighbour distances in a queue S of recent latents.
 
-    train  z ──D_M(z|S)──> radius R ──uniform in the ball──> z + u ──accept?──> z~      gradient: identity
+    train  z ──D_M(z|S)──> radius R ──uniform in the ball──> z + u ──accept?──> z~   gradient: 1
     fit    latents ──k-means, once for each K──> codebooks
     eval   z ──nearest code──> index ──> code
 
@@ -34,8 +35,8 @@ from codec.host import may_read
 
 FIT_SEED = 0
 # Of Lloyd. On latents of the shipped models 50 instead of 25 lower the error of latents that were
-# not fitted by .24 %
-# (pictures) and .18 % (speech) at K = 1024, by .02 % at 16384, for twice the time.
+# not fitted by .24 % (pictures) and .18 % (speech) at K = 1024, by .02 % at 16384, for twice the
+# time.
 FIT_ITERATIONS = 25
 FIT_ROWS_PER_CODE = 200  # simulated: 64 rows a code instead of 16 lower the error by 1.5-2 %
 FIT_ROWS = 2**20  # at most, which is 64 for each of 16384 codes
@@ -50,17 +51,20 @@ class VP(Bottleneck):
     K)^(1/d). The paper trains one model for each K. In training a (B,) tensor of sizes may hold any
     K >= 1, offered or not, since there is no codebook yet.
 
-    Differences from the published code: - The queue and its pointer are saved with the model (a
-        resumed run goes on from the same state), and nothing is perturbed before the queue is full
-        of real latents (it starts as noise). - The codebook is built by a named call, never by
-        eval(), and from the latents that call is given, not from the queue: what `train` gives are
-        at most 400 000 of random, augmented crops of the training set. k-means++ draws its seeds by
-        the squared distance as it is; the code cuts it at its 90 % quantile, which costs a sort of
-        the sample for each of K seeds and guards against outliers. Lloyd's iterations that follow
-        move the seeds, and the moments' losses keep outliers rare; what it would change was not
-        measured. - The paper's projections P_down and P_up, around the bottleneck, belong to the
-        nets: here the encoder's last linear layer and the decoder's first convolution, which
-        reaches further than P_up's one position. - eta is 1.15 where the code has 1: see below.
+    Differences from the published code:
+        - The queue and its pointer are saved with the model (a resumed run goes on from the same
+          state), and nothing is perturbed before the queue is full of real latents (it starts as
+          noise).
+        - The codebook is built by a named call, never by eval(), and from the latents that call is
+          given, not from the queue: what `train` gives are at most 400 000 of random, augmented
+          crops of the training set. k-means++ draws its seeds by the squared distance as it is; the
+          code cuts it at its 90 % quantile, which costs a sort of the sample for each of K seeds
+          and guards against outliers. Lloyd's iterations that follow move the seeds, and the
+          moments' losses keep outliers rare; what it would change was not measured.
+        - The paper's projections P_down and P_up, around the bottleneck, belong to the nets: here
+          the encoder's last linear layer and the decoder's first convolution, which reaches further
+          than P_up's one position.
+        - eta is 1.15 where the code has 1: see below.
 
     Args:
         dim: d. The paper uses 3 to 5 (FSQ's d for that K); neighbour distances lose their meaning
@@ -71,8 +75,8 @@ class VP(Bottleneck):
         rows_per_code: M. The queue holds M * reference_size rows, so that one cell's share of it is
             M rows; the code has 16 d, which measures the same radius with less spread. Only the
             ratio of neighbours to rows matters: on Gaussian latents 32 give its mean radius within
-            .4 %, its acceptance rate within 1.8 %, where d = 5 and K = 1024 or 16384, and where d =
-            8 and K = 16384; 16 accept 2.8, 4.2 and 1.9 % fewer steps.
+            .4 %, its acceptance rate within 1.8 %, where d = 5 and K = 1024 or 16384, and where
+            d = 8 and K = 16384; 16 accept 2.8, 4.2 and 1.9 % fewer steps.
         neighbours: k of the density estimate (8 in the code).
         reference_size: K_ref; None for the only size offered, or 1024 where there are several.
         refresh_steps: Training steps in which the queue is replaced once (200 to 500 work; the
@@ -108,8 +112,8 @@ class VP(Bottleneck):
         super().__init__(dim, tuple(codebook_sizes))
         if nested and any(fine % coarse for coarse, fine in pairwise(self.codebook_sizes)):
             raise ValueError(
-                "sizes that are nested are each a multiple of the one before, not "
-                f"{self.codebook_sizes}"
+                "sizes that are nested are each a multiple of the one before, "
+                f"not {self.codebook_sizes}"
             )
         self.nested = nested
         if reference_size is None:
@@ -156,8 +160,9 @@ class VP(Bottleneck):
         return BottleneckOutput(z_q, None, _moments(tokens), stats)
 
     def _encode(self, z: Tensor, size: int) -> Tensor:
-        """argmin over c of |z - c|; nested, among the children of the code that the next smaller
-        size has.
+        """argmin over c of |z - c|.
+
+        Nested, it is among the children of the code that the next smaller size has.
         """
         tokens = to_tokens(z)
         if not self.nested:
@@ -210,17 +215,14 @@ class VP(Bottleneck):
             centres = kmeans(data, size, FIT_SEED, FIT_ITERATIONS)
             if self.nested:
                 centres = halved(centres[None])[0]
-            self.get_buffer(f"codebook_{size}").copy_(
-                centres.half()
-            )  # rounded here, so that all use what is stored
+            # Rounded here, so that all use what is stored.
+            self.get_buffer(f"codebook_{size}").copy_(centres.half())
         if self.nested:
             self._grow(latents)
         self.fitted.fill_(True)
 
     def _grow(self, latents: Tensor) -> None:
-        """Builds the codebooks of all sizes but the smallest, each from the cells of the one
-        before.
-        """
+        """Builds the codebooks of all sizes but the smallest, from the cells of the one before."""
         generator = torch.Generator(latents.device).manual_seed(FIT_SEED)
         data = subsample(
             latents, min(FIT_ROWS_PER_CODE * self.codebook_sizes[-1], FIT_ROWS), generator
@@ -245,8 +247,9 @@ class VP(Bottleneck):
 
     @torch.no_grad()
     def _perturb(self, z: Tensor, scale: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Eqs. 5-9 on (N, d) tokens: their steps, zero where refused or while the queue still
-        fills.
+        """Eqs. 5-9 on (N, d) tokens: their steps.
+
+        A step is zero where it is refused or while the queue still fills.
         """
         fill = self.queue_count.float() / len(self.queue)
         if may_read() and fill < 1:
@@ -256,9 +259,8 @@ class VP(Bottleneck):
         step = sample_ball(radius, self.dim)
         # The new radius uses z's K also for z': a token keeps its codebook size when it moves.
         log_pi_new, log_radius_new, radius_new = self._density(z + step, scale, queue)
-        backward_possible = (
-            step.norm(dim=1) <= radius_new
-        )  # eq. 7: else z' could never have come back to z
+        # Eq. 7: else z' could never have come back to z.
+        backward_possible = step.norm(dim=1) <= radius_new
         accepted = accept(
             log_pi, log_pi_new, log_radius, log_radius_new, backward_possible, self.dim
         )
@@ -274,17 +276,17 @@ class VP(Bottleneck):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """log pi(z) but for a constant, log R(z), R(z); each (N,)."""
         density, cell = queue.radii(z, (self.neighbours, self.rows_per_code))
-        smallest = (
-            SMALLEST * self.queue.std()
-        )  # identical latents, as of digital silence, have distance 0
+        # Identical latents, as of digital silence, have distance 0.
+        smallest = SMALLEST * self.queue.std()
         log_pi = -self.dim * density.clamp(min=smallest).log()  # pi ~ D_k^-d
         radius = self.eta * scale * cell  # R = eta D_M
         return log_pi, (self.eta * scale * cell.clamp(min=smallest)).log(), radius
 
     @torch.no_grad()
     def _remember(self, tokens: Tensor) -> None:
-        """Writes a random part of the tokens over the oldest rows: all of them while the queue
-        fills, then Q / 300.
+        """Writes a random part of the tokens over the oldest rows.
+
+        It is all of them while the queue fills, then Q / 300.
         """
         tokens = gather_rows(tokens)  # of all processes: one queue
         usable = tokens.isfinite().all(1)  # one bad batch must not poison the next 300 steps
@@ -303,8 +305,9 @@ class VP(Bottleneck):
 
 
 def sample_ball(radius: Tensor, dim: int) -> Tensor:
-    """Uniform in a ball, the proposal: (N,) radii -> (N, dim) steps, |u| = R rho^(1/d) with rho ~
-    U(0, 1).
+    """Draws the proposal, uniform in a ball: (N,) radii -> (N, dim) steps.
+
+    |u| = R rho^(1/d) with rho ~ U(0, 1).
     """
     direction = F.normalize(
         torch.randn(len(radius), dim, device=radius.device, dtype=radius.dtype), dim=1
@@ -321,12 +324,15 @@ def accept(
     backward_possible: Tensor,
     dim: int,
 ) -> Tensor:
-    """The Metropolis-Hastings test for steps uniform in a ball whose radius depends on where it
-    stands.
+    """The Metropolis-Hastings test for steps uniform in a ball.
+
+    The ball's radius depends on where it stands.
 
     The proposal density is 1 / (c R^d) inside the ball and 0 outside, so that
 
-        a = pi(z') g(z|z') / (pi(z) g(z'|z)) = pi(z') / pi(z) * (R(z) / R(z'))^d    where |z - z'| <= R(z'), else 0.
+        a = pi(z') g(z|z') / (pi(z) g(z'|z)) = pi(z') / pi(z) * (R(z) / R(z'))^d
+
+    where |z - z'| <= R(z'), and a = 0 elsewhere.
 
     Args:
         log_pi: (N,) log density at z, up to a constant; `log_pi_new` at z'.
@@ -342,8 +348,9 @@ def accept(
 
 
 def _moments(tokens: Tensor) -> dict[str, Tensor]:
-    """Eq. 11 as published, with means instead of sums over dimensions; a single token has variance
-    0.
+    """Eq. 11 as published, with means instead of sums over dimensions.
+
+    A single token has variance 0.
     """
     variance, mean = var_mean_of_all(tokens)
     return {"mean": mean.square().mean(), "variance": (variance - 1).square().mean()}

@@ -1,13 +1,13 @@
-"""VQ, vector quantisation with a straight-through gradient (van den Oord et al. 2017), in parts
-that combine.
+"""VQ, vector quantisation with a straight-through gradient (van den Oord et al. 2017).
 
 Each latent vector becomes its nearest code; the gradient passes from the code to the vector
 unchanged. What later papers changed about that is one part each, and a method is a choice of parts:
 
-    z ──geometry──> point ──nearest of affine(table)──> index ──> code ──> z_q      gradient: identity to the point
+    z ──geometry──> point ──nearest of affine(table)──> index ──> code ──> z_q
                       └──────────> update ──> table <── restart of codes that nobody uses
+    gradient: identity to the point
 
-    geometry  plain | unit                          where distances are taken, and what the decoder gets
+    geometry  plain | unit                          of distances, and of what the decoder gets
     affine    None | Affine                         all codes move at once
     update    ByGradient | ByAverage | Alternating  how used codes learn
     restart   None | Restart                        what becomes of unused ones
@@ -36,9 +36,8 @@ from codec.bottlenecks._sync import from_first, gather_rows
 from codec.host import may_read
 
 SMALLEST_NORM = 1e-6
-RATE_PER_DIMENSION = (
-    50 / 64
-)  # vqtorch's inner learning rate of 50 is for means over N tokens of 64 dimensions
+# The inner learning rate of 50 in vqtorch is for means over N tokens of 64 dimensions.
+RATE_PER_DIMENSION = 50 / 64
 
 
 def plain(rows: Tensor) -> Tensor:
@@ -47,8 +46,9 @@ def plain(rows: Tensor) -> Tensor:
 
 
 def unit(rows: Tensor) -> Tensor:
-    """Cosine similarity (Yu et al. 2021, ViT-VQGAN): (N, L) rows on the unit sphere, where the
-    nearest is most alike.
+    """Cosine similarity (Yu et al. 2021, ViT-VQGAN): (N, L) rows on the unit sphere.
+
+    The nearest there is the most alike.
 
     The norm is taken in float64, so that it rounds the same in any batch; and it is bounded before
     the root, whose gradient at 0 is infinite. A zero row stays zero.
@@ -58,8 +58,9 @@ def unit(rows: Tensor) -> Tensor:
 
 
 class Affine(nn.Module):
-    """Affine reparameterisation (Huh et al. 2023): mu' = (1 + a s) mu + a b moves all codes, used
-    or not, at once.
+    """Affine reparameterisation (Huh et al. 2023): mu' = (1 + a s) mu + a b.
+
+    It moves all codes, used or not, at once.
 
     Args:
         dim: L.
@@ -136,7 +137,9 @@ class ByAverage(ByGradient):
         self.sums.copy_(codes)
 
     def restart(self, rows: Tensor, codes: Tensor) -> None:
-        """Without this the next step would overwrite a restarted code from its old average, as
+        """Sets the averages of restarted codes.
+
+        Without this the next step would overwrite a restarted code from its old average, as
         EnCodec's does.
         """
         self.counts[rows] = 1
@@ -153,8 +156,9 @@ class ByAverage(ByGradient):
 
 
 class Alternating(ByGradient):
-    """Alternating optimisation (Huh et al. 2023): the codes step first, then the network, by the
-    task loss alone.
+    """Alternating optimisation (Huh et al. 2023): the codes step first, then the network.
+
+    The network learns by the task loss alone.
 
     Before the codes go to the decoder they take SGD steps, with momentum, on mean |mu_j - z|^2 for
     the j that the points chose; the decoder then sees the new mu_j. The gradient is written out, so
@@ -213,8 +217,9 @@ class Alternating(ByGradient):
 
 
 def inner_gradients(book: Codebook, points: Tensor, indices: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Gradient and relative curvature of mean |mu'_j - z|^2, for the table and for gain and shift
-    if there are any.
+    """Gradient and relative curvature of mean |mu'_j - z|^2.
+
+    They are for the table, and for gain and shift if there are any.
 
     The curvatures are 1 for codes alone. Those of gain and shift grow with a^2 and the codes' mean
     square, and the three add up; divided by what is given here, one rate is stable for all (and a
@@ -237,8 +242,9 @@ def inner_gradients(book: Codebook, points: Tensor, indices: Tensor) -> list[tup
 
 
 class Restart(nn.Module):
-    """Replacement of dead codes (Huh et al. 2023): one unused for `patience` steps becomes a noisy
-    point.
+    """Replacement of dead codes (Huh et al. 2023).
+
+    A code that was unused for `patience` steps becomes a noisy point.
 
     Args:
         size: K.
@@ -397,9 +403,8 @@ class VQ(Bottleneck):
         chosen = nearest(fixed, book())
         if book.update.codes_first:
             self._learn(book, fixed, chosen)
-        codes = book(
-            chosen
-        )  # gathered, then mapped: what follows may write into the table before backward
+        # Gathered, then mapped: what follows may write into the table before backward.
+        codes = book(chosen)
         losses = {"commitment": F.mse_loss(points, codes.detach())}
         if book.update.by_gradient:
             losses["codebook"] = F.mse_loss(codes, fixed)

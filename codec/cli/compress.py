@@ -58,7 +58,7 @@ def compress_main(arguments: list[str] | None = None) -> int:
         default=0,
         choices=range(10),
         metavar="0-9",
-        help="choose codes that cost fewer bits over nearer ones: about 4 is a fair trade; default 0",
+        help="choose codes that cost fewer bits over nearer ones: 4 is a fair trade; default 0",
     )
     parser.add_argument(
         "--layers",

@@ -136,8 +136,9 @@ def _open(
     limits: Limits,
     strict: bool,
 ) -> AnyReader:
-    """What to decode from: the whole file, as far as its layers are asked for and sound, or what is
-    left of it.
+    """What to decode from: the whole file, or what is left of it.
+
+    A whole file is read as far as its layers are asked for and sound.
 
     Raises:
         BitstreamError: The file is damaged; `strict` counts its last layers, too.
@@ -164,9 +165,7 @@ def _open(
 
 
 def _lost(reader: Reader | Salvage, model: Model) -> dict[str, Any]:
-    """What a damaged file no longer held, said in a line: seconds of speech or positions of a
-    picture.
-    """
+    """What a damaged file no longer held, in a line: seconds of speech or positions."""
     timed = reader.header.kind.timed
     unit = model.codec.stride / SAMPLE_RATE if timed else 1
     lost = [[start * unit, stop * unit] for start, stop in reader.gaps]

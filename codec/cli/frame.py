@@ -1,5 +1,6 @@
-"""How a command behaves in a terminal: one line for an error, exit codes, clean interruption,
-notices on stderr.
+"""How a command behaves in a terminal.
+
+It has one line for an error, exit codes, clean interruption, and notices on stderr.
 """
 
 from __future__ import annotations
@@ -19,9 +20,8 @@ from codec.errors import CodecError, out_of_memory
 from codec.files import STDIO
 from codec.streams import flush, forget_stdout
 
-if (
-    TYPE_CHECKING
-):  # or a training would need the audio and picture libraries, which a GPU machine may lack
+# Or a training would need the audio and picture libraries, which a GPU machine may lack.
+if TYPE_CHECKING:
     from codec.media import Samples
 
 log = logging.getLogger("codec")
@@ -32,8 +32,9 @@ class UsageError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """Of every command: takes `--import MODULE`, and imports it before the command looks anything
-    up.
+    """The parser of every command, which takes `--import MODULE`.
+
+    It imports the module before the command looks anything up.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -62,8 +63,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def filled(text: str) -> str:
-    """The name of a file, as an argparse type: an empty one is a variable that is not set, and
-    never this folder.
+    """The name of a file, as an argparse type.
+
+    An empty one is a variable that is not set, and never this folder.
     """
     if not text:
         raise argparse.ArgumentTypeError("it is empty; is a variable not set?")
@@ -96,8 +98,7 @@ def run(
     options = parser.parse_args(arguments)
     quiet, verbose = getattr(options, "quiet", False), getattr(options, "verbose", False)
     # Two threads that spin while they wait were a sixth faster on an idle machine, and half as fast
-    # beside a busy loop.
-    # OpenMP reads this when torch is first imported, later than here.
+    # beside a busy loop. OpenMP reads this when torch is first imported, later than here.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         with (
@@ -153,7 +154,8 @@ def fail(error: object, code: int) -> int:
     """Prints one line."""
     if isinstance(error, Exception) and not isinstance(error, CodecError) and out_of_memory(error):
         loading = isinstance(error, ImportError)
-        error = f"not enough memory{' to load what is needed' if loading else '; scale the input down'}, or raise its limit"
+        advice = " to load what is needed" if loading else "; scale the input down"
+        error = f"not enough memory{advice}, or raise its limit"
     if isinstance(error, OSError) and error.strerror:
         error = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     with suppress(BrokenPipeError):
@@ -174,8 +176,9 @@ def _on_terminate(handler: Any) -> Any:
 
 
 def each(jobs: Sequence[tuple[str, Any]], work: Callable[[str, Any], None]) -> None:
-    """Does every job, (input, output). Of several, those that fail are named, and the others are
-    still done.
+    """Does every job, (input, output).
+
+    Of several, those that fail are named, and the others are still done.
 
     An output that is an error says why its input cannot be done.
 
@@ -224,8 +227,9 @@ def progress(blocks: Iterable[Samples], sample_rate: int, quiet: bool) -> Iterat
 
 
 def print_line(line: str, stream: TextIO) -> None:
-    """Prints a line with a file's name, which need not be text that the stream can take; nobody
-    needs to read it.
+    """Prints a line with a file's name, which need not be text that the stream can take.
+
+    Nobody needs to read it.
     """
     encoding = stream.encoding or "utf-8"
     try:

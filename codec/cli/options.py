@@ -1,5 +1,6 @@
-"""Options and habits that the commands share: paths in and out, the device, and the models that a
-run has loaded.
+"""Options and habits that the commands share.
+
+These are paths in and out, the device, and the models that a run has loaded.
 """
 
 from __future__ import annotations
@@ -77,8 +78,9 @@ def jobs_of(options: argparse.Namespace, unpack: bool = False) -> list[tuple[str
 
 
 class Models:
-    """What a run keeps from file to file: loads each model once, and knows which outputs it has
-    written.
+    """What a run keeps from file to file.
+
+    It loads each model once, and knows which outputs it has written.
     """
 
     def __init__(self, device: str) -> None:

@@ -24,8 +24,7 @@ def report_file(report: dict[str, Any], options: argparse.Namespace, data_on_std
         report["ratio"] = report["bytes_in"] / report["bytes_out"]
         line = (
             f"{report['bytes_in']} -> {report['bytes_out']} bytes, {report['ratio']:.1f} : 1, "
-            f"{report['rate']} "
-            f"({report['payload_rate']} without container), {pace}"
+            f"{report['rate']} ({report['payload_rate']} without container), {pace}"
         )
     else:
         line = f"{'verified' if report['verified'] else 'decoded'}, {pace}"

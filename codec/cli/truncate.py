@@ -1,6 +1,4 @@
-"""`python -m codec.truncate`: .bin files with layers, or a folder of them, cut to a smaller
-codebook.
-"""
+"""`python -m codec.truncate`: cuts .bin files with layers to a smaller codebook."""
 
 from __future__ import annotations
 
@@ -30,8 +28,8 @@ def truncate_main(arguments: list[str] | None = None) -> int:
     """`python -m codec.truncate`; returns the exit code."""
     parser = parser_of(
         "truncate",
-        "Cuts .bin files with layers (or a folder of them) to a smaller codebook, without "
-        "decoding.",
+        "Cuts .bin files with layers (or a folder of them) to a smaller codebook, "
+        "without decoding.",
     )
     parser.add_argument(
         "input", metavar="IN", type=filled, help=".bin file, folder, or - for stdin"

@@ -11,7 +11,7 @@ the same bytes.
 
     blocks ─windows─resample─> 16 kHz ─windows─encoder─> indices ─Writer─> .bin
     .bin ─Reader─> indices ─windows─decoder─> 16 kHz ─windows─resample─> blocks
-    picture rows ─strips─layer─...─layer─> latent rows ─> indices ─Writer─> .bin          (and back the same way)
+    picture rows ─strips─layer─...─layer─> latent rows ─> indices ─Writer─> .bin   (and back)
 """
 
 from codec.coding.bitstreams import Written, layered, read_indices, salvaged

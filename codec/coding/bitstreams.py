@@ -1,6 +1,4 @@
-"""Bitstreams of a model: the writer of one, with its header, and the reader of one, with or without
-layers.
-"""
+"""Bitstreams of a model: the writer of one, and its reader, with or without layers."""
 
 from __future__ import annotations
 
@@ -24,8 +22,7 @@ log = logging.getLogger("codec")
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written: the bitstream's bytes, those of them that are indices, and the size of what
-    went in.
+    """What was written, in bytes and in seconds or pixels.
 
     `units` is seconds of speech or pixels of a picture, all that a rate is divided by.
     """
@@ -128,9 +125,7 @@ def _tell(damage: BitstreamError | None, header: Header) -> None:
 def read_indices(
     data: bytes, model: Model, limits: Limits = IN_MEMORY
 ) -> tuple[Header, Indices, int]:
-    """What `unpack` gives of a file that this model wrote, at its last layer: header, indices,
-    samples.
-    """
+    """What `unpack` gives of this model's file, at its last layer: header, indices, samples."""
     head = Reader(io.BytesIO(data), limits)
     need(model, head.header.medium)
     reader = layered(head, model)

@@ -1,5 +1,6 @@
-"""What is known of a file before anything is decoded, and whether it fits its model, the limits and
-the output.
+"""What is known of a file before anything is decoded, and whether it fits.
+
+It has to fit its model, the limits and the output.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ def expected(reader: AnyReader, model: Model) -> End | None:
 
 
 def check_room(reader: AnyReader, model: Model, suffix: str) -> None:
-    """Refuses a media file of this suffix before anything is decoded, where its size is known and
-    there is no room.
+    """Refuses, before decoding, a media file of this suffix that there is no room for.
+
+    Its size must be known.
 
     Raises:
         BitstreamError: As `expected`.
@@ -57,7 +59,7 @@ def check_room(reader: AnyReader, model: Model, suffix: str) -> None:
 
 
 def check_length(num_samples: int, num_positions: int, reader: AnyReader, model: Model) -> None:
-    """Raises BitstreamError where a recording of so many samples has another number of positions."""
+    """Raises BitstreamError where a recording of so many samples has other numbers of positions."""
     at_model_rate = -(-num_samples * SAMPLE_RATE // reader.header.sample_rate)
     if num_positions != model.codec.grid((at_model_rate,))[0]:
         raise BitstreamError(

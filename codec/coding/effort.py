@@ -1,4 +1,4 @@
-"""Which code a position gets: the nearest or, with an effort, one that is near and costs few bits."""
+"""Which code a position gets: the nearest or, with an effort, a near one that costs few bits."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ CHOICES = 16  # nearest codes that an effort looks at
 
 
 class Chooser:
-    """Indices for windows of a signal: the nearest ones or, with an effort, those that are near and
-    cost few bits.
+    """Indices for windows of a signal.
+
+    They are the nearest or, with an effort, those that are near and cost few bits.
 
     A code at squared distance d costs d + lambda * bits. At high rates the distortion of a
     D-dimensional quantiser falls as 2^(-2 bits / D), so that lambda = D's derivative = 2 ln 2 / D
@@ -72,9 +73,8 @@ class Chooser:
         options = torch.cat([part.indices for part in parts]).cpu().numpy()
         squares = torch.cat([part.values for part in parts]).double().square().cpu().numpy()
         if not bottleneck.nested:  # a tree need not end at the nearest code
-            options[:, 0] = (
-                bottleneck.encode(z[None], self._size)[0, 0].flatten().cpu().numpy()
-            )  # where two are equally near
+            # Where two are equally near.
+            options[:, 0] = bottleneck.encode(z[None], self._size)[0, 0].flatten().cpu().numpy()
         unit = max(
             2 * natural_log(2) / codes.shape[1] * self._effort / EFFORT_UNIT * squares[:, 0].mean(),
             1e-12,

@@ -15,9 +15,8 @@ from codec.coding.models import Model, need
 from codec.media import Picture, Recording, Samples
 from codec.medium import IMAGE, SPEECH
 
-Watch: TypeAlias = Callable[
-    [Iterable[Samples], int], Iterable[Samples]
-]  # passes blocks of so many Hz on
+# Passes the blocks of a recording on, which has so many Hz.
+Watch: TypeAlias = Callable[[Iterable[Samples], int], Iterable[Samples]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +98,8 @@ def decompress(
     for block in blocks:
         if out is None:
             continue
-        writer = writer or header.kind.write(
-            out, header, suffix, piped
-        )  # what comes is known now to fit the header
+        # What comes is known now to fit the header.
+        writer = writer or header.kind.write(out, header, suffix, piped)
         if not piped:
             reader.budget.check_bytes(out.tell() + header.kind.value_bytes * block.size)
         writer.write(block)

@@ -72,11 +72,8 @@ def usable_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device).tolist()
-    except (
-        RuntimeError,
-        AssertionError,
-        NotImplementedError,
-    ) as error:  # torch has all three for it
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # torch raises all three for it.
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise CodecError(f"device {name!r} cannot be used here ({reason}); use 'cpu'") from None
     return device
@@ -99,7 +96,7 @@ def tables_of(tensors: Tensors, size: int) -> Tables:
 
 
 def tables_for(header: Header, model: Model) -> Tables:
-    """The coder tables that a file was written with: no prior, if it names the model that had none."""
+    """The coder tables that a file was written with: no prior, if it names the model with none."""
     tables = model.tables.get(header.codebook_size, NO_TABLES)
     return tables if header.model_id == model.card.model_id else Tables(tables.frequencies)
 

@@ -1,6 +1,6 @@
 """Pictures: strips of rows through the nets, and back.
 
-rows of pixels ─strips─layer─...─layer─> rows of latents ─> indices ─Writer─> .bin     (and back the same way)
+rows of pixels ─strips─layer─...─layer─> rows of latents ─> indices ─Writer─> .bin   (and back)
 """
 
 from __future__ import annotations
@@ -27,10 +27,8 @@ ROWS_PER_CHUNK = 64  # latent rows of a picture, 512 pixels; fewer where they ar
 FEWEST_ROWS = 8
 GREY = 128
 POSITIONS_PER_CHUNK = 1 << 15  # 2 megapixels
-POSITIONS_PER_STRIP = {
-    "cpu": 1 << 12,
-    "cuda": 1 << 15,
-}  # that nets work on at once: near a cache, or filling a GPU
+# That nets work on at once: near a cache, or filling a GPU.
+POSITIONS_PER_STRIP = {"cpu": 1 << 12, "cuda": 1 << 15}
 FEWEST_STRIP_ROWS = 1  # of pictures so wide that memory is what counts
 
 
@@ -43,8 +41,9 @@ def compress_image(
     effort: int = 0,
     layers: bool = False,
 ) -> Written:
-    """Codes a picture, from a file or (H, W, 3) uint8, a strip of rows at a time; `effort`,
-    `layers` as for speech.
+    """Codes a picture, from a file or (H, W, 3) uint8, a strip of rows at a time.
+
+    `effort`, `layers` as for speech.
 
     Raises:
         ModelError, ValueError: As for speech.
@@ -66,8 +65,9 @@ def compress_image(
 
 
 def _pixel_strips(strips: Iterable[Pixels], width: int, model: Model) -> Iterator[Tensor]:
-    """(n, W, 3) in [0, 1], n and W multiples of the stride; the context serves the reflection at
-    the lower edge.
+    """(n, W, 3) in [0, 1], n and W multiples of the stride.
+
+    The context serves the reflection at the lower edge.
     """
     codec = model.codec
     for window, left, core in windows(
@@ -116,16 +116,15 @@ def image_strips(reader: AnyReader, model: Model) -> Iterator[Pixels]:
         runs.append(chunk[0].T)
     if count != rows * columns:
         raise BitstreamError(
-            f"{header.width} x {header.height} pixels do not fit {count} positions; the file is "
-            "damaged"
+            f"{header.width} x {header.height} pixels do not fit {count} positions; "
+            "the file is damaged"
         )
     grid = np.concatenate(runs).reshape(rows, columns, -1)
     lost = np.zeros(rows * columns, bool)
     for start, stop in reader.gaps:
         lost[start:stop] = True
-    unseen = lost.reshape(rows, columns).repeat(codec.stride, 1)[
-        :, : header.width
-    ]  # rows of it serve a stride each
+    # Rows of it serve a stride each.
+    unseen = lost.reshape(rows, columns).repeat(codec.stride, 1)[:, : header.width]
     top = 0
     for strip in exactly(
         codec.pixels_of_rows(_index_strips(grid, header.width, model), size), model.device
@@ -155,8 +154,9 @@ def rows_per_chunk(width: int, stride: int) -> int:
 
 
 def rows_per_strip(width: int, model: Model) -> int:
-    """Latent rows that the nets work on at once: it bounds memory, and changes no more than a
-    float's last bit.
+    """Latent rows that the nets work on at once.
+
+    This bounds memory, and changes no more than a float's last bit.
     """
     positions = POSITIONS_PER_STRIP.get(model.device.type, POSITIONS_PER_STRIP["cuda"])
     return max(FEWEST_STRIP_ROWS, positions * model.codec.stride // width)

@@ -1,5 +1,4 @@
-"""Recordings: windows of all channels through the nets, at 16 kHz, and back at the rate of the
-original.
+"""Recordings: windows at 16 kHz through the nets, and back at the original's rate.
 
 blocks ─resample─windows─encoder─> indices ─Writer─> .bin
 .bin ─Reader─> indices ─windows─decoder─resample─> blocks
@@ -86,8 +85,9 @@ def compress_speech(
 
 
 def decompress_speech(reader: AnyReader, model: Model) -> Iterator[Samples]:
-    """Decodes a recording: (n, C) float32 blocks at the original rate, in constant memory; silence
-    where it is lost.
+    """Decodes a recording: (n, C) float32 blocks at the original rate, in constant memory.
+
+    Where something is lost there is silence.
 
     Raises:
         BitstreamError: Damaged, of a length that does not fit its indices, or beyond the limits;
@@ -113,9 +113,8 @@ def decompress_speech(reader: AnyReader, model: Model) -> Iterator[Samples]:
 
 def _speech_at_model_rate(reader: AnyReader, model: Model) -> Iterator[Samples]:
     codec, size = model.codec, reader.header.codebook_size
-    chunks = (
-        chunk.transpose(2, 0, 1) for chunk in reader.chunks(tables_for(reader.header, model))
-    )  # positions first
+    # Positions first.
+    chunks = (chunk.transpose(2, 0, 1) for chunk in reader.chunks(tables_for(reader.header, model)))
     first = 0
     for window, left, core in windows(chunks, FRAMES_PER_WINDOW, codec.context):
         indices = torch.from_numpy(np.ascontiguousarray(window.transpose(1, 2, 0))).to(model.device)
@@ -147,6 +146,9 @@ class _Counter:
 
 
 def open_speech(file: BinaryIO | AudioReader, mono: bool) -> tuple[Iterator[Samples], int, int]:
-    """A recording's blocks, sample rate in Hz and channels; the channels mixed into one if `mono`."""
+    """A recording's blocks, sample rate in Hz and channels.
+
+    The channels are mixed into one if `mono`.
+    """
     recording = Recording(file, mono)
     return recording.blocks(), recording.sample_rate, recording.channels

@@ -1,5 +1,6 @@
-"""The container, format version 1: what surrounds the encoded indices in a .bin file. FORMAT.md
-gives every byte of it.
+"""The container, format version 1: what surrounds the encoded indices in a .bin file.
+
+FORMAT.md gives every byte of it.
 
     magic | version | H header | D data | D data | ... | E end | layers, if any: see `codec.layers`
                                  └ n positions of every stream, decodable on its own

@@ -1,6 +1,4 @@
-"""Numbers and bytes of a file: varints, and a source that says where it ends too early; what a
-chunk is.
-"""
+"""Varints, chunks, and a source of bytes that says where it ends too early."""
 
 import zlib
 from dataclasses import dataclass

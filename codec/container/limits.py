@@ -1,5 +1,6 @@
-"""How much a file may decode to. A few hundred bytes can stand for hours of sound, so decoding has
-a budget.
+"""How much a file may decode to.
+
+A few hundred bytes can stand for hours of sound, so decoding has a budget.
 
     Limits ──a file's header──> Budget <── positions   the reader, chunk by chunk
                                        <── samples     the resampler, block by block
@@ -19,17 +20,17 @@ from codec.errors import BitstreamError, MediaError
 if TYPE_CHECKING:
     from codec.container.header import Header
 
-POSITIONS_PER_SECOND = (
-    1000  # more than any speech model has: a bound for as long as the model is not known
-)
+# More than any speech model has: a bound for as long as the model is not known.
+POSITIONS_PER_SECOND = 1000
 SAMPLES_PER_SECOND = 2 * 192_000  # of all channels together: more is refused as being longer is
 RAISE_SECONDS = "raise --max-seconds if you trust the file"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much a caller is willing to decode; the first two are the command-line options of the
-    same names.
+    """How much a caller is willing to decode.
+
+    The first two are the command-line options of the same names.
 
     Args:
         max_pixels: height * width of a picture, and its number of positions.
@@ -48,9 +49,8 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
-IN_MEMORY = Limits(
-    max_bytes=1 << 30
-)  # for what is handed out whole: three hours of stereo at 48 kHz
+# For what is handed out whole: three hours of stereo at 48 kHz.
+IN_MEMORY = Limits(max_bytes=1 << 30)
 
 
 class Budget:
@@ -78,7 +78,8 @@ class Budget:
         """
         self._positions += count
         if self._positions > self.most_positions:
-            message = f"more than {self.most_positions} positions: raise --max-pixels if you trust the file"
+            most = self.most_positions
+            message = f"more than {most} positions: raise --max-pixels if you trust the file"
             if self._header.kind.timed:
                 message = f"more positions than {self._limits.max_seconds} s hold: {RAISE_SECONDS}"
             raise BitstreamError(message, offset)

@@ -12,8 +12,9 @@ from codec.errors import BitstreamError
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """A data chunk before its indices are decoded: one byte string per stream, with the offset of
-    each.
+    """A data chunk before its indices are decoded.
+
+    It has one byte string per stream, with the offset of each.
     """
 
     count: int

@@ -1,5 +1,6 @@
-"""Reading a file, chunk by chunk, and refusing what is damaged, newer or larger than the limits
-allow.
+"""Reading a file, chunk by chunk.
+
+What is damaged, newer or larger than the limits allow is refused.
 """
 
 import io
@@ -79,8 +80,9 @@ class Reader:
 
     @property
     def num_samples(self) -> int:
-        """Samples per channel of the original recording, 0 for a picture; known once all chunks are
-        read.
+        """Samples per channel of the original recording, 0 for a picture.
+
+        Known once all chunks are read.
         """
         return self._known_end().num_samples
 
@@ -95,8 +97,9 @@ class Reader:
         return self._end is not None
 
     def foresee(self) -> End | None:
-        """What the end chunk declares, before anything is decoded; chunks that hold more are
-        refused from then on.
+        """What the end chunk declares, before anything is decoded.
+
+        Chunks that hold more are refused from then on.
 
         Returns:
             None where the file does not seek or is damaged: reading it in order will tell where.
@@ -108,8 +111,9 @@ class Reader:
         return self._foreseen
 
     def chunks(self, tables: Tables = NO_TABLES) -> Iterator[Indices]:
-        """Decodes the data chunks in their order, and checks after the last that the file is
-        complete and true.
+        """Decodes the data chunks in their order.
+
+        After the last it checks that the file is complete and true.
 
         The indices of a chunk have passed the chunk's own CRC-32 when they are handed out; that the
         tables are the encoder's is certain only when the iterator ends without an error.
@@ -139,8 +143,8 @@ class Reader:
         end = self._known_end()
         if checksum != end.index_checksum:
             raise BitstreamError(
-                "the index checksum does not match: chunks are out of order, or the model is not "
-                "the encoder's",
+                "the index checksum does not match: chunks are out of order, "
+                "or the model is not the encoder's",
                 end.offset,
             )
 
@@ -161,7 +165,10 @@ class Reader:
             self.budget.spend_positions(data.count, chunk.offset)
             if self._foreseen is not None and num_positions > self._foreseen.num_positions:
                 most = self._foreseen.num_positions
-                message = f"the file holds {num_positions} or more positions but should hold {most}; {DAMAGED}"
+                message = (
+                    f"the file holds {num_positions} or more positions but should hold {most}; "
+                    f"{DAMAGED}"
+                )
                 raise BitstreamError(message, chunk.offset)
             yield data
         if chunk.kind != ord("E"):
@@ -239,8 +246,9 @@ class Summary:
 
 
 def scan(file: BinaryIO) -> Summary:
-    """Reads a whole file without its model: every CRC-32 and count is checked, the index checksum
-    cannot be.
+    """Reads a whole file without its model.
+
+    Every CRC-32 and count is checked, the index checksum cannot be.
 
     Constant memory, so there are no limits on the size of what the file would decode to.
 
@@ -304,8 +312,9 @@ def unpack_all(reader: Reader, tables: Tables = NO_TABLES) -> tuple[Header, Indi
 
 
 def find_end(file: BinaryIO) -> End | None:
-    """The end chunk of a file that stands before a chunk; from chunk to chunk, none of which is
-    read but the last.
+    """The end chunk of a file that stands before a chunk.
+
+    It is found by going from chunk to chunk, none of which is read but the last.
     """
     try:
         for _ in range(MAX_FORESEEN_CHUNKS):
@@ -322,12 +331,8 @@ def find_end(file: BinaryIO) -> End | None:
                 if zlib.crc32(kind + varint(length) + payload) != int.from_bytes(checksum, "big"):
                     return None
                 return parse_end(Source(io.BytesIO(payload), start, "chunk"), start)
-    except (
-        BitstreamError,
-        OverflowError,
-        OSError,
-        ValueError,
-    ):  # what cannot be sought is no length of a chunk
+    except (BitstreamError, OverflowError, OSError, ValueError):
+        # What cannot be sought is no length of a chunk.
         return None
     return None
 
@@ -351,7 +356,10 @@ def _read_version(source: Source) -> tuple[int, int]:
         )
     major, minor = source.take(2, "the format version")
     if major != MAJOR:
-        message = f"format version {major} was made by a newer codec (this one reads version {MAJOR}): upgrade codec"
+        message = (
+            f"format version {major} was made by a newer codec "
+            f"(this one reads version {MAJOR}): upgrade codec"
+        )
         raise BitstreamError(message, len(MAGIC))
     return major, minor
 
@@ -388,8 +396,8 @@ def _parse_header(chunk: Chunk, limits: Limits) -> Header:
         raise BitstreamError(f"the header is invalid: {error}; {DAMAGED}", chunk.offset) from None
     if header.height * header.width > limits.max_pixels:
         raise BitstreamError(
-            f"the picture is {header.width} x {header.height} pixels, over the limit of "
-            f"{limits.max_pixels}: "
+            f"the picture is {header.width} x {header.height} pixels, "
+            f"over the limit of {limits.max_pixels}: "
             "raise --max-pixels if you trust the file",
             chunk.offset,
         )

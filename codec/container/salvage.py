@@ -35,15 +35,15 @@ MAX_FILE_BYTES = 1 << 30
 MAX_STREAMS = 1 << 20  # encoded ones, all chunks together: a day of speech in stereo has 14400
 
 
-Chunk = tuple[
-    int, NDArray[np.unsignedinteger] | None
-]  # positions, and (A, G, n) indices where they are not lost
+# Positions, and (A, G, n) indices where they are not lost.
+Chunk = tuple[int, NDArray[np.unsignedinteger] | None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A run of positions: a data chunk, or `num_bytes` of damage that say they are `count`, 0 where
-    they do not.
+    """A run of positions: a data chunk, or `num_bytes` of damage.
+
+    Damage says that it is `count` positions, or 0 where it does not say.
 
     `parts` are the positions of the chunks that the damage says it was.
     """
@@ -145,14 +145,16 @@ class Salvage:
         return found
 
     def go_on_with(self, header: Header, chunks: list[Chunk]) -> None:
-        """Hands out these chunks from now on, of another codebook, in the place of those that
-        `in_chunks` gave.
+        """Hands out these chunks from now on, of another codebook.
+
+        They take the place of those that `in_chunks` gave.
         """
         self.header, self._refined = header, chunks
 
     def chunks(self, tables: Tables = NO_TABLES) -> Iterator[Indices]:
-        """All positions in order, (A, G, n) int64; a chunk that passes its CRC-32 but not its coder
-        joins the gaps.
+        """All positions in order, (A, G, n) int64.
+
+        A chunk that passes its CRC-32 but not its coder joins the gaps.
 
         Args:
             tables: The model's; after `go_on_with` they are not needed.
@@ -172,15 +174,15 @@ class Salvage:
         whole = self.complete and not self.gaps and self._refined is None
         if whole and self._end is not None and checksum != self._end.index_checksum:
             raise BitstreamError(
-                "every chunk is whole, but the index checksum does not match: chunks are out of "
-                "order, "
-                "or the model is not the encoder's",
+                "every chunk is whole, but the index checksum does not match: "
+                "chunks are out of order, or the model is not the encoder's",
                 self._end.offset,
             )
 
     def _decoded(self, tables: Tables) -> Iterator[tuple[int, Indices | None]]:
-        """Positions and indices of every piece of the base, None for one that is lost or turns out
-        to be.
+        """Positions and indices of every piece of the base.
+
+        None stands for a piece that is lost or turns out to be.
         """
         start = 0
         for piece in self._pieces:
@@ -194,8 +196,9 @@ class Salvage:
             start += piece.count
 
     def _walk(self, content: bytes, at: int) -> tuple[list[_Piece], bool]:
-        """Data chunks and damaged stretches in order, and whether there are any of these or no end
-        chunk.
+        """Data chunks and damaged stretches in order.
+
+        Also whether there are any of these or no end chunk.
         """
         pieces: list[_Piece] = []
         damaged, num_streams = False, 0
@@ -227,10 +230,8 @@ class Salvage:
                     pieces.append(_Piece(data.count, data))
                 elif kind == ord("E"):
                     self._end = parse_end(source, start)
-                    self.behind, self.seal = (
-                        Source(io.BytesIO(content[at:]), at),
-                        content[at - 4 : at],
-                    )
+                    self.behind = Source(io.BytesIO(content[at:]), at)
+                    self.seal = content[at - 4 : at]
             except BitstreamError:
                 damaged = True
                 pieces.append(_Piece(0, None, len(payload)))
@@ -238,8 +239,9 @@ class Salvage:
 
 
 def _chunk_at(content: bytes, at: int) -> tuple[int, int, bytes, int] | None:
-    """The chunk that begins at a byte, if one does: its type, where its payload starts, that, and
-    where it ends.
+    """The chunk that begins at a byte, if one does.
+
+    Returns its type, where its payload starts, the payload, and where it ends.
     """
     source = Source(io.BytesIO(content[at + 1 : at + 11]))
     try:
@@ -261,8 +263,9 @@ def _chunk_at(content: bytes, at: int) -> tuple[int, int, bytes, int] | None:
 
 
 def _without_repeat(pieces: list[_Piece], num_positions: int) -> list[_Piece]:
-    """Drops a chunk, or several in a row, that follow themselves, as a transfer that was resumed
-    too early leaves them.
+    """Drops a chunk, or several in a row, that follow themselves.
+
+    A transfer that was resumed too early leaves them.
 
     Equal neighbours alone prove nothing, since silence has them, too: it takes positions beyond the
     total, as many as the repeat has, and one place only where it can be. The index checksum then
@@ -297,8 +300,9 @@ def _without_repeat(pieces: list[_Piece], num_positions: int) -> list[_Piece]:
 
 
 def _claimed(stretch: bytes, header: Header) -> tuple[int, ...]:
-    """The positions that each chunk of a damaged stretch says it holds; none where they do not fill
-    it exactly.
+    """The positions that each chunk of a damaged stretch says it holds.
+
+    None where they do not fill it exactly.
 
     A flipped byte is most often in a payload, and leaves types, lengths and counts as they were.
     """
@@ -322,8 +326,9 @@ def _claimed(stretch: bytes, header: Header) -> tuple[int, ...]:
 
 
 def _without_layers(stretch: bytes) -> bytes:
-    """The data chunks at the beginning of a stretch that the rest of a file is, its end chunk and
-    layers included.
+    """The data chunks at the beginning of a stretch that is the rest of a file.
+
+    Its end chunk and layers are included.
 
     All of it, if the first of them is cut short: then the file is.
     """
@@ -354,10 +359,8 @@ def _fill(pieces: list[_Piece], num_positions: int | None) -> list[_Piece]:
     size = sum(piece.data.num_bytes for piece in good if piece.data) / max(held, 1) * usual
     left = None if num_positions is None else max(num_positions - held, 0)
     if left and len(good) == len(pieces):
-        pieces = [
-            *pieces,
-            _Piece(0, None, 1),
-        ]  # whole chunks are gone without a trace: say, at the end
+        # Whole chunks are gone without a trace: say, at the end.
+        pieces = [*pieces, _Piece(0, None, 1)]
     doubts = (lambda _: False, lambda count: count % usual, lambda _: True)
     for doubted in doubts if left is not None else doubts[1:]:
         claims = [0 if piece.data or doubted(piece.count) else piece.count for piece in pieces]

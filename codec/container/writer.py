@@ -115,8 +115,9 @@ class Writer:
 def pack(
     header: Header, indices: Indices, num_samples: int = 0, tables: Tables = NO_TABLES
 ) -> bytes:
-    """Makes a whole file in memory; the arguments are those of `Writer`, `Writer.write` and
-    `Writer.finish`.
+    """Makes a whole file in memory.
+
+    The arguments are those of `Writer`, `Writer.write` and `Writer.finish`.
     """
     file = io.BytesIO()
     writer = Writer(file, header, tables)

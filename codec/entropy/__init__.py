@@ -1,10 +1,10 @@
 """Integers to payload bytes and back; no torch, and no floating-point number anywhere.
 
-    encode_indices                                          decode_indices
-                   ┌─> fixed       0 | packed bits ───┐
-    indices (G, n) ┼─> range_coder 1 | range coded ───┼─ the shorter ──> bytes ──> first byte ──> indices (G, n)
-                   └─> mixing      2 | range coded ───┘
-                             ^ Tables                                                  ^ Tables
+    encode_indices                                            decode_indices
+                   ┌─> fixed       0 | packed bits ─┐
+    indices (G, n) ┼─> range_coder 1 | range coded ─┼─ shorter ─> bytes ─> first byte ─> indices
+                   └─> mixing      2 | range coded ─┘
+                             ^ Tables                                           ^ Tables
 
 The first byte names the coder, so a later format version adds a coder by adding a number. Every
 byte string stands alone: no coder remembers anything from one call to the next.
@@ -62,8 +62,9 @@ NO_TABLES = Tables()
 
 
 def max_encoded_size(num_indices: int, num_codes: int) -> int:
-    """The most bytes that `encode_indices` makes of `num_indices` indices below `num_codes`: fixed
-    width, and one.
+    """The most bytes that `encode_indices` makes of `num_indices` indices below `num_codes`.
+
+    That is fixed width, and one byte.
     """
     return 1 + fixed.packed_size(num_indices, num_codes)
 
@@ -87,8 +88,8 @@ def encode_indices(
     """
     if indices.ndim != 2 or indices.dtype.kind not in "iu":
         raise ValueError(
-            f"indices must be integers of shape (G, n), not {indices.dtype} of shape "
-            f"{indices.shape}"
+            "indices must be integers of shape (G, n), "
+            f"not {indices.dtype} of shape {indices.shape}"
         )
     _check(tables, len(indices), num_codes)
     if indices.size and not 0 <= indices.min() <= indices.max() < num_codes:
@@ -99,9 +100,8 @@ def encode_indices(
         room = fixed.packed_size(indices.size, num_codes) - 1  # to be shorter than fixed width
         columns = mixing.columns_of(tables.prior, width, indices.shape[1])
         mixed = mixing.encode(indices[0].astype(np.int64), tables.prior, columns, room)
-        if (
-            mixed is not None
-        ):  # the range coder was never seen to do better where this one does well
+        # The range coder was never seen to do better where this one does well.
+        if mixed is not None:
             return bytes([MIXING]) + mixed
     candidates = [bytes([FIXED]) + fixed.encode(indices, num_codes)]
     if tables.frequencies is not None:

@@ -1,5 +1,6 @@
-"""The inner loop of `mixing`, compiled by numba: one function for both directions, so that they
-cannot drift apart.
+"""The inner loop of `mixing`, compiled by numba.
+
+One function serves both directions, so that they cannot drift apart.
 
 The loops are written for the vectoriser: plain int32 arrays, sums that are stored before they are
 used (numba computes in 64 bits otherwise, at half the speed).
@@ -30,9 +31,7 @@ HALF = 1 << RATE_SHIFT - 1
 
 @machine_code
 def code(decoding, positions, choice, columns, begin, net):
-    """Codes all positions: arguments and result are those of `mixing.code`, which says what is
-    computed.
-    """
+    """Codes all positions, with the arguments and result of `mixing.code`."""
     options, penalties, prices = choice
     words, capacity, low, width = begin
     (

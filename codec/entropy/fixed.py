@@ -1,7 +1,8 @@
-"""Fixed-width packing: every index in the same number of bits, the baseline that an entropy coder
-has to beat.
+"""Fixed-width packing: every index in the same number of bits.
 
-    indices (G, n)  ->  codebook after codebook, ceil(log2 K) bits each, most significant bit first  ->  bytes
+It is the baseline that an entropy coder has to beat.
+
+    indices (G, n) ─> codebook after codebook, ceil(log2 K) bits each, highest bit first ─> bytes
 
 Zero bits fill the last byte, and the decoder insists on them: one sequence of indices has exactly
 one packing.
@@ -59,8 +60,8 @@ def decode(data: bytes, num_codebooks: int, count: int, num_codes: int) -> NDArr
     expected = packed_size(num_indices, num_codes)
     if len(data) != expected:  # checked before anything is allocated
         raise BitstreamError(
-            f"{num_indices} packed indices take {expected} bytes, not {len(data)}: the file is "
-            "damaged"
+            f"{num_indices} packed indices take {expected} bytes, not {len(data)}: "
+            "the file is damaged"
         )
     bits = np.unpackbits(np.frombuffer(data, np.uint8))
     if bits[num_indices * width :].any():

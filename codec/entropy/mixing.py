@@ -1,5 +1,6 @@
-"""Context mixing: each index costs what its neighbours leave open. All in integers, so every
-machine decodes the same.
+"""Context mixing: each index costs what its neighbours leave open.
+
+All in integers, so every machine decodes the same.
 
 An index is a row of digits, and a digit is a walk down a binary tree: is it at least `middle`? The
 probability of each answer comes from a small network of integers that looks at the indices decoded
@@ -7,8 +8,11 @@ before. Its last layer is a logistic mixer (one row of weights per question) tha
 from every answer, so that a chunk's own habits count.
 
     neighbours (J) ─embedding──┐
-    trends of what came before ┴─hidden─> start (H) ─clip─> hidden (H) ─weights of the question─> logit ─squash─┐
-                                            ^ + digits[d] after each digit      ^ learn <─ answer <─ coder <────┘
+    trends of what came before ┴─hidden─> start (H) ─clip─> hidden (H) ─weights─> logit ─squash─┐
+                                           ^ + digits[d]                 ^                      │
+                                             after each digit            └ learn <─ answer <─ coder
+
+The weights are those of the question that is asked.
 
 The trained tables are the model's `Prior`; nothing else is carried into a chunk, and nothing out of
 it. The same bytes come from `code`, plain NumPy below, and from its compiled twin in `_compiled`,
@@ -46,9 +50,8 @@ HIGHEST = 1023  # of a hidden unit; 256 stands for 1
 DIGIT_SHIFT = 5
 LOGIT_SHIFT = 12
 LOGIT_LIMIT = 2047  # 256 units are a factor of e in the odds, so 1 : 2980 at most
-RATE_SHIFT = (
-    20  # how fast the mixer learns; 19 and 21 cost .1 to .5 % more bits on speech and photographs
-)
+# How fast the mixer learns; 19 and 21 cost .1 to .5 % more bits on speech and photographs.
+RATE_SHIFT = 20
 # Of errors, with digits that are given: half as fast takes .006 bits a position less in a layer.
 REFINED_SHIFT = 1
 MAX_WEIGHT = 32767
@@ -64,8 +67,9 @@ Ints = NDArray[np.int64]
 
 @cache
 def squash() -> Ints:
-    """The logistic function out of 2**16, (4095,): entry x + 2047 is 2**16 / (1 + exp(-x / 256)),
-    by integers alone.
+    """The logistic function out of 2**16, (4095,), by integers alone.
+
+    Entry x + 2047 is 2**16 / (1 + exp(-x / 256)).
     """
     table = np.empty(2 * LOGIT_LIMIT + 1, np.int64)
     exp = FIRST_EXP
@@ -78,7 +82,10 @@ def squash() -> Ints:
 
 @cache
 def prices() -> Ints:
-    """Bits / 256 that a yes costs at every logit, (4095,); only an encoder that chooses needs them."""
+    """Bits / 256 that a yes costs at every logit, (4095,).
+
+    Only an encoder that chooses needs them.
+    """
     return np.round(-256 * np.log2(squash() / (1 << BIT_BITS))).astype(np.int64)
 
 
@@ -157,8 +164,8 @@ NO_CHOICE = Choice(np.empty((0, 0, 0), np.int64), np.empty((0, 0), np.int64), np
 class Prior:
     """What a model knows of its indices before the first: the tables of `mixing`, all integers.
 
-    Rows are numbered through all digits: digit d with value v has row L_0 + ... + L_(d-1) + v; R =
-    their sum.
+    Rows are numbered through all digits: digit d with value v has row L_0 + ... + L_(d-1) + v;
+    R = their sum.
 
     Args:
         levels: (D,) values of each digit, at least 2; their product is K.
@@ -287,9 +294,7 @@ class Prior:
 
     @cached_property
     def before(self) -> Ints:
-        """(J,) 1 for neighbours that come before a position, -1 for those after it, 0 for the
-        position itself.
-        """
+        """(J,) 1 for neighbours before a position, -1 for those after it, 0 for itself."""
         rows_up, right = self.offsets.astype(np.int64).T
         return np.asarray(np.sign(np.where(rows_up == 0, -right, rows_up)), np.int64)
 
@@ -449,8 +454,7 @@ def decode(
 
 
 def choose(options: Ints, penalties: Ints, prior: Prior, columns: int) -> Ints:
-    """Picks an index for every position: the one that costs least, its bits here and its penalty
-    together.
+    """Picks an index for every position: the one whose bits and penalty cost least.
 
     One position after the other, each with what the coder will have learnt from those before.
 
@@ -582,8 +586,9 @@ _coded_plainly = 0  # positions, in this process
 def _run(
     decoding: bool, positions: Ints, choice: Choice, columns: int, begin: Place, net: Net
 ) -> tuple[int, int, int]:
-    """`code` for the first few positions of a process, which then is done before numba would be
-    loaded; or its twin.
+    """`code` for the first few positions of a process, its compiled twin for more.
+
+    A short run is done before numba would be loaded.
     """
     global _coded_plainly
     count = len(positions) * (1 + choice.options.shape[1])

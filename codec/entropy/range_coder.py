@@ -4,10 +4,10 @@ The coder narrows an interval, once per index, in proportion to the index's freq
 (G. N. N. Martin, "Range encoding", 1979); the payload is the shortest number inside the last
 interval. All arithmetic is on integers, so every machine decodes the same indices.
 
-    low                                               low + width         width: 33 to 49 bits
-    |-----------|---------------|----------|----|-----|
-                |  step * freq  |                                         step = width >> TOTAL_BITS
-                low'            low' + width'                             start: sum of the frequencies before
+    low                                          low + width     width: 33 to 49 bits
+    |-----------|---------------|-------|----|---|
+                |  step * freq  |                                step = width >> TOTAL_BITS
+                low'            low' + width'                    start: sum of frequencies before
 
     width' < 2**32:  the top 16 bits of low go out as one word; low and width move up 16 bits
 
@@ -96,8 +96,7 @@ def _starts(frequencies: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def shortest_tail(low: int, width: int) -> tuple[int, int]:
-    """Finds the shortest end of the payload: a number in [low, low + width) with as few bytes as
-    possible.
+    """Finds the shortest end of the payload: a number in [low, low + width) of few bytes.
 
     Since width >= 2**32, two bytes always suffice.
 

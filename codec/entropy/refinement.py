@@ -1,5 +1,6 @@
-"""Indices of a finer codebook, when those of a coarser one are known: what a layer of a file holds
-(`codec.layers`).
+"""Indices of a finer codebook, when those of a coarser one are known.
+
+This is what a layer of a file holds (`codec.layers`).
 
 Every coarse code is the parent of M fine ones. Of a fine index only the child is coded, a number
 below M: by the mixing coder, which sees the parents of all positions and the fine indices of those
@@ -71,7 +72,8 @@ def decode(data: bytes, coarse: Ints, prior: Prior, width: int) -> Ints:
 
 
 def longest(count: int, children: int) -> int:
-    """The most bytes that `encode` makes of `count` positions with M children each: those of fixed
-    width.
+    """The most bytes that `encode` makes of `count` positions with M children each.
+
+    Those are the bytes of fixed width.
     """
     return fixed.packed_size(count, children)

@@ -91,18 +91,15 @@ class _Target:
 
     @contextmanager
     def checked(self, failure: str) -> Iterator[None]:
-        """Raises what the file raised; or, in libsndfile's own errors, a MediaError of `failure`
-        and the reason.
+        """Raises what the file raised.
+
+        In place of libsndfile's own errors, a MediaError of `failure` and the reason.
         """
         reason: Exception | None = None
         try:
             yield
-        except (
-            soundfile.LibsndfileError,
-            AssertionError,
-            TypeError,
-            ValueError,
-        ) as error:  # soundfile asserts, too
+        except (soundfile.LibsndfileError, AssertionError, TypeError, ValueError) as error:
+            # soundfile asserts, too.
             reason = error
         if self._error is not None:
             raise self._error

@@ -1,5 +1,6 @@
-"""The outermost structure of files that only PyAV reads: whether they are cut short, where another
-begins behind one.
+"""The outermost structure of files that only PyAV reads.
+
+It tells whether they are cut short, and where another begins behind one.
 
 Format: ISO/IEC 14496-12 (MPEG-4); RFC 8794 and 9559 (Matroska, WebM); Microsoft RIFF (AVI), ASF;
 ISO/IEC 13818-1 (MPEG transport streams); Adobe, FLV; WavPack 4; True Audio; RFC 4867 (AMR).

@@ -1,5 +1,6 @@
-"""The structure of files made of named chunks with sizes: AIFF, CAF, Wave64, WAV of kinds that
-`wav` does not decode.
+"""The structure of files made of named chunks with sizes.
+
+These are AIFF, CAF, Wave64, and WAV of kinds that `wav` does not decode.
 
 Also of AU and NIST SPHERE files, which are a header and one run of sound. Sizes are taken as in
 `wav`: what stands for an unknown one means all there is, and any other is believed.
@@ -22,8 +23,9 @@ from codec.media.window import Window
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """How a family of files lays out its chunks: bytes before the first; bytes of a name and of a
-    size.
+    """How a family of files lays out its chunks.
+
+    `head` bytes stand before the first, and each begins with `name` and `size` bytes of these.
     """
 
     head: int
@@ -69,8 +71,9 @@ def survey(window: Window) -> Survey | None:
 
 
 def _chunked(window: Window, start: int, found: Survey) -> int | None:
-    """Adds the file that begins at `start`; returns where it ends, or None if there is no sound in
-    it.
+    """Adds the file that begins at `start`.
+
+    Returns where it ends, or None if there is no sound in it.
     """
     layout = LAYOUTS[window.read(start, 4)]
     head = layout.name + layout.size

@@ -1,5 +1,6 @@
-"""Colours as they were meant, in sRGB: what models are trained on, metrics compare, and screens
-show.
+"""Colours as they were meant, in sRGB.
+
+That is what models are trained on, metrics compare, and screens show.
 
 A picture says in a profile, or in few numbers (PNG), what its values mean. LittleCMS converts them.
 Where that would change next to nothing the profile is one of sRGB's many, and values stay as they
@@ -25,12 +26,8 @@ log = logging.getLogger("codec")
 # Of 255: how far versions of sRGB's profile lie apart at most; those of other spaces differ by
 # tens.
 NEARLY = 3
-MODES = {
-    "RGB": "RGB",
-    "GRAY": "L",
-    "CMYK": "CMYK",
-    "Lab": "LAB",
-}  # a profile's colour space, and Pillow's mode for it
+# A profile's colour space, and Pillow's mode for it.
+MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
 # Chromaticities x, y of white, red, green and blue, by their numbers in ITU-T H.273.
 D65 = (0.3127, 0.3290)
 SRGB_PRIMARIES = (D65, (0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
@@ -55,8 +52,9 @@ Conversion = Callable[[Image.Image], Image.Image]
 
 
 def conversion(image: Image.Image, file: BinaryIO) -> Conversion | None:
-    """What turns pieces of a picture, without transparency, into sRGB; None if Pillow's own
-    conversion is right.
+    """What turns pieces of a picture, without transparency, into sRGB.
+
+    None if Pillow's own conversion is right.
 
     Args:
         image: Decoded or not; a piece has its mode, or "L" where that is deeper than 8 bits.
@@ -191,9 +189,8 @@ def matrix_profile(primaries: Any, curve: NDArray[np.floating]) -> bytes:
     white, colours = points[0], points[1:].T
     colours = colours * np.linalg.solve(colours, white)
     cones = (BRADFORD @ D50) / (BRADFORD @ white)
-    colours = (
-        np.linalg.inv(BRADFORD) @ np.diag(cones) @ BRADFORD @ colours
-    )  # as they look under D50
+    # As they look under D50.
+    colours = np.linalg.inv(BRADFORD) @ np.diag(cones) @ BRADFORD @ colours
     xyz = [_xyz(column) for column in colours.T]
     samples = (np.clip(curve, 0, 1) * 65535).round().astype(">u2")
     tone = b"curv\0\0\0\0" + struct.pack(">I", len(samples)) + samples.tobytes()

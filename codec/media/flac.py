@@ -9,10 +9,8 @@ from codec.media.survey import Part, Survey
 from codec.media.window import Window
 
 MAGIC = b"fLaC"
-FIRST_BLOCK = (
-    b"\0\0\0\x22",
-    b"\x80\0\0\x22",
-)  # the header of the block that comes first: its kind and its 34 bytes
+# The header of the block that comes first: its kind and its 34 bytes.
+FIRST_BLOCK = b"\0\0\0\x22", b"\x80\0\0\x22"
 LONGEST_TAIL = 1 << 19  # bytes that may hold the last frame
 ID3V1_BYTES = 128
 
@@ -35,8 +33,9 @@ def survey(window: Window) -> Survey:
 
 
 def end_of_frames(window: Window, start: int, end: int) -> int | None:
-    """Where the last frame of a part ends, a tag and padding aside; None if that frame is not
-    whole.
+    """Where the last frame of a part ends, a tag and padding aside.
+
+    None if that frame is not whole.
 
     The CRC-16 of a whole frame, its own included, is 0, and stays 0 over zeros that follow. So it
     does not tell whether those are padding or the end of the CRC: see `_own_zeros`.

@@ -1,5 +1,6 @@
-"""An end for a JPEG that was cut short: its decoder takes what there is only if an end marker
-follows.
+"""An end for a JPEG that was cut short.
+
+Its decoder takes what there is only if an end marker follows.
 
 Format: ITU-T T.81.
 """
@@ -11,14 +12,14 @@ import re
 END = b"\xff\xd9"
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 ALONE = (0x01, *range(0xD0, 0xD9))  # markers without a segment
-MARKER = re.compile(
-    rb"\xff[^\x00\xd0-\xd7\xff]"
-)  # in a scan: no stuffed byte, no restart, no filler
+# In a scan: no stuffed byte, no restart, no filler.
+MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def ended(data: bytes) -> bytes | None:
-    """The file up to its last whole segment or scan, and an end marker; None if it has one, or no
-    scan at all.
+    """The file up to its last whole segment or scan, and an end marker.
+
+    None if it has one, or no scan at all.
     """
     at, scanned = 2, False
     while True:

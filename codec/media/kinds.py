@@ -1,5 +1,6 @@
-"""Which kinds of media there are: told from a file's first bytes when it is read, by its suffix
-when it is written.
+"""Which kinds of media there are.
+
+A file's first bytes tell its kind when it is read, its suffix when it is written.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ _PICTURES = (
 
 
 def detect(head: bytes) -> str:
-    """Tells "image" from "speech" by the first bytes of a file; what is no known picture is left to
-    the audio reader.
+    """Tells "image" from "speech" by the first bytes of a file.
+
+    What is no known picture is left to the audio reader.
 
     Raises:
         MediaError: The file is empty.

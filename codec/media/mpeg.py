@@ -29,7 +29,9 @@ def is_mpeg(head: bytes) -> bool:
 
 
 def survey(window: Window) -> Survey:
-    """A part begins with each frame that counts those behind it, and where the rate or the channels
+    """Finds the parts of an MPEG stream.
+
+    One begins with each frame that counts those behind it, and where the rate or the channels
     change.
     """
     starts, at, expected, count = [0], 0, 0, 0
@@ -62,8 +64,9 @@ def survey(window: Window) -> Survey:
 
 
 def frame_bytes(head: bytes) -> int:
-    """Length of a frame by its header; 0 for what is none, and for the free bit rate, which says no
-    length.
+    """Length of a frame by its header.
+
+    0 for what is none, and for the free bit rate, which says no length.
     """
     if len(head) < HEADER_BYTES or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return 0
@@ -84,7 +87,10 @@ def _kind(head: bytes) -> tuple[int, ...]:
 
 
 def _counted(frame: bytes, head: bytes) -> int | None:
-    """How many frames follow one that holds no sound but this number; None if it is none of these."""
+    """How many frames follow one that holds no sound but this number.
+
+    None if it is none of these.
+    """
     version_1, mono = head[1] >> 3 & 3 == 3, head[3] >> 6 == 3
     at = HEADER_BYTES + (17 if mono else 32) if version_1 else HEADER_BYTES + (9 if mono else 17)
     if frame[at : at + 4] in (b"Xing", b"Info"):

@@ -16,12 +16,8 @@ MAGIC = b"OggS"
 FIRST, LAST = 2, 4  # flags of a page
 HEADER_BYTES = 27
 CHECKSUM = slice(22, 26)
-SOUND = (
-    b"\x01vorbis",
-    b"OpusHead",
-    b"\x7fFLAC",
-    b"Speex   ",
-)  # how the first page of a stream of sound begins
+# How the first page of a stream of sound begins.
+SOUND = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ")
 SKELETON = b"fishead\0"  # a table of contents, which nobody misses
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -45,7 +41,10 @@ class _Stream:
 
 
 def survey(window: Window) -> Survey:
-    """Every link of an Ogg file is a part; of several streams in a link, the first that is sound."""
+    """Every link of an Ogg file is a part.
+
+    Of several streams in a link, the first that is sound.
+    """
     links: list[dict[bytes, _Stream]] = []
     at, lost, starting, damaged = 0, 0, False, False
     while 0 <= at < window.size:
@@ -84,8 +83,9 @@ def _page(window: Window, at: int) -> bytes:
 
 
 def checksum(page: bytes) -> bytes:
-    """The CRC-32 of a page with nothing in the checksum's place: zlib's polynomial, from each
-    byte's other end.
+    """The CRC-32 of a page with nothing in the checksum's place.
+
+    It has zlib's polynomial, from each byte's other end.
     """
     body = (page[:22] + bytes(4) + page[26:]).translate(REVERSED)
     value = zlib.crc32(body, 0xFFFFFFFF) ^ 0xFFFFFFFF

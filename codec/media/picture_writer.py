@@ -12,13 +12,8 @@ from codec.medium import IMAGE
 from codec.png import PngWriter
 
 SAVING: dict[str, dict[str, int]] = {"JPEG": {"quality": 95}, "WEBP": {"quality": 95}}
-LONGEST_SIDE = {
-    "PNG": 2**31 - 1,
-    "JPEG": 65500,
-    "WEBP": 16383,
-    "BMP": 2**31 - 1,
-    "TIFF": 2**31 - 1,
-}  # pixels
+# In pixels.
+LONGEST_SIDE = {"PNG": 2**31 - 1, "JPEG": 65500, "WEBP": 16383, "BMP": 2**31 - 1, "TIFF": 2**31 - 1}
 MAX_FILE_BYTES = 2**32 - 2**16  # of formats that count them in 32 bits
 
 
@@ -84,18 +79,17 @@ class ImageWriter:
 
 
 class _File:
-    """A file without its descriptor: through that Pillow writes by itself, and does not say why it
-    cannot.
+    """A file without its descriptor.
+
+    Through a descriptor Pillow writes by itself, and does not say why it cannot.
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        self.write, self.seek, self.tell, self.flush, self.read = (
-            file.write,
-            file.seek,
-            file.tell,
-            file.flush,
-            file.read,
-        )
+        self.write = file.write
+        self.seek = file.seek
+        self.tell = file.tell
+        self.flush = file.flush
+        self.read = file.read
 
 
 def save_image(file: BinaryIO, pixels: Pixels, suffix: str = "png") -> None:

@@ -25,22 +25,21 @@ from codec.media.colour import Conversion, conversion
 from codec.media.kinds import IMAGE_FORMATS, Pixels
 
 log = logging.getLogger("codec")
-logging.getLogger("PIL").addHandler(
-    logging.NullHandler()
-)  # what it says of damaged files is in the errors, too
+# What it says of damaged files is in the errors, too.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 MAX_PIXELS = 1 << 26  # as many as a bitstream's reader takes
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 STRIP_PIXELS = 1 << 20  # of a picture that are at hand at once
-MAX_IN_MEMORY = (
-    1 << 25
-)  # bytes of a picture's pixels; those of larger ones wait in a temporary file
+# Bytes of a picture's pixels; those of larger ones wait in a temporary file.
+MAX_IN_MEMORY = 1 << 25
 _limit = threading.Lock()
 
 
 class Picture:
-    """A picture read from a file, upright, as strips of rows; alpha is laid on white, 16 bits
-    become 8.
+    """A picture read from a file, upright, as strips of rows.
+
+    Alpha is laid on white, 16 bits become 8.
 
     Pillow decodes a whole picture, into four bytes a pixel. They are given back before the first
     strip is asked for.
@@ -93,8 +92,9 @@ def _strips(image: Image.Image, rows: int) -> Iterator[Image.Image]:
 
 @contextmanager
 def _decoded(file: BinaryIO, max_pixels: int) -> Iterator[tuple[Image.Image, Conversion]]:
-    """A picture in memory, upright, and what makes RGB of its strips; all that goes wrong with it
-    is a MediaError.
+    """A picture in memory, upright, and what makes RGB of its strips.
+
+    All that goes wrong with it is a MediaError.
     """
     try:
         # The warnings are of odd metadata, which nothing here needs.
@@ -130,8 +130,9 @@ def _decoded(file: BinaryIO, max_pixels: int) -> Iterator[tuple[Image.Image, Con
 
 @contextmanager
 def _opened(file: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
-    """A picture as Pillow decodes it, where need be from a copy that is mended; and what is to be
-    said of it.
+    """A picture as Pillow decodes it, where need be from a copy that is mended.
+
+    Also what is to be said of it.
     """
     notices: list[str] = []
     try:
@@ -184,9 +185,7 @@ def _is_one_of_several(image: Image.Image) -> bool:
 
 @contextmanager
 def _no_smaller_limit(max_pixels: int) -> Iterator[None]:
-    """Pillow refuses what is above a limit of its own, one for the whole process: for a moment, a
-    higher one.
-    """
+    """Raises Pillow's limit on pixels, which is one for the whole process, for a moment."""
     own = Image.MAX_IMAGE_PIXELS
     if own is None or max_pixels <= 2 * own:
         yield
@@ -231,8 +230,8 @@ def _to_8_bits(image: Image.Image) -> Conversion:
     elif image.mode == "F":
         white = next((w for w in (1.0, 255.0) if high <= w), white)
     log.warning(
-        "picture of more than 8 bits: coded with 8 bits a channel, from %g as black to %g as "
-        "white%s",
+        "picture of more than 8 bits: coded with 8 bits a channel, "
+        "from %g as black to %g as white%s",
         black,
         white,
         f"; {odd} values are no numbers, and black" if odd else "",

@@ -1,5 +1,6 @@
-"""The chunks of a PNG that say what its colours mean, and a copy of it without metadata that stands
-in a reader's way.
+"""The chunks of a PNG that say what its colours mean, and copies without metadata.
+
+Some metadata stand in a reader's way.
 
 Format: W3C, Portable Network Graphics (Third Edition).
 """
@@ -29,8 +30,9 @@ def colour_chunks(file: BinaryIO) -> dict[bytes, bytes]:
 
 
 def without_metadata(file: BinaryIO) -> tuple[BinaryIO, bool]:
-    """A copy of a PNG that holds pixels, transparency and orientation, and whether there were more
-    pictures in it.
+    """A copy of a PNG that holds pixels, transparency and orientation.
+
+    Also whether there were more pictures in it.
     """
     copy, animated = io.BytesIO(), False
     copy.write(SIGNATURE)
@@ -62,8 +64,9 @@ def profile(chunk: bytes) -> bytes:
 def _chunks(
     file: BinaryIO, wanted: tuple[bytes, ...] | None
 ) -> Iterator[tuple[bytes, bytes | None, bytes]]:
-    """(name, content, whole chunk) of a PNG; content is None where its checksum is wrong, and both
-    where not wanted.
+    """(name, content, whole chunk) of a PNG.
+
+    The content is None where its checksum is wrong, and both are where they are not wanted.
     """
     file.seek(len(SIGNATURE))
     while len(head := file.read(8)) == 8:

@@ -1,5 +1,6 @@
-"""Recordings that libsndfile does not know (m4a, webm, aac, amr ...), through PyAV, that is FFmpeg,
-where it is there.
+"""Recordings that libsndfile does not know (m4a, webm, aac, amr ...).
+
+They are read through PyAV, that is FFmpeg, where it is there.
 
 It is held to containers of sound and film: FFmpeg would also follow a playlist to other files and
 into the network.
@@ -59,8 +60,8 @@ class AvReader:
             import av
         except ImportError:
             raise MediaError(
-                f"not a recording or picture in a known format ({reason}; {FORMATS}); m4a, webm, "
-                "aac, amr and more are "
+                f"not a recording or picture in a known format ({reason}; {FORMATS}); "
+                "m4a, webm, aac, amr and more are "
                 "read where PyAV is installed (pip install av); or convert it: ffmpeg -i IN OUT.wav"
             ) from None
         self._av = av
@@ -84,8 +85,8 @@ class AvReader:
             self._source.check()
             if cut:
                 raise MediaError(
-                    "damaged recording: it is cut short, and what is missing tells how to read it "
-                    f"({_text(error)})"
+                    "damaged recording: it is cut short, "
+                    f"and what is missing tells how to read it ({_text(error)})"
                 ) from None
             raise MediaError(
                 f"not a recording or picture in a known format, or damaged ({reason}; "
@@ -215,8 +216,10 @@ class _Clock:
 
 
 class _Source:
-    """A file as FFmpeg reads it. What fails is told by return values: PyAV would raise an exception
-    later, at any other call, and print one that comes in between.
+    """A file as FFmpeg reads it.
+
+    What fails is told by return values: PyAV would raise an exception later, at any other call, and
+    print one that comes in between.
     """
 
     def __init__(self, file: BinaryIO) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -111,8 +111,8 @@ class AudioReader:
             if not said and (rate, channels) != (self.sample_rate, self.channels):
                 said = True
                 log.warning(
-                    "recordings of different kinds in one file: all are coded like the first, %g "
-                    "kHz, channels: %d",
+                    "recordings of different kinds in one file: "
+                    "all are coded like the first, %g kHz, channels: %d",
                     self.sample_rate / 1000,
                     self.channels,
                 )
@@ -123,8 +123,9 @@ class AudioReader:
 
 
 def streamed(pipe: BinaryIO, head: bytes) -> AudioReader | None:
-    """A recording that can be read while it still comes in: a plain .wav. Of any other, None; some
-    bytes are gone then.
+    """A recording that can be read while it still comes in: a plain .wav.
+
+    Of any other, None; some bytes are gone then.
 
     Args:
         head: The first bytes of what comes, which are still to be read.
@@ -167,8 +168,9 @@ class Recording:
 
 
 def load_audio(file: BinaryIO, sample_rate: int | None = None) -> tuple[Samples, int]:
-    """A whole recording as (T, C) float32 and its rate in Hz, resampled to `sample_rate` where that
-    is given.
+    """A whole recording as (T, C) float32 and its rate in Hz.
+
+    It is resampled to `sample_rate` where that is given.
     """
     reader = AudioReader(file)
     samples = np.concatenate(list(reader.blocks()))
@@ -207,22 +209,25 @@ def _readers(file: BinaryIO) -> Iterator[Reader]:
     for number, part in enumerate(found.parts or [Part(((0, window.size),))]):
         with on_disk(file, part, window.size) as piece:
             try:
-                yield SoundReader(piece, found.cut, part.whole_end)
-            except soundfile.LibsndfileError as error:
-                try:
-                    reader = AvReader(piece, found.cut, reason_of(error), say)
-                except MediaError:
-                    if number == 0:
-                        raise
-                    say(LEFT_OUT)
-                else:
-                    yield from _av_readers(reader)
+                reader = _reader(piece, found.cut, part.whole_end, say)
+            except MediaError:
+                if number == 0:
+                    raise
+                say(LEFT_OUT)
+                continue
+            yield reader
+            while isinstance(reader, AvReader) and reader.following():
+                yield reader
 
 
-def _av_readers(reader: AvReader) -> Iterator[Reader]:
-    yield reader
-    while reader.following():
-        yield reader
+def _reader(
+    file: BinaryIO, cut: bool, whole_end: bool | None, say: Callable[[str], None]
+) -> SoundReader | AvReader:
+    """A decoder that knows the file."""
+    try:
+        return SoundReader(file, cut, whole_end)
+    except soundfile.LibsndfileError as error:
+        return AvReader(file, cut, reason_of(error), say)
 
 
 def _wav_readers(wav: WavReader) -> Iterator[Reader]:
@@ -293,15 +298,16 @@ class SoundReader:
         )
         if failure is not None and not complete and not self.cut and self._whole_end is not False:
             raise MediaError(
-                f"damaged recording after {position} samples ({reason_of(failure)}); repair it "
-                "first"
+                f"damaged recording after {position} samples ({reason_of(failure)}); "
+                "repair it first"
             )
         self.cut |= not complete
 
 
 class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
-    """Read from front to back, which asks for neither lengths nor places: a FLAC from a pipe knows
-    none.
+    """Reads from front to back, which asks for neither lengths nor places.
+
+    A FLAC from a pipe knows none.
     """
 
     def seekable(self) -> bool:

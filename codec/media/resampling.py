@@ -1,6 +1,4 @@
-"""Sample rates and channels: a recording at another rate, a stream of one that is mixed to other
-channels.
-"""
+"""Sample rates and channels: a recording resampled, and mixed to other channels."""
 
 from __future__ import annotations
 
@@ -11,20 +9,18 @@ import numpy as np
 
 from codec.media.kinds import Samples
 
-MAX_KERNEL = (
-    10**6
-)  # phases times step of a resampling filter bank; 11025 Hz has the largest common one, 282240
-RESAMPLE_SECONDS = (
-    10  # whole seconds hold whole numbers of samples at every rate, so windows line up
-)
-MAX_SAMPLES_AT_ONCE = (
-    1 << 22
-)  # of all channels, that resampling works on; fewer seconds where they are more
+# Phases times step of a resampling filter bank; 11025 Hz has the largest common one, 282240.
+MAX_KERNEL = 10**6
+# Whole seconds hold whole numbers of samples at every rate, so windows line up.
+RESAMPLE_SECONDS = 10
+# Of all channels, that resampling works on; fewer seconds where they are more.
+MAX_SAMPLES_AT_ONCE = 1 << 22
 
 
 def resample(samples: Samples, rate: int, target: int) -> Samples:
-    """(T, C) at `rate` Hz -> (ceil(T * target / rate), C) at `target` Hz, by windowed-sinc
-    interpolation.
+    """Resamples by windowed-sinc interpolation.
+
+    (T, C) at `rate` Hz -> (ceil(T * target / rate), C) at `target` Hz.
     """
     import torch
     from torchaudio.functional import resample as sinc_resample
@@ -45,8 +41,8 @@ def resample(samples: Samples, rate: int, target: int) -> Samples:
             ]
     else:
         # The filter bank has a row for each phase, and rates without a common factor (44101 Hz)
-        # would need gigabytes:
-        # those go through the spectrum of whole seconds, a second of silence at the end.
+        # would need gigabytes: those go through the spectrum of whole seconds, a second of silence
+        # at the end.
         seconds = -(-len(samples) // rate) + 1
         spectrum = torch.fft.rfft(signal, seconds * rate)
         out = torch.fft.irfft(spectrum, seconds * target)[:, :length] * (target / rate)
@@ -68,15 +64,12 @@ def at_rate(
 
     densest = max(rate, target)
     seconds = min(max(MAX_SAMPLES_AT_ONCE // (densest * channels), 1), RESAMPLE_SECONDS)
-    few = max(
-        MAX_SAMPLES_AT_ONCE // (densest * (seconds + 2)), 1
-    )  # channels; the context is a second on either side
+    # Channels; the context is a second on either side.
+    few = max(MAX_SAMPLES_AT_ONCE // (densest * (seconds + 2)), 1)
     rows = max(MAX_SAMPLES_AT_ONCE // channels, 1)
     for window, left, core in windows(blocks, seconds * rate, rate):
-        first, length = (
-            left // rate * target,
-            -(-core * target // rate),
-        )  # the context is whole seconds
+        # The context is whole seconds.
+        first, length = left // rate * target, -(-core * target // rate)
         block = np.empty((length, window.shape[1]), np.float32)
         for at in range(0, window.shape[1], few):
             block[:, at : at + few] = resample(window[:, at : at + few], rate, target)[
@@ -87,7 +80,10 @@ def at_rate(
 
 
 def with_channels(blocks: Iterable[Samples], channels: int) -> Iterator[Samples]:
-    """Gives each block as many channels: one becomes all of them; of several, each gets the mean."""
+    """Gives each block as many channels: one becomes all of them.
+
+    Of several, each gets the mean.
+    """
     for block in blocks:
         if block.shape[1] != channels:
             block = block.mean(1, keepdims=True, dtype=np.float32).repeat(channels, 1)

@@ -1,5 +1,6 @@
-"""What a recording's file holds, from its structure: its parts, whether it is cut short, what else
-is in it.
+"""What a recording's file holds, from its structure.
+
+It has parts, may be cut short, and may hold something else.
 
 Decoders keep silent about this. They stop at the first link of a chain, at the end of a file that
 was cut, and skip what is damaged.

@@ -1,5 +1,6 @@
-"""WAV, read and written as it comes: through a pipe nobody can seek, and headers written ahead of
-the sound lie.
+"""WAV, read and written as it comes.
+
+Through a pipe nobody can seek, and headers written ahead of the sound lie.
 
 What the header says of sizes is taken so: the size of the whole file is ignored; a size of the
 sound that stands for "not known" (0, or near 2**31 or 2**32, as programs write into pipes) means
@@ -34,11 +35,11 @@ PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 FORMS = {b"RIFF": "<", b"RF64": "<", b"BW64": "<", b"RIFX": ">"}  # and the order of their bytes
 # What may lie behind the sound: it ends a sound of unknown size, if it comes where the placeholder
 # says.
-KNOWN_CHUNKS = frozenset(
-    b"LIST fact bext ID3  id3  cue  PEAK smpl inst iXML axml chna JUNK junk PAD  FLLR afsp cart "
-    b"acid _PMX"[i : i + 4]
-    for i in range(0, 100, 5)
+CHUNK_NAMES = (
+    b"LIST fact bext ID3  id3  cue  PEAK smpl inst iXML "
+    b"axml chna JUNK junk PAD  FLLR afsp cart acid _PMX"
 )
+KNOWN_CHUNKS = frozenset(CHUNK_NAMES[i : i + 4] for i in range(0, len(CHUNK_NAMES), 5))
 EXTENSIBLE_GUID = uuid.UUID("00000000-0000-0010-8000-00aa00389b71").bytes_le[2:]  # behind the tag
 
 
@@ -135,7 +136,10 @@ class WavReader:
         )
 
     def blocks(self) -> Iterator[Samples]:
-        """(n, C) float32 blocks, n > 0, at most `BLOCK`; floats as they are, integers in [-1, 1)."""
+        """(n, C) float32 blocks, n > 0, at most `BLOCK`.
+
+        Floats as they are, integers in [-1, 1).
+        """
         frame = self._samples.width * self.channels
         most = max(min(BLOCK, MAX_BLOCK_VALUES // self.channels), 1) * frame
         unknown, taken = is_placeholder(self._size), 0
@@ -157,8 +161,9 @@ class WavReader:
         self._stream.pad(taken)
 
     def following(self) -> bool:
-        """Goes on to the next recording in the stream, where there is one; for when all blocks were
-        taken.
+        """Goes on to the next recording in the stream, where there is one.
+
+        For when all blocks were taken.
         """
         while True:
             name = self._stream.peek(4)
@@ -256,8 +261,9 @@ class _Samples:
         return np.asarray(scaled, np.float32)
 
     def _place(self, data: bytes) -> int | None:
-        """By how many bits samples have to move up in their containers; None if these do not look
-        like containers.
+        """By how many bits samples have to move up in their containers.
+
+        None if these do not look like containers.
 
         Of samples that might lie at either end, all quiet, it is the upper one, which the
         definition asks for.

@@ -25,9 +25,8 @@ from torch import Tensor, nn
 from codec.windows import windows
 
 CONDITION_WIDTH = 64
-HIDDEN_AT_ONCE = (
-    1 << 19
-)  # values of a perceptron's hidden layer on a CPU: few for the caches, many for two threads
+# Values of a perceptron's hidden layer on a CPU: few for the caches, many for two threads.
+HIDDEN_AT_ONCE = 1 << 19
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 ALL = slice(None)
 
@@ -102,8 +101,9 @@ def linear(layer: nn.Linear, x: Tensor, gelu: bool = False) -> Tensor:
 
 
 class ConvNeXt(nn.Module):
-    """Depthwise convolution, LayerNorm, a two-layer perceptron at each position, residual (Liu et
-    al. 2022).
+    """A residual block of depthwise convolution, LayerNorm and perceptron (Liu et al. 2022).
+
+    The perceptron has two layers and works at each position.
 
     Args:
         dim: Channels C.
@@ -143,9 +143,8 @@ class ConvNeXt(nn.Module):
         for a, b in zip(
             *(torch.split(part.flatten(1, 2), step, 1) for part in (x, h)), strict=True
         ):
-            b.copy_(
-                self._perceptron(a[:, None], b[:, None], film)[:, 0]
-            )  # where h was, the result is
+            # Where h was, the result is.
+            b.copy_(self._perceptron(a[:, None], b[:, None], film)[:, 0])
         return h
 
     def _perceptron(self, x: Tensor, h: Tensor, film: Tensor | None) -> Tensor:
@@ -183,8 +182,9 @@ class Stack(nn.Module):
 
 
 class SizeEmbedding(nn.Module):
-    """log2 of the codebook size -> a FiLM condition: kappa = (log2 K - 11) / 3, about [-1, 1] for
-    256..16384.
+    """log2 of the codebook size -> a FiLM condition.
+
+    kappa = (log2 K - 11) / 3 lies in about [-1, 1] for K from 256 to 16384.
     """
 
     def __init__(self) -> None:

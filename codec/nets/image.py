@@ -68,9 +68,8 @@ class ImageEncoder(Float32):
 
     def _latents(self, h: Tensor, _: slice) -> Tensor:
         h = self.norm(h)
-        with torch.autocast(
-            h.device.type, enabled=False
-        ):  # the latent is what gets quantised: float32
+        # The latent is what gets quantised: float32.
+        with torch.autocast(h.device.type, enabled=False):
             return F.linear(h.float(), self.head.weight, self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,8 +4,10 @@ A kind of nets is an entry of `NETS`: an encoder and a decoder of one medium, th
 in, and named presets. Models name it in their card ("kind"), recipes in `codec.kind`; where neither
 does, it is `default(medium)`.
 
-    sizes      a frozen dataclass of plain numbers; `stride` and `context` say how the nets cut and see a signal
-    encoder    encoder(sizes, out_dim): (B, C, *N), N multiples of the stride -> (B, out_dim, *S), S = N / stride
+    sizes      a frozen dataclass of plain numbers; `stride` and `context` say how the nets cut and
+               see a signal
+    encoder    encoder(sizes, out_dim): (B, C, *N), N multiples of the stride
+               -> (B, out_dim, *S), S = N / stride
     decoder    decoder(sizes, in_dim): (B, in_dim, *S) and the codebook size -> (B, C, *N)
 
 Long signals pass in parts. Nets whose `context` is a number work on windows that overlap by so
@@ -37,7 +39,8 @@ class Sizes(Protocol):
 
     @property
     def context(self) -> int | None:
-        """Latent positions on either side that can influence one, at most, in encoder and decoder;
+        """Latent positions on either side that can influence one, at most, in encoder and decoder.
+
         None with layers.
         """
         ...

@@ -1,10 +1,11 @@
-"""Speech encoder and decoder at frame rate: STFT in, inverse STFT out, ConvNeXt blocks between
-(after Vocos).
+"""Speech encoder and decoder at frame rate, after Vocos.
+
+They have an STFT in, an inverse STFT out, and ConvNeXt blocks between.
 
     x (B, 1, T) ─STFT, |X|^.3 compressed─> (B, 1, F, 386) ─blocks─> z (B, D, F)
-    z_q (B, D, F) ─blocks, told K─> log magnitude, phase ─inverse STFT─> x_hat (B, 1, T)         F = T / hop
+    z_q (B, D, F) ─blocks, told K─> log magnitude, phase ─inverse STFT─> x_hat (B, 1, T)
 
-16 kHz, hop 96: 166.67 tokens a second, the rate of the VP-VAE paper.
+F = T / hop; 16 kHz, hop 96: 166.67 tokens a second, the rate of the VP-VAE paper.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ class SpeechConfig:
 
     @property
     def context(self) -> int:
-        """Frames on either side: those of the STFT, and three more for each block and for the
-        decoder's stem.
+        """Frames on either side that a frame depends on.
+
+        Those of the STFT, and three more for each block and for the decoder's stem.
         """
         return -(-self.n_fft // (2 * self.hop)) + 3 * max(
             self.encoder_depth, self.decoder_depth + 1
@@ -48,8 +50,9 @@ class SpeechConfig:
 
 
 class STFT(nn.Module):
-    """Frames that tile the signal: T samples give T / hop frames, each centred on its hop ("same"
-    padding).
+    """Frames that tile the signal: T samples give T / hop frames.
+
+    Each is centred on its hop ("same" padding).
 
     Hann window both ways; the inverse divides by the overlap-added squared window, so that it is
     exact at the edges.
@@ -68,8 +71,9 @@ class STFT(nn.Module):
         )
 
     def analyse(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T) with T a multiple of the hop -> real and imaginary part, each (B, F, n_fft / 2 +
-        1).
+        """(B, T) -> real and imaginary part, each (B, F, n_fft / 2 + 1).
+
+        T is a multiple of the hop.
         """
         padded = x[:, reflect_index(x.shape[1], self.margin, self.margin, x.device)]
         spectrum = torch.fft.rfft(padded.unfold(1, self.n_fft, self.hop) * self.window)
@@ -95,14 +99,14 @@ class STFT(nn.Module):
 
 
 def reflect_index(length: int, before: int, after: int, device: torch.device) -> Tensor:
-    """Indices that pad by reflection, as often as needed: any padding of any length >= 1, where
-    F.pad refuses.
+    """Indices that pad by reflection, as often as needed.
+
+    Any padding of any length >= 1 is possible, where F.pad refuses.
     """
     position = torch.arange(-before, length + after, device=device)
     period = max(2 * (length - 1), 1)
-    position = position.remainder(
-        torch.full_like(position, period)
-    )  # a tensor: ONNX takes no symbolic number here
+    # A tensor: ONNX takes no symbolic number here.
+    position = position.remainder(torch.full_like(position, period))
     return torch.minimum(position, period - position) if length > 1 else torch.zeros_like(position)
 
 
@@ -121,15 +125,13 @@ class SpeechEncoder(Float32):
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             real, imaginary = self.stft.analyse(x[:, 0].float())
-            gain = (real.square() + imaginary.square() + 1e-8).pow(
-                -0.35
-            )  # |X|^-0.7, which leaves |X|^0.3
+            # |X|^-0.7, which leaves |X|^0.3.
+            gain = (real.square() + imaginary.square() + 1e-8).pow(-0.35)
             features = torch.cat([real * gain, imaginary * gain], -1)
         h = self.norm_in(self.project(features))[:, None]
         h = self.norm_out(self.blocks(h)[:, 0])
-        with torch.autocast(
-            x.device.type, enabled=False
-        ):  # the latent is what gets quantised: float32
+        # The latent is what gets quantised: float32.
+        with torch.autocast(x.device.type, enabled=False):
             return F.linear(h.float(), self.head.weight, self.head.bias).transpose(1, 2)
 
 

@@ -1,5 +1,6 @@
-"""python -m eval.bench NAME: how long things take, always as ratios of two ways to do the same
-work, in one run.
+"""python -m eval.bench NAME: how long things take, as ratios.
+
+A ratio is of two ways to do the same work, in one run.
 
     bottlenecks   a training step of each method, against vector-quantize-pytorch
     vp            a training step of VP, against the published queue with all distances and topk
@@ -23,7 +24,7 @@ from collections.abc import Callable
 
 import torch
 
-from codec.cli.frame import Parser, filled_path
+from codec.cli.frame import Parser, filled_path, run
 from codec.errors import CodecError
 from codec.streams import process
 from eval.bench import timing
@@ -74,10 +75,13 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="FILE",
         help="an earlier --out: shows what changed by 10 %%",
     )
-    given = parser.parse_args(arguments)
+    return run(parser, arguments, _command)
+
+
+def _command(given: argparse.Namespace) -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
-    run, tokens, dims, sizes, turns = BENCHMARKS[given.name]
+    benchmark, tokens, dims, sizes, turns = BENCHMARKS[given.name]
     options = Options(
         given.tokens or tokens,
         tuple(given.dim or dims),
@@ -87,18 +91,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     try:
         old = json.loads(given.against.read_text()) if given.against else {}
-        figures = {"machine": timing.machine(given.device), given.name: run(options)}
-        if given.out:
-            given.out.write_text(json.dumps(figures, indent=1) + "\n")
-    except (CodecError, OSError, json.JSONDecodeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except ValueError as error:
+        raise CodecError(f"{given.against}: no figures of an earlier --out ({error})") from None
+    figures = {"machine": timing.machine(given.device), given.name: benchmark(options)}
+    if given.out:
+        given.out.write_text(json.dumps(figures, indent=1) + "\n")
     if old and old.get("machine") != figures["machine"]:
         print(f"another machine: {old.get('machine')}")
     for name, then, now in sorted(timing.changes(old, figures)):
         if abs(now - then) > 0.1 * abs(then):
             print(f"{name}: {then:.4g} -> {now:.4g}")
-    return 0
 
 
 if __name__ == "__main__":

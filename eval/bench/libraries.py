@@ -1,5 +1,7 @@
-"""bottlenecks: a training step (forward, losses, backward, the codebook's own updates) of each
-method, against vector-quantize-pytorch: the same number of tokens, dimension and codebook size.
+"""bottlenecks: a training step of each method, against vector-quantize-pytorch.
+
+A step is forward, losses, backward and the codebook's own updates; the number of tokens, dimension
+and codebook size are the same.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""python -m eval.bench.path: where the time of compress and decompress goes, from the file's bytes
-to the file's bytes.
+"""python -m eval.bench.path: where the time of compress and decompress goes.
+
+It is measured from the file's bytes to the file's bytes.
 
     speed     each stage in CPU seconds per unit (minute of speech, megapixel), times real time or
               megapixel/s, and the share of the machine's own matrix product that the nets reach
@@ -33,7 +34,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from codec.cli.frame import Parser, filled_path
+from codec.cli.frame import Parser, UsageError, filled_path, run
 from codec.streams import process
 
 ROOT = Path(__file__).parents[2]
@@ -156,10 +157,8 @@ def operations(model: Any) -> dict[str, float]:
         "decoder": lambda: codec.decoder(z, SIZE),
     }
     for name, net in nets.items():
-        with (
-            torch.enable_grad(),
-            FlopCounterMode(display=False) as counter,
-        ):  # it does not know fused layers
+        # It does not know fused layers.
+        with torch.enable_grad(), FlopCounterMode(display=False) as counter:
             net()
         found[name] = float(counter.get_total_flops()) / units
     return found
@@ -210,11 +209,9 @@ def once(model: Any, data: bytes, spent: dict[str, float]) -> dict[str, Any]:
         return out.getvalue(), written.units
 
     def decompress() -> Any:
-        reader, out, digest = (
-            container()[0].Reader(io.BytesIO(packed)),
-            io.BytesIO(),
-            hashlib.sha256(),
-        )
+        reader = container()[0].Reader(io.BytesIO(packed))
+        out = io.BytesIO()
+        digest = hashlib.sha256()
         if speech:
             writer = AudioWriter(out, RATE, 1)
             for block in coding.decompress_speech(reader, model):
@@ -412,8 +409,7 @@ def show(label: str, row: dict[str, Any]) -> None:
         )
         print(
             f"{label:28} {way:10} {scale * found['units_per_cpu_s']:7.2f} {unit} a CPU "
-            f"second{ratio}; "
-            f"net at {found['of_sgemm']:.0%} of sgemm; {shares}"
+            f"second{ratio}; net at {found['of_sgemm']:.0%} of sgemm; {shares}"
         )
     if "equal" in row:
         print(f"{'':28} equal to the other: {row['equal']}")
@@ -444,8 +440,9 @@ def spend(arguments: Iterable[object], folder: Path, tree: Path, threads: int) -
 
 
 def startup(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Medians over the turns; with `--against`, of the ratio other / this of neighbouring turns,
-    too.
+    """Medians over the turns.
+
+    With `--against` also of the ratio other / this of neighbouring turns.
     """
     made = make_media(options.data, folder, (1,), (256 * 256 / 1e6,))
     for path in made.values():
@@ -490,10 +487,8 @@ def scaling(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 continue
             seconds = label.endswith(" s")
             units = float(label.split()[0]) / (60 if seconds else 1)
-            packed, restored = (
-                folder / "packed.bin",
-                folder / f"restored.{'wav' if seconds else 'png'}",
-            )
+            packed = folder / "packed.bin"
+            restored = folder / f"restored.{'wav' if seconds else 'png'}"
             row: dict[str, Any] = {"load": os.getloadavg()[0]}
             for way, words in (
                 ("compress", (path, packed, "-m", name)),
@@ -546,9 +541,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--out", type=filled_path, metavar="FILE", help="figures as JSON")
-    options = parser.parse_args(arguments)
+    return run(parser, arguments, _command)
+
+
+def _command(options: argparse.Namespace) -> None:
     if unknown := set(options.names) - BENCHMARKS.keys():
-        parser.error(
+        raise UsageError(
             f"no benchmark {', '.join(sorted(unknown))}; choose from {', '.join(BENCHMARKS)}"
         )
     figures: dict[str, Any] = {
@@ -560,7 +558,6 @@ def main(arguments: list[str] | None = None) -> int:
             figures[name] = BENCHMARKS[name](options, Path(folder))
     if options.out:
         options.out.write_text(json.dumps(figures, indent=1) + "\n")
-    return 0
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import torch
 
 from codec.bottleneck import BottleneckOutput
 from codec.bottlenecks import VP
+from codec.medium import MEDIA
 from codec.model import build
 from eval.bench.timing import Figures, Options, Step, compare
 from train import recipes
@@ -47,7 +48,7 @@ def share(options: Options) -> Figures:
     print(
         f"{'recipe':20} {'K':>6} {'tokens':>7} {'bottleneck, ms':>15} {'step, ms':>9} {'share':>7}"
     )
-    for medium in ("image", "speech"):
+    for medium in MEDIA:
         for method in ("vp", "gmvq", "fsp"):
             name = f"{medium}-{method}-small"
             for size in options.sizes:

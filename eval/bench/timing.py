@@ -1,5 +1,6 @@
-"""Seconds, bytes and ratios: two ways to do the same work take turns, so that a busy machine slows
-both.
+"""Seconds, bytes and ratios of two ways to do the same work.
+
+They take turns, so that a busy machine slows both.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ elements.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import cos, pi
 from typing import Any
 
@@ -46,6 +46,10 @@ class Row:
     options: Mapping[str, Any] = field(default_factory=dict)
     ramps: Mapping[str, float] = field(default_factory=dict)
 
+    def data(self) -> dict[str, Any]:
+        """Returns what decides a run, as plain JSON data."""
+        return {key: value for key, value in asdict(self).items() if key not in ("name", "source")}
+
     def weights_at(self, progress: float) -> dict[str, float]:
         """Returns the weights at `progress` in [0, 1] of the training."""
         risen = {name: min(progress / share, 1.0) for name, share in self.ramps.items()}
@@ -55,30 +59,24 @@ class Row:
         }
 
 
-def gmvq(name: str, beta: float, latent_term: str = "sampled", gamma: float = GAMMA) -> Row:
+def gmvq(
+    name: str, beta: float, options: Mapping[str, Any] | None = None, gamma: float = GAMMA
+) -> Row:
     """Returns GM-VQ at one beta: the latent term weighs g', the KL g' beta / L."""
     weights = {"latent": gamma, "kl": gamma * beta / LATENT}
-    options = {} if latent_term == "sampled" else {"latent_term": latent_term}
-    return Row(
-        name,
-        "gmvq",
-        weights,
-        "docs/methods/gmvq.md: g' = 0.03 first",
-        posterior=True,
-        options=options,
-    )
+    return Row(name, "gmvq", weights, GMVQ_SOURCE, posterior=True, options=options or {})
 
 
 VQ_WEIGHTS = {"codebook": CIFAR_VARIANCE, "commitment": 0.25 * CIFAR_VARIANCE}
 VQ_SOURCE = "van den Oord et al.: 1 and 0.25 beside the error over the data's variance"
 OPT_WEIGHTS = {"commitment": 0.0}
 SQ_SOURCE = "Takida et al.: the likelihood's own, times 2 T L mse / D"
+GMVQ_SOURCE = "chosen by gmvq-grid"
 GUMBEL_SOURCE = (
     "Karpathy: 5e-4 beside the error over twice the data's variance, from 0 in the first thirtieth"
 )
-GUMBEL_RAMP = (
-    5000 / 150_000
-)  # updates of the KL's ramp and of the temperature's, which here takes the whole training
+# Updates of the KL's ramp and of the temperature's, which here takes the whole training.
+GUMBEL_RAMP = 5000 / 150_000
 OPT_SOURCE = "Huh et al.: the encoder learns from the task alone"
 
 ROWS: tuple[Row, ...] = (

@@ -1,0 +1,30 @@
+"""Every table that is keyed by a medium has all media: a third one is missed nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from importlib import import_module
+
+import pytest
+
+from codec.medium import MEDIA
+
+TABLES = [
+    "codec.coding.CODINGS",
+    "train.sources.KINDS",
+    "eval.galleries.GALLERIES",
+    "eval.metrics.METRICS",
+    "eval.metrics.MORE_METRICS",
+    "eval.model_tables.METRICS",
+    "eval.model_tables.TITLES",
+    "eval.signals.SIGNALS",
+]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_medium_is_there(table: str) -> None:
+    module, _, name = table.rpartition(".")
+    if module == "eval.galleries":
+        pytest.importorskip("matplotlib")
+    found: Collection[str] = getattr(import_module(module), name)
+    assert set(found) == set(MEDIA)
