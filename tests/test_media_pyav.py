@@ -224,6 +224,50 @@ def test_a_disk_that_fails_is_no_cut_recording(capfd: pytest.CaptureFixture[str]
     assert capfd.readouterr() == ("", "")
 
 
+def fragmented() -> bytes:
+    file = io.BytesIO()
+    flags = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+    with av.open(file, "w", format="mp4", options=flags) as out:
+        stream = out.add_stream("aac", rate=16000)
+        stream.layout = "mono"
+        for frame in frames(tones(8000), stream, 16000, "mono", 0, 0):
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def numbers(*values: int) -> bytes:
+    return struct.pack(f">{len(values)}I", *values)
+
+
+def with_too_many_samples() -> dict[str, bytes]:
+    """Files that FFmpeg makes an index of up to 2 million entries for; 2 thousand times as many
+    could be asked for in the same way.
+    """
+    many = 2_000_000
+    alac, pcm, parts = made("mov", "alac"), made("mov", "pcm_s16le"), fragmented()
+    sizes = patched(alac, alac.find(b"stsz") + 8, numbers(1, many))
+    return {
+        "a fragment": patched(parts, parts.find(b"trun") + 8, numbers(many)),
+        "sizes": patched(sizes, sizes.find(b"stsc") + 16, numbers(many)),
+        "chunks": patched(pcm, pcm.find(b"stsc") + 16, numbers(many)),
+        "no head": patched(sizes, sizes.find(b"stsc") + 16, numbers(many))[
+            int.from_bytes(sizes[:4], "big") :
+        ],
+    }
+
+
+@pytest.mark.parametrize("name", ["a fragment", "sizes", "chunks", "no head"])
+def test_more_samples_than_bytes_are_an_error(name: str) -> None:
+    with pytest.raises(MediaError, match="it tells of more samples than its bytes can be"):
+        read(with_too_many_samples()[name])
+
+
+def test_fragments_are_read(caplog: pytest.LogCaptureFixture) -> None:
+    assert 8000 <= len(read(fragmented())) < 11000
+    assert not caplog.messages
+
+
 # ---------------------------------------------------------------------------- kinds change midway
 
 CHANGES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {

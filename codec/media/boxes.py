@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from codec.media.mp4 import check_counts, is_mp4
 from codec.media.survey import Part, Survey
 from codec.media.wav import is_placeholder
 from codec.media.window import Window
@@ -43,8 +44,14 @@ class _Kind:
 
 
 def survey(window: Window) -> Survey:
-    """Says nothing of files of other kinds, and where a box does not tell its length."""
+    """Says nothing of files of other kinds, and where a box does not tell its length.
+
+    Raises:
+        MediaError: The file asks for more memory than its size can be worth.
+    """
     head = window.read(0, 64)
+    if is_mp4(head):
+        check_counts(window)
     for kind in _KINDS:
         if kind.begins(head):
             return _files(window, kind)
