@@ -269,7 +269,9 @@ def test_every_shipped_recipe_is_whole() -> None:
     kinds = {f"{m}-{b}" for m in ("speech", "image") for b in ("fsp", "vp", "gmvq")}
     tuned = {f"{kind}-tuned" for kind in kinds if kind.startswith("speech")}
     nested = {"speech-vp-nested", "image-vp-nested"}
-    assert kinds | {f"{kind}-small" for kind in kinds} | tuned | nested == set(names)
+    small = {f"{kind}-small" for kind in kinds}
+    adversary = {f"{kind}-adversary" for kind in kinds if kind.startswith("speech")}
+    assert kinds | small | tuned | nested | adversary == set(names)
     for name in names:
         recipe = recipes.load(name)
         assert recipe.config().medium == name.split("-")[0]

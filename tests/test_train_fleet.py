@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -229,6 +230,27 @@ def test_a_fleet_trains_stops_goes_on_and_packs_models(
     )
     with pytest.raises(CodecError, match="another medium or preset"):
         run.begin_from(tmp_path / "models/one.json")
+
+
+def test_the_report_says_the_time_of_steps_and_the_use_of_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def query(command: list[str], **_: object) -> SimpleNamespace:
+        assert command[0] == "nvidia-smi"
+        return SimpleNamespace(stdout="97 %, 812 MiB\n3 %, 9 MiB\n")
+
+    monkeypatch.setattr(fleet.subprocess, "run", query)
+    (tmp_path / "speech-vp").mkdir()
+    record = {"step": 50, "minutes": 0.1, "stage": "A", "loss": 2.5, "steps_per_s": 71.0}
+    (tmp_path / "speech-vp/log.jsonl").write_text(json.dumps(record))
+    runs = [fleet.Run("speech-vp", "speech-vp-small"), fleet.Run("image-vp", "image-vp-small")]
+    fleet.Fleet(runs, {}, tmp_path, SimpleNamespace(threads=1, jobs=None)).report()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("GPU 97 %, 812 MiB; 3 %, 9 MiB")
+    assert lines[1:] == [
+        "speech-vp: step 50 minutes 0.1 stage A loss 2.5 steps_per_s 71.0 ms_per_step 14.1",
+        "image-vp: nothing logged yet",
+    ]
 
 
 @pytest.mark.parametrize("medium", ["image"], indirect=True)

@@ -336,5 +336,24 @@ def test_the_command_runs_under_torchrun_and_resumes(data: Path, tmp_path: Path)
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
+def test_the_clock_that_all_processes_share_is_no_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is sent after every step; objects would be pickled, in two messages with their length."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a pickle a step")
+
+    def broadcast(values: torch.Tensor, source: int) -> None:
+        assert source == 0
+        values.copy_(torch.tensor([1234567.875, 1.0, 0.0]))
+
+    monkeypatch.setattr("train.parallel.parallel", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "get_backend", lambda: "gloo")
+    monkeypatch.setattr(dist, "broadcast", broadcast)
+    for name in ("broadcast_object_list", "all_gather_object"):
+        monkeypatch.setattr(dist, name, refuse)
+    assert Trainer._agree(1.0, save=False, stop=True) == (1234567.875, True, False)
+
+
 if __name__ == "__main__":
     worker(Path(sys.argv[1]), Path(sys.argv[2]))

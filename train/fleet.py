@@ -337,12 +337,8 @@ def gpu_state() -> str:
     """Returns what nvidia-smi says of use and memory; empty where there is no such program."""
     query = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader"]
     try:
-        return (
-            "GPU "
-            + subprocess.run(
-                query, capture_output=True, text=True, timeout=10, check=True
-            ).stdout.strip()
-        )
+        found = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
+        return "GPU " + "; ".join(found.stdout.strip().splitlines())
     except (OSError, subprocess.SubprocessError):
         return ""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -20,7 +20,7 @@ from codec.media import boxes, chunks, flac, mpeg, ogg
 from codec.media.kinds import Samples
 from codec.media.pyav import AvReader
 from codec.media.resampling import at_rate, resample, with_channels
-from codec.media.survey import Part, Survey, on_disk
+from codec.media.survey import LEFT_OUT, Part, Survey, on_disk
 from codec.media.wav import BLOCK, MAX_BLOCK_VALUES, OtherWavError, WavReader, is_wav
 from codec.media.window import Window
 from codec.medium import MAX_RATE_HZ, MIN_RATE_HZ
@@ -197,19 +197,37 @@ def _readers(file: BinaryIO) -> Iterator[Reader]:
             return
     window = Window(file)
     found = _survey(window, head)
+    said: set[str] = set()
+
+    def say(notice: str) -> None:
+        if notice not in said:
+            said.add(notice)
+            log.warning(notice)
+
     for notice in found.notices:
-        log.warning(notice)
-    for part in found.parts or [Part(((0, window.size),))]:
+        say(notice)
+    for number, part in enumerate(found.parts or [Part(((0, window.size),))]):
         with on_disk(file, part, window.size) as piece:
-            yield _reader(piece, found.cut, part.whole_end)
+            try:
+                reader = _reader(piece, found.cut, part.whole_end, say)
+            except MediaError:
+                if number == 0:
+                    raise
+                say(LEFT_OUT)
+                continue
+            yield reader
+            while isinstance(reader, AvReader) and reader.following():
+                yield reader
 
 
-def _reader(file: BinaryIO, cut: bool, whole_end: bool | None) -> Reader:
+def _reader(
+    file: BinaryIO, cut: bool, whole_end: bool | None, say: Callable[[str], None]
+) -> SoundReader | AvReader:
     """A decoder that knows the file."""
     try:
         return SoundReader(file, cut, whole_end)
     except soundfile.LibsndfileError as error:
-        return AvReader(file, cut, reason_of(error))
+        return AvReader(file, cut, reason_of(error), say)
 
 
 def _wav_readers(wav: WavReader) -> Iterator[Reader]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
 DAMAGED = "the recording is damaged: what is lost within it is left out"
+SEVERAL = "several recordings in one file: only the first is coded"
 LEFT_OUT = "what lies behind the recording is no sound that its header tells of: left out"
 
 

@@ -1,0 +1,79 @@
+"""The numbers of samples that an MPEG-4 or QuickTime file tells, against its size.
+
+FFmpeg makes an entry of its index for each before it reads any, so that a few bytes could ask for
+all memory there is.
+
+Format: ISO/IEC 14496-12; Apple, QuickTime File Format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from codec.errors import MediaError
+from codec.media.window import Window
+
+FIRST = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"pnot")
+HOLDING = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf", b"mvex", b"edts", b"udta")
+PER_BYTE = 16  # samples: QuickTime counts those of the wave, of which old codecs packed 6 in a byte
+DEPTH = 8
+TABLE_BYTES = 1 << 24  # of a table of chunks that is looked at
+
+
+def is_mp4(head: bytes) -> bool:
+    """Whether a file may begin so."""
+    return head[4:8] in FIRST
+
+
+def check_counts(window: Window) -> None:
+    """Refuses a file that tells of more samples than its bytes can be.
+
+    Raises:
+        MediaError: It does.
+    """
+    runs, chunks = [(1, 0)], 0
+    for name, body, end in _boxes(window, 0, window.size, DEPTH):
+        count = 0
+        if name == b"trun":
+            count = PER_BYTE * _number(window, body + 4)  # each is a packet
+        elif name == b"stsz":
+            count = _number(window, body + 8) * max(_number(window, body + 4), 1)
+        elif name == b"stsc":
+            runs = _runs(window, body, end)
+        elif name in (b"stco", b"co64"):
+            chunks = min(_number(window, body + 4), window.size)
+        if name in (b"stsc", b"stco", b"co64"):
+            stops = [first for first, _ in runs[1:]] + [max(chunks + 1, runs[-1][0])]
+            pairs = zip(runs, stops, strict=True)
+            count = sum(max(stop - first, 0) * each for (first, each), stop in pairs)
+        if count > PER_BYTE * window.size:
+            raise MediaError("damaged recording: it tells of more samples than its bytes can be")
+
+
+def _boxes(window: Window, start: int, stop: int, depth: int) -> Iterator[tuple[bytes, int, int]]:
+    """Name, begin and end of what each box holds; of those that hold others, these."""
+    while start + 8 <= stop:
+        head = window.read(start, 16)
+        size, name, body = int.from_bytes(head[:4], "big"), head[4:8], start + 8
+        if size == 1:
+            size, body = int.from_bytes(head[8:], "big"), start + 16
+        end = min(start + size, stop) if size else stop
+        if end < body:
+            return
+        if name in HOLDING and depth:
+            yield from _boxes(window, body, end, depth - 1)
+        else:
+            yield name, body, end
+        start = end
+
+
+def _runs(window: Window, body: int, end: int) -> list[tuple[int, int]]:
+    """The first chunk of each run, and the samples in each of its chunks."""
+    rows = min(_number(window, body + 4), (min(end, window.size) - body - 8) // 12)
+    table = window.read(body + 8, min(12 * rows, TABLE_BYTES))
+    numbers = [int.from_bytes(table[at : at + 4], "big") for at in range(0, len(table) // 4 * 4, 4)]
+    return list(zip(numbers[::3], numbers[1::3], strict=False)) or [(1, 0)]
+
+
+def _number(window: Window, at: int) -> int:
+    return int.from_bytes(window.read(at, 4), "big")
