@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import tones
 from numpy.typing import NDArray
+from PIL import Image
 
 from codec.cli.compress import compress_main
 from codec.errors import MediaError
@@ -261,6 +262,20 @@ def with_too_many_samples() -> dict[str, bytes]:
 def test_more_samples_than_bytes_are_an_error(name: str) -> None:
     with pytest.raises(MediaError, match="it tells of more samples than its bytes can be"):
         read(with_too_many_samples()[name])
+
+
+@pytest.mark.parametrize(("name", "version"), [(b"iinf", 1), (b"iloc", 2), (b"ipma", 0)])
+def test_more_pictures_than_bytes_are_an_error(name: bytes, version: int) -> None:
+    """FFmpeg makes room for as many items as an AVIF tells of, in whatever it is asked to play."""
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(file, "AVIF")
+    whole = file.getvalue()
+    at = whole.find(name) + 4
+    told = patched(whole, at + (6 if name == b"iloc" else 4), numbers(20_000_000))
+    with pytest.raises(MediaError, match="it tells of more samples than its bytes can be"):
+        AudioReader(io.BytesIO(patched(told, at, bytes([version]))))
+    with pytest.raises(MediaError, match="there is no sound in this file"):
+        AudioReader(io.BytesIO(whole))
 
 
 def test_fragments_are_read(caplog: pytest.LogCaptureFixture) -> None:

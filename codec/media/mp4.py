@@ -1,9 +1,9 @@
-"""The numbers of samples that an MPEG-4 or QuickTime file tells, against its size.
+"""The numbers of samples and pictures that an MPEG-4 or QuickTime file tells, against its size.
 
 FFmpeg makes an entry of its index for each before it reads any, so that a few bytes could ask for
 all memory there is.
 
-Format: ISO/IEC 14496-12; Apple, QuickTime File Format.
+Format: ISO/IEC 14496-12 and 23008-12; Apple, QuickTime File Format.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from codec.media.window import Window
 
 FIRST = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"pnot")
 HOLDING = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf", b"mvex", b"edts", b"udta")
+PICTURES = (b"meta", b"iprp")  # these hold others, too; the first behind four bytes of its own
 PER_BYTE = 16  # samples: QuickTime counts those of the wave, of which old codecs packed 6 in a byte
 DEPTH = 8
 TABLE_BYTES = 1 << 24  # of a table of chunks that is looked at
@@ -26,7 +27,7 @@ def is_mp4(head: bytes) -> bool:
 
 
 def check_counts(window: Window) -> None:
-    """Refuses a file that tells of more samples than its bytes can be.
+    """Refuses a file that tells of more samples or pictures than its bytes can be.
 
     Raises:
         MediaError: It does.
@@ -46,8 +47,19 @@ def check_counts(window: Window) -> None:
             stops = [first for first, _ in runs[1:]] + [max(chunks + 1, runs[-1][0])]
             pairs = zip(runs, stops, strict=True)
             count = sum(max(stop - first, 0) * each for (first, each), stop in pairs)
-        if count > PER_BYTE * window.size:
+        if count > PER_BYTE * window.size or _pictures(window, name, body) > window.size:
             raise MediaError("damaged recording: it tells of more samples than its bytes can be")
+
+
+def _pictures(window: Window, name: bytes, body: int) -> int:
+    """The entries of a table of pictures; 0 of other boxes."""
+    version = window.read(body, 1)
+    if name == b"ipma":
+        return _number(window, body + 4)
+    if name in (b"iinf", b"iloc"):
+        at, long = (body + 4, version > b"\0") if name == b"iinf" else (body + 6, version > b"\1")
+        return int.from_bytes(window.read(at, 4 if long else 2), "big")
+    return 0
 
 
 def _boxes(window: Window, start: int, stop: int, depth: int) -> Iterator[tuple[bytes, int, int]]:
@@ -60,8 +72,9 @@ def _boxes(window: Window, start: int, stop: int, depth: int) -> Iterator[tuple[
         end = min(start + size, stop) if size else stop
         if end < body:
             return
-        if name in HOLDING and depth:
-            yield from _boxes(window, body, end, depth - 1)
+        if name in HOLDING + PICTURES and depth:
+            own = 4 if name == b"meta" else 0
+            yield from _boxes(window, body + own, end, depth - 1)
         else:
             yield name, body, end
         start = end
