@@ -78,9 +78,9 @@ def untrained_prior(codec: Codec, size: int, below: int | None = None) -> Prior 
     With a size `below`, of what refines it; None where the two are not nested.
     """
     found = (
-        (*priors.layout(codec, size), 0)
+        (*priors.layout(codec.bottleneck, size), 0)
         if below is None
-        else priors.refined_layout(codec, size, below)
+        else priors.refined_layout(codec.bottleneck, size, below)
     )
     if found is None:
         return None

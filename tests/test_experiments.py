@@ -22,16 +22,30 @@ from test_train_step import NoHost
 
 from codec import host
 from codec.bottlenecks import BOTTLENECKS, GMVQ, VP, VQ, Bottleneck
-from codec.errors import MediaError
+from codec.errors import CodecError, MediaError
+from codec.medium import IMAGE
 from codec.nets.image import ImageConfig
 from codec.nets.kinds import NETS, default
 from codec.nets.speech import SpeechConfig
 from eval import markdown
-from eval.experiments import bias, gmvq, images, output, rows, training, usage, vpvae
+from eval.experiments import (
+    bias,
+    coded,
+    gmvq_runs,
+    images,
+    output,
+    rows,
+    training,
+    usage,
+    vpvae,
+    vpvae_methods,
+    vpvae_runs,
+)
 from eval.experiments.__main__ import EXPERIMENTS, main
 from eval.experiments.nets import SQVAENet
-from eval.experiments.runs import aggregate, mean_std, run_once
+from eval.experiments.runs import aggregate, finished, mean_std, run_once
 from train import codebook
+from train.denormals import flushed
 
 TOY_NETS = {
     "speech": SpeechConfig(encoder_dim=8, encoder_depth=1, decoder_dim=8, decoder_depth=1),
@@ -73,10 +87,10 @@ def test_a_run_that_diverges_is_reported_and_not_repeated(tmp_path: Path) -> Non
         failed == {"failed": 1, "reason": "no nearest code"} == run_once(tmp_path, "a", {}, diverge)
     )
     runs = {"vq": [failed, {"mse": 0.004, "failed": 0}], "gmvq": [failed]}
-    lines = gmvq.table(runs, {}).splitlines()
-    assert "| vq | 4.00 |" in lines[2]
-    assert "| gmvq | - |" in lines[3]
-    assert "| - |" in vpvae.table("image", "in", {("vp", 256): [failed]})
+    lines = gmvq_runs.tables("a", gmvq_runs.Runs(runs, {}), {})[0].splitlines()
+    assert "| vq | 2 | 4.00 |" in lines[4]
+    assert "| gmvq | 1 | - |" in lines[5]
+    assert "| - |" in vpvae.tables("image", "in", {("vp", 256): [failed]})[0]
 
 
 def test_means_and_deviations_over_seeds() -> None:
@@ -353,11 +367,11 @@ def test_true_celeba_is_split_by_its_list(tmp_path: Path) -> None:
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small nets, codebooks and k-means, so that a run takes a fraction of a second."""
-    for key, dataset in gmvq.TASKS.items():
+    for key, dataset in gmvq_runs.TASKS.items():
         small = replace(dataset.small, size=16, batch=8, blocks=1)
-        monkeypatch.setitem(gmvq.TASKS, key, replace(dataset, small=small))
+        monkeypatch.setitem(gmvq_runs.TASKS, key, replace(dataset, small=small))
     crop = {"speech": [1920], "image": [32, 32]}
-    monkeypatch.setattr(vpvae, "SMALL", vpvae.Scale("tiny", (256,), 4, crop, epochs=1))
+    monkeypatch.setattr(vpvae, "SMALL", vpvae_methods.Scale("tiny", (256,), 4, crop, epochs=1))
     monkeypatch.setattr(vpvae, "ABLATION_SIZE", 256)
     for medium, nets in TOY_NETS.items():
         monkeypatch.setitem(NETS[default(medium)].presets, "tiny", nets)
@@ -372,7 +386,16 @@ def command(name: str, out: Path, packs: Path, *extra: str) -> int:
 ARGUMENTS = {
     "gmvq-table1": ("--seeds", "1", "--steps", "1"),
     "gmvq-fig3": ("--seeds", "3"),
-    "gmvq-fig4": ("--seeds", "2", "--steps", "1", "--methods", "beta=1,beta=4,R2,R3"),
+    "gmvq-fig4": ("--seeds", "2", "--steps", "1", "--methods", "beta=1,beta=4"),
+    "gmvq-grid": (
+        "--seeds",
+        "1",
+        "--steps",
+        "1",
+        "--methods",
+        "gamma=0.01 beta=1,gamma=0.01 beta=4",
+    ),
+    "gmvq-readings": ("--seeds", "1", "--steps", "1"),
     "vpvae-table1": ("--seeds", "1", "--steps", "1"),
     "vpvae-table2": ("--seeds", "1", "--steps", "1", "--methods", "vp,fsp", "--datasets", "image"),
     "vpvae-ablation": ("--seeds", "1", "--steps", "1", "--datasets", "image"),
@@ -409,6 +432,8 @@ def test_experiment(
     assert (tmp_path / f"{name}.md").read_text() == table
     if name != "gmvq-fig3":
         assert "REDUCED SIZE" in table
+    assert command(name, tmp_path / "drawn", tmp_path, "--redraw", str(tmp_path)) == 0
+    assert (tmp_path / "drawn" / f"{name}.md").read_text() == table
     if name in ("gmvq-fig3", "vpvae-table2"):  # a run that is gone is done again, alone
         runs[0].unlink()
         assert command(name, tmp_path, packs, *ARGUMENTS[name]) == 0
@@ -437,8 +462,10 @@ def test_packs_are_decoded_once_for_all_seeds_and_calls(
     tmp_path: Path, packs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[Path] = []
-    original = vpvae.prepare
-    monkeypatch.setattr(vpvae, "prepare", lambda *a, **k: (decoded.append(a[2]), original(*a, **k)))
+    original = vpvae_runs.prepare
+    monkeypatch.setattr(
+        vpvae_runs, "prepare", lambda *a, **k: (decoded.append(a[2]), original(*a, **k))
+    )
     arguments = ("--seeds", "2", "--steps", "1", "--methods", "fsp", "--datasets", "image")
     for _ in range(2):
         assert command("vpvae-table1", tmp_path, packs, *arguments) == 0
@@ -506,6 +533,72 @@ def test_mistakes_are_one_line(
     error = capsys.readouterr().err
     assert error.startswith("error: no ")
     assert error.count("\n") == 1
+
+
+def stored(folder: Path, name: str, budget: int, value: float) -> None:
+    run_once(folder, name, {"name": name, "budget": budget}, lambda _: {"mse": value})
+
+
+def test_finished_runs_are_read_back_and_must_be_of_one_budget(tmp_path: Path) -> None:
+    stored(tmp_path, "vq", 1, 0.5)
+    stored(tmp_path, "gmvq", 1, 0.25)
+    stored(tmp_path, "another", 2, 0.125)
+    found = finished(tmp_path, ["budget"], ["vq", "gmvq"])
+    assert {r["settings"]["name"]: r["result"]["mse"] for r in found} == {"vq": 0.5, "gmvq": 0.25}
+    with pytest.raises(CodecError, match="more than one budget"):
+        finished(tmp_path, ["budget"], ["vq", "another"])
+    with pytest.raises(CodecError, match="no finished runs"):
+        finished(tmp_path, ["budget"], ["nothing"])
+    (tmp_path / "cut.json").write_text("{")
+    with pytest.raises(CodecError, match=r"cut\.json: not a finished run"):
+        finished(tmp_path, ["budget"], ["vq"])
+
+
+def test_what_is_held_out_is_not_trained_on() -> None:
+    numbers = torch.arange(10)[:, None, None, None].expand(10, 3, 4, 4).to(torch.uint8)
+    whole = images.ImageSet(numbers[:8], numbers[8:], "numbers")
+    part = whole.held_out(2)
+    assert part.train[:, 0, 0, 0].tolist() == [2, 3, 4, 5, 6, 7]
+    assert part.test[:, 0, 0, 0].tolist() == [0, 1]
+    assert "2 of those to train" in part.source
+    assert len(whole.held_out(100).train) == 6  # three quarters are left
+
+
+def test_coded_bits_are_few_where_indices_follow_from_their_neighbours() -> None:
+    bottleneck = VQ(dim=2, codebook_sizes=(16,))
+    generator = np.random.default_rng(0)
+    rows = np.repeat(generator.integers(0, 16, (4000, 1)), 8, 1)
+    noise = generator.integers(0, 16, (4000, 8))
+
+    def bits(grid: np.ndarray) -> float:
+        tables = coded.tables_of([grid[:3500]], bottleneck, 16, IMAGE, 4)
+        return coded.bits(grid[3500:], 16, tables, 32) / grid[3500:].size
+
+    assert bits(rows) < 2.5
+    assert 3.8 < bits(noise) < 4.3
+
+
+def test_a_net_trains_in_bfloat16_and_is_measured_in_float32() -> None:
+    net = SQVAENet(VQ(dim=64, codebook_sizes=(16,)))
+    found: list[torch.dtype] = []
+    net.encoder[0][0].register_forward_hook(lambda *a: found.append(a[2].dtype))  # type: ignore[union-attr,operator]
+    for training_mode in (True, False):
+        z = net.train(training_mode).latents(torch.rand(2, 3, 32, 32))
+        assert z.dtype == net.reconstruct(z).dtype == torch.float32
+    assert found == [torch.bfloat16, torch.float32]
+
+
+def test_denormals_are_zero_inside_and_numbers_again_afterwards() -> None:
+    def survives() -> bool:
+        return bool(torch.tensor(1e-39) * 1 != 0)
+
+    assert survives()
+    with flushed(), flushed():
+        assert not survives()
+    assert survives()
+    with pytest.raises(KeyError), flushed():
+        raise KeyError
+    assert survives()
 
 
 # --- the tables' data against the methods
@@ -598,11 +691,11 @@ def test_rows_weigh_exactly_the_losses_that_there_are(row: rows.Row) -> None:
 
 
 @pytest.mark.parametrize(
-    "variant", [*vpvae.METHODS, *vpvae.ABLATION], ids=lambda variant: variant.name
+    "variant", [*vpvae_methods.METHODS, *vpvae_methods.ABLATION], ids=lambda variant: variant.name
 )
-def test_variants_weigh_exactly_the_losses_that_there_are(variant: vpvae.Variant) -> None:
-    for size in vpvae.FULL.sizes:
-        recipe = vpvae.recipe_of(variant, "image", size, vpvae.SMALL)
+def test_variants_weigh_exactly_the_losses_that_there_are(variant: vpvae_methods.Variant) -> None:
+    for size in vpvae_methods.FULL.sizes:
+        recipe = vpvae_methods.recipe_of(variant, "image", size, vpvae_methods.SMALL)
         options = recipe.codec.options
         kind = BOTTLENECKS[variant.bottleneck]
         bottleneck: Bottleneck = kind(**options)
@@ -615,7 +708,7 @@ def test_variants_weigh_exactly_the_losses_that_there_are(variant: vpvae.Variant
 def test_without_accept_every_step_is_taken() -> None:
     torch.manual_seed(0)
     options = {"dim": 3, "codebook_sizes": (16,)}
-    plain, bare = VP(**options).train(), vpvae.VPWithoutAccept(**options).train()
+    plain, bare = VP(**options).train(), vpvae_methods.VPWithoutAccept(**options).train()
     z = torch.randn(1, 3, 512)
     for bottleneck in (plain, bare):
         bottleneck(z)  # fills the queue

@@ -19,6 +19,7 @@ from codec.cards import LAYER
 from codec.entropy import mixing, refinement
 from codec.errors import ModelError
 from codec.layers import ladder
+from codec.medium import MEDIA
 from train import add_priors, priors
 from train.data import prepare
 
@@ -55,7 +56,7 @@ def test_a_prior_of_a_layer_learns_what_parents_tell() -> None:
     """
     codec = tiny_codec("speech")
     parents = codec.bottleneck.parents(1024, 256)
-    found = priors.refined_layout(codec, 1024, 256)
+    found = priors.refined_layout(codec.bottleneck, 1024, 256)
     assert parents is not None
     assert found is not None
     levels, order, _, given = found
@@ -69,7 +70,15 @@ def test_a_prior_of_a_layer_learns_what_parents_tell() -> None:
         coarse = random.integers(0, 256, 400)
         child = 2 * (np.roll(coarse, -1) >= 128) + random.integers(0, 2, 400)
         grids.append(inverse[coarse * 4 + child][None])
-    prior = priors.fit_prior(grids[:-1], codec, 1024, steps=300, below=256)
+    prior = priors.fit_prior(
+        grids[:-1],
+        codec.bottleneck,
+        1024,
+        MEDIA[codec.config.medium],
+        codec.stride,
+        steps=300,
+        below=256,
+    )
     assert prior is not None
     assert prior.given == 5
     assert len(mixing.encode(grids[-1][0], prior, 400, 10**6) or b"") < 0.65 * 100
@@ -79,7 +88,18 @@ def test_a_prior_of_a_layer_learns_what_parents_tell() -> None:
         ),
         grids[-1][0],
     )
-    assert priors.fit_prior(grids, codec, 4096, steps=1, below=1024) is None
+    assert (
+        priors.fit_prior(
+            grids,
+            codec.bottleneck,
+            4096,
+            MEDIA[codec.config.medium],
+            codec.stride,
+            steps=1,
+            below=1024,
+        )
+        is None
+    )
 
 
 def test_a_model_gets_layers_and_stays_what_it_is(

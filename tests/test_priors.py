@@ -15,6 +15,7 @@ from conftest import tiny_codec, tones, wav
 
 from codec import cards, coding
 from codec.entropy import mixing
+from codec.medium import MEDIA
 from train import add_priors, priors
 from train.data import prepare
 
@@ -46,7 +47,12 @@ def test_training_pays_and_rounding_costs_little(medium: str) -> None:
         sizes = [len(mixing.encode(g.ravel(), prior, g.shape[1], 10**6) or b"") for g in test]
         return 8 * sum(sizes) / sum(g.size for g in test)
 
-    untrained, trained = (bits(priors.fit_prior(train, codec, 1024, steps)) for steps in (1, 60))
+    def fit(steps: int) -> mixing.Prior:
+        found = priors.fit_prior(train, codec.bottleneck, 1024, MEDIA[medium], codec.stride, steps)
+        assert found is not None
+        return found
+
+    untrained, trained = (bits(fit(steps)) for steps in (1, 60))
     assert trained < untrained - 0.5
 
 
@@ -56,7 +62,7 @@ def test_the_net_is_the_coder_before_it_learns(
 ) -> None:
     """The net's bits are the coder's if its mixer stands still, within what rounding costs."""
     codec = tiny_codec(medium)
-    levels, order, _ = priors.layout(codec, 1024)
+    levels, order, _ = priors.layout(codec.bottleneck, 1024)
     offsets = np.array(priors.OFFSETS[medium])
     torch.manual_seed(1)
     net = priors.PriorNet(

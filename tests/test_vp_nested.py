@@ -337,12 +337,12 @@ def test_priors_of_a_tree_ask_digits_of_its_branches() -> None:
     model.bottleneck.fit(torch.randn(3000, 5, generator=torch.Generator().manual_seed(0)))
     sizes = model.bottleneck.codebook_sizes
     for size in sizes:
-        levels, order, vectors = priors.layout(model, size)
+        levels, order, vectors = priors.layout(model.bottleneck, size)
         assert int(levels.prod()) == size
         assert not order.size
         assert vectors.shape == (size, 5)
     for below, size in pairwise(sizes):
-        found = priors.refined_layout(model, size, below)
+        found = priors.refined_layout(model.bottleneck, size, below)
         assert found is not None
         levels, order, _, given = found
         assert not order.size

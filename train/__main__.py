@@ -20,6 +20,7 @@ from codec.errors import CodecError
 from codec.streams import process
 from train import losses, parallel, recipes
 from train.data import Store, is_prepared, prepare
+from train.denormals import flushed
 from train.loop import CHECKPOINT_NAME, Budget, Trainer
 from train.parallel import processes
 
@@ -112,7 +113,7 @@ def _command(options: argparse.Namespace) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.backends.cudnn.benchmark = True  # all batches have one shape
-    with processes(options.device) as device:
+    with flushed(), processes(options.device) as device:
         _train(options, device)
 
 

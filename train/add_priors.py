@@ -10,6 +10,7 @@ import argparse
 import io
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from codec.cards import LAYER, PRIOR, Tensors, identities
 from codec.cli.frame import Parser, filled_path, run
 from codec.errors import ModelError
 from codec.files import writing
+from codec.medium import MEDIA
 from codec.model import Codec
 from codec.streams import process
 from train.data import Store
@@ -49,11 +51,12 @@ def prior_tensors(
     if codec.bottleneck.num_codebooks > 1:
         return {}
     tensors: Tensors = {}
-    below = None
+    below, medium = None, MEDIA[codec.config.medium]
     for size, grids in index_grids(codec, store, tokens).items():
-        fits = {PRIOR: lambda: fit_prior(grids, codec, size, steps)}  # noqa: B023
+        fit = partial(fit_prior, grids, codec.bottleneck, size, medium, codec.stride, steps)
+        fits = {PRIOR: fit}
         if below is not None:
-            fits[LAYER] = lambda: fit_prior(grids, codec, size, steps, below)  # noqa: B023
+            fits[LAYER] = partial(fit, below)
         for kind in kinds:
             prior = fits[kind]() if kind in fits else None
             for name, array in prior.to_tensors().items() if prior else ():

@@ -11,6 +11,7 @@ model's, whatever made them.
 
 from __future__ import annotations
 
+from itertools import chain
 from math import log
 
 import numpy as np
@@ -20,11 +21,12 @@ import torchaudio
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from codec.bottleneck import Bottleneck
 from codec.bottlenecks.parts import LevelGrid
 from codec.coding.pictures import ROWS_PER_CHUNK
 from codec.coding.speech import FRAMES_PER_WINDOW
 from codec.entropy.mixing import DIGIT_SHIFT, HIDDEN_SHIFT, HIGHEST, LOGIT_SHIFT, MAX_WEIGHT, Prior
-from codec.medium import IMAGE, SPEECH
+from codec.medium import IMAGE, SPEECH, Medium
 from codec.model import Codec
 from train.data import Store
 
@@ -116,25 +118,28 @@ def index_grids(codec: Codec, store: Store, tokens: int = TOKENS) -> dict[int, l
     return grids
 
 
-def code_vectors(codec: Codec, size: int) -> np.ndarray:
+def device_of(bottleneck: Bottleneck) -> torch.device:
+    return next(chain(bottleneck.parameters(), bottleneck.buffers())).device
+
+
+def code_vectors(bottleneck: Bottleneck, size: int) -> np.ndarray:
     """Returns the codes of a size, (K, d) float32, centred and scaled."""
-    device = next(codec.parameters()).device
-    every = torch.arange(codec.bottleneck.num_codes(size), device=device)[None, None]
+    device = device_of(bottleneck)
+    every = torch.arange(bottleneck.num_codes(size), device=device)[None, None]
     with torch.inference_mode():
-        vectors = codec.bottleneck.decode(every, size)[0].T.cpu().numpy()
+        vectors = bottleneck.decode(every, size)[0].T.cpu().numpy()
     return np.asarray((vectors - vectors.mean(0)) / max(float(vectors.std()), 1e-9))
 
 
-def layout(codec: Codec, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def layout(bottleneck: Bottleneck, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Says how an index becomes digits.
 
     Returns:
         The levels of the digits (D,), the order of the codes (K,), which is empty where it is that
         of their numbers, and the code vectors (K, d) float32.
     """
-    bottleneck = codec.bottleneck
     number = bottleneck.num_codes(size)
-    vectors = code_vectors(codec, size)
+    vectors = code_vectors(bottleneck, size)
     if isinstance(bottleneck, LevelGrid):
         levels = bottleneck.levels[bottleneck.codebook_sizes.index(size)].cpu().numpy()[::-1]
         levels = levels[levels > 1]
@@ -145,7 +150,7 @@ def layout(codec: Codec, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def refined_layout(
-    codec: Codec, size: int, below: int
+    bottleneck: Bottleneck, size: int, below: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int] | None:
     """Says how an index becomes digits where its parent at the size below is known.
 
@@ -156,18 +161,18 @@ def refined_layout(
         What `layout` returns, and the number of the parent's digits; None if the sizes are not
         nested.
     """
-    parents = codec.bottleneck.parents(size, below)
-    number = codec.bottleneck.num_codes(below)
-    if parents is None or codec.bottleneck.num_codes(size) % number:
+    parents = bottleneck.parents(size, below)
+    number = bottleneck.num_codes(below)
+    if parents is None or bottleneck.num_codes(size) % number:
         return None
-    vectors, order = code_vectors(codec, size), parents.cpu().numpy()
+    vectors, order = code_vectors(bottleneck, size), parents.cpu().numpy()
     children = len(order) // number
     if (np.bincount(order, minlength=number) != children).any():
         return None
     # Among the children of one parent, in the order of their numbers.
     rank = np.empty(len(order), np.int64)
     rank[np.argsort(order, kind="stable")] = np.tile(np.arange(children), number)
-    levels, order_below, _ = layout(codec, below)
+    levels, order_below, _ = layout(bottleneck, below)
     if order_below.size:  # a parent's digits are those of its number, not of its place
         levels = np.array([number])
     own = [2] * (children.bit_length() - 1) if children & (children - 1) == 0 else [children]
@@ -317,26 +322,35 @@ def walks(count: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def fit_prior(
-    grids: list[Grid], codec: Codec, size: int, steps: int = STEPS, below: int | None = None
+    grids: list[Grid],
+    bottleneck: Bottleneck,
+    size: int,
+    medium: Medium,
+    stride: int,
+    steps: int = STEPS,
+    below: int | None = None,
 ) -> Prior | None:
     """Trains and rounds the prior of one codebook size, or of its refinement of a coarser one.
 
     Args:
         grids: Chunks of indices, (rows, columns) each; speech has one row.
-        codec: The codec that made the indices.
+        bottleneck: The bottleneck that made the indices.
         size: The codebook size.
+        medium: What was coded.
+        stride: Samples, or pixels of a side, for each index.
         steps: The most steps; there are fewer where the data are few.
         below: The coarser size, whose indices are known before.
 
     Returns:
         The tables; None if the two sizes are not nested.
     """
-    medium = codec.config.medium
-    found = (*layout(codec, size), 0) if below is None else refined_layout(codec, size, below)
+    found = (
+        (*layout(bottleneck, size), 0) if below is None else refined_layout(bottleneck, size, below)
+    )
     if found is None:
         return None
     levels, order, vectors, given = found
-    offsets = np.array((REFINED_OFFSETS if given else OFFSETS)[medium])
+    offsets = np.array((REFINED_OFFSETS if given else OFFSETS)[medium.name])
     # A neighbour that comes later is known by its parent alone.
     visible = torch.ones(len(offsets), len(levels))
     later = (offsets[:, 0] < 0) | ((offsets[:, 0] == 0) & (offsets[:, 1] > 0))
@@ -349,7 +363,7 @@ def fit_prior(
     counts = np.zeros(int(levels.sum()))
     np.add.at(sums, rows_of.ravel(), np.repeat(vectors, len(levels), 0))
     np.add.at(counts, rows_of.ravel(), 1)
-    device = next(codec.parameters()).device
+    device = device_of(bottleneck)
     with torch.enable_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
         vectors_of_rows = torch.from_numpy(sums / counts[:, None]).float()
@@ -379,7 +393,7 @@ def fit_prior(
             bits.mean().backward()
             optimiser.step()
             net.clamp()
-    return rounded(net, levels, order, offsets, codec.stride if codec.axes > 1 else 0, given)
+    return rounded(net, levels, order, offsets, stride if medium.axes > 1 else 0, given)
 
 
 def _neighbours(grid: Grid, offsets: np.ndarray, none: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from codec.cli.frame import Parser, filled_path, run
 from codec.streams import process
 from train import recipes
 from train.data import Store
+from train.denormals import flushed
 from train.fleet import gpu_state
 from train.loop import Budget, Trainer
 from train.options import add_data
@@ -97,7 +98,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, help="CPU threads")
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=("cpu", "cuda"), default=default)
-    return run(parser, arguments, _command)
+    with flushed():
+        return run(parser, arguments, _command)
 
 
 def _command(options: argparse.Namespace) -> None:

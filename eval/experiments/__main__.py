@@ -16,6 +16,7 @@ import torch
 from codec.cli.frame import Parser, filled_path
 from codec.errors import CodecError
 from codec.streams import process
+from train.denormals import flushed
 
 try:
     from eval.experiments import bias, gmvq, vpvae
@@ -27,10 +28,14 @@ EXPERIMENTS: dict[str, Callable[[Request], None]] = {
     "gmvq-table1": gmvq.table1,
     "gmvq-fig3": bias.run,
     "gmvq-fig4": gmvq.fig4,
+    "gmvq-grid": gmvq.grid,
+    "gmvq-readings": gmvq.readings,
     "vpvae-table1": vpvae.table1,
     "vpvae-table2": vpvae.table2,
     "vpvae-ablation": vpvae.ablation,
 }
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"  # the runs that docs/papers.md reports
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,6 +49,14 @@ def main(arguments: list[str] | None = None) -> int:
         default=Path("experiments"),
         metavar="DIR",
         help="default: %(default)s",
+    )
+    parser.add_argument(
+        "--redraw",
+        type=filled_path,
+        nargs="?",
+        const=RESULTS,
+        metavar="DIR",
+        help="only draw the finished runs of DIR, by default those that the project keeps",
     )
     parser.add_argument(
         "--data",
@@ -95,7 +108,8 @@ def main(arguments: list[str] | None = None) -> int:
     settings["data"] = tuple(options.data)
     settings["small"] = options.small or options.device == "cpu"
     try:
-        EXPERIMENTS[options.name](Request(**settings))
+        with flushed():
+            EXPERIMENTS[options.name](Request(**settings))
     except (CodecError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -13,6 +13,7 @@ as well.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from statistics import fmean
 
 import torch
@@ -20,12 +21,13 @@ from torch import Tensor, nn
 
 from eval import markdown
 from eval.experiments import output
-from eval.experiments.runs import Record, Request, mean_std, run_once, write
+from eval.experiments.runs import Record, Request, finished, mean_std, run_once, write
 
 NUM_ACTIONS = 10
 TEMPERATURES = torch.logspace(-1, 1, 50, dtype=torch.float64)  # of the logits: sets the entropy
 DRAWS = (50, 5000)  # the paper's, and enough to see the bias itself
 SEEDS = 10
+FOLDER = "runs-gmvq-fig3"
 TAU = 1.0  # of the Gumbel-softmax
 PAPER = 0.77
 
@@ -86,16 +88,31 @@ def measure(seed: int, draws: int) -> Record:
     return {"r": float(torch.corrcoef(pair)[0, 1]), "entropy": entropies, "bias": biases}
 
 
+def read(folder: Path) -> dict[int, list[Record]]:
+    """Returns the finished runs of a folder, by their number of draws and in the order of seeds."""
+    found: dict[int, list[Record]] = {draws: [] for draws in DRAWS}
+    records = finished(folder, ("tau", "temperatures"), [f"draws{draws}" for draws in DRAWS])
+    for record in sorted(records, key=lambda r: int(r["settings"]["seed"])):
+        found[record["settings"]["draws"]].append(record["result"])
+    return found
+
+
 def run(request: Request) -> None:
     """Runs every seed at both numbers of draws, and reports the distribution of r over seeds."""
     seeds = request.seeds or SEEDS
 
     def once(seed: int, draws: int) -> Record:
-        settings = {"seed": seed, "draws": draws, "tau": TAU, "temperatures": TEMPERATURES.tolist()}
-        label = f"draws{draws}-seed{seed}"
-        return run_once(request.out / "runs-fig3", label, settings, lambda _: measure(seed, draws))
+        name = f"draws{draws}"
+        common = {"tau": TAU, "temperatures": TEMPERATURES.tolist()}
+        settings = common | {"name": name, "seed": seed, "draws": draws}
+        label = f"{name}-seed{seed}"
+        return run_once(request.out / FOLDER, label, settings, lambda _: measure(seed, draws))
 
-    results = {draws: [once(seed, draws) for seed in range(seeds)] for draws in DRAWS}
+    if request.redraw is not None:
+        results = read(request.redraw / FOLDER)
+        seeds = max(map(len, results.values()))
+    else:
+        results = {draws: [once(seed, draws) for seed in range(seeds)] for draws in DRAWS}
     rows = []
     for draws, records in results.items():
         r = [record["r"] for record in records]

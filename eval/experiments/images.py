@@ -32,6 +32,16 @@ class ImageSet:
     test: Tensor
     source: str
 
+    def held_out(self, count: int) -> ImageSet:
+        """Returns the set whose test part are the first `count` pictures of the training part, at
+        most a quarter of it.
+
+        The choice of settings must not see the test part.
+        """
+        count = min(count, len(self.train) // 4)
+        source = f"{self.source}; tested on {count} of those to train, which are held out"
+        return ImageSet(self.train[count:], self.train[:count], source)
+
 
 def cifar10(folders: Iterable[Path]) -> ImageSet:
     """CIFAR-10, 32x32: as published (50000 + 10000), or the packs' (3000 exact and 6000 JPEG copies

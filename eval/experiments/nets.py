@@ -6,7 +6,8 @@ its halves.
     z ──bottleneck──> z_q (B, 64, H/f, W/f) ─ResBlocks─mirror image─sigmoid─> x_hat
 
 0.31 M parameters with f = 4, the size of the field's CIFAR-10 experiments; GM-VQ's own nets are not
-public.
+public. The convolutions compute in bfloat16 while the net trains and in float32 afterwards, the
+bottleneck always in float32.
 """
 
 from __future__ import annotations
@@ -75,18 +76,30 @@ class SQVAENet(nn.Module):
             _unit(nn.ConvTranspose2d(WIDTH, WIDTH, 3, padding=1), WIDTH),
             *reversed(up),
             nn.ConvTranspose2d(widths[1], 3, 4, 2, 1),
-            nn.Sigmoid(),
         )
 
     def latents(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> z (B, in_dim, H/f, W/f)."""
-        h = self.encoder(x)
-        return h if self.head is None else torch.cat([h, self.head(h)], 1)
+        with self._precision(x):
+            h = self.encoder(x)
+            z = h if self.head is None else torch.cat([h, self.head(h)], 1)
+        return z.float()
+
+    def reconstruct(self, z_q: Tensor) -> Tensor:
+        """z_q (B, 64, H/f, W/f) -> x_hat (B, 3, H, W) in (0, 1)."""
+        with self._precision(z_q):
+            logits: Tensor = self.decoder(z_q)
+        return logits.float().sigmoid()
 
     def forward(self, x: Tensor) -> tuple[Tensor, BottleneckOutput]:
         """Reconstructs (B, 3, H, W) in [0, 1], and returns what the bottleneck gave, too."""
         out = self.bottleneck(self.latents(x))
-        return self.decoder(out.z_q), out
+        return self.reconstruct(out.z_q), out
+
+    def _precision(self, x: Tensor) -> torch.autocast:
+        return torch.autocast(
+            x.device.type, torch.bfloat16, enabled=self.training, cache_enabled=False
+        )
 
 
 def _unit(convolution: nn.Module, width: int) -> nn.Sequential:

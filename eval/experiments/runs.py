@@ -27,6 +27,8 @@ class Request:
 
     Attributes:
         out: Folder for runs, tables and pictures.
+        redraw: Folder of finished runs, of which tables and pictures are made without training; or
+            None.
         data: Folders that hold the packs, or data in torchvision's layout.
         seeds: The number of seeds, which are counted from 0.
         epochs, minutes, steps: The budget of each run; at most one of them is given.
@@ -38,6 +40,7 @@ class Request:
     """
 
     out: Path
+    redraw: Path | None = None
     data: tuple[Path, ...] = ()
     seeds: int | None = None
     epochs: float | None = None
@@ -74,6 +77,37 @@ class Request:
                 f"{', '.join(map(str, known))}"
             )
         return [name for name in known if name in asked]
+
+
+def finished(folder: Path, keys: Iterable[str], known: Iterable[str]) -> list[Record]:
+    """Returns the finished runs of a folder, in the order of their files' names.
+
+    Args:
+        folder: The folder of the runs' files.
+        keys: The settings that must be the same in all of them.
+        known: The names of the rows that are wanted.
+
+    Returns:
+        What `run_once` wrote of each: "label", "settings", "minutes" and "result".
+
+    Raises:
+        CodecError: There is none, or one cannot be read, or two differ in one of the settings.
+    """
+    wanted = set(known)
+    records: list[Record] = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            record = dict(json.loads(path.read_text()))
+            if record["settings"]["name"] in wanted and isinstance(record["result"], dict):
+                records.append(record)
+        except (ValueError, KeyError, TypeError):
+            raise CodecError(f"{path}: not a finished run of this program; remove it") from None
+    if not records:
+        raise CodecError(f"{folder}: no finished runs to redraw")
+    for key in keys:
+        if len({json.dumps(r["settings"][key], sort_keys=True) for r in records}) > 1:
+            raise CodecError(f"{folder}: runs of more than one {key}; keep those of one")
+    return records
 
 
 def run_once(folder: Path, label: str, settings: Record, work: Callable[[Path], Record]) -> Record:

@@ -5,7 +5,7 @@ its metrics.
     mse + sum of weight * loss ──AdamW, warm-up, cosine──> net ──> test figures
 
 The project's own loop (train.loop) is for codecs of any size; this one keeps to the paper: no
-averaged weights, no mixed precision, no second stage. Its step is made as that one's is, of tensor
+averaged weights, no second stage. Its step is made as that one's is, of tensor
 work on static inputs, and on a GPU it is one CUDA graph (train.graph) where the method leaves
 nothing to the host.
 """
@@ -20,13 +20,17 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from codec.bottlenecks import BOTTLENECKS, Bottleneck, BottleneckOutput
 from codec.host import unread
+from codec.medium import IMAGE
+from eval.experiments import coded
 from eval.experiments.images import ImageSet
 from eval.experiments.nets import WIDTH, SQVAENet
 from eval.experiments.rows import Row
@@ -111,7 +115,8 @@ class Learning:
     def __init__(self, row: Row, settings: Settings, shape: torch.Size, device: str) -> None:
         self.row, self.settings = row, settings
         self.net = build(row, settings).to(device)
-        self.x = torch.zeros(shape, device=device)
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.x = torch.zeros(shape, device=device).to(memory_format=torch.channels_last)
         self.rate = torch.zeros((), device=device)
         self.weights = {name: torch.zeros((), device=device) for name in row.weights}
         groups = [{"params": list(self.net.parameters()), "weight_decay": settings.weight_decay}]
@@ -163,11 +168,16 @@ def train(
             skipped += learning.learn(next(batches), progress)
             step += 1
             bar.update(100 * progress - bar.n)
-    # A bad batch ends no run; and here the device is done.
-    record: Record = {"steps": step, "skipped": int(skipped)}
-    record["seconds_per_step"] = (time.monotonic() - start) / max(step, 1)
+    record: Record = {
+        "steps": step,
+        "skipped": int(skipped),
+    }  # a bad batch ends no run; and here the device is done
+    seconds = time.monotonic() - start
+    record |= {"steps_per_second": step / max(seconds, 1e-9), "minutes": seconds / 60}
     record["parameters"] = sum(p.numel() for p in net.parameters())
-    return record | measure(net, images.test, settings.batch, row.posterior, device)
+    record |= measure(net, images.test, settings.batch, row.posterior, device)
+    record["coded_bits"] = coded_bits(net, images, settings, device)
+    return record
 
 
 def endless(images: Tensor, size: int, device: str) -> Iterator[Tensor]:
@@ -212,7 +222,7 @@ def measure(net: SQVAENet, images: Tensor, batch: int, posterior: bool, device: 
         x = images[start : start + batch].to(device).float() / 255
         z = net.latents(x)
         index = net.bottleneck.encode(z)
-        x_hat = net.decoder(net.bottleneck.decode(index))
+        x_hat = net.reconstruct(net.bottleneck.decode(index))
         errors.append((x_hat - x).square().mean((1, 2, 3)).cpu())
         indices.append(index.cpu())
         if posterior:
@@ -228,6 +238,29 @@ def measure(net: SQVAENet, images: Tensor, batch: int, posterior: bool, device: 
         if "latent_std" in record:
             record["log_latent_std"] = math.log(record["latent_std"])
     return record | {"batches": batches}
+
+
+@torch.no_grad()
+def coded_bits(net: SQVAENet, images: ImageSet, settings: Settings, device: str) -> float:
+    """Returns the bits a token of all test pictures as one file, one below the other.
+
+    The coder's tables are learnt from the training pictures.
+    """
+    net.eval()
+
+    def grid(pictures: Tensor) -> NDArray[np.int64]:
+        parts = [
+            net.bottleneck.encode(net.latents(part.to(device).float() / 255))[:, 0].flatten(0, 1)
+            for part in pictures.split(settings.batch)
+        ]
+        return torch.cat(parts).cpu().numpy()
+
+    stride = 2**settings.stages
+    bottleneck, size = net.bottleneck, settings.size
+    tables = coded.tables_of([grid(images.train)], bottleneck, size, IMAGE, stride)
+    test = grid(images.test)
+    width = images.test.shape[-1]
+    return coded.bits(test, bottleneck.num_codes(size), tables, width) / test.size
 
 
 def posterior_figures(bottleneck: Bottleneck, z: Tensor) -> dict[str, float]:

@@ -1,0 +1,258 @@
+"""The runs behind the VP-VAE paper's tables: one dedicated model for each method and K.
+
+recipe + method + K ──train.loop, stage A, no GAN──> codec
+    ──test packs──> quality, CVU, H0, coded bits
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from codec.entropy import Tables
+from codec.errors import CodecError, MediaError
+from codec.files import walk
+from codec.media import load_audio, load_image
+from codec.medium import MEDIA, SAMPLE_RATE
+from codec.model import Codec
+from eval.experiments import coded
+from eval.experiments.runs import Record, Request, finished, run_once
+from eval.experiments.usage import hard_usage
+from eval.experiments.vpvae_methods import Scale, Variant, recipe_of
+from eval.metrics import METRICS, score
+from train.data import Store, is_prepared, prepare
+from train.loop import Trainer, hardware
+from train.priors import index_grids
+from train.recipes import Recipe
+
+SEEDS = 3
+FOLDER = "runs-vpvae"  # tables and ablation share their runs
+TESTS = {  # medium -> in domain, out of domain
+    "speech": ("speech-test.tar", "speech-ood.tar"),
+    "image": ("image-test-coco.tar", "image-test-imagenet.tar"),
+}
+DOMAINS = ("in", "out")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A method at one K, trained on one medium from one seed.
+
+    Attributes:
+        recipe: The training.
+        store: Its data.
+        tests: The test pack of each domain.
+        epochs: How long to train where the command line does not say.
+    """
+
+    variant: Variant
+    recipe: Recipe
+    size: int
+    seed: int
+    store: Store
+    tests: Mapping[str, Path]
+    epochs: float
+
+
+def train_and_test(run: Run, request: Request, scratch: Path) -> Record:
+    """Does one run; one that was killed goes on from its last checkpoint in `scratch`."""
+    recipe, variant, size = run.recipe, run.variant, run.size
+    per_epoch = int(run.store.weights.sum()) // (recipe.data.batch * int(np.prod(recipe.data.crop)))
+    budget = request.budget(max(1, per_epoch), run.epochs)
+    trainer = Trainer(recipe, run.store, budget, scratch, run.seed, request.device)
+    if variant.replacement is not None:
+        for codec in (trainer.codec, trainer.average):
+            codec.bottleneck = variant.replacement(**recipe.codec.options).to(request.device)
+    if (scratch / "checkpoint.pt").is_file():
+        trainer.resume()
+    trainer.run()
+    codec = trainer.average.eval()
+    grids = index_grids(codec, run.store, coded.TOKENS)[size]
+    codec = codec.cpu()
+    medium = MEDIA[codec.config.medium]
+    tables = coded.tables_of(grids, codec.bottleneck, size, medium, codec.stride)
+    record: Record = {
+        "steps": trainer.step,
+        "minutes": trainer.elapsed_s / 60,
+        "steps_per_second": trainer.step / max(trainer.elapsed_s, 1e-9),
+        "dim": codec.bottleneck.dim,
+        "num_codes": codec.bottleneck.num_codes(size),
+        "preset": recipe.codec.preset,
+        "batch": recipe.data.batch,
+        "hardware": trainer.hardware,
+    }
+    for domain, path in run.tests.items():
+        record |= {
+            f"{domain} {name}": value for name, value in test(codec, size, tables, path).items()
+        }
+    (scratch / "checkpoint.pt").unlink(missing_ok=True)  # gigabytes, over a whole table
+    return record
+
+
+@torch.no_grad()
+def test(codec: Codec, size: int, tables: Tables, path: Path) -> Record:
+    """Measures a codec on one test pack.
+
+    A file of its own is coded for each item, as in a bitstream, so that the bits hold the coder's
+    few bytes of overhead.
+
+    Args:
+        codec: The trained codec.
+        size: Its codebook size K.
+        tables: The coder's.
+        path: The test pack.
+
+    Returns:
+        The mean quality of the items, CVU, H0, and coded bits per token.
+
+    Raises:
+        MediaError: The pack has nothing readable of the codec's medium.
+    """
+    medium, num_codes = codec.config.medium, codec.bottleneck.num_codes(size)
+    scores: list[dict[str, float | None]] = []
+    indices: list[Tensor] = []
+    num_bits = 0
+    for name, content in walk([path]):
+        try:
+            original = _read(medium, content)
+        except MediaError as error:
+            print(f"  skipped {name}: {error}", flush=True)
+            continue
+        x = torch.from_numpy(original).float()
+        x = x[None, None] if medium == "speech" else x.movedim(-1, 0)[None] / 255
+        index = codec.encode(x, size)
+        x_hat = codec.decode(index, tuple(x.shape[2:]), size)[0]
+        if medium == "speech":
+            decoded = x_hat[0].clamp(-1, 1).numpy()
+        else:
+            decoded = (x_hat.clamp(0, 1) * 255).round().byte().movedim(0, -1).numpy()
+        scores.append(score(medium, original, decoded))
+        indices.append(index)
+        width = x.shape[-1] if medium == "image" else 0
+        num_bits += coded.bits(index[0].flatten(1).numpy(), num_codes, tables, width)
+    if not scores:
+        raise MediaError(f"{path}: nothing readable as {medium}")
+    everything = torch.cat([index.flatten() for index in indices])
+    usage = hard_usage([everything], num_codes)
+    record: Record = {
+        "items": len(scores),
+        "bits": num_bits / len(everything),
+        "H0": usage["h0"],
+        "CVU": usage["cvu"],
+    }
+    for metric in METRICS[medium]:
+        known = [value for s in scores if (value := s[metric]) is not None]
+        record[metric] = sum(known) / len(known) if known else None
+        record[f"{metric} scored"] = len(known)
+    return record
+
+
+def _read(medium: str, content: bytes) -> NDArray[Any]:
+    if medium == "image":
+        return load_image(io.BytesIO(content))
+    return np.asarray(load_audio(io.BytesIO(content), SAMPLE_RATE)[0].mean(1))
+
+
+def _packs(request: Request, pattern: str) -> list[Path]:
+    return sorted(path for folder in request.data for path in folder.glob(pattern))
+
+
+def _store(request: Request, medium: str, crop: list[int]) -> Store:
+    """Returns the medium's training packs, which are decoded once into the output folder."""
+    target = request.out / "data" / medium
+    if not is_prepared(target):
+        prepare(medium, _packs(request, f"{medium}-train-*.tar"), target)
+    return Store(target, medium, tuple(crop))
+
+
+Results = dict[
+    str, dict[tuple[str, int], list[Record]]
+]  # medium -> (method, K) -> one record for each seed
+
+
+def collect(
+    request: Request, variants: tuple[Variant, ...], sizes: tuple[int, ...], scale: Scale
+) -> Results:
+    """Does every run that is wanted and possible, or reads those that were done before.
+
+    Seeds are outermost, so that an interrupted table has whole ones.
+
+    Raises:
+        CodecError: A method that is asked for is not known, there is nothing to train on, or the
+            runs to redraw cannot be read.
+    """
+    names = request.choose("methods", [variant.name for variant in variants])
+    chosen = [variant for variant in variants if variant.name in names]
+    sizes = tuple(request.choose("sizes", sizes))
+    media = request.choose("datasets", TESTS)
+    if request.redraw is not None:
+        return read(request.redraw / FOLDER, names, sizes, media)
+    media = [m for m in media if _packs(request, f"{m}-train-*.tar")]
+    if not media:
+        raise CodecError(
+            "no training packs; want speech-train-*.tar or image-train-*.tar in --data"
+        )
+    results: Results = {medium: {} for medium in media}
+    stores = {medium: _store(request, medium, scale.crop[medium]) for medium in media}
+    asked = {key: getattr(request, key) for key in ("epochs", "minutes", "steps")}
+    for seed in range(request.seeds or SEEDS):
+        for medium, store in stores.items():
+            found = {
+                d: _packs(request, name) for d, name in zip(DOMAINS, TESTS[medium], strict=True)
+            }
+            tests = {domain: paths[0] for domain, paths in found.items() if paths}
+            for size in sizes:
+                for variant in chosen:
+                    recipe = recipe_of(variant, medium, size, scale)
+                    replaced = variant.replacement and variant.replacement.__name__
+                    identity = {
+                        "name": variant.name,
+                        "medium": medium,
+                        "size": size,
+                        "seed": seed,
+                        "recipe": recipe.to_dict(),
+                        "replacement": replaced,
+                        "budget": asked | {"default": scale.epochs},
+                        "items": len(store.usable),
+                        "tests": [path.name for path in tests.values()],
+                        "hardware": hardware(request.device),
+                    }
+                    run = Run(variant, recipe, size, seed, store, tests, scale.epochs)
+                    label = variant.name.replace(" ", "-")
+                    record = run_once(
+                        request.out / FOLDER,
+                        f"{medium}-{label}-k{size}-seed{seed}",
+                        identity,
+                        partial(train_and_test, run, request),
+                    )
+                    results[medium].setdefault((variant.name, size), []).append(record)
+    return results
+
+
+def read(
+    folder: Path, names: Iterable[str], sizes: tuple[int, ...], media: Iterable[str]
+) -> Results:
+    """Returns the finished runs of a folder: those of the rows, sizes and media that are named.
+
+    Raises:
+        CodecError: There are none, or they are not of one budget.
+    """
+    found: Results = {medium: {} for medium in media}
+    order = list(names)
+    records = finished(folder, ("budget",), order)
+    records.sort(key=lambda r: (order.index(r["settings"]["name"]), r["settings"]["seed"]))
+    for record in records:
+        settings = record["settings"]
+        if settings["medium"] in found and settings["size"] in sizes:
+            row = found[settings["medium"]].setdefault((settings["name"], settings["size"]), [])
+            row.append(record["result"])
+    return {medium: rows for medium, rows in found.items() if rows}
