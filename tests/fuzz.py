@@ -56,6 +56,7 @@ from codec.medium import MAX_CHANNELS
 
 GOLDEN = Path(__file__).resolve().parent.parent / "assets/golden"
 LIMITS = Limits(max_pixels=4096, max_seconds=4)
+STEP_MIB = 64  # what one input may add to the peak of memory before it is kept
 MOST_POSITIONS = 200  # the plain coder takes a millisecond for each
 
 
@@ -364,16 +365,17 @@ def spoil(data: bytes, other: bytes, dice: random.Random) -> bytes:
 
 
 def blind(seconds: float, corpus: Path) -> int:
-    """Spoils inputs until the time is over.
+    """Spoils inputs until the process has used so many seconds of a CPU.
 
-    Says how many there were, and keeps those that fail beside the corpus.
+    Says how many there were, and keeps those that fail, and those that raise the peak of memory by
+    more than `STEP_MIB`, in the working folder.
     """
     seeds = [path.read_bytes() for path in sorted(corpus.iterdir())]
     dice = random.Random()
-    counts = {}
+    counts: dict[str, int] = {}
     failed = 0
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    peak = peak_mib()
+    while time.process_time() < seconds:
         data = spoil(dice.choice(seeds), dice.choice(seeds), dice)
         name = KINDS[data[0] % len(KINDS)].__name__
         counts[name] = counts.get(name, 0) + 1
@@ -383,9 +385,20 @@ def blind(seconds: float, corpus: Path) -> int:
             failed += 1
             Path(f"failed-{failed}").write_bytes(data)
             print(f"failed-{failed}: {traceback.format_exc()}", flush=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    print(f"{sum(counts.values())} inputs {counts}, {failed} failed, peak {peak} MiB", flush=True)
+        if peak_mib() > peak + STEP_MIB:
+            peak = peak_mib()
+            Path(f"hungry-{peak}").write_bytes(data)
+            print(f"hungry-{peak}: {name}, peak {peak} MiB", flush=True)
+    print(
+        f"{sum(counts.values())} inputs {counts} in {time.process_time():.0f} s of CPU, {failed} "
+        f"failed, peak {peak_mib()} MiB",
+        flush=True,
+    )
     return failed
+
+
+def peak_mib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
 if __name__ == "__main__":

@@ -94,10 +94,14 @@ def _counted(frame: bytes, head: bytes) -> int | None:
     version_1, mono = head[1] >> 3 & 3 == 3, head[3] >> 6 == 3
     at = HEADER_BYTES + (17 if mono else 32) if version_1 else HEADER_BYTES + (9 if mono else 17)
     if frame[at : at + 4] in (b"Xing", b"Info"):
-        return int.from_bytes(frame[at + 8 : at + 12], "big") if frame[at + 7] & 1 else 0
-    if frame[36:40] == b"VBRI":
-        return int.from_bytes(frame[50:54], "big")
-    return None
+        flags, number = frame[at + 4 : at + 8], frame[at + 8 : at + 12]
+        told = len(number) == 4 and flags[3] & 1
+    elif frame[36:40] == b"VBRI":
+        number = frame[50:54]
+        told = len(number) == 4
+    else:
+        return None
+    return int.from_bytes(number, "big") if told else 0
 
 
 def tag_bytes(window: Window, at: int) -> int:
