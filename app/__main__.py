@@ -15,7 +15,7 @@ from pathlib import Path
 
 from app.store import Settings
 from codec import __version__
-from codec.cli.frame import Parser, filled_path, stoppable
+from codec.cli.frame import Parser, fail, filled_path, stoppable
 from codec.errors import CodecError
 from codec.streams import process
 
@@ -30,7 +30,11 @@ DEMO_MODE = Settings(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 0 stopped, 1 failed, 3 no models."""
+    """Returns the exit code: 0 stopped, 1 failed, 3 no models.
+
+    It does not use `frame.run`, whose notices go to a terminal: a server has a log, and notices of
+    files go to the users whose files they are.
+    """
     parser = _parser()
     options = parser.parse_args(arguments)
     settings = _settings(options)
@@ -53,14 +57,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:  # before the page was there
         return 130
     except ModuleNotFoundError as error:
-        print(f"error: {error.name} is not installed; pip install 'codec[app]'", file=sys.stderr)
-        return 1
+        return fail(f"{error.name} is not installed; pip install 'codec[app]'", 1)
     except CodecError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return fail(error, error.exit_code)
     except OSError as error:
-        print(f"error: {error.strerror or error}", file=sys.stderr)
-        return 1
+        return fail(error, 1)
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

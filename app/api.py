@@ -26,6 +26,7 @@ from typing import Any
 
 import gradio as gr
 
+from app.comparison import compare, sweep
 from app.handlers import JOBS, plainly
 from app.service import Service
 from app.tokens import edit, tokens
@@ -137,15 +138,15 @@ class Endpoints:
 
     def truncate(self, path: str, codebook_size: float | None) -> tuple[str, dict[str, Any]]:
         """Cuts a .bin with layers behind the one of a codebook size, without decoding."""
-        file = self._service.cut(path, _whole(codebook_size, "codebook_size"))
+        file = self._service.bins.cut(path, _whole(codebook_size, "codebook_size"))
         return str(file), self._about(file)
 
     def _about(self, path: str | Path) -> dict[str, Any]:
-        stops = self._service.layers(path)
+        stops = self._service.bins.layers(path)
         more = (
             {"layers": {str(size): stop for size, stop in stops.items()}} if len(stops) > 1 else {}
         )
-        return self._service.info(path) | more
+        return self._service.bins.info(path) | more
 
     def compare(
         self,
@@ -162,7 +163,7 @@ class Endpoints:
         names = _names(models, "models") or [_best(self._service, original.medium)]
         wanted = [_whole(size, "codebook_sizes") for size in _list(sizes, "codebook_sizes")]
         wanted = wanted or list(self._service.models.card(names[0]).num_codes)
-        versions = self._service.compare(original, names, wanted, _names(classics, "classics"))
+        versions = compare(self._service, original, names, wanted, _names(classics, "classics"))
         return [version.record() for version in versions], [
             str(version.file) for version in versions
         ]
@@ -171,14 +172,14 @@ class Endpoints:
         """Every model of the medium at every size it offers; also as a table."""
         names = _names(classics, "classics")
         records = [
-            version.record() for version in self._service.sweep(self._service.open(path), names)
+            version.record() for version in sweep(self._service, self._service.open(path), names)
         ]
         return records, str(write_csv(self._service.files.folder() / "sweep.csv", records))
 
     def look(self, path: str) -> dict[str, Any]:
         """The indices in a .bin: (streams, codebooks, positions), and the grid of a picture."""
         inside = tokens(self._service, self._service.decode(path)[0])
-        grid = [inside.rows, inside.columns] if inside.header.medium == "image" else None
+        grid = [inside.rows, inside.columns] if not inside.header.kind.timed else None
         return {
             "num_codes": inside.header.num_codes,
             "grid": grid,

@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.service import Report
+from app.comparison import Report
 from codec.errors import BitstreamError, CodecError, MediaError, ModelError
 
 log = logging.getLogger("app")

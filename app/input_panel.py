@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from importlib.util import find_spec
@@ -16,8 +17,10 @@ from app.handlers import QUICK, explain, plainly
 from app.originals import Original
 from app.service import Service
 from app.widgets import url, widget
+from codec.medium import IMAGE, SPEECH
 
-NAMES = {"speech": "Speech", "image": "Picture"}  # of the media, on the page
+Given = dict[Any, Any]  # the values of a handler's inputs, by component
+
 THUMB = (240, 160)
 # Recordings in gradio's wheel, photographs in scikit-image's: media that are installed with the
 # app.
@@ -68,16 +71,17 @@ class InputPanel:
     Attributes:
         service: What does the work.
         medium: The choice between speech and picture.
-        inputs: The components that hold the input: medium, recording, picture.
+        inputs: The components that hold the input: the medium, and a field for each. Handlers get
+            their values by component, see `open`.
         taken: The event that an example was chosen; `.success` goes on from there.
     """
 
     def __init__(self, service: Service) -> None:
         self.service = service
         gr.HTML('<h2 class="step">Choose something</h2>')
-        media = [medium for medium in NAMES if service.models.of(medium)]
+        media = [medium for medium in FIELDS if service.models.of(medium)]
         self.medium = gr.Radio(
-            [(NAMES[medium], medium) for medium in media],
+            [(FIELDS[medium].name, medium) for medium in media],
             value=media[0],
             label="Speech or picture",
             show_label=False,
@@ -86,30 +90,36 @@ class InputPanel:
         )
         examples = widget("choices", elem_id="examples")
         examples.value = _cards(service, media[0])
-        recording, picture = _recording(media[0] == "speech"), _picture(media[0] == "image")
+        self._fields = {medium: field.add(medium == media[0]) for medium, field in FIELDS.items()}
+        fields = [*self._fields.values()]
         about = gr.HTML(_about(service, "", ""), elem_id="about")
-        self.inputs: list[gr.components.Component] = [self.medium, recording, picture]
-        switched = self.medium.change(self._switch, self.medium, [recording, picture], **QUICK)
+        self.inputs: set[Any] = {self.medium, *fields}
+        switched = self.medium.change(self._switch, self.medium, fields, **QUICK)
         described = switched.then(self._describe, self.inputs, about, **QUICK)
         # Last, since an example is compared at once: by then the tabs know the models for it.
         described.then(self._examples, self.medium, examples, **QUICK)
-        for component in (recording, picture):
+        for component in fields:
             component.change(self._describe, self.inputs, about, **QUICK)
-        self.taken = examples.select(
-            plainly(self._take), self.medium, [recording, picture], **QUICK
-        )
+        self.taken = examples.select(plainly(self._take), self.medium, fields, **QUICK)
 
-    def open(self, medium: str, recording: str | None, picture: str | None) -> Original:
+    def path(self, given: Given) -> str | None:
+        """Returns the file that is chosen now, if there is one."""
+        chosen: str | None = given[self._fields[given[self.medium]]]
+        return chosen
+
+    def open(self, given: Given) -> Original:
         """Reads the input that is chosen now.
+
+        Args:
+            given: What a handler of `inputs` got.
 
         Raises:
             MediaError: There is none, or it cannot be used.
         """
-        return self.service.open(picture if medium == "image" else recording, medium)
+        return self.service.open(self.path(given), given[self.medium])
 
     def _switch(self, medium: str) -> list[Any]:
-        speech = medium == "speech"
-        return [gr.update(visible=speech), gr.update(visible=not speech)]
+        return [gr.update(visible=known == medium) for known in self._fields]
 
     def _examples(self, medium: str) -> Any:
         return _cards(self.service, medium)
@@ -118,13 +128,13 @@ class InputPanel:
         known = {example.path.name: example.path for example in examples(medium)}
         path = known[event.name]  # a name that is not in the list is an error like any other
         copy = shutil.copy(path, self.service.files.folder() / path.name)
-        return [copy, gr.skip()] if medium == "speech" else [gr.skip(), copy]
+        return [copy if known == medium else gr.skip() for known in self._fields]
 
-    def _describe(self, medium: str, recording: str | None, picture: str | None) -> str:
-        if not (picture if medium == "image" else recording):
+    def _describe(self, given: Given) -> str:
+        if not self.path(given):
             return _about(self.service, "", "")
         try:
-            original = self.open(medium, recording, picture)
+            original = self.open(given)
         except Exception as error:
             return _about(self.service, explain(error)[1], "fault")
         return _about(self.service, original.description, "known", original.notices)
@@ -157,6 +167,27 @@ def _picture(visible: bool) -> gr.Image:
     return picture
 
 
+@dataclass(frozen=True, slots=True)
+class Field:
+    """How the page takes the inputs of one medium.
+
+    Attributes:
+        name: What the page calls the medium.
+        add: Adds the component that takes a file, seen or not.
+        thumbs: Whether examples are shown as small pictures.
+    """
+
+    name: str
+    add: Callable[[bool], gr.Audio | gr.Image]
+    thumbs: bool = False
+
+
+FIELDS = {
+    SPEECH.name: Field("Speech", _recording),
+    IMAGE.name: Field("Picture", _picture, thumbs=True),
+}
+
+
 def _about(service: Service, text: str, kind: str, notices: list[str] | None = None) -> str:
     """Returns a line about the input; it says the limits where there is no input."""
     settings = service.settings
@@ -174,7 +205,7 @@ def _cards(service: Service, medium: str) -> dict[str, Any]:
     cards = []
     for example in examples(medium):
         card = {"name": example.path.name, "title": example.title, "note": example.note}
-        if medium == "image":
+        if FIELDS[medium].thumbs:
             card["thumb"] = url(_thumb(service, example.path))
         cards.append(card)
     return {"cards": cards}

@@ -8,6 +8,7 @@ API.
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import sys
@@ -16,19 +17,23 @@ import time
 from pathlib import Path
 from typing import Any
 
-from app.input_panel import examples
-from codec.cli.frame import Parser
+from app.input_panel import EXAMPLES, examples
+from codec.cli.frame import Parser, run
+from codec.errors import CodecError
 from codec.streams import process
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns 1 if any request failed."""
+    """Returns the exit code: 1 if any request failed."""
     parser = Parser(prog="python -m app.load", description=__doc__, epilog="See docs/demo.md")
     parser.add_argument("url")
     parser.add_argument("--users", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--pid", type=int, help="of the server, to watch its memory")
-    options = parser.parse_args(arguments)
+    return run(parser, arguments, _command)
+
+
+def _command(options: argparse.Namespace) -> int:
     result = load(options.url, options.users, options.seconds, options.pid)
     for name, value in result.items():
         print(f"{name:<22} {value}")
@@ -40,11 +45,20 @@ def load(url: str, users: int, seconds: float, pid: int | None = None) -> dict[s
 
     Returns:
         Counts, waiting times in seconds, and the server's memory in MiB.
-    """
-    from gradio_client import Client, handle_file
 
+    Raises:
+        CodecError: No app answers, or gradio_client is not installed.
+    """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    media = [example.path for medium in ("speech", "image") for example in examples(medium)]
+    try:
+        from gradio_client import Client, handle_file
+    except ModuleNotFoundError as error:
+        raise CodecError(f"{error.name} is not installed; pip install 'codec[app]'") from None
+    try:
+        Client(url, verbose=False)
+    except Exception as error:  # of the client's own, of its transport, of the system
+        raise CodecError(f"{url}: no app answers there ({error}); start python -m app") from None
+    media = [example.path for medium in EXAMPLES for example in examples(medium)]
     times: dict[str, list[float]] = {"compress": [], "decompress": []}
     errors: list[str] = []
     lock, end = threading.Lock(), time.monotonic() + seconds

@@ -100,10 +100,8 @@ def build(service: Service) -> gr.Blocks:
         gr.HTML(
             '<header class="hero"><h1>Hear and see what a codebook size means</h1>'
             "<p>A codec writes sound or a picture as a list of numbers, each that of a building "
-            "block in a shared "
-            f"{tip('codebook')}. More blocks describe more finely, and cost more bytes. Here you "
-            "judge for yourself "
-            "what they are worth.</p></header>"
+            f"block in a shared {tip('codebook')}. More blocks describe more finely, "
+            "and cost more bytes. Here you judge for yourself what they are worth.</p></header>"
         )
         with gr.Row(elem_id="main"):
             with gr.Column(scale=0, min_width=300, elem_id="source") as side:

@@ -7,24 +7,16 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from numpy.typing import NDArray
-
+from app.media import KINDS, Metric, Scores, Signal
 from app.originals import Original
 from app.store import import_heavy
 from codec.errors import CodecError
-from codec.medium import SAMPLE_RATE
 
 log = logging.getLogger("app")
 
-SCORED_SECONDS = 10  # PESQ takes a quarter of a second for these
-SCORED_PIXELS = 1 << 20  # SSIMULACRA2 takes two seconds and a gigabyte for these
 BACKBONES = ("alexnet-*.pth", "vgg16-*.pth", "squeezenet1_1-*.pth")  # as torch hub calls them
-
-Metric = Callable[[Any, Any], float | None]
 
 
 class Scorer:
@@ -39,26 +31,16 @@ class Scorer:
         self._perceptual: dict[str, Metric] | None = None
         self._lock = threading.Lock()
 
-    def score(self, original: Original, samples: NDArray[Any]) -> dict[str, float | None]:
+    def score(self, original: Original, samples: Signal) -> Scores:
         """Returns the page's metrics of a version; None where there is no figure.
 
         Args:
             original: What the version is of.
-            samples: The version, like `original.reference`. Of speech the first `SCORED_SECONDS`
-                are scored.
+            samples: The version, like `original.reference`. Of speech the first
+                `app.media.SCORED_SECONDS` are scored.
         """
-        from eval.metrics import score, ssimulacra2
-
-        reference = original.reference
-        if original.medium == "image":
-            small = samples.shape[0] * samples.shape[1] <= SCORED_PIXELS
-            scores = score("image", reference, samples)
-            scores["SSIMULACRA2"] = ssimulacra2(reference, samples) if small else None
-            return scores | {
-                name: metric(reference, samples) for name, metric in self.load().items()
-            }
-        count = min(SCORED_SECONDS * SAMPLE_RATE, len(reference), len(samples))
-        return score("speech", reference[:count], samples[:count])
+        kind = KINDS[original.medium]
+        return kind.score(original.reference, samples, self.load)
 
     def load(self) -> dict[str, Metric]:
         """Returns LPIPS by its name, where a backbone is on this machine; it is loaded once."""

@@ -7,6 +7,7 @@ Needs playwright's package and a chromium (Debian's will do); both are for devel
 
 from __future__ import annotations
 
+import argparse
 import io
 import shutil
 import sys
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
 
-from codec.cli.frame import Parser, filled_path
+from codec.cli.frame import Parser, filled_path, run
+from codec.errors import CodecError
 from codec.streams import process
 
 if TYPE_CHECKING:
@@ -30,24 +32,25 @@ THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns 0, or 1 where there is no browser."""
+    """Returns the exit code: 1 where there is no browser, or no app."""
     parser = Parser(
         prog="python -m app.screenshots", description=__doc__, epilog="See docs/contributing.md"
     )
     parser.add_argument("url")
     parser.add_argument("--out", type=filled_path, default=Path("assets/pictures"))
-    options = parser.parse_args(arguments)
+    return run(parser, arguments, _command)
+
+
+def _command(options: argparse.Namespace) -> None:
     try:
-        from playwright.sync_api import sync_playwright
+        from playwright.sync_api import Error, sync_playwright
     except ModuleNotFoundError:
-        print("error: playwright is not installed; pip install playwright", file=sys.stderr)
-        return 1
+        raise CodecError("playwright is not installed; pip install playwright") from None
     path = next(
         (p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None
     )
     if path is None:
-        print("error: no chromium here; apt-get install chromium", file=sys.stderr)
-        return 1
+        raise CodecError("no chromium here; apt-get install chromium")
     options.out.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
@@ -58,14 +61,17 @@ def main(arguments: list[str] | None = None) -> int:
             )
             page = context.new_page()
             page.set_default_timeout(120_000)
-            page.goto(options.url)
+            try:
+                page.goto(options.url)
+            except Error as error:
+                reason = str(error).strip().splitlines()[0]
+                raise CodecError(f"{options.url}: no app answers there ({reason})") from None
             page.wait_for_selector("#examples button")
             for name, arrange in VIEWS.items():
                 arrange(page)
                 _save(page, options.out / f"app-{name}-{size}-{theme}.webp", SIZES[size][2])
             context.close()
         browser.close()
-    return 0
 
 
 def _open(page: Page, tab: str) -> None:

@@ -7,13 +7,14 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from codec import cards
 from codec.errors import ModelError
+from codec.medium import Medium, Shape
 
 if TYPE_CHECKING:
     from codec.coding import Model
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("app")
 
 MAX_FILES_BYTES = 2 << 30
+MAX_STEM_BYTES = 150  # of the 255 that a file name may have
 
 
 _importing = threading.Lock()
@@ -86,6 +88,12 @@ class Models:
         best = cards.find(medium=medium).name if some and self._shipped else None
         return sorted(some, key=lambda card: (card.name != best, card.name))
 
+    def names(self) -> dict[bytes, str]:
+        """Returns the names by all identities that files may give."""
+        return {
+            key: card.name for card in self.cards.values() for key in (card.base_id, card.model_id)
+        }
+
     def card(self, name: str) -> cards.Card:
         """Returns the card of a name.
 
@@ -146,6 +154,24 @@ class TemporaryFiles:
         path.mkdir(parents=True)
         return path
 
+    def save(self, kind: Medium, size: Shape, blocks: Iterable[Any], name: str) -> Path:
+        """Writes a media file that loses nothing, into a folder of its own.
+
+        Args:
+            kind: The medium.
+            size: Of the signal.
+            blocks: Of a recording (n, C), of a picture (n, W, 3).
+            name: Of the file, without suffix.
+        """
+        suffix = kind.default_suffix
+        path = self.folder() / f"{file_stem(name)}.{suffix}"
+        with path.open("w+b") as file:
+            writer = kind.write(file, size, suffix)
+            for block in blocks:
+                writer.write(block)
+            writer.close()
+        return path
+
     def keep_tidy(self) -> Callable[[], None]:
         """Deletes in the background, so that files go even when nobody calls.
 
@@ -175,3 +201,8 @@ class TemporaryFiles:
                     break
                 shutil.rmtree(folder, ignore_errors=True)
                 total -= size
+
+
+def file_stem(name: str) -> str:
+    """Cuts a name so that endings can be added to it."""
+    return name.encode()[:MAX_STEM_BYTES].decode(errors="ignore")

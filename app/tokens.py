@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from app.media import KINDS
 from app.service import Service
 from app.versions import Version
 from codec.container import Header, Writer
@@ -58,11 +59,7 @@ def tokens(service: Service, version: Version) -> Tokens:
     model = service.models.get(version.model)
     bottleneck = model.codec.bottleneck
     header, indices, num_samples = read_indices(version.file.read_bytes(), model, service.limits)
-    if header.medium == "image":
-        rows, columns = model.codec.grid((header.height, header.width))
-    else:
-        columns = round(model.codec.token_rate_hz or 1)
-        rows = -(-indices.shape[2] // columns)
+    rows, columns = KINDS[header.medium].grid(header, model.codec, indices.shape[2])
     every = torch.zeros(1, header.num_codebooks, header.num_codes, dtype=torch.int64)
     every[0, 0] = torch.arange(header.num_codes)
     with torch.inference_mode():
@@ -107,14 +104,7 @@ def edit(
     rng = np.random.default_rng(seed)
     chosen = np.ones((inside.rows, inside.columns), bool)
     if area is not None:
-        x, y, side = area
-        row, column = np.ogrid[: inside.rows, : inside.columns]
-        if header.medium == "image":
-            near_row = np.abs(row + 0.5 - y * inside.rows) <= side / 2
-            chosen = near_row & (np.abs(column + 0.5 - x * inside.columns) <= side / 2)
-        else:
-            centre = int(y * inside.rows) * inside.columns + x * inside.columns
-            chosen = np.abs(row * inside.columns + column + 0.5 - centre) <= side * side / 2
+        chosen = KINDS[header.medium].spot((inside.rows, inside.columns), *area)
     positions = np.flatnonzero(chosen.ravel()[: inside.indices.shape[2]])
     positions = rng.permutation(positions)[: round(share * len(positions))]
     indices = inside.indices.copy()

@@ -68,8 +68,12 @@ def short_names(versions: Sequence[Version]) -> list[str]:
 
 def short_note(version: Version) -> str:
     """Returns what stands under a version's name: bytes and rate."""
-    unit = UNIT[version.medium].replace("bits per pixel", "bpp")
-    return f"{version.num_bytes:,} B · {version.rate:.3g} {unit}"
+    return f"{version.num_bytes:,} B · {version.rate:.3g} {short_unit(version.medium)}"
+
+
+def short_unit(medium: str) -> str:
+    """Returns the unit of a medium's rates, where there is little room."""
+    return UNIT[medium].replace("bits per pixel", "bpp")
 
 
 def listening(
@@ -107,7 +111,10 @@ def listening(
 
 
 def looking(
-    original: Original | None, versions: Sequence[Version], names: Sequence[str] | None = None
+    original: Original | None,
+    versions: Sequence[Version],
+    names: Sequence[str] | None = None,
+    traces: bool = True,  # noqa: ARG001  pictures are seen as they are
 ) -> dict[str, Any]:
     """Returns what a "viewer" shows: the original, if there is one, and the versions."""
     colour = tones(versions)

@@ -24,16 +24,17 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from codec import cards
-from codec.cli.frame import Parser, UsageError, filled, filled_path, run
+from codec.cli.frame import Parser, UsageError, filled_path, run
 from codec.errors import MediaError
 from codec.medium import MEDIA
 from codec.streams import process
 
 try:
     from eval import baselines, lpips_metric, mos, run_report, summary
-    from eval.datasets import ROOT_VARIABLE, TestSet, find
+    from eval.datasets import TestSet, find
     from eval.journal import Record
     from eval.model_tables import kept_in_cards
+    from eval.options import add_sets
     from eval.plan import Plan
     from eval.run import run_all
     from eval.trained import Trained, mark, note
@@ -49,20 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "models", nargs="*", metavar="MODEL", help="a shipped model, or the path of a card"
     )
-    parser.add_argument(
-        "--data",
-        nargs="+",
-        required=True,
-        type=filled,
-        metavar="PATH|NAME",
-        help="test sets: a folder, .tar or file, or a name",
-    )
-    parser.add_argument(
-        "--root",
-        type=filled_path,
-        metavar="DIR",
-        help=f"of named sets; default ${ROOT_VARIABLE}, or data",
-    )
+    add_sets(parser)
     parser.add_argument(
         "-k", "--codebook-size", metavar="K,...", help="default: all that a model offers"
     )

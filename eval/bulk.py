@@ -37,7 +37,7 @@ from typing import Any
 from tqdm import tqdm
 
 from codec import cards
-from codec.cli.frame import Parser, UsageError, filled, filled_path, run
+from codec.cli.frame import Parser, UsageError, filled_path, run
 from codec.errors import CodecError, MediaError
 from codec.files import writing
 from codec.streams import process
@@ -51,6 +51,7 @@ try:
     from eval.journal import Record, lock
     from eval.lpips_metric import Backbone, backbones
     from eval.metrics import METRICS, Metric, measure
+    from eval.options import add_sets
     from eval.paths import flat_name
     from eval.signals import SIGNALS, Signal
     from eval.systems import ModelSystem, load_models
@@ -342,15 +343,7 @@ def _start_ray(ray: Any, workers: int, address: str | None) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m eval.bulk", description=__doc__, epilog="See docs/bulk.md")
     parser.add_argument("model", metavar="MODEL", help="a shipped model, or the path of a card")
-    parser.add_argument(
-        "--data",
-        nargs="+",
-        required=True,
-        type=filled,
-        metavar="PATH|NAME",
-        help="as for python -m eval",
-    )
-    parser.add_argument("--root", type=filled_path, metavar="DIR", help="where named sets lie")
+    add_sets(parser)
     parser.add_argument("-k", "--codebook-size", type=int, default=1024, metavar="K")
     parser.add_argument(
         "--out",

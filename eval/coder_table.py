@@ -18,12 +18,13 @@ from typing import Any
 from tqdm import tqdm
 
 from codec import api, cards, coding
-from codec.cli.frame import filled, filled_path
+from codec.cli.frame import filled_path
 from codec.files import writing
 from codec.medium import MEDIA
 from eval import datasets, markdown
 from eval.bench.timing import machine
 from eval.datasets import TestSet, medium_of
+from eval.options import add_sets
 from eval.signals import Content
 
 SETS = ["speech-test", "image-test-coco"]
@@ -39,15 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser, models: str) -> None:
         models: The help text of the models.
     """
     parser.add_argument("models", nargs="*", metavar="MODEL", help=models)
-    parser.add_argument(
-        "--data",
-        nargs="+",
-        default=SETS,
-        type=filled,
-        metavar="PATH|NAME",
-        help="default: " + " ".join(SETS),
-    )
-    parser.add_argument("--root", type=filled_path, metavar="DIR", help="where named sets lie")
+    add_sets(parser, SETS)
     parser.add_argument("--first", type=int, metavar="N", help="only the first N items of each set")
     parser.add_argument(
         "--out",

@@ -21,7 +21,7 @@ Tokens = tuple[Tensor, Tensor | None]
 
 def tokens_of(bottleneck: Bottleneck, z: Tensor) -> Tokens:
     """(B, D_in, *S) latents as rows."""
-    return bottleneck._split(z) if isinstance(bottleneck, GMVQ) else (to_tokens(z), None)
+    return bottleneck.points(z) if isinstance(bottleneck, GMVQ) else (to_tokens(z), None)
 
 
 @torch.inference_mode()

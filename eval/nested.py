@@ -45,6 +45,7 @@ from eval.coder_table import SETS
 from eval.datasets import load_signal
 from eval.latents import TOKENS, Tokens, tokens_of, training_latents
 from eval.metrics import METRICS
+from eval.options import add_root
 from eval.signals import SIGNALS
 from train.data import Store
 from train.options import add_data
@@ -187,7 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--data", metavar="PATH|NAME", help="test set; default: the medium's of " + " ".join(SETS)
     )
-    parser.add_argument("--root", type=filled_path, metavar="DIR", help="where named sets lie")
+    add_root(parser)
     parser.add_argument(
         "--first", type=int, default=16, metavar="N", help="items that are decoded, too; default 16"
     )

@@ -189,3 +189,26 @@ def picture(image: Image.Image | NDArray[np.uint8], kind: str = "PNG", **options
         file, kind, **options
     )
     return file.getvalue()
+
+
+@pytest.fixture
+def media_folder(tmp_path: Path) -> Path:
+    """A folder with two recordings and two pictures, none of which is as large as another."""
+    folder = tmp_path / "media"
+    folder.mkdir()
+    for number in range(2):
+        (folder / f"{number}.wav").write_bytes(wav(tones(16000 + number)))
+        (folder / f"{number}.png").write_bytes(picture(gradient(64 + number, 80)))
+    return folder
+
+
+def spoilt(data: bytes) -> list[bytes]:
+    """Every cut of some bytes, a few bytes more, and every flipped bit."""
+    cut = [data[:length] for length in range(len(data))]
+    longer = [data + b"\0", data + b"\1", data + bytes(9)]
+    flipped = [
+        data[:i] + bytes([data[i] ^ 1 << bit]) + data[i + 1 :]
+        for i in range(len(data))
+        for bit in range(8)
+    ]
+    return cut + longer + flipped

@@ -21,8 +21,9 @@ from PIL import Image
 
 from app import __main__ as command
 from app import pictures, tokens, trials, words
+from app.comparison import MAX_VERSIONS, compare, sweep
 from app.originals import Original, collected_notices
-from app.service import MAX_VERSIONS, Service
+from app.service import Service
 from app.store import Models, Settings, TemporaryFiles
 from app.versions import write_csv
 from app.widgets import chart, facts
@@ -132,9 +133,9 @@ def test_ssimulacra2_stands_beside_where_it_has_a_value(
     # Too small for its scales.
     assert service.code(image, IMAGE, 1024).scores["SSIMULACRA2"] is None
     large = gradient(240, 240)
-    source = replace(image, reference=large)
+    source = replace(image, signal=large)
     assert service.scorer.score(source, large)["SSIMULACRA2"] == 100
-    monkeypatch.setattr("app.scoring.SCORED_PIXELS", 240 * 240 - 1)
+    monkeypatch.setattr("app.media.SCORED_PIXELS", 240 * 240 - 1)
     # Too large for someone who waits.
     assert service.scorer.score(source, large)["SSIMULACRA2"] is None
 
@@ -176,7 +177,7 @@ def test_long_speech_is_scored_on_a_bounded_part(service: Service, speech: Origi
     reference = rng.normal(0, 0.1, 11 * 16000).astype(np.float32)
     decoded = reference.copy()
     decoded[10 * 16000 :] = 0
-    long = replace(speech, reference=reference)
+    long = replace(speech, signal=reference[:, None])
     assert service.scorer.score(long, decoded)["STOI"] == pytest.approx(1, abs=1e-6)
     decoded[5 * 16000 : 6 * 16000] = 0
     assert service.scorer.score(long, decoded)["STOI"] < 0.99  # negative control: inside, it does
@@ -188,14 +189,14 @@ def test_long_speech_is_scored_on_a_bounded_part(service: Service, speech: Origi
 def test_classic_codecs_stand_beside_at_the_nearest_bytes(
     medium: str, name: str, service: Service, speech: Original, image: Original
 ) -> None:
-    if name not in [baseline.name for baseline in service.classics(medium)]:
+    if name not in [baseline.name for baseline in service.classics.of(medium)]:
         pytest.skip(f"{name} is not installed")
     source = speech if medium == "speech" else image
-    version = service.classic(source, name, 1)
+    version = service.classics.code(source, name, 1)
     assert version.kind == "classic"
     assert version.num_bytes == version.file.stat().st_size == len(version.file.read_bytes())
     assert any("cannot go down to 1 bytes" in line for line in version.notices)
-    larger = service.classic(source, name, 3 * version.num_bytes)
+    larger = service.classics.code(source, name, 3 * version.num_bytes)
     assert larger.num_bytes > version.num_bytes
     assert not larger.notices
     assert set(larger.scores) == set(
@@ -205,22 +206,22 @@ def test_classic_codecs_stand_beside_at_the_nearest_bytes(
 
 def test_compare_makes_every_version_that_is_asked_for(service: Service, image: Original) -> None:
     told: list[tuple[float, str]] = []
-    versions = service.compare(
-        image, [IMAGE], [1024, 256], ["jpeg"], True, lambda *step: told.append(step)
+    versions = compare(
+        service, image, [IMAGE], [1024, 256], ["jpeg"], True, lambda *step: told.append(step)
     )
     assert [v.codebook_size for v in versions] == [256, 1024, None, None]
     assert [share for share, _ in told] == sorted(share for share, _ in told)
     assert "1,024 codes" in told[1][1]
     with pytest.raises(MediaError, match="nothing to compare"):
-        service.compare(image, [IMAGE], [])
+        compare(service, image, [IMAGE], [])
     with pytest.raises(MediaError, match=f"at most {MAX_VERSIONS}"):
-        service.compare(image, [IMAGE] * 10, [256, 1024])
+        compare(service, image, [IMAGE] * 10, [256, 1024])
 
 
 def test_sweep_covers_all_models_and_sizes(
     service: Service, image: Original, tmp_path: Path
 ) -> None:
-    versions = service.sweep(image, ["jpeg"])
+    versions = sweep(service, image, ["jpeg"])
     coded = [version for version in versions if version.kind == "codec"]
     offered = [(card.name, k) for card in service.models.of("image") for k in card.num_codes]
     assert [(version.model, version.codebook_size) for version in coded] == offered
@@ -299,11 +300,13 @@ def test_odd_input_works_and_is_remarked_upon(
     data, remark, shape = ODD[kind]
     source = service.open(given("input", data))
     assert any(remark in line for line in source.notices), source.notices
-    assert source.shape == shape
+    assert {"speech": "kHz", "image": f"{shape[1]} × {shape[0]} pixels"}[source.medium] in (
+        source.description
+    )
     version = service.code(source, service.models.of(source.medium)[0].name, 256)
     if source.medium == "speech":
         restored, rate = load_audio(io.BytesIO(version.media.read_bytes()))
-        assert (restored.shape, rate) == (shape, source.rate)
+        assert (restored.shape, f"{rate / 1000:g} kHz" in source.description) == (shape, True)
     if kind == "silence":
         assert version.scores == {"PESQ": None, "STOI": None}
     plain = service.open(given("plain", picture(gradient(32, 32))))
@@ -330,7 +333,7 @@ def test_models_and_sizes_that_are_not_here(
     with pytest.raises(MediaError, match="choose a model for speech"):
         service.code(speech, IMAGE, 256)
     with pytest.raises(MediaError, match="no baseline"):
-        service.classic(image, "none", 1000)
+        service.classics.code(image, "none", 1000)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -344,7 +347,7 @@ def test_a_bin_with_layers_is_shown_at_each_of_them(
     media = wav(tones(16000)) if medium == "speech" else picture(gradient(64, 96))
     model = service.models.get(f"{medium}-fsp")
     path = given("layers.bin", api.compress(media, 1024, model, layers=True))
-    stops = service.layers(path)
+    stops = service.bins.layers(path)
     assert list(stops) == [256, 1024]
     for size, num_bytes in stops.items():
         version, _ = service.decode(path, size)
@@ -357,10 +360,10 @@ def test_a_bin_with_layers_is_shown_at_each_of_them(
         expected = service.decode(given("single.bin", api.compress(media, size, model)))[0]
         assert np.array_equal(version.samples, expected.samples)
     assert service.decode(path)[0].codebook_size == 1024
-    assert "layers" not in service.info(path)
+    assert "layers" not in service.bins.info(path)
     with pytest.raises(MediaError, match="choose from 256, 1024"):
         service.decode(path, 4096)
-    assert list(service.layers(given("single.bin", api.compress(media, 256, model)))) == [256]
+    assert list(service.bins.layers(given("single.bin", api.compress(media, 256, model)))) == [256]
 
 
 def test_a_bin_explains_itself_or_why_it_cannot(
@@ -394,7 +397,7 @@ def test_a_bin_of_an_unknown_model_names_what_it_needs(
     poorer = Service(replace(service.settings, models=folder), tmp_path / "poorer")
     with pytest.raises(ModelError, match=service.models.card(IMAGE).model_id.hex()[:8]):
         poorer.decode(version.file)
-    assert poorer.info(version.file)["model"] == "not among the installed models"
+    assert poorer.bins.info(version.file)["model"] == "not among the installed models"
 
 
 def test_the_limits_hold_for_what_a_bin_unpacks_to(
@@ -420,7 +423,7 @@ def test_info_is_that_of_the_command(
     assert info_main([str(version.file)]) == 0
     printed = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
     printed = {key.strip(): value.strip() for key, value in printed.items()}
-    assert service.info(version.file) == {
+    assert service.bins.info(version.file) == {
         key: value for key, value in printed.items() if key != "file"
     }
 
@@ -545,7 +548,7 @@ def test_a_codebook_of_any_dimension_is_drawn(tmp_path: Path) -> None:
 
 
 def test_ratings_come_back_to_what_was_rated(service: Service, image: Original) -> None:
-    versions = service.compare(image, [IMAGE], [256, 1024, 4096])
+    versions = compare(service, image, [IMAGE], [256, 1024, 4096])
     orders = set()
     for _ in range(20):
         test = trials.start_rating(versions)

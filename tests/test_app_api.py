@@ -20,8 +20,9 @@ import pytest
 import soundfile
 from conftest import ROOT, gradient, picture, tones, wav
 
+from app.comparison import MAX_VERSIONS, sweep
 from app.originals import Original
-from app.service import MAX_VERSIONS, Service
+from app.service import Service
 from app.store import Settings, TemporaryFiles
 from codec.errors import MediaError
 
@@ -178,15 +179,15 @@ def test_what_makes_no_sense_is_refused_in_plain_words(case: str, answers: dict[
 def test_a_sweep_has_the_bound_of_a_comparison(
     service: Service, source: Original, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = [baseline.name for baseline in service.classics("image")]
-    monkeypatch.setattr("app.service.MAX_VERSIONS", 4 * len(known) - 1)
+    known = [baseline.name for baseline in service.classics.of("image")]
+    monkeypatch.setattr("app.comparison.MAX_VERSIONS", 4 * len(known) - 1)
     with pytest.raises(
         MediaError, match=f"that makes {4 * len(known)} versions of classic codecs; choose at most"
     ):
-        service.sweep(source, known)
+        sweep(service, source, known)
     assert MAX_VERSIONS == 16
-    monkeypatch.setattr("app.service.MAX_VERSIONS", 4)
-    assert len(service.sweep(source, known[:1])) > 4
+    monkeypatch.setattr("app.comparison.MAX_VERSIONS", 4)
+    assert len(sweep(service, source, known[:1])) > 4
 
 
 def test_more_channels_than_the_format_has_are_refused_before_they_are_read(

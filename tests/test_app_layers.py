@@ -93,7 +93,7 @@ def test_compare_makes_one_file_for_every_size(
         head, listener, viewer = shown(service, file, source, number)
         single = api.compress(source.data, size, model)
         saved = [Path(link) for link in re.findall(r"file=([^\"?]+\.bin)", head)]
-        stops = service.layers(file)
+        stops = service.bins.layers(file)
         assert [link.stat().st_size for link in saved] == [stops[size]]
         assert (saved[0].read_bytes() == single) == (size == 256)
         assert api.decompress(saved[0].read_bytes(), model) == api.decompress(single, model)
@@ -124,7 +124,7 @@ def test_a_cut_is_a_file_of_its_own(service: Service, tmp_path: Path) -> None:
     source = opened(service, tmp_path, "image")
     file = service.layered(source, ["image-fsp"], [1024])
     assert file is not None
-    shorter = service.cut(file, 256)
+    shorter = service.bins.cut(file, 256)
     assert shorter.read_bytes() == codec.truncate(file, 256)
     for path, size, words in (
         (file, 4096, "choose from 256, 1024"),
@@ -132,4 +132,4 @@ def test_a_cut_is_a_file_of_its_own(service: Service, tmp_path: Path) -> None:
         (None, 256, "nothing"),
     ):
         with pytest.raises(MediaError, match=words):
-            service.cut(path, size)
+            service.bins.cut(path, size)

@@ -6,24 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import gradient, picture, tones, wav
 
 from eval import coder_bench
 
 
-@pytest.fixture
-def media(tmp_path: Path) -> Path:
-    folder = tmp_path / "media"
-    folder.mkdir()
-    for number in range(2):
-        (folder / f"{number}.wav").write_bytes(wav(tones(16000 + number)))
-        (folder / f"{number}.png").write_bytes(picture(gradient(64 + number, 80)))
-    return folder
-
-
 def test_one_command_measures_all_models(
     models: Path,  # noqa: ARG001
-    media: Path,
+    media_folder: Path,
     tmp_path: Path,
     monkeypatch,
     capsys,
@@ -31,7 +20,7 @@ def test_one_command_measures_all_models(
     monkeypatch.setattr(coder_bench, "first_use", lambda *_: "first use: not now")
     monkeypatch.setattr(coder_bench, "REPEATS", 1)
     out = tmp_path / "coder.json"
-    assert coder_bench.main(["--data", str(media), "-k", "256,1024", "--out", str(out)]) == 0
+    assert coder_bench.main(["--data", str(media_folder), "-k", "256,1024", "--out", str(out)]) == 0
     rows = json.loads(out.read_text())["rows"]
     assert [(row["model"], row["codebook_size"]) for row in rows] == [
         (name, size) for name in ("image-fsp", "speech-fsp") for size in (256, 1024)
@@ -58,12 +47,12 @@ def test_one_command_measures_all_models(
 )
 def test_wrong_arguments_are_one_line(
     models: Path,  # noqa: ARG001
-    media: Path,
+    media_folder: Path,
     arguments: list[str],
     code: int,
     message: str,
     capsys,
 ) -> None:
-    data = [] if "--data" in arguments else ["--data", str(media)]
+    data = [] if "--data" in arguments else ["--data", str(media_folder)]
     assert coder_bench.main([*arguments, *data]) == code
     assert message in capsys.readouterr().err.strip().splitlines()[-1]

@@ -7,6 +7,7 @@ import random
 
 import numpy as np
 import pytest
+from conftest import spoilt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -195,16 +196,7 @@ def test_range_coder_accepts_only_its_own_bytes() -> None:
     """
     indices, table = random_case(3, 2, 30, 50, 0.5)
     data = range_coder.encode(indices, table)
-    variants = [data[:length] for length in range(len(data))] + [
-        data + b"\0",
-        data + b"\1",
-        data + bytes(9),
-    ]
-    variants += [
-        data[:i] + bytes([data[i] ^ 1 << bit]) + data[i + 1 :]
-        for i in range(len(data))
-        for bit in range(8)
-    ]
+    variants = spoilt(data)
     num_refused = 0
     for variant in variants:
         try:

@@ -6,24 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import gradient, picture, tones, wav
 
 from eval import layers
 
 
-@pytest.fixture
-def media(tmp_path: Path) -> Path:
-    folder = tmp_path / "media"
-    folder.mkdir()
-    for number in range(2):
-        (folder / f"{number}.wav").write_bytes(wav(tones(16000 + number)))
-        (folder / f"{number}.png").write_bytes(picture(gradient(64 + number, 80)))
-    return folder
-
-
-def test_one_command_measures_all_models(models: Path, media: Path, tmp_path: Path, capsys) -> None:  # noqa: ARG001
+def test_one_command_measures_all_models(
+    models: Path,  # noqa: ARG001
+    media_folder: Path,
+    tmp_path: Path,
+    capsys,
+) -> None:
     out = tmp_path / "layers.json"
-    assert layers.main(["--data", str(media), "--out", str(out)]) == 0
+    assert layers.main(["--data", str(media_folder), "--out", str(out)]) == 0
     rows = json.loads(out.read_text())["rows"]
     assert [(row["model"], row["codebook_size"]) for row in rows] == [
         (name, size) for name in ("image-fsp", "speech-fsp") for size in (256, 1024)
@@ -38,23 +32,23 @@ def test_one_command_measures_all_models(models: Path, media: Path, tmp_path: Pa
 
 def test_a_prefix_with_other_indices_would_be_found(
     models: Path,  # noqa: ARG001
-    media: Path,
+    media_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Negative control: a cut that stops a layer too early."""
     monkeypatch.setattr(layers, "cut", lambda data, found, _: data[: min(found.stops.values())])
     with pytest.raises(RuntimeError, match="cut to K = 1024"):
-        layers.main(["image-fsp", "--data", str(media)])
+        layers.main(["image-fsp", "--data", str(media_folder)])
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["none"], 3), (["--data", "nowhere"], 1)])
 def test_wrong_arguments_are_one_line(
     models: Path,  # noqa: ARG001
-    media: Path,
+    media_folder: Path,
     arguments: list[str],
     code: int,
     capsys,
 ) -> None:
-    data = [] if "--data" in arguments else ["--data", str(media)]
+    data = [] if "--data" in arguments else ["--data", str(media_folder)]
     assert layers.main([*arguments, *data]) == code
     assert len(capsys.readouterr().err.strip().splitlines()) == 1

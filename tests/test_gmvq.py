@@ -507,7 +507,7 @@ def test_wrong_arguments() -> None:
 
 def test_the_offset_moves_the_first_weight_alone() -> None:
     z = torch.zeros(1, 8, 5)
-    assert float(GMVQ(4, (16,))._split(z)[1].mean()) == pytest.approx(log(2))
-    moved = GMVQ(4, (16,), weight_offset=5.5)._split(z)
+    assert float(GMVQ(4, (16,)).points(z)[1].mean()) == pytest.approx(log(2))
+    moved = GMVQ(4, (16,), weight_offset=5.5).points(z)
     assert float(moved[1].mean()) == pytest.approx(5.5, abs=0.01)
-    assert torch.equal(moved[0], GMVQ(4, (16,))._split(z)[0])
+    assert torch.equal(moved[0], GMVQ(4, (16,)).points(z)[0])

@@ -87,15 +87,3 @@ def test_the_order_of_pesq() -> None:
             plain.append(float((x - y).abs().mean()))
     assert stats.spearmanr(theirs, ours)[0] < -0.9
     assert stats.spearmanr(theirs, plain)[0] > -0.9  # an L1 of the waveform does not know
-
-
-def test_silence_and_short_clips_have_finite_gradients() -> None:
-    loss = LoudnessLoss(SAMPLE_RATE)
-    for x in (torch.zeros(1, 1, 4000), voice()[..., :600], 1e-5 * voice()[..., :4000]):
-        y = noisy(x, 0.1).add(1e-6).requires_grad_()
-        value = loss(x, y)
-        value.sum().backward()
-        assert value.isfinite().all()
-        assert y.grad is not None
-        assert y.grad.isfinite().all()
-    assert float(loss(torch.zeros(1, 1, 4000), 0.1 * torch.ones(1, 1, 4000))) == 0

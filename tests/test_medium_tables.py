@@ -18,13 +18,18 @@ TABLES = [
     "eval.model_tables.METRICS",
     "eval.model_tables.TITLES",
     "eval.signals.SIGNALS",
+    "app.media.KINDS",
+    "app.input_panel.EXAMPLES",
+    "app.input_panel.FIELDS",
+    "app.views.VIEWS",
 ]
 
 
 @pytest.mark.parametrize("table", TABLES)
 def test_every_medium_is_there(table: str) -> None:
     module, _, name = table.rpartition(".")
-    if module == "eval.galleries":
-        pytest.importorskip("matplotlib")
+    for package, needed in (("eval.galleries", "matplotlib"), ("app.", "gradio")):
+        if module.startswith(package):
+            pytest.importorskip(needed)
     found: Collection[str] = getattr(import_module(module), name)
     assert set(found) == set(MEDIA)

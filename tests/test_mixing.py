@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import spoilt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -191,16 +192,7 @@ def test_every_cut_flip_and_extension_is_refused_or_canonical() -> None:
     prior = random_prior(5, (4, 4, 4), image=True, strength=0.2)
     indices = np.random.default_rng(0).integers(0, 64, 60)
     data = encode(indices, prior, 8)
-    variants = [data[:length] for length in range(len(data))] + [
-        data + b"\0",
-        data + b"\1",
-        data + bytes(9),
-    ]
-    variants += [
-        data[:i] + bytes([data[i] ^ 1 << bit]) + data[i + 1 :]
-        for i in range(len(data))
-        for bit in range(8)
-    ]
+    variants = spoilt(data)
     refused = 0
     for variant in variants:
         try:

@@ -43,6 +43,19 @@ def noisy(x: Tensor, share: float, seed: int = 1) -> Tensor:
     return x + share * x.std() * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize(("name", "shortest"), [("loudness", 600), ("stoi", 1056)])
+def test_silence_and_short_clips_have_finite_gradients(name: str, shortest: int) -> None:
+    loss = LISTENING[name](SAMPLE_RATE)
+    for x in (torch.zeros(1, 1, 8000), voice()[..., :shortest], 1e-5 * voice()[..., :8000]):
+        y = noisy(x, 0.1).add(1e-6).requires_grad_()
+        value = loss(x, y)
+        value.sum().backward()
+        assert value.isfinite().all()
+        assert y.grad is not None
+        assert y.grad.isfinite().all()
+    assert float(loss(torch.zeros(1, 1, 8000), 0.1 * torch.ones(1, 1, 8000))) == 0
+
+
 @EACH
 def test_each_sample_counts_alone(name: str) -> None:
     loss = LISTENING[name](SAMPLE_RATE)

@@ -64,18 +64,6 @@ def test_a_lost_rhythm_costs_more_than_a_changed_waveform() -> None:
     assert float((x - turned).abs().mean()) > 0.7 * float((x - shuffled).abs().mean())
 
 
-def test_silence_and_short_clips_have_finite_gradients() -> None:
-    loss = STOILoss(SAMPLE_RATE)
-    for x in (torch.zeros(1, 1, 8000), voice()[..., :1056], 1e-5 * voice()[..., :8000]):
-        y = noisy(x, 0.1).add(1e-6).requires_grad_()
-        value = loss(x, y)
-        value.sum().backward()
-        assert value.isfinite().all()
-        assert y.grad is not None
-        assert y.grad.isfinite().all()
-    assert float(loss(torch.zeros(1, 1, 8000), 0.1 * torch.ones(1, 1, 8000))) == 0
-
-
 def test_silent_parts_of_a_clip_count_less() -> None:
     """Noise where nothing is said leaves speech as intelligible as it was."""
     x, loss = voice(seconds=2), STOILoss(SAMPLE_RATE)

@@ -29,7 +29,7 @@ from train.add_priors import prior_tensors
 from train.data import Store
 from train.log import LOG_NAME, read
 from train.loop import ADVERSARY_SUFFIX, CHECKPOINT_NAME, Budget, Trainer, read_checkpoint
-from train.options import add_data
+from train.options import add_data, add_out
 
 LICENCE = "Apache-2.0"
 
@@ -156,13 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m train.export", description=__doc__, epilog="See docs/train.md")
     parser.add_argument("run", type=filled_path, help="folder that python -m train wrote")
     add_data(parser)
-    parser.add_argument(
-        "--out",
-        type=filled_path,
-        required=True,
-        metavar="DIR",
-        help="receives NAME.json and NAME.safetensors",
-    )
+    add_out(parser, "receives NAME.json and NAME.safetensors")
     parser.add_argument("--name", help="default: the folder's name")
     parser.add_argument(
         "--note",

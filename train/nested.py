@@ -25,7 +25,7 @@ from safetensors.numpy import save
 
 from codec import cards, coding
 from codec.cards import LAYER, PRIOR, identities
-from codec.cli.frame import Parser, filled_path, run
+from codec.cli.frame import Parser, run
 from codec.errors import CodecError, ModelError
 from codec.files import writing
 from codec.model import Codec, build
@@ -36,7 +36,7 @@ from train.augment import augment
 from train.data import Store
 from train.draws import Draws
 from train.export import count_tables
-from train.options import add_data, add_model
+from train.options import add_data, add_model, add_out
 from train.priors import STEPS, TOKENS
 from train.recipes import Recipe
 
@@ -158,13 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m train.nested", description=__doc__, epilog="See docs/train.md")
     add_model(parser)
     add_data(parser)
-    parser.add_argument(
-        "--out",
-        type=filled_path,
-        required=True,
-        metavar="DIR",
-        help="another folder than the model's",
-    )
+    add_out(parser, "another folder than the model's")
     parser.add_argument("--name", help="default: the model's own")
     parser.add_argument(
         "--tokens", type=int, default=TOKENS, help="of the training data, for each size's prior"

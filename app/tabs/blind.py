@@ -8,13 +8,13 @@ from typing import Any
 
 import gradio as gr
 
-from app import trials
+from app import comparison, trials, views
 from app.handlers import JOBS, QUICK, plainly, reporting
-from app.input_panel import InputPanel
+from app.input_panel import Given, InputPanel
 from app.service import Service
 from app.tabs.compare import Options
 from app.versions import write_csv
-from app.widgets import download, listening, looking, url, widget
+from app.widgets import download, url
 from app.words import empty, notice
 from codec.errors import MediaError
 
@@ -51,18 +51,18 @@ class BlindTab:
                 "Start", variant="primary", elem_id="blind-start", scale=0, min_width=180
             )
         lead = gr.HTML(INVITATION, elem_id="blind-lead", min_height=64)
-        listener = widget("listener", elem_id="blind-listener", visible=False)
-        viewer = widget("viewer", elem_id="blind-viewer", visible=False)
+        shown = views.place("blind")
         with gr.Row(visible=False, elem_id="blind-answers") as answers:
             is_a = gr.Button("X is A")
             is_b = gr.Button("X is B")
             stop = gr.Button("Stop, show the result", variant="secondary")
         result = gr.HTML(elem_id="blind-result")
         test, material = gr.State(None), gr.State(None)
-        outputs = [lead, listener, viewer, answers, result, test, material]
-        inputs = [*panel.inputs, *options.inputs, kind]
+        outputs = [lead, *shown, answers, result, test, material]
+        self._options, self._kind = options, kind
+        inputs = {*panel.inputs, *options.inputs, kind}
         start.click(plainly(self._begin), inputs, outputs, **JOBS, show_progress_on=[lead])
-        for control in (listener, viewer):
+        for control in shown:
             control.submit(plainly(self._rated), test, result, **QUICK)
         for button, says_a in ((is_a, True), (is_b, False)):
             button.click(
@@ -73,33 +73,27 @@ class BlindTab:
 
     def _begin(
         self,
-        medium: str,
-        recording: str | None,
-        picture: str | None,
-        models: list[str],
-        sizes: list[int],
-        classics: list[str],
-        kind: str,
+        given: Given,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
         report = reporting(progress)
         report(0, "Reading your input, loading the models")
-        original = self._panel.open(medium, recording, picture)
+        original, kind = self._panel.open(given), given[self._kind]
+        models, sizes, classics = self._options.chosen(given)
         if kind == "abx":
             models, sizes, classics = models[:1], sorted(sizes)[-1:], []
-        versions = self._service.compare(original, models, sizes, classics, False, report)
+        versions = comparison.compare(
+            self._service, original, models, sizes, classics, report=report
+        )
         if len(versions) > MAX_RATED:
             raise MediaError(
                 f"{len(versions)} versions are too many to rate; choose at most {MAX_RATED}"
             )
-        speech = medium == "speech"
-        payload = (
-            listening(original, versions, traces=False) if speech else looking(original, versions)
-        )
+        payload = views.drawn(original, versions, traces=False)
         media = [original.media, *(version.media for version in versions)]
         if kind == "abx":
             return _next_trial(
-                self._service, trials.start_abx(versions[0]), (medium, media, payload)
+                self._service, trials.start_abx(versions[0]), (original.medium, media, payload)
             )
         rating = trials.start_rating(versions)
         value = {
@@ -109,7 +103,14 @@ class BlindTab:
             "quiet": True,
         }
         text = f'<p class="lead">How close does each letter come to the reference? {SCALE}</p>'
-        return [text, *_visible(medium, value), gr.update(visible=False), "", rating, None]
+        return [
+            text,
+            *views.showing(original.medium, value),
+            gr.update(visible=False),
+            "",
+            rating,
+            None,
+        ]
 
     def _rated_versions(
         self, rating: trials.Rating, media: list[Path], payload: dict[str, Any]
@@ -155,14 +156,12 @@ class BlindTab:
             else "This does not show that you can tell them apart"
         )
         text = (
-            f"{row['right']} of {row['trials']} right. {verdict}: guessing does as well or better "
-            "in "
-            f"{100 * row['by_chance']:.1f} % of such tests."
+            f"{row['right']} of {row['trials']} right. {verdict}: "
+            f"guessing does as well or better in {100 * row['by_chance']:.1f} % of such tests."
         )
-        hidden = [gr.update(visible=False, value={})] * 2
         return [
             "",
-            *hidden,
+            *views.HIDDEN,
             gr.update(visible=False),
             _table(self._service, [row], text),
             None,
@@ -170,25 +169,11 @@ class BlindTab:
         ]
 
     def _switch(self, _: str) -> list[Any]:
-        hidden = [gr.update(visible=False, value={})] * 2
-        return [INVITATION, *hidden, gr.update(visible=False), "", None, None]
+        return [INVITATION, *views.HIDDEN, gr.update(visible=False), "", None, None]
 
 
 def _gain(payload: dict[str, Any], place: int) -> float:
     return float(payload["versions"][place].get("gain", 0.0))
-
-
-def _visible(medium: str, value: dict[str, Any]) -> list[Any]:
-    """Returns updates of listener and viewer.
-
-    That of the medium shows `value`, the other is hidden.
-    """
-    return [
-        gr.update(visible=True, value=value)
-        if medium == kind
-        else gr.update(visible=False, value={})
-        for kind in ("speech", "image")
-    ]
 
 
 def _next_trial(service: Service, test: trials.Abx, material: Material) -> list[Any]:
@@ -217,7 +202,7 @@ def _next_trial(service: Service, test: trials.Abx, material: Material) -> list[
     trial = f"<b>Trial {count + 1} of {trials.TRIALS}.</b>"
     lead = f'<p class="lead">{trial} Is X the same as A, or as B?</p>'
     value = {**payload, "versions": shown, "quiet": True, "right": 2}
-    return [lead, *_visible(medium, value), gr.update(visible=True), "", test, material]
+    return [lead, *views.showing(medium, value), gr.update(visible=True), "", test, material]
 
 
 def _table(service: Service, rows: list[dict[str, Any]], text: str) -> str:

@@ -7,12 +7,14 @@ from typing import Any
 
 import gradio as gr
 
+from app import comparison, views
 from app.handlers import JOBS, QUICK, plainly, reporting
-from app.input_panel import InputPanel
+from app.input_panel import Given, InputPanel
 from app.service import Service
 from app.tabs.layers import Layers
-from app.widgets import facts, listening, looking, widget
+from app.widgets import facts, short_unit
 from app.words import empty, notice
+from codec.medium import MEDIA
 
 INVITATION = empty(
     "Nothing to compare yet",
@@ -26,7 +28,7 @@ class Options:
     """The choice of models, sizes and classic codecs, which Compare and Blind test have."""
 
     def __init__(self, panel: InputPanel) -> None:
-        self._workshop = panel.service
+        self._service = panel.service
         medium = str(panel.medium.value)
         with gr.Row(elem_classes=["options"]):
             first = [
@@ -43,9 +45,13 @@ class Options:
         self.inputs: list[Any] = [self.models, self.sizes, self.classics]
         panel.medium.change(self._switch, panel.medium, self.inputs, **QUICK)
 
+    def chosen(self, given: Given) -> tuple[list[str], list[int], list[str]]:
+        """Returns the models, sizes and classic codecs that a handler of `inputs` got."""
+        return given[self.models], given[self.sizes], given[self.classics]
+
     def _switch(self, medium: str) -> list[Any]:
         return [
-            gr.update(**choices(self._workshop, medium))
+            gr.update(**choices(self._service, medium))
             for choices in (model_choices, size_choices, classic_choices)
         ]
 
@@ -61,7 +67,7 @@ def size_choices(service: Service, medium: str) -> dict[str, Any]:
     for card in service.models.of(medium):
         for size, codes in card.num_codes.items():
             rates.setdefault(size, card.tokens_per_unit * log2(max(codes, 2)))
-    unit, scale = ("kbit/s", 1000) if medium == "speech" else ("bpp", 1)
+    unit, scale = short_unit(medium), MEDIA[medium].rate_bits
     choices = [(f"{size:,} · {rates[size] / scale:.2f} {unit}", size) for size in sorted(rates)]
     chosen = [size for size in DEFAULT_SIZES if size in rates] or sorted(rates)[:3]
     return {"choices": choices, "value": chosen}
@@ -69,7 +75,7 @@ def size_choices(service: Service, medium: str) -> dict[str, Any]:
 
 def classic_choices(service: Service, medium: str) -> dict[str, Any]:
     """Returns the classic codecs that work here; those that people know are chosen at first."""
-    known = [(baseline.title, baseline.name) for baseline in service.classics(medium)]
+    known = [(baseline.title, baseline.name) for baseline in service.classics.of(medium)]
     chosen = [name for _, name in known if name in DEFAULT_CLASSICS]
     return {"choices": known, "value": chosen, "visible": bool(known)}
 
@@ -90,63 +96,43 @@ class CompareTab:
                 "Compare", variant="primary", elem_id="compare-start", scale=0, min_width=180
             )
         notices = gr.HTML(elem_id="compare-notices")
-        speech = panel.medium.value == "speech"
-        listener = widget(
-            "listener", INVITATION, elem_id="compare-listener", visible=speech, min_height=170
-        )
-        viewer = widget(
-            "viewer", INVITATION, elem_id="compare-viewer", visible=not speech, min_height=170
-        )
+        shown_on = views.place("compare", str(panel.medium.value), INVITATION, min_height=170)
         table = gr.HTML(elem_id="compare-facts")
         self._layers = Layers(panel)
-        self._outputs = [notices, listener, viewer, table, *self._layers.outputs]
-        inputs = [*panel.inputs, *options.inputs, match_all]
-        compare, shown_on = plainly(self._compare), [listener, viewer]
+        self._outputs = [notices, *shown_on, table, *self._layers.outputs]
+        self._options, self._match_all, self._active = options, match_all, active
+        inputs = {*panel.inputs, *options.inputs, match_all}
+        compare = plainly(self._compare)
         panel.medium.change(self._switch, panel.medium, self._outputs, **QUICK)
-        start.click(
-            compare,
-            [gr.State("compare"), *inputs],
-            self._outputs,
-            **JOBS,
-            show_progress_on=shown_on,
-        )
+        start.click(compare, inputs, self._outputs, **JOBS, show_progress_on=shown_on)
         panel.taken.success(
-            compare, [active, *inputs], self._outputs, **JOBS, show_progress_on=shown_on
+            compare, {active, *inputs}, self._outputs, **JOBS, show_progress_on=shown_on
         )
 
     def _compare(
         self,
-        tab: str,
-        medium: str,
-        recording: str | None,
-        picture: str | None,
-        models: list[str],
-        sizes: list[int],
-        classics: list[str],
-        every: bool,
+        given: Given,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
-        if tab != "compare":
+        if given.get(self._active, "compare") != "compare":
             return [gr.skip()] * len(self._outputs)
+        models, sizes, classics = self._options.chosen(given)
         report = reporting(progress)
         report(0, "Reading your input, loading the models")
-        original = self._panel.open(medium, recording, picture)
-        versions = self._panel.service.compare(original, models, sizes, classics, every, report)
-        report(0.98, "One file with layers")
-        below = self._layers.update(
-            original, str(picture if medium == "image" else recording), models, sizes
+        original = self._panel.open(given)
+        every = bool(given[self._match_all])
+        versions = comparison.compare(
+            self._panel.service, original, models, sizes, classics, every, report
         )
+        report(0.98, "One file with layers")
+        below = self._layers.update(original, str(self._panel.path(given)), models, sizes)
         report(0.99, "Drawing")
         remarks = notice(
             original.notices + [line for version in versions for line in version.notices]
         )
-        if medium == "speech":
-            return [remarks, listening(original, versions), gr.skip(), facts(versions), *below]
-        return [remarks, gr.skip(), looking(original, versions), facts(versions), *below]
+        seen = views.filled(original.medium, views.drawn(original, versions))
+        return [remarks, *seen, facts(versions), *below]
 
     def _switch(self, medium: str) -> list[Any]:
-        shown = [
-            gr.update(visible=medium == kind, value={"empty": INVITATION})
-            for kind in ("speech", "image")
-        ]
+        shown = views.switched(medium, {"empty": INVITATION})
         return ["", *shown, "", *self._layers.hidden()]

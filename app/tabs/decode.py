@@ -10,11 +10,12 @@ from typing import Any
 
 import gradio as gr
 
+from app import views
 from app.handlers import JOBS, explain, log, reporting
 from app.input_panel import InputPanel
 from app.service import Service
 from app.tabs.layers import LABEL, ladder
-from app.widgets import download, listening, looking, widget
+from app.widgets import download
 from app.words import empty
 from codec.errors import CodecError
 
@@ -36,9 +37,7 @@ class DecodeTab:
         given = gr.File(label="A .bin file", type="filepath", elem_id="decode-file", height=130)
         layer = gr.Slider(1, 2, 2, step=1, label=LABEL, visible=False, elem_id="decode-layer")
         header = gr.HTML(INVITATION, elem_id="decode-header", min_height=120)
-        listener = widget("listener", elem_id="decode-listener", visible=False)
-        viewer = widget("viewer", elem_id="decode-viewer", visible=False)
-        outputs = [header, listener, viewer, layer]
+        outputs = [header, *views.place("decode"), layer]
         given.change(
             self._decode, [given, gr.State(None)], outputs, **JOBS, show_progress_on=[header]
         )
@@ -55,25 +54,24 @@ class DecodeTab:
 
 
 def shown(service: Service, path: str | None, number: float | None) -> list[Any]:
-    """Returns updates of header, listener, viewer and slider for a file.
+    """Returns updates of the header, the place of the version, and the slider, for a file.
 
     Args:
         service: What decodes it.
         path: The file, if there is one.
         number: The layer that the slider chose; None for the last one.
     """
-    hidden = [gr.update(visible=False, value={})] * 2
     if not path:
-        return [INVITATION, *hidden, gr.update(visible=False)]
+        return [INVITATION, *views.HIDDEN, gr.update(visible=False)]
     try:
-        stops = service.layers(path)
+        stops = service.bins.layers(path)
         chosen = None if number is None else list(stops)[min(max(int(number), 1), len(stops)) - 1]
         version, _ = service.decode(path, chosen)
-        rows = service.info(version.file)
+        rows = service.bins.info(version.file)
     except Exception as error:
         if isinstance(error, CodecError):
             log.info("refused: %s", error)
-        return [_fault(service, path, error), *hidden, gr.update(visible=False)]
+        return [_fault(service, path, error), *views.HIDDEN, gr.update(visible=False)]
     what = f"{version.label}, {version.num_bytes:,} bytes, decoded in {version.decode_s:.2f} s"
     save = download(version.media, f"Save as {version.media.suffix}")
     slider: Any = gr.skip()
@@ -84,22 +82,15 @@ def shown(service: Service, path: str | None, number: float | None) -> list[Any]
         slider = gr.update(visible=last > 1, maximum=max(last, 2), value=max(last, 2))
     steps = ladder(stops, version.codebook_size or 0)
     head = f'<p class="save"><b>{escape(what)}</b>{save}</p>{steps}{_table(rows)}'
-    kept = {"series": path}
-    if version.medium == "speech":
-        return [
-            head,
-            gr.update(visible=True, value=listening(None, [version]) | kept),
-            hidden[1],
-            slider,
-        ]
-    return [head, hidden[0], gr.update(visible=True, value=looking(None, [version]) | kept), slider]
+    value = views.drawn(None, [version]) | {"series": path}
+    return [head, *views.showing(version.medium, value), slider]
 
 
 def _fault(service: Service, path: str, error: Exception) -> str:
     """Says why a file cannot be decoded, and its header, if at least that is whole."""
     title, text = explain(error)
     try:
-        rows = service.info(path)
+        rows = service.bins.info(path)
     except CodecError:
         rows = {}
     said = f"<b>{escape(title)}</b><p>{escape(text)}</p>"

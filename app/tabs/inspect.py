@@ -12,14 +12,14 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from app import pictures
+from app import pictures, views
 from app.handlers import JOBS, QUICK, plainly, reporting
-from app.input_panel import InputPanel
+from app.input_panel import Given, InputPanel
 from app.service import Service
 from app.tabs.compare import size_choices
 from app.tokens import CHANGES, Tokens, edit, tokens
 from app.versions import Version
-from app.widgets import download, listening, looking, url, widget
+from app.widgets import download, url, widget
 from app.words import empty, number, tip
 from codec.errors import MediaError
 
@@ -28,7 +28,6 @@ INVITATION = empty(
     "Choose something on the left, then press Look inside: every square is one token.",
 )
 MAX_HOVER = 70_000  # tokens whose numbers go to the page
-HIDDEN = [gr.update(visible=False, value={})] * 2  # updates of listener and viewer
 
 
 class InspectTab:
@@ -43,18 +42,17 @@ class InspectTab:
             start = gr.Button(
                 "Look inside", variant="primary", elem_id="inspect-start", scale=0, min_width=180
             )
+        self._model, self._size = model, size
         field = widget("map", INVITATION, elem_id="inspect-map", min_height=170)
         usage = gr.HTML(elem_id="inspect-usage")
         kept = gr.State(None)
         editor = Editor()
         result = gr.HTML(elem_id="inspect-result")
-        listener = widget("listener", elem_id="inspect-listener", visible=False)
-        viewer = widget("viewer", elem_id="inspect-viewer", visible=False)
-        shown = [result, listener, viewer]
+        shown = [result, *views.place("inspect")]
         outputs = [field, usage, kept, editor.spot, editor.column, *shown]
         start.click(
             plainly(self._look),
-            [*panel.inputs, model, size],
+            {*panel.inputs, model, size},
             outputs,
             **JOBS,
             show_progress_on=[field],
@@ -71,23 +69,20 @@ class InspectTab:
 
     def _look(
         self,
-        medium: str,
-        recording: str | None,
-        picture: str | None,
-        model: str,
-        size: int,
+        given: Given,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
         report = reporting(progress)
         report(0, "Reading your input, loading the model")
-        original = self._panel.open(medium, recording, picture)
+        original = self._panel.open(given)
+        model, size = given[self._model], int(given[self._size])
         report(0.3, f"{model} with {size:,} codes: encode, decode")
         version = self._service.code(original, model, size)
         inside = tokens(self._service, version)
         report(0.9, "Drawing the codebook")
         light = replace(version, samples=np.empty(0))
         shown = [_map(version, inside), _usage(version, inside)]
-        return [*shown, light, None, gr.update(visible=True), "", *HIDDEN]
+        return [*shown, light, None, gr.update(visible=True), "", *views.HIDDEN]
 
     def _sizes_of(self, model: str) -> Any:
         return gr.update(**_sizes(self._service, name=model))
@@ -116,23 +111,26 @@ class InspectTab:
         text += f"{version.num_bytes:,} to {changed.num_bytes:,} bytes"
         link = download(changed.file, "Download the changed .bin")
         line = f'<p class="save"><span>{escape(text)}</span>{link}</p>'
-        if version.medium == "speech":
-            return [
-                line,
-                gr.update(visible=True, value=listening(None, [before, changed], names)),
-                HIDDEN[1],
-            ]
-        view = looking(None, [before, changed], names)
+        view = views.drawn(None, [before, changed], names)
         if area:
             view |= {"focus": area[:2], "cut": area[0]}
-        return [line, HIDDEN[0], gr.update(visible=True, value=view)]
+        return [line, *views.showing(version.medium, view)]
 
     def _switch(self, medium: str) -> list[Any]:
         new = [
             gr.update(**_models(self._service, medium)),
             gr.update(**_sizes(self._service, medium)),
         ]
-        return [*new, {"empty": INVITATION}, "", None, None, gr.update(visible=False), "", *HIDDEN]
+        return [
+            *new,
+            {"empty": INVITATION},
+            "",
+            None,
+            None,
+            gr.update(visible=False),
+            "",
+            *views.HIDDEN,
+        ]
 
 
 class Editor:
@@ -224,11 +222,11 @@ def _map(version: Version, inside: Tokens) -> dict[str, Any]:
     value |= {"side": 6, "caption": "Point at a square to read its number"}
     if inside.map.size <= MAX_HOVER:
         value["indices"] = inside.map.ravel().tolist()
-    if version.medium == "image":
-        value["picture"] = url(version.media)
-    else:
+    if inside.header.kind.timed:
         value["per_second"] = inside.columns
         value["caption"] = "Each row is one second, left to right; point at a square"
+    else:
+        value["picture"] = url(version.media)
     return value
 
 

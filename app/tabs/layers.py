@@ -12,11 +12,12 @@ from typing import Any
 
 import gradio as gr
 
+from app import views
 from app.handlers import JOBS, plainly, reporting
 from app.input_panel import InputPanel
 from app.originals import Original
 from app.service import Service
-from app.widgets import download, listening, looking, widget
+from app.widgets import download
 
 LABEL = "Layers to keep: the file is cut behind them"
 
@@ -43,10 +44,9 @@ class Layers:
             1, 2, 2, step=1, label=LABEL, visible=False, elem_id="compare-layer"
         )
         head = gr.HTML(elem_id="compare-layer-file")
-        listener = widget("listener", elem_id="compare-layer-listener", visible=False)
-        viewer = widget("viewer", elem_id="compare-layer-viewer", visible=False)
-        self.outputs: list[Any] = [made, self._slider, head, listener, viewer]
-        cut, shown_on = plainly(self._cut), [listener, viewer]
+        shown_on = views.place("compare-layer")
+        self.outputs: list[Any] = [made, self._slider, head, *shown_on]
+        cut = plainly(self._cut)
         self._slider.release(
             cut, [made, self._slider], self.outputs[2:], **JOBS, show_progress_on=shown_on
         )
@@ -58,14 +58,14 @@ class Layers:
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
         if made is None:
-            return [gr.skip()] * 3
+            return [gr.skip()] * len(self.outputs[2:])
         reporting(progress)(0.1, "Cutting the file, decoding")
         original = self._panel.service.open(made.source, made.medium)
         return shown(self._panel.service, made.file, original, int(number))
 
     def hidden(self) -> list[Any]:
         """Updates where no file has layers."""
-        return [None, gr.update(visible=False), "", *[gr.update(visible=False, value={})] * 2]
+        return [None, gr.update(visible=False), "", *views.HIDDEN]
 
     def update(
         self, original: Original, path: str, models: list[str], sizes: list[int]
@@ -74,29 +74,22 @@ class Layers:
         file = self._panel.service.layered(original, models, sizes)
         if file is None:
             return self.hidden()
-        last = len(self._panel.service.layers(file))
+        last = len(self._panel.service.bins.layers(file))
         slider = gr.update(visible=True, maximum=last, value=last)
         made = Layered(original.medium, Path(path), file)
         return [made, slider, *shown(self._panel.service, file, original, last)]
 
 
 def shown(service: Service, file: Path, original: Original, number: int) -> list[Any]:
-    """Updates of the words, the listener and the viewer: a file with its first `number` layers."""
-    stops = service.layers(file)
+    """Updates of the words and the place of the version: a file with its first `number` layers."""
+    stops = service.bins.layers(file)
     size = list(stops)[min(max(number, 1), len(stops)) - 1]
     version, _ = service.decode(file, size)
     save = download(version.file, "Save this .bin")
     what = f"One file for every size: {version.label}, {version.num_bytes:,} bytes"
     head = f'<p class="save"><b>{escape(what)}</b>{save}</p>{ladder(stops, size)}'
-    hidden = gr.update(visible=False, value={})
-    kept = {"series": str(file)}
-    if version.medium == "speech":
-        return [
-            head,
-            gr.update(visible=True, value=listening(original, [version]) | kept | {"heard": 1}),
-            hidden,
-        ]
-    return [head, hidden, gr.update(visible=True, value=looking(original, [version]) | kept)]
+    value = views.drawn(original, [version]) | {"series": str(file), "heard": 1}
+    return [head, *views.showing(version.medium, value)]
 
 
 def ladder(stops: dict[int, int], size: int) -> str:

@@ -11,12 +11,13 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from app import comparison, views
 from app.handlers import JOBS, QUICK, plainly, reporting
-from app.input_panel import InputPanel
+from app.input_panel import Given, InputPanel
 from app.service import Service
 from app.tabs.compare import classic_choices
 from app.versions import Version, write_csv
-from app.widgets import chart, download, facts, listening, looking, widget
+from app.widgets import chart, download, facts, widget
 from app.words import empty, notice
 
 INVITATION = empty(
@@ -48,64 +49,55 @@ class SweepTab:
                 "Sweep", variant="primary", elem_id="sweep-start", scale=0, min_width=180
             )
         plot = widget("chart", INVITATION, elem_id="sweep-chart", min_height=170)
-        listener = widget("listener", elem_id="sweep-listener")
-        viewer = widget("viewer", elem_id="sweep-viewer", visible=False)
+        shown = views.place("sweep", medium)
         notices = gr.HTML()
         table = gr.HTML(elem_id="sweep-facts")
         found = gr.State(None)
-        outputs = [plot, notices, table, found, listener, viewer, metric]
-        inputs = [*panel.inputs, metric, classics]
+        outputs = [plot, notices, table, found, *shown, metric]
+        self._metric, self._classics = metric, classics
+        inputs = {*panel.inputs, metric, classics}
         start.click(plainly(self._sweep), inputs, outputs, **JOBS, show_progress_on=[plot])
-        plot.select(plainly(self._choose), found, [listener, viewer], **QUICK)
+        plot.select(plainly(self._choose), found, shown, **QUICK)
         metric.change(plainly(self._redraw), [metric, found], plot, **QUICK)
         panel.medium.change(self._switch, panel.medium, [classics, *outputs], **QUICK)
 
     def _sweep(
         self,
-        medium: str,
-        recording: str | None,
-        picture: str | None,
-        metric: str,
-        classics: list[str],
+        given: Given,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
         service, report = self._panel.service, reporting(progress)
         report(0, "Reading your input, loading the models")
-        original = self._panel.open(medium, recording, picture)
-        versions = service.sweep(original, classics, report)
-        views = [
-            (listening if medium == "speech" else looking)(original, [version])
-            for version in versions
-        ]
+        original = self._panel.open(given)
+        versions = comparison.sweep(service, original, given[self._classics], report)
+        seen = [views.drawn(original, [version]) for version in versions]
         path = write_csv(
             service.files.folder() / "sweep.csv", [version.record() for version in versions]
         )
         kept = [replace(version, samples=np.empty(0)) for version in versions]
-        shown = [
-            gr.update(visible=medium == kind, value={"empty": POINTS})
-            for kind in ("speech", "image")
-        ]
+        shown = views.switched(original.medium, {"empty": POINTS})
         saved = f'<p class="save">{download(path, "Download the table (.csv)")}</p>'
         remarks = notice(
             original.notices + [line for version in versions for line in version.notices[:1]]
         )
         names = list(dict.fromkeys(name for version in versions for name in version.scores))
+        metric = given[self._metric]
         chosen = metric if metric in names else names[0]
         choice = gr.update(choices=names, value=chosen)
         return [
             chart(kept, chosen),
             remarks,
             facts(versions) + saved,
-            (kept, views),
+            (kept, seen),
             *shown,
             choice,
         ]
 
     def _choose(self, event: gr.EventData, found: Found | None) -> list[Any]:
         if not found or not 0 <= int(event.row) < len(found[0]):
-            return [gr.skip(), gr.skip()]
+            return [gr.skip()] * len(views.VIEWS)
         version, view = found[0][int(event.row)], found[1][int(event.row)]
-        return [view, gr.skip()] if version.medium == "speech" else [gr.skip(), view]
+        return views.filled(version.medium, view)
 
     def _redraw(self, metric: str, found: Found | None) -> Any:
         return chart(found[0], metric) if found else gr.skip()
@@ -113,7 +105,7 @@ class SweepTab:
     def _switch(self, medium: str) -> list[Any]:
         names = metrics(medium)
         blank = [gr.update(value={"empty": INVITATION}), "", "", None]
-        hidden = [gr.update(visible=medium == kind, value={}) for kind in ("speech", "image")]
+        hidden = views.switched(medium, {})
         new = gr.update(choices=names, value=names[-1])
         return [gr.update(**classic_defaults(self._panel.service, medium)), *blank, *hidden, new]
 

@@ -113,7 +113,7 @@ class GMVQ(SoftCodebooks):
             nats; the KL alone does not keep it low), "perplexity" (exp H(q_B)), "latent_std",
             "weight" and "sigma" (means).
         """
-        z_hat, weights = self._split(z)
+        z_hat, weights = self.points(z)
         codebook = self.codebook(self.check_size(codebook_size))
         draws = draw(z_hat, weights, codebook, self.tau, self.latent_term == "posterior")
         variance = code_variance(z_hat, F.embedding(draws.drawn, codebook), self.two_sigma2)
@@ -145,7 +145,7 @@ class GMVQ(SoftCodebooks):
 
         That is not always the Euclidean nearest code.
         """
-        z_hat, weights = self._split(z)
+        z_hat, weights = self.points(z)
         return to_grid(nearest(z_hat, self.codebook(size), weights)[:, None], z)
 
     @staticmethod
@@ -173,8 +173,11 @@ class GMVQ(SoftCodebooks):
             self.codebook(size).copy_(kmeans_start(points, size))
         self.fitted.fill_(True)
 
-    def _split(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 2L, *S) -> points (N, L) and weights (N, L) in (0, max_weight], eq. 15."""
+    def points(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the points z^ (N, L) of (B, 2L, *S), and their weights w, eq. 15.
+
+        The weights are (N, L) in (0, max_weight].
+        """
         z_hat, raw = to_tokens(z).chunk(2, dim=1)
         return z_hat, F.softplus(raw + self.weight_offset).clamp(max=self.max_weight)
 

@@ -1,0 +1,77 @@
+"""The .bin files of the page: cut to a layer, listed, described; nothing of them is decoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from app.store import Models, TemporaryFiles, file_stem
+from codec.description import describe_all
+from codec.errors import MediaError
+from codec.layers import survey
+from codec.truncation import truncate
+
+
+class Bins:
+    """What is done with .bin files as they are. Several threads may ask.
+
+    Args:
+        models: Those that files may name.
+        files: Where new ones go.
+    """
+
+    def __init__(self, models: Models, files: TemporaryFiles) -> None:
+        self._models = models
+        self._files = files
+
+    def read(self, path: str | Path | None, size: int | None = None) -> bytes:
+        """Returns a file's bytes, cut to a codebook size that it has a layer of, if one is given.
+
+        Raises:
+            BitstreamError: Damaged, or not one of ours.
+            MediaError: There is no such layer.
+        """
+        if not path:
+            raise MediaError("nothing is chosen yet; drop a .bin here")
+        data = Path(path).read_bytes()
+        if size is None:
+            return data
+        try:
+            return truncate(data, size)
+        except ValueError as error:
+            raise MediaError(str(error)) from None
+
+    def cut(self, path: str | Path | None, size: int) -> Path:
+        """A .bin cut to a codebook size that it has a layer of, as a file of its own.
+
+        Errors are those of `read`.
+        """
+        data = self.read(path, size)
+        file = self._files.folder() / f"{file_stem(Path(str(path)).stem)}-{size}.bin"
+        file.write_bytes(data)
+        return file
+
+    def layers(self, path: str | Path) -> dict[int, int]:
+        """Codebook size -> bytes of a .bin cut there, coarsest first.
+
+        There is one entry if the file has no layers.
+
+        Raises:
+            BitstreamError: Damaged, or none.
+        """
+        with Path(path).open("rb") as file:
+            return survey(file).stops
+
+    def info(self, path: str | Path) -> dict[str, str]:
+        """Returns what `python -m codec.info` prints of a .bin.
+
+        Raises:
+            BitstreamError: It is damaged, or is none.
+        """
+        with Path(path).open("rb") as file:
+            record = describe_all(survey(file), self._models.names())
+        record.pop("layers", None)  # the page has a control for them
+        record["model"] = record["model"] or "not among the installed models"
+        return {
+            key.replace("_", " "): f"{value:.6g}" if isinstance(value, float) else str(value)
+            for key, value in record.items()
+        }

@@ -1,0 +1,114 @@
+"""One input through several systems: models at their sizes, then classic codecs at their bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from app.originals import Original
+from app.service import Service
+from app.versions import Version, title_of
+from codec.errors import MediaError
+
+MAX_VERSIONS = 16
+
+Report = Callable[[float, str], None]  # progress: share done, what is being done
+
+
+def compare(
+    service: Service,
+    original: Original,
+    models: Sequence[str],
+    sizes: Sequence[int],
+    classics: Sequence[str] = (),
+    match_all: bool = False,
+    report: Report = lambda *_: None,
+) -> list[Version]:
+    """Codes by every chosen model at every chosen size, then by classic codecs.
+
+    Those code at the same bytes.
+
+    Args:
+        service: What codes.
+        original: What is coded.
+        models: The names of models.
+        sizes: Codebook sizes; a model passes over those that it does not offer.
+        classics: Names of classic codecs.
+        match_all: Whether there is a classic version for every codec version, rather than for
+            the largest only.
+        report: Is told of the progress.
+
+    Raises:
+        MediaError: Nothing, or too much, is chosen.
+    """
+    service.classics.check(original.medium, classics)
+    pairs = [
+        (name, size)
+        for name in models
+        for size in sorted(sizes)
+        if size in service.models.card(name).num_codes
+    ]
+    total = len(pairs) + len(classics) * (len(pairs) if match_all else 1)
+    if not pairs:
+        raise MediaError("nothing to compare: choose a model and a codebook size that it offers")
+    if total > MAX_VERSIONS:
+        raise MediaError(f"that makes {total} versions; choose at most {MAX_VERSIONS}")
+    versions: list[Version] = []
+    for name, size in pairs:
+        report(len(versions) / total, f"{name} with {size:,} codes: encode, decode, measure")
+        versions.append(service.code(original, name, size))
+    targets = sorted(
+        {v.num_bytes for v in versions} if match_all else {max(v.num_bytes for v in versions)}
+    )
+    for name in classics:
+        tried: dict[int, bytes] = {}
+        for target in targets:
+            report(min(len(versions) / total, 0.99), f"{title_of(name)} at {target:,} bytes")
+            versions.append(service.classics.code(original, name, target, tried))
+    return versions
+
+
+def sweep(
+    service: Service,
+    original: Original,
+    classics: Sequence[str] = (),
+    report: Report = lambda *_: None,
+) -> list[Version]:
+    """Codes by every model of the medium at every size, and by classic codecs.
+
+    Those code at the same bytes.
+
+    Raises:
+        MediaError: A classic codec is not known, or more than `MAX_VERSIONS` of theirs are
+            asked for.
+    """
+    service.classics.check(original.medium, classics)
+    pairs = [
+        (card.name, size) for card in service.models.of(original.medium) for size in card.num_codes
+    ]
+    total = len(classics) * len(service.models.card(pairs[0][0]).num_codes)
+    if total > MAX_VERSIONS:
+        raise MediaError(
+            f"that makes {total} versions of classic codecs; choose at most {MAX_VERSIONS}"
+        )
+    versions: list[Version] = []
+    for count, (name, size) in enumerate(pairs):
+        report(
+            count / (len(pairs) + len(classics)),
+            f"{name} with {size:,} codes: encode, decode, measure",
+        )
+        versions.append(service.code(original, name, size))
+    first = [version.num_bytes for version in versions if version.model == pairs[0][0]]
+    for count, name in enumerate(classics):
+        report(
+            (len(pairs) + count) / (len(pairs) + len(classics)),
+            f"{title_of(name)} at the same numbers of bytes",
+        )
+        seen: set[int] = set()
+        tried: dict[int, bytes] = {}
+        for target in first:
+            version = service.classics.code(original, name, target, tried)
+            # Its lowest setting may be the nearest to them all.
+            if version.num_bytes not in seen:
+                versions.append(version)
+            seen.add(version.num_bytes)
+    return versions

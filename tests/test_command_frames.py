@@ -1,0 +1,53 @@
+"""Commands beside the codec's own say in one line what is wrong: a file, a step, a server."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+def one_error(capsys: pytest.CaptureFixture[str]) -> str:
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_a_benchmark_names_the_file_that_holds_no_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from eval.bench.__main__ import main
+
+    before = tmp_path / "before.json"
+    before.write_text("figures")
+    assert main(["nearest", "--against", str(before)]) == 1
+    assert f"{before}: no figures" in one_error(capsys)
+
+
+def test_the_demo_of_the_commands_names_the_one_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from eval import demo
+
+    def failing(words: list[str], check: bool) -> subprocess.CompletedProcess[bytes]:
+        assert not check
+        return subprocess.CompletedProcess(words, 3)
+
+    monkeypatch.setattr(demo, "sample", lambda medium: tmp_path / medium)
+    monkeypatch.setattr(subprocess, "run", failing)
+    assert demo.main(["--out", str(tmp_path / "out")]) == 1
+    assert f"codec.compress failed on {tmp_path / 'speech'}" in one_error(capsys)
+
+
+def test_users_without_an_app_are_told_so(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gradio", reason="the demo is not installed: pip install 'codec[app]'")
+    from app.load import main
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    assert main([url, "--users", "1", "--seconds", "1"]) == 1
+    assert f"{url}: no app answers there" in one_error(capsys)
