@@ -247,7 +247,7 @@ def test_measuring_changes_nothing_and_agrees_with_the_posterior() -> None:
     x = pictures[:4].float() / 255
     with torch.no_grad():
         x_hat, _ = net.eval()(x)
-        z_hat, weights = net.bottleneck._split(net.latents(x))  # type: ignore[attr-defined,operator]
+        z_hat, weights = net.bottleneck.points(net.latents(x))  # type: ignore[attr-defined,operator]
         square = (weights[:, None] * (z_hat[:, None] - net.bottleneck.codebook()) ** 2).sum(2)  # type: ignore[operator]
         posterior = (-0.5 * square).softmax(1)
     assert record["batches"]["mse"] == [pytest.approx(float((x_hat - x).square().mean()))]
