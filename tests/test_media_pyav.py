@@ -274,6 +274,8 @@ def test_more_pictures_than_bytes_are_an_error(name: bytes, version: int) -> Non
     told = patched(whole, at + (6 if name == b"iloc" else 4), numbers(20_000_000))
     with pytest.raises(MediaError, match="it tells of more samples than its bytes can be"):
         AudioReader(io.BytesIO(patched(told, at, bytes([version]))))
+    with pytest.raises(MediaError, match="it tells of more samples than its bytes can be"):
+        AudioReader(io.BytesIO(patched(patched(told, at, bytes([version])), 4, b"what")))
     with pytest.raises(MediaError, match="there is no sound in this file"):
         AudioReader(io.BytesIO(whole))
 

@@ -50,7 +50,7 @@ def survey(window: Window) -> Survey:
         MediaError: The file asks for more memory than its size can be worth.
     """
     head = window.read(0, 64)
-    if is_mp4(head):
+    if is_mp4(window):
         check_counts(window)
     for kind in _KINDS:
         if kind.begins(head):

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from codec.errors import MediaError
 from codec.media.window import Window
 
-FIRST = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"pnot")
+FIRST = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"pnot", b"meta")
+PASSED = 64  # boxes of unknown names that may come first
 HOLDING = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf", b"mvex", b"edts", b"udta")
 PICTURES = (b"meta", b"iprp")  # these hold others, too; the first behind four bytes of its own
 PER_BYTE = 16  # samples: QuickTime counts those of the wave, of which old codecs packed 6 in a byte
@@ -21,9 +22,18 @@ DEPTH = 8
 TABLE_BYTES = 1 << 24  # of a table of chunks that is looked at
 
 
-def is_mp4(head: bytes) -> bool:
-    """Whether a file may begin so."""
-    return head[4:8] in FIRST
+def is_mp4(window: Window) -> bool:
+    """Whether FFmpeg may take a file for one: it passes over first boxes of unknown names."""
+    at = 0
+    for _ in range(PASSED):
+        head = window.read(at, 8)
+        if head[4:8] in FIRST:
+            return True
+        size = int.from_bytes(head[:4], "big")
+        if size < 8:
+            break
+        at += size
+    return False
 
 
 def check_counts(window: Window) -> None:
