@@ -36,20 +36,29 @@ class VPWithoutAccept(VP):
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How large the runs are: the nets' preset, the codebook sizes, and the data of a step."""
+    """How large the runs are: the nets' preset, the codebook sizes, and the data of a step.
+
+    `warmup_steps` is None for the recipe's: a few hundred, which a short run does not have.
+    """
 
     preset: str
     sizes: tuple[int, ...]
     batch: int
     crop: Mapping[str, list[int]]  # samples | height, width
     epochs: float
+    warmup_steps: int | None = None
 
 
 FULL = Scale(
     "small", (256, 1024, 4096, 16384), 64, {"speech": [24000], "image": [128, 128]}, epochs=50
 )
 SMALL = Scale(
-    "tiny", (256, 1024, 4096, 16384), 16, {"speech": [16000], "image": [128, 128]}, epochs=0.5
+    "tiny",
+    (256, 1024, 4096, 16384),
+    16,
+    {"speech": [16000], "image": [128, 128]},
+    epochs=0.5,
+    warmup_steps=50,
 )
 
 
@@ -178,6 +187,8 @@ def recipe_of(variant: Variant, medium: str, size: int, scale: Scale) -> Recipe:
     recipe["codec"]["options"] = options_of(variant.bottleneck, size) | dict(variant.options)
     recipe["data"] = {"crop": scale.crop[medium], "batch": scale.batch}
     recipe["stages"] = {"A": 1.0, "C": 0.0}
+    if scale.warmup_steps is not None:
+        recipe["optimiser"]["warmup_steps"] = scale.warmup_steps
     distortion = {k: v for k, v in recipe["losses"].items() if k not in MOMENTS}
     recipe["losses"] = distortion | dict(variant.weights)
     return recipes.from_dict(recipe)
