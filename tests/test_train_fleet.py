@@ -194,13 +194,13 @@ def test_a_fleet_trains_stops_goes_on_and_packs_models(
         torch.equal(value, run.codec.state_dict()[name]) for name, value in fresh.items()
     )
     assert (
-        run.init
+        run.beginning.name
         == f"one {cards.read_card(tmp_path / 'models/one.json').model_id.hex()}, 0.0 minutes"
     )
     run.save()
     again = Trainer(recipe, run.store, Budget(steps=4), tmp_path / "next", 7, "cpu")
     again.resume()
-    assert again.init == run.init
+    assert again.beginning.name == run.beginning.name
     run.start_stage_b()
     weight = "judge.layers.0.bias"
     from safetensors.torch import load_file
@@ -217,7 +217,7 @@ def test_a_fleet_trains_stops_goes_on_and_packs_models(
     )
     fresh = {name: value.clone() for name, value in run.codec.state_dict().items()}
     run.begin_from(tmp_path / "models/one.json")
-    assert run.init.endswith(", nets alone")
+    assert run.beginning.name.endswith(", nets alone")
     ours = run.codec.state_dict()
     facing = {"encoder.head.weight", "encoder.head.bias", "decoder.stem.weight"}
     assert all(torch.equal(ours[name], fresh[name]) for name in facing)

@@ -28,7 +28,7 @@ from test_train import SMALL_GMVQ, SMALL_VP
 from codec.bottlenecks import _sync
 from train import recipes
 from train.data import Store, prepare
-from train.loop import Budget, Trainer
+from train.loop import Budget, Trainer, agree
 from train.parallel import processes
 
 STEPS = 3
@@ -352,7 +352,7 @@ def test_the_clock_that_all_processes_share_is_no_pickle(monkeypatch: pytest.Mon
     monkeypatch.setattr(dist, "broadcast", broadcast)
     for name in ("broadcast_object_list", "all_gather_object"):
         monkeypatch.setattr(dist, name, refuse)
-    assert Trainer._agree(1.0, save=False, stop=True) == (1234567.875, True, False)
+    assert agree(1.0, save=False, stop=True) == (1234567.875, True, False)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ import torch
 from test_train import SMALL_GMVQ, SMALL_VP, data, media, medium, trainer  # noqa: F401  fixtures
 from torch import Tensor
 
-from train.loop import Trainer, read_checkpoint
+from train.checkpoint import read_checkpoint
+from train.loop import Trainer
 
 ROOT = Path(__file__).parent.parent
 STEPS = 24

@@ -215,7 +215,7 @@ def test_a_run_begins_with_the_nets_of_another_run(tmp_path: Path, data: Path, m
     for part in ("encoder", "decoder"):
         for codec in (run.codec, run.average):
             assert same(copied(getattr(first.average, part)), getattr(codec, part))
-    assert run.init == "first, 0.0 minutes, nets alone"
+    assert run.beginning.name == "first, 0.0 minutes, nets alone"
     run.train_step()
     with pytest.raises(CodecError, match=r"checkpoint\.pt: cannot read"):
         run.begin_from(tmp_path)

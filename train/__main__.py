@@ -19,9 +19,10 @@ from codec.cli.frame import Parser, UsageError, filled_path, run
 from codec.errors import CodecError
 from codec.streams import process
 from train import losses, parallel, recipes
+from train.checkpoint import CHECKPOINT_NAME
 from train.data import Store, is_prepared, prepare
 from train.denormals import flushed
-from train.loop import CHECKPOINT_NAME, Budget, Trainer
+from train.loop import Budget, Trainer
 from train.parallel import processes
 
 

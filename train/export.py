@@ -26,9 +26,11 @@ from codec.model import Codec
 from codec.streams import process
 from train import recipes
 from train.add_priors import prior_tensors
+from train.beginning import ADVERSARY_SUFFIX
+from train.checkpoint import CHECKPOINT_NAME, read_checkpoint
 from train.data import Store
 from train.log import LOG_NAME, read
-from train.loop import ADVERSARY_SUFFIX, CHECKPOINT_NAME, Budget, Trainer, read_checkpoint
+from train.loop import Budget, Trainer
 from train.options import add_data, add_out
 
 LICENCE = "Apache-2.0"
@@ -85,7 +87,7 @@ def export(trainer: Trainer, name: str, folder: Path, notes: dict[str, Any]) -> 
         "training": {
             "recipe": trainer.recipe.to_dict(),
             "seed": trainer.seed,
-            "init": trainer.init,
+            "init": trainer.beginning.name,
             "steps": trainer.step,
             "minutes": round(trainer.elapsed_s / 60, 1),
             "hardware": trainer.hardware,
@@ -112,11 +114,11 @@ def _kept_tables(trainer: Trainer) -> dict[str, np.ndarray]:
 
     None for another run.
     """
-    if not trainer.recipe.tunes or trainer.origin is None:
+    if not trainer.recipe.tunes or trainer.beginning.card is None:
         return {}
     return {
         k: v
-        for k, v in read_card(trainer.origin).read().items()
+        for k, v in read_card(trainer.beginning.card).read().items()
         if k.startswith(("tables.", PRIOR, LAYER))
     }
 

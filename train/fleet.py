@@ -38,8 +38,9 @@ from codec.errors import CodecError
 from codec.files import writing
 from codec.streams import process
 from train import losses, recipes
+from train.beginning import ADVERSARY_SUFFIX
+from train.checkpoint import CHECKPOINT_NAME
 from train.log import LOG_NAME, read
-from train.loop import ADVERSARY_SUFFIX, CHECKPOINT_NAME
 
 FOLDER = Path(__file__).parent / "plans"
 CONSOLE = "console.txt"

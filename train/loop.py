@@ -10,7 +10,7 @@ run passes through up to three stages; its recipe says how much of the budget ea
     stage C   the averaged (EMA) encoder is frozen, the codebook is built from its latents, and the
               decoder adapts to true indices; the discriminator, if there was a stage B, stays
 
-    Store, Draws ──augmented batch──> Learner ──values──> Log
+    Store, Draws ──augmented batch──> Learner ──values──> Report
     Trainer: decides what comes next, and writes checkpoints
 
 A step itself is in `train.learner`, and runs as a CUDA graph where it can (`train.graph`). Learning
@@ -20,37 +20,30 @@ that one recipe fits ten minutes and ten hours.
 
 from __future__ import annotations
 
-import io
 import json
-import pickle
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from codec.cards import read_card
 from codec.errors import CodecError
-from codec.files import writing
 from codec.model import Codec
 from train import codebook, losses, parallel
 from train.adversary import Adversary
 from train.augment import augment
+from train.beginning import Beginning, begin
+from train.checkpoint import CHECKPOINT_NAME, read_checkpoint, write_checkpoint
 from train.data import Store
 from train.draws import Draws
 from train.graph import Graphs
 from train.learner import Learner
 from train.log import LOG_NAME, Log, cut
-from train.recipes import Recipe, from_dict
-
-CHECKPOINT_NAME = "checkpoint.pt"
-ADVERSARY_SUFFIX = ".adversary.safetensors"
+from train.recipes import Recipe
+from train.report import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +92,7 @@ class Trainer:
         learner: The nets, their averages, optimisers and judges.
         step: How many steps were taken.
         elapsed_s: Seconds of training so far, without the time between parts of the run.
-        origin: The card of the model that the run began from, or None.
-        init: How the card of this run's model will name that beginning, or None.
-        complete: Whether that was the same codec, so that its codebooks were taken as well.
+        beginning: Where the first weights came from.
         hardware: What the run trains on, for the card.
     """
 
@@ -126,9 +117,7 @@ class Trainer:
         self.graphs = Graphs(device, parallel.world() == 1)
         self.step, self.elapsed_s, self.seed = 0, 0.0, seed
         self.hardware = hardware(device)
-        self.origin: Path | None = None
-        self.init: str | None = None
-        self.complete = False
+        self.beginning = Beginning()
         folder.mkdir(parents=True, exist_ok=True)
 
     @cached_property
@@ -195,80 +184,54 @@ class Trainer:
             CodecError: The recipe only tunes a finished model, and the run did not begin from one.
             OSError: The folder cannot be written to.
         """
-        if parallel.rank() == 0:
-            # Of a run that was killed, even one killed before its checkpoint.
-            cut(self.folder / LOG_NAME, self.step)
-        log = Log(self.folder, tensorboard) if parallel.rank() == 0 else None
-        preview = self.store.batch(4, Draws(self.seed, self.device)) if log and log.board else None
-        start = last_save = tick = time.monotonic()
-        values: dict[str, list[Tensor]] = {}
-        logged_at, logged_step = start, self.step
-        if self.step == 0 and self.recipe.tunes and not self.complete:
-            raise CodecError(
-                "stage C alone tunes a finished model: give its card or run with --init"
-            )
-        if self.step == 0 and self.codec.bottleneck.coupled and not self.complete:
-            self.fit()  # k-means beats any fixed start of a codebook (docs/methods/index.md)
-        finished = True
+        report = self._report(log_steps, tensorboard)
+        start = saved = tick = time.monotonic()
+        if self.step == 0:
+            self._prepare()
         while self.progress < 1:
             self.enter(self.recipe.stage_at(self.progress))
-            for key, value in self.train_step().items():
-                values.setdefault(key, []).append(value)
+            values = self.train_step()
             now = time.monotonic()
-            self.elapsed_s, tick = self.elapsed_s + now - tick, now
             stop = stop_minutes is not None and now - start >= stop_minutes * 60
-            save = now - last_save > checkpoint_minutes * 60
-            self.elapsed_s, save, stop = self._agree(self.elapsed_s, save, stop)
-            if self.step % log_steps == 0:
-                means = self._means(values)
-                rate = (self.step - logged_step) / (now - logged_at)
-                values, logged_at, logged_step = {}, now, self.step
-                if log:
-                    means |= {"steps_per_s": rate, "tokens_per_s": rate * self.tokens_per_step}
-                    log.write(self.step, self.elapsed_s / 60, self.stage, means)
-                    shown = {
-                        key: means[key]
-                        for key in ("loss", *self.recipe.losses, "tokens_per_s")
-                        if key in means
-                    }
-                    log.show(self.progress, self.stage, self.step, shown)
-            elif log:
-                log.show(self.progress, self.stage, self.step, {})
-            if save or stop:
-                self.save()
-                if log and preview is not None:
-                    log.preview(self.average, preview, self.step)
-                last_save = time.monotonic()
-            if stop and self.progress < 1:
-                finished = False
+            save = now - saved > checkpoint_minutes * 60
+            self.elapsed_s, save, stop = agree(self.elapsed_s + now - tick, save, stop)
+            tick = now
+            report.add(values, self.step, self.elapsed_s, self.progress, self.stage)
+            if stop:
                 break
+            if save:
+                self.save()
+                report.show(self.average, self.step)
+                saved = time.monotonic()
+        finished = self.progress >= 1
         if finished and self.stage != "C":
             self.start_stage_c()
         self.save()
-        if log:
-            if preview is not None:
-                log.preview(self.average, preview, self.step)
-            log.close()
+        report.show(self.average, self.step)
+        report.close()
         return finished
 
-    @staticmethod
-    def _agree(elapsed_s: float, save: bool, stop: bool) -> tuple[float, bool, bool]:
-        """Returns what process 0 has of these, on every process: they must save and stop as one."""
-        if parallel.world() > 1:
-            clock = torch.tensor([elapsed_s, save, stop], dtype=torch.float64)
-            elapsed_s, save, stop = parallel.first_numbers(clock).tolist()
-        return elapsed_s, bool(save), bool(stop)
+    def _report(self, every: int, tensorboard: bool) -> Report:
+        """Opens the log, without the lines of steps that are taken again."""
+        log = preview = None
+        if parallel.rank() == 0:
+            cut(self.folder / LOG_NAME, self.step)
+            log = Log(self.folder, tensorboard)
+            if tensorboard:
+                preview = self.store.batch(4, Draws(self.seed, self.device))
+        shown = ("loss", *self.recipe.losses)
+        return Report(log, self.device, every, shown, self.tokens_per_step, self.step, preview)
 
-    def _means(self, values: dict[str, list[Tensor]]) -> dict[str, float]:
-        """Averages named values over the steps since the last line, and over processes.
-
-        All of them come from the device in one copy.
-        """
-        means = [
-            torch.stack([v.to(self.device, torch.float32) for v in kept]).mean()
-            for kept in values.values()
-        ]
-        return dict(zip(values, parallel.mean(torch.stack(means)).tolist(), strict=True))
+    def _prepare(self) -> None:
+        """Does what comes before the first step."""
+        if self.beginning.complete:
+            return
+        if self.recipe.tunes:
+            raise CodecError(
+                "stage C alone tunes a finished model: give its card or run with --init"
+            )
+        if self.codec.bottleneck.coupled:
+            self.fit()  # k-means beats any fixed start of a codebook (docs/methods/index.md)
 
     def batch(self) -> Tensor:
         """Returns the next augmented crops, (B, C, *crop): this process's part of the batch."""
@@ -305,17 +268,8 @@ class Trainer:
         """
         self.learner.begin_judging(self.seed)
         self.graphs.forget()
-        kept = self.origin and self.origin.with_name(self.origin.stem + ADVERSARY_SUFFIX)
-        if kept and kept.is_file() and self.adversary is not None:
-            try:
-                self.adversary.nets.load_state_dict(
-                    {name: value.float() for name, value in load_file(kept).items()}
-                )
-            except (OSError, SafetensorError, RuntimeError) as error:
-                reason = str(error).strip().splitlines()[0]
-                raise CodecError(
-                    f"{kept}: not the discriminator of this recipe ({reason}); remove it"
-                ) from None
+        assert self.adversary is not None
+        self.beginning.load_adversary(self.adversary)
 
     def start_stage_c(self) -> None:
         """Begins stage C: the encoder is frozen, and the decoder learns alone.
@@ -339,77 +293,13 @@ class Trainer:
         """Returns (N, D_in) latents of the averaged encoder; see `train.codebook.latents`."""
         return codebook.latents(self.average, self.store, self.batch)
 
-    def begin_from(self, card: Path) -> None:
-        """Begins with the weights of a finished model instead of random ones.
-
-        From a model of the same codec come all weights, and its discriminator if that was kept.
-        From a model with another bottleneck come the nets alone, without the layers that face the
-        latents where those have another width.
-
-        Args:
-            card: The model's card; or the folder of a run, whose averaged weights are taken.
+    def begin_from(self, source: Path) -> None:
+        """Begins with the weights of a model's card or of a run's folder; see `train.beginning`.
 
         Raises:
             CodecError: The model has another medium or other nets than the recipe.
         """
-        if card.is_dir():
-            self._begin_from_run(card)
-            return
-        model = read_card(card)
-        tensors = {name: torch.tensor(value) for name, value in model.read().items()}
-        minutes = model.data.get("training", {}).get("minutes", "unknown")
-        self.complete = same = self._take(card, model.config, tensors)
-        self.origin = card
-        self.init = f"{model.name} {model.model_id.hex()}, {minutes} minutes" + (
-            "" if same else ", nets alone"
-        )
-
-    def _begin_from_run(self, folder: Path) -> None:
-        """Begins with the averaged weights of a run's last checkpoint; see `begin_from`."""
-        state = read_checkpoint(folder / CHECKPOINT_NAME)
-        config = from_dict(json.loads(state["recipe"])).config().to_dict()
-        self.complete = same = self._take(folder, config, state["average"])
-        minutes = round(state["clock"][1] / 60, 1)
-        self.init = f"{folder.name}, {minutes} minutes" + ("" if same else ", nets alone")
-
-    def _take(self, source: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
-        """Loads the weights that fit.
-
-        Args:
-            source: Where they come from, for messages.
-            config: The configuration of the codec that they are of.
-            tensors: The weights by name.
-
-        Returns:
-            Whether they are of the same codec, and so all of them were taken.
-
-        Raises:
-            CodecError: They are of another medium or of other nets.
-        """
-        theirs, own = (
-            json.loads(json.dumps(part)) for part in (dict(config), self.codec.config.to_dict())
-        )
-        if any(theirs.get(part) != own.get(part) for part in ("medium", "kind", "nets")):
-            raise CodecError(
-                f"{source}: this model has another medium or preset than the recipe; "
-                "change one of them"
-            )
-        ours, same = self.codec.state_dict(), bool(theirs == own)
-        fitting = {name: value for name, value in tensors.items() if name in ours}
-        if same:
-            unused = {f"bottleneck.{name}" for name in self.codec.bottleneck.training_state}
-            fitting = {name: value for name, value in fitting.items() if name not in unused}
-        else:
-            nets = {
-                name: value for name, value in fitting.items() if not name.startswith("bottleneck.")
-            }
-            fitting = {
-                name: value for name, value in nets.items() if value.shape == ours[name].shape
-            }
-        for codec in (self.codec, self.average):
-            # Without what only training needs: that starts anew.
-            codec.load_state_dict(fitting, strict=False)
-        return same
+        self.beginning = begin(source, (self.codec, self.average))
 
     def save(self) -> None:
         """Writes the checkpoint, from which `resume` goes on bit for bit.
@@ -431,15 +321,11 @@ class Trainer:
             "draws": self.draws.state_dict(),
             "noise": parallel.all_of(noise),
             "hardware": self.hardware,
-            "origin": str(self.origin) if self.origin else None,
-            "init": self.init,
+            "origin": str(self.beginning.card) if self.beginning.card else None,
+            "init": self.beginning.name,
         }
         if parallel.rank() == 0:
-            # `torch.save` into a file tells a full disk as a RuntimeError without a name.
-            memory = io.BytesIO()
-            torch.save(state, memory)
-            with writing(str(self.folder / CHECKPOINT_NAME), force=True) as file:
-                file.write(memory.getbuffer())
+            write_checkpoint(self.folder / CHECKPOINT_NAME, state)
 
     def resume(self) -> None:
         """Goes on from the checkpoint in the folder.
@@ -460,8 +346,8 @@ class Trainer:
                 f"{path}: the checkpoint is of another codec; give the same recipe or another --out"
             )
         self.step, self.elapsed_s, stage, self.seed = state["clock"]
-        self.origin = Path(state["origin"]) if state.get("origin") else None
-        self.init = state.get("init")
+        card = state.get("origin")
+        self.beginning = Beginning(Path(card) if card else None, state.get("init"))
         self.learner.load_state_dict(state, stage, self.seed)
         if (before := state.get("hardware")) and before not in self.hardware:
             self.hardware = f"{before}, then {self.hardware}"
@@ -474,6 +360,14 @@ class Trainer:
                     torch.cuda.set_rng_state(devices[0], self.device)
 
 
+def agree(elapsed_s: float, save: bool, stop: bool) -> tuple[float, bool, bool]:
+    """Returns what process 0 has of these, on every process: they must save and stop as one."""
+    if parallel.world() > 1:
+        clock = torch.tensor([elapsed_s, save, stop], dtype=torch.float64)
+        elapsed_s, save, stop = parallel.first_numbers(clock).tolist()
+    return elapsed_s, bool(save), bool(stop)
+
+
 def hardware(device: str) -> str:
     """Returns what a run trains on, as its card says it: the device, times the processes."""
     if torch.device(device).type == "cuda":
@@ -481,17 +375,3 @@ def hardware(device: str) -> str:
     else:
         name = f"CPU, {torch.get_num_threads()} threads"
     return name if parallel.world() == 1 else f"{parallel.world()} x {name}"
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Returns what `Trainer.save` wrote, on the CPU.
-
-    Raises:
-        CodecError: The file is not a whole checkpoint.
-    """
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CodecError(f"{path}: cannot read this checkpoint ({reason}); train again") from None
-    return state

@@ -113,7 +113,9 @@ def _finish(request: Request, name: str, title: str, domain: str, results: Resul
             f"items of {pack}; mean ± deviation over seeds"
         )
         if preset != FULL.preset:
-            notes.append(f"{medium}: REDUCED SIZE for a CPU, {preset} nets and few steps")
+            notes.append(
+                f"{medium}: REDUCED SIZE for a CPU, {preset} nets, few steps and a short warm-up"
+            )
     texts = [text for medium, runs in results.items() for text in tables(medium, domain, runs)]
     output.save_report(path, title, notes, texts)
     with output.picture(path, columns=2, rows=len(results), size=(4.8, 3.6)) as axes:

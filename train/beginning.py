@@ -1,0 +1,131 @@
+"""What a run may begin from instead of random weights: a finished model, or another run.
+
+NAME.json, NAME.safetensors ──────────────┐
+a run's folder, averaged weights ─────────┴─> codec and average of the new run
+NAME.adversary.safetensors, if it is there ──> its discriminator, in stage B
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from codec.cards import read_card
+from codec.errors import CodecError
+from codec.model import Codec
+from train.adversary import Adversary
+from train.checkpoint import CHECKPOINT_NAME, read_checkpoint
+from train.recipes import from_dict
+
+ADVERSARY_SUFFIX = ".adversary.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """Where a run's first weights came from.
+
+    Attributes:
+        card: The card of the model; None for random weights and for those of a run.
+        name: How the card of the new model names it; None for random weights.
+        complete: Whether it is of the same codec, so that its codebooks were taken as well.
+    """
+
+    card: Path | None = None
+    name: str | None = None
+    complete: bool = False
+
+    def load_adversary(self, adversary: Adversary) -> None:
+        """Loads the discriminator that lies beside the model, if there is one.
+
+        Raises:
+            CodecError: It is not one of the new run's recipe.
+        """
+        if self.card is None:
+            return
+        kept = self.card.with_name(self.card.stem + ADVERSARY_SUFFIX)
+        if not kept.is_file():
+            return
+        try:
+            adversary.nets.load_state_dict(
+                {name: value.float() for name, value in load_file(kept).items()}
+            )
+        except (OSError, SafetensorError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise CodecError(
+                f"{kept}: not the discriminator of this recipe ({reason}); remove it"
+            ) from None
+
+
+def begin(source: Path, codecs: Iterable[Codec]) -> Beginning:
+    """Loads finished weights into codecs of one configuration.
+
+    From a model of the same codec come all weights. From a model with another bottleneck come the
+    nets alone, without the layers that face the latents where those have another width.
+
+    Args:
+        source: The model's card; or the folder of a run, whose averaged weights are taken.
+        codecs: What receives them.
+
+    Raises:
+        CodecError: The model has another medium or other nets, or cannot be read.
+    """
+    card = None
+    if source.is_dir():
+        state = read_checkpoint(source / CHECKPOINT_NAME)
+        config = from_dict(json.loads(state["recipe"])).config().to_dict()
+        tensors = state["average"]
+        name, minutes = source.name, round(state["clock"][1] / 60, 1)
+    else:
+        model = read_card(source)
+        config = dict(model.config)
+        tensors = {key: torch.tensor(value) for key, value in model.read().items()}
+        card, name = source, f"{model.name} {model.model_id.hex()}"
+        minutes = model.data.get("training", {}).get("minutes", "unknown")
+    complete = False
+    for codec in codecs:
+        complete = _load(codec, source, config, tensors)
+    name = f"{name}, {minutes} minutes" + ("" if complete else ", nets alone")
+    return Beginning(card, name, complete)
+
+
+def _load(
+    codec: Codec, source: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> bool:
+    """Loads the weights that fit; returns whether they are of the same codec, and so all do.
+
+    What only training needs starts anew.
+
+    Args:
+        codec: What receives them.
+        source: Where they come from, for messages.
+        config: The configuration of the codec that they are of.
+        tensors: The weights by name.
+
+    Raises:
+        CodecError: They are of another medium or of other nets.
+    """
+    theirs, own = (json.loads(json.dumps(part)) for part in (dict(config), codec.config.to_dict()))
+    if any(theirs.get(part) != own.get(part) for part in ("medium", "kind", "nets")):
+        raise CodecError(
+            f"{source}: this model has another medium or preset than the recipe; change one of them"
+        )
+    same = bool(theirs == own)
+    ours = codec.state_dict()
+    unused = {f"bottleneck.{name}" for name in codec.bottleneck.training_state}
+
+    def fits(name: str) -> bool:
+        if same:
+            return name in ours and name not in unused
+        net = name in ours and not name.startswith("bottleneck.")
+        return net and tensors[name].shape == ours[name].shape
+
+    codec.load_state_dict({k: v for k, v in tensors.items() if fits(k)}, strict=False)
+    return same
