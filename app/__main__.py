@@ -16,7 +16,7 @@ from pathlib import Path
 from app.store import Settings
 from codec import __version__
 from codec.cli.frame import Parser, fail, filled_path, stoppable
-from codec.errors import CodecError
+from codec.errors import CodecError, not_installed
 from codec.streams import process
 
 log = logging.getLogger("app")
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:  # before the page was there
         return 130
     except ModuleNotFoundError as error:
-        return fail(f"{error.name} is not installed; pip install 'codec[app]'", 1)
+        return fail(not_installed(error.name, "app"), 1)
     except CodecError as error:
         return fail(error, error.exit_code)
     except OSError as error:

@@ -19,7 +19,7 @@ from typing import Any
 
 from app.input_panel import EXAMPLES, examples
 from codec.cli.frame import Parser, run
-from codec.errors import CodecError
+from codec.errors import CodecError, not_installed
 from codec.streams import process
 
 
@@ -53,7 +53,7 @@ def load(url: str, users: int, seconds: float, pid: int | None = None) -> dict[s
     try:
         from gradio_client import Client, handle_file
     except ModuleNotFoundError as error:
-        raise CodecError(f"{error.name} is not installed; pip install 'codec[app]'") from None
+        raise CodecError(not_installed(error.name, "app")) from None
     try:
         Client(url, verbose=False)
     except Exception as error:  # of the client's own, of its transport, of the system

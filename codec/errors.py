@@ -44,6 +44,14 @@ class BitstreamError(CodecError):
         self.offset = offset
 
 
+def not_installed(package: str | None, extra: str) -> str:
+    """Returns the line that names a missing package and the extra that brings it.
+
+    The extra comes from the project's folder: an index may have another project of its name.
+    """
+    return f"{package} is not installed; in the project's folder: pip install '.[{extra}]'"
+
+
 MEMORY_TEXTS = ("memory", "failed to map segment", "can't start new thread")
 
 

@@ -39,14 +39,13 @@ from torch import Tensor, nn
 
 from codec import cards, coding
 from codec.cli.frame import Parser, filled_path, run
-from codec.errors import ModelError
+from codec.errors import ModelError, not_installed
 from codec.files import writing
 from codec.model import Codec
 from codec.nets.speech import STFT, reflect_index
 from codec.streams import process
 
 OPSET = 20  # the first with Gelu
-HINT = "this needs the extra: pip install 'codec[onnx]'"
 
 
 class Encoder(nn.Module):
@@ -208,7 +207,7 @@ def _trace(
     graph: nn.Module, inputs: dict[str, tuple[Tensor, dict[int, Any]]], outputs: list[str]
 ) -> Any:
     if find_spec("onnxscript") is None:  # torch.onnx imports it
-        raise ModelError(HINT)
+        raise ModelError(not_installed("onnxscript", "onnx"))
     with torch.enable_grad(), _quiet():
         return torch.onnx.export(
             graph.eval(),

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from codec import cards
 from codec.cli.frame import Parser, UsageError, filled_path, run
-from codec.errors import MediaError
+from codec.errors import MediaError, not_installed
 from codec.medium import MEDIA
 from codec.streams import process
 
@@ -39,7 +39,7 @@ try:
     from eval.run import run_all
     from eval.trained import Trained, mark, note
 except ModuleNotFoundError as missing:
-    sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval]'")
+    sys.exit(f"error: {not_installed(missing.name, 'eval')}")
 
 LEVELS = (-90, 0)  # dBFS: about the noise of 16 bits, and a square wave of full scale
 CARD_TABLES = ("rate", "bits_per_token", "H0", "CVU")

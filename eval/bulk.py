@@ -38,7 +38,7 @@ from tqdm import tqdm
 
 from codec import cards
 from codec.cli.frame import Parser, UsageError, filled_path, run
-from codec.errors import CodecError, MediaError
+from codec.errors import CodecError, MediaError, not_installed
 from codec.files import writing
 from codec.streams import process
 
@@ -56,7 +56,7 @@ try:
     from eval.signals import SIGNALS, Signal
     from eval.systems import ModelSystem, load_models
 except ModuleNotFoundError as missing:
-    sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval,cluster]'")
+    sys.exit(f"error: {not_installed(missing.name, 'eval,cluster')}")
 
 SHARD = 64  # items
 
@@ -286,9 +286,7 @@ def _through_ray(job: Job, todo: list[int], workers: int, address: str | None) -
         ray: Any = import_module("ray")
         import_module("ray.data")
     except ModuleNotFoundError:
-        raise CodecError(
-            "Ray is not installed; pip install 'codec[cluster]', or use --workers 0"
-        ) from None
+        raise CodecError(f"{not_installed('Ray', 'cluster')}, or use --workers 0") from None
     started = not ray.is_initialized()
     if started:
         _start_ray(ray, workers, address)

@@ -24,7 +24,7 @@ import numpy as np
 from scipy.stats import wilcoxon
 
 from codec.cli.frame import Parser, UsageError, filled_path, run
-from codec.errors import MediaError
+from codec.errors import MediaError, not_installed
 from codec.medium import MEDIA
 from codec.streams import process
 
@@ -32,7 +32,7 @@ try:
     from eval.metrics import DECIMALS, LOWER_IS_BETTER
     from eval.summary import NOT_METRICS, statistic, total_rate
 except ModuleNotFoundError as missing:
-    sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval]'")
+    sys.exit(f"error: {not_installed(missing.name, 'eval')}")
 
 Record = dict[str, Any]
 Key = tuple[str, str, str]  # set, system, setting

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from codec.cli.frame import Parser, filled_path, run
-from codec.errors import CodecError, MediaError
+from codec.errors import CodecError, MediaError, not_installed
 from codec.medium import MEDIA
 from codec.streams import process
 
@@ -23,7 +23,7 @@ try:
     from eval.metrics import score
     from eval.signals import SIGNALS
 except ModuleNotFoundError as missing:
-    sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval]'")
+    sys.exit(f"error: {not_installed(missing.name, 'eval')}")
 
 SAMPLES = {
     "speech": ("gradio", "media_assets/audio/cate_blanch.mp3"),
@@ -41,7 +41,7 @@ def sample(medium: str) -> Path:
     spec = find_spec(package)
     path = Path(spec.origin).parent / inside if spec and spec.origin else Path(inside)
     if not path.is_file():
-        raise MediaError(f"{package} has no {inside} here; pip install 'codec[app]'")
+        raise MediaError(f"{path}: {not_installed(package, 'app')}")
     return path
 
 

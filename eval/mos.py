@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from codec.errors import ModelError
+from codec.errors import ModelError, not_installed
 from codec.medium import SAMPLE_RATE
 from eval.metrics import Unscored
 
@@ -39,9 +39,7 @@ class DistillMOS:
         try:
             from distillmos import ConvTransformerSQAModel
         except ModuleNotFoundError as missing:
-            raise ModelError(
-                f"{NAME}: {missing.name} is not installed; pip install 'codec[mos]'"
-            ) from None
+            raise ModelError(f"{NAME}: {not_installed(missing.name, 'mos')}") from None
         with contextlib.redirect_stdout(io.StringIO()):  # the package prints where its weights lie
             self._model = ConvTransformerSQAModel().eval().requires_grad_(False)
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 import codec
 from codec.cli.frame import Parser, run
-from codec.errors import CodecError
+from codec.errors import CodecError, not_installed
 from codec.medium import MEDIA
 from codec.model import Codec
 from codec.nets.speech import STFT
@@ -35,7 +35,7 @@ try:
     from eval.datasets import find, load_signal
     from eval.metrics import score
 except ModuleNotFoundError as missing:
-    sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval]'")
+    sys.exit(f"error: {not_installed(missing.name, 'eval')}")
 
 ITERATIONS = 16
 MOMENTUM = 0.99  # of the fast Griffin-Lim algorithm

@@ -26,7 +26,7 @@ from app.service import Service
 from app.store import Settings, TemporaryFiles
 from codec.errors import MediaError
 
-pytest.importorskip("gradio", reason="the demo is not installed: pip install 'codec[app]'")
+pytest.importorskip("gradio", reason="the demo is not installed: pip install '.[app]'")
 
 
 @pytest.fixture

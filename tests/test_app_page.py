@@ -34,7 +34,7 @@ from codec.cli.info import info_main
 from codec.coding import load, read_indices
 from codec.media import load_audio
 
-pytest.importorskip("gradio_client", reason="the demo is not installed: pip install 'codec[app]'")
+pytest.importorskip("gradio_client", reason="the demo is not installed: pip install '.[app]'")
 
 if TYPE_CHECKING:
     from gradio_client import Client

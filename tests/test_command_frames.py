@@ -43,7 +43,7 @@ def test_the_demo_of_the_commands_names_the_one_that_failed(
 
 
 def test_users_without_an_app_are_told_so(capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("gradio", reason="the demo is not installed: pip install 'codec[app]'")
+    pytest.importorskip("gradio", reason="the demo is not installed: pip install '.[app]'")
     from app.load import main
 
     with socket.socket() as free:

@@ -14,6 +14,7 @@ import torch
 from conftest import tones, wav
 
 pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
+from codec.errors import not_installed
 from codec.media import load_audio
 from codec.medium import SAMPLE_RATE
 from eval.__main__ import main
@@ -98,4 +99,4 @@ def test_without_its_package_one_line_says_so(
     (tmp_path / "a.wav").write_bytes(wav(tones(16_000)))
     assert main(["speech-fsp", "--data", str(tmp_path / "a.wav"), "--mos", "--workers", "1"]) == 3
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert error == ["error: DistillMOS: distillmos is not installed; pip install 'codec[mos]'"]
+    assert error == [f"error: DistillMOS: {not_installed('distillmos', 'mos')}"]

@@ -63,11 +63,9 @@ def test_the_order_of_pesq() -> None:
     """Rank correlation with the pesq package over noises, codebooks' worth of distortions and
     bandwidths.
     """
-    pesq = pytest.importorskip(
-        "pesq", reason="pesq is not installed: pip install 'codec[eval]'"
-    ).pesq
+    pesq = pytest.importorskip("pesq", reason="pesq is not installed: pip install '.[eval]'").pesq
     stats = pytest.importorskip(
-        "scipy.stats", reason="scipy is not installed: pip install 'codec[eval]'"
+        "scipy.stats", reason="scipy is not installed: pip install '.[eval]'"
     )
     loss = LoudnessLoss(SAMPLE_RATE)
     ours, plain, theirs = [], [], []

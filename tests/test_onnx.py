@@ -19,6 +19,7 @@ from torch import Tensor
 from codec import cards, coding
 from codec.bottlenecks._search import _in_one_product, nearest
 from codec.coding import Model
+from codec.errors import not_installed
 from codec.media import load_audio, load_image
 from codec.nets.speech import STFT
 from codec.onnx import PlainSTFT, main
@@ -142,7 +143,7 @@ def test_without_the_extra_one_line_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     assert main(["speech-fsp", "--out", str(tmp_path / "new")]) == 3
-    assert capsys.readouterr().err == "error: this needs the extra: pip install 'codec[onnx]'\n"
+    assert capsys.readouterr().err == f"error: {not_installed('onnxscript', 'onnx')}\n"
     assert not (tmp_path / "new").exists()
 
 

@@ -30,12 +30,12 @@ def test_the_numbers_of_pystoi() -> None:
     Likeness of waveforms has others.
     """
     stoi = pytest.importorskip(
-        "pystoi", reason="pystoi is not installed: pip install 'codec[eval]'"
+        "pystoi", reason="pystoi is not installed: pip install '.[eval]'"
     ).stoi
     try:
         content = sample("speech").read_bytes()
     except MediaError:
-        pytest.skip("gradio's recording is not installed: pip install 'codec[app]'")
+        pytest.skip("gradio's recording is not installed: pip install '.[app]'")
     samples = torch.from_numpy(decode("speech", content, None)[: 8 * SAMPLE_RATE] / 32768)
     voice = samples.float()[None, None]
     loss = STOILoss(SAMPLE_RATE)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from codec.errors import CodecError
+from codec.errors import CodecError, not_installed
 from codec.files import writing
 from codec.medium import SAMPLE_RATE
 from codec.model import Codec
@@ -36,9 +36,7 @@ class Log:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
-                raise CodecError(
-                    "TensorBoard is not installed; pip install 'codec[tensorboard]'"
-                ) from None
+                raise CodecError(not_installed("TensorBoard", "tensorboard")) from None
             self.board = SummaryWriter(str(folder / "tensorboard"))
         self.bar = tqdm(
             total=100,

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
-from codec.errors import CodecError
+from codec.errors import CodecError, not_installed
 from codec.medium import IMAGE, SAMPLE_RATE, SPEECH
 from train.loudness import LoudnessLoss
 from train.stoi import STOILoss
@@ -181,7 +181,7 @@ def _of_pictures(weights: Mapping[str, float], backbone: Path | None) -> nn.Modu
         from train import lpips_net  # takes seconds
     except ImportError as error:
         raise CodecError(
-            f"losses.lpips needs {error.name}; pip install 'codec[train]', or --set losses.lpips=0"
+            f"losses.lpips: {not_installed(error.name, 'train')}, or --set losses.lpips=0"
         ) from None
     file = backbone or lpips_net.hub_file(HUB_NET)
     if backbone is None and not file.is_file():

@@ -14,7 +14,7 @@ from typing import Any
 
 from codec.cli import frame
 from codec.cli.frame import Parser, filled_path
-from codec.errors import CodecError
+from codec.errors import CodecError, not_installed
 from codec.streams import process
 from train.log import LOG_NAME, read
 
@@ -92,7 +92,7 @@ def plot(runs: list[Path], keys: list[str], target: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise CodecError("--plot needs matplotlib; pip install 'codec[train]'") from None
+        raise CodecError(not_installed("--plot: matplotlib", "train")) from None
     figure = Figure(figsize=(8, 3 * len(keys)), layout="constrained")
     for axes, key in zip(figure.subplots(len(keys), squeeze=False)[:, 0], keys, strict=True):
         for run in runs:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from codec.bottlenecks import FSP, FSQ, VQ, SimVQ
 from codec.bottlenecks.vq import ByAverage
-from codec.errors import CodecError
+from codec.errors import CodecError, not_installed
 from eval.bench.timing import Figures, Options, Step, compare
 
 LEVELS = {1024: (8, 5, 5, 5)}  # FSP and FSQ tie the dimension to the levels
@@ -61,9 +61,7 @@ def pairs(dim: int, size: int, tokens: int, device: str) -> Iterator[tuple[str, 
     try:
         import vector_quantize_pytorch as library
     except ModuleNotFoundError:
-        raise CodecError(
-            "vector_quantize_pytorch is not installed; pip install 'codec[dev]'"
-        ) from None
+        raise CodecError(not_installed("vector_quantize_pytorch", "dev")) from None
     vq: Any = {"dim": dim, "codebook_size": size, "rotation_trick": False}
     gradient = vq | {"learnable_codebook": True, "ema_update": False}
     levels = list(LEVELS[size])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from codec.bottlenecks.parts import kmeans as our_kmeans
 from codec.bottlenecks.parts import nearest as our_nearest
-from codec.errors import CodecError
+from codec.errors import CodecError, not_installed
 from eval.bench.timing import Figures, Options, compare, timed
 
 BLOCK = 4096  # tokens whose distances torch.cdist holds at once
@@ -29,7 +29,7 @@ def library(name: str) -> Any:
     try:
         return import_module(name)
     except ModuleNotFoundError:
-        raise CodecError(f"{name} is not installed; pip install 'codec[bench]'") from None
+        raise CodecError(not_installed(name, "bench")) from None
 
 
 def searches(tokens: Tensor, codebook: Tensor) -> Iterator[tuple[str, Callable[[], Tensor]]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from codec.cli.frame import Parser, filled_path
-from codec.errors import CodecError
+from codec.errors import CodecError, not_installed
 from codec.streams import process
 from train.denormals import flushed
 
@@ -22,7 +22,7 @@ try:
     from eval.experiments import bias, gmvq, vpvae
     from eval.experiments.runs import Request
 except ModuleNotFoundError as missing:
-    sys.exit(f"error: {missing.name} is not installed; pip install 'codec[eval]'")
+    sys.exit(f"error: {not_installed(missing.name, 'eval')}")
 
 EXPERIMENTS: dict[str, Callable[[Request], None]] = {
     "gmvq-table1": gmvq.table1,
