@@ -17,10 +17,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from app.input_panel import EXAMPLES, examples
 from codec.cli.frame import Parser, run
 from codec.errors import CodecError, not_installed
 from codec.streams import process
+
+try:
+    from app.input_panel import EXAMPLES, examples
+except ModuleNotFoundError as missing:
+    sys.exit(f"error: {not_installed(missing.name, 'app')}")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -44,11 +44,12 @@ class BitstreamError(CodecError):
         self.offset = offset
 
 
-def not_installed(package: str | None, extra: str) -> str:
-    """Returns the line that names a missing package and the extra that brings it.
+def not_installed(module: str | None, extra: str) -> str:
+    """Returns the line that names the package of a missing module, and the extra that brings it.
 
     The extra comes from the project's folder: an index may have another project of its name.
     """
+    package = (module or "").partition(".")[0]
     return f"{package} is not installed; in the project's folder: pip install '.[{extra}]'"
 
 

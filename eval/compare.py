@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import wilcoxon
 
 from codec.cli.frame import Parser, UsageError, filled_path, run
 from codec.errors import MediaError, not_installed
@@ -29,6 +28,8 @@ from codec.medium import MEDIA
 from codec.streams import process
 
 try:
+    from scipy.stats import wilcoxon
+
     from eval.metrics import DECIMALS, LOWER_IS_BETTER
     from eval.summary import NOT_METRICS, statistic, total_rate
 except ModuleNotFoundError as missing:

@@ -35,21 +35,25 @@ from tqdm import tqdm
 from codec import cards, coding
 from codec.bottlenecks.parts import cell_means, nearest, nearest_child, split_cells
 from codec.cli.frame import Parser, filled_path, run
-from codec.errors import MediaError, ModelError
+from codec.errors import MediaError, ModelError, not_installed
 from codec.files import writing
 from codec.model import Codec
 from codec.streams import process
-from eval import datasets, markdown
-from eval.bench.timing import machine
-from eval.coder_table import SETS
-from eval.datasets import load_signal
-from eval.latents import TOKENS, Tokens, tokens_of, training_latents
-from eval.metrics import METRICS
-from eval.options import add_root
-from eval.signals import SIGNALS
 from train.data import Store
 from train.options import add_data
 from train.priors import bisect
+
+try:
+    from eval import datasets, markdown
+    from eval.bench.timing import machine
+    from eval.coder_table import SETS
+    from eval.datasets import load_signal
+    from eval.latents import TOKENS, Tokens, tokens_of, training_latents
+    from eval.metrics import METRICS
+    from eval.options import add_root
+    from eval.signals import SIGNALS
+except ModuleNotFoundError as missing:
+    sys.exit(f"error: {not_installed(missing.name, 'eval')}")
 
 CHILDREN = 4
 ITERATIONS = 25

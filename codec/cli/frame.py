@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from codec import plugins
-from codec.errors import CodecError, out_of_memory
+from codec.errors import CodecError, not_installed, out_of_memory
 from codec.files import STDIO
 from codec.streams import flush, forget_stdout
 
@@ -77,6 +77,7 @@ def filled_path(text: str) -> Path:
     return Path(filled(text))
 
 
+OWN = ("codec", "train", "eval", "app")
 INTERRUPTED = "interrupted; no unfinished file is left"
 
 
@@ -117,6 +118,10 @@ def run(
         return fail("the reader of the output went away", 1)
     except OSError as error:
         return fail(error, 1)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in OWN:
+            raise
+        return fail(not_installed(error.name, "all"), 1)
     except (MemoryError, RuntimeError, ImportError) as error:
         if not out_of_memory(error):
             raise
