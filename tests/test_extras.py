@@ -1,4 +1,4 @@
-"""After a plain `pip install .` each command works, or names the extra that it needs in one line."""
+"""After a plain `pip install .` a command works, or names the extra that it needs in one line."""
 
 from __future__ import annotations
 
