@@ -9,13 +9,12 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from app.store import Settings
 from codec import __version__
-from codec.cli.frame import Parser, fail, filled_path, stoppable
+from codec.cli.frame import Parser, fail, filled_path, positive, stoppable
 from codec.errors import CodecError, not_installed
 from codec.streams import process
 
@@ -141,19 +140,6 @@ def _file(text: str) -> Path:
     return Path(text)
 
 
-def _positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
-    """Returns an argparse type for numbers above 0."""
-
-    def parse(text: str) -> int | float:
-        value = kind(text)
-        if not 0 < value < float("inf"):
-            raise ValueError
-        return value
-
-    parse.__name__ = f"positive {kind.__name__}"
-    return parse
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m app", description=__doc__, epilog="See docs/demo.md")
     parser.add_argument("--version", action="version", version=f"codec {__version__}")
@@ -171,13 +157,13 @@ def _parser() -> argparse.ArgumentParser:
         help="model cards to use instead of the shipped ones",
     )
     parser.add_argument(
-        "--max-seconds", type=_positive(float), metavar="S", help="longest recording; default 60"
+        "--max-seconds", type=positive(float), metavar="S", help="longest recording; default 60"
     )
     parser.add_argument(
-        "--max-megapixels", type=_positive(float), metavar="M", help="largest picture; default 8"
+        "--max-megapixels", type=positive(float), metavar="M", help="largest picture; default 8"
     )
     parser.add_argument(
-        "--queue", type=_positive(int), metavar="N", help="jobs that may wait; default 64"
+        "--queue", type=positive(int), metavar="N", help="jobs that may wait; default 64"
     )
     parser.add_argument(
         "--lpips-backbone",

@@ -22,6 +22,7 @@ from test_train_step import NoHost
 
 from codec import host
 from codec.bottlenecks import BOTTLENECKS, GMVQ, VP, VQ, Bottleneck
+from codec.bottlenecks.parts import NotFiniteError
 from codec.errors import CodecError, MediaError
 from codec.medium import IMAGE
 from codec.nets.image import ImageConfig
@@ -80,17 +81,26 @@ def test_a_finished_run_is_not_repeated_and_a_killed_one_is(tmp_path: Path) -> N
 
 def test_a_run_that_diverges_is_reported_and_not_repeated(tmp_path: Path) -> None:
     def diverge(_: Path) -> dict[str, float]:
-        raise ValueError("no nearest code")
+        raise NotFiniteError
 
     failed = run_once(tmp_path, "a", {}, diverge)
-    assert (
-        failed == {"failed": 1, "reason": "no nearest code"} == run_once(tmp_path, "a", {}, diverge)
-    )
-    runs = {"vq": [failed, {"mse": 0.004, "failed": 0}], "gmvq": [failed]}
+    assert failed["failed"] == 1
+    assert "not finite" in failed["reason"]
+    assert failed == run_once(tmp_path, "a", {}, diverge)
+    runs = {"vq": [failed, {"mse": 0.004}], "gmvq": [failed]}
     lines = gmvq_runs.tables("a", gmvq_runs.Runs(runs, {}), {})[0].splitlines()
-    assert "| vq | 2 | 4.00 |" in lines[4]
-    assert "| gmvq | 1 | - |" in lines[5]
-    assert "| - |" in vpvae.tables("image", "in", {("vp", 256): [failed]})[0]
+    assert "| vq | 1 of 2 | 4.00 |" in lines[4]
+    assert "| gmvq | 0 of 1 | - |" in lines[5]
+    assert "| vp | 256 | 0 of 1 | - |" in vpvae.tables("image", "in", {("vp", 256): [failed]})[0]
+
+
+def test_an_error_of_the_program_is_no_run_that_diverged(tmp_path: Path) -> None:
+    def wrong(_: Path) -> dict[str, float]:
+        raise ValueError("want minutes or steps, above 0")
+
+    with pytest.raises(ValueError, match="above 0"):
+        run_once(tmp_path, "a", {}, wrong)
+    assert not list(tmp_path.iterdir())
 
 
 def test_means_and_deviations_over_seeds() -> None:

@@ -10,12 +10,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from codec.cli.frame import Parser, UsageError, filled_path, run
+from codec.cli.frame import Parser, UsageError, filled_path, positive, run
 from codec.errors import CodecError
 from codec.streams import process
 from train import losses, parallel, recipes
@@ -24,15 +23,6 @@ from train.data import Store, is_prepared, prepare
 from train.denormals import flushed
 from train.loop import Budget, Trainer
 from train.parallel import processes
-
-
-def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        if not kind(text) > 0:
-            raise argparse.ArgumentTypeError("must be above 0")
-        return kind(text)
-
-    return number
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,9 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument(
-        "--minutes", type=_positive(float), help="wall-clock budget, over all resumed parts"
+        "--minutes", type=positive(float), help="wall-clock budget, over all resumed parts"
     )
-    budget.add_argument("--steps", type=_positive(int), help="budget in optimiser steps")
+    budget.add_argument("--steps", type=positive(int), help="budget in optimiser steps")
     parser.add_argument(
         "--set",
         action="append",
@@ -68,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--resume", action="store_true", help="continue from DIR/checkpoint.pt")
     parser.add_argument(
-        "--stop-minutes", type=_positive(float), help="ends this part then, with a checkpoint"
+        "--stop-minutes", type=positive(float), help="ends this part then, with a checkpoint"
     )
     parser.add_argument(
         "--checkpoint-minutes",
@@ -78,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="between checkpoints; 0: every step",
     )
     parser.add_argument(
-        "--log-steps", type=_positive(int), default=50, help="steps between lines of the log"
+        "--log-steps", type=positive(int), default=50, help="steps between lines of the log"
     )
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile: faster steps after a slow first one"

@@ -146,7 +146,8 @@ class Learner:
         Its weights are drawn apart from the noise of bottlenecks, whose stream goes on as it was.
         """
         self.stage = "B"
-        with torch.random.fork_rng(devices=[]):
+        devices = [torch.device(self.device)] if self.kind == "cuda" else []
+        with torch.random.fork_rng(devices):
             torch.manual_seed(seed)
             medium, settings = self.recipe.codec.medium, self.recipe.adversary
             self.adversary = Adversary(medium, settings, self.device)

@@ -22,7 +22,6 @@ from codec.bottlenecks._threads import in_threads
 from codec.host import may_read, on_host
 from codec.precision import exact_float32
 
-NOT_FINITE = "no nearest code: a latent or the codebook is not finite"
 # Up to here a tree of many codes is faster: 30 times at d = 5, 5 times at 8, alike at 12.
 TREE_DIMENSIONS = 10
 TREE_PAIRS = 2**22  # tokens x codes that are worth a tree
@@ -32,6 +31,13 @@ BLOCK = 16
 TILE = 1024  # codes at a time on a CPU: 512 rows of their distances stay in its second-level cache
 # Blocks that are looked at again at once; usually one for each row, all where the codes are equal.
 CANDIDATES = 2**13
+
+
+class NotFiniteError(ValueError):
+    """A latent, a weight or a code is not finite, as after a training that diverged."""
+
+    def __init__(self) -> None:
+        super().__init__("no nearest code: a latent or the codebook is not finite")
 
 
 def chunk_rows(width: int, device: torch.device) -> int:
@@ -59,8 +65,8 @@ def nearest(
         (N,) int64 in [0, K).
 
     Raises:
-        ValueError: A token, weight or code is not finite, or so large that its float32 square, if
-            taken, overflows. In `codec.host.unread` such a token has any code. There, on a GPU,
+        NotFiniteError: A token, weight or code is not finite, or so large that its float32 square,
+            if taken, overflows. In `codec.host.unread` such a token has any code. There, on a GPU,
             codes as near as float32's rounding of a product can tell are alike.
     """
     tokens, codebook = tokens.float(), codebook.float()
@@ -212,7 +218,7 @@ def _by_tree(tokens: Tensor, codebook: Tensor, weights: Tensor | None) -> Tensor
 
     weights = tokens.new_ones(1, tokens.shape[1]) if weights is None else weights.float()
     if not all(part.isfinite().all() for part in (tokens, codebook, weights)):
-        raise ValueError(NOT_FINITE)
+        raise NotFiniteError
     tree = Tree(codebook.detach().contiguous().numpy())
     points, scales = tokens.contiguous().numpy(), weights.contiguous().numpy()
     index = np.empty(len(points), np.int64)
@@ -233,7 +239,7 @@ def _settle(
     """
     counts = rows.bincount(minlength=len(tokens))
     if (counts == 0).any():
-        raise ValueError(NOT_FINITE)
+        raise NotFiniteError
     index = rows.new_empty(len(tokens))
     index[rows] = rivals  # final where there is one rival
     close = counts[rows] > 1
@@ -248,5 +254,5 @@ def _settle(
     index[rows] = len(codebook)
     index.scatter_reduce_(0, rows[tied], rivals[tied], "amin")
     if (index == len(codebook)).any():
-        raise ValueError(NOT_FINITE)
+        raise NotFiniteError
     return index

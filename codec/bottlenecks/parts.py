@@ -23,7 +23,7 @@ from codec.bottlenecks._grid import LevelGrid
 from codec.bottlenecks._kmeans import cell_means, kmeans, split_cells
 from codec.bottlenecks._knn import Neighbours
 from codec.bottlenecks._mixture import factors
-from codec.bottlenecks._search import nearest, nearest_child
+from codec.bottlenecks._search import NotFiniteError, nearest, nearest_child
 from codec.bottlenecks._soft import (
     SoftCodebooks,
     batch_perplexity,
@@ -45,6 +45,7 @@ __all__ = [
     "BottleneckOutput",
     "LevelGrid",
     "Neighbours",
+    "NotFiniteError",
     "SoftCodebooks",
     "batch_perplexity",
     "cell_means",

@@ -77,6 +77,19 @@ def filled_path(text: str) -> Path:
     return Path(filled(text))
 
 
+def positive(kind: type[int] | type[float]) -> Callable[[str], Any]:
+    """Returns an argparse type for finite numbers above 0, `int` or `float`."""
+
+    def parse(text: str) -> int | float:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text}: must be above 0")
+        return value
+
+    parse.__name__ = kind.__name__  # argparse names it where the text is no number
+    return parse
+
+
 OWN = ("codec", "train", "eval", "app")
 INTERRUPTED = "interrupted; no unfinished file is left"
 

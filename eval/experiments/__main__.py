@@ -7,14 +7,16 @@ need a GPU run at reduced size, and say so.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from codec.cli.frame import Parser, filled_path
-from codec.errors import CodecError, not_installed
+from codec.cli.frame import Parser, UsageError, filled_path, positive, run
+from codec.errors import not_installed
 from codec.streams import process
 from train.denormals import flushed
 
@@ -24,17 +26,44 @@ try:
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {not_installed(missing.name, 'eval')}")
 
-EXPERIMENTS: dict[str, Callable[[Request], None]] = {
-    "gmvq-table1": gmvq.table1,
-    "gmvq-fig3": bias.run,
-    "gmvq-fig4": gmvq.fig4,
-    "gmvq-grid": gmvq.grid,
-    "gmvq-readings": gmvq.readings,
-    "vpvae-table1": vpvae.table1,
-    "vpvae-table2": vpvae.table2,
-    "vpvae-ablation": vpvae.ablation,
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """A table or a figure.
+
+    Attributes:
+        draw: Trains what is missing, and draws it.
+        choices: Those of `CHOICES` that it takes.
+    """
+
+    draw: Callable[[Request], None]
+    choices: tuple[str, ...] = ()
+
+
+CHOICES = {  # attribute of `Request` -> option
+    "epochs": "--epochs",
+    "minutes": "--minutes",
+    "steps": "--steps",
+    "methods": "--methods",
+    "datasets": "--datasets",
+    "sizes": "-k",
+    "learning_rate": "--learning-rate",
+}
+BUDGET = ("epochs", "minutes", "steps")
+GMVQ = (*BUDGET, "methods", "learning_rate")
+VPVAE = (*BUDGET, "methods", "datasets", "sizes")
+EXPERIMENTS = {
+    "gmvq-table1": Experiment(gmvq.table1, (*GMVQ, "datasets")),
+    "gmvq-fig3": Experiment(bias.run),
+    "gmvq-fig4": Experiment(gmvq.fig4, GMVQ),
+    "gmvq-grid": Experiment(gmvq.grid, GMVQ),
+    "gmvq-readings": Experiment(gmvq.readings, GMVQ),
+    "vpvae-table1": Experiment(vpvae.table1, VPVAE),
+    "vpvae-table2": Experiment(vpvae.table2, VPVAE),
+    "vpvae-ablation": Experiment(vpvae.ablation, (*BUDGET, "methods", "datasets")),
 }
 
+INTERRUPTED = "interrupted; the same command goes on after the last finished run"
 RESULTS = Path(__file__).resolve().parent.parent / "results"  # the runs that docs/papers.md reports
 
 
@@ -67,17 +96,17 @@ def main(arguments: list[str] | None = None) -> int:
         help="the packs, or torchvision's",
     )
     parser.add_argument(
-        "--seeds", type=int, metavar="N", help="how many; default 3, for gmvq-fig3 10"
+        "--seeds", type=positive(int), metavar="N", help="how many; default 3, for gmvq-fig3 10"
     )
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument(
         "--epochs",
-        type=float,
+        type=positive(float),
         metavar="E",
         help="of each run; default: the paper's, or a few on a CPU",
     )
-    budget.add_argument("--minutes", type=float, metavar="M", help="of each run")
-    budget.add_argument("--steps", type=int, metavar="S", help="of each run")
+    budget.add_argument("--minutes", type=positive(float), metavar="M", help="of each run")
+    budget.add_argument("--steps", type=positive(int), metavar="S", help="of each run")
     parser.add_argument("--small", action="store_true", help="reduced size; always so on a CPU")
     parser.add_argument("--methods", type=_names, metavar="A,B", help="only these rows")
     parser.add_argument(
@@ -89,17 +118,24 @@ def main(arguments: list[str] | None = None) -> int:
         type=_sizes,
         dest="sizes",
         metavar="K,...",
-        help="vpvae: only these",
+        help="vpvae-table1, vpvae-table2: only these",
     )
     parser.add_argument(
         "--learning-rate",
-        type=float,
+        type=positive(float),
         metavar="LR",
         help="gmvq: 3e-3 where the paper's 1e-2 diverges",
     )
-    parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--threads", type=positive(int), help="CPU threads")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args(arguments)
+    return run(parser, arguments, _command, INTERRUPTED)
+
+
+def _command(options: argparse.Namespace) -> None:
+    experiment = EXPERIMENTS[options.name]
+    for key, option in CHOICES.items():
+        if getattr(options, key) is not None and key not in experiment.choices:
+            raise UsageError(f"{option}: {options.name} has nothing to choose there; leave it out")
     if options.threads:
         torch.set_num_threads(options.threads)
     settings = {
@@ -107,16 +143,8 @@ def main(arguments: list[str] | None = None) -> int:
     }
     settings["data"] = tuple(options.data)
     settings["small"] = options.small or options.device == "cpu"
-    try:
-        with flushed():
-            EXPERIMENTS[options.name](Request(**settings))
-    except (CodecError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on after the last finished run", file=sys.stderr)
-        return 130
-    return 0
+    with flushed():
+        experiment.draw(Request(**settings))
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from eval import markdown
 from eval.experiments import images, output, training
 from eval.experiments.images import ImageSet
 from eval.experiments.rows import Row
-from eval.experiments.runs import Record, Request, aggregate, finished, run_once
+from eval.experiments.runs import Record, Request, aggregate, finished, run_once, seeds
 from eval.experiments.training import Settings
 from train.loop import hardware
 
@@ -66,7 +66,6 @@ COURSE: Columns = {
     "steps_per_second": ("steps/s", 1, 1.0),
     "minutes": ("minutes", 1, 1.0),
     "skipped": ("skipped", 0, 1.0),
-    "failed": ("failed", 0, 1.0),
     "used": ("share of codes used", 3, 1.0),
     "log_latent_std": ("log std(z)", 2, 1.0),
     "weight": ("mean w", 2, 1.0),
@@ -182,7 +181,7 @@ def tables(title: str, runs: Runs, published: Mapping[str, tuple[float, float]])
         for name, summary in summaries.items():
             cells = [output.cell(summary.get(key), *form[1:]) for key, form in known.items()]
             last = [more.get(name, "-")] if more else []
-            lines.append([name, str(len(runs.rows[name])), *cells, *last])
+            lines.append([name, seeds(runs.rows[name]), *cells, *last])
         heads = ["method", "seeds", *(head for head, _, _ in known.values())]
         return markdown.table(heads + (["paper: MSE, perplexity"] if more else []), lines)
 

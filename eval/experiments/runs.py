@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, TypeVar
 
+from codec.bottlenecks.parts import NotFiniteError
 from codec.errors import CodecError
 from codec.files import writing
 from train.loop import Budget
@@ -114,9 +115,8 @@ def run_once(folder: Path, label: str, settings: Record, work: Callable[[Path], 
     """The result of `work(scratch)`, or of the finished run with the same settings.
 
     The file's name holds a hash of the settings, so that runs at several budgets live side by side;
-    it appears only when the run is complete. A run that diverges, a ValueError of the search among
-    codes that are not finite, is complete, too: its result says "failed" and why, and the table
-    goes on without it.
+    it appears only when the run is complete. A run that diverges is complete, too: its result says
+    "failed" and why, and the table goes on without it.
 
     Args:
         folder: The folder of all runs' files.
@@ -134,7 +134,7 @@ def run_once(folder: Path, label: str, settings: Record, work: Callable[[Path], 
     start = time.monotonic()
     try:
         result = work(path.with_suffix(""))
-    except ValueError as error:
+    except NotFiniteError as error:
         print(f"{label}: failed, {error}", flush=True)
         result = {"failed": 1, "reason": str(error)}
     record = {
@@ -162,6 +162,12 @@ def mean_std(values: Iterable[float | None]) -> tuple[float, float | None] | Non
     if not known:
         return None
     return fmean(known), stdev(known) if len(known) > 1 else None
+
+
+def seeds(records: list[Record]) -> str:
+    """Returns how many runs a row's figures are of: "3", or "2 of 3" where one failed."""
+    good = sum("failed" not in record for record in records)
+    return f"{good}" if good == len(records) else f"{good} of {len(records)}"
 
 
 def aggregate(records: list[Record]) -> dict[str, tuple[float, float | None]]:

@@ -32,7 +32,7 @@ from matplotlib.axes import Axes
 from codec.medium import SAMPLE_RATE
 from eval import markdown
 from eval.experiments import output
-from eval.experiments.runs import Record, Request, aggregate, write
+from eval.experiments.runs import Record, Request, aggregate, seeds, write
 from eval.experiments.vpvae_methods import ABLATION, ABLATION_SIZE, FULL, METHODS, PUBLISHED, SMALL
 from eval.experiments.vpvae_runs import DOMAINS, TESTS, Results, collect
 from eval.metrics import METRICS
@@ -71,7 +71,7 @@ def tables(medium: str, domain: str, runs: dict[tuple[str, int], list[Record]]) 
         ]
         cells += [nominal, output.cell(coded, 2), output.cell(coded, 3, factor)]
         cells.append(f"{paper[0]:.2f}, {paper[1]:.3f}" if paper else "-")
-        row = [name, str(size), str(len(records))]
+        row = [name, str(size), seeds(records)]
         reached.append([*row, *cells])
         keys = {"num_codes": 0, "dim": 0, "steps": 0, "steps_per_second": 2, "minutes": 1}
         went.append([*row, *(output.cell(summary.get(key), n) for key, n in keys.items())])
