@@ -17,6 +17,7 @@ from eval import markdown
 from eval.metrics import DECIMALS, LOWER_IS_BETTER, METRICS
 from eval.signals import SIGNALS
 from eval.summary import curve_of, monotone
+from eval.trained import Trained, mark, note
 
 Record = dict[str, Any]
 DIGITS = {"speech": 2, "image": 3}  # decimals of a rate
@@ -61,7 +62,8 @@ def table(results: Record, model: str, metric: str | None = None) -> str:
             is chosen by, STOI or SSIM.
 
     Returns:
-        Markdown, with a line above that names the set and says what it compares.
+        Markdown, with a line above that names the set and one below that says which metrics the
+        model was trained on.
 
     Raises:
         MediaError: The run does not have the model, or not the metric.
@@ -90,6 +92,7 @@ def table(results: Record, model: str, metric: str | None = None) -> str:
         ]
         for other in others
     }
+    trained: Trained = (results.get("plan", {}).get("trained_on") or {}).get(model)
     unit, digits = MEDIA[medium].rate_unit, DIGITS[medium]
     head = [
         "K",
@@ -106,13 +109,17 @@ def table(results: Record, model: str, metric: str | None = None) -> str:
         lines.append([
             row["setting"],
             f"{row['rate']['mean']:.{digits}f}",
-            *(_number(row["metrics"][key]["mean"], DECIMALS.get(key, 3)) for key in metrics),
+            *(
+                _number(row["metrics"][key]["mean"], DECIMALS.get(key, 3), mark(key, trained))
+                for key in metrics
+            ),
             *(_number(rate, digits) for rate in needed),
         ])  # fmt: skip
     items = f"{rows[0]['items']} {SIGNALS[medium].items} of {name}"
-    note = f"`{model}` on {items}; a dash: that codec has no such quality in its range."
-    return f"{note}\n\n{markdown.table(head, lines)}"
+    above = f"`{model}` on {items}. A dash: the codec has no file of this quality."
+    parts = [above, markdown.table(head, lines), note({model: trained}, metrics)]
+    return "\n\n".join(part for part in parts if part)
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+def _number(value: float | None, digits: int, mark: str = "") -> str:
+    return "–" if value is None else f"{value:.{digits}f}{mark}"

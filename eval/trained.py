@@ -2,7 +2,7 @@
 
 This is the mark that stands beside such a figure, and what it means.
 
-Three losses of the trainer are metrics or follow one. A model that minimised such a loss has a
+Some losses of the trainer are metrics or follow one. A model that minimised such a loss has a
 better figure than equal work of a codec that never saw it, so every table says of each model which
 metrics those are.
 """
@@ -15,8 +15,20 @@ from codec.cards import Card
 
 MARK = "†"
 # Metric -> the loss that is it or follows it.
-LOSSES = {"LPIPS": "lpips", "PESQ": "loudness", "STOI": "stoi"}
-JUDGES = {"LPIPS": "MS-SSIM and SSIMULACRA2", "PESQ": "DistillMOS", "STOI": "DistillMOS"}
+LOSSES = {
+    "PSNR": "mse",
+    "SSIM": "ssim",
+    "LPIPS": "lpips",
+    "PESQ": "loudness",
+    "STOI": "stoi",
+    "STFT": "stft",
+    "mel": "mel",
+}
+FAMILIES = {"MS-SSIM": "SSIM", "ESTOI": "STOI"}  # a metric -> the metric that it varies
+# Metric -> one of the same medium that no loss of the trainer follows.
+JUDGES = dict.fromkeys(("PSNR", "SSIM", "LPIPS"), "SSIMULACRA2") | dict.fromkeys(
+    ("PESQ", "STOI", "STFT", "mel"), "DistillMOS"
+)
 # Metric of `LOSSES` -> weight in a model's training; None where nobody knows.
 Trained = Mapping[str, float] | None
 
@@ -31,9 +43,9 @@ def trained_on(card: Card) -> Trained:
 def followed(metric: str) -> str | None:
     """Returns the key of `LOSSES` that a metric belongs to; None for any other.
 
-    "LPIPS-vgg" belongs to "LPIPS", and "ESTOI" to "STOI".
+    "LPIPS-vgg" belongs to "LPIPS", "MS-SSIM" to "SSIM" and "ESTOI" to "STOI".
     """
-    family = "STOI" if metric == "ESTOI" else metric.split("-")[0]
+    family = FAMILIES.get(metric) or metric.split("-")[0]
     return family if family in LOSSES else None
 
 
@@ -45,26 +57,27 @@ def mark(metric: str, trained: Trained) -> str:
 def note(models: Mapping[str, Trained], metrics: Iterable[str]) -> str:
     """Returns the note below a table of these metrics, on all its models.
 
-    It is empty where none of the metrics can be trained on.
+    It is empty where no model was trained on any of them, as far as their cards tell.
     """
-    parts = []
+    known = {name: trained for name, trained in models.items() if trained is not None}
+    on, off, judges = [], [], []
     for metric in dict.fromkeys(filter(None, map(followed, metrics))):
-        known = {
-            name: trained.get(metric, 0.0)
-            for name, trained in models.items()
-            if trained is not None
-        }
-        on = [f"{name} (weight {weight:g})" for name, weight in known.items() if weight]
-        off = [name for name, weight in known.items() if not weight]
-        unknown = [name for name, trained in models.items() if trained is None]
-        what = metric if LOSSES[metric] == metric.lower() else f"a loss that follows {metric}"
-        if on:
-            judge = f"judge by {JUDGES[metric]} where they disagree with it"
-            parts.append(
-                f"{MARK} Trained on {what}, which flatters there: {', '.join(on)}; {judge}."
-            )
-        if off:
-            parts.append(f"Not trained on {what}: {', '.join(off)}.")
-        if unknown:
-            parts.append(f"Whether trained on {what} is not known: {', '.join(unknown)}.")
+        names = [name for name, trained in known.items() if metric in trained]
+        others = [name for name in known if name not in names]
+        if names:
+            on.append(f"{metric} ({', '.join(names)})")
+            judges.append(JUDGES[metric])
+            if others:
+                off.append(f"{metric} ({', '.join(others)})")
+    unknown = [name for name, trained in models.items() if trained is None]
+    parts = []
+    if on:
+        parts.append(
+            f"{MARK} The model was trained on this metric or on a loss that follows it, which "
+            f"flatters: {', '.join(on)}. Judge by {' and '.join(dict.fromkeys(judges))}."
+        )
+    if off:
+        parts.append(f"Not trained on {', '.join(off)}.")
+    if unknown and any(map(followed, metrics)):
+        parts.append(f"What was trained on is not known of {', '.join(unknown)}.")
     return " ".join(parts)

@@ -51,7 +51,7 @@ def test_nothing_is_extrapolated(quality: float) -> None:
 
 def test_table() -> None:
     lines = table(RESULTS, "image-fsp").splitlines()
-    assert lines[0].startswith("`image-fsp` on 24 pictures of kodak;")
+    assert lines[0].startswith("`image-fsp` on 24 pictures of kodak.")
     assert lines[2] == "| K | bits per pixel | PSNR | SSIM | WebP at equal SSIM |"
     small, large = (line.split(" | ") for line in lines[4:])
     assert small[:4] == ["| 256", "0.100", "26.00", "0.600"]

@@ -36,8 +36,8 @@ def result(**figures: float | None) -> dict[str, Any]:
 
 def test_the_weight_of_a_loss_comes_from_the_card() -> None:
     for losses, known in (
-        ({"l1": 1.0, "lpips": 0.4}, {"LPIPS": 0.4}),
-        ({"mel": 5.0, "loudness": 1.2, "stoi": 3.0}, {"PESQ": 1.2, "STOI": 3.0}),
+        ({"l1": 1.0, "mse": 20.0, "lpips": 0.4}, {"PSNR": 20.0, "LPIPS": 0.4}),
+        ({"wave": 5.0, "loudness": 1.2, "stoi": 3.0}, {"PESQ": 1.2, "STOI": 3.0}),
         ({"l1": 1.0, "lpips": 0.0}, {}),
         ({}, None),
         (None, None),
@@ -51,25 +51,24 @@ def test_the_weight_of_a_loss_comes_from_the_card() -> None:
         if mark(metric, ours)
     ]
     assert marked == ["LPIPS-vgg", "STOI", "ESTOI"]
+    assert mark("MS-SSIM", {"SSIM": 0.2}) == MARK
+    assert not mark("SSIMULACRA2", {"SSIM": 0.2})
     assert mark("LPIPS-vgg", {}) == mark("LPIPS-vgg", None) == ""
     assert mark("LPIPS-vgg", ours) == MARK
 
 
 def test_the_note_says_it_of_every_model() -> None:
     models = {"image-a": {"LPIPS": 0.4}, "image-b": {}, "image-c": None}
-    text = note(models, ["PSNR", "LPIPS-alex", "LPIPS-vgg"])
-    assert text.count("LPIPS") == 3
-    assert "image-a (weight 0.4)" in text
-    assert "Not trained on LPIPS: image-b." in text
-    assert "not known: image-c." in text
-    assert note({}, ["LPIPS-vgg"]) == note(models, ["PSNR", "DistillMOS"]) == ""
-    text = note({"speech-a": {"PESQ": 1.2}, "speech-b": {"STOI": 3.0}}, ["STOI", "ESTOI", "PESQ"])
-    assert (
-        "Trained on a loss that follows PESQ, which flatters there: speech-a (weight 1.2); judge by"
-        in text
+    assert note(models, ["PSNR", "LPIPS-alex", "LPIPS-vgg"]) == (
+        f"{MARK} The model was trained on this metric or on a loss that follows it, which flatters:"
+        " LPIPS (image-a). Judge by SSIMULACRA2. Not trained on LPIPS (image-b). "
+        "What was trained on is not known of image-c."
     )
-    assert "Not trained on a loss that follows PESQ: speech-b." in text
-    assert "Trained on STOI, which flatters there: speech-b (weight 3)" in text
+    assert note({}, ["LPIPS-vgg"]) == note(models, ["DistillMOS"]) == ""
+    assert "LPIPS" not in note({"image-b": {}}, ["LPIPS-vgg"])
+    text = note({"speech-a": {"PESQ": 1.2}, "speech-b": {"STOI": 3.0}}, ["STOI", "ESTOI", "PESQ"])
+    assert "flatters: STOI (speech-b), PESQ (speech-a). Judge by DistillMOS." in text
+    assert "Not trained on STOI (speech-a), PESQ (speech-b)." in text
 
 
 def test_the_table_of_pictures_has_the_measured_metrics_and_the_mark() -> None:
@@ -95,7 +94,7 @@ def test_the_table_of_pictures_has_the_measured_metrics_and_the_mark() -> None:
     assert f"| 24.21 | 0.711 | 0.900 | -4.6 | 0.169{MARK} |" in rows["1024", "image-a"]
     assert "| 23.00 | 0.600 | - | - | 0.300 |" in rows["1024", "image-b"]
     assert f"- | - | -{MARK}" not in rows["256", "image-a"]
-    assert "Not trained on LPIPS: image-b." in lines[6]
+    assert "Not trained on LPIPS (image-b)." in lines[6]
     assert lines[8] == (
         "PSNR grows with K on every test set, but for image-a on coco from 256 to 1024 "
         "(24.5 to 24.21)."
@@ -173,9 +172,7 @@ def test_a_run_marks_the_model_that_was_trained_on_lpips(
         False,
     ]
     text = (tmp_path / "out/report.md").read_text()
-    assert (
-        text.count(f"{MARK} Trained on LPIPS, which flatters there: image-with (weight 0.4)") == 1
-    )
+    assert text.count("which flatters: LPIPS (image-with). Judge by SSIMULACRA2.") == 1
     of = {name: [row for row in text.splitlines() if row.startswith(f"| {name} |")] for name in (
         "image-with", "image-without", "JPEG",
     )}  # fmt: skip

@@ -106,7 +106,7 @@ def readings(request: Request) -> None:
     runs = gmvq_runs.collect(request, "gmvq-table1", "cifar10", READINGS)
     path = request.out / "gmvq-readings"
     write(path.with_suffix(".json"), gmvq_runs.summary(runs))
-    title = "GM-VQ: the latent term of eq. 14 read in four ways, beta = 1"
+    title = "GM-VQ: three readings of the latent term of eq. 14, and w = 1; beta = 1"
     output.save_report(path, title, how(runs), gmvq_runs.tables("CIFAR-10", runs, {}))
     with output.picture(path, size=(5.2, 4.2)) as axes:
         for i, (name, records) in enumerate(runs.rows.items()):

@@ -11,7 +11,7 @@ shared.
 What differs from the paper, beside data and budget (`DEVIATIONS` is below every table):
     losses     those of the shipped recipes without LPIPS: L1, squared error and SSIM, or mel and
                STFT distances
-    eta        1.15, as in the shipped models; the published code has 1, and the ablation both
+    eta        1.15, the default; the published code has 1, and the ablation both
     P_down, P_up   the encoder's last layer and the decoder's first, a convolution over neighbours,
                where the paper has a linear map of each position by itself
     codebook   k-means on at most 400 000 latents of augmented training crops, where the paper
