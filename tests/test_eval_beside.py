@@ -23,6 +23,7 @@ def entry(
 
 
 RESULTS = {
+    "plan": {"trained_on": {"image-fsp": {"SSIM": 0.2}}},
     "summary": [
         entry("image-fsp", "256", 0.1, 0.6, use={}),
         entry("image-fsp", "1024", 0.15, 0.9, use={}),
@@ -30,7 +31,7 @@ RESULTS = {
         entry("webp", "5", 0.4, 0.7),
         entry("webp", "9", 0.8, 0.8),
         entry("webp", "3", 0.9, 0.9, matched_to="image-fsp 256"),
-    ]
+    ],
 }
 
 
@@ -53,8 +54,9 @@ def test_table() -> None:
     lines = table(RESULTS, "image-fsp").splitlines()
     assert lines[0].startswith("`image-fsp` on 24 pictures of kodak.")
     assert lines[2] == "| K | bits per pixel | PSNR | SSIM | WebP at equal SSIM |"
-    small, large = (line.split(" | ") for line in lines[4:])
-    assert small[:4] == ["| 256", "0.100", "26.00", "0.600"]
+    small, large = (line.split(" | ") for line in lines[4:6])
+    assert small[:4] == ["| 256", "0.100", "26.00", "0.600†"]
+    assert "SSIM (image-fsp)" in lines[7]
     assert 0.2 < float(small[4].rstrip(" |")) < 0.4
     assert large[4] == "– |", "files at matched bytes are no part of the curve"
 

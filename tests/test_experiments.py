@@ -479,7 +479,15 @@ def test_packs_are_decoded_once_for_all_seeds_and_calls(
     arguments = ("--seeds", "2", "--steps", "1", "--methods", "fsp", "--datasets", "image")
     for _ in range(2):
         assert command("vpvae-table1", tmp_path, packs, *arguments) == 0
-    assert decoded == [tmp_path / "data" / "image"]
+    assert [path.name.split("-")[0] for path in decoded] == ["image"]
+    # Other packs with the same --out are other data, and other runs.
+    others = tmp_path / "others"
+    shutil.copytree(packs, others)
+    (others / "image-train-01.tar").write_bytes((packs / "image-train-00.tar").read_bytes())
+    before = len(list(tmp_path.glob("runs-vpvae/*.json")))
+    assert command("vpvae-table1", tmp_path, others, *arguments) == 0
+    assert len(decoded) == 2 == len({path.name for path in decoded})
+    assert len(list(tmp_path.glob("runs-vpvae/*.json"))) == 2 * before
 
 
 @pytest.mark.usefixtures("toy")
@@ -727,3 +735,26 @@ def test_without_accept_every_step_is_taken() -> None:
     ]
     assert refused[0] > 0.05
     assert refused[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["vpvae-table1", "--learning-rate", "1e-3"], "--learning-rate: vpvae-table1 has nothing"),
+        (["gmvq-readings", "--datasets", "cifar10"], "--datasets: gmvq-readings has nothing"),
+        (["gmvq-fig3", "--steps", "5"], "--steps: gmvq-fig3 has nothing"),
+        (["gmvq-table1", "--epochs", "0"], "must be above 0"),
+        (["gmvq-table1", "--seeds", "-1"], "must be above 0"),
+        (["gmvq-table1", "--seeds", "two"], "invalid int value"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = main([*words, "--out", str(tmp_path / "out")])
+    except SystemExit as error:
+        code = error.code
+    assert code == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

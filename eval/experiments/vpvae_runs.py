@@ -6,7 +6,9 @@ recipe + method + K ──train.loop, stage A, no GAN──> codec
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +31,7 @@ from eval.experiments.runs import Record, Request, finished, run_once
 from eval.experiments.usage import hard_usage
 from eval.experiments.vpvae_methods import Scale, Variant, recipe_of
 from eval.metrics import METRICS, score
+from train.checkpoint import CHECKPOINT_NAME
 from train.data import Store, is_prepared, prepare
 from train.loop import Trainer, hardware
 from train.priors import index_grids
@@ -72,7 +75,7 @@ def train_and_test(run: Run, request: Request, scratch: Path) -> Record:
     if variant.replacement is not None:
         for codec in (trainer.codec, trainer.average):
             codec.bottleneck = variant.replacement(**recipe.codec.options).to(request.device)
-    if (scratch / "checkpoint.pt").is_file():
+    if (scratch / CHECKPOINT_NAME).is_file():
         trainer.resume()
     trainer.run()
     codec = trainer.average.eval()
@@ -94,7 +97,7 @@ def train_and_test(run: Run, request: Request, scratch: Path) -> Record:
         record |= {
             f"{domain} {name}": value for name, value in test(codec, size, tables, path).items()
         }
-    (scratch / "checkpoint.pt").unlink(missing_ok=True)  # gigabytes, over a whole table
+    (scratch / CHECKPOINT_NAME).unlink(missing_ok=True)  # gigabytes, over a whole table
     return record
 
 
@@ -166,11 +169,18 @@ def _packs(request: Request, pattern: str) -> list[Path]:
     return sorted(path for folder in request.data for path in folder.glob(pattern))
 
 
+def _sizes_of(packs: Iterable[Path]) -> dict[str, int]:
+    """Returns the bytes of each pack, by its name: what tells one set of data from another."""
+    return {path.name: path.stat().st_size for path in packs}
+
+
 def _store(request: Request, medium: str, crop: list[int]) -> Store:
     """Returns the medium's training packs, which are decoded once into the output folder."""
-    target = request.out / "data" / medium
+    packs = _packs(request, f"{medium}-train-*.tar")
+    digest = hashlib.sha256(json.dumps(_sizes_of(packs)).encode()).hexdigest()[:8]
+    target = request.out / "data" / f"{medium}-{digest}"
     if not is_prepared(target):
-        prepare(medium, _packs(request, f"{medium}-train-*.tar"), target)
+        prepare(medium, packs, target)
     return Store(target, medium, tuple(crop))
 
 
@@ -223,7 +233,8 @@ def collect(
                         "replacement": replaced,
                         "budget": asked | {"default": scale.epochs},
                         "items": len(store.usable),
-                        "tests": [path.name for path in tests.values()],
+                        "data": _sizes_of(_packs(request, f"{medium}-train-*.tar")),
+                        "tests": _sizes_of(tests.values()),
                         "hardware": hardware(request.device),
                     }
                     run = Run(variant, recipe, size, seed, store, tests, scale.epochs)
