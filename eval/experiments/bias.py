@@ -94,7 +94,7 @@ def read(folder: Path) -> dict[int, list[Record]]:
     records = finished(folder, ("tau", "temperatures"), [f"draws{draws}" for draws in DRAWS])
     for record in sorted(records, key=lambda r: int(r["settings"]["seed"])):
         found[record["settings"]["draws"]].append(record["result"])
-    return found
+    return {draws: runs for draws, runs in found.items() if runs}
 
 
 def run(request: Request) -> None:
