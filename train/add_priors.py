@@ -7,25 +7,21 @@ wrote before.
 from __future__ import annotations
 
 import argparse
-import io
-import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.numpy import save
 
 from codec import cards, coding
 from codec.cards import LAYER, PRIOR, Tensors, identities
 from codec.cli.frame import Parser, filled_path, run
 from codec.errors import ModelError
-from codec.files import writing
 from codec.medium import MEDIA
 from codec.model import Codec
 from codec.streams import process
 from train.data import Store
+from train.model_files import write_model
 from train.options import add_data, add_model
 from train.priors import STEPS, TOKENS, fit_prior, index_grids
 
@@ -84,20 +80,7 @@ def update(
     data = {key: value for key, value in card.data.items() if key != "layers_id"} | identities(
         dict(card.config), new
     )
-    target = folder / f"{card.name}.json"
-    for path, content in (
-        (target.with_suffix(".safetensors"), save(new)),
-        (target, _as_json(data)),
-    ):
-        with writing(str(path), force=True) as file:
-            file.write(content)
-    return target
-
-
-def _as_json(data: dict[str, Any]) -> bytes:
-    file = io.StringIO()
-    json.dump(data, file, indent=1)
-    return (file.getvalue() + "\n").encode()
+    return write_model(folder, card.name, data, new)
 
 
 def main(arguments: list[str] | None = None) -> int:
