@@ -10,12 +10,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from codec.cli.frame import Parser, UsageError, filled_path, run
+from codec.cli.frame import Parser, filled_path, run
 from codec.errors import CodecError
 from codec.streams import process
 from train import losses, parallel, recipes
@@ -23,16 +22,8 @@ from train.checkpoint import CHECKPOINT_NAME
 from train.data import Store, is_prepared, prepare
 from train.denormals import flushed
 from train.loop import Budget, Trainer
+from train.options import MAX_SEED, add_device, add_threads, positive, within
 from train.parallel import processes
-
-
-def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        if not kind(text) > 0:
-            raise argparse.ArgumentTypeError("must be above 0")
-        return kind(text)
-
-    return number
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,9 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument(
-        "--minutes", type=_positive(float), help="wall-clock budget, over all resumed parts"
+        "--minutes", type=positive(float), help="wall-clock budget, over all resumed parts"
     )
-    budget.add_argument("--steps", type=_positive(int), help="budget in optimiser steps")
+    budget.add_argument("--steps", type=positive(int), help="budget in optimiser steps")
     parser.add_argument(
         "--set",
         action="append",
@@ -68,17 +59,17 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--resume", action="store_true", help="continue from DIR/checkpoint.pt")
     parser.add_argument(
-        "--stop-minutes", type=_positive(float), help="ends this part then, with a checkpoint"
+        "--stop-minutes", type=positive(float), help="ends this part then, with a checkpoint"
     )
     parser.add_argument(
         "--checkpoint-minutes",
-        type=float,
+        type=within(float, 0),
         default=2.0,
         metavar="MINUTES",
         help="between checkpoints; 0: every step",
     )
     parser.add_argument(
-        "--log-steps", type=_positive(int), default=50, help="steps between lines of the log"
+        "--log-steps", type=positive(int), default=50, help="steps between lines of the log"
     )
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile: faster steps after a slow first one"
@@ -96,10 +87,9 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="FILE",
         help="for a recipe with losses.lpips (default: torch hub's)",
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, help="CPU threads")
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", choices=("cpu", "cuda"), default=default)
+    parser.add_argument("--seed", type=within(int, 0, MAX_SEED), default=0)
+    add_threads(parser)
+    add_device(parser)
     return run(
         parser,
         arguments,
@@ -109,8 +99,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _command(options: argparse.Namespace) -> None:
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: no CUDA device here")
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.backends.cudnn.benchmark = True  # all batches have one shape

@@ -11,8 +11,6 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from codec import cards, coding
 from codec.cards import LAYER, PRIOR, Tensors, identities
 from codec.cli.frame import Parser, filled_path, run
@@ -22,7 +20,7 @@ from codec.model import Codec
 from codec.streams import process
 from train.data import Store
 from train.model_files import write_model
-from train.options import add_data, add_model
+from train.options import add_data, add_device, add_model, positive
 from train.priors import STEPS, TOKENS, fit_prior, index_grids
 
 
@@ -93,15 +91,18 @@ def main(arguments: list[str] | None = None) -> int:
         "--out", type=filled_path, metavar="DIR", help="default: the model's own folder"
     )
     parser.add_argument(
-        "--tokens", type=int, default=TOKENS, help="of the training data, for each size"
+        "--tokens",
+        type=positive(int),
+        default=TOKENS,
+        help="of the training data, for each size",
     )
-    parser.add_argument("--steps", type=int, default=STEPS, help="for each size")
+    parser.add_argument("--steps", type=positive(int), default=STEPS, help="for each size")
     parser.add_argument(
         "--layers",
         action="store_true",
         help="only those of layers: the model's files of one size stay the same",
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device(parser)
     return run(parser, arguments, _command)
 
 

@@ -32,7 +32,7 @@ from train.data import Store
 from train.log import LOG_NAME, read
 from train.loop import Budget, Trainer
 from train.model_files import write_model
-from train.options import add_data, add_out
+from train.options import add_data, add_device, add_out
 
 LICENCE = "Apache-2.0"
 
@@ -162,9 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="KEY=TEXT",
         help="goes into the card; may repeat",
     )
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="where to encode the training data"
-    )
+    add_device(parser, "where to encode the training data", "cpu")
     return run(parser, arguments, _command)
 
 

@@ -35,7 +35,7 @@ from train.data import Store
 from train.draws import Draws
 from train.export import count_tables
 from train.model_files import write_model
-from train.options import add_data, add_model, add_out
+from train.options import add_data, add_device, add_model, add_out, positive
 from train.priors import STEPS, TOKENS
 from train.recipes import Recipe
 
@@ -153,10 +153,13 @@ def main(arguments: list[str] | None = None) -> int:
     add_out(parser, "another folder than the model's")
     parser.add_argument("--name", help="default: the model's own")
     parser.add_argument(
-        "--tokens", type=int, default=TOKENS, help="of the training data, for each size's prior"
+        "--tokens",
+        type=positive(int),
+        default=TOKENS,
+        help="of the training data, for each size's prior",
     )
-    parser.add_argument("--steps", type=int, default=STEPS, help="for each prior")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--steps", type=positive(int), default=STEPS, help="for each prior")
+    add_device(parser)
     return run(parser, arguments, _command)
 
 
