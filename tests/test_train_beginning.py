@@ -110,6 +110,19 @@ def test_a_discriminator_that_does_not_fit_is_refused_before_the_run(
     run.begin_from(model)
 
 
+def test_a_run_does_not_go_on_with_another_discriminator(
+    tmp_path: Path,
+    data: Path,  # noqa: F811
+    medium: str,
+) -> None:
+    run = trainer(medium, data, tmp_path / "run", 8, extra=("adversary.width=1", STAGES))
+    run.start_stage_b()
+    run.save()
+    other = trainer(medium, data, tmp_path / "run", 8, extra=("adversary.width=2", STAGES))
+    with pytest.raises(CodecError, match="does not fit the recipe, its adversary perhaps"):
+        other.resume()
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_a_resumed_run_knows_whether_its_beginning_was_complete(
     tmp_path: Path,

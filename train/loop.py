@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from codec.errors import CodecError
+from codec.errors import CodecError, out_of_memory
 from codec.model import Codec
 from train import codebook, losses, parallel
 from train.adversary import Adversary
@@ -344,8 +344,8 @@ class Trainer:
         """Goes on from the checkpoint in the folder.
 
         Raises:
-            CodecError: There is no checkpoint, it cannot be read, or it is of another codec than
-                the recipe's.
+            CodecError: There is no checkpoint, it cannot be read, or it is of another codec or
+                discriminator than the recipe's.
         """
         path = self.folder / CHECKPOINT_NAME
         if not path.is_file():
@@ -364,7 +364,15 @@ class Trainer:
         # Older checkpoints say it in the name alone.
         complete = state.get("complete", name is not None and not name.endswith(NETS_ALONE))
         self.beginning = Beginning(Path(card) if card else None, name, complete)
-        self.learner.load_state_dict(state, stage, self.seed)
+        try:
+            self.learner.load_state_dict(state, stage, self.seed)
+        except (KeyError, RuntimeError, ValueError) as error:
+            if out_of_memory(error):
+                raise
+            # The codec is the same: what differs is the discriminator, or the file is foreign.
+            raise CodecError(
+                f"{path}: does not fit the recipe, its adversary perhaps; give the same recipe"
+            ) from None
         # What trains from here on joins it in `run`: an export resumes, too, and trains nothing.
         self.hardware = state.get("hardware") or self.hardware
         if "draws" in state:

@@ -155,7 +155,7 @@ def _damaged(error: Exception) -> MediaError:
 
 
 def _reason(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
+    return str(error).partition("\n")[0].rstrip(": ") or type(error).__name__
 
 
 def _fits(medium: str, name: str) -> bool:
