@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import random
 import resource
 import subprocess
 import sys
@@ -236,6 +237,44 @@ def test_what_is_broken_is_named_skipped_and_counted(
     assert len(record["skipped"]) == 1
     assert f"a.{kind}" in record["skipped"][0] or "a.png" in record["skipped"][0]
     assert f"skipped {record['skipped'][0].split(': ')[0]}" in capsys.readouterr().err
+
+
+def compressed(members: dict[str, bytes]) -> bytes:
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return memory.getvalue()
+
+
+@pytest.mark.parametrize(
+    "kind", ["a.tar", "a.tar.gz", "a.tar.bz2", "a.tar.xz", "a.zip", "tar.gz in a.tar", "xz in zip"]
+)
+def test_a_wrong_byte_anywhere_in_an_archive_is_named(kind: str, tmp_path: Path) -> None:
+    """Whatever is read before it and beside it comes all the same, and what follows goes on."""
+    drawn = random.Random(0)
+    members = {f"{i}.png": drawn.randbytes(300) + b"x" * 300 for i in range(3)}
+    whole = {
+        "a.tar": lambda: tar(members),
+        "a.tar.gz": lambda: tar(members, "w:gz"),
+        "a.tar.bz2": lambda: tar(members, "w:bz2"),
+        "a.tar.xz": lambda: tar(members, "w:xz"),
+        "a.zip": lambda: compressed(members),
+        "tar.gz in a.tar": lambda: tar({"b.tar.gz": tar(members, "w:gz")}),
+        "xz in zip": lambda: zipped({"b.tar.xz": tar(members, "w:xz")}),
+    }[kind]()
+    path = tmp_path / {"xz in zip": "a.zip", "tar.gz in a.tar": "a.tar"}.get(kind, kind)
+    put(tmp_path / "z.png", b"last")
+    told = 0
+    for place in range(0, len(whole), max(1, len(whole) // 400)):
+        flipped = bytes([whole[place] ^ 1 << drawn.randrange(8)])
+        path.write_bytes(whole[:place] + flipped + whole[place + 1 :])
+        found = list(media("image", [tmp_path]))
+        assert found[-1].content == b"last"
+        errors = [str(item.error) for item in found if item.error is not None]
+        assert all("\n" not in error and "()" not in error for error in errors)
+        told += bool(errors)
+    assert told
 
 
 def full_disk(*arguments: str, limit: int) -> subprocess.CompletedProcess[str]:

@@ -402,8 +402,8 @@ def test_a_plot_file_is_written(run: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["nowhere"], "no log here"),
-        (["a", "--keys", "lass"], "nothing logged as lass; there is loss, nan, step"),
-        (["a", "--keys", "nan"], "nothing logged as nan"),
+        (["a", "--keys", "lass"], "no numbers logged as lass; there is loss, nan, step"),
+        (["a", "--keys", "nan"], "no numbers logged as nan"),
         (["a", "--plot", "x.docx"], "cannot write this kind of picture"),
     ],
 )
@@ -418,3 +418,142 @@ def test_watching_what_is_not_there_is_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+# --- runs that fail
+
+
+CHAIN = """[a]
+recipe = "image-fsp"
+
+[b]
+recipe = "image-vp"
+init = "a"
+
+[c]
+recipe = "image-gmvq"
+init = "b"
+"""
+
+
+def fake_fleet(tmp_path: Path, plan: str, **changed: object) -> fleet.Fleet:
+    """A fleet that waits for processes which are none, see `Ended`."""
+    (tmp_path / "plan.toml").write_text(plan)
+    names = ("threads", "jobs", "init", "lpips_backbone", "compile", "stop_minutes", "together")
+    options = dict.fromkeys(names) | {"minutes": None, "steps": 1, "set": [], "pack_mib": 1.0}
+    options |= {"log_steps": 1, "checkpoint_minutes": 2.0, "report_seconds": 99.0, "device": "cpu"}
+    runs = fleet.load_plan(str(tmp_path / "plan.toml"))
+    settings = SimpleNamespace(**options | changed)
+    return fleet.Fleet(runs, {"image": tmp_path / "i"}, tmp_path / "work", settings)
+
+
+def test_nothing_that_comes_of_a_run_that_failed_is_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = []
+
+    def start(_: fleet.Fleet, __: list[str], run: fleet.Run) -> Ended:
+        begun.append(run.name)
+        (tmp_path / "work" / run.name).mkdir(parents=True)
+        (tmp_path / "work" / run.name / "console.txt").write_text("error: no room")
+        return Ended(1)
+
+    monkeypatch.setattr(fleet.Fleet, "_start", start)
+    assert fake_fleet(tmp_path, CHAIN).train() == ["a", "b", "c"]
+    assert begun == ["a"]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "a: failed: error: no room"
+    assert lines[1:] == ["b: not begun: a failed", "c: not begun: b failed"]
+
+
+def test_no_run_begins_from_one_that_left_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would train from random weights, and be taken for another."""
+    monkeypatch.setattr(fleet.Fleet, "_start", lambda *_: Ended())
+    one = fake_fleet(tmp_path, CHAIN)
+    assert one.train() == ["b", "c"]
+    assert "b: not begun: " in capsys.readouterr().err
+    assert "--init" not in one._training(one.runs[0])
+    (tmp_path / "work/a").mkdir(parents=True)
+    (tmp_path / "work/a/checkpoint.pt").touch()
+    command = one._training(one.runs[1])
+    assert command[command.index("--init") + 1] == str(tmp_path / "work/a")
+
+
+class Waited(Ended):
+    """A process that runs until it is waited for, or asked to end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended = False
+
+    def poll(self) -> int | None:
+        return 0 if self.ended else None
+
+    def wait(self, _: float | None = None) -> int:
+        self.ended = True
+        return 0
+
+
+def test_a_pack_that_is_too_large_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = "".join(f'[{name}]\nrecipe = "image-fsp"\n' for name in ("large", "small", "none"))
+    (tmp_path / "work/models").mkdir(parents=True)
+    for name, size in (("large", 2**21), ("small", 9)):
+        (tmp_path / "work" / name).mkdir()
+        (tmp_path / "work" / name / "checkpoint.pt").touch()
+        (tmp_path / f"work/models/{name}.json").write_bytes(bytes(9))
+        (tmp_path / f"work/models/{name}.safetensors").write_bytes(bytes(size))
+    monkeypatch.setattr(fleet.Fleet, "_start", lambda *_: Waited())
+    assert fake_fleet(tmp_path, plan).export(tmp_path / "out") == ["none", "large"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["small.tar"]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "none: no checkpoint, so there is nothing to export"
+    assert lines[1].startswith("large: not packed: ")
+    assert len(lines) == 2
+
+
+def test_an_interrupted_export_leaves_no_process_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor an interrupted training; each is asked to end, and waited for."""
+    started: list[Waited] = []
+
+    def start(*_: object) -> Waited:
+        if len(started) == 2:
+            raise KeyboardInterrupt
+        started.append(Waited())
+        return started[-1]
+
+    monkeypatch.setattr(fleet.Fleet, "_start", start)
+    plan = "".join(f'[{name}]\nrecipe = "image-fsp"\n' for name in ("a", "b", "c"))
+    for name in ("a", "b", "c"):
+        (tmp_path / "work" / name).mkdir(parents=True)
+        (tmp_path / "work" / name / "checkpoint.pt").touch()
+    one = fake_fleet(tmp_path, plan)
+    for act in (one.train, lambda: one.export(tmp_path / "out")):
+        started.clear()
+        with pytest.raises(KeyboardInterrupt):
+            act()
+        assert [process.ended for process in started] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "recipe = 5",
+        'set = "data.batch=4"',
+        "set = [4]",
+        'seed = "x"',
+        "seed = true",
+        "seed = -1",
+        "init = 3",
+    ],
+)
+def test_a_plan_with_values_of_another_kind_is_refused(tmp_path: Path, line: str) -> None:
+    recipe = "" if line.startswith("recipe") else 'recipe = "image-fsp"\n'
+    (tmp_path / "plan.toml").write_text(f"[a]\n{recipe}{line}\n")
+    with pytest.raises(CodecError, match="a has values of another kind"):
+        fleet.load_plan(str(tmp_path / "plan.toml"))

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -334,6 +335,23 @@ def test_the_command_runs_under_torchrun_and_resumes(data: Path, tmp_path: Path)
         json.loads(line)["step"] for line in (tmp_path / "run/log.jsonl").read_text().splitlines()
     ]
     assert steps == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_processes_wait_for_the_one_that_decodes_media(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NCCL gives up after ten minutes otherwise, and decoding takes hours."""
+    given: list[object] = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    group = torch.distributed
+    monkeypatch.setattr(group, "init_process_group", lambda _, timeout=None: given.append(timeout))
+    monkeypatch.setattr(group, "destroy_process_group", lambda: None)
+    with processes(device):
+        pass
+    assert given == [timedelta(days=1)]
 
 
 def test_the_clock_that_all_processes_share_is_no_pickle(monkeypatch: pytest.MonkeyPatch) -> None:

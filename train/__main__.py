@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from codec.cli.frame import Parser, UsageError, filled_path, positive, run
+from codec.cli.frame import Parser, filled_path, positive, run, within
 from codec.errors import CodecError
 from codec.streams import process
 from train import losses, parallel, recipes
@@ -22,6 +22,7 @@ from train.checkpoint import CHECKPOINT_NAME
 from train.data import Store, is_prepared, prepare
 from train.denormals import flushed
 from train.loop import Budget, Trainer
+from train.options import MAX_SEED, add_device, add_threads
 from train.parallel import processes
 
 
@@ -62,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--checkpoint-minutes",
-        type=float,
+        type=within(float, 0),
         default=2.0,
         metavar="MINUTES",
         help="between checkpoints; 0: every step",
@@ -86,10 +87,9 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="FILE",
         help="for a recipe with losses.lpips (default: torch hub's)",
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, help="CPU threads")
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", choices=("cpu", "cuda"), default=default)
+    parser.add_argument("--seed", type=within(int, 0, MAX_SEED), default=0)
+    add_threads(parser)
+    add_device(parser)
     return run(
         parser,
         arguments,
@@ -99,8 +99,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _command(options: argparse.Namespace) -> None:
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: no CUDA device here")
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.backends.cudnn.benchmark = True  # all batches have one shape

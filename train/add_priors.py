@@ -7,26 +7,20 @@ wrote before.
 from __future__ import annotations
 
 import argparse
-import io
-import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors.numpy import save
 
 from codec import cards, coding
 from codec.cards import LAYER, PRIOR, Tensors, identities
-from codec.cli.frame import Parser, filled_path, run
+from codec.cli.frame import Parser, filled_path, positive, run
 from codec.errors import ModelError
-from codec.files import writing
 from codec.medium import MEDIA
 from codec.model import Codec
 from codec.streams import process
 from train.data import Store
-from train.options import add_data, add_model
+from train.model_files import write_model
+from train.options import add_data, add_device, add_model
 from train.priors import STEPS, TOKENS, fit_prior, index_grids
 
 
@@ -84,20 +78,7 @@ def update(
     data = {key: value for key, value in card.data.items() if key != "layers_id"} | identities(
         dict(card.config), new
     )
-    target = folder / f"{card.name}.json"
-    for path, content in (
-        (target.with_suffix(".safetensors"), save(new)),
-        (target, _as_json(data)),
-    ):
-        with writing(str(path), force=True) as file:
-            file.write(content)
-    return target
-
-
-def _as_json(data: dict[str, Any]) -> bytes:
-    file = io.StringIO()
-    json.dump(data, file, indent=1)
-    return (file.getvalue() + "\n").encode()
+    return write_model(folder, card.name, data, new)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -110,15 +91,18 @@ def main(arguments: list[str] | None = None) -> int:
         "--out", type=filled_path, metavar="DIR", help="default: the model's own folder"
     )
     parser.add_argument(
-        "--tokens", type=int, default=TOKENS, help="of the training data, for each size"
+        "--tokens",
+        type=positive(int),
+        default=TOKENS,
+        help="of the training data, for each size",
     )
-    parser.add_argument("--steps", type=int, default=STEPS, help="for each size")
+    parser.add_argument("--steps", type=positive(int), default=STEPS, help="for each size")
     parser.add_argument(
         "--layers",
         action="store_true",
         help="only those of layers: the model's files of one size stay the same",
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device(parser)
     return run(parser, arguments, _command)
 
 

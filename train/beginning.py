@@ -16,16 +16,17 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from codec.cards import read_card
 from codec.errors import CodecError
 from codec.model import Codec
-from train.adversary import Adversary
 from train.checkpoint import CHECKPOINT_NAME, read_checkpoint
+from train.discriminators import DISCRIMINATORS
 from train.recipes import from_dict
 
 ADVERSARY_SUFFIX = ".adversary.safetensors"
+NETS_ALONE = ", nets alone"  # ends the name of a beginning that is not complete
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class Beginning:
     """Where a run's first weights came from.
 
     Attributes:
-        card: The card of the model; None for random weights and for those of a run.
+        card: The card of the model, as an absolute path, since a run may go on from another
+            folder; None for random weights and for those of a run.
         name: How the card of the new model names it; None for random weights.
         complete: Whether it is of the same codec, so that its codebooks were taken as well.
     """
@@ -42,11 +44,31 @@ class Beginning:
     name: str | None = None
     complete: bool = False
 
-    def load_adversary(self, adversary: Adversary) -> None:
-        """Loads the discriminator that lies beside the model, if there is one.
+    def check_adversary(self, medium: str, width: int) -> None:
+        """Reads the discriminator that lies beside the model, if there is one, and drops it.
+
+        Hours of training come before stage B, which loads it.
+
+        Args:
+            medium: A name in `DISCRIMINATORS`.
+            width: Of the discriminator, as the recipe has it.
 
         Raises:
-            CodecError: It is not one of the new run's recipe.
+            CodecError: It is not one of this medium and width, or cannot be read.
+        """
+        with torch.device("meta"):  # no weights, and so no random numbers are drawn
+            nets = DISCRIMINATORS[medium](width)
+        self.load_adversary(nets, assign=True)
+
+    def load_adversary(self, nets: nn.Module, assign: bool = False) -> None:
+        """Loads the discriminator that lies beside the model, if there is one.
+
+        Args:
+            nets: What receives it.
+            assign: Whether its tensors become those of `nets`, rather than being copied into them.
+
+        Raises:
+            CodecError: It is not one of the new run's recipe, or cannot be read.
         """
         if self.card is None:
             return
@@ -54,11 +76,11 @@ class Beginning:
         if not kept.is_file():
             return
         try:
-            adversary.nets.load_state_dict(
-                {name: value.float() for name, value in load_file(kept).items()}
+            nets.load_state_dict(
+                {name: value.float() for name, value in load_file(kept).items()}, assign=assign
             )
         except (OSError, SafetensorError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CodecError(
                 f"{kept}: not the discriminator of this recipe ({reason}); remove it"
             ) from None
@@ -87,12 +109,12 @@ def begin(source: Path, codecs: Iterable[Codec]) -> Beginning:
         model = read_card(source)
         config = dict(model.config)
         tensors = {key: torch.tensor(value) for key, value in model.read().items()}
-        card, name = source, f"{model.name} {model.model_id.hex()}"
+        card, name = source.absolute(), f"{model.name} {model.model_id.hex()}"
         minutes = model.data.get("training", {}).get("minutes", "unknown")
     complete = False
     for codec in codecs:
         complete = _load(codec, source, config, tensors)
-    name = f"{name}, {minutes} minutes" + ("" if complete else ", nets alone")
+    name = f"{name}, {minutes} minutes" + ("" if complete else NETS_ALONE)
     return Beginning(card, name, complete)
 
 

@@ -31,7 +31,8 @@ from train.checkpoint import CHECKPOINT_NAME, read_checkpoint
 from train.data import Store
 from train.log import LOG_NAME, read
 from train.loop import Budget, Trainer
-from train.options import add_data, add_out
+from train.model_files import write_model
+from train.options import add_data, add_device, add_out
 
 LICENCE = "Apache-2.0"
 
@@ -96,15 +97,14 @@ def export(trainer: Trainer, name: str, folder: Path, notes: dict[str, Any]) -> 
         }
         | notes,
     }
-    target = folder / f"{name}.json"
-    _write(folder / f"{name}.safetensors", save(tensors))
     if trainer.adversary is not None:
         nets = {
             key: _stored(key, value.cpu())
             for key, value in trainer.adversary.nets.state_dict().items()
         }
-        _write(folder / f"{name}{ADVERSARY_SUFFIX}", save(nets))
-    _write(target, (json.dumps(card, indent=1) + "\n").encode())
+        with writing(str(folder / f"{name}{ADVERSARY_SUFFIX}"), force=True) as file:
+            file.write(save(nets))
+    target = write_model(folder, name, card, tensors)
     print(f"{target}: {medium}, {card['parameters'] / 1e6:.2f} M parameters, id {card['model_id']}")
     return target
 
@@ -121,11 +121,6 @@ def _kept_tables(trainer: Trainer) -> dict[str, np.ndarray]:
         for k, v in read_card(trainer.beginning.card).read().items()
         if k.startswith(("tables.", PRIOR, LAYER))
     }
-
-
-def _write(path: Path, content: bytes) -> None:
-    with writing(str(path), force=True) as file:
-        file.write(content)
 
 
 def _stored(key: str, value: Tensor) -> np.ndarray:
@@ -167,9 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="KEY=TEXT",
         help="goes into the card; may repeat",
     )
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="where to encode the training data"
-    )
+    add_device(parser, "where to encode the training data", "cpu")
     return run(parser, arguments, _command)
 
 

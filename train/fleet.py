@@ -25,15 +25,14 @@ import sys
 import tarfile
 import time
 import tomllib
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from codec.cli import frame
-from codec.cli.frame import Parser, filled_path
+from codec.cli.frame import Parser, filled_path, positive, within
 from codec.errors import CodecError
 from codec.files import writing
 from codec.streams import process
@@ -41,9 +40,11 @@ from train import losses, recipes
 from train.beginning import ADVERSARY_SUFFIX
 from train.checkpoint import CHECKPOINT_NAME
 from train.log import LOG_NAME, read
+from train.options import MAX_SEED, add_device, add_threads
 
 FOLDER = Path(__file__).parent / "plans"
 CONSOLE = "console.txt"
+GRACE_SECONDS = 30  # for a process to clean up after it was asked to end
 PACKED_LOG_LINES = 300  # of each log in a pack, spread evenly
 
 
@@ -59,6 +60,19 @@ class Run:
     set: list[str] = field(default_factory=list)
     seed: int = 0
     init: str | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all values are of the kinds that are wanted, as a file's need not be."""
+        return (
+            isinstance(self.recipe, str)
+            and isinstance(self.set, list)
+            and all(isinstance(change, str) for change in self.set)
+            and isinstance(self.seed, int)
+            and not isinstance(self.seed, bool)
+            and 0 <= self.seed <= MAX_SEED
+            and isinstance(self.init, str | None)
+        )
 
     @property
     def medium(self) -> str:
@@ -78,11 +92,13 @@ def load_plan(name: str) -> list[Run]:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
         runs = [Run(name=key, **table) for key, table in tables.items()]
+        if wrong := [run.name for run in runs if not run.is_plain]:
+            raise ValueError(f"{wrong[0]} has values of another kind")
     except (ValueError, TypeError) as error:
         raise CodecError(
             f"{path}: not a plan ({error}); want a table for each run with recipe, set, seed, init"
         ) from None
-    if not runs or any("/" in run.name for run in runs):
+    if not runs or any("/" in run.name or run.name in ("", ".", "..") for run in runs):
         raise CodecError(f"{path}: a plan needs runs, whose names are no paths")
     seen: dict[str, str] = {}
     for run in runs:
@@ -121,31 +137,24 @@ class Fleet:
             The names of those that failed.
         """
         active: dict[str, subprocess.Popen[bytes]] = {}
-        waiting, failed = list(self.runs), []
+        waiting: list[Run] = list(self.runs)
+        failed: list[str] = []
         report = time.monotonic()
         try:
             while waiting or active:
                 while (run := self._next(waiting, active)) is not None:
                     waiting.remove(run)
-                    active[run.name] = self._start(self._training(run), run)
+                    try:
+                        active[run.name] = self._start(self._training(run), run)
+                    except CodecError as error:
+                        _tell(f"{run.name}: not begun: {error}")
+                        failed += [run.name, *_drop(waiting, run.name)]
                 for name, process in list(active.items()):
                     if process.poll() is not None:
                         del active[name]
                         if process.returncode:
-                            failed.append(name)
-                            print(
-                                f"{name}: failed: {self._last_line(name)}",
-                                file=sys.stderr,
-                                flush=True,
-                            )
-                            for run in [run for run in waiting if run.init == name]:
-                                waiting.remove(run)
-                                failed.append(run.name)
-                                print(
-                                    f"{run.name}: not begun: {name} failed",
-                                    file=sys.stderr,
-                                    flush=True,
-                                )
+                            _tell(f"{name}: failed: {self._last_line(name)}")
+                            failed += [name, *_drop(waiting, name)]
                 if self._late() and not active:
                     break
                 if time.monotonic() - report >= self.options.report_seconds:
@@ -153,38 +162,44 @@ class Fleet:
                     self.report()
                 time.sleep(0.2)
         finally:
-            for process in active.values():  # an interrupted fleet leaves no process behind
-                process.terminate()
+            _end(active.values())
         self.report()
         return failed
 
     def export(self, out: Path) -> list[str]:
         """Exports and packs every run that has a checkpoint.
 
-        Returns the names of those that failed.
+        Returns the names of those that failed, or that have none.
         """
         ready = [run for run in self.runs if (self.work / run.name / CHECKPOINT_NAME).is_file()]
         failed = [run.name for run in self.runs if run not in ready]
+        for name in failed:
+            _tell(f"{name}: no checkpoint, so there is nothing to export")
         jobs = self.options.jobs or max(1, len(ready))
         for first in range(0, len(ready), jobs):
-            started = [
-                (run, self._start(self._exporting(run), run)) for run in ready[first : first + jobs]
-            ]
-            failed += [run.name for run, process in started if not self._packed(run, process, out)]
+            started: list[tuple[Run, subprocess.Popen[bytes]]] = []
+            try:
+                for run in ready[first : first + jobs]:
+                    started.append((run, self._start(self._exporting(run), run)))
+                failed += [
+                    run.name for run, process in started if not self._packed(run, process, out)
+                ]
+            finally:
+                _end(process for _, process in started)
         return failed
 
     def _packed(self, run: Run, process: subprocess.Popen[bytes], out: Path) -> bool:
         """Packs a run when its export has ended, and says whether that went well."""
         if process.wait():
-            print(
-                f"{run.name}: export failed: {self._last_line(run.name)}",
-                file=sys.stderr,
-                flush=True,
-            )
+            _tell(f"{run.name}: export failed: {self._last_line(run.name)}")
             return False
-        kept = pack(
-            self.work / "models", run.name, self.work / run.name, out, self.options.pack_mib
-        )
+        try:
+            kept = pack(
+                self.work / "models", run.name, self.work / run.name, out, self.options.pack_mib
+            )
+        except (CodecError, OSError) as error:  # the others are packed all the same
+            _tell(f"{run.name}: not packed: {error}")
+            return False
         print(f"{out / run.name}.tar: {', '.join(kept)}", flush=True)
         return True
 
@@ -223,6 +238,11 @@ class Fleet:
         return stop is not None and time.monotonic() - self.begun >= stop * 60
 
     def _training(self, run: Run) -> list[str]:
+        """Returns the command that trains a run, or goes on with it.
+
+        Raises:
+            CodecError: What it begins from is not there; it would train from random weights.
+        """
         options, folder = self.options, self.work / run.name
         command = [
             "-m",
@@ -235,7 +255,11 @@ class Fleet:
             "--seed",
             run.seed,
         ]
-        command += ["--minutes", options.minutes] if options.minutes else ["--steps", options.steps]
+        command += (
+            ["--steps", options.steps]
+            if options.minutes is None
+            else ["--minutes", options.minutes]
+        )
         command += [
             "--device",
             options.device,
@@ -260,6 +284,8 @@ class Fleet:
             command += ["--init", options.init / f"{run.name}.json"]
         elif run.init is not None and (self.work / run.init / CHECKPOINT_NAME).is_file():
             command += ["--init", self.work / run.init]
+        elif run.init is not None:
+            raise CodecError(f"{self.work / run.init} has no checkpoint to begin from")
         return [str(part) for part in command]
 
     def _exporting(self, run: Run) -> list[str]:
@@ -294,6 +320,36 @@ class Fleet:
     def _last_line(self, name: str) -> str:
         lines = (self.work / name / CONSOLE).read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"see {self.work / name / CONSOLE}"
+
+
+def _drop(waiting: list[Run], name: str) -> list[str]:
+    """Takes what begins from a run that failed, and what begins from that, out of those that wait.
+
+    Returns their names.
+    """
+    dropped = []
+    for run in [run for run in waiting if run.init == name]:
+        waiting.remove(run)
+        _tell(f"{run.name}: not begun: {name} failed")
+        dropped += [run.name, *_drop(waiting, run.name)]
+    return dropped
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _end(started: Iterable[subprocess.Popen[bytes]]) -> None:
+    """Ends what still runs, so that an interrupted fleet leaves no process behind."""
+    running = [one for one in started if one.poll() is None]
+    for one in running:
+        one.terminate()
+    for one in running:
+        try:
+            one.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            one.kill()
+            one.wait()
 
 
 def pack(models: Path, name: str, folder: Path, out: Path, limit_mib: float) -> list[str]:
@@ -370,13 +426,19 @@ def main(arguments: list[str] | None = None) -> int:
         "--out", type=filled_path, required=True, metavar="DIR", help="receives a .tar for each run"
     )
     budget = parser.add_mutually_exclusive_group(required=True)
-    budget.add_argument("--minutes", type=float, help="budget of each run, over all calls")
-    budget.add_argument("--steps", type=int, help="budget of each run in steps")
+    budget.add_argument(
+        "--minutes", type=positive(float), help="budget of each run, over all calls"
+    )
+    budget.add_argument("--steps", type=positive(int), help="budget of each run in steps")
     parser.add_argument(
-        "--stop-minutes", type=float, help="ends this call's training then, with checkpoints"
+        "--stop-minutes",
+        type=positive(float),
+        help="ends this call's training then, with checkpoints",
     )
     parser.add_argument("--only", help="names of runs, with commas")
-    parser.add_argument("--jobs", type=int, help="runs at a time (default: all that may run)")
+    parser.add_argument(
+        "--jobs", type=positive(int), help="runs at a time (default: all that may run)"
+    )
     parser.add_argument(
         "--together", action="store_true", help="both media at once, not one after the other"
     )
@@ -393,15 +455,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--lpips-backbone", type=filled_path, metavar="FILE", help="for recipes with losses.lpips"
     )
-    parser.add_argument(
-        "--threads", type=int, help="CPU threads of each run (default: all, shared out)"
-    )
-    parser.add_argument("--checkpoint-minutes", type=float, default=2.0)
-    parser.add_argument("--log-steps", type=int, default=50)
-    parser.add_argument("--report-seconds", type=float, default=30.0)
-    parser.add_argument("--pack-mib", type=float, default=15.9, help="limit of each .tar")
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", choices=("cpu", "cuda"), default=default)
+    add_threads(parser, "CPU threads of each run (default: all, shared out)")
+    parser.add_argument("--checkpoint-minutes", type=within(float, 0), default=2.0)
+    parser.add_argument("--log-steps", type=positive(int), default=50)
+    parser.add_argument("--report-seconds", type=positive(float), default=30.0)
+    parser.add_argument("--pack-mib", type=positive(float), default=15.9, help="limit of each .tar")
+    add_device(parser)
     told = "interrupted; the same command goes on from the checkpoints in {work}"
     return frame.run(parser, arguments, _command, told)
 

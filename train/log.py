@@ -95,16 +95,19 @@ class Log:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Reads the lines of a log, without an unfinished last one.
+    """Reads the lines of a log, up to the first that is not whole, as a kill leaves the last.
 
-    There are none where there is no log.
+    There are none where there is no log, or another file.
     """
     records = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except ValueError:
             break
+        if not isinstance(record, dict):
+            break
+        records.append(record)
     return records
 
 

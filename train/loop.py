@@ -30,12 +30,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from codec.errors import CodecError
+from codec.errors import CodecError, out_of_memory
 from codec.model import Codec
 from train import codebook, losses, parallel
 from train.adversary import Adversary
 from train.augment import augment
-from train.beginning import Beginning, begin
+from train.beginning import NETS_ALONE, Beginning, begin
 from train.checkpoint import CHECKPOINT_NAME, read_checkpoint, write_checkpoint
 from train.data import Store
 from train.draws import Draws
@@ -93,7 +93,7 @@ class Trainer:
         step: How many steps were taken.
         elapsed_s: Seconds of training so far, without the time between parts of the run.
         beginning: Where the first weights came from.
-        hardware: What the run trains on, for the card.
+        hardware: What the run was trained on, part after part, for the card.
     """
 
     def __init__(
@@ -185,9 +185,18 @@ class Trainer:
             OSError: The folder cannot be written to.
         """
         report = self._report(log_steps, tensorboard)
+        try:
+            return self._run(report, checkpoint_minutes, stop_minutes)
+        finally:
+            report.close()
+
+    def _run(self, report: Report, checkpoint_minutes: float, stop_minutes: float | None) -> bool:
+        """Does what `run` says, and tells it to the report."""
         start = saved = tick = time.monotonic()
         if self.step == 0:
             self._prepare()
+        if self.progress < 1:
+            self.hardware = joined(self.hardware, hardware(self.device))
         while self.progress < 1:
             self.enter(self.recipe.stage_at(self.progress))
             values = self.train_step()
@@ -208,7 +217,6 @@ class Trainer:
             self.start_stage_c()
         self.save()
         report.show(self.average, self.step)
-        report.close()
         return finished
 
     def _report(self, every: int, tensorboard: bool) -> Report:
@@ -269,7 +277,7 @@ class Trainer:
         self.learner.begin_judging(self.seed)
         self.graphs.forget()
         assert self.adversary is not None
-        self.beginning.load_adversary(self.adversary)
+        self.beginning.load_adversary(self.adversary.nets)
 
     def start_stage_c(self) -> None:
         """Begins stage C: the encoder is frozen, and the decoder learns alone.
@@ -297,9 +305,13 @@ class Trainer:
         """Begins with the weights of a model's card or of a run's folder; see `train.beginning`.
 
         Raises:
-            CodecError: The model has another medium or other nets than the recipe.
+            CodecError: The model has another medium or other nets than the recipe, or, where the
+                recipe has a stage B, another discriminator.
         """
-        self.beginning = begin(source, (self.codec, self.average))
+        beginning = begin(source, (self.codec, self.average))
+        if self.recipe.share("B"):
+            beginning.check_adversary(self.recipe.codec.medium, self.recipe.adversary.width)
+        self.beginning = beginning
 
     def save(self) -> None:
         """Writes the checkpoint, from which `resume` goes on bit for bit.
@@ -323,6 +335,7 @@ class Trainer:
             "hardware": self.hardware,
             "origin": str(self.beginning.card) if self.beginning.card else None,
             "init": self.beginning.name,
+            "complete": self.beginning.complete,
         }
         if parallel.rank() == 0:
             write_checkpoint(self.folder / CHECKPOINT_NAME, state)
@@ -331,8 +344,8 @@ class Trainer:
         """Goes on from the checkpoint in the folder.
 
         Raises:
-            CodecError: There is no checkpoint, it cannot be read, or it is of another codec than
-                the recipe's.
+            CodecError: There is no checkpoint, it cannot be read, or it is of another codec or
+                discriminator than the recipe's.
         """
         path = self.folder / CHECKPOINT_NAME
         if not path.is_file():
@@ -347,10 +360,21 @@ class Trainer:
             )
         self.step, self.elapsed_s, stage, self.seed = state["clock"]
         card = state.get("origin")
-        self.beginning = Beginning(Path(card) if card else None, state.get("init"))
-        self.learner.load_state_dict(state, stage, self.seed)
-        if (before := state.get("hardware")) and before not in self.hardware:
-            self.hardware = f"{before}, then {self.hardware}"
+        name = state.get("init")
+        # Older checkpoints say it in the name alone.
+        complete = state.get("complete", name is not None and not name.endswith(NETS_ALONE))
+        self.beginning = Beginning(Path(card) if card else None, name, complete)
+        try:
+            self.learner.load_state_dict(state, stage, self.seed)
+        except (KeyError, RuntimeError, ValueError) as error:
+            if out_of_memory(error):
+                raise
+            # The codec is the same: what differs is the discriminator, or the file is foreign.
+            raise CodecError(
+                f"{path}: does not fit the recipe, its adversary perhaps; give the same recipe"
+            ) from None
+        # What trains from here on joins it in `run`: an export resumes, too, and trains nothing.
+        self.hardware = state.get("hardware") or self.hardware
         if "draws" in state:
             self.draws.load_state_dict(state["draws"])
             if parallel.rank() < len(state["noise"]):
@@ -366,6 +390,14 @@ def agree(elapsed_s: float, save: bool, stop: bool) -> tuple[float, bool, bool]:
         clock = torch.tensor([elapsed_s, save, stop], dtype=torch.float64)
         elapsed_s, save, stop = parallel.first_numbers(clock).tolist()
     return elapsed_s, bool(save), bool(stop)
+
+
+THEN = ", then "  # between the parts of a run that went on somewhere else
+
+
+def joined(before: str, now: str) -> str:
+    """Returns what a run was trained on so far, with what it goes on on, if that is another."""
+    return before if before.split(THEN)[-1] == now else f"{before}{THEN}{now}"
 
 
 def hardware(device: str) -> str:

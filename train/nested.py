@@ -21,13 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.numpy import save
 
 from codec import cards, coding
 from codec.cards import LAYER, PRIOR, identities
-from codec.cli.frame import Parser, run
+from codec.cli.frame import Parser, positive, run
 from codec.errors import CodecError, ModelError
-from codec.files import writing
 from codec.model import Codec, build
 from codec.streams import process
 from train import codebook, recipes
@@ -36,7 +34,8 @@ from train.augment import augment
 from train.data import Store
 from train.draws import Draws
 from train.export import count_tables
-from train.options import add_data, add_model, add_out
+from train.model_files import write_model
+from train.options import add_data, add_device, add_model, add_out
 from train.priors import STEPS, TOKENS
 from train.recipes import Recipe
 
@@ -128,14 +127,7 @@ def write(
     }
     data = {key: value for key, value in card.data.items() if key not in ("results", "layers_id")}
     data |= {"name": name, **identities(config, new), "config": config, "training": training}
-    target = folder / f"{name}.json"
-    for path, content in (
-        (target.with_suffix(".safetensors"), save(new)),
-        (target, (json.dumps(data, indent=1) + "\n").encode()),
-    ):
-        with writing(str(path), force=True) as file:
-            file.write(content)
-    return target
+    return write_model(folder, name, data, new)
 
 
 def tuning(recipe: Recipe, target: Path) -> str:
@@ -161,10 +153,13 @@ def main(arguments: list[str] | None = None) -> int:
     add_out(parser, "another folder than the model's")
     parser.add_argument("--name", help="default: the model's own")
     parser.add_argument(
-        "--tokens", type=int, default=TOKENS, help="of the training data, for each size's prior"
+        "--tokens",
+        type=positive(int),
+        default=TOKENS,
+        help="of the training data, for each size's prior",
     )
-    parser.add_argument("--steps", type=int, default=STEPS, help="for each prior")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--steps", type=positive(int), default=STEPS, help="for each prior")
+    add_device(parser)
     return run(parser, arguments, _command)
 
 

@@ -4,7 +4,39 @@ from __future__ import annotations
 
 import argparse
 
-from codec.cli.frame import filled_path
+import torch
+
+from codec.cli.frame import filled_path, within
+
+MAX_THREADS = 4096  # more than machines have; torch fails on some larger numbers
+MAX_SEED = 2**63 - 2**20  # torch takes 64 bits, and each process adds its rank
+
+
+def add_threads(parser: argparse.ArgumentParser, text: str = "CPU threads") -> None:
+    """Adds the option that says how many CPU threads torch may use."""
+    parser.add_argument("--threads", type=within(int, 1, MAX_THREADS), help=text)
+
+
+def add_device(
+    parser: argparse.ArgumentParser, text: str | None = None, default: str | None = None
+) -> None:
+    """Adds the option that says where to compute.
+
+    Args:
+        parser: Of the command.
+        text: What is computed there, for the help.
+        default: "cpu" or "cuda"; None for a GPU where there is one.
+    """
+    default = default or ("cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--device", type=_device, choices=("cpu", "cuda"), default=default, help=text
+    )
+
+
+def _device(text: str) -> str:
+    if text == "cuda" and not torch.cuda.is_available():
+        raise argparse.ArgumentTypeError("no CUDA device here")
+    return text
 
 
 def add_data(parser: argparse.ArgumentParser, flag: str = "--data") -> None:

@@ -11,6 +11,7 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -19,6 +20,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from codec.bottlenecks.parts import parallel
+
+# How long one process waits for another, which may decode all media first: NCCL's ten minutes are
+# too few. Nobody waits so long for a process that failed: torchrun ends the others.
+PATIENCE = timedelta(days=1)
 
 
 def rank() -> int:
@@ -45,7 +50,7 @@ def processes(device: str) -> Iterator[str]:
     if device == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device != "cpu" else "gloo")
+    dist.init_process_group("nccl" if device != "cpu" else "gloo", timeout=PATIENCE)
     try:
         yield device
     finally:

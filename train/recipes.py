@@ -9,16 +9,15 @@ only what differs. Files that begin with an underscore are parts, for others to 
 from __future__ import annotations
 
 import dataclasses
-import math
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from codec import plugins
 from codec.bottlenecks import BOTTLENECKS
-from codec.errors import CodecError
+from codec.errors import CodecError, out_of_memory
 from codec.medium import MEDIA
 from codec.model import CodecConfig, build
 from codec.nets.kinds import NETS, default
@@ -36,6 +35,29 @@ PLAIN_TYPES: dict[str, Any] = {
     "dict": dict,
 }
 MAX_ZOOM = 4.0
+MAX_WIDTH = 1024  # of a discriminator
+LARGEST = 1e9  # a rate, weight or number of steps: far above what is of use, and a float32
+Range = tuple[Callable[[Any], bool], str]
+ABOVE_0: Range = (lambda value: 0 < value <= LARGEST, f"a number above 0, at most {LARGEST:g}")
+FROM_0: Range = (lambda value: 0 <= value <= LARGEST, f"a number from 0 to {LARGEST:g}")
+SHARE: Range = (lambda value: 0 <= value <= 1, "a number from 0 to 1")
+BETAS: Range = (
+    lambda values: len(values) == 2 and all(_is_number(v) and 0 <= v < 1 for v in values),
+    "two numbers from 0 to below 1",
+)
+# Of the keys of [optimiser] and [adversary]. A number that is none, NaN, is in no range.
+RANGES: dict[str, Range] = {
+    "learning_rate": ABOVE_0,
+    "final_share": SHARE,
+    "betas": BETAS,
+    "weight_decay": FROM_0,
+    "warmup_steps": ABOVE_0,
+    "clip": ABOVE_0,
+    "ema": SHARE,
+    "adversarial": FROM_0,
+    "features": FROM_0,
+    "width": (lambda value: 1 <= value <= MAX_WIDTH, f"a whole number from 1 to {MAX_WIDTH}"),
+}
 FOLDER = Path(__file__).parent / "recipes"
 
 
@@ -187,9 +209,12 @@ def _read(path: Path, depth: int = 0) -> dict[str, Any]:
     if "base" not in data:
         return data
     bases = data.pop("base")
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise CodecError(f"{path}: base = {bases!r}; want the name of a recipe, or a list of names")
     merged: dict[str, Any] = {}
     for tables in [
-        *(_read(_path(base), depth + 1) for base in ([bases] if isinstance(bases, str) else bases)),
+        *(_read(_path(base), depth + 1) for base in bases),
         data,
     ]:
         for section, values in tables.items():
@@ -237,6 +262,8 @@ def _build(path: Path, data: dict[str, Any]) -> Recipe:
         "adversary": AdversarySection,
     }
     data = {"adversary": {}} | data
+    if not all(isinstance(values, dict) for values in data.values()):
+        raise CodecError(f"{path}: a recipe is tables of keys")
     if problem := set(data) ^ {f.name for f in dataclasses.fields(Recipe)}:
         raise CodecError(f"{path}: unknown or missing section: {', '.join(sorted(problem))}")
     built: dict[str, Any] = {
@@ -248,8 +275,11 @@ def _build(path: Path, data: dict[str, Any]) -> Recipe:
     _check_numbers(path, recipe)
     try:
         own = build(recipe.config()).bottleneck.loss_names
-    except (TypeError, ValueError) as error:
-        raise CodecError(f"{path}: codec.options = {recipe.codec.options}: {error}") from None
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        if out_of_memory(error):
+            raise
+        reason = str(error).strip().partition("\n")[0]  # torch adds a page of signatures
+        raise CodecError(f"{path}: codec.options = {recipe.codec.options}: {reason}") from None
     _check_losses(path, recipe, (*LOSSES[recipe.codec.medium].names, *own))
     return recipe
 
@@ -323,11 +353,15 @@ def _check_losses(path: Path, recipe: Recipe, known: tuple[str, ...]) -> None:
         )
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _check_numbers(path: Path, recipe: Recipe) -> None:
     shares, weights = recipe.stages, recipe.losses
-    if not all(isinstance(value, int | float) for value in [*shares.values(), *weights.values()]):
+    if not all(map(_is_number, [*shares.values(), *weights.values()])):
         raise CodecError(f"{path}: stages and losses are numbers, got {shares} and {weights}")
-    if not all(0 <= value < math.inf for value in weights.values()):
+    if not all(0 <= value <= LARGEST for value in weights.values()):
         raise CodecError(f"{path}: weights of losses are numbers from 0 on, got {weights}")
     # Stage B goes on from A, stage C from a codec that has learnt.
     begun = recipe.share("A") > 0 or recipe.tunes
@@ -352,10 +386,7 @@ def _check_numbers(path: Path, recipe: Recipe) -> None:
             f"{path}: adversary.crop = {judged}; want {shortest} to data.crop = {recipe.data.crop}"
         )
     for name, section in (("optimiser", recipe.optimiser), ("adversary", recipe.adversary)):
-        if (
-            len(section.betas) != 2
-            or min(section.warmup_steps, section.learning_rate, section.clip) <= 0
-        ):
-            raise CodecError(
-                f"{path}: {name} needs two betas, and warmup_steps, learning_rate and clip above 0"
-            )
+        values = dataclasses.asdict(section)
+        for key, (fits, wanted) in RANGES.items():
+            if key in values and not fits(values[key]):
+                raise CodecError(f"{path}: {name}.{key} = {values[key]!r}; want {wanted}")

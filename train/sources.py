@@ -15,9 +15,12 @@ take another. LibriSpeech and folders of pictures are plain folders. CIFAR-10 ma
 from __future__ import annotations
 
 import io
+import lzma
+import struct
 import sys
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +36,18 @@ from codec.medium import IMAGE, SAMPLE_RATE, SPEECH
 from train import layouts
 
 TARS, ZIPS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"), (".zip",)
+# What the readers of archives raise where a byte is wrong, in headers and in compressed data.
+DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,  # a method of compression that nobody has
+    struct.error,
+    ValueError,
+    OverflowError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +144,18 @@ def _file(medium: str, path: Path, named: bool = False) -> Iterator[MediaFile]:
             yield from _cifar_batch(str(path), path.read_bytes())
         elif named or _fits(medium, name):
             yield MediaFile(str(path), path.read_bytes())
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        yield MediaFile(str(path), error=MediaError(f"damaged archive ({error}); copy it again"))
+    except DAMAGED as error:
+        yield MediaFile(str(path), error=_damaged(error))
     except OSError as error:
         yield MediaFile(str(path), error=MediaError(f"cannot be read ({error.strerror or error})"))
+
+
+def _damaged(error: Exception) -> MediaError:
+    return MediaError(f"damaged archive ({_reason(error)}); copy it again")
+
+
+def _reason(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(": ") or type(error).__name__
 
 
 def _fits(medium: str, name: str) -> bool:
@@ -158,10 +181,11 @@ def _zip(medium: str, path: Path) -> Iterator[MediaFile]:
                 try:
                     with archive.open(info) as file:
                         yield from _member(medium, f"{path}:{info.filename}", file)
-                except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
+                # What is encrypted is a RuntimeError.
+                except (*DAMAGED, OSError, RuntimeError) as error:
                     yield MediaFile(
                         f"{path}:{info.filename}",
-                        error=MediaError(f"damaged in its archive ({error})"),
+                        error=MediaError(f"damaged in its archive ({_reason(error)})"),
                     )
 
 
@@ -173,8 +197,8 @@ def _member(medium: str, name: str, file: IO[bytes]) -> Iterator[MediaFile]:
         try:
             with tarfile.open(fileobj=file, mode="r|*") as inner:
                 yield from _tar(medium, name, inner)
-        except tarfile.TarError as error:
-            yield MediaFile(name, error=MediaError(f"damaged archive ({error}); copy it again"))
+        except DAMAGED as error:
+            yield MediaFile(name, error=_damaged(error))
     elif KINDS[medium].in_batches and layouts.is_cifar10_batch(base):
         yield from _cifar_batch(name, file.read())
     elif _fits(medium, base) and not (KINDS[medium].in_batches and base.startswith("test_batch")):

@@ -15,14 +15,15 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from codec.cli.frame import Parser, filled_path, run
+from codec.cli.frame import Parser, filled_path, positive, run, within
 from codec.streams import process
 from train import recipes
 from train.data import Store
 from train.denormals import flushed
 from train.fleet import gpu_state
 from train.loop import Budget, Trainer
-from train.options import add_data
+from train.options import add_data, add_device, add_threads
+from train.recipes import STAGES
 
 STEPS_TO_COME = 10**6  # a budget that ends no stage
 BOUND_STEPS = 3
@@ -82,10 +83,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m train.speed", description=__doc__, epilog="See docs/speed.md")
     parser.add_argument("recipes", nargs="+", metavar="RECIPE")
     add_data(parser)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--warm", type=int, default=5, help="steps before the clock starts")
+    parser.add_argument("--steps", type=positive(int), default=20)
     parser.add_argument(
-        "--stages", default="AB", help="of A, B and C (which builds a codebook first)"
+        "--warm", type=within(int, 0), default=5, help="steps before the clock starts"
+    )
+    parser.add_argument(
+        "--stages", type=_stages, default="AB", help="of A, B and C (which builds a codebook first)"
     )
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--compile", action="store_true")
@@ -93,13 +96,23 @@ def main(arguments: list[str] | None = None) -> int:
         "--lpips-backbone", type=filled_path, metavar="FILE", help="for recipes with losses.lpips"
     )
     parser.add_argument(
-        "--profile", type=int, default=0, metavar="ROWS", help="prints the longest operations"
+        "--profile",
+        type=within(int, 0),
+        default=0,
+        metavar="ROWS",
+        help="prints the longest operations",
     )
-    parser.add_argument("--threads", type=int, help="CPU threads")
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", choices=("cpu", "cuda"), default=default)
+    add_threads(parser)
+    add_device(parser)
     with flushed():
         return run(parser, arguments, _command)
+
+
+def _stages(text: str) -> str:
+    """Returns the stages in their order: a run never goes back to one."""
+    if not text or set(text) - set(STAGES) or len(set(text)) < len(text):
+        raise argparse.ArgumentTypeError(f"want some of {', '.join(STAGES)}, each once, as in AB")
+    return "".join(sorted(text))
 
 
 def _command(options: argparse.Namespace) -> None:
@@ -137,7 +150,8 @@ def _command(options: argparse.Namespace) -> None:
                     facts = f"{1000 / rate:.3g} ms a step, {tokens:.4g} tokens/s"
                     facts += bound(trainer, 1 / rate) + (" (no graph: see above)" if failed else "")
                     print(
-                        f"{name}, stage {stage}, {kind}: {facts} {gpu_state()}".rstrip(), flush=True
+                        f"{name}, stage {trainer.stage}, {kind}: {facts} {gpu_state()}".rstrip(),
+                        flush=True,
                     )
                 if options.profile:
                     print(hottest(trainer, 3, options.profile), flush=True)

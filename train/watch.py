@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from codec.cli import frame
-from codec.cli.frame import Parser, filled_path
+from codec.cli.frame import Parser, filled_path, positive
 from codec.errors import CodecError, not_installed
 from codec.streams import process
 from train.log import LOG_NAME, read
@@ -29,17 +29,23 @@ def curves(run: Path, keys: list[str]) -> dict[str, Curve]:
     Raises:
         CodecError: There is no log, or no such key in it.
     """
-    records = read(run / LOG_NAME if run.is_dir() else run)
+    records = [_numbers(record) for record in read(run / LOG_NAME if run.is_dir() else run)]
     if not records:
         raise CodecError(f"{run}: no log here; name a folder that python -m train wrote")
     found = {}
     for key in keys:
-        points = [(r["minutes"], r[key]) for r in records if key in r and math.isfinite(r[key])]
+        pairs = [(r["minutes"], r[key]) for r in records if {"minutes", key} <= r.keys()]
+        points = [pair for pair in pairs if all(map(math.isfinite, pair))]
         if not points:
-            known = sorted({name for record in records for name in record} - {"minutes", "stage"})
-            raise CodecError(f"{run}: nothing logged as {key}; there is {', '.join(known)}")
+            known = sorted({name for record in records for name in record} - {"minutes"})
+            raise CodecError(f"{run}: no numbers logged as {key}; there is {', '.join(known)}")
         found[key] = ([p[0] for p in points], [p[1] for p in points])
     return found
+
+
+def _numbers(record: dict[str, Any]) -> dict[str, float]:
+    """Returns the part of a record that can be drawn; the name of a stage cannot."""
+    return {name: value for name, value in record.items() if isinstance(value, int | float)}
 
 
 def draw(curve: Curve, width: int = WIDTH, height: int = HEIGHT) -> list[str]:
@@ -124,7 +130,10 @@ def main(arguments: list[str] | None = None) -> int:
         help="writes a picture instead: .png, .svg, .pdf",
     )
     parser.add_argument(
-        "--follow", type=float, metavar="SECONDS", help="shows again every so often, until Ctrl-C"
+        "--follow",
+        type=positive(float),
+        metavar="SECONDS",
+        help="shows again every so often, until Ctrl-C",
     )
     return frame.run(parser, arguments, _command, "interrupted")
 

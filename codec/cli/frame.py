@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 from codec import plugins
 from codec.errors import CodecError, not_installed, out_of_memory
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from codec.media import Samples
 
 log = logging.getLogger("codec")
+Number = TypeVar("Number", int, float)
 
 
 class UsageError(Exception):
@@ -77,17 +79,31 @@ def filled_path(text: str) -> Path:
     return Path(filled(text))
 
 
-def positive(kind: type[int] | type[float]) -> Callable[[str], Any]:
-    """Returns an argparse type for finite numbers above 0, `int` or `float`."""
+def within(kind: type[Number], low: float, high: float = math.inf) -> Callable[[str], Number]:
+    """Returns an argparse type for finite numbers from `low` to `high`."""
 
-    def parse(text: str) -> int | float:
+    def number(text: str) -> Number:
         value = kind(text)
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text}: must be above 0")
+        if not low <= value <= high or value == math.inf:
+            limits = f"from {low:g} to {high:g}" if high < math.inf else f"of at least {low:g}"
+            raise argparse.ArgumentTypeError(f"want a number {limits}")
         return value
 
-    parse.__name__ = kind.__name__  # argparse names it where the text is no number
-    return parse
+    number.__name__ = kind.__name__  # argparse names it where the text is no number
+    return number
+
+
+def positive(kind: type[Number]) -> Callable[[str], Number]:
+    """Returns an argparse type for finite numbers above 0."""
+
+    def number(text: str) -> Number:
+        value = kind(text)
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError("must be above 0")
+        return value
+
+    number.__name__ = kind.__name__
+    return number
 
 
 OWN = ("codec", "train", "eval", "app")
