@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
 from codec.cli.frame import Parser, UsageError, filled_path, run
 from codec.errors import MediaError, not_installed
@@ -39,6 +39,7 @@ except ModuleNotFoundError as missing:
     sys.exit(f"error: {not_installed(missing.name, 'eval')}")
 
 Record = dict[str, Any]
+Values = NDArray[np.float64]
 Key = tuple[str, str, str]  # set, system, setting
 LEVEL = 0.05
 FEWEST = 6  # differences that are not 0; six of one sign have p = 1/32, and five 1/16
@@ -147,20 +148,22 @@ def _lost(of_a: Iterable[Key], of_b: Iterable[Key], b: Record) -> list[Key]:
 def _finding(
     what: str, metric: str, a: dict[str, Record], b: dict[str, Record], margins: dict[str, float]
 ) -> Finding | None:
-    scored = {item: _value(record, metric) for item, record in a.items()}
-    scored = {item: value for item, value in scored.items() if value is not None}
+    scored = {
+        item: value for item, record in a.items() if (value := _value(record, metric)) is not None
+    }
     both = [item for item in scored if item in b and _value(b[item], metric) is not None]
     lost = len(scored) - len(both)
     if not scored:
         return None
     if not both:
-        before = _mean(metric, list(scored.values()), [a[item]["units"] for item in scored])
+        of_scored = np.array([a[item]["units"] for item in scored], np.float64)
+        before = _mean(metric, np.array(list(scored.values())), of_scored)
         return Finding(what, metric, before, None, None, None, None, 0, lost, True)
     units = np.array([a[item]["units"] for item in both], np.float64)
     x = np.array([scored[item] for item in both])
     y = np.array([_value(b[item], metric) for item in both], np.float64)
     differences = y - x
-    differing = np.count_nonzero(differences)  # the test leaves the others out
+    differing = int(np.count_nonzero(differences))  # the test leaves the others out
     p = float(wilcoxon(differences).pvalue) if differing else 1.0
     if metric == "rate":
         spread = total_rate((differences * units).tolist(), units.tolist(), what + metric)
@@ -177,7 +180,7 @@ def _finding(
     return Finding(what, metric, before, before + change, low, high, p, len(both), lost, regressed)
 
 
-def _mean(metric: str, values: ArrayLike, units: ArrayLike) -> float:
+def _mean(metric: str, values: Values, units: Values) -> float:
     """Returns the mean over items, where a rate weighs as many seconds or pixels as it is of."""
     return float(np.average(values, weights=units if metric == "rate" else None))
 

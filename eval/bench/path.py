@@ -506,12 +506,13 @@ def scaling(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             load = os.getloadavg()[0]
             turn = [_there_and_back(path, name, folder, tree, options.threads) for tree in trees]
             first = first or (units, turn)
-            rows[f"{name} {label}"] = row = {"load": load} | {
+            row = {
                 way: _growth(
                     [one[way] for one in turn], units, first[0], [o[way] for o in first[1]]
                 )
                 for way in turn[0]
             }
+            rows[f"{name} {label}"] = {"load": load, **row}
             unit = "minute" if seconds else "megapixel"
             shown = ", ".join(f"{way} {_grown(row[way], unit)}" for way in turn[0])
             print(f"{name:12} {label:8} {shown}", flush=True)
