@@ -328,7 +328,11 @@ def test_mistakes_are_one_line_and_the_right_code(
         (2, "two sets are called", ["image-fsp", *data, str(media)]),
         (2, "give one --data", ["image-fsp", *data, str(text), "--card", "x"]),
         (2, "is a file", ["image-fsp", *data, "--out", str(tmp_path / "file")]),
-        (2, "is not in this run", ["image-fsp", *data, "--baselines", "jpeg", "--anchor", "webp"]),
+        (
+            2,
+            "is not in this run",
+            ["image-fsp", *data, "--anchor", "webp", "--out", str(tmp_path / "out")],
+        ),
         (1, "no baseline heic", ["image-fsp", *data, "--baselines", "heic"]),
         (3, "no LPIPS backbone", ["image-fsp", *data, "--lpips-backbone", str(tmp_path / "file")]),
         (
