@@ -24,7 +24,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from codec import cards
-from codec.cli.frame import Parser, UsageError, filled_path, run
+from codec.cli.frame import Parser, UsageError, filled_path, positive, run
 from codec.errors import MediaError, not_installed
 from codec.medium import MEDIA
 from codec.streams import process
@@ -65,9 +65,13 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="baselines at the bytes of each model's files, too",
     )
-    parser.add_argument("--no-curves", action="store_true", help="baselines at matched bytes only")
     parser.add_argument(
-        "--anchor", metavar="NAME", help="of BD-rates; default: the first baseline of a medium"
+        "--no-curves", action="store_true", help="with --match-rate: baselines at no other bytes"
+    )
+    parser.add_argument(
+        "--anchor",
+        metavar="NAME",
+        help="of BD-rates in the report; default: the first baseline of a medium",
     )
     parser.add_argument(
         "--neighbour", action="append", default=[], metavar="KIND:PATH", help="see eval.systems"
@@ -86,12 +90,23 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="DB",
         help="speech at these levels; default: as recorded",
     )
-    parser.add_argument("--quick", action="store_true", help="only PSNR and SSIM, PESQ and STOI")
     parser.add_argument(
-        "--crop", type=int, metavar="N", help="scale and cut pictures to N x N; default: of the set"
+        "--quick",
+        action="store_true",
+        help="only PSNR and SSIM, PESQ and STOI, and what --mos asks",
     )
-    parser.add_argument("--first", type=int, metavar="N", help="only the first N items of each set")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N")
+    parser.add_argument(
+        "--crop",
+        type=positive(int),
+        metavar="N",
+        help="scale and cut pictures to N x N; default: of the set",
+    )
+    parser.add_argument(
+        "--first", type=positive(int), metavar="N", help="only the first N items of each set"
+    )
+    parser.add_argument(
+        "--workers", type=positive(int), default=len(os.sched_getaffinity(0)), metavar="N"
+    )
     parser.add_argument(
         "--out", type=filled_path, metavar="DIR", help="keeps records, files and report"
     )
@@ -102,7 +117,44 @@ def main(arguments: list[str] | None = None) -> int:
     return run(parser, arguments, _evaluate)
 
 
+def _check(options: argparse.Namespace) -> None:
+    """Refuses options of which one would be ignored beside the others.
+
+    Raises:
+        UsageError: There are such.
+    """
+    for wrong, advice in (
+        (options.quick and options.lpips, "--lpips is no part of --quick; leave one out"),
+        (
+            options.quick and options.lpips_backbone,
+            "--lpips-backbone is no part of --quick; leave one out",
+        ),
+        (
+            options.match_rate and not options.baselines,
+            "--match-rate is of classic codecs; name --baselines",
+        ),
+        (
+            options.match_rate and not (options.models or options.neighbour),
+            "--match-rate is at the bytes of a model; name a MODEL or a --neighbour",
+        ),
+        (
+            options.no_curves and not options.match_rate,
+            "--no-curves leaves baselines nothing but --match-rate; add it",
+        ),
+        (options.anchor and not options.out, "--anchor is of the report; name --out"),
+        (options.fresh and not options.out, "--fresh measures again what --out has; name it"),
+        (options.card and not options.models, "--card keeps means of a model; name a MODEL"),
+        (
+            options.codebook_size and not options.models,
+            "--codebook-size is of a model; name a MODEL",
+        ),
+    ):
+        if wrong:
+            raise UsageError(advice)
+
+
 def _evaluate(options: argparse.Namespace) -> None:
+    _check(options)
     if options.card and len(options.data) * len(options.level_dbfs or [0]) > 1:
         raise UsageError(
             "--card names the results of one test set; give one --data, and one --level-dbfs at "
@@ -111,13 +163,6 @@ def _evaluate(options: argparse.Namespace) -> None:
     for level in options.level_dbfs or []:
         if not LEVELS[0] <= level <= LEVELS[1]:
             raise UsageError(f"--level-dbfs {level:g}: want {LEVELS[0]} to {LEVELS[1]} dB")
-    for name, value in (
-        ("--first", options.first),
-        ("--crop", options.crop),
-        ("--workers", options.workers),
-    ):
-        if value is not None and value < 1:
-            raise UsageError(f"{name} {value}: want at least 1")
     if options.out and options.out.is_file():
         raise UsageError(f"--out {options.out} is a file; give a folder")
     sets = [
@@ -135,9 +180,10 @@ def _evaluate(options: argparse.Namespace) -> None:
         results = summary.summarise(journal)
         _print(results)
         if not results["records"]:
-            first = results["skipped"][0]
+            kind = "skipped" if results["skipped"] else "failed"
+            first = results[kind][0]
             raise MediaError(
-                f"nothing to evaluate: {len(results['skipped'])} skipped ({first['item']}: "
+                f"nothing to evaluate: {len(results[kind])} {kind} ({first['item']}: "
                 f"{first['reason']})"
             )
         if options.out:
@@ -225,9 +271,15 @@ def _sizes(card: cards.Card, options: argparse.Namespace) -> tuple[int, ...]:
 
 
 def _print(results: Record) -> None:
-    """Prints a line for each model and size, and one for each item that was skipped."""
+    """Prints a line for each model and size, and one for each item that was skipped or failed."""
     for skipped in results["skipped"]:
         print(f"skipped {skipped['set']}/{skipped['item']}: {skipped['reason']}", file=sys.stderr)
+    for failed in results["failed"]:
+        print(
+            f"failed {failed['set']}/{failed['item']} by {failed['system']} {failed['setting']}: "
+            f"{failed['reason']}",
+            file=sys.stderr,
+        )
     for found in results["originals"]:
         scored = f"{found['metric']} {_number(found['mean'])} ({found['scored']}/{found['of']})"
         print(f"originals of {found['set']}: {scored}")

@@ -28,7 +28,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -37,7 +37,7 @@ from typing import Any
 from tqdm import tqdm
 
 from codec import cards
-from codec.cli.frame import Parser, UsageError, filled_path, run
+from codec.cli.frame import Parser, UsageError, filled_path, positive, run
 from codec.errors import CodecError, MediaError, not_installed
 from codec.files import writing
 from codec.streams import process
@@ -59,6 +59,7 @@ except ModuleNotFoundError as missing:
     sys.exit(f"error: {not_installed(missing.name, 'eval,cluster')}")
 
 SHARD = 64  # items
+MOST_SKIPPED = 20  # lines
 
 
 @dataclass(frozen=True)
@@ -225,10 +226,15 @@ def _line(error: Exception) -> str:
     return text if isinstance(error, CodecError | OSError) else f"{type(error).__name__}: {text}"
 
 
-def read_parts(out: Path) -> Iterator[Record]:
-    """Yields the rows of a finished job, in the order of its items."""
+def read_parts(out: Path, columns: Sequence[str] | None = None) -> Iterator[Record]:
+    """Yields the rows of a finished job, in the order of its items.
+
+    Args:
+        out: The output folder.
+        columns: What is read of each row; by default all of it.
+    """
     for path in sorted(out.glob("part-*.parquet")):
-        yield from pq.read_table(path).to_pylist()
+        yield from pq.read_table(path, columns=columns and list(columns)).to_pylist()
 
 
 def run_job(job: Job, workers: int, address: str | None = None) -> None:
@@ -362,12 +368,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--shard",
-        type=int,
+        type=positive(int),
         default=SHARD,
         metavar="N",
         help=f"items a Parquet file; default {SHARD}",
     )
-    parser.add_argument("--first", type=int, metavar="N", help="only the first N items of each set")
+    parser.add_argument(
+        "--first", type=positive(int), metavar="N", help="only the first N items of each set"
+    )
     parser.add_argument(
         "--workers",
         type=int,
@@ -380,13 +388,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _command(options: argparse.Namespace) -> None:
-    for name, value, least in (
-        ("--shard", options.shard, 1),
-        ("--first", options.first, 1),
-        ("--workers", options.workers, 0),
-    ):
-        if value is not None and value < least:
-            raise UsageError(f"{name} {value}: want at least {least}")
+    if options.workers < 0:
+        raise UsageError(f"--workers {options.workers}: want at least 0")
     card = cards.find(options.model)
     if options.codebook_size not in card.num_codes:
         offered = ", ".join(map(str, card.num_codes))
@@ -407,17 +410,20 @@ def _command(options: argparse.Namespace) -> None:
     )
     start = time.perf_counter()
     run_job(job, options.workers, options.address)
-    rows = list(read_parts(job.out))
-    skipped = [row for row in rows if row["skipped"] is not None]
-    for row in skipped[:20]:
-        print(f"skipped {row['set']}/{row['item']}: {row['skipped']}", file=sys.stderr)
+    total = skipped = 0
+    for row in read_parts(job.out, ("set", "item", "skipped")):
+        total += 1
+        if row["skipped"] is not None:
+            skipped += 1
+            if skipped <= MOST_SKIPPED:
+                print(f"skipped {row['set']}/{row['item']}: {row['skipped']}", file=sys.stderr)
     elapsed_s = time.perf_counter() - start
     print(
-        f"{len(rows)} items, {len(skipped)} skipped, in {job.num_shards} shards of {job.out}: "
+        f"{total} items, {skipped} skipped, in {job.num_shards} shards of {job.out}: "
         f"{elapsed_s:.1f} s"
     )
-    if len(skipped) == len(rows):
-        raise MediaError(f"nothing was coded: all {len(rows)} items were skipped")
+    if skipped == total:
+        raise MediaError(f"nothing was coded: all {total} items were skipped")
 
 
 if __name__ == "__main__":

@@ -99,8 +99,11 @@ def order_0(rows: list[np.ndarray], num_codes: int) -> float:
 def order_1(rows: list[np.ndarray], num_codes: int) -> float:
     """Returns the bits per index of a model of order 1, p(index | the one before).
 
-    It is counted on one half of the files and measured on the other, then the other way round.
+    It is counted on one half of the files and measured on the other, then the other way round; NaN
+    for a single file, which has no other half.
     """
+    if len(rows) < 2:
+        return float("nan")
     totals = np.zeros(len(PSEUDO_COUNTS))
     for fold in (0, 1):
         seen = [row for number, row in enumerate(rows) if number % 2 != fold]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,11 @@ from typing import Any
 from tqdm import tqdm
 
 from codec import api, cards, coding
-from codec.cli.frame import filled_path
+from codec.cli.frame import new_file, positive
 from codec.files import writing
 from codec.medium import MEDIA
 from eval import datasets, markdown
-from eval.bench.timing import machine
+from eval.bench.timing import machine, save
 from eval.datasets import TestSet, medium_of
 from eval.options import add_sets
 from eval.signals import Content
@@ -41,10 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser, models: str) -> None:
     """
     parser.add_argument("models", nargs="*", metavar="MODEL", help=models)
     add_sets(parser, SETS)
-    parser.add_argument("--first", type=int, metavar="N", help="only the first N items of each set")
+    parser.add_argument(
+        "--first", type=positive(int), metavar="N", help="only the first N items of each set"
+    )
     parser.add_argument(
         "--out",
-        type=filled_path,
+        type=new_file,
         metavar="FILE",
         help="the figures as JSON, and the table beside it as .md",
     )
@@ -130,10 +131,6 @@ class Table:
 
         The table lies beside it as .md.
         """
-        record = {"machine": machine("cpu"), **more, "rows": self.records}
-        for target, text in (
-            (path, json.dumps(record, indent=1)),
-            (path.with_suffix(".md"), self._text),
-        ):
-            with writing(str(target), force=True) as file:
-                file.write(f"{text}\n".encode())
+        save(path, {"machine": machine("cpu"), **more, "rows": self.records})
+        with writing(str(path.with_suffix(".md")), force=True) as file:
+            file.write(f"{self._text}\n".encode())

@@ -3,10 +3,11 @@
 Runs are paired by item; a regression has exit code 1.
 
 A metric has regressed where B's mean over the items that both scored is worse by more than the
-margin, and that is no accident: p < 0.05 in a Wilcoxon signed-rank test of the differences (below
-six items, which no such test can tell apart, the margin alone decides); or where B leaves items
-unscored, or out, that A scored. Classic codecs at matched bytes are left out: they are as good as
-the model's files are long.
+margin, and that is no accident: p < 0.05 in a Wilcoxon signed-rank test of the differences (where
+fewer than six items differ, which no such test can tell from chance, the margin alone decides); or
+where B leaves items unscored, or out, that A scored. A setting of A that B lacks is a regression,
+too, of a system that B has or that failed there. Classic codecs at matched bytes are left out: they
+are as good as the model's files are long.
 
     A, B ─pairs of (set, system, setting)─> items of both ─differences─> a line each, exit 0 or 1
 """
@@ -16,11 +17,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from codec.cli.frame import Parser, UsageError, filled_path, run
 from codec.errors import MediaError, not_installed
@@ -36,12 +39,14 @@ except ModuleNotFoundError as missing:
     sys.exit(f"error: {not_installed(missing.name, 'eval')}")
 
 Record = dict[str, Any]
+Values = NDArray[np.float64]
 Key = tuple[str, str, str]  # set, system, setting
 LEVEL = 0.05
-FEWEST = 6  # paired differences, all of one sign, have p = 1/32 at six
+FEWEST = 6  # differences that are not 0; six of one sign have p = 1/32, and five 1/16
 MARGINS = {  # that of the rate is a share of A's
     "PSNR": 0.1, "SSIMULACRA2": 0.5, "SI-SDR": 0.1, "PESQ": 0.02, "DistillMOS": 0.02, "rate": 0.01,
 }  # fmt: skip
+MATCHED = "@ "  # begins the setting of a classic codec at the bytes of a model
 OTHER_MARGIN = 0.005  # of metrics that are not among these
 
 
@@ -52,7 +57,7 @@ class Finding:
     Attributes:
         what: The set, system and setting.
         metric: The name of the metric; "rate" is that of the file.
-        a, b: The means; that of B is not a number where it scored nothing.
+        a, b: The means; that of B is None where it scored nothing.
         low, high: The 95 % interval of the difference B - A, where it is known.
         p: The p-value of the difference.
         items: The number of items that both scored.
@@ -75,6 +80,8 @@ class Finding:
 def compare(a: Record, b: Record, same: dict[str, str], margins: dict[str, float]) -> list[Finding]:
     """Compares two runs in all metrics of all systems that both have.
 
+    A setting of such a system that B lacks makes one finding, of the rate.
+
     Args:
         a: The content of a results.json, the reference.
         b: The content of another.
@@ -85,8 +92,9 @@ def compare(a: Record, b: Record, same: dict[str, str], margins: dict[str, float
         MediaError: They have no set, system and setting in common, or a pair has no item in common.
     """
     of_a, of_b = _by_key(a, same), _by_key(b, {})
+    lost = _lost(of_a, of_b, b)
     shared = [key for key in of_a if key in of_b]
-    if not shared:
+    if not shared and not lost:
         have = [
             ", ".join(sorted({" ".join(key) for key in found})[:4]) or "nothing"
             for found in (of_a, of_b)
@@ -94,7 +102,11 @@ def compare(a: Record, b: Record, same: dict[str, str], margins: dict[str, float
         raise MediaError(
             f"nothing to compare: A has {have[0]} ..., B has {have[1]} ...; pair models by --as A=B"
         )
-    findings = []
+    findings = [
+        finding
+        for key in lost
+        if (finding := _finding(" ".join(key), "rate", of_a[key], {}, margins)) is not None
+    ]
     for key in shared:
         items = [item for item in of_a[key] if item in of_b[key]]
         if not items:
@@ -120,37 +132,57 @@ def _by_key(results: Record, same: dict[str, str]) -> dict[Key, dict[str, Record
     return found
 
 
+def _lost(of_a: Iterable[Key], of_b: Iterable[Key], b: Record) -> list[Key]:
+    """Returns the keys of A that B lacks, of systems that B measured or tried to measure.
+
+    A classic codec that failed at matched bytes says nothing of its curve, which B may do without.
+    """
+    tried = {key[:2] for key in of_b} | {
+        (failed["set"], failed["system"])
+        for failed in b.get("failed", [])
+        if not failed["setting"].startswith(MATCHED)
+    }
+    return [key for key in of_a if key not in of_b and key[:2] in tried]
+
+
 def _finding(
     what: str, metric: str, a: dict[str, Record], b: dict[str, Record], margins: dict[str, float]
 ) -> Finding | None:
-    scored = {item: _value(record, metric) for item, record in a.items()}
-    scored = {item: value for item, value in scored.items() if value is not None}
+    scored = {
+        item: value for item, record in a.items() if (value := _value(record, metric)) is not None
+    }
     both = [item for item in scored if item in b and _value(b[item], metric) is not None]
     lost = len(scored) - len(both)
     if not scored:
         return None
     if not both:
-        before = float(np.mean(list(scored.values())))
-        return Finding(what, metric, before, float("nan"), None, None, None, 0, lost, True)
+        of_scored = np.array([a[item]["units"] for item in scored], np.float64)
+        before = _mean(metric, np.array(list(scored.values())), of_scored)
+        return Finding(what, metric, before, None, None, None, None, 0, lost, True)
+    units = np.array([a[item]["units"] for item in both], np.float64)
     x = np.array([scored[item] for item in both])
     y = np.array([_value(b[item], metric) for item in both], np.float64)
     differences = y - x
-    p = 1.0 if not differences.any() else float(wilcoxon(differences).pvalue)
-    if metric == "rate":  # of the set: items weigh as many seconds or pixels as they have
-        units = np.array([a[item]["units"] for item in both], np.float64)
+    differing = int(np.count_nonzero(differences))  # the test leaves the others out
+    p = float(wilcoxon(differences).pvalue) if differing else 1.0
+    if metric == "rate":
         spread = total_rate((differences * units).tolist(), units.tolist(), what + metric)
-        before = float((x * units).sum() / units.sum())
     else:
         spread = statistic(differences.tolist(), what + metric)
-        before = float(x.mean())
+    before = _mean(metric, x, units)
     change = float(spread["mean"])
     lower = metric in LOWER_IS_BETTER or metric == "rate"
     margin = margins.get(metric, OTHER_MARGIN) * (before if metric == "rate" else 1)
     regressed = bool(lost) or (
-        change * (1 if lower else -1) > margin and (p < LEVEL or len(both) < FEWEST)
+        change * (1 if lower else -1) > margin and (p < LEVEL or differing < FEWEST)
     )
     low, high = spread["low"], spread["high"]
     return Finding(what, metric, before, before + change, low, high, p, len(both), lost, regressed)
+
+
+def _mean(metric: str, values: Values, units: Values) -> float:
+    """Returns the mean over items, where a rate weighs as many seconds or pixels as it is of."""
+    return float(np.average(values, weights=units if metric == "rate" else None))
 
 
 def _value(record: Record, metric: str) -> float | None:
@@ -209,9 +241,10 @@ def _read(path: Path) -> Record:
     path = path / "results.json" if path.is_dir() else path
     try:
         results: Record = json.loads(path.read_text(encoding="utf-8"))
-        if not all(
-            {"set", "item", "system", "setting", "bytes", "units"} <= r.keys()
-            for r in results["records"]
+        names = {"set", "item", "system", "setting"}
+        if not (
+            all(names | {"medium", "bytes", "units"} <= r.keys() for r in results["records"])
+            and all(names <= failed.keys() for failed in results.get("failed", []))
         ):
             raise KeyError("a record without its names")
     except OSError as error:
@@ -236,17 +269,30 @@ def _same(pairs: list[str], a: Record, b: Record) -> dict[str, str]:
         same[left] = right
     if same:
         return same
+    media = {(r["set"], r["item"]): r["medium"] for one in (a, b) for r in one["records"]}
     for medium in MEDIA:
-        ours = [_models(results, medium) for results in (a, b)]
+        ours = [_models(results, medium, media) for results in (a, b)]
         if len(ours[0]) == len(ours[1]) == 1 and ours[0] != ours[1]:
             same |= {ours[0][0]: ours[1][0]}
     return same
 
 
-def _models(results: Record, medium: str) -> list[str]:
+def _models(results: Record, medium: str, media: dict[tuple[str, str], str]) -> list[str]:
+    """Names the models of a medium that a run measured, or that failed on all there was.
+
+    Args:
+        results: The content of a results.json.
+        medium: "image" or "speech".
+        media: The medium of each (set, item), as a failure does not say its own.
+    """
     models = {model[0] for model in results.get("plan", {}).get("models", [])}
+    tried = [*results["records"], *results.get("failed", [])]
     return sorted(
-        {r["system"] for r in results["records"] if r["medium"] == medium and r["system"] in models}
+        {
+            one["system"]
+            for one in tried
+            if one["system"] in models and media.get((one["set"], one["item"])) == medium
+        }
     )
 
 

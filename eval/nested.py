@@ -21,7 +21,6 @@ other codes. "Nearest" is with the weights that GM-VQ's encoder gives each laten
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from itertools import pairwise
@@ -34,9 +33,8 @@ from tqdm import tqdm
 
 from codec import cards, coding
 from codec.bottlenecks.parts import cell_means, nearest, nearest_child, split_cells
-from codec.cli.frame import Parser, filled_path, run
-from codec.errors import MediaError, ModelError, not_installed
-from codec.files import writing
+from codec.cli.frame import Parser, new_file, positive, run
+from codec.errors import ModelError, not_installed
 from codec.model import Codec
 from codec.streams import process
 from train.data import Store
@@ -45,7 +43,7 @@ from train.priors import bisect
 
 try:
     from eval import datasets, markdown
-    from eval.bench.timing import machine
+    from eval.bench.timing import machine, save
     from eval.coder_table import SETS
     from eval.datasets import load_signal
     from eval.latents import TOKENS, Tokens, tokens_of, training_latents
@@ -184,19 +182,26 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=style,
     )
-    parser.add_argument("model", metavar="MODEL", help="a VP model")
+    parser.add_argument("model", metavar="MODEL", help="a VP or GM-VQ model")
     add_data(parser, "--train")
     parser.add_argument(
-        "--tokens", type=int, default=TOKENS, help="latents of it that codebooks are made of"
+        "--tokens",
+        type=positive(int),
+        default=TOKENS,
+        help="latents of it that codebooks are made of",
     )
     parser.add_argument(
         "--data", metavar="PATH|NAME", help="test set; default: the medium's of " + " ".join(SETS)
     )
     add_root(parser)
     parser.add_argument(
-        "--first", type=int, default=16, metavar="N", help="items that are decoded, too; default 16"
+        "--first",
+        type=positive(int),
+        default=16,
+        metavar="N",
+        help="items that are decoded, too; default 16",
     )
-    parser.add_argument("--out", type=filled_path, metavar="FILE", help="the figures as JSON")
+    parser.add_argument("--out", type=new_file, metavar="FILE", help="the figures as JSON")
     return run(parser, arguments, _command)
 
 
@@ -214,8 +219,6 @@ def _command(options: argparse.Namespace) -> None:
         )
     default = next(name for name in SETS if name.startswith(card.medium))
     test_set = datasets.find(options.data or default, options.root)
-    if not test_set.items or options.first < 1:
-        raise MediaError("nothing to measure: want a test set with items and --first of at least 1")
     data = training_latents(
         codec, Store(options.train, card.medium, (codec.stride,) * codec.axes), options.tokens
     )
@@ -235,14 +238,8 @@ def _command(options: argparse.Namespace) -> None:
             ]
         print(markdown.row(cells), flush=True)
     if options.out:
-        record = {
-            "machine": machine("cpu"),
-            "model": card.name,
-            "test_set": test_set.name,
-            "ways": figures,
-        }
-        with writing(str(options.out), force=True) as file:
-            file.write((json.dumps(record, indent=1) + "\n").encode())
+        named = {"model": card.name, "test_set": test_set.name}
+        save(options.out, {"machine": machine("cpu"), **named, "ways": figures})
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 import codec
-from codec.cli.frame import Parser, run
+from codec.cli.frame import Parser, UsageError, positive, run
 from codec.errors import CodecError, not_installed
 from codec.medium import MEDIA
 from codec.model import Codec
@@ -120,9 +120,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--data", required=True, metavar="PATH", help="recordings: a folder, .tar or file"
     )
-    parser.add_argument("-k", "--codebook-size", type=int, default=1024, metavar="K")
+    parser.add_argument("-k", "--codebook-size", type=positive(int), default=1024, metavar="K")
     parser.add_argument(
-        "--every", type=int, default=1, metavar="N", help="only every N-th recording"
+        "--every", type=positive(int), default=1, metavar="N", help="only every N-th recording"
     )
     return run(parser, arguments, _command)
 
@@ -131,6 +131,10 @@ def _command(options: argparse.Namespace) -> None:
     model = codec.load(options.model).codec
     if model.axes != 1:
         raise CodecError(f"{options.model}: a picture has no phases; name a model of speech")
+    try:
+        model.bottleneck.check_size(options.codebook_size)
+    except ValueError as error:
+        raise UsageError(f"--codebook-size {options.codebook_size}: {error}") from None
     scores: dict[str, list[dict[str, float | None]]] = {}
     items = find(options.data).items[:: options.every]
     for item in items:

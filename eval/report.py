@@ -39,11 +39,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _command(options: argparse.Namespace) -> None:
     if options.run is None:
-        if options.beside:
-            raise UsageError("--beside is of a run; name its DIR")
+        for name in ("anchor", "beside", "metric"):
+            if getattr(options, name) is not None:
+                raise UsageError(f"--{name} is of a run; name its DIR")
         sys.stdout.write(model_tables.tables())
         return
+    if options.metric and not options.beside:
+        raise UsageError("--metric is of --beside; name its MODEL")
     if options.beside:
+        if options.anchor:
+            raise UsageError("--beside has no anchor; leave --anchor out")
         from eval import beside, summary
 
         print(beside.table(summary.read_results(options.run), options.beside, options.metric))

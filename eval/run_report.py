@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from codec.cli.frame import UsageError
 from codec.files import writing
 from codec.medium import MEDIA
 from eval import figures
@@ -39,12 +40,17 @@ def write(folder: Path, anchor: str | None = None) -> Path:
 
     Args:
         folder: The folder that `python -m eval --out` wrote.
-        anchor: The system that BD-rates are against; by default each medium's first classic codec.
+        anchor: The system that BD-rates are against; by default, and of a medium that it does not
+            code, the medium's first classic codec.
 
     Raises:
         MediaError: There is no finished run.
+        UsageError: The anchor is not in the run.
     """
     results, timing = read_results(folder), read_results(folder, "timing.json")
+    systems = _systems(results)
+    if anchor is not None and anchor not in systems:
+        raise UsageError(f"--anchor {anchor} is not in this run; it has {', '.join(systems)}")
     parts = ["# Evaluation", _plan(results)]
     for name in results["plan"]["sets"]:
         for medium in MEDIA:
@@ -53,6 +59,13 @@ def write(folder: Path, anchor: str | None = None) -> Path:
     with writing(str(path), force=True) as file:
         file.write(("\n\n".join(filter(None, parts)) + "\n").encode())
     return path
+
+
+def _systems(results: Record) -> list[str]:
+    """Names what a run measured, or was to measure and failed."""
+    plan = results["plan"]
+    named = [*(model[0] for model in plan["models"]), *plan["baselines"]]
+    return list(dict.fromkeys([*named, *(entry["system"] for entry in results["summary"])]))
 
 
 def _plan(results: Record) -> str:
@@ -64,8 +77,9 @@ def _plan(results: Record) -> str:
         f"{packages}.",
         "Rates are of whole files, total bits over total seconds or pixels of the set; quality is "
         "the mean over items. Brackets are 95 % bootstrap intervals over items; n/m: n of m items "
-        f"were scored. Bold is the best mean of a group, among files within {EQUAL:g} % of equal "
-        "bytes; a codec that is further off has no setting so small, or so large.",
+        f"were scored. Bold is the best mean of a group, among files within {EQUAL:g} % of the "
+        "bytes of its first system; a codec at matched bytes that is further off has no setting so "
+        "small, or so large.",
     ]
     if not plan["lpips"]:
         lines.append(
@@ -95,7 +109,9 @@ def _set(
     entries = [e for e in results["summary"] if (e["set"], e["medium"]) == (name, medium)]
     if not entries:
         return ""
-    count = results["plan"]["sets"][name]["items"]
+    count = len(
+        {r["item"] for r in results["records"] if (r["set"], r["medium"]) == (name, medium)}
+    )
     crop = results["plan"]["sets"][name]["crop"]
     stem = f"{''.join(c if c.isalnum() else '-' for c in name)}-{medium}"
     models = [e for e in entries if "use" in e]
@@ -105,7 +121,11 @@ def _set(
     known = results["plan"].get("trained_on") or {}
     trained: dict[str, Trained] = {e["system"]: known.get(e["system"]) for e in models}
     if models:
-        parts += ["### At the bytes of each model", _quality(_groups(entries), medium, trained)]
+        matched = any("matched_to" in e for e in entries)
+        parts += [
+            "### At the bytes of each model" if matched else "### Models",
+            _quality(_groups(entries), medium, trained),
+        ]
         if said := note(trained, [metric for entry in models for metric in entry["metrics"]]):
             parts.append(said)
     originals = [
@@ -175,11 +195,13 @@ def _quality(
     )
     rows = []
     for group in groups:
-        fair = [e for e in group if abs(_bytes_off(e)) <= EQUAL]
+        fair = [e for e in group if abs(_bytes_off(e, group[0])) <= EQUAL]
         best = {name: _best([e["metrics"].get(name) for e in fair], name) for name in names}
         for entry in group:
             setting = (
-                f"{_bytes_off(entry):+.1f} % bytes" if "matched_to" in entry else entry["setting"]
+                f"{_bytes_off(entry, group[0]):+.1f} % bytes"
+                if "matched_to" in entry
+                else entry["setting"]
             )
             count = entry["items"] + entry["failed"]
             label = _title(entry["system"]) + (
@@ -213,9 +235,14 @@ def _unscored(entries: list[Record]) -> str:
     return "Not scored, and in no mean:\n\n" + "\n".join(lines) if lines else ""
 
 
-def _bytes_off(entry: Record) -> float:
-    """Returns by how many per cent matched files are larger than those they were matched to."""
-    return float(entry["bytes_off"]["mean"]) if "matched_to" in entry else 0.0
+def _bytes_off(entry: Record, first: Record) -> float:
+    """Returns by how many per cent files are larger than those of a group's first system.
+
+    Those that were matched to it are held against the same items' files.
+    """
+    if "matched_to" in entry:
+        return float(entry["bytes_off"]["mean"])
+    return 100 * (float(entry["rate"]["mean"]) / float(first["rate"]["mean"]) - 1)
 
 
 def _best(found: list[Record | None], name: str) -> float | None:
@@ -373,9 +400,11 @@ def _samples(
         return []
     gallery = GALLERIES[medium]
     gallery.draw(folder / "report" / f"{stem}-{gallery.stem}.png", rows)
+    matched = any(e.get("matched_to") == first for e in entries)
+    title = f"{gallery.title} at equal bytes" if matched else gallery.title
     return [
-        f"### {gallery.title} at equal bytes",
-        f"![{gallery.title.lower()} at equal bytes](report/{stem}-{gallery.stem}.png)",
+        f"### {title}",
+        f"![{title[0].lower()}{title[1:]}](report/{stem}-{gallery.stem}.png)",
     ]
 
 

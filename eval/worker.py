@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from codec.errors import CodecError, MediaError
+from codec.errors import CodecError, MediaError, out_of_memory
 from codec.files import writing
 from codec.medium import MEDIA, SPEECH
 from eval import lpips_metric
@@ -86,12 +86,13 @@ class Worker:
                 self._add_classic(found, baseline, targets)
         line |= {"medium": medium}
         if self._mos and MEDIA[medium].timed:
-            line["original"] = {MOS: measure(self._mos, signal[:, 0], signal[:, 0])[0]}
+            line["original"] = {MOS: _figure(self._mos, signal[:, 0], signal[:, 0])[0]}
         return line | found.line()
 
     def _all_systems(self) -> Iterator[System]:
+        """The systems that measure something, whatever else there is: one of a kind will do."""
         yield from self._coders
-        for name in self._plan.baselines:
+        for name in self._plan.baselines if self._plan.curves else ():  # or it follows a coder
             yield BaselineSystem(BASELINES[name], BASELINES[name].curve[0])
 
     def _add_classic(
@@ -174,16 +175,19 @@ class _Measured:
         """
         try:
             data, decoded, timing = _there_and_back(system, self.signal)
-        except MediaError as error:
-            self.fail(system.name, setting, " ".join(str(error).split()))
+            indices = system.indices(data)
+            if (system.name, data) not in self._scored:
+                self._scored[system.name, data] = _score(
+                    system, self.signal, decoded, data, metrics
+                )
+        except CodecError as error:
+            self.fail(system.name, setting, str(error))
             return None
-        if (system.name, data) not in self._scored:
-            self._scored[system.name, data] = _score(system, self.signal, decoded, data, metrics)
         record = self._scored[system.name, data]
         named = {"system": system.name, "setting": setting}
         self._records.append(named | dict(more or {}) | record)
         self._timings.append(named | {"units": record["units"]} | timing)
-        label, indices = f"{system.name} {setting}", system.indices(data)
+        label = f"{system.name} {setting}"
         if indices is not None:
             tokens = {"num_codes": system.num_codes, "indices": pack_tokens(indices)}
             self._tokens[label] = tokens
@@ -196,7 +200,9 @@ class _Measured:
 
     def fail(self, system: str, setting: str, reason: str) -> None:
         """Notes that a system could not code the signal."""
-        self._failed.append({"system": system, "setting": setting, "reason": reason})
+        self._failed.append(
+            {"system": system, "setting": setting, "reason": " ".join(reason.split())}
+        )
 
     def line(self) -> Record:
         """Returns what the journal keeps."""
@@ -232,17 +238,31 @@ def _score(
     pair = [signals.compared(one) for one in (signal, decoded)]
     reasons = {}
     for name, metric in metrics.items():
-        record[name], reason = measure(metric, *pair)
+        record[name], reason = _figure(metric, *pair)
         if reason:
             reasons[name] = reason
     return record | ({"unscored": reasons} if reasons else {})
+
+
+def _figure(metric: Metric, x: Signal, x_hat: Signal) -> tuple[float | None, str | None]:
+    """Returns a metric's value, or None and the reason why there is none.
+
+    A metric that fails is such a reason, so that one item does not end a night's run. A machine
+    without memory or disk is not: all items after it would go the same way.
+    """
+    try:
+        return measure(metric, x, x_hat)
+    except Exception as error:
+        if out_of_memory(error) or (isinstance(error, OSError) and error.errno is not None):
+            raise
+        return None, " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _there_and_back(system: System, signal: Signal) -> tuple[bytes, Signal, Record]:
     """Returns a file, what it decodes to, and the seconds that both took.
 
     Raises:
-        MediaError: The system fails on this signal.
+        CodecError: The system fails on this signal.
     """
     try:
         start = time.perf_counter()

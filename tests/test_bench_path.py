@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import subprocess
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from conftest import gradient, picture, tones, wav
 from PIL import Image
 
 from codec.coding import Model
+from codec.errors import CodecError
 from eval.bench import path as bench_path
 
 
@@ -68,5 +69,71 @@ def test_a_command_is_measured_alone(tmp_path: Path) -> None:
     )
     assert 120 < large.peak_mib - small.peak_mib < 140
     assert large.cpu_s > 0
-    with pytest.raises(subprocess.CalledProcessError):
+    with pytest.raises(CodecError, match="exit code 3"):
         bench_path.spend(["-c", "raise SystemExit(3)"], tmp_path, tmp_path, 1)
+
+
+@pytest.mark.parametrize("against", [False, True])
+def test_growth_is_of_what_is_above_the_smallest_file(
+    against: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Commands of 2 CPU seconds and 3 a megapixel, and of another checkout of twice that: both are
+    measured, file by file.
+    """
+    other = tmp_path / "other"
+    (other / "codec").mkdir(parents=True)
+    asked: list[tuple[str, Path]] = []
+    sizes = {"0.1 MP": 0.1, "1 MP": 1.0, "12 MP": 12.0}
+
+    def made(_data: Path, folder: Path, *_: object) -> dict[str, Path]:
+        return {label: folder / f"{size}.bmp" for label, size in sizes.items()}
+
+    def spend(arguments: tuple[object, ...], _: Path, tree: Path, __: int) -> bench_path.Spent:
+        if arguments[1] == "codec.compress":
+            asked.append((str(arguments[3]), tree))
+        size, factor = float(Path(asked[-1][0]).stem), 2 if tree == other else 1
+        return bench_path.Spent(factor * (2 + 3 * size), 1.0, factor * 100.0)
+
+    monkeypatch.setattr(bench_path, "make_media", made)
+    monkeypatch.setattr(bench_path, "spend", spend)
+    out = tmp_path / "out.json"
+    words = ["scaling", "--data", str(tmp_path), "--models", "image-fsp", "--out", str(out)]
+    assert bench_path.main([*words, *(["--against", str(other)] if against else [])]) == 0
+    trees = [bench_path.ROOT, other] if against else [bench_path.ROOT]
+    assert [tree for _, tree in asked] == 3 * trees
+    rows = json.loads(out.read_text())["scaling"]
+    for way in ("compress", "decompress"):
+        found = [rows[f"image-fsp {label}"][way] for label in sizes]
+        assert [row["cpu_s_per_unit"] for row in found] == [
+            None,
+            pytest.approx(3),
+            pytest.approx(3),
+        ]
+        if against:
+            assert [row["other_cpu"] for row in found] == [2, 2, 2]
+            assert [row["other_peak"] for row in found] == [2, 2, 2]
+            assert found[2]["other"]["cpu_s_per_unit"] == pytest.approx(6)
+    printed = capsys.readouterr().out
+    assert "compress 3.000 CPU s a megapixel in 100 MiB" in printed
+    assert ("the other takes 2.00 x the CPU time" in printed) == against
+
+
+def test_what_is_not_there_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = ["--data", str(tmp_path)]
+    for code, words, message in (
+        (3, ["--models", "typo"], "no model typo"),
+        (2, ["--against", str(tmp_path)], "is no checkout"),
+        (1, [], "speech-test.tar: no such file"),
+    ):
+        assert bench_path.main(["speed", *data, *words]) == code
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith("error: ")
+        assert message in line
+    monkeypatch.setattr(bench_path.sys, "executable", "/bin/false")
+    with pytest.raises(CodecError, match="the measured process failed"):
+        bench_path.Worker(tmp_path, "speech-fsp", "shipped", 1)

@@ -134,6 +134,9 @@ def test_the_report_has_its_tables_and_pictures(finished: Path) -> None:
     ):
         assert words in text, words
     assert "damaged.png: damaged picture" in text
+    heads = [line for line in text.splitlines() if line.startswith("## ")]
+    # What was measured of each medium; neither skipped items nor those of the other.
+    assert [head.split(": ")[1] for head in heads] == ["2 clips", "3 pictures"]
     assert "- PESQ, 1 x silence: speech-fsp 256" in text
     linked = [part.split(")")[0] for part in text.split("](")[1:]]
     assert len(linked) == 6  # curves, codebook use, and a sheet or spectrograms, for each medium
@@ -325,8 +328,11 @@ def test_mistakes_are_one_line_and_the_right_code(
         (2, "two sets are called", ["image-fsp", *data, str(media)]),
         (2, "give one --data", ["image-fsp", *data, str(text), "--card", "x"]),
         (2, "is a file", ["image-fsp", *data, "--out", str(tmp_path / "file")]),
-        (2, "want at least 1", ["image-fsp", *data, "--first", "0"]),
-        (2, "is not in this run", ["image-fsp", *data, "--baselines", "jpeg", "--anchor", "webp"]),
+        (
+            2,
+            "is not in this run",
+            ["image-fsp", *data, "--anchor", "webp", "--out", str(tmp_path / "out")],
+        ),
         (1, "no baseline heic", ["image-fsp", *data, "--baselines", "heic"]),
         (3, "no LPIPS backbone", ["image-fsp", *data, "--lpips-backbone", str(tmp_path / "file")]),
         (

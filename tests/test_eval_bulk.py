@@ -174,12 +174,38 @@ def test_mistakes_are_one_line(
     for code, words in (
         (3, ["nothing", "--data", str(media)]),
         (2, ["image-fsp", "--data", str(media), "-k", "7"]),
-        (2, ["image-fsp", "--data", str(media), "--shard", "0"]),
         (1, ["image-fsp", "--data", str(tmp_path / "no")]),
         (1, ["speech-fsp", "--data", str(media / "00.png")]),
     ):
         assert main([*words, *out]) == code, words
         assert sum(line.startswith("error: ") for line in capsys.readouterr().err.splitlines()) == 1
+
+
+def test_the_count_of_what_was_skipped_reads_no_indices(
+    media: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """They are the most of a large set, and do not all fit into memory."""
+    rows = [
+        {"set": "s", "item": str(n), "skipped": None if n % 2 else "why", "indices": [1] * 9}
+        for n in range(50)
+    ]
+    bulk.pq.write_table(bulk.pa.Table.from_pylist(rows), tmp_path / "part-00000.parquet")
+    real, asked = bulk.pq.read_table, []
+
+    def spied(path: Path, columns: list[str] | None = None) -> object:
+        asked.append(columns)
+        return real(path, columns=columns)
+
+    monkeypatch.setattr(bulk.pq, "read_table", spied)
+    monkeypatch.setattr(bulk, "run_job", lambda *_: None)
+    assert main(["image-fsp", "--data", str(media), "--out", str(tmp_path)]) == 0
+    assert asked == [["set", "item", "skipped"]]
+    printed = capsys.readouterr()
+    assert "50 items, 25 skipped" in printed.out
+    assert printed.err.splitlines() == [f"skipped s/{n}: why" for n in range(0, 40, 2)]
 
 
 @pytest.mark.slow

@@ -139,3 +139,71 @@ def test_the_rate_that_is_compared_is_of_the_set(
     assert run(tmp_path, a, b) == 0
     rate = 8 * (19 * 1000 + 40) / (19 * 65536 + 1)
     assert f"rate: {rate:.4f} -> {rate + 72 / (19 * 65536 + 1):.4f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how", ["a size", "a model", "the only model", "another name"])
+def test_what_b_lost_is_a_regression(
+    how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A size that B has no longer, or a model that fails on every item and leaves no record."""
+    a = results()
+    more = [{**record, "setting": "256"} for record in a["records"]]
+    classic = [{**record, "system": "webp", "setting": "50"} for record in a["records"]]
+    a["records"] += more + ([] if how == "the only model" else classic)
+    b = copy.deepcopy(a)
+    ours = [r for r in b["records"] if r["system"] == "image-a"]
+    lost = [r for r in ours if how != "a size" or r["setting"] == "256"]
+    b["records"] = [r for r in b["records"] if r not in lost]
+    if how != "a size":
+        name = "image-b" if how == "another name" else "image-a"
+        names = ("set", "item", "setting")
+        b["failed"] = [{n: r[n] for n in names} | {"system": name, "reason": "no"} for r in lost]
+        b["plan"]["models"][0][0] = name
+    assert run(tmp_path, a, b) == 1
+    told = [line for line in capsys.readouterr().out.splitlines() if "REGRESSED" in line]
+    sizes = {"a size": ["256"]}.get(how, ["1024", "256"])
+    assert [line.split()[2] for line in told] == sizes
+    assert all(
+        "rate: 0.1221 -> nothing, 0 items, 20 items no longer scored" in line for line in told
+    )
+    assert run(tmp_path, b, b) == (how == "the only model")  # which has nothing to compare
+
+
+def test_what_b_did_not_measure_is_no_loss(tmp_path: Path) -> None:
+    """Other systems, and the curve of a codec that B has at matched bytes alone."""
+    a = results()
+    a["records"] += [{**r, "system": "webp", "setting": "50"} for r in a["records"]]
+    b = results()
+    b["failed"] = [
+        {"set": "s", "item": "00", "system": "webp", "setting": "@ image-a 1024", "reason": "no"}
+    ]
+    assert run(tmp_path, a, b) == 0
+
+
+def test_items_that_are_alike_do_not_hide_those_that_are_worse(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The test leaves out differences of 0: four are too few for it, however many stay the same."""
+    a = results(items=100)
+    b = copy.deepcopy(a)
+    for number, record in enumerate(b["records"][:4]):
+        record["PSNR"] -= 10 + number
+    assert run(tmp_path, a, b) == 1
+    assert "PSNR" in capsys.readouterr().err
+    for number, record in enumerate(b["records"][4:20]):
+        record["PSNR"] += 3 * (1 if number % 2 else -1)  # twenty differ, in both directions
+    assert run(tmp_path, a, b) == 0
+
+
+def test_what_b_scored_nowhere_is_null_in_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = results(), results()
+    for record in b["records"]:
+        record["PSNR"] = None
+    assert run(tmp_path, a, b) == 1
+    assert "PSNR: 24.056 -> nothing, 0 items" in capsys.readouterr().out
+    assert run(tmp_path, a, b, "--json") == 1
+    printed = capsys.readouterr().out
+    assert "NaN" not in printed
+    assert {f["metric"]: f["b"] for f in json.loads(printed)}["PSNR"] is None

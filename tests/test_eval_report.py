@@ -16,7 +16,7 @@ from skimage import data
 pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
 from codec import cards
 from codec.cards import Card, read_card
-from eval import model_tables
+from eval import model_tables, report, run_report
 from eval.__main__ import main
 from eval.model_tables import table
 from eval.trained import MARK, mark, note, trained_on
@@ -122,6 +122,48 @@ def test_no_cards_make_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "| test set | K | model |" in model_tables.tables()
 
 
+def test_bold_is_among_files_of_equal_bytes() -> None:
+    """A model with twice the bytes is better, and no winner; none of these was matched."""
+
+    def entry(system: str, rate: float, psnr: float) -> dict[str, Any]:
+        spread = {"low": None, "high": None, "scored": 3, "of": 3}
+        return {
+            "system": system, "setting": "1024", "items": 3, "failed": 0, "use": {},
+            "rate": {"mean": rate}, "payload_rate": {"mean": rate},
+            "metrics": {"PSNR": {"mean": psnr} | spread},
+        }  # fmt: skip
+
+    models = [entry("a", 0.100, 24), entry("b", 0.109, 25), entry("c", 0.200, 30)]
+    text = run_report._quality(run_report._groups(models), "image", {})
+    assert [line.split(" | ")[4] for line in text.splitlines()[2:]] == [
+        "24.00 |",
+        "**25.00** |",
+        "30.00 |",
+    ]
+    close = [entry("a", 0.100, 24), entry("c", 0.111, 30)]
+    assert "**" not in run_report._quality(run_report._groups(close), "image", {})
+
+
+def test_options_of_a_report_that_are_none_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = {"models": [], "packages": {}, "baselines": ["jpeg", "webp"], "lpips": [1], "sets": {}}
+    content = {"plan": plan, "summary": [], "skipped": [], "failed": [], "records": []}
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    (tmp_path / "timing.json").write_text("[]")
+    folder = str(tmp_path)
+    for words, message in (
+        ([folder, "--anchor", "typo"], "--anchor typo is not in this run; it has jpeg, webp"),
+        (["--anchor", "jpeg"], "--anchor is of a run; name its DIR"),
+        (["--metric", "PSNR"], "--metric is of a run; name its DIR"),
+        ([folder, "--metric", "PSNR"], "--metric is of --beside"),
+        ([folder, "--beside", "image-fsp", "--anchor", "jpeg"], "leave --anchor out"),
+    ):
+        assert report.main(words) == 2, words
+        assert message in capsys.readouterr().err
+    assert report.main([folder, "--anchor", "jpeg"]) == 0
+
+
 @pytest.fixture
 def backbone(tmp_path: Path) -> Path:
     """Of SqueezeNet's shape and without its knowledge: the figures mean nothing, the tables are the
@@ -179,6 +221,10 @@ def test_a_run_marks_the_model_that_was_trained_on_lpips(
     # A row for each size; the anchor is its equal.
     assert sum(MARK in row for row in of["image-with"]) >= 2
     assert not any(MARK in row for row in of["image-without"] + of["JPEG"])
+    # Nothing was matched in bytes, so that no heading says so.
+    assert "### Models\n" in text
+    assert "### Pictures\n" in text
+    assert "equal bytes" not in text.split("## ", 1)[1]
     results = read_card(tmp_path / "image-with.json").data["results"]["two"]["1024"]
     assert {
         "PSNR",

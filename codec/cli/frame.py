@@ -79,6 +79,22 @@ def filled_path(text: str) -> Path:
     return Path(filled(text))
 
 
+def new_file(text: str) -> Path:
+    """The path of a file that a command writes when its work is done, as an argparse type.
+
+    What cannot become a file is refused before the work, not after it.
+    """
+    path = filled_path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder; name a file in it")
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    if not parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{parent} is a file, not a folder")
+    if not os.access(path if path.exists() else parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{path} may not be written; name another file")
+    return path
+
+
 def within(kind: type[Number], low: float, high: float = math.inf) -> Callable[[str], Number]:
     """Returns an argparse type for finite numbers from `low` to `high`."""
 

@@ -24,7 +24,8 @@ from collections.abc import Callable
 
 import torch
 
-from codec.cli.frame import Parser, filled_path, run
+from codec.cli.frame import Parser, filled_path, new_file, positive, run
+from codec.cli.options import device_of
 from codec.errors import CodecError
 from codec.streams import process
 from eval.bench import timing
@@ -58,16 +59,22 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=style,
     )
     parser.add_argument("name", choices=BENCHMARKS)
-    parser.add_argument("--tokens", type=int, help="or rows, for kmeans; about so many, for share")
     parser.add_argument(
-        "--dim", type=int, nargs="+", metavar="L", help="dimensions, but for FSQ, FSP and share"
+        "--tokens", type=positive(int), help="or rows, for kmeans; about so many, for share"
     )
-    parser.add_argument("-k", "--codebook-size", type=int, nargs="+", metavar="K")
-    parser.add_argument("--turns", type=int, help="how often each way is timed")
-    parser.add_argument("--threads", type=int, help="CPU threads")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
-        "--out", type=filled_path, metavar="FILE", help="figures as JSON, with the machine"
+        "--dim",
+        type=positive(int),
+        nargs="+",
+        metavar="L",
+        help="dimensions, but for FSQ, FSP and share",
+    )
+    parser.add_argument("-k", "--codebook-size", type=positive(int), nargs="+", metavar="K")
+    parser.add_argument("--turns", type=positive(int), help="how often each way is timed")
+    parser.add_argument("--threads", type=positive(int), help="CPU threads")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument(
+        "--out", type=new_file, metavar="FILE", help="figures as JSON, with the machine"
     )
     parser.add_argument(
         "--against",
@@ -87,15 +94,15 @@ def _command(given: argparse.Namespace) -> None:
         tuple(given.dim or dims),
         tuple(given.codebook_size or sizes),
         given.turns or turns,
-        given.device,
+        device_of(given.device),
     )
     try:
         old = json.loads(given.against.read_text()) if given.against else {}
     except ValueError as error:
         raise CodecError(f"{given.against}: no figures of an earlier --out ({error})") from None
-    figures = {"machine": timing.machine(given.device), given.name: benchmark(options)}
+    figures = {"machine": timing.machine(options.device), given.name: benchmark(options)}
     if given.out:
-        given.out.write_text(json.dumps(figures, indent=1) + "\n")
+        timing.save(given.out, figures)
     if old and old.get("machine") != figures["machine"]:
         print(f"another machine: {old.get('machine')}")
     for name, then, now in sorted(timing.changes(old, figures)):

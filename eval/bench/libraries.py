@@ -15,6 +15,7 @@ from torch import Tensor
 
 from codec.bottlenecks import FSP, FSQ, VQ, SimVQ
 from codec.bottlenecks.vq import ByAverage
+from codec.cli.frame import UsageError
 from codec.errors import CodecError, not_installed
 from eval.bench.timing import Figures, Options, Step, compare
 
@@ -98,8 +99,13 @@ def bottlenecks(options: Options) -> Figures:
     """Times a training step of each method that both have.
 
     Raises:
+        UsageError: More than one size or dimension is asked for.
         CodecError: FSP and FSQ have no levels for this size, or the library is not installed.
     """
+    if len(options.dims) > 1 or len(options.sizes) > 1:
+        raise UsageError("bottlenecks: give one --dim and one --codebook-size")
+    if options.tokens < BATCH:
+        raise UsageError(f"--tokens {options.tokens}: bottlenecks wants at least {BATCH}")
     rows: Figures = {}
     print(f"{'method':8} {'L':>3} {'ours, ms':>9} {'theirs, ms':>11} {'ours / theirs':>14}")
     (dim,), (size,) = options.dims, options.sizes

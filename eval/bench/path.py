@@ -27,14 +27,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from codec.cli.frame import Parser, UsageError, filled_path, run
+from codec.errors import CodecError, MediaError
 from codec.streams import process
 
 ROOT = Path(__file__).parents[2]
@@ -272,6 +272,7 @@ class Worker:
     def __init__(self, tree: Path, name: str, preset: str, threads: int) -> None:
         command = [sys.executable, "-P", __file__, "--worker", name, preset, str(threads)]
         environment = os.environ | {"PYTHONPATH": str(tree), "OMP_WAIT_POLICY": "PASSIVE"}
+        self._tree = tree
         self._process = subprocess.Popen(
             command,
             cwd=tree,
@@ -285,14 +286,16 @@ class Worker:
     def measure(self, path: Path) -> dict[str, Any]:
         """Measures one file."""
         assert self._process.stdin is not None
-        print(path, file=self._process.stdin, flush=True)
+        with suppress(BrokenPipeError):  # of a process that has failed, which `_answer` tells
+            print(path, file=self._process.stdin, flush=True)
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError("the measured process failed; its message is above")
+            self.close()
+            raise CodecError(f"{self._tree}: the measured process failed; its message is above")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -320,11 +323,15 @@ def make_media(
     clips = [
         load_audio(io.BytesIO(content), RATE)[0] for _, content in walk([data / "speech-test.tar"])
     ]
+    if not clips:
+        raise MediaError(f"{data / 'speech-test.tar'} is empty; copy it again")
     speech = np.concatenate([clip.mean(1) for clip in clips])
     for length in seconds:
         made[f"{length:g} s"] = folder / f"{length:g}.wav"
         soundfile.write(made[f"{length:g} s"], np.resize(speech, int(length * RATE)), RATE)
     photos = [load_image(io.BytesIO(content)) for _, content in walk([data / "image-kodak-00.tar"])]
+    if not photos:
+        raise MediaError(f"{data / 'image-kodak-00.tar'} is empty; copy it again")
     photos = [photo for photo in photos if photo.shape == photos[0].shape]
     height, width = photos[0].shape[:2]
     for size in megapixels:
@@ -426,7 +433,11 @@ class Spent:
 
 
 def spend(arguments: Iterable[object], folder: Path, tree: Path, threads: int) -> Spent:
-    """Runs Python with these arguments, on a checkout's packages. Raises CalledProcessError."""
+    """Runs Python with these arguments, on a checkout's packages.
+
+    Raises:
+        CodecError: The command failed.
+    """
     environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, *map(str, arguments)]
     launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER, *command]
@@ -435,7 +446,9 @@ def spend(arguments: Iterable[object], folder: Path, tree: Path, threads: int) -
     )
     code, cpu_s, clock_s, peak_mib = map(float, done.stdout.split())
     if code:
-        raise subprocess.CalledProcessError(int(code), command)
+        raise CodecError(
+            f"{' '.join(command)}: failed with exit code {code:.0f}; its message is above"
+        )
     return Spent(cpu_s, clock_s, peak_mib)
 
 
@@ -476,39 +489,91 @@ def startup(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def scaling(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Measures the CPU seconds per unit and the peak memory of both commands.
 
-    The seconds of the smallest file, which are the start's, are taken off.
+    The seconds of the smallest file are nearly all the start's, so that a unit is what a larger one
+    takes beyond it: more seconds over more units. With `--against` each file goes through both
+    checkouts in turn, and there is also the ratio other / this.
     """
     made = make_media(options.data, folder, SPEECH_S["scaling"], MEGAPIXELS["scaling"])
+    trees = [tree for tree in (ROOT, options.against) if tree]
     rows: dict[str, Any] = {}
     for name in options.models:
-        least: dict[str, float] = {}
+        first: tuple[float, list[dict[str, Spent]]] | None = None
         for label, path in made.items():
             if label.endswith("MP") == name.startswith("speech"):
                 continue
             seconds = label.endswith(" s")
             units = float(label.split()[0]) / (60 if seconds else 1)
-            packed = folder / "packed.bin"
-            restored = folder / f"restored.{'wav' if seconds else 'png'}"
-            row: dict[str, Any] = {"load": os.getloadavg()[0]}
-            for way, words in (
-                ("compress", (path, packed, "-m", name)),
-                ("decompress", (packed, restored)),
-            ):
-                module = ("-m", f"codec.{way}", "-qf")
-                spent = spend((*module, *words), folder, options.against or ROOT, options.threads)
-                least.setdefault(way, spent.cpu_s)
-                row[way] = dataclasses.asdict(spent) | {
-                    "cpu_s_per_unit": (spent.cpu_s - least[way]) / units
-                }
-            rows[f"{name} {label}"] = row
-            shown = ", ".join(
-                f"{way} {row[way]['cpu_s_per_unit']:.3f} CPU s a "
-                f"{'minute' if seconds else 'megapixel'} in "
-                f"{row[way]['peak_mib']:.0f} MiB"
-                for way in ("compress", "decompress")
-            )
+            load = os.getloadavg()[0]
+            turn = [_there_and_back(path, name, folder, tree, options.threads) for tree in trees]
+            first = first or (units, turn)
+            row = {
+                way: _growth(
+                    [one[way] for one in turn], units, first[0], [o[way] for o in first[1]]
+                )
+                for way in turn[0]
+            }
+            rows[f"{name} {label}"] = {"load": load, **row}
+            unit = "minute" if seconds else "megapixel"
+            shown = ", ".join(f"{way} {_grown(row[way], unit)}" for way in turn[0])
             print(f"{name:12} {label:8} {shown}", flush=True)
     return rows
+
+
+def _there_and_back(
+    path: Path, model: str, folder: Path, tree: Path, threads: int
+) -> dict[str, Spent]:
+    """Runs both commands of a checkout on a file."""
+    packed = folder / "packed.bin"
+    restored = folder / f"restored.{'wav' if path.suffix == '.wav' else 'png'}"
+    return {
+        way: spend(("-m", f"codec.{way}", "-qf", *words), folder, tree, threads)
+        for way, words in (
+            ("compress", (path, packed, "-m", model)),
+            ("decompress", (packed, restored)),
+        )
+    }
+
+
+def _growth(
+    turn: list[Spent], units: float, first_units: float, first: list[Spent]
+) -> dict[str, Any]:
+    """Returns the figures of a command on a file, of this checkout and beside another.
+
+    Args:
+        turn: What it took in each checkout, this one first.
+        units: The file's minutes or megapixels.
+        first_units: Those of the smallest file.
+        first: What that took.
+    """
+    found: list[dict[str, Any]] = [
+        dataclasses.asdict(spent)
+        | {
+            "cpu_s_per_unit": (spent.cpu_s - least.cpu_s) / (units - first_units)
+            if units > first_units
+            else None  # there is nothing below it
+        }
+        for spent, least in zip(turn, first, strict=True)
+    ]
+    if len(turn) > 1:
+        found[0] |= {
+            "other": found[1],
+            "other_cpu": turn[1].cpu_s / turn[0].cpu_s,
+            "other_peak": turn[1].peak_mib / turn[0].peak_mib,
+        }
+    return found[0]
+
+
+def _grown(row: dict[str, Any], unit: str) -> str:
+    """Returns the figures of `_growth` as text."""
+    pace = row["cpu_s_per_unit"]
+    text = f"{row['cpu_s']:.2f} CPU s" if pace is None else f"{pace:.3f} CPU s a {unit}"
+    text += f" in {row['peak_mib']:.0f} MiB"
+    if "other" in row:
+        text += (
+            f" (the other takes {row['other_cpu']:.2f} x the CPU time and "
+            f"{row['other_peak']:.2f} x the memory)"
+        )
+    return text
 
 
 BENCHMARKS = {"speed": speed, "startup": startup, "scaling": scaling}
@@ -519,6 +584,10 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[:1] == ["--worker"]:
         worker(arguments[1], arguments[2], int(arguments[3]))
         return 0
+    # Here and not above: the measured process takes codec from the other checkout, which may be
+    # older than what these import.
+    from codec.cli.frame import Parser, filled_path, new_file, positive, run
+
     parser = Parser(
         prog="python -m eval.bench.path", description=__doc__, epilog="See docs/speed.md"
     )
@@ -538,13 +607,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--against", type=filled_path, metavar="TREE", help="another checkout, to compare with"
     )
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--out", type=filled_path, metavar="FILE", help="figures as JSON")
+    parser.add_argument("--threads", type=positive(int), default=1)
+    parser.add_argument("--turns", type=positive(int), default=5)
+    parser.add_argument("--out", type=new_file, metavar="FILE", help="figures as JSON")
     return run(parser, arguments, _command)
 
 
 def _command(options: argparse.Namespace) -> None:
+    from codec import cards
+    from codec.cli.frame import UsageError
+    from eval.bench import timing
+
+    for name in options.models:
+        cards.find(name)  # is it there?
+    if options.against:
+        options.against = options.against.resolve()  # commands run in other folders
+        if not (options.against / "codec").is_dir():
+            raise UsageError(f"--against {options.against} is no checkout; it has no folder codec")
     if unknown := set(options.names) - BENCHMARKS.keys():
         raise UsageError(
             f"no benchmark {', '.join(sorted(unknown))}; choose from {', '.join(BENCHMARKS)}"
@@ -557,7 +636,7 @@ def _command(options: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory() as folder:
             figures[name] = BENCHMARKS[name](options, Path(folder))
     if options.out:
-        options.out.write_text(json.dumps(figures, indent=1) + "\n")
+        timing.save(options.out, figures)
 
 
 if __name__ == "__main__":

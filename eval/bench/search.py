@@ -13,6 +13,7 @@ from torch import Tensor
 
 from codec.bottlenecks.parts import kmeans as our_kmeans
 from codec.bottlenecks.parts import nearest as our_nearest
+from codec.cli.frame import UsageError
 from codec.errors import CodecError, not_installed
 from eval.bench.timing import Figures, Options, compare, timed
 
@@ -81,7 +82,14 @@ def kmeans(options: Options) -> Figures:
 
     Ours runs to convergence or for ten iterations, faiss for as many, and scikit-learn's
     mini-batches until they improve no more.
+
+    Raises:
+        UsageError: There are fewer rows than codes.
     """
+    if options.tokens < max(options.sizes):
+        raise UsageError(
+            f"--tokens {options.tokens}: kmeans wants at least K, {max(options.sizes)}"
+        )
     faiss, cluster = library("faiss"), library("sklearn.cluster")
     faiss.omp_set_num_threads(torch.get_num_threads())
     rows: Figures = {}

@@ -11,6 +11,7 @@ import torch
 
 from codec.bottleneck import BottleneckOutput
 from codec.bottlenecks import VP
+from codec.cli.frame import UsageError
 from codec.medium import MEDIA
 from codec.model import build
 from eval.bench.timing import Figures, Options, Step, compare
@@ -22,6 +23,10 @@ def steps(recipe: str, size: int | None, batch: int, device: str) -> tuple[Step,
     torch.manual_seed(0)
     plan = recipes.load(recipe, [])
     codec = build(plan.config()).to(device).train()
+    try:
+        codec.bottleneck.check_size(size)
+    except ValueError as error:
+        raise UsageError(f"{recipe}: --codebook-size {size}: {error}") from None
     x = torch.rand(batch, codec.channels, *plan.data.crop, device=device)
     with torch.no_grad():
         latents = codec.encoder(x)
@@ -44,6 +49,11 @@ def steps(recipe: str, size: int | None, batch: int, device: str) -> tuple[Step,
 
 
 def share(options: Options) -> Figures:
+    """Times the bottleneck of each recipe, and the whole step.
+
+    Raises:
+        UsageError: A recipe does not offer a codebook size.
+    """
     rows: Figures = {}
     print(
         f"{'recipe':20} {'K':>6} {'tokens':>7} {'bottleneck, ms':>15} {'step, ms':>9} {'share':>7}"

@@ -6,6 +6,8 @@ They take turns, so that a busy machine slows both.
 from __future__ import annotations
 
 import ctypes
+import json
+import math
 import os
 import platform
 import time
@@ -16,6 +18,8 @@ from statistics import median
 from typing import Any, TypeVar
 
 import torch
+
+from codec.files import writing
 
 Step = Callable[[], object]
 Figures = dict[str, Any]
@@ -157,6 +161,20 @@ def _processor() -> str:
             line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
         ] or names
     return f"{names[0]}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def save(path: Path, figures: Figures) -> None:
+    """Writes figures as JSON, whole or not at all; what is not a number becomes null."""
+    with writing(str(path), force=True) as file:
+        file.write((json.dumps(_known(figures), indent=1, allow_nan=False) + "\n").encode())
+
+
+def _known(figures: Any) -> Any:
+    if isinstance(figures, dict):
+        return {key: _known(value) for key, value in figures.items()}
+    if isinstance(figures, list | tuple):
+        return [_known(value) for value in figures]
+    return None if isinstance(figures, float) and not math.isfinite(figures) else figures
 
 
 def changes(old: Figures, new: Figures, path: str = "") -> Iterator[tuple[str, float, float]]:

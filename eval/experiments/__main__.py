@@ -19,6 +19,7 @@ from codec.cli.frame import Parser, UsageError, filled_path, positive, run
 from codec.errors import not_installed
 from codec.streams import process
 from train.denormals import flushed
+from train.options import add_device, add_threads
 
 try:
     from eval.experiments import bias, gmvq, vpvae
@@ -126,8 +127,8 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="LR",
         help="gmvq: 3e-3 where the paper's 1e-2 diverges",
     )
-    parser.add_argument("--threads", type=positive(int), help="CPU threads")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_threads(parser)
+    add_device(parser)
     return run(parser, arguments, _command, INTERRUPTED)
 
 
