@@ -110,7 +110,7 @@ def test_means_and_deviations_over_seeds() -> None:
     records = [{"a": 1, "b": None, "c": "text", "d": [1]}, {"a": 3, "b": 5.0}]
     assert aggregate(records) == {"a": (2.0, pytest.approx(math.sqrt(2))), "b": (5.0, None)}
     assert output.cell((0.003114, 0.00002), 2, 1e3) == "3.11 ± 0.02"
-    assert output.cell((1.0, None)) == "1.00"
+    assert output.cell((1.0, None)) == output.cell((1.0, 0.0)) == "1.00"
     assert output.cell(None) == "-"
     assert markdown.table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
 

@@ -28,7 +28,7 @@ SPEED = ["image-fsp", "--data", "d", "--device", "cpu"]
         (train.main, [*TRAIN, "--steps", "1", "--checkpoint-minutes", "nan"], "of at least 0"),
         (train.main, [*TRAIN, "--minutes", "nan"], "must be above 0"),
         (train.main, [*TRAIN, "--minutes", "inf"], "must be above 0"),
-        (train.main, [*TRAIN, "--steps", "1.5"], "invalid number value: '1.5'"),
+        (train.main, [*TRAIN, "--steps", "1.5"], "invalid int value: '1.5'"),
         (fleet.main, [*FLEET, "--minutes", "0"], "--minutes: must be above 0"),
         (fleet.main, [*FLEET, "--steps", "-3"], "--steps: must be above 0"),
         (fleet.main, [*FLEET, "--steps", "1", "--jobs", "-1"], "--jobs: must be above 0"),

@@ -27,12 +27,15 @@ STYLE: Any = {
 
 
 def cell(value: tuple[float, float | None] | None, digits: int = 2, scale: float = 1.0) -> str:
-    """Returns "mean ± deviation", "mean" of a single run, or "-" of none."""
+    """Returns "mean ± deviation", or "-" of no run.
+
+    What is the same in all runs, as a number of steps, stands alone, as does a single run's.
+    """
     if value is None:
         return "-"
     mean, deviation = value
     text = f"{mean * scale:.{digits}f}"
-    return text if deviation is None else f"{text} ± {deviation * scale:.{digits}f}"
+    return f"{text} ± {deviation * scale:.{digits}f}" if deviation else text
 
 
 def save_report(path: Path, title: str, notes: list[str], tables: list[str]) -> None:
