@@ -28,14 +28,15 @@ everywhere:
 
 from __future__ import annotations
 
-import operator
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import prod
 
 import torch
 from torch import Tensor
 
+from codec.arguments import whole
 from codec.host import may_read
 from codec.precision import Float32, exact_float32
 
@@ -60,6 +61,24 @@ class BottleneckOutput:
     stats: dict[str, Tensor] = field(default_factory=dict)
 
 
+def check_sizes(codebook_sizes: Iterable[int]) -> tuple[int, ...]:
+    """Returns the sizes K that a bottleneck is made for, as a tuple.
+
+    Raises:
+        ValueError: They are not ascending whole numbers from 1 on.
+    """
+    try:
+        sizes = tuple(whole(size, "a codebook size", 1) for size in codebook_sizes)
+    except (TypeError, ValueError):
+        sizes = ()
+    if not sizes or list(sizes) != sorted(set(sizes)):
+        raise ValueError(
+            "codebook_sizes are ascending whole numbers from 1 on, such as (256, 1024), not "
+            f"{codebook_sizes!r}"
+        )
+    return sizes
+
+
 class Bottleneck(Float32, ABC):
     """A map from latents to indices and back.
 
@@ -82,7 +101,7 @@ class Bottleneck(Float32, ABC):
             orders of nested codes only `parents` knows.
 
     Raises:
-        ValueError: No dimension, or sizes that are not ascending.
+        ValueError: `dim` is not a whole number from 1 on, or `check_sizes` refuses the sizes.
     """
 
     num_codebooks: int = 1
@@ -91,17 +110,11 @@ class Bottleneck(Float32, ABC):
     loss_names: tuple[str, ...] = ()
     nested: bool = False
 
-    def __init__(
-        self, dim: int, codebook_sizes: tuple[int, ...], in_dim: int | None = None
-    ) -> None:
+    def __init__(self, dim: int, codebook_sizes: Iterable[int], in_dim: int | None = None) -> None:
         super().__init__()
-        if dim < 1 or not codebook_sizes or list(codebook_sizes) != sorted(set(codebook_sizes)):
-            raise ValueError(
-                f"need dim >= 1 and ascending codebook sizes, got dim={dim}, sizes={codebook_sizes}"
-            )
-        self.dim = dim
-        self.in_dim = dim if in_dim is None else in_dim
-        self.codebook_sizes = codebook_sizes
+        self.dim = whole(dim, "dim", 1)
+        self.in_dim = self.dim if in_dim is None else whole(in_dim, "in_dim", 1)
+        self.codebook_sizes = check_sizes(codebook_sizes)
 
     @property
     def settled(self) -> bool:
@@ -126,10 +139,9 @@ class Bottleneck(Float32, ABC):
             raise ValueError(
                 "a codebook size for each sample is for training without a codebook; give one size"
             )
-        try:
-            size = self.default_size if codebook_size is None else operator.index(codebook_size)
-        except TypeError:
-            raise ValueError(f"a codebook size is a whole number, not {codebook_size!r}") from None
+        size = (
+            self.default_size if codebook_size is None else whole(codebook_size, "a codebook size")
+        )
         if size not in self.codebook_sizes:
             raise ValueError(
                 f"codebook size {size} is not offered; choose from {list(self.codebook_sizes)}"

@@ -196,11 +196,12 @@ def test_a_size_per_sample_is_that_size_for_that_sample() -> None:
 
 @pytest.mark.parametrize("levels", [{}, {4: (4,), 8: (4, 2)}, {4: (0, 4)}])
 def test_bad_levels_are_refused(levels: dict[int, tuple[int, ...]]) -> None:
-    if levels:
-        with pytest.raises(ValueError, match="levels"):
-            FSP(levels)
-    else:
-        assert FSP(levels).codebook_sizes == tuple(LEVELS)
+    with pytest.raises(ValueError, match="levels are lists of one common length"):
+        FSP(levels)
+
+
+def test_no_levels_are_the_paper_s() -> None:
+    assert FSP(None).codebook_sizes == tuple(LEVELS)
 
 
 @pytest.mark.parametrize("levels", [(8, 8, 8, 6, 5), (4, 4, 4, 4, 4), (7, 5, 5, 5, 5)])

@@ -212,7 +212,7 @@ def test_edge_levels_have_half_cells_and_cost_error(levels: int) -> None:
 @BOTH
 def test_wrong_levels(kind: Kind) -> None:
     for bad in ({4: (4,), 8: (4, 2)}, {1: (1,)}, {4: ()}):
-        with pytest.raises(ValueError, match="levels need"):
+        with pytest.raises(ValueError, match="levels are lists of one common length"):
             kind(bad)
     assert kind({"8": (4, 2), "64": (8, 8)}).codebook_sizes == (8, 64)  # type: ignore[dict-item]  as JSON has them
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from codec.arguments import choice, whole
 from codec.bottleneck import Bottleneck, BottleneckOutput
 from codec.bottlenecks.fsp import FSP
 from codec.bottlenecks.fsq import FSQ, NoiseFSQ
@@ -26,7 +27,8 @@ def grouped(method: str = "vq", num_groups: int = 2, **options: Any) -> Grouped:
 
     Each group is made with `options`.
     """
-    return Grouped([BOTTLENECKS[method](**options) for _ in range(num_groups)])
+    make = BOTTLENECKS[choice(method, "method", BOTTLENECKS)]
+    return Grouped([make(**options) for _ in range(whole(num_groups, "num_groups", 1))])
 
 
 def residual(
@@ -39,11 +41,8 @@ def residual(
 
     The method must have a codebook.
     """
-    return Residual(
-        lambda k: BOTTLENECKS[method](codebook_sizes=(k,), **options),
-        tuple(codebook_sizes),
-        num_stages,
-    )
+    make = BOTTLENECKS[choice(method, "method", BOTTLENECKS)]
+    return Residual(lambda k: make(codebook_sizes=(k,), **options), codebook_sizes, num_stages)
 
 
 BOTTLENECKS: dict[str, Callable[..., Bottleneck]] = {

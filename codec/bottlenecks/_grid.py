@@ -12,6 +12,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from codec.arguments import whole
 from codec.bottleneck import Bottleneck, Size
 from codec.host import may_read
 
@@ -37,11 +38,21 @@ class LevelGrid(Bottleneck):
     offered: Tensor  # (sizes,) int64, `codebook_sizes`
 
     def __init__(self, levels: Mapping[int, Sequence[int]], fewest: int, inputs: int = 1) -> None:
-        # JSON keys: text.
-        table = {int(k): tuple(v) for k, v in sorted(levels.items(), key=lambda item: int(item[0]))}
+        try:
+            table = {  # JSON's keys are text
+                whole(int(size), "a size", 1): tuple(
+                    whole(level, "a level", fewest) for level in row
+                )
+                for size, row in sorted(levels.items(), key=lambda item: int(item[0]))
+            }
+        except (AttributeError, TypeError, ValueError):
+            table = {}
         lengths = {len(row) for row in table.values()}
-        if len(lengths) != 1 or min(min(row, default=0) for row in table.values()) < fewest:
-            raise ValueError(f"levels need one common length and entries >= {fewest}, got {table}")
+        if len(lengths) != 1 or 0 in lengths:
+            raise ValueError(
+                "levels are lists of one common length, of whole numbers from "
+                f"{fewest} on, by codebook size, such as {{8: [2, 4]}}; not {levels!r}"
+            )
         dim = lengths.pop()
         super().__init__(dim, tuple(table), in_dim=inputs * dim)
         self._num_codes = [prod(row) for row in table.values()]

@@ -31,7 +31,7 @@ class SoftCodebooks(Bottleneck):
     def __init__(
         self, dim: int, codebook_sizes: tuple[int, ...], in_dim: int | None = None
     ) -> None:
-        super().__init__(dim, tuple(codebook_sizes), in_dim)
+        super().__init__(dim, codebook_sizes, in_dim)
         start = [(k, torch.randn(k, dim, dtype=torch.float32)) for k in self.codebook_sizes]
         self.codebooks = nn.ParameterDict({str(k): nn.Parameter(codes) for k, codes in start})
         self.register_buffer("tau", torch.tensor(self.temperature(0.0), dtype=torch.float32))

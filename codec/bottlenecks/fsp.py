@@ -16,11 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import pi, sqrt
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from codec.arguments import choice, real
 from codec.bottleneck import BottleneckOutput, Size, straight_through, to_tokens
 from codec.bottlenecks._grid import LevelGrid, along_channels
 from codec.bottlenecks._sync import var_mean_of_all
@@ -63,6 +64,8 @@ ACTIVATIONS: dict[str, Activation] = {
     "laplace": Activation(_laplace_cdf, 2.0),
 }
 
+Accept = Literal["element", "vector"]
+
 
 class FSP(LevelGrid):
     """Finite scalar perturbation.
@@ -82,7 +85,8 @@ class FSP(LevelGrid):
             or nothing (paper).
 
     Raises:
-        ValueError: Levels of unequal length or below 1, or an unknown activation.
+        ValueError: Levels of unequal length or below 1, an activation or `accept` that is not
+            known, or a number that is out of its range.
     """
 
     loss_names = ("mean", "variance")
@@ -93,17 +97,13 @@ class FSP(LevelGrid):
         activation: str = "tanh",
         eta: float = 1.0,
         quantise_probability: float = 0.5,
-        accept: Literal["element", "vector"] = "element",
+        accept: Accept = "element",
     ) -> None:
-        if activation not in ACTIVATIONS:
-            raise ValueError(
-                f"unknown activation {activation!r}; choose from {sorted(ACTIVATIONS)}"
-            )
-        super().__init__(levels or LEVELS, fewest=1)
-        self.activation = ACTIVATIONS[activation]
-        self.eta = eta
-        self.quantise_probability = quantise_probability
-        self.accept = accept
+        super().__init__(LEVELS if levels is None else levels, fewest=1)
+        self.activation = ACTIVATIONS[choice(activation, "activation", ACTIVATIONS)]
+        self.eta = real(eta, "eta", 0)
+        self.quantise_probability = real(quantise_probability, "quantise_probability", 0, 1)
+        self.accept = choice(accept, "accept", get_args(Accept))
 
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
         levels = self._levels_like(z, codebook_size)

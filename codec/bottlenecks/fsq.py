@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from codec.arguments import real
 from codec.bottleneck import BottleneckOutput, Size, straight_through
 from codec.bottlenecks._grid import LevelGrid, along_channels
 from codec.bottlenecks.fsp import LEVELS
@@ -44,7 +45,7 @@ class FSQ(LevelGrid):
     """
 
     def __init__(self, levels: Mapping[int, Sequence[int]] | None = None) -> None:
-        super().__init__(levels or LEVELS, fewest=2)
+        super().__init__(LEVELS if levels is None else levels, fewest=2)
 
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
         """Quantises, in training as in eval.
@@ -85,14 +86,14 @@ class NoiseFSQ(LevelGrid):
         quantise_probability: Share of tokens that are quantised while training.
 
     Raises:
-        ValueError: Levels of unequal length, or below 2.
+        ValueError: Levels of unequal length, or below 2; or a probability outside [0, 1].
     """
 
     def __init__(
         self, levels: Mapping[int, Sequence[int]] | None = None, quantise_probability: float = 0.5
     ) -> None:
-        super().__init__(levels or LEVELS, fewest=2)
-        self.quantise_probability = quantise_probability
+        super().__init__(LEVELS if levels is None else levels, fewest=2)
+        self.quantise_probability = real(quantise_probability, "quantise_probability", 0, 1)
 
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
         """Quantises half of the tokens and perturbs the others; no indices."""

@@ -15,12 +15,13 @@ adds noise as large as the point's distance to that code.
 from __future__ import annotations
 
 from math import log
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from codec.arguments import choice, positive, real, whole
 from codec.bottleneck import BottleneckOutput, Size, to_grid, to_tokens
 from codec.bottlenecks._mixture import code_moments, draw
 from codec.bottlenecks._search import nearest
@@ -80,7 +81,8 @@ class GMVQ(SoftCodebooks):
             entropy was 4.9, 3.2, 2.1 and 1.3 nats.
 
     Raises:
-        ValueError: The sizes are not ascending, or there is no such latent term.
+        ValueError: The sizes are not ascending, there is no such latent term, or a number is out
+            of its range.
     """
 
     loss_names = ("latent", "kl")
@@ -95,13 +97,11 @@ class GMVQ(SoftCodebooks):
         max_weight: float = 1e3,
         weight_offset: float = 0.0,
     ) -> None:
-        super().__init__(dim, codebook_sizes, in_dim=2 * dim)
-        if latent_term not in ("sampled", "posterior", "literal"):
-            raise ValueError(
-                f"unknown latent term {latent_term!r}; choose sampled, posterior or literal"
-            )
-        self.two_sigma2, self.latent_term, self.max_weight = two_sigma2, latent_term, max_weight
-        self.weight_offset = weight_offset
+        super().__init__(dim, codebook_sizes, in_dim=2 * whole(dim, "dim", 1))
+        self.latent_term = choice(latent_term, "latent term", get_args(LatentTerm))
+        self.two_sigma2 = positive(two_sigma2, "two_sigma2")
+        self.max_weight = positive(max_weight, "max_weight")
+        self.weight_offset = real(weight_offset, "weight_offset")
         self.register_buffer("fitted", torch.tensor(False))
 
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codec.arguments import flag
 from codec.bottleneck import BottleneckOutput, Size, to_grid, to_tokens
 from codec.bottlenecks._search import nearest
 from codec.bottlenecks._soft import SoftCodebooks, gumbel_softmax, perplexity
@@ -61,7 +62,7 @@ class GumbelVQ(SoftCodebooks):
         hard: bool = False,
     ) -> None:
         super().__init__(dim, codebook_sizes, in_dim)
-        self.hard = hard
+        self.hard = flag(hard, "hard")
         # At each position: a convolution of 1 x 1.
         projections = {
             str(k): nn.Linear(self.in_dim, k, dtype=torch.float32) for k in self.codebook_sizes

@@ -12,7 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from codec.bottleneck import Bottleneck, BottleneckOutput, Size
+from codec.arguments import whole
+from codec.bottleneck import Bottleneck, BottleneckOutput, Size, check_sizes
 from codec.bottlenecks.grouped import check_alike, join_indices, joined_names, numbered_stats
 
 
@@ -54,14 +55,11 @@ class Residual(Bottleneck):
         codebook_sizes: tuple[int, ...] = (1024,),
         num_stages: int = 2,
     ) -> None:
-        if num_stages < 1 or not codebook_sizes:
-            raise ValueError(
-                f"need a stage and a codebook size, got {num_stages} stages of sizes "
-                f"{codebook_sizes}"
-            )
-        chains = {size: [build(size) for _ in range(num_stages)] for size in codebook_sizes}
-        first = chains[codebook_sizes[0]][0]
-        super().__init__(first.dim, tuple(codebook_sizes))
+        sizes = check_sizes(codebook_sizes)
+        num_stages = whole(num_stages, "num_stages", 1)
+        chains = {size: [build(size) for _ in range(num_stages)] for size in sizes}
+        first = chains[sizes[0]][0]
+        super().__init__(first.dim, sizes)
         for size, chain in chains.items():
             check_alike(chain)
             if any(
@@ -74,8 +72,8 @@ class Residual(Bottleneck):
         self.chains = nn.ModuleDict(
             {str(size): nn.ModuleList(chain) for size, chain in chains.items()}
         )
-        self.num_codebooks = sum(stage.num_codebooks for stage in chains[codebook_sizes[0]])
-        self.loss_names = joined_names(chains[codebook_sizes[0]])
+        self.num_codebooks = sum(stage.num_codebooks for stage in chains[sizes[0]])
+        self.loss_names = joined_names(chains[sizes[0]])
         self.training_state = tuple(
             f"chains.{size}.{i}.{name}"
             for size, chain in chains.items()

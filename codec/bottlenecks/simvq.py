@@ -45,7 +45,7 @@ class SimVQ(Bottleneck):
     loss_names = ("commitment", "codebook")
 
     def __init__(self, dim: int = 64, codebook_sizes: tuple[int, ...] = (1024,)) -> None:
-        super().__init__(dim, tuple(codebook_sizes))
+        super().__init__(dim, codebook_sizes)
         self.maps = nn.ModuleDict(
             {str(k): nn.Linear(dim, dim, dtype=torch.float32) for k in self.codebook_sizes}
         )

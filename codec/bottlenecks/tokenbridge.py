@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from codec.arguments import positive
 from codec.bottleneck import BottleneckOutput, Size
 from codec.bottlenecks._grid import LevelGrid, along_channels
 from codec.bottlenecks.fsp import LEVELS
@@ -49,9 +50,8 @@ class TokenBridge(LevelGrid):
     def __init__(
         self, levels: Mapping[int, Sequence[int]] | None = None, latent_range: float = 5.0
     ) -> None:
-        super().__init__(levels or LEVELS, fewest=1, inputs=2)
-        if not latent_range > 0:
-            raise ValueError(f"the latent range must be positive, got {latent_range}")
+        super().__init__(LEVELS if levels is None else levels, fewest=1, inputs=2)
+        latent_range = positive(latent_range, "latent_range")
         table = torch.full(
             (*self.levels.shape, int(self.levels.max())), torch.inf, dtype=torch.float64
         )

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from codec.arguments import flag, real, whole
 from codec.bottleneck import Bottleneck, BottleneckOutput, Size, per_sample, to_grid, to_tokens
 from codec.bottlenecks._kmeans import halved, kmeans, split_cells, subsample
 from codec.bottlenecks._knn import Neighbours
@@ -109,25 +110,25 @@ class VP(Bottleneck):
         refresh_steps: int = 300,
         nested: bool = False,
     ) -> None:
-        super().__init__(dim, tuple(codebook_sizes))
+        super().__init__(dim, codebook_sizes)
         if nested and any(fine % coarse for coarse, fine in pairwise(self.codebook_sizes)):
             raise ValueError(
                 "sizes that are nested are each a multiple of the one before, "
                 f"not {self.codebook_sizes}"
             )
-        self.nested = nested
+        self.nested = flag(nested, "nested")
         if reference_size is None:
-            reference_size = codebook_sizes[0] if len(codebook_sizes) == 1 else 1024
-        num_rows = rows_per_code * reference_size
-        if (
-            not 1 <= max(rows_per_code, neighbours) <= num_rows
-            or min(rows_per_code, neighbours) < 1
-        ):
+            reference_size = self.codebook_sizes[0] if len(self.codebook_sizes) == 1 else 1024
+        self.eta = real(eta, "eta", 0)
+        self.rows_per_code = whole(rows_per_code, "rows_per_code", 1)
+        self.neighbours = whole(neighbours, "neighbours", 1)
+        self.reference_size = whole(reference_size, "reference_size", 1)
+        self.refresh_steps = whole(refresh_steps, "refresh_steps", 1)
+        num_rows = self.rows_per_code * self.reference_size
+        if max(self.rows_per_code, self.neighbours) > num_rows:
             raise ValueError(
                 f"{rows_per_code} and {neighbours} neighbours do not fit a queue of {num_rows} rows"
             )
-        self.eta, self.reference_size, self.refresh_steps = eta, reference_size, refresh_steps
-        self.rows_per_code, self.neighbours = rows_per_code, neighbours
         self.register_buffer("queue", torch.zeros(num_rows, dim, dtype=torch.float32))
         self.register_buffer("queue_position", torch.tensor(0))
         self.register_buffer("queue_count", torch.tensor(0))

@@ -358,7 +358,7 @@ class VQ(Bottleneck):
         restart: Callable[[int], Restart] | None = None,
         affine: Callable[[int], Affine] | None = None,
     ) -> None:
-        super().__init__(dim, tuple(codebook_sizes))
+        super().__init__(dim, codebook_sizes)
         self.geometry = geometry
         self.books, self.restarts = nn.ModuleDict(), nn.ModuleDict()
         for size in self.codebook_sizes:
