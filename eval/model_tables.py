@@ -16,7 +16,7 @@ from eval import markdown
 from eval.trained import Trained, mark, note, trained_on
 
 TITLES = {"speech": "Speech", "image": "Pictures"}
-METRICS: dict[str, dict[str, int]] = {  # with their decimals
+SHOWN: dict[str, dict[str, int]] = {  # with their decimals
     "speech": {"STOI": 3, "PESQ": 2, "DistillMOS": 2},
     "image": {"PSNR": 2, "SSIM": 3, "MS-SSIM": 3, "SSIMULACRA2": 1, "LPIPS-squeeze": 3},
 }
@@ -25,7 +25,7 @@ GROWING = {"speech": "PESQ", "image": "PSNR"}  # what more codes are expected to
 
 def kept_in_cards(medium: str, metric: str) -> bool:
     """Says whether a card keeps a metric: one that the tables show, or LPIPS of any net."""
-    return metric in METRICS[medium] or metric.startswith("LPIPS")
+    return metric in SHOWN[medium] or metric.startswith("LPIPS")
 
 
 def table(medium: str, cards: list[Card]) -> str:
@@ -36,7 +36,7 @@ def table(medium: str, cards: list[Card]) -> str:
     originals score where a metric needs no original, and where quality does not grow with the
     codebook.
     """
-    rate, metrics = MEDIA[medium].rate_unit, METRICS[medium]
+    rate, metrics = MEDIA[medium].rate_unit, SHOWN[medium]
     measured = {
         key
         for card in cards

@@ -40,7 +40,7 @@ except ModuleNotFoundError as missing:
 ITERATIONS = 16
 MOMENTUM = 0.99  # of the fast Griffin-Lim algorithm
 QUIET = 1e-4  # magnitudes below are not told apart
-METRICS = ("PESQ", "STOI")
+JUDGES = ("PESQ", "STOI")
 
 
 def griffin_lim(
@@ -146,9 +146,9 @@ def _command(options: argparse.Namespace) -> None:
             scores.setdefault(name, []).append(
                 score(medium, signal[0, 0].numpy(), other[0, 0].numpy())
             )
-    head = [f"{options.model}, K = {options.codebook_size}, {len(items)} clips", *METRICS]
+    head = [f"{options.model}, K = {options.codebook_size}, {len(items)} clips", *JUDGES]
     rows = (
-        [name, *(f"{_mean(found, metric):.3f}" for metric in METRICS)]
+        [name, *(f"{_mean(found, metric):.3f}" for metric in JUDGES)]
         for name, found in scores.items()
     )
     print(markdown.table(head, rows))

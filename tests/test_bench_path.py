@@ -6,12 +6,14 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import soundfile
 from conftest import gradient, picture, tones, wav
 from PIL import Image
 
+from codec import cards
 from codec.coding import Model
 from codec.errors import CodecError
 from eval.bench import path as bench_path
@@ -137,3 +139,12 @@ def test_what_is_not_there_is_one_line(
     monkeypatch.setattr(bench_path.sys, "executable", "/bin/false")
     with pytest.raises(CodecError, match="the measured process failed"):
         bench_path.Worker(tmp_path, "speech-fsp", "shipped", 1)
+
+
+def test_a_model_measures_files_of_its_card_s_medium(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the model is called."""
+    monkeypatch.setattr(cards, "find", lambda name: SimpleNamespace(medium=name.split("-")[1]))
+    assert bench_path.fits("speechless-image", "0.4 MP")
+    assert not bench_path.fits("speechless-image", "10 s")
+    assert bench_path.fits("picture-speech", "10 s")
+    assert not bench_path.fits("picture-speech", "0.4 MP")

@@ -15,7 +15,7 @@ TABLES = [
     "eval.galleries.GALLERIES",
     "eval.metrics.METRICS",
     "eval.metrics.MORE_METRICS",
-    "eval.model_tables.METRICS",
+    "eval.model_tables.SHOWN",
     "eval.model_tables.TITLES",
     "eval.signals.SIGNALS",
     "app.media.KINDS",

@@ -349,6 +349,13 @@ def make_media(
     return made
 
 
+def fits(name: str, label: str) -> bool:
+    """Says whether a model is of the medium of a file that `make_media` calls `label`."""
+    from codec import cards
+
+    return (cards.find(name).medium == "image") == label.endswith("MP")
+
+
 def speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Measures the stages of both directions.
 
@@ -364,7 +371,7 @@ def speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 if tree
             ]
             for label, path in made.items():
-                if label.endswith("MP") == name.startswith("speech"):
+                if not fits(name, label):
                     continue
                 turns = [[w.measure(path) for w in workers] for _ in range(options.turns + 1)][1:]
                 rows[f"{name} {preset} {label}"] = row = summary(workers[0].hello, turns)
@@ -499,7 +506,7 @@ def scaling(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for name in options.models:
         first: tuple[float, list[dict[str, Spent]]] | None = None
         for label, path in made.items():
-            if label.endswith("MP") == name.startswith("speech"):
+            if not fits(name, label):
                 continue
             seconds = label.endswith(" s")
             units = float(label.split()[0]) / (60 if seconds else 1)
