@@ -28,7 +28,7 @@ REFUSED: list[tuple[str, str, list[Any]]] = [
     ("residual", "num_stages", [*NO_WHOLE, None]),
     ("grouped", "method", ["vqq", None, 3, ["vq"]]),
     ("residual", "method", ["vqq", None, 3, ["vq"]]),
-    ("fsp", "activation", ["cauchy", None, ["tanh"]]),
+    ("fsp", "activation", ["cosine", None, ["tanh"]]),
     ("fsp", "accept", ["all", None, ["element"]]),
     ("fsp", "eta", [*NO_NUMBER, -1.0]),
     ("fsp", "quantise_probability", NO_SHARE),

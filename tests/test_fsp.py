@@ -151,7 +151,9 @@ def test_the_target_variance_makes_the_activation_uniform() -> None:
         "laplace": torch.from_numpy(stats.laplace.rvs(size=N, random_state=0)).float(),
     }
     for name, sample in unit.items():
-        assert float(sample.var()) == pytest.approx(ACTIVATIONS[name].variance, rel=0.02), name
+        target = ACTIVATIONS[name].variance
+        assert target is not None
+        assert float(sample.var()) == pytest.approx(target, rel=0.02), name
         assert is_uniform(ACTIVATIONS[name].forward(sample)), name
         # Negative control: 10 % too wide.
         assert not is_uniform(ACTIVATIONS[name].forward(1.1 * sample)), name
@@ -164,6 +166,7 @@ def test_activations_are_their_distributions_and_have_a_gradient_at_zero(name: s
         "sigmoid": stats.logistic,
         "normal": stats.norm,
         "laplace": stats.laplace,
+        "cauchy": stats.cauchy,
     }[name]
     a = torch.linspace(-5, 5, 101)
     activation = ACTIVATIONS[name]
@@ -181,6 +184,16 @@ def test_moments_loss_is_zero_at_the_target_and_pulls_back() -> None:
     assert losses["variance"] < 1e-3
     assert fsp(a + 1).losses["mean"] == pytest.approx(1, rel=0.02)
     assert fsp(2 * a).losses["variance"] > 1
+
+
+def test_a_cauchy_variable_has_no_moments_to_hold() -> None:
+    a = torch.from_numpy(stats.cauchy.rvs(size=(1, 5, N), random_state=0)).float()
+    fsp = FSP(activation="cauchy").train()
+    assert fsp(a + 1).losses == {"mean": 0, "variance": 0}
+    assert is_uniform(ACTIVATIONS["cauchy"].forward(a[0, 0]))
+    # Negative controls: another width, and another activation's moments.
+    assert not is_uniform(ACTIVATIONS["cauchy"].forward(1.1 * a[0, 0]))
+    assert FSP().train()(a).losses["variance"] > 1
 
 
 def test_a_size_per_sample_is_that_size_for_that_sample() -> None:

@@ -20,6 +20,7 @@ from test_contract import REDUCED, SURROUNDINGS
 import codec
 from codec import cards, coding
 from codec.bottlenecks import BOTTLENECKS
+from codec.bottlenecks.fsp import ACTIVATIONS
 from codec.coding import Model
 from codec.model import CodecConfig, build
 from codec.precision import exact_float32, exactly
@@ -236,7 +237,7 @@ def test_models_and_codecs_are_pickled(medium: str, model: Model) -> None:
     )
 
 
-@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "normal", "laplace"])
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_every_activation_is_pickled(activation: str) -> None:
     make: Callable[..., Any] = BOTTLENECKS["fsp"]
     method = pickle.loads(pickle.dumps(make(activation=activation))).eval()

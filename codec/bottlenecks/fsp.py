@@ -41,10 +41,13 @@ UNIFORM_STD = 1 / sqrt(12)
 
 
 class Activation(NamedTuple):
-    """A CDF-like map R -> [0, 1], and the variance of the inputs that make its output uniform."""
+    """A CDF-like map R -> [0, 1], and the variance of the inputs that make its output uniform.
+
+    The variance is None where those inputs have none.
+    """
 
     forward: Callable[[Tensor], Tensor]
-    variance: float
+    variance: float | None
 
 
 # Functions with names, so that a bottleneck can be pickled.
@@ -57,11 +60,16 @@ def _laplace_cdf(a: Tensor) -> Tensor:
     return torch.where(a < 0, tail, 1 - tail)
 
 
+def _cauchy_cdf(a: Tensor) -> Tensor:
+    return torch.atan(a) / pi + 0.5
+
+
 ACTIVATIONS: dict[str, Activation] = {
     "tanh": Activation(_tanh_cdf, pi**2 / 12),
     "sigmoid": Activation(torch.sigmoid, pi**2 / 3),
     "normal": Activation(torch.special.ndtr, 1.0),
     "laplace": Activation(_laplace_cdf, 2.0),
+    "cauchy": Activation(_cauchy_cdf, None),
 }
 
 Accept = Literal["element", "vector"]
@@ -70,13 +78,12 @@ Accept = Literal["element", "vector"]
 class FSP(LevelGrid):
     """Finite scalar perturbation.
 
-    The published activations also have the CDF of a Cauchy distribution. It is left out: that
-    distribution has no variance, so eq. 14 has no target that would make its output uniform.
-
     Args:
         levels: For each offered size K, the number of levels of each dimension; all of one length
             d.
-        activation: One of `ACTIVATIONS`; tanh and sigmoid are one family at two scales.
+        activation: One of `ACTIVATIONS`; tanh and sigmoid are one family at two scales. With
+            "cauchy" both losses are 0: that distribution has neither mean nor variance, so eq. 14
+            has no target that would make its output uniform.
         eta: Width of the noise in cells (eq. 16).
         quantise_probability: Share of tokens that are quantised while training (eq. 18). The
             published code's default is 0, the paper's 1/2 at each forward pass; a mask per token
@@ -171,11 +178,11 @@ class FSP(LevelGrid):
 
         The variance is unbiased, as VP's is.
         """
+        target = self.activation.variance
+        if target is None:
+            return {"mean": a.new_zeros(()), "variance": a.new_zeros(())}
         variance, mean = var_mean_of_all(to_tokens(a))
-        return {
-            "mean": mean.square().mean(),
-            "variance": (variance - self.activation.variance).square().mean(),
-        }
+        return {"mean": mean.square().mean(), "variance": (variance - target).square().mean()}
 
 
 def _cells(u: Tensor, levels: Tensor) -> Tensor:

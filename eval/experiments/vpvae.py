@@ -18,8 +18,7 @@ What differs from the paper, beside data and budget (`DEVIATIONS` is below every
                encodes the training set; without the clamp of k-means++'s weights at their 90 %
                quantile that the published code has
     coded bits of the project's coder, which the paper does not have
-    FSP        has no Cauchy CDF: a Cauchy variable has no variance, so no moments that would make
-               it uniform
+    FSP        with the Cauchy CDF has no moment losses: a Cauchy variable has no moments
 """
 
 from __future__ import annotations

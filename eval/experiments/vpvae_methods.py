@@ -110,6 +110,7 @@ ABLATION: tuple[Variant, ...] = (
     replace(FSP_BASE, name="fsp sigmoid", options={"activation": "sigmoid"}),
     replace(FSP_BASE, name="fsp normal", options={"activation": "normal"}),
     replace(FSP_BASE, name="fsp laplace", options={"activation": "laplace"}),
+    replace(FSP_BASE, name="fsp cauchy", options={"activation": "cauchy"}),
 )
 ABLATION_SIZE = 1024
 
