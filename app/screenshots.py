@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from PIL import Image
 
 from codec.cli.frame import Parser, filled_path, run
-from codec.errors import CodecError
+from codec.errors import CodecError, reason_of
 from codec.streams import process
 
 if TYPE_CHECKING:
@@ -64,8 +64,9 @@ def _command(options: argparse.Namespace) -> None:
             try:
                 page.goto(options.url)
             except Error as error:
-                reason = str(error).strip().splitlines()[0]
-                raise CodecError(f"{options.url}: no app answers there ({reason})") from None
+                raise CodecError(
+                    f"{options.url}: no app answers there ({reason_of(error)})"
+                ) from None
             page.wait_for_selector("#examples button")
             for name, arrange in VIEWS.items():
                 arrange(page)

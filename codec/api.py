@@ -14,7 +14,7 @@ from codec import cards, coding
 from codec.arguments import flag, instance, whole
 from codec.container import MAGIC, Reader
 from codec.container.limits import IN_MEMORY, Limits
-from codec.errors import MediaError
+from codec.errors import MediaError, ModelError
 from codec.files import Source, opened
 from codec.media import detect
 from codec.medium import MEDIA
@@ -33,7 +33,7 @@ def load(
 ) -> coding.Model:
     """Loads a model by name or card path.
 
-    None takes the medium's best, and a loaded model is returned as it is.
+    None takes the medium's best, and a loaded model is returned as it is, wherever it runs.
 
     Args:
         name: Of a shipped model, or the path of a card.
@@ -42,11 +42,13 @@ def load(
         device: Where its nets run: "cpu", "cuda", "cuda:1".
 
     Raises:
-        ModelError: There is none such, or it is damaged.
+        ModelError: There is none such, it is damaged, or a loaded one is for another medium.
         CodecError: There is no such device here.
-        TypeError: `name` is something else.
+        TypeError: `name` or `device` is something else.
     """
     if isinstance(name, coding.Model):
+        if medium not in (None, name.card.medium):
+            raise ModelError(f"{name.card.name} is no {medium} model")
         return name
     return coding.load(cards.find(_name_of(name), medium), device)
 
@@ -67,7 +69,7 @@ def compress(
             bytes.
         codebook_size: K; by default 1024.
         model: A loaded model, the name of a shipped one or the path of a card; by default the best
-            of the medium.
+            of the medium, with `layers` of those that have them.
         mono: Mixes the channels of a recording into one.
         effort: 0 to 9: how much nearness of the codes to give up for fewer bits.
         layers: A file that `truncate` can cut to every smaller codebook, a little larger.
@@ -88,7 +90,10 @@ def compress(
         if head.startswith(MAGIC):
             raise MediaError("this is a .bin already; give a recording or a picture")
         medium = detect(head)
-        loaded = load(medium=medium) if model is None else load(model)
+        if model is None:
+            loaded = coding.load(cards.find(medium=medium, layered=layers))
+        else:
+            loaded = load(model)
         size = loaded.codec.bottleneck.check_size(codebook_size)
         out = io.BytesIO()
         coding.compress(

@@ -252,11 +252,12 @@ class Bottleneck(Float32, ABC):
             raise ValueError(
                 f"want floats (B, {self.in_dim}, ...), got {tuple(z.shape)} of {z.dtype}"
             )
+        z = z.float()  # first, since a float64 may be too large for it
         if finite and may_read() and not z.isfinite().all():
             raise ValueError(
                 "a latent is not finite; look for NaN or infinity in the signal or in the encoder"
             )
-        return z.float()
+        return z
 
     def _nothing(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
         """The output for a batch without tokens.

@@ -84,6 +84,11 @@ class Card:
         return str(self.config["medium"])
 
     @property
+    def layered(self) -> bool:
+        """Whether files of the model can have layers."""
+        return self.layers_id != self.model_id
+
+    @property
     def quality(self) -> dict[str, float]:
         """Test set -> what `python -m eval --card` measured there, higher is better.
 
@@ -221,7 +226,12 @@ def _warn(message: str) -> None:
     log.warning("%s", message)
 
 
-def find(name: str | None = None, medium: str | None = None, model_id: bytes | None = None) -> Card:
+def find(
+    name: str | None = None,
+    medium: str | None = None,
+    model_id: bytes | None = None,
+    layered: bool = False,
+) -> Card:
     """The card of a model.
 
     Args:
@@ -229,6 +239,8 @@ def find(name: str | None = None, medium: str | None = None, model_id: bytes | N
             best.
         medium: Which medium's model is wanted.
         model_id: The identity that a bitstream names.
+        layered: Whether the best is wanted of those alone whose files can have layers, if there are
+            any.
 
     Raises:
         ModelError: There is none such, and the message lists what there is; or it is damaged.
@@ -255,7 +267,8 @@ def find(name: str | None = None, medium: str | None = None, model_id: bytes | N
         have = ", ".join(card.name for card in cards)
         wanted = " ".join(filter(None, ("no", medium, "model", name)))
         raise ModelError(f"{wanted}; here are {have or 'none'}")
-    return _best(candidates)
+    able = [card for card in candidates if card.layered] if layered else []
+    return _best(able or candidates)
 
 
 def _best(cards: list[Card]) -> Card:

@@ -53,6 +53,18 @@ def not_installed(module: str | None, extra: str) -> str:
     return f"{package} is not installed; in the project's folder: pip install '.[{extra}]'"
 
 
+def reason_of(error: BaseException) -> str:
+    """Returns what another library's error says, in a line without a full stop.
+
+    A line that ends in a colon has the next one, and an error without a text says its class.
+    """
+    text = str(getattr(error, "error_string", error))  # libsndfile's, without the file's name
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".")
+
+
 MEMORY_TEXTS = ("memory", "failed to map segment", "can't start new thread")
 
 

@@ -19,6 +19,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from codec import plugins
+from codec.arguments import whole
 from codec.bottleneck import Bottleneck, BottleneckOutput, Size
 from codec.bottlenecks import BOTTLENECKS
 from codec.medium import MEDIA, SAMPLE_RATE
@@ -180,7 +181,17 @@ class Codec(Float32):
     def decode(
         self, indices: Tensor, size: tuple[int, ...], codebook_size: int | None = None
     ) -> Tensor:
-        """(B, G, *S) and the signal's size N -> (B, C, *N)."""
+        """(B, G, *S) and the signal's size N -> (B, C, *N).
+
+        Raises ValueError for a size whose latent grid is not that of the indices, and for indices
+        that `Bottleneck.decode` refuses.
+        """
+        size = tuple(whole(length, "a length of the signal", 1) for length in size)
+        if indices.dim() != 2 + self.axes or self.grid(size) != tuple(indices.shape[2:]):
+            raise ValueError(
+                f"want indices (B, G, *S) of {self.axes} axes and a signal that fills their grid: "
+                f"got {tuple(indices.shape)} for a signal of {size} at a stride of {self.stride}"
+            )
         with exact_float32(indices.device):
             z_q = self.bottleneck.decode(indices, codebook_size)
             return self._crop(self.decoder(z_q, self.bottleneck.check_size(codebook_size)), size)

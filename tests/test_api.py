@@ -19,7 +19,7 @@ from codec.cli.decompress import decompress_main
 from codec.coding import Model
 from codec.container import scan
 from codec.container.limits import Limits
-from codec.errors import BitstreamError, CodecError, MediaError, ModelError
+from codec.errors import BitstreamError, CodecError, MediaError, ModelError, reason_of
 
 pytestmark = pytest.mark.usefixtures("models")
 
@@ -228,3 +228,41 @@ def test_arguments_of_another_kind_are_refused_in_a_line() -> None:
 def test_what_is_compressed_already_is_said_to_be() -> None:
     with pytest.raises(MediaError, match=r"this is a \.bin already"):
         codec.compress(codec.compress(wav(tones(1600))))
+
+
+def test_a_loaded_model_is_of_the_medium_that_is_asked_for(speech_model: Model) -> None:
+    assert codec.load(speech_model, "speech") is speech_model
+    with pytest.raises(ModelError, match="is no image model"):
+        codec.load(speech_model, "image")
+
+
+def test_a_device_is_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for wrong in (None, 1.5):
+        with pytest.raises(TypeError, match="device is a str, not"):
+            codec.load("speech-fsp", device=wrong)  # type: ignore[arg-type]
+
+    def no_module(*_: object, **__: object) -> None:
+        raise ModuleNotFoundError("No module named 'habana_frameworks'.")
+
+    monkeypatch.setattr(torch, "empty", no_module)
+    with pytest.raises(CodecError, match=r"cannot be used here \(No module named 'habana_fr"):
+        codec.load("speech-fsp", device="hpu")
+
+
+@pytest.mark.parametrize("name", ["max_pixels", "max_seconds", "max_bytes", "max_width"])
+def test_limits_are_whole_numbers(name: str) -> None:
+    for wrong in ("x", 1.5, -1, True):
+        with pytest.raises(ValueError, match=f"{name} is a whole number from 0 on, not"):
+            Limits(**{name: wrong})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError(), "ValueError"),
+        (ValueError("  \n so it is.\nmore"), "so it is"),
+        (RuntimeError("Wrong shapes:\n\tof x.\n\tMore"), "Wrong shapes: of x"),
+    ],
+)
+def test_a_reason_is_a_line(error: Exception, reason: str) -> None:
+    assert reason_of(error) == reason

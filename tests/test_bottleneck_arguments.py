@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from codec import arguments
-from codec.bottlenecks import BOTTLENECKS
+from codec.bottlenecks import BOTTLENECKS, Grouped, Residual
+from codec.bottlenecks.fsq import MOST, bound
+from codec.bottlenecks.tokenbridge import MOST as MOST_VALUES
+from codec.bottlenecks.tokenbridge import cell_means
+from codec.bottlenecks.vq import Affine, Alternating, ByAverage, Restart
 
 NO_SIZES = [0, 1024, (), (0,), (-3,), (2.5,), ("a",), (True,), (1024, 256), (8, 8), None]
 NO_LEVELS = [3, "x", {}, {8: 3}, {8: ["a"]}, {8: [2.5, 3]}, {"a": [2, 2]}, {0: [2]}, {8: []}]
+NO_LEVELS += [{256.9: [4, 4]}, {True: [1]}, {8: [2**25]}, {8: [2**22] * 3}, {8: [4], "8": [8]}]
 NO_WHOLE = [0, -1, 2.5, math.nan, "x", [3], True]
 NO_SHARE = [-0.1, 1.5, math.nan, "x", None, [0.5]]
 NO_NUMBER = [math.nan, math.inf, "1", None, [1.0], True]
@@ -27,7 +34,7 @@ REFUSED: list[tuple[str, str, list[Any]]] = [
     ("grouped", "num_groups", [*NO_WHOLE, None]),
     ("residual", "num_stages", [*NO_WHOLE, None]),
     ("grouped", "method", ["vqq", None, 3, ["vq"]]),
-    ("residual", "method", ["vqq", None, 3, ["vq"]]),
+    ("residual", "method", ["vqq", None, 3, ["vq"], "fsp"]),
     ("fsp", "activation", ["cosine", None, ["tanh"]]),
     ("fsp", "accept", ["all", None, ["element"]]),
     ("fsp", "eta", [*NO_NUMBER, -1.0]),
@@ -89,3 +96,55 @@ def test_the_ends_of_a_range_belong_to_it() -> None:
     assert arguments.whole(3, "x", 3) == 3
     with pytest.raises(ValueError, match="x is a whole number from 3 on, not 2"):
         arguments.whole(2, "x", 3)
+
+
+PARTS: dict[str, Callable[..., Any]] = {
+    "Affine": lambda **options: Affine(3, **options),
+    "ByAverage": lambda **options: ByAverage(8, 3, **options),
+    "Alternating": lambda **options: Alternating(8, 3, **options),
+    "Restart": lambda **options: Restart(8, **options),
+}
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "values"),
+    [
+        ("Affine", "scale", NO_NUMBER),
+        ("ByAverage", "decay", NO_SHARE),
+        ("ByAverage", "epsilon", [*NO_NUMBER, -1]),
+        ("Alternating", "rate", [*NO_NUMBER, -1]),
+        ("Alternating", "momentum", NO_SHARE),
+        ("Alternating", "steps", NO_WHOLE),
+        ("Restart", "patience", NO_WHOLE),
+        ("Restart", "noise", [*NO_NUMBER, -1]),
+    ],
+)
+def test_the_parts_of_vq_are_checked_too(part: str, key: str, values: list[Any]) -> None:
+    PARTS[part]()
+    for value in values:
+        with pytest.raises(ValueError, match=rf"{key} is a .*number.*, not "):
+            PARTS[part](**{key: value})
+
+
+def test_parts_are_bottlenecks_in_any_sequence() -> None:
+    make = BOTTLENECKS["vq"]
+    assert Grouped(make(dim=4) for _ in range(2)).dim == 8  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="parts are bottlenecks, not 'vq'"):
+        Grouped(["vq"])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="parts are bottlenecks, not None"):
+        Residual(lambda _: None, (8,))  # type: ignore[arg-type, return-value]
+
+
+def test_the_most_levels_are_all_reached_and_one_more_is_not() -> None:
+    """FSQ's eps, and TokenBridge's cut, leave nothing of the outermost cells beyond them."""
+    ends = torch.tensor([[[-50.0], [50.0]]]).transpose(0, 2)
+    for levels, reached in ((MOST, True), (MOST + 10, False)):
+        half = levels // 2
+        digits = bound(ends, torch.tensor(levels)).round().flatten() + half
+        assert (digits.tolist() == [0, levels - 1]) == reached
+    assert cell_means(MOST_VALUES).isfinite().all()
+    assert not cell_means(MOST_VALUES + 1).isfinite().all()
+    for name, most in (("fsq", MOST), ("tokenbridge", MOST_VALUES)):
+        BOTTLENECKS[name](levels={8: [most]})
+        with pytest.raises(ValueError, match=f"to {most}, by codebook size"):
+            BOTTLENECKS[name](levels={8: [most + 1]})

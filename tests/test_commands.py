@@ -28,10 +28,12 @@ import soundfile
 from conftest import export, gradient, picture, tiny_codec, tones, wav
 from PIL import Image
 
+import codec
 from codec import cards, coding, files, png
 from codec.cli.compress import compress_main
 from codec.cli.decompress import decompress_main
 from codec.cli.info import info_main
+from codec.cli.truncate import truncate_main
 from codec.container import FIRST_CHUNK, Writer
 from codec.media import AudioWriter, load_image, pictures
 
@@ -1020,3 +1022,60 @@ def test_effort_is_an_option(run: Run, speech: Path, tmp_path: Path) -> None:
     assert run("compress", speech, tmp_path / "b.bin", "-t").code == 0
     assert (tmp_path / "a.bin").stat().st_size <= (tmp_path / "b.bin").stat().st_size
     assert run("compress", speech, tmp_path / "c.bin", "--effort", "10").code == 2
+
+
+def test_test_verifies_whole_files_alone(run: Run, packed: dict[str, Path]) -> None:
+    """Of what is left of a damaged file nothing is verified."""
+    assert run("decompress", packed["speech"], "--test").code == 0
+    result = run("decompress", packed["speech"], "--test", "--partial")
+    assert result.code == 2
+    assert "--test verifies a whole file" in result.err
+
+
+def test_a_damaged_file_takes_no_name_from_a_sound_one(
+    run: Run, packed: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    data = packed["speech"].read_bytes()
+    (folder / "a.wav.bin").write_bytes(data)
+    (folder / "a.bin").write_bytes(data[:-3])  # comes first, and would be a.wav, too
+    result = run("decompress", folder, tmp_path / "out")
+    assert result.code == 4
+    assert "1 of 2 files failed" in result.err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.wav"]
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_folder_is_not_cut_in_place(linked: bool, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    golden = Path(__file__).parent.parent / "assets/golden/layers-speech.bin"
+    (source / "a.bin").write_bytes(golden.read_bytes())
+    out = source
+    if linked:
+        out = tmp_path / "out"
+        out.symlink_to(source)
+    base = str(min(codec.info(golden)["layers"]))
+    assert truncate_main([str(source), str(out), "-k", base, "-f"]) == 2
+    assert (source / "a.bin").read_bytes() == golden.read_bytes()
+
+
+@pytest.mark.parametrize("option", ["--max-pixels", "--max-seconds"])
+@pytest.mark.parametrize("value", ["0", "-5", "9" * 401, "1.5"])
+def test_limits_are_numbers_above_nothing(
+    run: Run, packed: dict[str, Path], option: str, value: str
+) -> None:
+    result = run("decompress", packed["speech"], "-", option, value)
+    assert result.code == 2
+    assert option in result.err
+
+
+def test_a_file_needs_no_temporary_one(
+    run: Run, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere(*_: object, **__: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", nowhere)
+    assert run("compress", image, tmp_path / "out.bin").code == 0

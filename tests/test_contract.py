@@ -444,3 +444,12 @@ def test_surroundings_change_nothing(
     assert len(found) == len(expected)
     assert all(a.dtype == b.dtype for a, b in zip(found, expected, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_float64_latent_beyond_float32_is_not_finite(name: str) -> None:
+    method = fitted(name).eval()
+    z = torch.full((1, method.in_dim, 4), 1e300, dtype=torch.float64)
+    for call in (method, method.encode):
+        with pytest.raises(ValueError, match="a latent is not finite"):
+            call(z)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from codec.bottlenecks._kmeans import cell_means, far_rows, kmeans, seed_centres, subsample
-from codec.bottlenecks._search import nearest
+from codec.bottlenecks._search import NotFiniteError, nearest
 
 
 def clusters(count: int = 20, per: int = 100, dim: int = 3) -> Tensor:
@@ -123,3 +123,17 @@ def test_subsample() -> None:
     assert subsample(data, 100, torch.Generator()) is data
     some = subsample(data, 30, torch.Generator().manual_seed(0))
     assert len(some.unique()) == 30
+
+
+@pytest.mark.parametrize("rows", [4, 100])
+def test_rows_that_are_not_finite_are_refused_however_few(rows: int) -> None:
+    data = torch.randn(rows, 3)
+    data[1, 1] = torch.nan
+    with pytest.raises(NotFiniteError):
+        kmeans(data, 10, seed=0)
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.5])
+def test_so_many_clusters_there_are_not(count: float) -> None:
+    with pytest.raises(ValueError, match="num_clusters is a whole number from 1 on"):
+        kmeans(torch.randn(10, 3), count, seed=0)  # type: ignore[arg-type]

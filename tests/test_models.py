@@ -12,8 +12,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from conftest import tones, wav
 
+import codec
 from codec import cards, coding
+from codec.errors import ModelError
 
 pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
 from codec.media import load_audio, load_image
@@ -70,3 +73,18 @@ def test_the_rate_at_1024_is_below_its_limit(name: str, real: Callable[[str, int
     assert (
         np.mean([measured(item, model, 1024)[1] for item in items]) <= MAX_RATE[model.card.medium]
     )
+
+
+@pytest.mark.parametrize("medium", ["speech", "image"])
+def test_the_best_model_with_layers(medium: str) -> None:
+    card = cards.find(medium=medium, layered=True)
+    assert card.layered
+    assert card.medium == medium
+    assert not cards.find(f"{medium}-vp", layered=True).layered  # a name is a name
+
+
+def test_layers_need_no_model_to_be_named() -> None:
+    data = codec.compress(wav(tones(1600)), 16384, layers=True)
+    assert list(codec.info(data)["layers"]) == [256, 1024, 4096, 16384]
+    with pytest.raises(ModelError, match="speech-fsp here can have layers"):
+        codec.compress(wav(tones(1600)), 16384, "speech-vp", layers=True)

@@ -9,6 +9,7 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import tiny_codec
 
 from codec.model import Codec, CodecConfig, build
 from codec.nets.blocks import HIDDEN_AT_ONCE, ConvNeXt, SizeEmbedding, linear, run, stream
@@ -200,3 +201,26 @@ def test_a_configuration_survives_json(medium: str) -> None:
     assert back.nets == config.nets
     with pytest.raises(ValueError, match="unknown bottleneck"):
         build(CodecConfig(medium, NETS[default(medium)].presets["tiny"], "nothing"))
+
+
+WRONG_SIZES = {
+    "speech": [(), (481,), (384,), (-3,), (400.0,), (10, 10), "480"],
+    "image": [(), (25, 24), (16, 24), (24,), (24, 24, 2), (-3, 24), (24.0, 24)],
+}
+
+
+@pytest.mark.parametrize(
+    ("medium", "size"), [(medium, size) for medium, sizes in WRONG_SIZES.items() for size in sizes]
+)
+def test_a_signal_that_does_not_fill_the_grid_of_its_indices_is_refused(
+    medium: str, size: tuple[int, ...]
+) -> None:
+    codec = tiny_codec(medium).eval()
+    shape = {"speech": (5,), "image": (3, 3)}[medium]
+    indices = torch.zeros(1, 1, *shape, dtype=torch.int64)
+    fits = tuple(length * codec.stride - 1 for length in shape)
+    assert codec.decode(indices, fits).shape[2:] == fits
+    with pytest.raises(ValueError, match=r"want indices|a length of the signal"):
+        codec.decode(indices, size)
+    with pytest.raises(ValueError, match="want indices"):
+        codec.decode(indices[..., None], fits)

@@ -296,3 +296,13 @@ def test_neighbours_that_do_not_exist() -> None:
     for ks in ((6,), (0, 1)):
         with pytest.raises(ValueError, match="do not exist"):
             near.radii(torch.zeros(3, 2), ks)
+
+
+def test_neighbours_of_nothing_and_no_neighbours_are_refused() -> None:
+    with pytest.raises(ValueError, match="no rows to find neighbours among"):
+        Neighbours(torch.empty(0, 5))
+    rows = torch.randn(20, 5, requires_grad=True)  # a gradient does not hinder
+    found = Neighbours(rows).radii(rows.detach(), (1,))
+    assert torch.equal(found, torch.zeros(1, 20))
+    with pytest.raises(ValueError, match=r"neighbours .* do not exist"):
+        Neighbours(rows).radii(rows.detach(), ())

@@ -453,3 +453,21 @@ def test_autocast_changes_nothing() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(method(z).z_q, expected.z_q)
         assert method.train()(z).z_q.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1e6, 0), (0.1, 1000), (1e-8, 0)])
+def test_codes_that_a_model_file_cannot_tell_apart_are_refused(scale: float, shift: float) -> None:
+    """Stored in float16 they would be infinite, or one."""
+    latents = shift + scale * torch.randn(2000, 3, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=r"float16 cannot tell codes .* apart"):
+        VP(3, (64,)).fit(latents)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(100, 0), (1, 10), (0.01, 0), (0, 1)])
+def test_codes_far_from_standard_normal_are_kept_where_they_can_be(
+    scale: float, shift: float
+) -> None:
+    latents = shift + scale * torch.randn(2000, 3, generator=torch.Generator().manual_seed(0))
+    method = VP(3, (64,))
+    method.fit(latents)
+    assert len(method.codebook(64).unique(dim=0)) == (64 if scale else 1)

@@ -513,3 +513,23 @@ def test_oracle_of_averages(geometry: Rows) -> None:
         assert torch.allclose(out.z_q.mT, value, atol=1e-5)
         assert torch.allclose(out.losses["commitment"], loss.sum(), rtol=1e-5)
         assert torch.allclose(method.codebook(), other._codebook.embed[0], atol=1e-5)  # type: ignore[attr-defined]
+
+
+def test_fit_gives_codes_whatever_the_affine_map_is() -> None:
+    points = latents(500)
+
+    def error(shift: float, through_the_map: bool = True) -> float:
+        method = VQ(DIM, (SIZE,), affine=Affine).train()
+        affine = book(method).affine
+        assert affine is not None
+        with torch.no_grad():
+            affine.gain.fill_(2)
+            affine.shift.fill_(shift)
+        method.fit(to_tokens(points))
+        if not through_the_map:  # negative control: codes written as they are
+            with torch.no_grad():
+                book(method).table.copy_(method.codebook())
+        return float((method.eval()(points).z_q - points).square().mean().detach())
+
+    assert error(5) == pytest.approx(error(0), rel=1e-3)
+    assert error(5, through_the_map=False) > 10 * error(5)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from codec.cards import read_card
-from codec.errors import CodecError
+from codec.errors import CodecError, reason_of
 from codec.model import Codec
 from train.checkpoint import CHECKPOINT_NAME, read_checkpoint
 from train.discriminators import DISCRIMINATORS
@@ -80,9 +80,8 @@ class Beginning:
                 {name: value.float() for name, value in load_file(kept).items()}, assign=assign
             )
         except (OSError, SafetensorError, RuntimeError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CodecError(
-                f"{kept}: not the discriminator of this recipe ({reason}); remove it"
+                f"{kept}: not the discriminator of this recipe ({reason_of(error)}); remove it"
             ) from None
 
 

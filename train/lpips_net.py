@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models as zoo
 
-from codec.errors import ModelError
+from codec.errors import ModelError, reason_of
 
 HUB = {  # net -> torchvision's weights
     "alex": zoo.AlexNet_Weights.IMAGENET1K_V1,
@@ -106,9 +106,8 @@ def read_features(path: Path) -> dict[str, Tensor]:
         EOFError,
         pickle.UnpicklingError,
     ) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"{path}: no LPIPS backbone ({reason}); give features of torchvision's nets"
+            f"{path}: no LPIPS backbone ({reason_of(error)}); give features of torchvision's nets"
         ) from None
     return named
 

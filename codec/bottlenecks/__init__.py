@@ -5,6 +5,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from typing import Any
 
 from codec.arguments import choice, whole
@@ -39,9 +40,10 @@ def residual(
 ) -> Residual:
     """Residual quantisation (Zeghidour et al. 2021): `num_stages` times a registered method.
 
-    The method must have a codebook.
+    The method must have a codebook: one that is made for `codebook_sizes`.
     """
-    make = BOTTLENECKS[choice(method, "method", BOTTLENECKS)]
+    able = [k for k, m in BOTTLENECKS.items() if "codebook_sizes" in signature(m).parameters]
+    make = BOTTLENECKS[choice(method, "method with codebooks", able)]
     return Residual(lambda k: make(codebook_sizes=(k,), **options), codebook_sizes, num_stages)
 
 

@@ -16,6 +16,8 @@ from codec.arguments import whole
 from codec.bottleneck import Bottleneck, Size
 from codec.host import may_read
 
+MAX_INDEX = 2**63 - 1  # of int64
+
 
 class LevelGrid(Bottleneck):
     """A bottleneck whose codes are the points of a grid.
@@ -26,10 +28,12 @@ class LevelGrid(Bottleneck):
         levels: For each offered size K, the number of levels of each dimension; all of one length
             d.
         fewest: Levels that a dimension must have.
+        most: Levels that it may have.
         inputs: Input channels for each dimension.
 
     Raises:
-        ValueError: Levels of unequal length, or too few.
+        ValueError: Levels of unequal length, too few or too many; or more codes than an int64
+            index tells apart.
     """
 
     coupled = False
@@ -37,22 +41,33 @@ class LevelGrid(Bottleneck):
     basis: Tensor  # (sizes, d) int64, b_i = product of the levels before i
     offered: Tensor  # (sizes,) int64, `codebook_sizes`
 
-    def __init__(self, levels: Mapping[int, Sequence[int]], fewest: int, inputs: int = 1) -> None:
+    def __init__(
+        self,
+        levels: Mapping[int, Sequence[int]],
+        fewest: int,
+        most: int = 1 << 24,
+        inputs: int = 1,
+    ) -> None:
         try:
-            table = {  # JSON's keys are text
-                whole(int(size), "a size", 1): tuple(
-                    whole(level, "a level", fewest) for level in row
+            rows = [  # JSON's keys are text
+                (
+                    whole(int(size) if isinstance(size, str) else size, "a size", 1),
+                    tuple(whole(level, "a level", fewest) for level in row),
                 )
-                for size, row in sorted(levels.items(), key=lambda item: int(item[0]))
-            }
+                for size, row in levels.items()
+            ]
         except (AttributeError, TypeError, ValueError):
-            table = {}
+            rows = []
+        table = dict(sorted(rows))
         lengths = {len(row) for row in table.values()}
-        if len(lengths) != 1 or 0 in lengths:
+        largest = max((level for row in table.values() for level in row), default=most + 1)
+        if len(lengths) != 1 or 0 in lengths or len(table) != len(rows) or largest > most:
             raise ValueError(
-                "levels are lists of one common length, of whole numbers from "
-                f"{fewest} on, by codebook size, such as {{8: [2, 4]}}; not {levels!r}"
+                f"levels are lists of one common length, of whole numbers from {fewest} to {most}, "
+                f"by codebook size, such as {{8: [2, 4]}}; not {levels!r}"
             )
+        if any(prod(row) > MAX_INDEX for row in table.values()):
+            raise ValueError(f"levels have at most {MAX_INDEX} codes; not {levels!r}")
         dim = lengths.pop()
         super().__init__(dim, tuple(table), in_dim=inputs * dim)
         self._num_codes = [prod(row) for row in table.values()]

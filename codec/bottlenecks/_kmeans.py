@@ -13,7 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from codec.bottlenecks._search import nearest, nearest_child
+from codec.arguments import whole
+from codec.bottlenecks._search import NotFiniteError, nearest, nearest_child
 
 SEEDING_ROWS = 4  # sample rows per cluster for k-means++, which costs K passes over them...
 SEEDING_MINIMUM = 4096  # ...but enough that no cluster of the data is missed where K is small
@@ -38,11 +39,15 @@ def kmeans(
         (K, d) float32.
 
     Raises:
-        ValueError: There is no data.
+        ValueError: There is no data, or not one cluster is wanted.
+        NotFiniteError: A row is not finite.
     """
+    whole(num_clusters, "num_clusters", 1)
     if not len(data):
         raise ValueError("k-means needs data: got no rows")
     data = data.float()
+    if not data.isfinite().all():
+        raise NotFiniteError
     generator = torch.Generator(data.device).manual_seed(seed)
     if len(data) < num_clusters:
         copies = data[torch.arange(len(data), num_clusters, device=data.device) % len(data)]

@@ -28,10 +28,15 @@ class Neighbours:
 
     Args:
         rows: (Q, d) float32, S.
+
+    Raises:
+        ValueError: There are no rows.
     """
 
     def __init__(self, rows: Tensor) -> None:
-        self.rows = rows.float()
+        if not len(rows):
+            raise ValueError("no rows to find neighbours among")
+        self.rows = rows.detach().float()
         self.tree = None
         # With a NaN the tree's halves would have no order.
         if on_host(rows) and rows.isfinite().all():
@@ -54,7 +59,7 @@ class Neighbours:
         Raises:
             ValueError: A neighbour below the first or beyond the last row is asked for.
         """
-        if min(ks) < 1 or max(ks) > len(self.rows):
+        if not ks or min(ks) < 1 or max(ks) > len(self.rows):
             raise ValueError(f"neighbours {ks} do not exist among {len(self.rows)} rows")
         queries, ascending = queries.float(), tuple(sorted(set(ks)))
         if self.tree is None:

@@ -24,7 +24,8 @@ from codec.bottleneck import BottleneckOutput, Size, straight_through
 from codec.bottlenecks._grid import LevelGrid, along_channels
 from codec.bottlenecks.fsp import LEVELS
 
-SQUEEZE = 1e-3  # the published eps: keeps tanh's limits inside the outermost cells
+SQUEEZE = 1e-3  # the published eps: keeps tanh's limits inside the outermost cells,
+MOST = 1000  # of so many levels at most
 
 
 class FSQ(LevelGrid):
@@ -41,11 +42,11 @@ class FSQ(LevelGrid):
             advises); all of one length d. FSP's table if None.
 
     Raises:
-        ValueError: Levels of unequal length, or below 2.
+        ValueError: Levels of unequal length, or outside 2 to `MOST`.
     """
 
     def __init__(self, levels: Mapping[int, Sequence[int]] | None = None) -> None:
-        super().__init__(LEVELS if levels is None else levels, fewest=2)
+        super().__init__(LEVELS if levels is None else levels, fewest=2, most=MOST)
 
     def _training_forward(self, z: Tensor, codebook_size: Size) -> BottleneckOutput:
         """Quantises, in training as in eval.

@@ -176,7 +176,7 @@ class GMVQ(SoftCodebooks):
     def points(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the points z^ (N, L) of (B, 2L, *S), and their weights w, eq. 15.
 
-        The weights are (N, L) in (0, max_weight].
+        The weights are (N, L) in [0, max_weight]: in float32 softplus is 0 far below -100.
         """
         z_hat, raw = to_tokens(z).chunk(2, dim=1)
         return z_hat, F.softplus(raw + self.weight_offset).clamp(max=self.max_weight)

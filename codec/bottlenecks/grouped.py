@@ -36,6 +36,7 @@ class Grouped(Bottleneck):
     """
 
     def __init__(self, groups: Sequence[Bottleneck]) -> None:
+        groups = list(groups)
         check_alike(groups)
         if any(group.in_dim < group.dim for group in groups):
             raise ValueError("a group must take at least as many channels as it gives")
@@ -128,8 +129,10 @@ class Grouped(Bottleneck):
 def check_alike(parts: Sequence[Bottleneck]) -> None:
     """Raises ValueError unless there are parts, of the same sizes and numbers of codes.
 
-    One K must mean one thing.
+    One K must mean one thing. What is no bottleneck is a TypeError.
     """
+    if strangers := [part for part in parts if not isinstance(part, Bottleneck)]:
+        raise TypeError(f"parts are bottlenecks, not {strangers[0]!r}")
     offers = {tuple((k, part.num_codes(k)) for k in part.codebook_sizes) for part in parts}
     if len(offers) != 1:
         raise ValueError(

@@ -58,10 +58,11 @@ class Residual(Bottleneck):
         sizes = check_sizes(codebook_sizes)
         num_stages = whole(num_stages, "num_stages", 1)
         chains = {size: [build(size) for _ in range(num_stages)] for size in sizes}
+        for chain in chains.values():
+            check_alike(chain)
         first = chains[sizes[0]][0]
         super().__init__(first.dim, sizes)
         for size, chain in chains.items():
-            check_alike(chain)
             if any(
                 s.codebook_sizes != (size,) or not s.dim == s.in_dim == first.dim for s in chain
             ):

@@ -22,6 +22,7 @@ from codec.bottlenecks._grid import LevelGrid, along_channels
 from codec.bottlenecks.fsp import LEVELS
 
 CUT = 3.0  # where the outermost cells of the standard normal end
+MOST = 740  # levels: of one more, the outermost cell would lie beyond the cut
 # Of latent diffusion's Gaussian VAE, whose latents the method takes.
 LOG_VARIANCE_LIMITS = (-30.0, 20.0)
 
@@ -39,7 +40,8 @@ class TokenBridge(LevelGrid):
             others cut. The published code has 5; 3 would suit latents that are standard normal.
 
     Raises:
-        ValueError: Levels of unequal length or below 1, or a range that is not positive.
+        ValueError: Levels of unequal length, below 1 or above `MOST`, or a range that is not
+            positive.
     """
 
     table: Tensor  # (sizes, d, n) float32, the values in increasing order, padded by infinity
@@ -50,7 +52,7 @@ class TokenBridge(LevelGrid):
     def __init__(
         self, levels: Mapping[int, Sequence[int]] | None = None, latent_range: float = 5.0
     ) -> None:
-        super().__init__(LEVELS if levels is None else levels, fewest=1, inputs=2)
+        super().__init__(LEVELS if levels is None else levels, fewest=1, most=MOST, inputs=2)
         latent_range = positive(latent_range, "latent_range")
         table = torch.full(
             (*self.levels.shape, int(self.levels.max())), torch.inf, dtype=torch.float64

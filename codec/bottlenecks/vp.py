@@ -207,7 +207,8 @@ class VP(Bottleneck):
                 per code are used; with fewer rows than codes the rest are noisy copies.
 
         Raises:
-            ValueError: `latents` is not (N >= 1, d) or not finite.
+            ValueError: `latents` is not (N >= 1, d), not finite, or too large or too far from 0 for
+                float16, in which a codebook is stored, to tell its codes apart.
         """
         latents = check_latents(latents, self.in_dim)
         for size in self.codebook_sizes[:1] if self.nested else self.codebook_sizes:
@@ -216,8 +217,7 @@ class VP(Bottleneck):
             centres = kmeans(data, size, FIT_SEED, FIT_ITERATIONS)
             if self.nested:
                 centres = halved(centres[None])[0]
-            # Rounded here, so that all use what is stored.
-            self.get_buffer(f"codebook_{size}").copy_(centres.half())
+            self.get_buffer(f"codebook_{size}").copy_(_stored(centres))
         if self.nested:
             self._grow(latents)
         self.fitted.fill_(True)
@@ -234,7 +234,7 @@ class VP(Bottleneck):
             centres = self.get_buffer(f"codebook_{coarse}")
             codes = split_cells(data, cells, centres, children, FIT_SEED, FIT_ITERATIONS)
             codebook = self.get_buffer(f"codebook_{fine}")
-            codebook.copy_(halved(codes.view(coarse, children, -1)).flatten(0, 1).half())
+            codebook.copy_(_stored(halved(codes.view(coarse, children, -1)).flatten(0, 1)))
             cells = nearest_child(data, codebook, cells, children)
 
     def _radius_scale(self, codebook_size: Size, z: Tensor) -> float | Tensor:
@@ -355,3 +355,20 @@ def _moments(tokens: Tensor) -> dict[str, Tensor]:
     """
     variance, mean = var_mean_of_all(tokens)
     return {"mean": mean.square().mean(), "variance": (variance - 1).square().mean()}
+
+
+def _stored(codes: Tensor) -> Tensor:
+    """(K, d) codes -> what a model file holds of them, so that all use the same.
+
+    Raises ValueError where that is not what they are: where the rounding error is above a quarter
+    of the distance that K codes keep in the space that they fill.
+    """
+    stored = codes.half().float()
+    extent = (codes.amax(0) - codes.amin(0)).norm()
+    spacing = extent / len(codes) ** (1 / codes.shape[1])
+    if extent > 0 and not (stored - codes).square().sum(1).mean().sqrt() <= spacing / 4:
+        raise ValueError(
+            f"float16 cannot tell codes of mean {codes.mean():.3g} and deviation {codes.std():.3g} "
+            'apart; train with the losses "mean" and "variance", or normalise the latents'
+        )
+    return stored

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codec.arguments import real, whole
 from codec.bottleneck import (
     Bottleneck,
     BottleneckOutput,
@@ -69,7 +70,7 @@ class Affine(nn.Module):
 
     def __init__(self, dim: int, scale: float = 2.0) -> None:
         super().__init__()
-        self.scale = scale
+        self.scale = real(scale, "scale")
         self.gain = nn.Parameter(torch.zeros(dim, dtype=torch.float32))  # s
         self.shift = nn.Parameter(torch.zeros(dim, dtype=torch.float32))  # b
 
@@ -128,7 +129,7 @@ class ByAverage(ByGradient):
 
     def __init__(self, size: int, dim: int, decay: float = 0.99, epsilon: float = 1e-5) -> None:
         super().__init__(size, dim)
-        self.decay, self.epsilon = decay, epsilon
+        self.decay, self.epsilon = real(decay, "decay", 0, 1), real(epsilon, "epsilon", 0)
         self.register_buffer("counts", torch.ones(size, dtype=torch.float32))
         self.register_buffer("sums", torch.zeros(size, dim, dtype=torch.float32))
 
@@ -190,7 +191,8 @@ class Alternating(ByGradient):
         steps: int = 1,
     ) -> None:
         super().__init__(size, dim)
-        self.rate, self.momentum, self.steps = rate, momentum, steps
+        self.rate, self.momentum = real(rate, "rate", 0), real(momentum, "momentum", 0, 1)
+        self.steps = whole(steps, "steps", 1)
         self.register_buffer("velocity", torch.zeros(size, dim, dtype=torch.float32))
         self.register_buffer("affine_velocity", torch.zeros(2, dim, dtype=torch.float32))
 
@@ -256,7 +258,7 @@ class Restart(nn.Module):
 
     def __init__(self, size: int, patience: int = 20, noise: float = 0.01) -> None:
         super().__init__()
-        self.patience, self.noise = patience, noise
+        self.patience, self.noise = whole(patience, "patience", 1), real(noise, "noise", 0)
         self.register_buffer("idle", torch.zeros(size, dtype=torch.int64))
 
     def step(self, book: Codebook, points: Tensor, indices: Tensor) -> Tensor:
@@ -317,8 +319,8 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def start(self, codes: Tensor) -> None:
         """Begins anew from (K, L) codes."""
-        self.table.copy_(codes)
-        self.update.start(codes)
+        self.table.copy_(codes if self.affine is None else self.affine.inverse(codes))
+        self.update.start(self.table)
 
 
 class VQ(Bottleneck):

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from math import inf, log2
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -37,7 +38,12 @@ def compress_main(arguments: list[str] | None = None) -> int:
         "compress", "Compresses a recording or a picture (or a folder of them) to .bin files."
     )
     add_paths(parser, "recording, picture, folder, or - for stdin")
-    parser.add_argument("-m", "--model", metavar="NAME|PATH", help="default: the medium's best")
+    parser.add_argument(
+        "-m",
+        "--model",
+        metavar="NAME|PATH",
+        help="default: the medium's best, or the best with layers",
+    )
     parser.add_argument(
         "-k",
         "--codebook-size",
@@ -89,7 +95,7 @@ def _compress_file(source: str, target: str, options: argparse.Namespace, models
     with (
         piping(source) as file,
         writing(target, options.force, stream=not options.test) as out,
-        spooling() as spool,
+        ExitStack() as spools,
     ):
         head = file.peek(HEAD) if isinstance(file, Pipe) else file.read(HEAD)
         if not isinstance(file, Pipe):
@@ -97,11 +103,12 @@ def _compress_file(source: str, target: str, options: argparse.Namespace, models
         if head.startswith(MAGIC):
             raise MediaError("this is a .bin already; give a recording or a picture")
         medium = detect(head)
-        card = cards.find(options.model, medium if options.model is None else None)
+        medium_of_best = medium if options.model is None else None
+        card = cards.find(options.model, medium_of_best, layered=options.layers)
         size = _choose_size(card, options)
         recording = _streamed(file, head)
         if isinstance(file, Pipe) and recording is None:
-            file = file.spooled(spool)
+            file = file.spooled(spools.enter_context(spooling()))
         report = _compress_one(
             file, recording, out, medium, lambda: models.get(card), size, options
         )

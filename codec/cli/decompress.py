@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from codec import cards
-from codec.cli.frame import each, progress, run
+from codec.cli.frame import UsageError, each, progress, run, within
 from codec.cli.options import Models, add_common, add_paths, jobs_of, parser_of
 from codec.cli.report import report_file
 from codec.container import LAYERED, Limits, Reader
@@ -60,7 +60,7 @@ def decompress_main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--max-seconds",
-        type=int,
+        type=within(int, 1, sys.maxsize),
         default=Limits().max_seconds,
         metavar="S",
         help="refuse longer ones",
@@ -70,6 +70,8 @@ def decompress_main(arguments: list[str] | None = None) -> int:
 
 
 def _decompress(options: argparse.Namespace) -> None:
+    if options.test and options.partial:
+        raise UsageError("--test verifies a whole file; leave --partial out")
     models = Models(options.device)
     limits = Limits(max_pixels=options.max_pixels, max_seconds=options.max_seconds)
     each(
@@ -103,7 +105,6 @@ def _decompress_file(
                 raise MediaError(
                     f"{target} was written for another file of this run; rename one of them"
                 )
-            models.written.add(target)
             piped = (
                 target == STDIO
                 and head.header.kind.timed
@@ -113,6 +114,7 @@ def _decompress_file(
                 model, start = models.get(card), time.perf_counter()
                 reader = _open(file, head, model, options, limits, strict=False)
                 units = decode(reader, model, out, suffix, piped, options.quiet)
+            models.written.add(target)
         report = {
             "medium": reader.header.medium,
             "model": card.name,

@@ -34,13 +34,7 @@ def mirrored(
     """
     folder = Path(source)
     if source == STDIO or not folder.is_dir():
-        if (
-            out is not None
-            and STDIO not in (source, out)
-            and Path(out).is_file()
-            and folder.samefile(out)
-        ):
-            raise UsageError("IN and OUT are the same file")
+        _refuse_same(source, out)
         return [(source, out)]
     if out is not None and (out == STDIO or Path(out).is_file()):
         raise UsageError("IN is a folder, so OUT must be a folder")
@@ -55,4 +49,14 @@ def mirrored(
     jobs: list[tuple[str, Any]] = [
         (str(folder / name), out and str(Path(out, renamed(name)))) for name in names
     ]
+    for name, target in jobs:
+        _refuse_same(name, target)
     return jobs + [(error.filename, error) for error in unread]
+
+
+def _refuse_same(source: str, out: str | None) -> None:
+    """Raises UsageError where a file would be written over itself."""
+    if out is None or STDIO in (source, out):
+        return
+    if Path(out).is_file() and Path(source).samefile(out):
+        raise UsageError(f"IN and OUT are the same file, {source}")

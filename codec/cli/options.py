@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from codec import __version__, cards
-from codec.cli.frame import Parser, UsageError, filled, notices
+from codec.cli.frame import Parser, UsageError, filled, notices, within
 from codec.cli.jobs import mirrored
 from codec.container import Limits
 
@@ -42,7 +43,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-d", "--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument(
         "--max-pixels",
-        type=int,
+        type=within(int, 1, sys.maxsize),
         default=Limits().max_pixels,
         metavar="N",
         help="refuse larger pictures",

@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from codec.cards import list_cards
 from codec.coding.checks import expected
 from codec.coding.models import Model, check_header, need, tables_for
 from codec.container import LAYERED, Header, Indices, Reader, Salvage, Writer, unpack_all
@@ -57,8 +58,12 @@ def writer_of(file: BinaryIO, header: Header, model: Model, layers: bool) -> Wri
         return Writer(file, header, model.tables.get(header.codebook_size, NO_TABLES))
     if len(ladder(model.tables, header.codebook_size)) < 2:
         able = [size for size in model.tables if len(ladder(model.tables, size)) > 1]
+        others = [c.name for c in list_cards() if c.layered and c.medium == header.medium]
         offers = (
-            f"they begin at K = {able[0]}" if able else "its codebooks do not refine each other"
+            f"they begin at K = {able[0]}"
+            if able
+            else f"its codebooks do not refine each other; {' and '.join(others) or 'no model'} "
+            "here can have layers"
         )
         raise ModelError(f"{model.card.name} has no layers at K = {header.codebook_size}: {offers}")
     return LayerWriter(file, header, model.tables)

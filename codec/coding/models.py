@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from codec.arguments import instance
 from codec.cards import LAYER, PRIOR, Card, Tensors
 from codec.container import Header
 from codec.entropy import NO_TABLES, Prior, Tables
-from codec.errors import BitstreamError, CodecError, ModelError
+from codec.errors import BitstreamError, CodecError, ModelError, reason_of
 from codec.model import Codec, CodecConfig, build
 
 
@@ -60,9 +61,9 @@ def load(card: Card, device: str = "cpu") -> Model:
         }:
             raise ValueError("its card lists other codebook sizes")
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise ModelError(
-            f"{card.path}: cannot build this model ({reason}); it may need another version of codec"
+            f"{card.path}: cannot build this model ({reason_of(error)}); it may need another "
+            "version of codec"
         ) from None
     return Model(card, codec, tables, target)
 
@@ -70,12 +71,13 @@ def load(card: Card, device: str = "cpu") -> Model:
 def usable_device(name: str) -> torch.device:
     """The device, tried. Raises CodecError where there is none such here."""
     try:
-        device = torch.device(name)
+        device = torch.device(instance(name, str, "device"))
         torch.empty(1, device=device).tolist()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        # torch raises all three for it.
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise CodecError(f"device {name!r} cannot be used here ({reason}); use 'cpu'") from None
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        # torch raises all four for it.
+        raise CodecError(
+            f"device {name!r} cannot be used here ({reason_of(error)}); use 'cpu'"
+        ) from None
     return device
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
 
+from codec.arguments import whole
 from codec.errors import BitstreamError, MediaError
 
 if TYPE_CHECKING:
@@ -46,6 +47,12 @@ class Limits:
     max_seconds: int = 24 * 3600
     max_bytes: int | None = None
     max_width: int = 1 << 17
+
+    def __post_init__(self) -> None:
+        for name in ("max_pixels", "max_seconds", "max_width"):
+            whole(getattr(self, name), name, 0)
+        if self.max_bytes is not None:
+            whole(self.max_bytes, "max_bytes", 0)
 
 
 DEFAULT_LIMITS = Limits()

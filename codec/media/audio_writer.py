@@ -8,9 +8,8 @@ from typing import Any, BinaryIO
 
 import soundfile
 
-from codec.errors import MediaError
+from codec.errors import MediaError, reason_of
 from codec.media.kinds import Samples
-from codec.media.recordings import reason_of
 from codec.media.wav import to_int16
 from codec.medium import SPEECH
 

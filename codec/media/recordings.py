@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import soundfile
 
-from codec.errors import MediaError
+from codec.errors import MediaError, reason_of
 from codec.media import boxes, chunks, flac, mpeg, ogg
 from codec.media.kinds import Samples
 from codec.media.pyav import AvReader
@@ -312,9 +312,3 @@ class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
 
     def seekable(self) -> bool:
         return False
-
-
-def reason_of(error: Exception) -> str:
-    """What libsndfile says, in a line."""
-    text = str(getattr(error, "error_string", error)).strip()
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
