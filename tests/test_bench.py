@@ -1,6 +1,7 @@
 """The benchmarks run, and what they compare is the same work."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -138,5 +139,6 @@ def test_peak_memory_sees_what_a_step_holds() -> None:
         torch.ones(2**24).mul_(2)  # 64 MiB
 
     peak = timing.peak_bytes(step, "cpu")
+    assert peak == peak or sys.platform != "linux"
     assert peak != peak or 2**25 < peak < 2**28  # NaN where nobody counts
     assert peak != peak or timing.peak_bytes(lambda: None, "cpu") < 2**24

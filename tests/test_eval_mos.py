@@ -23,6 +23,12 @@ from eval.metrics import measure
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def rng_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test draws does not depend on the tests before it."""
+    monkeypatch.setitem(globals(), "RNG", np.random.default_rng(0))
+
+
 @pytest.fixture(scope="module")
 def judge():  # type: ignore[no-untyped-def]
     pytest.importorskip("distillmos", reason="the judge without an original is in the extra [mos]")

@@ -12,6 +12,12 @@ from eval.summary import bd_rate, bd_rates, statistic, total_rate, use
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def rng_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test draws does not depend on the tests before it."""
+    monkeypatch.setitem(globals(), "RNG", np.random.default_rng(0))
+
+
 def test_a_statistic_is_of_what_was_scored() -> None:
     found = statistic([1.0, None, 3.0, 5.0])
     assert (found["mean"], found["scored"], found["of"]) == (3.0, 3, 4)

@@ -9,10 +9,10 @@ from itertools import pairwise
 
 import pytest
 import torch
+from test_speech_losses import noisy, voice
 from torch import Tensor
 
 from codec.medium import SAMPLE_RATE
-from tests.test_speech_losses import noisy, voice
 from train.loudness import LoudnessLoss
 
 

@@ -40,6 +40,14 @@ from train.lpips_net import read_features, tell_net
 Real = Callable[[str, int], bytes]
 Pair = tuple[NDArray[np.generic], NDArray[np.generic]]
 RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def rng_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test draws does not depend on the tests before it."""
+    monkeypatch.setitem(globals(), "RNG", np.random.default_rng(0))
+
+
 BACKBONE = "squeezenet1_1-features-fp16.pth"
 
 

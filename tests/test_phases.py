@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from test_loudness import voice
 
 from codec.nets.speech import STFT
 from eval.phases import griffin_lim, main, variants
-from tests.test_loudness import voice
 
 
 def test_right_magnitudes_find_their_phases_again() -> None:

@@ -39,7 +39,7 @@ def test_bisecting_makes_regions_of_the_tree() -> None:
 
 
 @pytest.mark.parametrize("medium", ["speech", "image"])
-def test_training_pays_and_rounding_costs_little(medium: str) -> None:
+def test_training_pays(medium: str) -> None:
     codec = tiny_codec(medium)
     train, test = grids(medium, 12)[:9], grids(medium, 12)[9:]
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from test_speech_losses import noisy, voice
 
 from codec.errors import MediaError
 from codec.medium import SAMPLE_RATE
 from eval.demo import sample
-from tests.test_speech_losses import noisy, voice
 from train.sources import decode
 from train.stoi import STOILoss
 
