@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from codec.media import mpeg
+from codec.media import flac, mpeg
 from codec.media import window as windows
 from codec.media.window import Window
 
@@ -62,3 +62,35 @@ def test_a_stream_without_frames_is_read_a_few_times_over(rest: bytes) -> None:
     assert mpeg.frame_bytes(FRAME) == 2880
     mpeg.survey(Window(file))
     assert file.total < 3 * len(file.getvalue())
+
+
+def with_crc16(body: bytes) -> bytes:
+    """A FLAC frame by its definition: polynomial 0x8005, bit by bit."""
+    crc = 0
+    for byte in body:
+        crc ^= byte << 8
+        for _ in range(8):
+            crc = crc << 1 ^ (0x18005 if crc >> 15 else 0)
+    return body + crc.to_bytes(2, "big")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_end_of_a_flac_is_walked_once(whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tail is full of heads that are right by their CRC-8."""
+    steps = 0
+
+    class Table(dict[int, int]):
+        def __getitem__(self, key: int) -> int:
+            nonlocal steps
+            steps += 1
+            return super().__getitem__(key)
+
+    monkeypatch.setattr(flac, "CRC16_BACK", Table(flac.CRC16_BACK))
+    header = b"\xff\xf8\xc9\x18\x00\xc2"
+    body = header * 1000 + b"\1"
+    start = b"fLaC" + flac.FIRST_BLOCK[1] + bytes(34)
+    data = start + (with_crc16(body) if whole else body + b"??")
+    assert flac.end_of_frames(Window(io.BytesIO(data)), 0, len(data)) == (
+        len(data) if whole else None
+    )
+    assert steps <= len(data)
