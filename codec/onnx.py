@@ -26,7 +26,7 @@ import copy
 import json
 import logging
 import sys
-import warnings
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -43,9 +43,11 @@ from codec.errors import ModelError, not_installed
 from codec.files import writing
 from codec.model import Codec
 from codec.nets.speech import STFT, reflect_index
+from codec.quiet import no_warnings
 from codec.streams import process
 
 OPSET = 20  # the first with Gelu
+_one_at_a_time = threading.Lock()  # what is logged is a matter of the whole process
 
 
 class Encoder(nn.Module):
@@ -225,14 +227,13 @@ def _trace(
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Of the exporter's own warnings, which are not about the model."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    with _one_at_a_time, no_warnings():
+        level = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
             yield
-    finally:
-        logging.disable(level)
+        finally:
+            logging.disable(level)
 
 
 def main(arguments: list[str] | None = None) -> int:
