@@ -24,10 +24,10 @@ from codec.media import (
     detect,
     load_image,
     pictures,
-    png_chunks,
     save_image,
 )
 from codec.media.colour import D65, PRIMARIES, matrix_profile
+from codec.png import SIGNATURE
 
 UNREADABLE = "metadata that cannot be read: left out"
 CUT = "the picture is cut short: coded as far as it goes"
@@ -630,7 +630,7 @@ def keyed(bits: int, colour_type: int, key: list[int], row: bytes, width: int) -
     """A PNG of one row, with a value that is transparent."""
     head = struct.pack(">2I5B", width, 1, bits, colour_type, 0, 0, 0)
     return (
-        png_chunks.SIGNATURE
+        SIGNATURE
         + chunk(b"IHDR", head)
         + chunk(b"tRNS", struct.pack(f">{len(key)}H", *key))
         + chunk(b"IDAT", zlib.compress(b"\0" + row))

@@ -22,6 +22,7 @@ from codec.errors import MediaError
 from codec.media import jpeg_end, png_chunks
 from codec.media.colour import Conversion, conversion
 from codec.media.kinds import IMAGE_FORMATS, Pixels
+from codec.png import SIGNATURE
 from codec.quiet import no_warnings
 
 log = logging.getLogger("codec")
@@ -214,8 +215,8 @@ def _no_smaller_limit(max_pixels: int) -> Iterator[None]:
 def _mended(file: BinaryIO, notices: list[str]) -> BinaryIO | None:
     """A copy that can be decoded, as far as it goes; None if nothing is known to help."""
     file.seek(0)
-    head = file.read(len(png_chunks.SIGNATURE))
-    if head == png_chunks.SIGNATURE:
+    head = file.read(len(SIGNATURE))
+    if head == SIGNATURE:
         copy, animated = png_chunks.without_metadata(file)
         notices += ["metadata that cannot be read: left out"]
         notices += ["several pictures in one file: only the first is coded"] if animated else []
