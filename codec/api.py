@@ -16,11 +16,10 @@ from codec.container import MAGIC, Reader
 from codec.container.limits import IN_MEMORY, Limits
 from codec.errors import MediaError, ModelError
 from codec.files import Source, opened
-from codec.media import detect
+from codec.media import HEAD_BYTES, detect
 from codec.medium import MEDIA
 
 AnyModel: TypeAlias = coding.Model | str | Path
-HEAD = 16  # bytes that tell a medium
 
 
 def models() -> list[str]:
@@ -148,7 +147,7 @@ def decompress(
 
 def _head(file: BinaryIO) -> bytes:
     """The bytes that tell the medium, not taken."""
-    head = file.read(HEAD)
+    head = file.read(HEAD_BYTES)
     file.seek(0)
     return head
 

@@ -30,12 +30,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from codec.container import MODEL_ID_BYTES
 from codec.errors import ModelError
 from codec.medium import MEDIA
 
 log = logging.getLogger("codec")
 
-MODEL_ID_BYTES = 16
 PRIOR = "prior."  # how the tensors of the mixing coder's priors begin
 LAYER = "layer."  # and those of its priors for refinements
 PACKAGE = Path(__file__).parent

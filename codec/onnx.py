@@ -26,9 +26,9 @@ import copy
 import json
 import logging
 import sys
-import warnings
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -43,9 +43,11 @@ from codec.errors import ModelError, not_installed
 from codec.files import writing
 from codec.model import Codec
 from codec.nets.speech import STFT, reflect_index
+from codec.quiet import no_warnings
 from codec.streams import process
 
 OPSET = 20  # the first with Gelu
+_one_at_a_time = threading.Lock()  # what is logged is a matter of the whole process
 
 
 class Encoder(nn.Module):
@@ -154,13 +156,13 @@ def _with_plain_stft(net: nn.Module) -> nn.Module:
 
 
 def export(model: coding.Model, folder: Path, force: bool = False) -> list[Path]:
-    """Writes both files; returns their paths.
+    """Writes both files, or none where anything goes wrong; returns their paths.
 
     Raises:
         ModelError: The packages are missing, or the model has several codebooks.
-        MediaError: A file is there already, and `force` is not set.
+        MediaError: One of the files is there already, and `force` is not set.
     """
-    codec = model.codec
+    codec = copy.deepcopy(model.codec).cpu()  # where the inputs are that trace it
     batch = torch.export.Dim("batch")
     axes = [torch.export.Dim(name) for name in ("frames", "rows", "columns")]
     grid = dict(enumerate(axes[:1] if codec.axes == 1 else axes[1:], 2))
@@ -168,27 +170,26 @@ def export(model: coding.Model, folder: Path, force: bool = False) -> list[Path]
     x = torch.zeros(2, codec.channels, *[codec.stride * side for side in size])
     indices = torch.zeros(2, 1, *size, dtype=torch.int64)
     sizes = codec.bottleneck.codebook_sizes
-    written = []
-    for name, graph, inputs, outputs in (
-        (
-            "encoder",
-            Encoder(codec),
-            {"x": (x, {0: batch} | {axis: codec.stride * side for axis, side in grid.items()})},
-            [f"indices_{size}" for size in sizes],
-        ),
-        (
-            "decoder",
-            Decoder(codec),
-            {
-                "indices": (indices, {0: batch} | grid),
-                "codebook_size": (torch.full((2,), sizes[0]), {0: batch}),
-            },
-            ["x_hat"],
-        ),
-    ):
-        path = folder / f"{model.card.name}.{name}.onnx"
-        with writing(str(path), force) as file:
-            program = _trace(graph, inputs, outputs)
+    paths = [folder / f"{model.card.name}.{name}.onnx" for name in ("encoder", "decoder")]
+    with ExitStack() as stack:
+        # Both names are free, and both graphs are made, before either file appears.
+        files = [stack.enter_context(writing(str(path), force)) for path in paths]
+        programs = [
+            _trace(
+                Encoder(codec),
+                {"x": (x, {0: batch} | {axis: codec.stride * side for axis, side in grid.items()})},
+                [f"indices_{size}" for size in sizes],
+            ),
+            _trace(
+                Decoder(codec),
+                {
+                    "indices": (indices, {0: batch} | grid),
+                    "codebook_size": (torch.full((2,), sizes[0]), {0: batch}),
+                },
+                ["x_hat"],
+            ),
+        ]
+        for file, program in zip(files, programs, strict=True):
             for node in program.model.graph:
                 node.metadata_props.clear()  # where in whose source tree it came from
             program.model.metadata_props.update(
@@ -199,8 +200,7 @@ def export(model: coding.Model, folder: Path, force: bool = False) -> list[Path]
                 }
             )
             file.write(program.model_proto.SerializeToString())
-        written.append(path)
-    return written
+    return paths
 
 
 def _trace(
@@ -225,14 +225,13 @@ def _trace(
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Of the exporter's own warnings, which are not about the model."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    with _one_at_a_time, no_warnings():
+        level = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
             yield
-    finally:
-        logging.disable(level)
+        finally:
+            logging.disable(level)
 
 
 def main(arguments: list[str] | None = None) -> int:

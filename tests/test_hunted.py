@@ -7,15 +7,19 @@ from __future__ import annotations
 import errno
 import io
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import codec
-from codec import CodecError, MediaError
+from codec import CodecError, MediaError, layers
+from codec.cli.info import info_main
 from codec.cli.truncate import truncate_main
+from codec.files import Pipe
 
 FILE = sorted((Path(__file__).parent.parent / "assets/golden").glob("*.bin"))
 LAYERED = next(path for path in FILE if path.read_bytes()[9:10] == b"\x02")
@@ -102,3 +106,21 @@ def test_a_device_that_is_full_is_named(capsys: pytest.CaptureFixture[str]) -> N
     base = str(min(codec.info(LAYERED)["layers"]))
     assert truncate_main([str(LAYERED), "/dev/full", "-k", base]) == 1
     assert capsys.readouterr().err == "error: /dev/full: No space left on device\n"
+
+
+def test_info_keeps_nothing_of_stdin(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It reads as far as it must and lets go, however much comes."""
+    kept = []
+
+    def survey(pipe: Pipe) -> object:
+        found = layers.survey(pipe)  # type: ignore[arg-type]
+        kept.append(len(pipe.spooled(io.BytesIO()).read()))
+        return found
+
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(LAYERED.read_bytes())))
+    monkeypatch.setattr("codec.cli.info.survey", survey)
+    assert info_main(["-"]) == 0
+    assert "codebook size" in capsys.readouterr().out
+    assert kept == [0]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -17,8 +18,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from codec.errors import MediaError
-from codec.media import ImageWriter, Picture, detect, load_image, pictures, save_image
+from codec.media import (
+    ImageWriter,
+    Picture,
+    detect,
+    load_image,
+    pictures,
+    save_image,
+)
 from codec.media.colour import D65, PRIMARIES, matrix_profile
+from codec.png import SIGNATURE
 
 UNREADABLE = "metadata that cannot be read: left out"
 CUT = "the picture is cut short: coded as far as it goes"
@@ -568,3 +577,92 @@ def test_a_full_disk_is_named(suffix: str) -> None:
 
     with pytest.raises(OSError, match="No space left on device"):
         save_image(Full(), SMOOTH, suffix)
+
+
+def test_pictures_read_side_by_side_leave_the_warnings_as_they_were() -> None:
+    """Two at once, of which the first ends first: as threads do it."""
+    before = warnings.filters[:]
+    one, other = (pictures._decoded(io.BytesIO(picture(SMOOTH)), 1 << 20) for _ in range(2))
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    warnings.warn("not heard while the other is read", stacklevel=1)
+    other.__exit__(None, None, None)
+    assert warnings.filters == before
+    with pytest.warns(UserWarning, match="heard again"):
+        warnings.warn("heard again", stacklevel=1)
+
+
+def test_pillows_limit_is_asked_for_when_no_other_has_raised_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another picture has the limit raised, and puts it back while this one waits."""
+
+    class Other:
+        def __enter__(self) -> None:
+            Image.MAX_IMAGE_PIXELS = 5000
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    data = picture(SMOOTH)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1 << 40)
+    monkeypatch.setattr(pictures, "_limit", Other())
+    monkeypatch.setattr(pictures, "STRIP_PIXELS", 1000)  # Pillow asks of each piece again
+    assert load_image(io.BytesIO(data), SMOOTH.size).shape == SMOOTH.shape
+    assert Image.MAX_IMAGE_PIXELS == 5000
+
+
+def test_the_strips_of_a_picture_may_be_taken_twice_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pictures, "STRIP_PIXELS", 10 * SMOOTH.shape[1])
+    read = Picture(io.BytesIO(picture(SMOOTH)))
+    late = read.strips()
+    strips = [next(late)]
+    for strip in read.strips():
+        assert strip.shape[1:] == SMOOTH.shape[1:]
+        strips += [next(late)] if len(strips) < 10 else []
+    assert np.array_equal(np.concatenate(strips), SMOOTH)
+
+
+def keyed(bits: int, colour_type: int, key: list[int], row: bytes, width: int) -> bytes:
+    """A PNG of one row, with a value that is transparent."""
+    head = struct.pack(">2I5B", width, 1, bits, colour_type, 0, 0, 0)
+    return (
+        SIGNATURE
+        + chunk(b"IHDR", head)
+        + chunk(b"tRNS", struct.pack(f">{len(key)}H", *key))
+        + chunk(b"IDAT", zlib.compress(b"\0" + row))
+        + chunk(b"IEND", b"")
+    )
+
+
+KEYED = {
+    "1 bit": (keyed(1, 0, [0], b"\x40", 2), [255, 255]),
+    "2 bits": (keyed(2, 0, [1], b"\x60", 2), [255, 170]),
+    "4 bits": (keyed(4, 0, [3], b"\x34", 2), [255, 68]),
+    "8 bits": (keyed(8, 0, [3], b"\3\4", 2), [255, 4]),
+    "16 bits": (keyed(16, 0, [3000], struct.pack(">2H", 3000, 3001), 2), [255, 12]),
+    "8 bits of colour": (keyed(8, 2, [1, 2, 3], bytes([1, 2, 3, 9, 9, 9]), 2), [255, 9]),
+    "16 bits of colour": (
+        keyed(16, 2, [1000, 2, 3], struct.pack(">6H", 1000, 2, 3, 2313, 2313, 2313), 2),
+        [255, 9],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KEYED)
+def test_a_transparent_value_of_any_depth_is_laid_on_white(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, grey = KEYED[name]
+    assert load(data).tolist() == [[[value] * 3 for value in grey]]
+    assert caplog.messages[-1] == "transparent picture: laid on white"
+
+
+def test_a_transparent_value_that_no_pixel_has_is_not_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    load(keyed(16, 0, [5], struct.pack(">2H", 3000, 3001), 2))
+    assert "transparent" not in caplog.text

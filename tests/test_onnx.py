@@ -8,7 +8,7 @@ import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec import cards, coding
+from codec import cards, coding, onnx
 from codec.bottlenecks._search import _in_one_product, nearest
 from codec.coding import Model
-from codec.errors import not_installed
+from codec.errors import MediaError, ModelError, not_installed
 from codec.media import load_audio, load_image
 from codec.nets.speech import STFT
 from codec.onnx import PlainSTFT, main
@@ -158,3 +158,68 @@ def test_what_is_there_is_kept_and_unknown_models_are_named(
     assert len(errors) == 2
     assert "--force" in errors[0]
     assert "speech-nothing" in errors[1]
+
+
+class Program:
+    """Stands in for what torch exports."""
+
+    class model:  # noqa: N801
+        graph = ()
+        metadata_props: ClassVar[dict[str, str]] = {}
+
+    class model_proto:  # noqa: N801
+        @staticmethod
+        def SerializeToString() -> bytes:  # noqa: N802
+            return b"a graph"
+
+
+def test_a_decoder_that_is_there_is_kept_and_no_encoder_is_put_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx, "_trace", lambda *_: Program)
+    model = coding.load(cards.find("speech-fsp"))
+    (tmp_path / "speech-fsp.decoder.onnx").write_text("mine")
+    with pytest.raises(MediaError, match=r"decoder\.onnx exists"):
+        onnx.export(model, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["speech-fsp.decoder.onnx"]
+    onnx.export(model, tmp_path, force=True)
+    assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"a graph"}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_failure_in_the_second_graph_leaves_no_first_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trace(graph: torch.nn.Module, *_: object) -> type[Program]:
+        if isinstance(graph, onnx.Decoder):
+            raise ModelError("no decoder")
+        return Program
+
+    monkeypatch.setattr(onnx, "_trace", trace)
+    with pytest.raises(ModelError, match="no decoder"):
+        onnx.export(coding.load(cards.find("speech-fsp")), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_model_on_a_gpu_is_exported_from_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No GPU is needed: the nets are only asked where they are to go."""
+    moved: list[torch.nn.Module] = []
+    traced: list[torch.nn.Module] = []
+
+    def cpu(net: torch.nn.Module) -> torch.nn.Module:
+        moved.append(net)
+        return net
+
+    def trace(graph: torch.nn.Module, *_: object) -> type[Program]:
+        assert moved
+        traced.append(graph)
+        return Program
+
+    model = coding.load(cards.find("speech-fsp"))
+    monkeypatch.setattr(torch.nn.Module, "cpu", cpu)
+    monkeypatch.setattr(onnx, "_trace", trace)
+    onnx.export(model, tmp_path)
+    assert len(traced) == 2
+    assert model.codec not in moved  # the caller's stays where it is

@@ -20,9 +20,12 @@ pytest.importorskip("triton", reason="triton comes with the builds of torch for 
 WITHIN = 4e-4  # of a radius: what VP may be off by on a GPU
 INTERPRETED = """
 import sys, torch
+from unittest import mock
 from codec.bottlenecks._radii_kernel import radii
 rows, queries = torch.load(sys.argv[1])
-torch.save(radii(queries, rows, (1, 8, 69, 70)), sys.argv[2])
+with mock.patch.object(torch.cuda, "device_of", wraps=torch.cuda.device_of) as device_of:
+    torch.save(radii(queries, rows, (1, 8, 69, 70)), sys.argv[2])
+assert device_of.call_args.args[0] is rows  # which chooses among several GPUs, and minds no CPU
 """
 
 

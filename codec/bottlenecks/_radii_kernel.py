@@ -93,8 +93,11 @@ def radii(queries: Tensor, rows: Tensor, ks: tuple[int, ...]) -> Tensor:
     columns = queries.new_zeros(dim, stride)
     columns[:, :num_tokens] = queries.T
     found, table = queries.new_empty(len(ks), stride), rows.T.contiguous()
-    for rank, part in zip(ks, found, strict=True) if stride else ():
-        _radii[(stride // TOKENS.value,)](columns, table, part, rank, len(rows), stride, dim=dim)
+    with torch.cuda.device_of(rows):  # Triton launches on the current device, whatever it is given
+        for rank, part in zip(ks, found, strict=True) if stride else ():
+            _radii[(stride // TOKENS.value,)](
+                columns, table, part, rank, len(rows), stride, dim=dim
+            )
     return found[:, :num_tokens]
 
 

@@ -20,16 +20,13 @@ from codec.cli.report import report_file
 from codec.container import MAGIC
 from codec.errors import MediaError
 from codec.files import STDIO, Pipe, piping, spooling, writing
-from codec.media import AudioReader, detect, streamed
+from codec.media import HEAD_BYTES, AudioReader, detect, streamed
 from codec.medium import MEDIA, rate_units
 
 if TYPE_CHECKING:
     from codec.coding import Model
 
 log = logging.getLogger("codec")
-
-
-HEAD = 16  # bytes that tell a medium
 
 
 def compress_main(arguments: list[str] | None = None) -> int:
@@ -97,7 +94,7 @@ def _compress_file(source: str, target: str, options: argparse.Namespace, models
         writing(target, options.force, stream=not options.test) as out,
         ExitStack() as spools,
     ):
-        head = file.peek(HEAD) if isinstance(file, Pipe) else file.read(HEAD)
+        head = file.peek(HEAD_BYTES) if isinstance(file, Pipe) else file.read(HEAD_BYTES)
         if not isinstance(file, Pipe):
             file.seek(0)
         if head.startswith(MAGIC):

@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 from codec.cli.frame import each, filled, print_line, run
 from codec.cli.options import parser_of
 from codec.description import describe_all, model_names
-from codec.files import piping
+from codec.files import Pipe, piping
 from codec.layers import survey
 
 
@@ -29,6 +29,8 @@ def _info(options: argparse.Namespace) -> None:
 
     def show(name: str, _: None) -> None:
         with piping(name) as file:
+            if isinstance(file, Pipe):
+                file.forget()
             record = {"file": name} | describe_all(survey(cast(BinaryIO, file)), names)
         if options.json:
             print_line(json.dumps(record), sys.stdout)

@@ -13,9 +13,13 @@ from __future__ import annotations
 import io
 import logging
 import zlib
+from bisect import insort
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from math import isqrt
 from typing import BinaryIO
 
 import numpy as np
@@ -32,8 +36,13 @@ from codec.errors import BitstreamError
 log = logging.getLogger("codec")
 
 MAX_FILE_BYTES = 1 << 30
+MAX_END_BYTES = 24  # of an end chunk's payload: two numbers and a checksum
+# How often a byte may be checked, on average: of a sound file once, of a damaged one twice and a
+# little. Only what is forged to look like many long chunks asks for more.
+CHECKS = 8
 MAX_STREAMS = 1 << 20  # encoded ones, all chunks together: a day of speech in stereo has 14400
-
+# Of hashes that tell equal runs of chunks.
+HASH_PRIME, HASH_BASE = (1 << 61) - 1, 0x9E3779B97F4A7C1
 
 # Positions, and (A, G, n) indices where they are not lost.
 Chunk = tuple[int, NDArray[np.unsignedinteger] | None]
@@ -89,6 +98,7 @@ class Salvage:
         self.behind: Source | None = None
         self.seal = b""
         self._refined: list[Chunk] | None = None
+        self._checks = CHECKS * len(content)
         pieces, damaged = self._walk(content, reader.offset)
         known = (
             num_positions if num_positions is not None else self._end and self._end.num_positions
@@ -191,7 +201,7 @@ class Salvage:
                 try:
                     indices = decode_data(piece.data, self.header, tables)
                 except BitstreamError:
-                    self.gaps = sorted([*self.gaps, (start, start + piece.count)])
+                    insort(self.gaps, (start, start + piece.count))
             yield piece.count, indices
             start += piece.count
 
@@ -203,12 +213,12 @@ class Salvage:
         pieces: list[_Piece] = []
         damaged, num_streams = False, 0
         while at < len(content) and self._end is None:
-            found = _chunk_at(content, at)
+            found = self._chunk_at(content, at)
             if found is None:
                 damaged = True
                 begin, at = at, at + 1
                 while at < len(content) and (
-                    content[at] not in b"DE" or _chunk_at(content, at) is None
+                    content[at] not in b"DE" or self._chunk_at(content, at) is None
                 ):
                     at += 1
                 stretch = content[begin:at]
@@ -237,29 +247,49 @@ class Salvage:
                 pieces.append(_Piece(0, None, len(payload)))
         return pieces, damaged or self._end is None
 
+    def _chunk_at(self, content: bytes, at: int) -> tuple[int, int, bytes, int] | None:
+        """The chunk that begins at a byte, if one does.
 
-def _chunk_at(content: bytes, at: int) -> tuple[int, int, bytes, int] | None:
-    """The chunk that begins at a byte, if one does.
+        Returns its type, where its payload starts, the payload, and where it ends.
+        """
+        kind = content[at]
+        try:
+            length, start = _varint(content, at + 1)
+            stop = start + length
+            if (
+                not (chr(kind).isalpha() and kind <= 127)
+                or length > (MAX_END_BYTES if kind == ord("E") else MAX_CHUNK_BYTES)
+                or stop + 4 > len(content)
+                or (kind == ord("D") and not _is_filled(content, start, stop, self.header))
+                or stop - at > self._checks
+            ):
+                return None
+        except BitstreamError:
+            return None
+        self._checks -= stop - at
+        if zlib.crc32(content[at:stop]) != int.from_bytes(content[stop : stop + 4], "big"):
+            return None
+        return kind, start, content[start:stop], stop + 4
 
-    Returns its type, where its payload starts, the payload, and where it ends.
+
+def _varint(content: bytes, at: int) -> tuple[int, int]:
+    """A number, and where it ends. Raises BitstreamError where there is none."""
+    source = Source(io.BytesIO(content[at : at + 10]), at)
+    return source.varint("a number"), source.offset
+
+
+def _is_filled(content: bytes, start: int, stop: int, header: Header) -> bool:
+    """Whether a data chunk's payload is as long as its streams say together.
+
+    Those of all sound chunks are; of bytes that only look like a chunk next to none.
     """
-    source = Source(io.BytesIO(content[at + 1 : at + 11]))
-    try:
-        length = source.varint("a length")
-    except BitstreamError:
-        return None
-    start = at + 1 + source.offset
-    stop = start + length
-    if (
-        not chr(content[at]).isalpha()
-        or content[at] > 127
-        or length > MAX_CHUNK_BYTES
-        or stop + 4 > len(content)
-    ):
-        return None
-    if zlib.crc32(content[at:stop]) != int.from_bytes(content[stop : stop + 4], "big"):
-        return None
-    return content[at], start, content[start:stop], stop + 4
+    count, at = _varint(content, start)
+    for _ in range(header.num_streams):
+        length, at = _varint(content, at)
+        at += length
+        if at > stop:
+            break
+    return at == stop and 1 <= count <= header.max_chunk_positions
 
 
 def _without_repeat(pieces: list[_Piece], num_positions: int) -> list[_Piece]:
@@ -271,32 +301,56 @@ def _without_repeat(pieces: list[_Piece], num_positions: int) -> list[_Piece]:
     total, as many as the repeat has, and one place only where it can be. The index checksum then
     proves the rest, when all is decoded.
     """
-    excess = sum(piece.count for piece in pieces) - num_positions
-    contents = [
-        (piece.count, [encoded for _, encoded in piece.data.streams])
-        for piece in pieces
-        if piece.data
-    ]
-    found = None
-    for start in range(len(contents)):
-        stop, left = start, excess
-        while left > 0 and stop < len(contents):
-            left -= contents[stop][0]
+    ends = list(accumulate((piece.count for piece in pieces), initial=0))
+    excess = ends[-1] - num_positions
+    same = _equal_runs(pieces)
+    found, stop = None, 0
+    for start in range(len(pieces) if excess > 0 else 0):
+        while stop < len(pieces) and ends[stop] - ends[start] < excess:
             stop += 1
-        periods = (size for size in range(1, stop - start + 1) if (stop - start) % size == 0)
-        if left == 0 and any(
-            contents[start:stop] == contents[start + size : stop + size] for size in periods
+        size = stop - start
+        if ends[stop] - ends[start] == excess and any(
+            same(start, start + period, size) for period in _divisors(size)
         ):
-            rest = contents[:start] + contents[stop:]
-            if found is not None and rest != found[1]:
-                return pieces
-            found = pieces[:start] + pieces[stop:], rest
+            if found is None:
+                found = start, stop
+            elif found[1] - found[0] != size or not same(found[0], found[1], start - found[0]):
+                return pieces  # what is left would be another recording
     if found is None:
         return pieces
     log.warning(
         "%d positions were there twice, one after the other: the repeat is left out", excess
     )
-    return found[0]
+    return pieces[: found[0]] + pieces[found[1] :]
+
+
+def _equal_runs(pieces: list[_Piece]) -> Callable[[int, int, int], bool]:
+    """Tells at once whether so many pieces from one on are equal to those from another on.
+
+    By polynomial hashes of all that is before a piece.
+    """
+    numbers: dict[tuple[int, tuple[bytes, ...]], int] = {}
+    hashes, powers = [0], [1]
+    for piece in pieces:
+        streams = piece.data.streams if piece.data else []
+        content = piece.count, tuple(encoded for _, encoded in streams)
+        number = numbers.setdefault(content, len(numbers) + 1)
+        hashes.append((hashes[-1] * HASH_BASE + number) % HASH_PRIME)
+        powers.append(powers[-1] * HASH_BASE % HASH_PRIME)
+
+    def run(start: int, size: int) -> int:
+        return (hashes[start + size] - hashes[start] * powers[size]) % HASH_PRIME
+
+    def same(one: int, other: int, size: int) -> bool:
+        return max(one, other) + size <= len(pieces) and run(one, size) == run(other, size)
+
+    return same
+
+
+@lru_cache
+def _divisors(number: int) -> list[int]:
+    small = [n for n in range(1, isqrt(number) + 1) if number % n == 0]
+    return sorted({*small, *(number // n for n in small)})
 
 
 def _claimed(stretch: bytes, header: Header) -> tuple[int, ...]:
@@ -308,10 +362,9 @@ def _claimed(stretch: bytes, header: Header) -> tuple[int, ...]:
     """
     at, parts = 0, []
     while at < len(stretch):
-        source = Source(io.BytesIO(stretch[at + 1 : at + 21]))
         try:
-            stop = at + 1 + source.varint("a length") + source.offset + 4
-            count = source.varint("the number of positions")
+            length, start = _varint(stretch, at + 1)
+            stop, count = start + length + 4, _varint(stretch, start)[0]
         except BitstreamError:
             return ()
         if (
@@ -334,11 +387,11 @@ def _without_layers(stretch: bytes) -> bytes:
     """
     at = 0
     while at < len(stretch) and stretch[at] == ord("D"):
-        source = Source(io.BytesIO(stretch[at + 1 : at + 11]))
         try:
-            stop = at + 1 + source.varint("a length") + source.offset + 4
+            length, start = _varint(stretch, at + 1)
         except BitstreamError:
             break
+        stop = start + length + 4
         if stop > len(stretch):
             return stretch
         at = stop

@@ -6,7 +6,7 @@ the end of a recording) is said through the "codec" logger.
 """
 
 from codec.media.audio_writer import MAX_RIFF_BYTES, AudioWriter
-from codec.media.kinds import IMAGE_FORMATS, Pixels, Samples, detect
+from codec.media.kinds import HEAD_BYTES, IMAGE_FORMATS, Pixels, Samples, detect
 from codec.media.picture_writer import ImageWriter, save_image
 from codec.media.pictures import MAX_PIXELS, Picture, load_image
 from codec.media.recordings import AudioReader, Recording, load_audio, streamed
@@ -14,6 +14,7 @@ from codec.media.resampling import at_rate, resample
 from codec.media.wav import WavStream
 
 __all__ = [
+    "HEAD_BYTES",
     "IMAGE_FORMATS",
     "MAX_PIXELS",
     "MAX_RIFF_BYTES",

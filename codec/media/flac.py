@@ -45,13 +45,12 @@ def end_of_frames(window: Window, start: int, end: int) -> int | None:
     first = max(start, end - LONGEST_TAIL)
     tail = window.read(first, end - first).rstrip(b"\0")
     zeros = _own_zeros(end - first - len(tail), window.read(window.find(MAGIC, start), 26))
-    at = len(tail)
-    while (at := tail.rfind(b"\xff", 0, at)) >= 0:
-        head = tail[at : at + 16]
-        if len(head) > 5 and head[1] & 0xFC == 0xF8 and _is_header(head):
-            crc = _crc(tail[at:] + bytes(zeros), CRC16, 16)
-            if crc == 0:
-                return first + len(tail) + zeros
+    # Backwards, so that each byte is taken once, however many of them begin like a frame.
+    state, covered = 0, tail + bytes(zeros)
+    for at in range(len(covered) - 1, -1, -1):
+        state = state >> 8 ^ CRC16_BACK[state & 255] ^ covered[at] << 8
+        if state == 0 and _is_header(covered[at : at + 16]):
+            return first + len(covered)
     return None
 
 
@@ -67,13 +66,15 @@ def _own_zeros(count: int, head: bytes) -> int:
 
 
 def _is_header(head: bytes) -> bool:
-    """Whether a frame's header ends with the CRC-8 of what is before it."""
+    """Whether a frame's header begins here, and ends with the CRC-8 of what is before it."""
+    if len(head) < 6 or head[0] != 0xFF or head[1] & 0xFC != 0xF8:
+        return False
     lead = head[4]
     coded = 1 if lead < 0x80 else f"{lead:08b}".find("0")
     size = (
         4 + coded + {6: 1, 7: 2}.get(head[2] >> 4, 0) + {12: 1, 13: 2, 14: 2}.get(head[2] & 15, 0)
     )
-    return 0 < coded <= 7 and size < len(head) and _crc(head[: size + 1], CRC8, 8) == 0
+    return 0 < coded <= 7 and size < len(head) and _crc8(head[: size + 1]) == 0
 
 
 def _table(polynomial: int, bits: int) -> tuple[int, ...]:
@@ -88,10 +89,12 @@ def _table(polynomial: int, bits: int) -> tuple[int, ...]:
 
 
 CRC8, CRC16 = _table(0x07, 8), _table(0x8005, 16)
+# By the low byte of a state of CRC-16: the state that a zero byte would turn into that byte alone.
+CRC16_BACK = {value & 255: byte << 8 | value >> 8 for byte, value in enumerate(CRC16)}
 
 
-def _crc(data: bytes, table: tuple[int, ...], bits: int) -> int:
-    value, mask = 0, (1 << bits) - 1
+def _crc8(data: bytes) -> int:
+    value = 0
     for byte in data:
-        value = (value << 8 & mask) ^ table[value >> bits - 8 ^ byte]
+        value = CRC8[value ^ byte]
     return value

@@ -16,6 +16,7 @@ Pixels = NDArray[np.uint8]
 
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "JPEG2000", "TIFF", "BMP", "GIF", "PPM")
 AUDIO_NAMES = "WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF, CAF, AU"
+HEAD_BYTES = 16  # of a file, which tell its kind
 _PICTURES = (
     b"\x89PNG",
     b"\xff\xd8\xff",
@@ -31,7 +32,7 @@ _PICTURES = (
 
 
 def detect(head: bytes) -> str:
-    """Tells "image" from "speech" by the first bytes of a file.
+    """Tells "image" from "speech" by the first `HEAD_BYTES` of a file.
 
     What is no known picture is left to the audio reader.
 

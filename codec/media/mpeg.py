@@ -20,7 +20,6 @@ BITRATES = {
 }
 RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 HEADER_BYTES = 4
-LONGEST_FRAME = 2881  # bytes
 
 
 def is_mpeg(head: bytes) -> bool:

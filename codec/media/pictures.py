@@ -10,7 +10,6 @@ import logging
 import math
 import tempfile
 import threading
-import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,8 @@ from codec.errors import MediaError
 from codec.media import jpeg_end, png_chunks
 from codec.media.colour import Conversion, conversion
 from codec.media.kinds import IMAGE_FORMATS, Pixels
+from codec.png import SIGNATURE
+from codec.quiet import no_warnings
 
 log = logging.getLogger("codec")
 # What it says of damaged files is in the errors, too.
@@ -33,6 +34,7 @@ DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 STRIP_PIXELS = 1 << 20  # of a picture that are at hand at once
 # Bytes of a picture's pixels; those of larger ones wait in a temporary file.
 MAX_IN_MEMORY = 1 << 25
+ON_WHITE = "transparent picture: laid on white"
 _limit = threading.Lock()
 
 
@@ -72,9 +74,9 @@ class Picture:
 
     def strips(self) -> Iterator[Pixels]:
         """All rows from the top, (n, W, 3) uint8 RGB."""
-        self._spool.seek(0)
         for top in range(0, self.height, self._rows):
             size = min(self._rows, self.height - top), self.width, 3
+            self._spool.seek(top * self.width * 3)  # another iterator may have moved it
             yield np.frombuffer(bytearray(self._spool.read(math.prod(size))), np.uint8).reshape(
                 size
             )
@@ -98,7 +100,7 @@ def _decoded(file: BinaryIO, max_pixels: int) -> Iterator[tuple[Image.Image, Con
     """
     try:
         # The warnings are of odd metadata, which nothing here needs.
-        with warnings.catch_warnings(action="ignore"), _opened(file, max_pixels) as image:
+        with no_warnings(), _opened(file, max_pixels) as image:
             to_srgb = conversion(image, file)
             try:
                 ImageOps.exif_transpose(image, in_place=True)  # no copy of what is upright
@@ -111,7 +113,7 @@ def _decoded(file: BinaryIO, max_pixels: int) -> Iterator[tuple[Image.Image, Con
                 yield image, lambda strip: _to_rgb(to_8_bits(strip), to_srgb)
             else:
                 if image.has_transparency_data and _least_alpha(image) < 255:
-                    log.warning("transparent picture: laid on white")
+                    log.warning(ON_WHITE)
                 yield image, lambda strip: _to_rgb(strip, to_srgb)
     except (MediaError, MemoryError):
         raise
@@ -169,11 +171,25 @@ def _loaded(file: BinaryIO, max_pixels: int, notices: list[str]) -> Image.Image:
         found.append("several pictures in one file: only the first is coded")
     # Pillow cuts colour pictures of 16 bits to 8 as it reads: only the raw mode of their tiles
     # tells.
-    if image.mode not in DEEP_MODES and any(";16" in str(tile.args) for tile in image.tile):
+    raw_modes = [str(tile.args) for tile in image.tile]
+    if image.mode not in DEEP_MODES and any(";16" in mode for mode in raw_modes):
         found.append("picture of more than 8 bits: coded with 8 bits a channel")
     image.load()
+    if image.format == "PNG" and "transparency" in image.info:
+        image.info["transparency"] = _in_8_bits(image.info["transparency"], "".join(raw_modes))
     notices += found
     return image
+
+
+def _in_8_bits(key: Any, raw_mode: str) -> Any:
+    """A PNG's transparent value as its pixels are once Pillow has read them.
+
+    It scales grey of 2 and 4 bits up and cuts colours of 16 bits, but leaves this value as it is.
+    """
+    if raw_mode in ("L;2", "L;4"):
+        most = (1 << int(raw_mode[-1])) - 1
+        return (key & most) * (255 // most)
+    return tuple(value >> 8 for value in key) if raw_mode.startswith("RGB;16") else key
 
 
 def _is_one_of_several(image: Image.Image) -> bool:
@@ -186,12 +202,10 @@ def _is_one_of_several(image: Image.Image) -> bool:
 @contextmanager
 def _no_smaller_limit(max_pixels: int) -> Iterator[None]:
     """Raises Pillow's limit on pixels, which is one for the whole process, for a moment."""
-    own = Image.MAX_IMAGE_PIXELS
-    if own is None or max_pixels <= 2 * own:
-        yield
-        return
     with _limit:
-        own, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
+        own = Image.MAX_IMAGE_PIXELS
+        if own is not None and max_pixels > 2 * own:
+            Image.MAX_IMAGE_PIXELS = max_pixels
         try:
             yield
         finally:
@@ -201,8 +215,8 @@ def _no_smaller_limit(max_pixels: int) -> Iterator[None]:
 def _mended(file: BinaryIO, notices: list[str]) -> BinaryIO | None:
     """A copy that can be decoded, as far as it goes; None if nothing is known to help."""
     file.seek(0)
-    head = file.read(len(png_chunks.SIGNATURE))
-    if head == png_chunks.SIGNATURE:
+    head = file.read(len(SIGNATURE))
+    if head == SIGNATURE:
         copy, animated = png_chunks.without_metadata(file)
         notices += ["metadata that cannot be read: left out"]
         notices += ["several pictures in one file: only the first is coded"] if animated else []
@@ -216,10 +230,15 @@ def _mended(file: BinaryIO, notices: list[str]) -> BinaryIO | None:
 
 
 def _to_8_bits(image: Image.Image) -> Conversion:
-    """Makes "L" of strips of one deep channel; what white is depends on the whole picture."""
+    """Makes "L" of strips of one deep channel; what white is depends on the whole picture.
+
+    "LA" where one value is transparent.
+    """
     low, high, odd = np.inf, -np.inf, 0
+    key, hidden = image.info.get("transparency"), False
     for strip in _strips(image, max(1, STRIP_PIXELS // image.width)):
         values = np.asarray(strip)
+        hidden |= key is not None and bool((values == key).any())
         finite = values[np.isfinite(values)]
         odd += int(np.isnan(values).sum())
         if len(finite):
@@ -236,13 +255,19 @@ def _to_8_bits(image: Image.Image) -> Conversion:
         white,
         f"; {odd} values are no numbers, and black" if odd else "",
     )
+    if hidden:
+        log.warning(ON_WHITE)
 
     def convert(strip: Image.Image) -> Image.Image:
         values = np.asarray(strip, np.float64)
+        shown = values != key
         if image.mode == "F":
             values = np.nan_to_num(values, nan=black, posinf=white, neginf=black)
         scaled = (values - black) * (255 / (white - black))
-        return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))
+        grey = Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))
+        if hidden:
+            grey.putalpha(Image.fromarray(np.where(shown, 255, 0).astype(np.uint8)))
+        return grey
 
     return convert
 

@@ -13,7 +13,8 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
+from codec.png import SIGNATURE
+
 COLOURS = (b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")
 TRANSPARENCY_BYTES = {0: range(2, 3), 2: range(6, 7), 3: range(1, 257)}  # of tRNS, by colour type
 ANIMATION = b"acTL"

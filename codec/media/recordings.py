@@ -17,7 +17,7 @@ import soundfile
 
 from codec.errors import MediaError, reason_of
 from codec.media import boxes, chunks, flac, mpeg, ogg
-from codec.media.kinds import Samples
+from codec.media.kinds import HEAD_BYTES, Samples
 from codec.media.pyav import AvReader
 from codec.media.resampling import at_rate, resample, with_channels
 from codec.media.survey import LEFT_OUT, Part, Survey, on_disk
@@ -27,7 +27,6 @@ from codec.medium import MAX_RATE_HZ, MIN_RATE_HZ
 
 log = logging.getLogger("codec")
 
-HEAD = 16  # bytes that tell a container
 UNKNOWN_FRAMES = 1 << 62  # libsndfile says more where a FLAC does not tell its length
 
 
@@ -185,7 +184,7 @@ def _readers(file: BinaryIO) -> Iterator[Reader]:
         yield from _wav_readers(WavReader(file))
         return
     file.seek(0)
-    head = file.read(HEAD)
+    head = file.read(HEAD_BYTES)
     file.seek(0)
     if is_wav(head):
         try:

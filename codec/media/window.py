@@ -6,6 +6,8 @@ import os
 from typing import BinaryIO
 
 AT_ONCE = 1 << 20
+# Kept before what is asked for: who looked a little ahead and goes back need not read again.
+BEHIND = 1 << 16
 
 
 class Window:
@@ -26,15 +28,17 @@ class Window:
             return b""
         at = offset - self._start
         if at < 0 or at + size > len(self._buffer):
-            self._file.seek(offset)
-            self._start, self._buffer, at = offset, self._file.read(max(size, AT_ONCE)), 0
+            self._start = max(offset - BEHIND, 0)
+            self._file.seek(self._start)
+            at = offset - self._start
+            self._buffer = self._file.read(at + max(size, AT_ONCE))
         return self._buffer[at : at + size]
 
     def find(self, pattern: bytes, offset: int) -> int:
         """The first place of a few bytes from `offset` on, or -1."""
-        while offset < self.size:
-            piece = self.read(offset, AT_ONCE)
-            if (at := piece.find(pattern)) >= 0:
-                return offset + at
-            offset += max(len(piece) - len(pattern) + 1, 1) if len(piece) == AT_ONCE else len(piece)
+        while len(self.read(offset, len(pattern))) == len(pattern):
+            at = self._buffer.find(pattern, offset - self._start)
+            if at >= 0:
+                return self._start + at
+            offset = self._start + len(self._buffer) - len(pattern) + 1
         return -1
