@@ -174,7 +174,7 @@ def _read_image(file: BinaryIO, _: bool, max_pixels: int | None) -> Any:
 def _write_image(file: BinaryIO, shape: Shape, suffix: str, _: bool) -> Writer:
     from codec.media import ImageWriter
 
-    return ImageWriter(file, shape.height, shape.width, suffix)
+    return ImageWriter(file, shape.height, shape.width, suffix, shape.channels)
 
 
 SPEECH = Medium(

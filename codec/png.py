@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# Bits, colour type, and the only compression, filtering and interlacing that are meant.
-RGB8 = (8, 2, 0, 0, 0)
+# Channels -> bits, colour type, and the only compression, filtering and interlacing that are meant.
+HEADS = {1: (8, 0, 0, 0, 0), 3: (8, 2, 0, 0, 0)}
 SUB, UP, PAETH = 1, 2, 4
 PIXELS_AT_ONCE = 1 << 17
 
 
 class PngWriter:
-    """Writes a picture of 8-bit RGB from top to bottom.
+    """Writes a picture of 8 bits, greyscale or RGB, from top to bottom.
 
     After its filters a photograph holds few repetitions: to look for runs alone takes a quarter of
     the time, and 1 to 3 % more bytes.
@@ -33,17 +33,19 @@ class PngWriter:
         file: A binary file open for writing; it need not seek, and stays open.
         height: Pixels.
         width: Pixels.
+        channels: 3, or 1 for a greyscale picture.
     """
 
-    def __init__(self, file: BinaryIO, height: int, width: int) -> None:
+    def __init__(self, file: BinaryIO, height: int, width: int, channels: int = 3) -> None:
         self._file = file
-        self._above = np.zeros((1, width, 3), np.uint8)
+        self._above = np.zeros((1, width, channels), np.uint8)
         self._deflate = zlib.compressobj(6, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
         file.write(SIGNATURE)
-        self._chunk(b"IHDR", struct.pack(">2I5B", width, height, *RGB8))
+        self._chunk(b"IHDR", struct.pack(">2I5B", width, height, *HEADS[channels]))
 
     def write(self, strip: NDArray[np.uint8]) -> None:
-        """Appends rows, (n, W, 3)."""
+        """Appends rows, (n, W, 3); of a greyscale picture the first channel counts."""
+        strip = strip[..., : self._above.shape[2]]
         rows = max(1, PIXELS_AT_ONCE // strip.shape[1])
         for top in range(0, len(strip), rows):
             part = strip[top : top + rows]

@@ -17,6 +17,7 @@ from conftest import gradient, picture
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+import codec
 from codec.errors import MediaError
 from codec.media import (
     ImageWriter,
@@ -666,3 +667,33 @@ def test_a_transparent_value_that_no_pixel_has_is_not_said(
 ) -> None:
     load(keyed(16, 0, [5], struct.pack(">2H", 3000, 3001), 2))
     assert "transparent" not in caplog.text
+
+
+OF_ONE_CHANNEL = {
+    "L": gradient(40, 56)[..., 0],
+    "1": gradient(40, 56)[..., 0] > 128,
+    "I;16": gradient(40, 56)[..., 0].astype(np.uint16) * 257,
+    "LA": gradient(40, 56)[..., :2],
+}
+
+
+@pytest.mark.parametrize("mode", [*OF_ONE_CHANNEL, "RGB", "P"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tiff", "webp"])
+@pytest.mark.usefixtures("models")
+def test_a_greyscale_file_comes_back_in_grey(mode: str, suffix: str) -> None:
+    """And a picture in colours, even if they are all grey, in colours."""
+    if mode in OF_ONE_CHANNEL:
+        image = Image.fromarray(OF_ONE_CHANNEL[mode])
+    else:
+        image = Image.fromarray(OF_ONE_CHANNEL["L"]).convert(mode)
+    assert image.mode == mode
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    data = codec.compress(file.getvalue())
+    assert codec.info(data)["channels"] == (1 if mode in OF_ONE_CHANNEL else 3)
+    back = Image.open(io.BytesIO(codec.decompress(data, suffix=suffix)))
+    assert back.size == image.size
+    assert back.mode == ("L" if mode in OF_ONE_CHANNEL and suffix != "webp" else "RGB")
+    pixels = np.asarray(back.convert("RGB"))
+    if suffix in ("png", "bmp", "tiff"):  # of others the format decides
+        assert bool((pixels == pixels[..., :1]).all()) == (mode in OF_ONE_CHANNEL)

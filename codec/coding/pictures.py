@@ -51,10 +51,11 @@ def compress_image(
     need(model, IMAGE.name)
     if isinstance(picture, Picture):
         height, width, strips = picture.height, picture.width, picture.strips()
+        channels = picture.channels
     else:
-        (height, width), strips = picture.shape[:2], iter([picture])
+        (height, width, channels), strips = picture.shape, iter([picture])
     chooser = Chooser(model, codebook_size, effort, width)
-    header = header_of(model, codebook_size, channels=3, height=height, width=width)
+    header = header_of(model, codebook_size, channels=channels, height=height, width=width)
     writer = writer_of(file, header, model, layers)
     latents = model.codec.latents_of_rows(_pixel_strips(strips, width, model))
     with exact_float32(model.device):
@@ -101,6 +102,8 @@ def decompress_image(reader: AnyReader, model: Model) -> Pixels:
 def image_strips(reader: AnyReader, model: Model) -> Iterator[Pixels]:
     """Decodes a picture to strips of rows, (n, W, 3) uint8; grey where it is lost.
 
+    Of a greyscale picture the three channels are equal: their mean.
+
     Raises:
         BitstreamError: Damaged, or of a size that does not fit its indices; before the first strip.
     """
@@ -129,14 +132,10 @@ def image_strips(reader: AnyReader, model: Model) -> Iterator[Pixels]:
     for strip in exactly(
         codec.pixels_of_rows(_index_strips(grid, header.width, model), size), model.device
     ):
-        rounded = (
-            strip[: header.height - top, : header.width]
-            .mul(255)
-            .round()
-            .clamp(0, 255)
-            .to(torch.uint8)
-        )
-        pixels = rounded.cpu().numpy()
+        strip = strip[: header.height - top, : header.width]
+        if header.channels == 1:
+            strip = strip.mean(-1, keepdim=True).expand_as(strip)
+        pixels = strip.mul(255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
         pixels[unseen[np.arange(top, top + len(pixels)) // codec.stride]] = GREY
         top += len(pixels)
         yield pixels

@@ -20,11 +20,20 @@ MAX_FILE_BYTES = 2**32 - 2**16  # of formats that count them in 32 bits
 class ImageWriter:
     """A picture written strip by strip, in the format of a file suffix.
 
+    Args:
+        file: A binary file open for writing.
+        height: Pixels.
+        width: Pixels.
+        suffix: Of the format, a key of `IMAGE.suffixes`.
+        channels: 1 writes a greyscale picture, the first channel, where the format has them.
+
     Raises:
         MediaError: A suffix that cannot be written, or a size that its format cannot hold.
     """
 
-    def __init__(self, file: BinaryIO, height: int, width: int, suffix: str = "png") -> None:
+    def __init__(
+        self, file: BinaryIO, height: int, width: int, suffix: str = "png", channels: int = 3
+    ) -> None:
         name = IMAGE.suffixes.get(suffix.lower())
         if name is None:
             raise MediaError(
@@ -45,15 +54,19 @@ class ImageWriter:
             {"big_tiff": True} if name == "TIFF" and large else {}
         )
         self._file, self._name, self._suffix, self._top = file, name, suffix, 0
-        self._png = PngWriter(file, height, width) if name == "PNG" else None
-        self._whole = Image.new("RGB", (1, 1) if self._png else (width, height))
+        self._png = PngWriter(file, height, width, channels) if name == "PNG" else None
+        self._grey = channels == 1
+        self._whole = Image.new(
+            "L" if self._grey else "RGB", (1, 1) if self._png else (width, height)
+        )
 
     def write(self, strip: Pixels) -> None:
         """Appends rows, (n, W, 3)."""
         if self._png:
             self._png.write(strip)
         else:
-            self._whole.paste(Image.fromarray(strip), (0, self._top))
+            rows = strip[..., 0] if self._grey else strip
+            self._whole.paste(Image.fromarray(rows), (0, self._top))
             self._top += len(strip)
 
     def close(self) -> None:

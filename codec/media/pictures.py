@@ -31,6 +31,7 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 MAX_PIXELS = 1 << 26  # as many as a bitstream's reader takes
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)
 STRIP_PIXELS = 1 << 20  # of a picture that are at hand at once
 # Bytes of a picture's pixels; those of larger ones wait in a temporary file.
 MAX_IN_MEMORY = 1 << 25
@@ -53,6 +54,7 @@ class Picture:
     Attributes:
         height: Pixels.
         width: Pixels.
+        channels: 1 of a greyscale file, else 3. Strips have three, which are equal then.
 
     Raises:
         MediaError: Not a picture of a known format, damaged, or above `max_pixels`.
@@ -62,6 +64,7 @@ class Picture:
     def __init__(self, file: BinaryIO, max_pixels: int = MAX_PIXELS) -> None:
         with _decoded(file, max_pixels) as (image, to_rgb):
             self.width, self.height = image.size
+            self.channels = 1 if image.mode in GREY_MODES else 3
             self._rows = max(1, STRIP_PIXELS // self.width)
             self._spool = tempfile.SpooledTemporaryFile(MAX_IN_MEMORY)  # noqa: SIM115
             weakref.finalize(self, self._spool.close)
