@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from app.store import Settings
 from codec import __version__
-from codec.cli.frame import Parser, fail, filled_path, positive, stoppable
+from codec.cli.frame import Parser, fail, filled_path, positive, stoppable, within
 from codec.errors import CodecError, not_installed
 from codec.streams import process
 
@@ -93,7 +94,9 @@ def _serve(options: argparse.Namespace, settings: Settings, root: Path) -> int:
         app_kwargs={"middleware": [Middleware(OwnFilesOnly, root=root)]},
         state_session_capacity=200 if options.demo_mode else 1000,
     )
-    print(f"codec demo on http://{options.host}:{options.port} (Ctrl-C stops it)", flush=True)
+    print(
+        f"codec demo on http://{_address(options.host, options.port)} (Ctrl-C stops it)", flush=True
+    )
     if page.share_url:
         print(f"and for the next days on {page.share_url}", flush=True)
     service.warm()
@@ -122,16 +125,25 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _check_port(host: str, port: int) -> None:
-    """Raises OSError, in words, where the port is taken: Gradio says it with a traceback."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    """Raises OSError, in words, where it cannot listen: Gradio says it with a traceback."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    except (OSError, UnicodeError):
+        raise OSError(f"no address is known for {host}; give another --host") from None
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
+            option = "--host" if error.errno == errno.EADDRNOTAVAIL else "--port"
             raise OSError(
-                f"cannot listen on {host}:{port} ({error.strerror}); give another --port"
+                f"cannot listen on {_address(host, port)} ({error.strerror}); give another {option}"
             ) from None
+
+
+def _address(host: str, port: int) -> str:
+    """Returns how a URL names them: an IPv6 address stands in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _file(text: str) -> Path:
@@ -146,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; default: this machine only"
     )
-    parser.add_argument("--port", type=int, default=7860, help="default 7860")
+    parser.add_argument("--port", type=within(int, 1, 65535), default=7860, help="default 7860")
     parser.add_argument(
         "--share", action="store_true", help="also a public link, through Gradio's servers"
     )

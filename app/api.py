@@ -129,7 +129,7 @@ class Endpoints:
         version, _ = self._service.decode(path, size or None)
         return str(version.media), self._about(version.file)
 
-    def info(self, path: str) -> dict[str, Any]:
+    def info(self, path: str | None) -> dict[str, Any]:
         """The header of a .bin, as python -m codec.info prints it.
 
         Of a file with layers, "layers" has their bytes.
@@ -141,7 +141,7 @@ class Endpoints:
         file = self._service.bins.cut(path, _whole(codebook_size, "codebook_size"))
         return str(file), self._about(file)
 
-    def _about(self, path: str | Path) -> dict[str, Any]:
+    def _about(self, path: str | Path | None) -> dict[str, Any]:
         stops = self._service.bins.layers(path)
         more = (
             {"layers": {str(size): stop for size, stop in stops.items()}} if len(stops) > 1 else {}
@@ -190,7 +190,9 @@ class Endpoints:
         self, path: str, change: str, share: float | None, token: float | None, seed: float | None
     ) -> tuple[str, str]:
         """Changes a share (0 to 1) of the tokens, anywhere: "random", "one token" or "shuffle"."""
-        part = min(max(_number(share, "share", 0.1), 0.0), 1.0)
+        part = _number(share, "share", 0.1)
+        if not 0 <= part <= 1:
+            raise MediaError(f"share is {part:g}; want 0 to 1")
         which, start = _whole(token, "token", 0), _whole(seed, "seed", 0)
         if start < 0:
             raise MediaError(f"seed is {start}; want 0 or more")

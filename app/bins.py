@@ -28,11 +28,9 @@ class Bins:
 
         Raises:
             BitstreamError: Damaged, or not one of ours.
-            MediaError: There is no such layer.
+            MediaError: There is no such layer, or no file is given.
         """
-        if not path:
-            raise MediaError("nothing is chosen yet; drop a .bin here")
-        data = Path(path).read_bytes()
+        data = _given(path).read_bytes()
         if size is None:
             return data
         try:
@@ -50,24 +48,26 @@ class Bins:
         file.write_bytes(data)
         return file
 
-    def layers(self, path: str | Path) -> dict[int, int]:
+    def layers(self, path: str | Path | None) -> dict[int, int]:
         """Codebook size -> bytes of a .bin cut there, coarsest first.
 
         There is one entry if the file has no layers.
 
         Raises:
-            BitstreamError: Damaged, or none.
+            BitstreamError: Damaged, or not one of ours.
+            MediaError: No file is given.
         """
-        with Path(path).open("rb") as file:
+        with _given(path).open("rb") as file:
             return survey(file).stops
 
-    def info(self, path: str | Path) -> dict[str, str]:
+    def info(self, path: str | Path | None) -> dict[str, str]:
         """Returns what `python -m codec.info` prints of a .bin.
 
         Raises:
             BitstreamError: It is damaged, or is none.
+            MediaError: No file is given.
         """
-        with Path(path).open("rb") as file:
+        with _given(path).open("rb") as file:
             record = describe_all(survey(file), self._models.names())
         record.pop("layers", None)  # the page has a control for them
         record["model"] = record["model"] or "not among the installed models"
@@ -75,3 +75,9 @@ class Bins:
             key.replace("_", " "): f"{value:.6g}" if isinstance(value, float) else str(value)
             for key, value in record.items()
         }
+
+
+def _given(path: str | Path | None) -> Path:
+    if not path:
+        raise MediaError("nothing is chosen yet; drop a .bin here")
+    return Path(path)

@@ -98,7 +98,8 @@ class Classics:
             decode_s=decode_s,
             samples=samples,
             scores=self._scorer.score(original, samples),
-            notices=_too_large(baseline, match.setting, len(match.data), num_bytes),
+            notices=_mixed(original)
+            + _too_large(baseline, match.setting, len(match.data), num_bytes),
         )
 
 
@@ -107,6 +108,16 @@ def _setting(baseline: Baseline, setting: int) -> str:
     if baseline.unit == "bit/s":
         return f"{setting / 1000:g} kbit/s"
     return f"{baseline.unit} {setting}"
+
+
+def _mixed(original: Original) -> list[str]:
+    """Returns the remark on a recording of several channels, which only models code each."""
+    if original.streams == 1:
+        return []
+    return [
+        f"Opus and other classic codecs get the mean of the {original.streams} channels here, in "
+        "one; the models code each channel, in as many bytes together"
+    ]
 
 
 def _too_large(baseline: Baseline, setting: int, size: int, wanted: int) -> list[str]:

@@ -22,6 +22,7 @@ def compare(
     classics: Sequence[str] = (),
     match_all: bool = False,
     report: Report = lambda *_: None,
+    most: int = MAX_VERSIONS,
 ) -> list[Version]:
     """Codes by every chosen model at every chosen size, then by classic codecs.
 
@@ -36,9 +37,10 @@ def compare(
         match_all: Whether there is a classic version for every codec version, rather than for
             the largest only.
         report: Is told of the progress.
+        most: How many versions may be asked for.
 
     Raises:
-        MediaError: Nothing, or too much, is chosen.
+        MediaError: Nothing, or too much, is chosen; it is said before anything is coded.
     """
     service.classics.check(original.medium, classics)
     pairs = [
@@ -50,8 +52,8 @@ def compare(
     total = len(pairs) + len(classics) * (len(pairs) if match_all else 1)
     if not pairs:
         raise MediaError("nothing to compare: choose a model and a codebook size that it offers")
-    if total > MAX_VERSIONS:
-        raise MediaError(f"that makes {total} versions; choose at most {MAX_VERSIONS}")
+    if total > most:
+        raise MediaError(f"that makes {total} versions; choose at most {most}")
     versions: list[Version] = []
     for name, size in pairs:
         report(len(versions) / total, f"{name} with {size:,} codes: encode, decode, measure")

@@ -11,15 +11,18 @@ from typing import Any
 import gradio as gr
 
 from app.comparison import Report
+from app.words import sentence
 from codec.errors import BitstreamError, CodecError, MediaError, ModelError
 
 log = logging.getLogger("app")
 
-# Options of Gradio's events: for what takes a while, and for what is done at once.
+# Options of Gradio's events: for what takes a while, and for what is done at once. What is asked
+# for meanwhile is done afterwards, once, with the inputs that are there by then.
 JOBS: dict[str, Any] = {
     "concurrency_limit": 2,
     "concurrency_id": "jobs",
     "api_visibility": "private",
+    "trigger_mode": "always_last",
 }
 QUICK: dict[str, Any] = {
     "queue": True,
@@ -27,7 +30,12 @@ QUICK: dict[str, Any] = {
     "concurrency_id": "quick",
     "api_visibility": "private",
     "show_progress": "hidden",
+    "trigger_mode": "always_last",
 }
+# Events that say what was chosen: each counts, as Gradio would repeat the first one's data.
+CHOICES = QUICK | {"trigger_mode": "multiple"}
+# Answers: a second press of a button that has not answered yet is no second answer.
+ANSWERS = QUICK | {"trigger_mode": "once"}
 TITLES: dict[type[CodecError], str] = {
     MediaError: "This input cannot be used",
     BitstreamError: "This .bin cannot be decoded",
@@ -45,7 +53,7 @@ def explain(error: Exception) -> tuple[str, str]:
             (t for kind, t in TITLES.items() if isinstance(error, kind)), "This did not work"
         )
         text = str(error)
-        return title, text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+        return title, sentence(text) + ("" if text.endswith(".") else ".")
     if isinstance(error, FileNotFoundError):
         return "Gone", "The files of this session were deleted after a while. Please start again."
     if isinstance(error, MemoryError):

@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from app.handlers import QUICK, explain, plainly
+from app.handlers import CHOICES, QUICK, explain, plainly
 from app.originals import Original
 from app.service import Service
 from app.widgets import url, widget
@@ -100,7 +100,7 @@ class InputPanel:
         described.then(self._examples, self.medium, examples, **QUICK)
         for component in fields:
             component.change(self._describe, self.inputs, about, **QUICK)
-        self.taken = examples.select(plainly(self._take), self.medium, fields, **QUICK)
+        self.taken = examples.select(plainly(self._take), self.medium, fields, **CHOICES)
 
     def path(self, given: Given) -> str | None:
         """Returns the file that is chosen now, if there is one."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.store import Settings
+from app.words import duration
 from codec.container import Header
 from codec.container.limits import SAMPLES_PER_SECOND
 from codec.errors import MediaError
@@ -134,7 +135,7 @@ class Recording(Kind):
         if not samples.any():
             notices.append("the recording is silent: there is nothing to hear or to score")
         known = {1: "mono", 2: "stereo"}.get(channels, f"{channels} channels")
-        description = f"{total / rate:.1f} s, {rate / 1000:g} kHz {known}"
+        description = f"{duration(total / rate)}, {rate / 1000:g} kHz {known}"
         signal = at_speech_rate(samples, rate)[:, None]
         return Opened([samples], Size(rate, channels), signal, description, notices)
 

@@ -33,6 +33,7 @@ class Original:
         units: Its seconds of speech, or its pixels.
         raw_bytes: Its size uncompressed: 16 bits a sample, or 8 bits a channel of a pixel.
         signal: What classic codecs take: (n, 1) float32 at 16 kHz, or (H, W, 3) uint8.
+        streams: The channels of a recording, each of which a model codes; 1 for a picture.
         description: It, in one line.
         notices: Remarks that its reader made.
     """
@@ -44,6 +45,7 @@ class Original:
     units: float
     raw_bytes: int
     signal: Signal
+    streams: int
     description: str
     notices: list[str]
 
@@ -92,6 +94,7 @@ class InputReader:
             units=found.units(opened.size, sum(map(len, opened.blocks))),
             raw_bytes=found.value_bytes * sum(block.size for block in opened.blocks),
             signal=opened.signal,
+            streams=opened.size.channels if found.timed else 1,
             description=f"{opened.description}, {len(data):,} bytes",
             notices=[*notices, *opened.notices],
         )

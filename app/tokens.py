@@ -88,7 +88,8 @@ def edit(
         seed: A number; the same one makes the same change.
 
     Returns:
-        The changed version, and how many positions were changed.
+        The changed version, and how many tokens were put in place: every stream and codebook has
+        one at each position.
 
     Raises:
         MediaError: An unknown change, or a token that the codebook does not have.
@@ -123,6 +124,5 @@ def edit(
     writer = Writer(file, header, tables_for(header, model))
     writer.write(indices)
     writer.finish(inside.num_samples)
-    return service.decoded(file.getvalue(), f"{version.file.stem}-changed", 0.0, None), len(
-        positions
-    )
+    changed = service.decoded(file.getvalue(), f"{version.file.stem}-changed", 0.0, None)
+    return changed, indices[:, :, positions].size

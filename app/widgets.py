@@ -16,9 +16,13 @@ import gradio as gr
 from app import pictures
 from app.originals import Original
 from app.versions import UNIT, Version
-from app.words import number, tip
+from app.words import empty, number, ratio, tip
 from eval.trained import mark, note
 
+NOTHING_TO_DRAW = empty(
+    "No figure could be measured on this input",
+    "It is too short, too small or silent. The files are in the table.",
+)
 STATIC = Path(__file__).parent / "static"
 ORIGINAL_TONE = "var(--ink)"
 # Okabe and Ito's colours, which stay apart for eyes that see fewer; one for each model or classic
@@ -134,7 +138,10 @@ def looking(
 
 
 def chart(versions: Sequence[Version], metric: str) -> dict[str, Any]:
-    """Returns what a "chart" shows: a line for each model and each classic codec."""
+    """Returns what a "chart" shows: a line for each model and each classic codec.
+
+    It says so where no version has a figure of the metric.
+    """
     colour = tones(versions)
     series: dict[str, dict[str, Any]] = {}
     for row, version in enumerate(versions):
@@ -151,12 +158,18 @@ def chart(versions: Sequence[Version], metric: str) -> dict[str, Any]:
             line["points"].append(
                 {"x": version.rate, "y": value, "row": row, "label": label, "size": size}
             )
-    medium = versions[0].medium
-    return {
-        "x_label": UNIT[medium],
-        "y_label": metric,
-        "series": [s for s in series.values() if s["points"]],
-    }
+    lines = [s for s in series.values() if s["points"]]
+    if not lines:
+        return {"empty": NOTHING_TO_DRAW}
+    return {"x_label": UNIT[versions[0].medium], "y_label": metric, "series": lines}
+
+
+def measured(versions: Sequence[Version]) -> list[str]:
+    """Returns the metrics of which some version has a figure, in the order of the table."""
+    names = dict.fromkeys(name for version in versions for name in version.scores)
+    return [
+        name for name in names if any(version.scores.get(name) is not None for version in versions)
+    ]
 
 
 def facts(versions: Sequence[Version]) -> str:
@@ -164,14 +177,14 @@ def facts(versions: Sequence[Version]) -> str:
     if not versions:
         return ""
     unit, colour = UNIT[versions[0].medium], tones(versions)
-    metrics = list(dict.fromkeys(name for version in versions for name in version.scores))
+    metrics = measured(versions)
     heads = ["bytes", unit, "ratio", *metrics, "codes used", "time"]
     rows = []
     for version, name in zip(versions, short_names(versions), strict=True):
         used = (
             "–" if version.num_codes is None else f"{version.used_codes:,} of {version.num_codes:,}"
         )
-        cells = [number(version.num_bytes), f"{version.rate:.3g}", f"{version.ratio:.0f} : 1"]
+        cells = [number(version.num_bytes), f"{version.rate:.3g}", ratio(version.ratio)]
         cells += [_score(version, name) for name in metrics]
         cells += [used, f"{version.encode_s:.2f} + {version.decode_s:.2f} s"]
         body = "".join(
@@ -196,9 +209,14 @@ def _score(version: Version, metric: str) -> str:
 
 
 def _below(versions: Sequence[Version], metrics: Sequence[str]) -> str:
-    """Which models were trained on which of the metrics."""
-    said = note({version.model: version.trained for version in versions if version.model}, metrics)
-    return f'<p class="below">{escape(said)}</p>' if said else ""
+    """Which metrics have no figure here, and which models were trained on which of the others."""
+    missing = [n for n in dict.fromkeys(n for v in versions for n in v.scores) if n not in metrics]
+    said = [f"Could not be measured on this input: {', '.join(missing)}."] if missing else []
+    said += [
+        note({version.model: version.trained for version in versions if version.model}, metrics)
+    ]
+    text = " ".join(filter(None, said))
+    return f'<p class="below">{escape(text)}</p>' if text else ""
 
 
 def download(path: Path, text: str | None = None) -> str:

@@ -47,10 +47,24 @@ def empty(title: str, text: str) -> str:
 
 def notice(lines: list[str], kind: str = "note") -> str:
     """Returns remarks above a result, a "note" or a "fault"; nothing where there are none."""
-    items = "".join(
-        f"<p>{escape(line[:1].upper() + line[1:])}.</p>" for line in dict.fromkeys(lines)
-    )
+    items = "".join(f"<p>{escape(sentence(line))}.</p>" for line in dict.fromkeys(lines))
     return f'<div class="notice {kind}" role="status">{items}</div>' if lines else ""
+
+
+def sentence(text: str) -> str:
+    """Returns a remark with a capital, unless it begins with a name, such as speech-vp or a.wav."""
+    first = text.partition(" ")[0].rstrip(",;:")
+    return text[:1].upper() + text[1:] if first.isalpha() else text
+
+
+def duration(seconds: float) -> str:
+    """Writes the length of a recording: seconds, or milliseconds where they are few."""
+    return f"{1000 * seconds:.3g} ms" if seconds < 0.1 else f"{seconds:.1f} s"
+
+
+def ratio(value: float) -> str:
+    """Writes how many times smaller a file is: two digits below 10, whole numbers above."""
+    return f"{value:.2g} : 1" if value < 9.95 else f"{value:,.0f} : 1"
 
 
 def number(value: float | int | None, digits: int = 3) -> str:

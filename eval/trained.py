@@ -57,8 +57,11 @@ def mark(metric: str, trained: Trained) -> str:
 def note(models: Mapping[str, Trained], metrics: Iterable[str]) -> str:
     """Returns the note below a table of these metrics, on all its models.
 
+    Of what to judge by it says whether that is in the table, or where to get it.
+
     It is empty where no model was trained on any of them, as far as their cards tell.
     """
+    metrics = list(metrics)
     known = {name: trained for name, trained in models.items() if trained is not None}
     on, off, judges = [], [], []
     for metric in dict.fromkeys(filter(None, map(followed, metrics))):
@@ -74,8 +77,14 @@ def note(models: Mapping[str, Trained], metrics: Iterable[str]) -> str:
     if on:
         parts.append(
             f"{MARK} The model was trained on this metric or on a loss that follows it, which "
-            f"flatters: {', '.join(on)}. Judge by {' and '.join(dict.fromkeys(judges))}."
+            f"flatters: {', '.join(on)}."
         )
+        here = [judge for judge in dict.fromkeys(judges) if judge in metrics]
+        away = [judge for judge in dict.fromkeys(judges) if judge not in metrics]
+        if here:
+            parts.append(f"Judge by {' and '.join(here)}.")
+        if away:
+            parts.append(f"To judge, see {' and '.join(away)} of python -m eval.")
     if off:
         parts.append(f"Not trained on {', '.join(off)}.")
     if unknown and any(map(followed, metrics)):

@@ -26,7 +26,7 @@ from app.originals import Original, collected_notices
 from app.service import Service
 from app.store import Models, Settings, TemporaryFiles
 from app.versions import write_csv
-from app.widgets import chart, facts
+from app.widgets import chart, facts, measured
 from codec import api, cards, coding
 from codec.cli.compress import compress_main
 from codec.cli.info import info_main
@@ -183,6 +183,65 @@ def test_long_speech_is_scored_on_a_bounded_part(service: Service, speech: Origi
     assert service.scorer.score(long, decoded)["STOI"] < 0.99  # negative control: inside, it does
 
 
+def test_what_has_no_figure_is_neither_shown_nor_recommended(
+    service: Service, image: Original
+) -> None:
+    version = service.code(image, IMAGE, 1024)
+    ours = replace(version, scores={"PSNR": 24.0, "SSIMULACRA2": None}, trained={"PSNR": 1.0})
+    table = facts([ours])
+    assert 'data-head="SSIMULACRA2"' not in table
+    assert "Could not be measured on this input: SSIMULACRA2." in table
+    assert "Judge by" not in table
+    assert "To judge, see SSIMULACRA2 of python -m eval." in table
+    scored = facts([replace(ours, scores={"PSNR": 24.0, "SSIMULACRA2": 60.0})])
+    assert "Judge by SSIMULACRA2." in scored
+    assert "not be measured" not in scored
+    assert measured([ours, version]) == ["PSNR", "SSIM"]
+    assert chart([ours], "PSNR")["series"]
+    assert "No figure could be measured" in chart([ours], "SSIMULACRA2")["empty"]
+
+
+def test_small_numbers_keep_their_digits() -> None:
+    ratios = [words.ratio(value) for value in (0.0312, 8.44, 9.97, 23.4)]
+    assert ratios == ["0.031 : 1", "8.4 : 1", "10 : 1", "23 : 1"]
+    assert [words.duration(s) for s in (1 / 16000, 0.05, 2.0)] == ["0.0625 ms", "50 ms", "2.0 s"]
+
+
+def test_a_name_keeps_its_small_letter() -> None:
+    assert words.sentence("nothing is chosen") == "Nothing is chosen"
+    for text in ("speech-vp has no codebook of size 0", "a.wav: no samples"):
+        assert words.sentence(text) == text
+
+
+def test_too_many_versions_are_refused_before_any_is_coded(
+    service: Service, image: Original, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "code", lambda *_: pytest.fail("something was coded"))
+    with pytest.raises(MediaError, match="2 versions; choose at most 1"):
+        compare(service, image, [IMAGE], [256, 1024], most=1)
+
+
+def test_classic_codecs_say_that_they_get_one_channel(
+    service: Service, given: Callable[[str, bytes], Path], speech: Original
+) -> None:
+    names = [baseline.name for baseline in service.classics.of("speech")]
+    if not names:
+        pytest.skip("no classic codec of speech is installed")
+    stereo = service.open(given("stereo.wav", wav(tones(16_000, 16_000, 2))))
+    said = service.classics.code(stereo, names[0], 100_000).notices
+    assert any("the mean of the 2 channels" in line for line in said)
+    assert not service.classics.code(speech, names[0], 100_000).notices
+
+
+def test_tokens_of_every_channel_are_counted(
+    service: Service, given: Callable[[str, bytes], Path]
+) -> None:
+    stereo = service.open(given("stereo.wav", wav(tones(16_000, 16_000, 2))))
+    version = service.code(stereo, SPEECH, 256)
+    every = tokens.tokens(service, version).indices.size
+    assert tokens.edit(service, version, "one token", token=3)[1] == every
+
+
 @pytest.mark.parametrize(
     ("medium", "name"), [("image", "webp"), ("image", "jpeg"), ("speech", "opus")]
 )
@@ -275,6 +334,9 @@ def test_nothing_and_the_wrong_medium_are_refused(
             service.open(nothing)
         with pytest.raises(MediaError, match="nothing is chosen"):
             service.decode(nothing)
+        for ask in (service.bins.layers, service.bins.info):
+            with pytest.raises(MediaError, match="nothing is chosen"):
+                ask(nothing)
     with pytest.raises(MediaError, match="this is a picture"):
         service.open(given("a", picture(gradient(16, 16))), "speech")
     with pytest.raises(MediaError, match="no picture"):
@@ -710,6 +772,9 @@ def test_what_cannot_be_served_is_one_line(
     error = capsys.readouterr().err
     assert error.startswith(f"error: cannot listen on 127.0.0.1:{port}")
     assert error.count("\n") == 1
+    assert command.main(["--host", "no.such.invalid"]) == 1
+    assert "no.such.invalid; give another --host" in capsys.readouterr().err
+    assert command._address("::1", 80) == "[::1]:80"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -719,6 +784,8 @@ def test_what_cannot_be_served_is_one_line(
         ["--max-seconds", "0"],
         ["--max-megapixels", "many"],
         ["--queue", "-1"],
+        ["--port", "70000"],
+        ["--port", "-1"],
         ["--lpips-backbone", "none"],
     ):
         with pytest.raises(SystemExit) as stopped:

@@ -89,6 +89,7 @@ WRONG = {
     "the same again": ("sweep", (["jpeg"] * 300,), "ame each classic codec once"),
     "the same in compare": ("compare", ([], [256], ["jpeg"] * 3), "ame each classic codec once"),
     "a share in words": ("edit", ("random", "half", 0, 0), "share is 'half'"),
+    "a share above all": ("edit", ("random", 10, 0, 0), "share is 10; want 0 to 1"),
     "a seed below zero": ("edit", ("random", 0.5, 0, -1), "seed is -1; want 0 or more"),
 }
 

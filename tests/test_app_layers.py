@@ -1,4 +1,4 @@
-"""The sliders of Decode and Compare that cut a file with layers, called as the page calls them."""
+"""The choices of Decode and Compare that cut a file with layers, called as the page calls them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def service(model_folder: Path, tmp_path: Path) -> Service:
 
 @pytest.fixture
 def decode(service: Service) -> Callable[..., list[Any]]:
-    """What a new file and the slider run.
+    """What a new file and the choice of a layer run.
 
     Without a page, which leaves an event loop behind when it is built.
     """
@@ -39,7 +39,7 @@ def decode(service: Service) -> Callable[..., list[Any]]:
 
 
 @pytest.mark.parametrize("medium", ["speech", "image"])
-def test_the_slider_cuts_the_file(
+def test_the_choice_cuts_the_file(
     service: Service, decode: Callable[..., list[Any]], tmp_path: Path, medium: str
 ) -> None:
     media = wav(tones(16000)) if medium == "speech" else picture(gradient(64, 96))
@@ -48,21 +48,26 @@ def test_the_slider_cuts_the_file(
     path = tmp_path / "a.bin"
     path.write_bytes(data)
     head, listener, viewer, layer = decode(str(path), None)
-    assert (layer["visible"], layer["maximum"], layer["value"]) == (True, 2, 2)
+    choices = [(f"256 codes · {len(small):,} B", 256), (f"1,024 codes · {len(data):,} B", 1024)]
+    assert (layer["visible"], layer["choices"], layer["value"]) == (True, choices, 1024)
     assert f"1,024 codes, {len(data):,} bytes" in head
     assert (listener["visible"], viewer["visible"]) == (medium == "speech", medium == "image")
-    head, _, _, layer = decode(str(path), 1)
+    head, _, _, layer = decode(str(path), 256)
     assert f"256 codes, {len(small):,} bytes" in head
-    assert "visible" not in layer  # the slider stays where it was put
+    assert "visible" not in layer  # the choice stays
     saved = [Path(link) for link in re.findall(r"file=([^\"?]+\.bin)", head)]
     assert [link.read_bytes() for link in saved] == [small]
     path.write_bytes(small)
     assert decode(str(path), None)[3]["visible"] is False
     path.write_bytes(small[:-1])
-    head, *_, layer = decode(str(path), 2)
+    head, *_, layer = decode(str(path), 256)
     assert "fault" in head
     assert layer["visible"] is False
     assert decode(None, None)[3]["visible"] is False
+    path.unlink()  # as files are, after a while
+    head, *_, layer = decode(str(path), 256)
+    assert "were deleted after a while" in head
+    assert layer["visible"] is False
 
 
 MEDIA = {
@@ -89,8 +94,8 @@ def test_compare_makes_one_file_for_every_size(
     file = service.layered(source, [model.card.name], [256, 1024])
     assert file is not None
     assert file.read_bytes() == api.compress(source.data, 1024, model, layers=True)
-    for number, size in enumerate((256, 1024), 1):
-        head, listener, viewer = shown(service, file, source, number)
+    for size in (256, 1024):
+        head, listener, viewer = shown(service, file, source, size)
         single = api.compress(source.data, size, model)
         saved = [Path(link) for link in re.findall(r"file=([^\"?]+\.bin)", head)]
         stops = service.bins.layers(file)
@@ -98,10 +103,6 @@ def test_compare_makes_one_file_for_every_size(
         assert (saved[0].read_bytes() == single) == (size == 256)
         assert api.decompress(saved[0].read_bytes(), model) == api.decompress(single, model)
         assert f"{size:,} codes, {stops[size]:,} bytes" in head
-        assert re.findall(r"<li( aria-current=true)?><b>([\d,]+)</b> ([\d,]+) B", head) == [
-            (" aria-current=true" if k == size else "", f"{k:,}", f"{stop:,}")
-            for k, stop in stops.items()
-        ]
         assert (listener["visible"], viewer["visible"]) == (medium == "speech", medium == "image")
         value = (listener if medium == "speech" else viewer)["value"]
         assert [version["label"] for version in value["versions"]] == [
@@ -111,7 +112,7 @@ def test_compare_makes_one_file_for_every_size(
         assert value["series"] == str(file)
 
 
-def test_compare_has_no_slider_where_nothing_is_nested(service: Service, tmp_path: Path) -> None:
+def test_compare_has_no_choice_where_nothing_is_nested(service: Service, tmp_path: Path) -> None:
     source = opened(service, tmp_path, "image")
     assert service.layered(source, ["image-fsp"], [256]) is None
     assert service.layered(source, ["image-fsp"], [4096]) is None

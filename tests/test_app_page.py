@@ -641,19 +641,15 @@ def layered_model(medium: str) -> str:
     return f"{medium}-fsp"
 
 
-def slide(page: Page, selector: str, number: int) -> None:
-    """Puts a slider there as the keyboard does: Home, then so many steps to the right."""
-    handle = page.locator(f"{selector} input[type=range]")
-    handle.focus()
-    page.keyboard.press("Home")
-    for _ in range(number - 1):
-        page.keyboard.press("ArrowRight")
-    handle.dispatch_event("pointerup")
+def choose_layer(page: Page, selector: str, size: int) -> None:
+    """Chooses the layer of a codebook size as the keyboard does."""
+    page.locator(f"{selector} input[value='{size}']").focus()
+    page.keyboard.press("Space")
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("medium", ["speech", "image"])
-def test_the_slider_of_compare_cuts_the_file(
+def test_the_layers_of_compare_cut_the_file_by_keyboard(
     medium: str, open_page: Callable[..., Page], media: dict[str, Path], tmp_path: Path
 ) -> None:
     page = open_page()
@@ -666,18 +662,13 @@ def test_the_slider_of_compare_cuts_the_file(
         box = page.get_by_label(name, exact=True).first
         box.set_checked(name == layered_model(medium))
     page.click("#compare-start")
-    page.wait_for_selector("#compare-layer-file .ladder")
+    page.wait_for_selector("#compare-layer label")
     part = "#compare-layer-viewer .stage" if medium == "image" else "#compare-layer-listener .lane"
     page.wait_for_selector(part)
-    steps = page.locator("#compare-layer-file .ladder li")
-    assert steps.count() == 4
-    for number, size in ((1, 256), (3, 4096)):
-        slide(page, "#compare-layer", number)
-        page.wait_for_function(
-            "n => document.querySelectorAll('#compare-layer-file .ladder li')[n - "
-            "1].hasAttribute('aria-current')",
-            arg=number,
-        )
+    assert page.locator("#compare-layer label").count() == 4
+    for size in (256, 4096):
+        choose_layer(page, "#compare-layer", size)
+        page.wait_for_selector(f"#compare-layer-file :text('{size:,} codes')")
         with page.expect_download() as download:
             page.click("#compare-layer-file a.download")
         download.value.save_as(tmp_path / f"{size}.bin")
@@ -694,7 +685,7 @@ def test_the_slider_of_compare_cuts_the_file(
 
 
 @pytest.mark.browser
-def test_the_slider_of_decode_keeps_the_view(
+def test_the_layers_of_decode_keep_the_view(
     open_page: Callable[..., Page], media: dict[str, Path], tmp_path: Path
 ) -> None:
     path = tmp_path / "layers.bin"
@@ -714,8 +705,8 @@ def test_the_slider_of_decode_keeps_the_view(
     page.set_input_files("#decode-file input[type=file]", path)
     page.wait_for_selector("#decode-viewer .stage")
     page.click("#decode-viewer [data-zoom='4']")
-    slide(page, "#decode-layer", 1)
-    page.wait_for_selector("#decode-header .ladder li:first-child[aria-current]")
+    choose_layer(page, "#decode-layer", 256)
+    page.wait_for_selector("#decode-header :text('256 codes')")
     assert loaded(page, "#decode-viewer .under")
     assert "scale(4)" in page.locator("#decode-viewer .under").evaluate("i => i.style.transform")
     with page.expect_download() as download:
@@ -724,6 +715,52 @@ def test_the_slider_of_decode_keeps_the_view(
     assert (tmp_path / "page.bin").read_bytes() == by_command(
         media["image"], 256, tmp_path, "image-fsp"
     )
+
+
+# What plays; and the recordings come late, as over a slow line.
+PLAYING = """(() => {
+  const fetched = window.fetch, play = AudioBufferSourceNode.prototype.start;
+  window.fetch = async (url, ...more) => {
+    if (String(url).endsWith(".wav")) await new Promise((done) => setTimeout(done, 400));
+    return fetched(url, ...more);
+  };
+  window.playing = new Set();
+  AudioBufferSourceNode.prototype.start = function (...given) {
+    window.playing.add(this);
+    return play.apply(this, given);
+  };
+  const stop = AudioBufferSourceNode.prototype.stop;
+  AudioBufferSourceNode.prototype.stop = function (...given) {
+    window.playing.delete(this);
+    return stop.apply(this, given);
+  };
+})()"""
+
+
+@pytest.mark.browser
+def test_one_thing_plays_at_a_time_and_can_be_stopped(
+    open_page: Callable[..., Page], media: dict[str, Path]
+) -> None:
+    page = open_page()
+    page.evaluate(PLAYING)
+    page.get_by_label("speech-vp", exact=True).first.set_checked(False)
+    page.get_by_label(layered_model("speech"), exact=True).first.set_checked(True)
+    page.set_input_files("#recording input[type=file]", media["speech"])
+    page.wait_for_selector("#about .about.known")
+    page.click("#compare-start")
+    page.wait_for_selector("#compare-layer-listener .play")
+    above, below = "#compare-listener", "#compare-layer-listener"
+    lanes = page.locator(f"{above} .pick")
+    lanes.nth(1).click()
+    lanes.nth(0).click()  # while the files load
+    page.wait_for_selector(f"{above} [aria-label=Pause]")
+    assert page.evaluate("playing.size") == lanes.count()
+    page.click(f"{below} .play")
+    page.wait_for_selector(f"{above} [aria-label=Play]")
+    page.wait_for_selector(f"{below} [aria-label=Pause]")
+    assert page.evaluate("playing.size") == page.locator(f"{below} .pick").count()
+    page.click(f"{below} .play")
+    assert page.evaluate("playing.size") == 0
 
 
 @pytest.mark.browser

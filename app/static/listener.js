@@ -1,5 +1,6 @@
 // Several versions of one recording on one clock: all play together, one is heard. Switching is seamless.
-let context = null, buffers = [], sources = [], gains = [], heard = 0, playing = false, begun = 0, at = 0, length = 0, token = 0, frame = 0, series = null;
+// `wanted` is the start that is to play, loading or playing; null while it is stopped. Whatever starts later takes its place.
+let context = null, buffers = null, sources = [], gains = [], heard = 0, wanted = null, playing = false, begun = 0, at = 0, length = 0, frame = 0, series = null;
 const versions = () => (props.value && props.value.versions) || [];
 const level = (i) => (i === heard ? Math.pow(10, (find(".equal input")?.checked ? versions()[i].gain || 0 : 0) / 20) : 0);
 
@@ -21,8 +22,8 @@ const lane = (v, i) => `
 
 const draw = () => {
   const value = props.value || {}, all = versions(), box = find(".listener");
-  const same = value.series && value.series === series, resume = same && playing; // another state of the same thing
-  stop(); buffers = []; token += 1; series = value.series;
+  const same = value.series && value.series === series, resume = same && wanted; // another state of the same thing
+  stop(); buffers = null; series = value.series;
   if (!same) { at = 0; heard = Math.min(value.heard ?? 0, Math.max(all.length - 1, 0)); }
   if (!all.length) { box.innerHTML = value.empty || ""; return; }
   length = value.duration;
@@ -33,6 +34,7 @@ const draw = () => {
       <input type="range" class="seek" min="0" max="1000" value="0" aria-label="Position">
       <span class="time" aria-live="off">0:00.0 / ${clock(length)}</span>
     </div>
+    <p class="problem" role="alert"></p>
     <div class="switches">
       <label><input type="checkbox" class="loop" checked> Repeat</label>
       ${gain ? `<label class="equal" data-tip="Louder always sounds better. This turns each version down to the quietest, while it plays; files stay as they are."><input type="checkbox" checked> Equal loudness</label>` : ""}
@@ -46,31 +48,31 @@ const draw = () => {
   if (resume) start();
 };
 
-const load = async () => {
-  const mine = token;
-  context = context || new (window.AudioContext || window.webkitAudioContext)();
-  await context.resume();
-  if (!buffers.length) {
-    element.dataset.state = "loading";
-    const loaded = await Promise.all(versions().map(async (v) => {
-      const answer = await fetch(v.url);
-      if (!answer.ok) throw new Error("gone");
-      return context.decodeAudioData(await answer.arrayBuffer());
-    }));
-    if (mine !== token) return false;
-    buffers = loaded; length = Math.max(...buffers.map((b) => b.duration));
+const load = async (v) => {
+  const answer = await fetch(v.url).catch(() => null);
+  if (!answer) throw new Error("The server does not answer. Is it still running?");
+  if (!answer.ok) throw new Error("These files were deleted after a while. Start again.");
+  try { return await context.decodeAudioData(await answer.arrayBuffer()); } catch {
+    throw new Error(`This browser cannot play ${v.label}: its sample rate may be too low or too high. Download the files to hear them.`);
   }
-  return true;
 };
 
 const start = async () => {
-  try { if (!(await load())) return; } catch (error) {
-    element.dataset.state = "gone";
-    find(".time").textContent = "These files were deleted after a while: compare again";
-    return;
-  }
+  const mine = (wanted = {}), problem = find(".problem");
+  problem.textContent = "";
+  document.dispatchEvent(new CustomEvent("codec-play", { detail: element }));
+  context = context || new (window.AudioContext || window.webkitAudioContext)();
+  await context.resume();
+  element.dataset.state = "loading";
+  const ready = (buffers = buffers || Promise.all(versions().map(load)));
+  const loaded = await ready.catch((error) => {
+    if (buffers === ready) buffers = null;
+    if (wanted === mine) { stop(); problem.textContent = error.message; }
+  });
+  if (wanted !== mine) return;
+  length = Math.max(...loaded.map((b) => b.duration));
   if (at >= length - 0.02) at = 0;
-  sources = buffers.map((buffer, i) => {
+  sources = loaded.map((buffer, i) => {
     const source = context.createBufferSource(), gain = context.createGain();
     source.buffer = buffer; gain.gain.value = level(i);
     source.connect(gain).connect(context.destination);
@@ -82,7 +84,7 @@ const start = async () => {
   tick();
 };
 const stop = () => {
-  cancelAnimationFrame(frame);
+  cancelAnimationFrame(frame); wanted = null;
   if (playing) at = clamp(context.currentTime - begun, 0, length);
   sources.forEach((s) => { try { s.stop(); } catch {} }); sources = []; playing = false; element.dataset.state = "paused";
   const button = find(".play"); if (button) { button.textContent = "▶"; button.setAttribute("aria-label", "Play"); }
@@ -100,14 +102,14 @@ const place = () => {
   find(".seek").value = 1000 * share;
   find(".time").textContent = `${clock(at)} / ${clock(length)}`;
 };
-const seek = async (share) => { const was = playing; stop(); at = clamp(share, 0, 1) * length; place(); if (was) await start(); };
+const seek = async (share) => { const was = wanted; stop(); at = clamp(share, 0, 1) * length; place(); if (was) await start(); };
 const pick = (i) => {
   heard = i;
   findAll(".pick").forEach((b, n) => b.setAttribute("aria-checked", n === i));
   gains.forEach((g, n) => playing && g && g.gain.setTargetAtTime(level(n), context.currentTime, 0.008));
 };
-on("click", ".play", () => (playing ? stop() : start()));
-on("click", ".pick", (b) => { pick(+b.dataset.lane); if (!playing) start(); });
+on("click", ".play", () => (wanted ? stop() : start()));
+on("click", ".pick", (b) => { pick(+b.dataset.lane); if (!wanted) start(); });
 on("click", ".trace", (t, e) => { const r = t.getBoundingClientRect(); pick(+t.dataset.lane); seek((e.clientX - r.left) / r.width); });
 on("input", ".seek", (s) => seek(s.value / 1000));
 on("change", ".equal input", () => pick(heard));
@@ -116,7 +118,7 @@ on("click", ".submit", () => trigger("submit", { ratings: ratings() }));
 element.addEventListener("keydown", (e) => {
   if (e.target.matches("input:not([type=checkbox])") || !versions().length) return;
   const number = +e.key - 1;
-  if (e.key === " " && !e.target.matches("button:not(.pick), input")) { e.preventDefault(); playing ? stop() : start(); }
+  if (e.key === " " && !e.target.matches("button:not(.pick), input")) { e.preventDefault(); wanted ? stop() : start(); }
   else if (number >= 0 && number < versions().length) pick(number);
   else if (e.key === "ArrowRight") { e.preventDefault(); seek((at + 1) / length); }
   else if (e.key === "ArrowLeft") { e.preventDefault(); seek((at - 1) / length); }
@@ -126,4 +128,5 @@ element.addEventListener("keydown", (e) => {
     findAll(".pick")[heard].focus();
   }
 });
+document.addEventListener("codec-play", (e) => { if (wanted && e.detail !== element) stop(); });
 show(draw);

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from app import comparison, trials, views
-from app.handlers import JOBS, QUICK, plainly, reporting
+from app.handlers import ANSWERS, JOBS, QUICK, plainly, reporting
 from app.input_panel import Given, InputPanel
 from app.service import Service
 from app.tabs.compare import Options
@@ -61,15 +61,15 @@ class BlindTab:
         outputs = [lead, *shown, answers, result, test, material]
         self._options, self._kind = options, kind
         inputs = {*panel.inputs, *options.inputs, kind}
-        start.click(plainly(self._begin), inputs, outputs, **JOBS, show_progress_on=[lead])
+        job = start.click(plainly(self._begin), inputs, outputs, **JOBS, show_progress_on=[lead])
         for control in shown:
-            control.submit(plainly(self._rated), test, result, **QUICK)
+            control.submit(plainly(self._rated), test, result, **ANSWERS)
         for button, says_a in ((is_a, True), (is_b, False)):
             button.click(
-                plainly(self._answer), [gr.State(says_a), test, material], outputs, **QUICK
+                plainly(self._answer), [gr.State(says_a), test, material], outputs, **ANSWERS
             )
-        stop.click(plainly(self._finish), test, outputs, **QUICK)
-        panel.medium.change(self._switch, panel.medium, outputs, **QUICK)
+        stop.click(plainly(self._finish), test, outputs, **ANSWERS)
+        panel.medium.change(self._switch, panel.medium, outputs, cancels=[job], **QUICK)
 
     def _begin(
         self,
@@ -83,12 +83,8 @@ class BlindTab:
         if kind == "abx":
             models, sizes, classics = models[:1], sorted(sizes)[-1:], []
         versions = comparison.compare(
-            self._service, original, models, sizes, classics, report=report
+            self._service, original, models, sizes, classics, report=report, most=MAX_RATED
         )
-        if len(versions) > MAX_RATED:
-            raise MediaError(
-                f"{len(versions)} versions are too many to rate; choose at most {MAX_RATED}"
-            )
         payload = views.drawn(original, versions, traces=False)
         media = [original.media, *(version.media for version in versions)]
         if kind == "abx":

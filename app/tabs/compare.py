@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import log2
 from typing import Any
 
 import gradio as gr
@@ -12,9 +11,8 @@ from app.handlers import JOBS, QUICK, plainly, reporting
 from app.input_panel import Given, InputPanel
 from app.service import Service
 from app.tabs.layers import Layers
-from app.widgets import facts, short_unit
+from app.widgets import facts
 from app.words import empty, notice
-from codec.medium import MEDIA
 
 INVITATION = empty(
     "Nothing to compare yet",
@@ -62,15 +60,10 @@ def model_choices(service: Service, medium: str) -> dict[str, Any]:
 
 
 def size_choices(service: Service, medium: str) -> dict[str, Any]:
-    """Returns all sizes of the medium's models, with the rate of each before entropy coding."""
-    rates: dict[int, float] = {}
-    for card in service.models.of(medium):
-        for size, codes in card.num_codes.items():
-            rates.setdefault(size, card.tokens_per_unit * log2(max(codes, 2)))
-    unit, scale = short_unit(medium), MEDIA[medium].rate_bits
-    choices = [(f"{size:,} · {rates[size] / scale:.2f} {unit}", size) for size in sorted(rates)]
-    chosen = [size for size in DEFAULT_SIZES if size in rates] or sorted(rates)[:3]
-    return {"choices": choices, "value": chosen}
+    """Returns all sizes of the medium's models; what each costs is in the table of the result."""
+    sizes = sorted({size for card in service.models.of(medium) for size in card.num_codes})
+    chosen = [size for size in DEFAULT_SIZES if size in sizes] or sizes[:3]
+    return {"choices": [(f"{size:,}", size) for size in sizes], "value": chosen}
 
 
 def classic_choices(service: Service, medium: str) -> dict[str, Any]:
@@ -103,10 +96,19 @@ class CompareTab:
         self._options, self._match_all, self._active = options, match_all, active
         inputs = {*panel.inputs, *options.inputs, match_all}
         compare = plainly(self._compare)
-        panel.medium.change(self._switch, panel.medium, self._outputs, **QUICK)
-        start.click(compare, inputs, self._outputs, **JOBS, show_progress_on=shown_on)
-        panel.taken.success(
-            compare, {active, *inputs}, self._outputs, **JOBS, show_progress_on=shown_on
+        jobs = [
+            event(compare, given, self._outputs, **JOBS, show_progress_on=shown_on)
+            for event, given in (
+                (start.click, inputs),
+                (panel.taken.success, {active, *inputs}),
+            )
+        ]
+        panel.medium.change(
+            self._switch,
+            panel.medium,
+            self._outputs,
+            cancels=[*jobs, self._layers.cut],
+            **QUICK,
         )
 
     def _compare(

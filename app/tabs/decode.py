@@ -14,7 +14,7 @@ from app import views
 from app.handlers import JOBS, explain, log, reporting
 from app.input_panel import InputPanel
 from app.service import Service
-from app.tabs.layers import LABEL, ladder
+from app.tabs.layers import layer_choice, layers_to_choose
 from app.widgets import download
 from app.words import empty
 from codec.errors import CodecError
@@ -35,38 +35,37 @@ class DecodeTab:
             "them.</p>"
         )
         given = gr.File(label="A .bin file", type="filepath", elem_id="decode-file", height=130)
-        layer = gr.Slider(1, 2, 2, step=1, label=LABEL, visible=False, elem_id="decode-layer")
+        layer = layer_choice("decode-layer")
         header = gr.HTML(INVITATION, elem_id="decode-header", min_height=120)
         outputs = [header, *views.place("decode"), layer]
         given.change(
             self._decode, [given, gr.State(None)], outputs, **JOBS, show_progress_on=[header]
         )
-        layer.release(self._decode, [given, layer], outputs, **JOBS, show_progress_on=[header])
+        layer.input(self._decode, [given, layer], outputs, **JOBS, show_progress_on=[header])
 
     def _decode(
         self,
         path: str | None,
-        number: float | None,
+        size: int | None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
         reporting(progress)(0.1, "Checking the file, decoding")
-        return shown(self._service, path, number)
+        return shown(self._service, path, size)
 
 
-def shown(service: Service, path: str | None, number: float | None) -> list[Any]:
-    """Returns updates of the header, the place of the version, and the slider, for a file.
+def shown(service: Service, path: str | None, size: int | None) -> list[Any]:
+    """Returns updates of the header, the place of the version, and the layers, for a file.
 
     Args:
         service: What decodes it.
         path: The file, if there is one.
-        number: The layer that the slider chose; None for the last one.
+        size: The codebook size that was chosen, of a layer; None for all that the file has.
     """
     if not path:
         return [INVITATION, *views.HIDDEN, gr.update(visible=False)]
     try:
         stops = service.bins.layers(path)
-        chosen = None if number is None else list(stops)[min(max(int(number), 1), len(stops)) - 1]
-        version, _ = service.decode(path, chosen)
+        version, _ = service.decode(path, size)
         rows = service.bins.info(version.file)
     except Exception as error:
         if isinstance(error, CodecError):
@@ -74,16 +73,12 @@ def shown(service: Service, path: str | None, number: float | None) -> list[Any]
         return [_fault(service, path, error), *views.HIDDEN, gr.update(visible=False)]
     what = f"{version.label}, {version.num_bytes:,} bytes, decoded in {version.decode_s:.2f} s"
     save = download(version.media, f"Save as {version.media.suffix}")
-    slider: Any = gr.skip()
     if len(stops) > 1:
         save += download(version.file, "Save this .bin")
-    if number is None:
-        last = len(stops)
-        slider = gr.update(visible=last > 1, maximum=max(last, 2), value=max(last, 2))
-    steps = ladder(stops, version.codebook_size or 0)
-    head = f'<p class="save"><b>{escape(what)}</b>{save}</p>{steps}{_table(rows)}'
+    layers = layers_to_choose(stops) if size is None else gr.skip()
+    head = f'<p class="save"><b>{escape(what)}</b>{save}</p>{_table(rows)}'
     value = views.drawn(None, [version]) | {"series": path}
-    return [head, *views.showing(version.medium, value), slider]
+    return [head, *views.showing(version.medium, value), layers]
 
 
 def _fault(service: Service, path: str, error: Exception) -> str:
@@ -91,7 +86,7 @@ def _fault(service: Service, path: str, error: Exception) -> str:
     title, text = explain(error)
     try:
         rows = service.bins.info(path)
-    except CodecError:
+    except (CodecError, OSError):  # OSError: the file was deleted after a while
         rows = {}
     said = f"<b>{escape(title)}</b><p>{escape(text)}</p>"
     return f'<div class="notice fault" role="alert">{said}</div>{_table(rows)}'

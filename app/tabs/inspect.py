@@ -13,7 +13,7 @@ import gradio as gr
 import numpy as np
 
 from app import pictures, views
-from app.handlers import JOBS, QUICK, plainly, reporting
+from app.handlers import CHOICES, JOBS, QUICK, plainly, reporting
 from app.input_panel import Given, InputPanel
 from app.service import Service
 from app.tabs.compare import size_choices
@@ -50,7 +50,7 @@ class InspectTab:
         result = gr.HTML(elem_id="inspect-result")
         shown = [result, *views.place("inspect")]
         outputs = [field, usage, kept, editor.spot, editor.column, *shown]
-        start.click(
+        look = start.click(
             plainly(self._look),
             {*panel.inputs, model, size},
             outputs,
@@ -59,13 +59,19 @@ class InspectTab:
         )
         model.change(self._sizes_of, model, size, **QUICK)
         field.select(
-            plainly(editor.choose), None, [editor.spot, editor.where, editor.token], **QUICK
+            plainly(editor.choose), None, [editor.spot, editor.where, editor.token], **CHOICES
         )
-        editor.side.release(editor.resize, [editor.side, field], field, **QUICK)
-        editor.decode.click(
+        editor.side.input(editor.resize, [editor.side, editor.spot, field], field, **QUICK)
+        change = editor.decode.click(
             plainly(self._change), [kept, *editor.inputs], shown, **JOBS, show_progress_on=[result]
         )
-        panel.medium.change(self._switch, panel.medium, [model, size, *outputs], **QUICK)
+        panel.medium.change(
+            self._switch,
+            panel.medium,
+            [model, size, *outputs],
+            cancels=[look, change],
+            **QUICK,
+        )
 
     def _look(
         self,
@@ -186,9 +192,9 @@ class Editor:
         here = {"x": float(event.x), "y": float(event.y)}
         return [here, "The spot", gr.skip() if index is None else int(index)]
 
-    def resize(self, side: int, field: dict[str, Any]) -> Any:
-        """Draws the spot in its new size."""
-        return {**field, "side": side} if field.get("url") else gr.skip()
+    def resize(self, side: int, spot: dict[str, float] | None, field: dict[str, Any]) -> Any:
+        """Draws the spot, which stays where it is, in its new size."""
+        return {**field, "side": side, "spot": spot} if field.get("url") else gr.skip()
 
     def _ask_for_token(self, change: str) -> Any:
         return gr.update(visible=change == "one token")
@@ -225,6 +231,8 @@ def _map(version: Version, inside: Tokens) -> dict[str, Any]:
     if inside.header.kind.timed:
         value["per_second"] = inside.columns
         value["caption"] = "Each row is one second, left to right; point at a square"
+        if len(inside.indices) > 1:
+            value["caption"] += ". This is the first channel"
     else:
         value["picture"] = url(version.media)
     return value

@@ -1,4 +1,4 @@
-"""One file for every size: a slider that cuts a layered .bin.
+"""One file for every size: a choice that cuts a layered .bin.
 
 What is left of it can be heard or seen, and downloaded.
 """
@@ -19,12 +19,12 @@ from app.originals import Original
 from app.service import Service
 from app.widgets import download
 
-LABEL = "Layers to keep: the file is cut behind them"
+LABEL = "Cut the file behind the layer of a codebook size"
 
 
 @dataclass(frozen=True, slots=True)
 class Layered:
-    """What the slider of a session works on.
+    """What the choice of a session works on.
 
     It is the input, and the file with layers that was made of it.
     """
@@ -40,28 +40,25 @@ class Layers:
     def __init__(self, panel: InputPanel) -> None:
         self._panel = panel
         made = gr.State(None)
-        self._slider = gr.Slider(
-            1, 2, 2, step=1, label=LABEL, visible=False, elem_id="compare-layer"
-        )
+        size = layer_choice("compare-layer")
         head = gr.HTML(elem_id="compare-layer-file")
         shown_on = views.place("compare-layer")
-        self.outputs: list[Any] = [made, self._slider, head, *shown_on]
-        cut = plainly(self._cut)
-        self._slider.release(
-            cut, [made, self._slider], self.outputs[2:], **JOBS, show_progress_on=shown_on
+        self.outputs: list[Any] = [made, size, head, *shown_on]
+        self.cut = size.input(
+            plainly(self._cut), [made, size], self.outputs[2:], **JOBS, show_progress_on=shown_on
         )
 
     def _cut(
         self,
         made: Layered | None,
-        number: float,
+        size: int,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
         if made is None:
             return [gr.skip()] * len(self.outputs[2:])
         reporting(progress)(0.1, "Cutting the file, decoding")
         original = self._panel.service.open(made.source, made.medium)
-        return shown(self._panel.service, made.file, original, int(number))
+        return shown(self._panel.service, made.file, original, size)
 
     def hidden(self) -> list[Any]:
         """Updates where no file has layers."""
@@ -74,33 +71,31 @@ class Layers:
         file = self._panel.service.layered(original, models, sizes)
         if file is None:
             return self.hidden()
-        last = len(self._panel.service.bins.layers(file))
-        slider = gr.update(visible=True, maximum=last, value=last)
+        stops = self._panel.service.bins.layers(file)
         made = Layered(original.medium, Path(path), file)
-        return [made, slider, *shown(self._panel.service, file, original, last)]
+        last = shown(self._panel.service, file, original, max(stops))
+        return [made, layers_to_choose(stops), *last]
 
 
-def shown(service: Service, file: Path, original: Original, number: int) -> list[Any]:
-    """Updates of the words and the place of the version: a file with its first `number` layers."""
-    stops = service.bins.layers(file)
-    size = list(stops)[min(max(number, 1), len(stops)) - 1]
+def layer_choice(name: str) -> gr.Radio:
+    """Adds the choice of a layer, which is hidden until there is a file with layers."""
+    return gr.Radio([], label=LABEL, visible=False, elem_id=name)
+
+
+def layers_to_choose(stops: dict[int, int]) -> Any:
+    """Returns the update of the choice for a file: its sizes, each with the bytes up to there.
+
+    It stays hidden for a file without layers.
+    """
+    choices = [(f"{size:,} codes · {stop:,} B", size) for size, stop in stops.items()]
+    return gr.update(visible=len(stops) > 1, choices=choices, value=max(stops))
+
+
+def shown(service: Service, file: Path, original: Original, size: int) -> list[Any]:
+    """Updates of the words and the place of the version: a file, cut to a codebook size."""
     version, _ = service.decode(file, size)
     save = download(version.file, "Save this .bin")
     what = f"One file for every size: {version.label}, {version.num_bytes:,} bytes"
-    head = f'<p class="save"><b>{escape(what)}</b>{save}</p>{ladder(stops, size)}'
+    head = f'<p class="save"><b>{escape(what)}</b>{save}</p>'
     value = views.drawn(original, [version]) | {"series": str(file), "heard": 1}
     return [head, *views.showing(version.medium, value)]
-
-
-def ladder(stops: dict[int, int], size: int) -> str:
-    """The bytes of a file cut behind each of its layers, in a line.
-
-    The layer that it is cut behind stands out.
-    """
-    if len(stops) < 2:
-        return ""
-    steps = (
-        f"<li{' aria-current=true' if k == size else ''}><b>{k:,}</b> {number:,} B</li>"
-        for k, number in stops.items()
-    )
-    return f'<ol class="ladder" aria-label="Bytes up to each codebook size">{"".join(steps)}</ol>'

@@ -12,12 +12,12 @@ import gradio as gr
 import numpy as np
 
 from app import comparison, views
-from app.handlers import JOBS, QUICK, plainly, reporting
+from app.handlers import CHOICES, JOBS, QUICK, plainly, reporting
 from app.input_panel import Given, InputPanel
 from app.service import Service
 from app.tabs.compare import classic_choices
 from app.versions import Version, write_csv
-from app.widgets import chart, download, facts, widget
+from app.widgets import chart, download, facts, measured, widget
 from app.words import empty, notice
 
 INVITATION = empty(
@@ -56,10 +56,12 @@ class SweepTab:
         outputs = [plot, notices, table, found, *shown, metric]
         self._metric, self._classics = metric, classics
         inputs = {*panel.inputs, metric, classics}
-        start.click(plainly(self._sweep), inputs, outputs, **JOBS, show_progress_on=[plot])
-        plot.select(plainly(self._choose), found, shown, **QUICK)
+        job = start.click(plainly(self._sweep), inputs, outputs, **JOBS, show_progress_on=[plot])
+        plot.select(plainly(self._choose), found, shown, **CHOICES)
         metric.change(plainly(self._redraw), [metric, found], plot, **QUICK)
-        panel.medium.change(self._switch, panel.medium, [classics, *outputs], **QUICK)
+        panel.medium.change(
+            self._switch, panel.medium, [classics, *outputs], cancels=[job], **QUICK
+        )
 
     def _sweep(
         self,
@@ -78,10 +80,10 @@ class SweepTab:
         shown = views.switched(original.medium, {"empty": POINTS})
         saved = f'<p class="save">{download(path, "Download the table (.csv)")}</p>'
         remarks = notice(
-            original.notices + [line for version in versions for line in version.notices[:1]]
+            original.notices + [line for version in versions for line in version.notices]
         )
-        names = list(dict.fromkeys(name for version in versions for name in version.scores))
         metric = given[self._metric]
+        names = measured(versions) or [metric]
         chosen = metric if metric in names else names[0]
         choice = gr.update(choices=names, value=chosen)
         return [
