@@ -219,7 +219,7 @@ def _map(version: Version, inside: Tokens) -> dict[str, Any]:
     image = pictures.token_map(
         inside.map, inside.header.num_codes, version.media.with_suffix(".tokens.png")
     )
-    value = {
+    value: dict[str, Any] = {
         "url": url(image),
         "rows": inside.rows,
         "columns": inside.columns,
