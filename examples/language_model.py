@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import codec
+from codec.cli.frame import new_file
 from codec.errors import CodecError, MediaError
 from codec.media import load_audio
 
@@ -109,20 +110,25 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="recordings")
-    parser.add_argument("--out", type=Path, default=Path("sample.wav"))
+    parser.add_argument("--out", type=new_file, default=Path("sample.wav"), help="a .wav file")
     parser.add_argument("--model", default="speech-fsp")
     parser.add_argument("-k", "--codebook-size", type=int, default=256)
     parser.add_argument("--minutes", type=float, default=1.0, help="of training")
     parser.add_argument("--steps", type=int, help="of training, instead of minutes")
     parser.add_argument("--seconds", type=float, default=3.0, help="of the sample")
     options = parser.parse_args(arguments)
+    if options.out.suffix[1:].upper() not in soundfile.available_formats():
+        parser.error(f"--out {options.out}: name a .wav, .flac or .ogg file")
     try:
-        tokens = encode_folder(options.folder, options.model, options.codebook_size)
         model = codec.load(options.model)
+        num_codes = model.codec.bottleneck.num_codes(options.codebook_size)
+        tokens = encode_folder(options.folder, options.model, options.codebook_size)
     except CodecError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    num_codes = model.codec.bottleneck.num_codes(options.codebook_size)
+    except ValueError as error:  # the model does not offer this codebook size
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     print(f"{len(tokens)} tokens, {num_codes} codes")
     net = train(tokens, num_codes, options.minutes, options.steps)
     count = round(options.seconds * RATE / model.codec.stride)
@@ -131,6 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
         x = model.codec.decode(
             indices[None, None], (len(indices) * model.codec.stride,), options.codebook_size
         )
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(options.out, x[0, 0].clamp(-1, 1).numpy(), RATE)
     print(f"{options.out}: {x.shape[-1] / RATE:.1f} s")
     return 0

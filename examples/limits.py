@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import codec
+from codec.errors import CodecError
 
 SIDE = 320
 WORDS = ("The quick brown fox", "jumps over the lazy dog", "0123456789")
@@ -60,7 +61,11 @@ def main(arguments: list[str] | None = None) -> int:
     original = drawing()
     shown = [("original", original)]
     for size in (256, 16384):
-        image, count = coded(original, options.model, size)
+        try:
+            image, count = coded(original, options.model, size)
+        except (CodecError, ValueError) as error:  # no such model, or not at this size
+            print(f"error: {error}", file=sys.stderr)
+            return error.exit_code if isinstance(error, CodecError) else 1
         shown.append((f"{options.model}, K = {size}: {count} bytes", image))
     sheet = Image.new("RGB", (3 * SIDE + 40, SIDE + 34), "white")
     for i, (label, image) in enumerate(shown):

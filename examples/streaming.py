@@ -42,6 +42,7 @@ def encode(source: Path, target: Path, codebook_size: int) -> None:
     """Codes a recording block by block."""
     about = soundfile.info(source)
     model = codec.load(medium="speech")
+    model.codec.bottleneck.num_codes(codebook_size)  # a size that it lacks leaves no empty file
     with target.open("wb") as file:  # a pipe or a socket does as well: nothing seeks
         written = compress_speech(
             microphone(source), about.samplerate, about.channels, file, model, codebook_size
@@ -74,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         encode(options.input, options.coded, options.codebook_size)
         decode(options.coded, options.restored)
-    except (CodecError, OSError, soundfile.SoundFileError) as error:
+    except (CodecError, OSError, ValueError, soundfile.SoundFileError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -136,6 +136,31 @@ def test_streaming_gives_the_bytes_of_whole_files() -> None:
     assert whole.shape == (250_000, 2)
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("language_model", ["recordings", "-k", "300"]),
+        ("limits", ["--model", "nope"]),
+        ("streaming", ["recordings/0.wav", "out.bin", "out.wav", "-k", "300"]),
+    ],
+)
+def test_what_cannot_be_coded_is_one_line(
+    name: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert load(name).main(arguments) > 0
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert not Path("out.bin").exists()
+
+
+def test_a_sample_that_cannot_be_written_is_refused_before_the_training() -> None:
+    for out in ("recordings", "sample.txt"):
+        with pytest.raises(SystemExit) as stopped:
+            load("language_model").main(["recordings", "--out", out])
+        assert stopped.value.code == 2
+
+
 def test_neighbour(capfd: pytest.CaptureFixture[str]) -> None:
     from eval.__main__ import main
 
