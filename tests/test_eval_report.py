@@ -61,12 +61,13 @@ def test_the_note_says_it_of_every_model() -> None:
     models = {"image-a": {"LPIPS": 0.4}, "image-b": {}, "image-c": None}
     assert note(models, ["PSNR", "LPIPS-alex", "LPIPS-vgg"]) == (
         f"{MARK} The model was trained on this metric or on a loss that follows it, which flatters:"
-        " LPIPS (image-a). Judge by SSIMULACRA2. Not trained on LPIPS (image-b). "
-        "What was trained on is not known of image-c."
+        " LPIPS (image-a). To judge, see SSIMULACRA2 of python -m eval. Not trained on LPIPS "
+        "(image-b). What was trained on is not known of image-c."
     )
     assert note({}, ["LPIPS-vgg"]) == note(models, ["DistillMOS"]) == ""
     assert "LPIPS" not in note({"image-b": {}}, ["LPIPS-vgg"])
-    text = note({"speech-a": {"PESQ": 1.2}, "speech-b": {"STOI": 3.0}}, ["STOI", "ESTOI", "PESQ"])
+    table = ["STOI", "ESTOI", "PESQ", "DistillMOS"]
+    text = note({"speech-a": {"PESQ": 1.2}, "speech-b": {"STOI": 3.0}}, table)
     assert "flatters: STOI (speech-b), PESQ (speech-a). Judge by DistillMOS." in text
     assert "Not trained on STOI (speech-a), PESQ (speech-b)." in text
 

@@ -222,7 +222,7 @@ def test_wrong_parts() -> None:
         Residual(lambda k: GMVQ(2, (k,)), (8,), 2)
     with pytest.raises(ValueError, match="one size"):
         Residual(lambda _: VQ(2, (8, 16)), (8,), 2)
-    with pytest.raises(ValueError, match="need a stage"):
+    with pytest.raises(ValueError, match="num_stages is a whole number from 1 on"):
         Residual(vq, (8,), 0)
     with pytest.raises(ValueError, match="fit needs"):
         Grouped([VQ(2, (8,))]).fit(torch.zeros(5, 3))
