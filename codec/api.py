@@ -60,6 +60,7 @@ def compress(
     mono: bool = False,
     effort: int = 0,
     layers: bool = False,
+    search: int = 0,
 ) -> bytes:
     """Compresses a picture or recording.
 
@@ -72,6 +73,9 @@ def compress(
         mono: Mixes the channels of a recording into one.
         effort: 0 to 9: how much nearness of the codes to give up for fewer bits.
         layers: A file that `truncate` can cut to every smaller codebook, a little larger.
+        search: Steps of analysis by synthesis, 0 to 1000: the encoder compares what its codes
+            decode to with the original, and looks for nearer ones. 20 are a good number; each
+            takes about two passes of the decoder's time.
 
     Returns:
         A bitstream of format version 1.
@@ -80,7 +84,8 @@ def compress(
         MediaError: Not readable as a picture or recording, or compressed already.
         ModelError: There is no such model, it is damaged, for the other medium, or has no layers at
             this size.
-        ValueError: A codebook size that the model does not offer, or an effort that there is not.
+        ValueError: A codebook size that the model does not offer, or an effort or a search that
+            there is not.
         TypeError: The data, the model or a truth value are something else, say an array.
     """
     mono, layers = flag(mono, "mono"), flag(layers, "layers")
@@ -96,7 +101,7 @@ def compress(
         size = loaded.codec.bottleneck.check_size(codebook_size)
         out = io.BytesIO()
         coding.compress(
-            medium, MEDIA[medium].read(file, mono=mono), out, loaded, size, effort, layers
+            medium, MEDIA[medium].read(file, mono=mono), out, loaded, size, effort, layers, search
         )
     return out.getvalue()
 

@@ -82,6 +82,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--lpips-backbone", type=filled_path, action="append", default=[], metavar="FILE"
     )
+    parser.add_argument(
+        "--search",
+        type=positive(int),
+        default=0,
+        metavar="STEPS",
+        help="compress with so many steps of search, see codec.compress",
+    )
     parser.add_argument("--mos", action="store_true", help="DistillMOS of speech; extra [mos]")
     parser.add_argument(
         "--level-dbfs",
@@ -144,6 +151,11 @@ def _check(options: argparse.Namespace) -> None:
         (options.anchor and not options.out, "--anchor is of the report; name --out"),
         (options.fresh and not options.out, "--fresh measures again what --out has; name it"),
         (options.card and not options.models, "--card keeps means of a model; name a MODEL"),
+        (options.search and not options.models, "--search is of a model; name a MODEL"),
+        (
+            options.search and options.card,
+            "--card keeps what a model reaches without --search; leave one out",
+        ),
         (
             options.codebook_size and not options.models,
             "--codebook-size is of a model; name a MODEL",
@@ -220,7 +232,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     names = Counter(card.name for card in found)
     models = tuple(
         (
-            card.name if names[card.name] == 1 else f"{card.name}-{card.model_id.hex()[:8]}",
+            _name(card, names[card.name] == 1, options.search),
             str(card.path),
             _sizes(card, options),
         )
@@ -251,7 +263,14 @@ def _plan(options: argparse.Namespace) -> Plan:
         lpips=tuple(backbones),
         quick=options.quick,
         mos=options.mos,
+        search=options.search,
     )
+
+
+def _name(card: cards.Card, unique: bool, search: int) -> str:
+    """What tables call a model: its name, and what tells it from others of that name."""
+    name = card.name if unique else f"{card.name}-{card.model_id.hex()[:8]}"
+    return f"{name}, search {search}" if search else name
 
 
 def _sizes(card: cards.Card, options: argparse.Namespace) -> tuple[int, ...]:

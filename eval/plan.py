@@ -51,6 +51,7 @@ class Plan:
         lpips: The backbones that LPIPS is computed with.
         quick: Whether only the two metrics of every table are computed.
         mos: Whether speech is scored by DistillMOS, too.
+        search: Of all models, as in `codec.compress`.
     """
 
     models: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
@@ -61,6 +62,7 @@ class Plan:
     lpips: tuple[Backbone, ...] = ()
     quick: bool = False
     mos: bool = False
+    search: int = 0
 
     def fingerprint(self) -> Record:
         """Returns the plan by its content: models and backbones by hash, packages by version."""
@@ -69,7 +71,9 @@ class Plan:
         known["models"] = [
             [name, found[name].model_id.hex(), list(sizes)] for name, _, sizes in self.models
         ]
-        known["trained_on"] = {name: trained_on(card) for name, card in found.items()}
+        known["trained_on"] = {
+            name: trained_on(card, self.search > 0) for name, card in found.items()
+        }
         known["lpips"] = [
             [s.net, hashlib.sha256(Path(s.path).read_bytes()).hexdigest()] for s in self.lpips
         ]

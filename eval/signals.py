@@ -69,8 +69,13 @@ class Signals(ABC):
         """Returns the array that metrics take: (n,) samples, or the picture as it is."""
 
     @abstractmethod
-    def compress(self, signal: Signal, file: BinaryIO, model: Model, codebook_size: int) -> None:
-        """Writes the bitstream of a signal by one of our models."""
+    def compress(
+        self, signal: Signal, file: BinaryIO, model: Model, codebook_size: int, search: int = 0
+    ) -> None:
+        """Writes the bitstream of a signal by one of our models.
+
+        `search` is as in `codec.compress`.
+        """
 
     @abstractmethod
     def decompress(self, reader: AnyReader, model: Model) -> Signal:
@@ -108,10 +113,12 @@ class Recordings(Signals):
     def compared(self, signal: Signal) -> Signal:
         return signal[:, 0]
 
-    def compress(self, signal: Signal, file: BinaryIO, model: Model, codebook_size: int) -> None:
+    def compress(
+        self, signal: Signal, file: BinaryIO, model: Model, codebook_size: int, search: int = 0
+    ) -> None:
         from codec import coding
 
-        coding.compress_speech([signal], SAMPLE_RATE, 1, file, model, codebook_size)
+        coding.compress_speech([signal], SAMPLE_RATE, 1, file, model, codebook_size, search=search)
 
     def decompress(self, reader: AnyReader, model: Model) -> Signal:
         from codec import coding
@@ -149,10 +156,12 @@ class Pictures(Signals):
     def compared(self, signal: Signal) -> Signal:
         return signal
 
-    def compress(self, signal: Signal, file: BinaryIO, model: Model, codebook_size: int) -> None:
+    def compress(
+        self, signal: Signal, file: BinaryIO, model: Model, codebook_size: int, search: int = 0
+    ) -> None:
         from codec import coding
 
-        coding.compress_image(signal, file, model, codebook_size)
+        coding.compress_image(signal, file, model, codebook_size, search=search)
 
     def decompress(self, reader: AnyReader, model: Model) -> Signal:
         from codec import coding

@@ -70,18 +70,20 @@ class System(Protocol):
 
 
 class ModelSystem:
-    """One of our models at one codebook size."""
+    """One of our models at one codebook size; `search` as in `codec.compress`."""
 
-    def __init__(self, model: coding.Model, codebook_size: int, name: str | None = None) -> None:
+    def __init__(
+        self, model: coding.Model, codebook_size: int, name: str | None = None, search: int = 0
+    ) -> None:
         self.name = name or model.card.name
         self.setting = str(codebook_size)
         self.medium = model.card.medium
-        self.model, self._size = model, codebook_size
+        self.model, self._size, self._search = model, codebook_size, search
         self.num_codes = model.codec.bottleneck.num_codes(codebook_size)
 
     def compress(self, signal: Signal) -> bytes:
         file = io.BytesIO()
-        SIGNALS[self.medium].compress(signal, file, self.model, self._size)
+        SIGNALS[self.medium].compress(signal, file, self.model, self._size, self._search)
         return file.getvalue()
 
     def decompress(self, data: bytes, length: int) -> Signal:  # noqa: ARG002  our files hold their lengths
@@ -298,16 +300,19 @@ def _of_streams(name: str, model: Any, streams: int, argument: str) -> Neighbour
 TRANSFORMERS = {"encodec": _encodec, "dac": _dac, "mimi": _mimi}
 
 
-def load_models(paths: list[tuple[str, str, tuple[int, ...]]]) -> list[ModelSystem]:
+def load_models(
+    paths: list[tuple[str, str, tuple[int, ...]]], search: int = 0
+) -> list[ModelSystem]:
     """Loads models once each, and returns a system for each of their codebook sizes.
 
     Args:
         paths: For each model its name, the path of its card, and the codebook sizes.
+        search: Of all of them, as in `codec.compress`.
     """
     systems = []
     for name, path, sizes in paths:
         model = coding.load(cards.find(path))
-        systems += [ModelSystem(model, size, name) for size in sizes]
+        systems += [ModelSystem(model, size, name, search) for size in sizes]
     return systems
 
 

@@ -33,11 +33,19 @@ JUDGES = dict.fromkeys(("PSNR", "SSIM", "LPIPS"), "SSIMULACRA2") | dict.fromkeys
 Trained = Mapping[str, float] | None
 
 
-def trained_on(card: Card) -> Trained:
-    """Returns the metrics that a model was trained on; None where its card names no losses."""
-    if not card.losses:
+def trained_on(card: Card, searched: bool = False) -> Trained:
+    """Returns the metrics that a model was trained on; None where its card names no losses.
+
+    With `searched` those that the encoder's search makes better, too, which flatters as well.
+    """
+    losses = dict(card.losses)
+    if searched:
+        from codec.coding.search import WEIGHTS  # and torch, for which the app's page does not wait
+
+        losses |= WEIGHTS[card.medium]
+    if not losses:
         return None
-    return {metric: card.losses[loss] for metric, loss in LOSSES.items() if card.losses.get(loss)}
+    return {metric: losses[loss] for metric, loss in LOSSES.items() if losses.get(loss)}
 
 
 def followed(metric: str) -> str | None:

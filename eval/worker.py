@@ -45,7 +45,7 @@ class Worker:
         torch.set_num_threads(1)
         self._plan, self._folder = plan, folder
         neighbours = [NeighbourSystem(load_neighbour(spec)) for spec in plan.neighbours]
-        self._coders: list[System] = [*load_models(list(plan.models)), *neighbours]
+        self._coders: list[System] = [*load_models(list(plan.models), plan.search), *neighbours]
         self._mos = DistillMOS() if plan.mos else None
         self._metrics = {
             medium: plan.metrics(medium) | lpips_metric.metrics(medium, plan.lpips)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 pytest.importorskip("torchaudio")
-from train.losses import ImageLoss, SpeechLoss, ssim
+from codec.losses import ImageLoss, SpeechLoss
+from codec.losses.image import ssim
 
 
 def test_ssim_is_scikit_images() -> None:

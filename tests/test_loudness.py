@@ -12,8 +12,8 @@ import torch
 from test_speech_losses import noisy, voice
 from torch import Tensor
 
+from codec.losses.loudness import LoudnessLoss
 from codec.medium import SAMPLE_RATE
-from train.loudness import LoudnessLoss
 
 
 def test_equal_signals_and_equal_up_to_level_are_perfect() -> None:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torchaudio.transforms import MelScale
 
+from codec.losses import SpeechLoss
 from codec.medium import SAMPLE_RATE
-from train.losses import SpeechLoss
 
 SCALES = {128: 16, 512: 64, 2048: 128}  # FFT size -> mel bands, docs/methods/nets.md
 FLOOR = 1e-6  # of the power

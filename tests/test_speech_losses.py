@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from codec.losses.loudness import LoudnessLoss
+from codec.losses.stoi import STOILoss
 from codec.medium import SAMPLE_RATE
 from train import losses
-from train.loudness import LoudnessLoss
-from train.stoi import STOILoss
 
 LISTENING: dict[str, type[nn.Module]] = {"loudness": LoudnessLoss, "stoi": STOILoss}
 EACH = pytest.mark.parametrize("name", LISTENING)

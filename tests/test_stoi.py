@@ -11,10 +11,10 @@ import torch
 from test_speech_losses import noisy, voice
 
 from codec.errors import MediaError
+from codec.losses.stoi import STOILoss
 from codec.medium import SAMPLE_RATE
 from eval.demo import sample
 from train.sources import decode
-from train.stoi import STOILoss
 
 
 def test_equal_signals_at_any_level_are_perfect() -> None:

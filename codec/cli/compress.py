@@ -64,6 +64,14 @@ def compress_main(arguments: list[str] | None = None) -> int:
         help="choose codes that cost fewer bits over nearer ones: 4 is a fair trade; default 0",
     )
     parser.add_argument(
+        "--search",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="look for codes that decode to something nearer: 20 steps are a good number, and "
+        "take some twenty times as long; default 0",
+    )
+    parser.add_argument(
         "--layers",
         action="store_true",
         help="a file that codec.truncate can cut to every smaller K",
@@ -84,6 +92,11 @@ def compress_main(arguments: list[str] | None = None) -> int:
 def _compress(options: argparse.Namespace) -> None:
     if options.codebook_size is not None and options.bitrate is not None:
         raise UsageError("give --codebook-size or --bitrate, not both")
+    if options.search:
+        from codec.coding import MAX_STEPS
+
+        if not 0 <= options.search <= MAX_STEPS:
+            raise UsageError(f"--search {options.search}: want 0 to {MAX_STEPS} steps")
     models = Models(options.device)
     each(jobs_of(options), lambda source, target: _compress_file(source, target, options, models))
 
@@ -149,7 +162,7 @@ def _compress_one(
     start = time.perf_counter() - read_s
     watch = partial(progress, quiet=options.quiet)
     written = coding.compress(
-        medium, signal, out, model, size, options.effort, options.layers, watch
+        medium, signal, out, model, size, options.effort, options.layers, options.search, watch
     )
     elapsed_s = time.perf_counter() - start
     bytes_in = file.total if isinstance(file, Pipe) else file.seek(0, os.SEEK_END)

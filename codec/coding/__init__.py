@@ -20,11 +20,13 @@ from codec.coding.effort import MAX_EFFORT
 from codec.coding.media import CODINGS, Coding, compress, decompress
 from codec.coding.models import Model, load, tables_for, tables_of
 from codec.coding.pictures import compress_image, decompress_image, image_strips
+from codec.coding.search import MAX_STEPS
 from codec.coding.speech import compress_speech, decompress_speech, open_speech
 
 __all__ = [
     "CODINGS",
     "MAX_EFFORT",
+    "MAX_STEPS",
     "AnyReader",
     "Coding",
     "Model",

@@ -24,12 +24,12 @@ class Coding:
     """How a medium is coded.
 
     Attributes:
-        compress: (signal, file, model, codebook_size, effort, layers, watch) -> `Written`; see
-            `compress`.
+        compress: (signal, file, model, codebook_size, effort, layers, search, watch) ->
+            `Written`; see `compress`.
         decompress: (reader, model) -> blocks of a recording, or strips of a picture.
     """
 
-    compress: Callable[[Any, BinaryIO, Model, int, int, bool, Watch | None], Written]
+    compress: Callable[[Any, BinaryIO, Model, int, int, bool, int, Watch | None], Written]
     decompress: Callable[[AnyReader, Model], Iterator[NDArray[Any]]]
 
 
@@ -41,6 +41,7 @@ def compress(
     codebook_size: int,
     effort: int = 0,
     layers: bool = False,
+    search: int = 0,
     watch: Watch | None = None,
 ) -> Written:
     """Codes what `Medium.read` opened.
@@ -53,14 +54,17 @@ def compress(
         codebook_size: One of the model's.
         effort: 0 to `MAX_EFFORT`: how much nearness to give up for fewer bits.
         layers: Write a file that can be cut to every coarser codebook size that this one refines.
+        search: Steps of analysis by synthesis, 0 to `MAX_STEPS`: slower, and nearer for the same K.
         watch: Of a recording, sees its blocks pass.
 
     Raises:
         ModelError: A model of another medium, and as for `compress_speech`.
-        ValueError: An effort or a codebook size that there is not.
+        ValueError: An effort, a search or a codebook size that there is not.
     """
     need(model, medium)
-    return CODINGS[medium].compress(signal, file, model, codebook_size, effort, layers, watch)
+    return CODINGS[medium].compress(
+        signal, file, model, codebook_size, effort, layers, search, watch
+    )
 
 
 def decompress(
@@ -79,6 +83,7 @@ def decompress(
         out: Receives the media file; None to write nothing.
         suffix: Of its format.
         piped: It cannot seek, and takes what comes at once.
+        search: Steps of analysis by synthesis, 0 to `MAX_STEPS`: slower, and nearer for the same K.
         watch: Of a recording, sees its blocks pass.
 
     Returns:
@@ -115,12 +120,13 @@ def _compress_recording(
     codebook_size: int,
     effort: int,
     layers: bool,
+    search: int,
     watch: Watch | None,
 ) -> Written:
     rate, blocks = signal.sample_rate, signal.blocks()
     watched = blocks if watch is None else watch(blocks, rate)
     return speech.compress_speech(
-        watched, rate, signal.channels, file, model, codebook_size, effort, layers
+        watched, rate, signal.channels, file, model, codebook_size, effort, layers, search
     )
 
 
@@ -131,9 +137,10 @@ def _compress_picture(
     codebook_size: int,
     effort: int,
     layers: bool,
+    search: int,
     _: Watch | None,
 ) -> Written:
-    return pictures.compress_image(signal, file, model, codebook_size, effort, layers)
+    return pictures.compress_image(signal, file, model, codebook_size, effort, layers, search)
 
 
 CODINGS = {

@@ -16,6 +16,8 @@ from codec.coding.bitstreams import Written, header_of, writer_of
 from codec.coding.checks import AnyReader
 from codec.coding.effort import Chooser
 from codec.coding.models import Model, check_header, need, tables_for
+from codec.coding.search import Search
+from codec.coding.tiles import searched_rows
 from codec.container import Indices
 from codec.errors import BitstreamError
 from codec.media import Picture, Pixels
@@ -40,10 +42,11 @@ def compress_image(
     codebook_size: int,
     effort: int = 0,
     layers: bool = False,
+    search: int = 0,
 ) -> Written:
     """Codes a picture, from a file or (H, W, 3) uint8, a strip of rows at a time.
 
-    `effort`, `layers` as for speech.
+    `effort`, `layers` and `search` as for speech.
 
     Raises:
         ModelError, ValueError: As for speech.
@@ -57,9 +60,14 @@ def compress_image(
     chooser = Chooser(model, codebook_size, effort, width)
     header = header_of(model, codebook_size, channels=channels, height=height, width=width)
     writer = writer_of(file, header, model, layers)
-    latents = model.codec.latents_of_rows(_pixel_strips(strips, width, model))
+    nearer = Search(model, codebook_size, search)
+    pixels, rows = _pixel_strips(strips, width, model), rows_per_chunk(width, model.codec.stride)
     with exact_float32(model.device):
-        for z, _, _ in windows(latents, rows_per_chunk(width, model.codec.stride), 0):
+        if nearer.steps:
+            latents = searched_rows(nearer, model.codec, pixels, rows)
+        else:
+            latents = (z for z, _, _ in windows(model.codec.latents_of_rows(pixels), rows, 0))
+        for z in latents:
             writer.write(chooser(z.movedim(-1, 0)[None]))
     writer.finish()
     return Written(writer.total_bytes, writer.payload_bytes, float(height * width))

@@ -17,6 +17,7 @@ from codec.coding.bitstreams import Written, header_of, writer_of
 from codec.coding.checks import AnyReader, check_length, expected
 from codec.coding.effort import Chooser
 from codec.coding.models import Model, check_header, need, tables_for
+from codec.coding.search import Search
 from codec.container.salvage import Salvage
 from codec.media import AudioReader, Recording, Samples, at_rate
 from codec.medium import SAMPLE_RATE, SPEECH
@@ -39,6 +40,7 @@ def compress_speech(
     codebook_size: int,
     effort: int = 0,
     layers: bool = False,
+    search: int = 0,
 ) -> Written:
     """Codes a recording, channel by channel, in constant memory but for what layers wait for.
 
@@ -50,14 +52,16 @@ def compress_speech(
         codebook_size: One of the model's.
         effort: 0 to `MAX_EFFORT`: how much nearness to give up for fewer bits.
         layers: Write a file that can be cut to every coarser codebook size that this one refines.
+        search: Steps of analysis by synthesis, 0 to `MAX_STEPS`; see `codec.coding.search`.
 
     Raises:
         ModelError: A model for pictures, one that cannot choose among codes where an effort is
             asked for, or one without layers where they are wanted.
-        ValueError: An effort or a codebook size that there is not.
+        ValueError: An effort, a search or a codebook size that there is not.
     """
     need(model, SPEECH.name)
     chooser = Chooser(model, codebook_size, effort)
+    nearer = Search(model, codebook_size, search)
     if sample_rate > SAMPLE_RATE:
         kept = SAMPLE_RATE / 1000
         log.warning(
@@ -77,8 +81,8 @@ def compress_speech(
         x = torch.from_numpy(np.ascontiguousarray(window.T))[:, None].to(model.device)
         first = left // stride
         with torch.inference_mode(), exact_float32(model.device):
-            z = model.codec.latents(x)[:, :, first : first + -(-core // stride)]
-            writer.write(chooser(z))
+            z = nearer(x, model.codec.latents(x))
+            writer.write(chooser(z[:, :, first : first + -(-core // stride)]))
         file.flush()  # whoever listens at the other end of a pipe gets each chunk at once
     writer.finish(counted.total)
     return Written(writer.total_bytes, writer.payload_bytes, counted.total / sample_rate)

@@ -1,0 +1,66 @@
+"""What sets a picture apart from its reconstruction: L1, squared error, SSIM, LPIPS if given."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ImageLoss(nn.Module):
+    """L1, squared error, 1 - SSIM and, where its net is given, LPIPS.
+
+    Args:
+        lpips: Maps two (B, 3, H, W) pictures to (B,) distances, as `train.lpips_net.LPIPSNet` does;
+            None leaves the term out.
+    """
+
+    def __init__(self, lpips: nn.Module | None = None) -> None:
+        super().__init__()
+        self.lpips = lpips
+
+    def forward(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
+        """Returns named (B,) distances of two (B, 3, H, W) pictures.
+
+        The names are "l1", "mse", "ssim" (1 - SSIM) and, where it is asked for, "lpips".
+        """
+        x, x_hat = x.float(), x_hat.float()
+        terms = {
+            "l1": (x - x_hat).abs().mean((1, 2, 3)),
+            "mse": (x - x_hat).square().mean((1, 2, 3)),
+            "ssim": 1 - ssim(x, x_hat),
+        }
+        return terms if self.lpips is None else terms | {"lpips": self.lpips(x, x_hat)}
+
+
+def ssim(x: Tensor, y: Tensor) -> Tensor:
+    """Returns the mean structural similarity (Wang et al. 2004) of pictures in [0, 1], (B,).
+
+    The window is Gaussian, 11 pixels wide, with sigma 1.5. This one is for training: it is
+    differentiable, and blurs by two matrix products, ten times faster on a CPU than a convolution.
+    The figures of `eval` come from scikit-image.
+    """
+    with torch.no_grad():
+        mx, xx = _blur(x), _blur(x * x)
+    my, yy, xy = _blur(y), _blur(y * y), _blur(x * y)
+    vx, vy, cov = xx - mx * mx, yy - my * my, xy - mx * my
+    c1, c2 = 0.01**2, 0.03**2
+    values = ((2 * mx * my + c1) * (2 * cov + c2)) / ((mx * mx + my * my + c1) * (vx + vy + c2))
+    return values.mean((1, 2, 3))
+
+
+def _blur(x: Tensor) -> Tensor:
+    """Blurs (B, C, H, W) to (B, C, H - 10, W - 10)."""
+    rows, columns = _band(x.shape[2], x.device), _band(x.shape[3], x.device)
+    return rows.T @ (x @ columns)
+
+
+def _band(length: int, device: torch.device) -> Tensor:
+    """Returns a matrix (length, length - 10) with the Gaussian window in each column.
+
+    Each column has it one step lower than the one before.
+    """
+    offset = (
+        torch.arange(length, device=device)[:, None] - torch.arange(length - 10, device=device) - 5
+    )
+    window = torch.exp(-offset.square() / (2 * 1.5**2)) * (offset.abs() <= 5)
+    return window / window.sum(0)
