@@ -1,308 +1,233 @@
-"""Nearest codes and neighbour radii against float64 brute force, near ties and all."""
+"""Analysis by synthesis: what the encoder's search finds, and that it changes nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import threading
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from skimage import data
 from torch import Tensor
 
-from codec import host
-from codec.bottlenecks import _search
-from codec.bottlenecks._knn import Neighbours, radii_by_blocks
-from codec.bottlenecks._search import _by_tree, nearest
-from codec.precision import exact_float32
+import codec
+from codec import coding
+from codec.bottlenecks import BOTTLENECKS
+from codec.coding import Model, tiles
+from codec.coding import search as searching
+from codec.coding.search import Search
+from codec.coding.tiles import CONTEXT, TILE, searched_rows
+from codec.container import Reader
+from codec.media import Picture
+from codec.model import CodecConfig, build
+from tests.conftest import NETS, gradient, picture, tones
 
-Search = Callable[[Tensor, Tensor], Tensor]
-
-
-def brute(tokens: Tensor, codebook: Tensor, weights: Tensor | None = None) -> Tensor:
-    """The lowest index among exact float64 minima, summed in a fixed order."""
-    total = torch.zeros(len(tokens), len(codebook), dtype=torch.float64)
-    for i in range(tokens.shape[1]):
-        difference = tokens[:, None, i].double() - codebook[None, :, i].double()
-        total += (
-            difference * difference * (1.0 if weights is None else weights[:, i, None].double())
-        )
-    return (total == total.amin(1, keepdim=True)).int().argmax(1)
+SIZE = 1024
+STEPS = 6
 
 
-def near_ties(dim: int, offset: float) -> tuple[Tensor, Tensor]:
-    """Tokens at the midpoints of codes, one float apart from a tie, and duplicate codes."""
-    generator = torch.Generator().manual_seed(dim)
-    codebook = torch.randn(100, dim, generator=generator) + offset
-    codebook[50:60] = codebook[:10]
-    middle = (codebook[:40] + codebook[40:80]) / 2
-    tokens = torch.cat([middle, torch.nextafter(middle, torch.tensor(torch.inf)), codebook])
-    return tokens, codebook
+def photograph(height: int = 96, width: int = 96) -> NDArray[np.uint8]:
+    """Part of a photograph that a package brings."""
+    return np.ascontiguousarray(data.astronaut()[40 : 40 + height, 160 : 160 + width])
 
 
-def agrees_everywhere(search: Search) -> bool:
-    cases = [near_ties(dim, offset) for dim in (1, 5, 64) for offset in (0.0, 30.0)]
-    return all(torch.equal(search(*case), brute(*case)) for case in cases)
+def coded(signal: NDArray[Any], model: Model, search: int = 0, **options: Any) -> bytes:
+    """A picture (H, W, 3) or samples (n, 1) at 16 kHz, as the bytes of a file."""
+    file = io.BytesIO()
+    if model.card.medium == "image":
+        coding.compress_image(signal, file, model, SIZE, search=search, **options)
+    else:
+        coding.compress_speech([signal], 16000, 1, file, model, SIZE, search=search, **options)
+    return file.getvalue()
 
 
-def matmul_search(tokens: Tensor, codebook: Tensor) -> Tensor:
-    return (codebook.square().sum(1) - 2 * tokens @ codebook.T).argmin(1)
+def squared_error(pixels: NDArray[np.uint8], file: bytes, model: Model) -> float:
+    decoded = coding.decompress_image(Reader(io.BytesIO(file)), model)
+    return float(((pixels.astype(float) - decoded) ** 2).mean())
 
 
-def test_nearest_is_exact_even_at_near_ties() -> None:
-    assert agrees_everywhere(nearest)
-    assert not agrees_everywhere(matmul_search)
+def to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(pixels).movedim(-1, 0)[None].float() / 255
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("offset", [0.0, 1000.0])
-def test_unread_on_a_gpu_it_is_nearest_as_far_as_float32_tells(
-    monkeypatch: pytest.MonkeyPatch, weighted: bool, offset: float
+# what it finds
+
+
+def test_a_picture_comes_back_nearer() -> None:
+    model, pixels = codec.load("image-vp"), photograph()
+    without, searched = (squared_error(pixels, coded(pixels, model, n), model) for n in (0, STEPS))
+    assert searched < 0.95 * without
+
+
+def test_speech_comes_back_nearer(real: Any) -> None:
+    import soundfile
+    from pystoi import stoi
+
+    samples = soundfile.read(io.BytesIO(real("speech-test.tar", 3)), dtype="float32")[0][:48_000]
+    model, found = codec.load("speech-vp"), []
+    for steps in (0, 10):
+        file = coded(samples[:, None], model, steps)
+        blocks = list(coding.decompress_speech(Reader(io.BytesIO(file)), model))
+        found.append(stoi(samples, np.concatenate(blocks)[:, 0], 16_000))
+    assert found[1] > found[0] + 0.002
+
+
+def test_steps_that_lead_away_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control of both tests above: uphill nothing is found, and the encoder's latents stay."""
+    monkeypatch.setattr(searching, "STEP", -5.0)
+    model, pixels = codec.load("image-vp"), photograph(64, 64)
+    assert coded(pixels, model, 3) == coded(pixels, model)
+
+
+@pytest.mark.parametrize("name", sorted(BOTTLENECKS))
+def test_every_bottleneck_is_searched(name: str) -> None:
+    torch.manual_seed(0)
+    nets = build(CodecConfig("image", NETS["image"], name)).eval()
+    bottleneck = nets.bottleneck
+    bottleneck.fit(torch.randn(4000, bottleneck.in_dim))  # those that learn theirs ignore it
+    card = SimpleNamespace(medium="image")
+    model = cast(Model, SimpleNamespace(codec=nets, card=card, device=torch.device("cpu")))
+    x, size = to_tensor(photograph(32, 32)), bottleneck.default_size
+    search = Search(model, size, 8)
+    with torch.inference_mode():
+        z = nets.latents(x)
+        near = search(x, z)
+    assert near.shape == z.shape
+    assert near.isfinite().all()
+
+    def loss(latents: Tensor) -> float:
+        with torch.no_grad():
+            x_hat = nets.decoder(bottleneck(latents, size).z_q, size)
+            terms = search._loss(x, x_hat)
+            return float(sum(search._weights[key] * term for key, term in terms.items()))
+
+    assert loss(near) <= loss(z) * (1 + 1e-6)
+
+
+# that it changes nothing else
+
+
+def test_no_steps_are_no_search(image_model: Model, speech_model: Model) -> None:
+    for model, signal in ((image_model, gradient(40, 56)), (speech_model, tones(9000))):
+        size = {"codebook_size": SIZE}
+        file = io.BytesIO()
+        if model.card.medium == "image":
+            coding.compress_image(signal, file, model, **size)
+        else:
+            coding.compress_speech([signal], 16000, 1, file, model, **size)
+        assert coded(signal, model) == file.getvalue()
+
+
+def test_twice_the_same_bytes(image_model: Model, speech_model: Model) -> None:
+    for model, signal in ((image_model, gradient(40, 56)), (speech_model, tones(9000))):
+        once = coded(signal, model, STEPS)
+        assert once == coded(signal, model, STEPS) != coded(signal, model)
+
+
+def test_blocks_and_strips_do_not_matter(
+    image_model: Model, speech_model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No token finds a code that is farther than the nearest by more than rounding.
+    samples, whole = tones(9000), io.BytesIO()
+    blocks = [samples[:100], samples[100:5000], samples[5000:]]
+    coding.compress_speech(blocks, 16000, 1, whole, speech_model, SIZE, search=2)
+    assert whole.getvalue() == coded(samples, speech_model, 2)
 
-    Few find another at all.
-    """
-    monkeypatch.setattr(host, "HOSTS", ())
-    monkeypatch.setattr(_search, "chunk_rows", lambda *_: 300)
-    tokens, codebook = torch.randn(1000, 5) + offset, torch.randn(400, 5) + offset
-    weights = torch.rand(1000, 5) + 0.1 if weighted else None
-    with host.unread():
-        found = nearest(tokens, codebook, weights)
-        assert nearest(tokens[:0], codebook, None if weights is None else weights[:0]).shape == (0,)
-    scale = torch.ones_like(tokens) if weights is None else weights
-
-    def distance(index: Tensor) -> Tensor:
-        return (scale.double() * (tokens.double() - codebook[index].double()).square()).sum(1)
-
-    least = distance(brute(tokens, codebook, weights))
-    assert ((distance(found) - least) <= 1e-4 * (1 + least)).all()
-    assert (found != brute(tokens, codebook, weights)).float().mean() < 0.01
-    if offset and not weighted:
-        naive = matmul_search(tokens, codebook)  # it cancels
-        assert ((distance(naive) - least) > 1e-4 * (1 + least)).any()
+    pixels = gradient(200, 40)
+    monkeypatch.setattr("codec.media.pictures.STRIP_PIXELS", 7 * 40)
+    in_strips = Picture(io.BytesIO(picture(pixels)))
+    assert [len(strip) for strip in in_strips.strips()][:2] == [7, 7]
+    parts = io.BytesIO()
+    coding.compress_image(in_strips, parts, image_model, SIZE, search=2)
+    assert parts.getvalue() == coded(pixels, image_model, 2)
 
 
-@pytest.mark.parametrize("num_codes", [1, 2, 31, 32, 33, 1000])
-def test_any_number_of_codes(num_codes: int) -> None:
-    tokens, codebook = torch.randn(50, 3), torch.randn(num_codes, 3)
-    assert torch.equal(nearest(tokens, codebook), brute(tokens, codebook))
-
-
-@pytest.mark.parametrize("num_codes", [33, 64, 100])
-def test_codes_in_tiles_and_candidates_in_pieces(
-    num_codes: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("shape", [(8, 8), (24, 8 * (TILE + 1)), (8 * 90, 16), (280, 300)])
+def test_tiles_are_cut_and_joined_in_place(
+    shape: tuple[int, int], image_model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_search, "TILE", 32)
-    monkeypatch.setattr(_search, "CANDIDATES", 7)
-    tokens, codebook = torch.randn(50, 3), torch.randn(num_codes, 3)
-    codebook[20:30], codebook[-1] = codebook[0], codebook[1]
-    tokens[:20] = codebook[:20]
-    assert torch.equal(nearest(tokens, codebook), brute(tokens, codebook))
-    monkeypatch.setattr(_search, "BLOCK", 1)
-    assert torch.equal(
-        nearest(tokens, codebook, tokens.square() + 1), brute(tokens, codebook, tokens.square() + 1)
+    """A search that gives the mean of what lies at each latent: nothing is shifted or lost."""
+    nets, stride, rows = image_model.codec, 8, 20
+    height, width = (-(-side // stride) for side in shape)
+    pixels = torch.rand(height * stride, width * stride, 3)
+    seen: list[tuple[int, int]] = []
+
+    def means(x: Tensor, z: Tensor) -> Tensor:
+        seen.append(tuple(z.shape[2:]))
+        assert tuple(x.shape[2:]) == (stride * z.shape[2], stride * z.shape[3])
+        return torch.nn.functional.avg_pool2d(x, stride)
+
+    found = list(searched_rows(cast(Search, means), nets, pixels.split(3 * stride), rows))
+    assert [len(part) for part in found[:-1]] == [rows] * (len(found) - 1)
+    expected = torch.nn.functional.avg_pool2d(pixels.movedim(-1, 0)[None], stride)[0]
+    torch.testing.assert_close(torch.cat(found).movedim(-1, 0), expected)
+    assert max(h for h, _ in seen) <= rows + 2 * CONTEXT
+    assert max(w for _, w in seen) <= TILE + 2 * CONTEXT
+
+    monkeypatch.setattr(tiles, "CONTEXT", 0)  # the control: what lies around is seen
+    without = [len(z) for z in searched_rows(cast(Search, means), nets, [pixels], rows)]
+    assert sum(without) == height
+    assert max(seen[len(found) :])[0] <= rows
+
+
+@pytest.mark.parametrize("length", [1, 95, 1000, 1057])
+def test_signals_too_short_for_the_losses(
+    length: int, speech_model: Model, image_model: Model
+) -> None:
+    file = coded(tones(length), speech_model, 2)
+    assert (
+        len(np.concatenate(list(coding.decompress_speech(Reader(io.BytesIO(file)), speech_model))))
+        == length
     )
+    side = max(length // 60, 1)
+    pixels = gradient(side, 17)
+    file = coded(pixels, image_model, 2)
+    assert coding.decompress_image(Reader(io.BytesIO(file)), image_model).shape == pixels.shape
 
 
-@pytest.mark.parametrize("dim", [3, 64])
-def test_weighted_nearest(dim: int) -> None:
-    tokens = torch.randn(200, dim)
-    codebook = torch.randn(77, dim)
-    weights = torch.rand(200, dim) * 5 + 0.01
-    found = nearest(tokens, codebook, weights)
-    assert torch.equal(found, brute(tokens, codebook, weights))
-    assert not torch.equal(found, brute(tokens, codebook))
+def test_the_caller_s_modes_and_gradients_stay(image_model: Model) -> None:
+    pixels = gradient(32, 32)
+    expected = coded(pixels, image_model, STEPS)
+    with torch.no_grad():
+        assert coded(pixels, image_model, STEPS) == expected
+        assert not torch.is_grad_enabled()
+    with torch.inference_mode():
+        assert coded(pixels, image_model, STEPS) == expected
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+    assert all(parameter.grad is None for parameter in image_model.codec.parameters())
 
 
-def test_ties_go_to_the_lowest_index() -> None:
-    codebook = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]])
-    assert nearest(torch.tensor([[0.0], [2.0], [-2.0]]), codebook).tolist() == [0, 0, 1]
-    assert nearest(torch.randn(9, 4), torch.ones(70, 4)).tolist() == [0] * 9
+def test_threads_share_a_model(image_model: Model) -> None:
+    pictures = [gradient(32, 32), photograph(40, 32)]
+    expected = [coded(pixels, image_model, 2) for pixels in pictures]
+    found: list[bytes] = [b"", b""]
+
+    def run(i: int) -> None:
+        found[i] = coded(pictures[i], image_model, 2)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == expected
 
 
-def test_chunks_and_batches_change_nothing() -> None:
-    tokens, codebook = near_ties(5, 3.0)
-    whole = nearest(tokens, codebook)
-    for chunk in (1, 7, 8, 64):
-        assert torch.equal(nearest(tokens, codebook, chunk=chunk), whole)
-    assert torch.equal(torch.cat([nearest(row[None], codebook) for row in tokens]), whole)
+def test_it_goes_with_layers_effort_and_silence(image_model: Model, speech_model: Model) -> None:
+    pixels = gradient(40, 40)
+    layered = coded(pixels, image_model, 2, layers=True)
+    smaller = codec.truncate(layered, 256)
+    for file in (layered, smaller, coded(pixels, image_model, 2, effort=4)):
+        assert coding.decompress_image(Reader(io.BytesIO(file)), image_model).shape == pixels.shape
+    silence = np.zeros((5000, 1), np.float32)
+    assert len(coded(silence, speech_model, 2)) > 0
 
 
-def test_no_tokens_and_bad_tokens() -> None:
-    codebook = torch.randn(8, 2)
-    assert nearest(torch.zeros(0, 2), codebook).shape == (0,)
-    for bad in (torch.nan, torch.inf):
-        with pytest.raises(ValueError, match="finite"):
-            nearest(torch.tensor([[0.0, 0.0], [bad, 0.0]]), codebook)
-
-
-def test_autocast_changes_nothing() -> None:
-    tokens, codebook = near_ties(5, 1.0)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(nearest(tokens, codebook), brute(tokens, codebook))
-        with exact_float32(tokens.device):
-            assert (tokens @ codebook.T).dtype == torch.float32
-        assert (tokens @ codebook.T).dtype == torch.bfloat16
-
-
-def test_matmul_precision_changes_nothing_and_is_restored() -> None:
-    """By the old and the new switch, which PyTorch refuses to see mixed in some orders."""
-    matmuls = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
-    before = [matmul.fp32_precision for matmul in matmuls]
-    tokens, codebook = near_ties(5, 1.0)
-    try:
-        torch.set_float32_matmul_precision("medium")
-        assert torch.equal(nearest(tokens, codebook), brute(tokens, codebook))
-        assert [matmul.fp32_precision for matmul in matmuls] == ["tf32", "bf16"]
-        torch.set_float32_matmul_precision("highest")
-        torch.backends.cuda.matmul.fp32_precision = "tf32"
-        for matmul, kind in zip(matmuls, ("cuda", "cpu"), strict=True):
-            with exact_float32(torch.device(kind)):
-                assert matmul.fp32_precision == "ieee"
-        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
-    finally:
-        for matmul, precision in zip(matmuls, before, strict=True):
-            matmul.fp32_precision = precision
-
-
-def test_the_tree_is_exact_even_at_near_ties() -> None:
-    assert agrees_everywhere(lambda tokens, codebook: _by_tree(tokens, codebook, None))
-
-
-@pytest.mark.parametrize("dim", [1, 4, 8])
-@pytest.mark.parametrize("num_codes", [1, 127, 128, 129, 3000])
-def test_the_tree_among_many_ties(num_codes: int, dim: int) -> None:
-    """Codes and tokens on a grid, or half-way between its points: nearly every answer is a tie."""
-    generator = torch.Generator().manual_seed(4)
-    codebook = torch.randint(4, (num_codes, dim), generator=generator).float()
-    tokens = torch.randint(-1, 10, (400, dim), generator=generator) / 2
-    weights = torch.randint(1, 3, (400, dim), generator=generator).float()
-    assert torch.equal(_by_tree(tokens, codebook, None), brute(tokens, codebook))
-    weighted = brute(tokens, codebook, weights)
-    assert torch.equal(_by_tree(tokens, codebook, weights), weighted)
-    assert torch.equal(_by_tree(tokens[:1], codebook, weights[:1]), weighted[:1])
-    if num_codes > 1 and dim == 8:  # the whole grid is not covered
-        assert not torch.equal(_by_tree(tokens, codebook, None), weighted)
-        last = num_codes - 1 - brute(tokens, codebook.flip(0))  # the highest of equals
-        assert not torch.equal(_by_tree(tokens, codebook, None), last)
-
-
-def test_where_the_tree_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    used = []
-    monkeypatch.setattr(_search, "_by_tree", lambda tokens, *_: used.append(tokens))
-    for dim, num_tokens, chunk in (
-        (5, 3000, None),
-        (12, 3000, None),
-        (5, 30, None),
-        (5, 3000, 100),
-    ):
-        nearest(torch.randn(num_tokens, dim), torch.randn(2000, dim), chunk=chunk)
-    assert [tuple(tokens.shape) for tokens in used] == [(3000, 5)]
-    monkeypatch.undo()
-    tokens, codebook = torch.randn(3000, 5), torch.randn(2000, 5)
-    assert torch.equal(nearest(tokens, codebook), nearest(tokens, codebook, chunk=500))
-    tokens[7, 2] = torch.nan
-    with pytest.raises(ValueError, match="finite"):
-        nearest(tokens, codebook)
-
-
-def radii_are_exact(radii: Callable[[Tensor, Tensor], Tensor]) -> bool:
-    """Against float64, to a relative 1e-5, on a cloud with a far offset and tight clusters."""
-    generator = torch.Generator().manual_seed(2)
-    rows = torch.randn(500, 4, generator=generator) + 20
-    rows[:50] = rows[:1] + 1e-4 * torch.randn(50, 4, generator=generator)
-    queries = torch.cat([rows[:100], torch.randn(60, 4, generator=generator) + 20])
-    truth = torch.cdist(queries.double(), rows.double()).sort(1).values[:, [0, 7, 15]].T
-    found = radii(queries, rows).double()
-    return bool(((found - truth).abs() <= 1e-5 * truth + 1e-12).all())
-
-
-def test_neighbour_radii() -> None:
-    assert radii_are_exact(lambda queries, rows: Neighbours(rows).radii(queries, (1, 8, 16)))
-
-    def expanded(queries: Tensor, rows: Tensor) -> Tensor:
-        return (
-            torch.cdist(queries, rows, compute_mode="use_mm_for_euclid_dist")
-            .sort(1)
-            .values[:, [0, 7, 15]]
-            .T
-        )
-
-    assert not radii_are_exact(expanded)
-
-
-def clouds() -> dict[str, tuple[Tensor, Tensor]]:
-    """Queries and rows of what training meets, and worse."""
-    generator = torch.Generator().manual_seed(3)
-
-    def draw(count: int, dim: int) -> Tensor:
-        return torch.randn(count, dim, generator=generator)
-
-    rows = draw(3000, 5)
-    spread = torch.cat([draw(2000, 3), 1e-3 * draw(1500, 3) + 50, 1e4 * draw(7, 3)])
-    grid = torch.randint(3, (1000, 4), generator=generator).float()
-    bad = torch.cat(
-        [draw(3, 5), torch.full((1, 5), torch.nan), torch.full((1, 5), torch.inf), draw(2, 5)]
-    )
-    bad[5, 1], bad[6, 2] = torch.nan, -torch.inf
-    return {
-        "cloud": (draw(700, 5), rows),
-        "rows themselves": (rows[:700], rows),
-        "clusters": (torch.cat([spread[::9], draw(100, 3)]), spread),
-        "duplicates": (draw(300, 4), grid),
-        "on duplicates": (grid[:100], grid),
-        "silence": (torch.cat([torch.zeros(20, 5), draw(20, 5)]), torch.zeros(500, 5)),
-        "one dimension": (draw(300, 1), draw(2000, 1)),
-        "many dimensions": (draw(50, 40), draw(600, 40)),
-        "barely enough rows": (draw(50, 5), rows[:16]),
-        "a leaf": (draw(50, 5), rows[:128]),
-        "a leaf and one": (draw(50, 5), rows[:129]),
-        "bad queries": (bad, rows),
-        "a bad row": (draw(50, 5), torch.cat([rows[:200], bad])),
-        "no queries": (draw(0, 5), rows),
-        "strided": (draw(5, 50).T, draw(5, 900).T),
-        "half precision": (draw(50, 5).half(), rows.half()),
-    }
-
-
-@pytest.mark.parametrize("name", clouds())
-def test_the_tree_sees_what_all_distances_show(name: str) -> None:
-    queries, rows = clouds()[name]
-    ks = (8, 16, 1, 8)
-    expected = (
-        radii_by_blocks(queries.float(), rows.float(), ks) if len(queries) else torch.zeros(4, 0)
-    )
-    found = Neighbours(rows).radii(queries, ks)
-    assert torch.allclose(found, expected, rtol=1e-6, atol=0, equal_nan=True)
-    wrong = Neighbours(rows[::2] if len(rows) > 16 else rows + 1).radii(queries, ks)
-    alike = name in ("silence", "no queries")  # where half of the rows make no difference
-    assert torch.allclose(wrong, expected, rtol=1e-6, atol=0, equal_nan=True) == alike
-
-
-def test_threads_change_no_radius() -> None:
-    queries, rows = torch.randn(3000, 5), torch.randn(5000, 5)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        expected = Neighbours(rows).radii(queries, (8, 16))
-        torch.set_num_threads(3)
-        assert torch.equal(Neighbours(rows).radii(queries, (8, 16)), expected)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def test_neighbours_that_do_not_exist() -> None:
-    near = Neighbours(torch.randn(5, 2))
-    assert near.radii(torch.zeros(3, 2), (5,)).shape == (1, 3)
-    for ks in ((6,), (0, 1)):
-        with pytest.raises(ValueError, match="do not exist"):
-            near.radii(torch.zeros(3, 2), ks)
-
-
-def test_neighbours_of_nothing_and_no_neighbours_are_refused() -> None:
-    with pytest.raises(ValueError, match="no rows to find neighbours among"):
-        Neighbours(torch.empty(0, 5))
-    rows = torch.randn(20, 5, requires_grad=True)  # a gradient does not hinder
-    found = Neighbours(rows).radii(rows.detach(), (1,))
-    assert torch.equal(found, torch.zeros(1, 20))
-    with pytest.raises(ValueError, match=r"neighbours .* do not exist"):
-        Neighbours(rows).radii(rows.detach(), ())
+@pytest.mark.parametrize("steps", [-1, 1001, 2.5, "3", None, True])
+def test_a_search_that_there_is_not(steps: Any) -> None:
+    with pytest.raises(ValueError, match="search is a whole number"):
+        codec.compress(picture(gradient(16, 16)), search=steps)
