@@ -27,7 +27,7 @@ from codec.precision import exact_float32
 MAX_STEPS = 1000
 # A step's size, as a share of the error that a quantiser of K codes in D dimensions makes at best,
 # about K^(-1/D) of the latents' deviation.
-STEP = 0.05
+STEP = 0.02
 BETAS = (0.9, 0.99)
 # What a step makes smaller: the losses of the shipped recipes, without the nets of LPIPS.
 WEIGHTS = {
