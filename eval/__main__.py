@@ -270,7 +270,7 @@ def _plan(options: argparse.Namespace) -> Plan:
 def _name(card: cards.Card, unique: bool, search: int) -> str:
     """What tables call a model: its name, and what tells it from others of that name."""
     name = card.name if unique else f"{card.name}-{card.model_id.hex()[:8]}"
-    return f"{name}, search {search}" if search else name
+    return f"{name}+search{search}" if search else name
 
 
 def _sizes(card: cards.Card, options: argparse.Namespace) -> tuple[int, ...]:

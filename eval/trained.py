@@ -38,13 +38,13 @@ def trained_on(card: Card, searched: bool = False) -> Trained:
 
     With `searched` those that the encoder's search makes better, too, which flatters as well.
     """
+    if not card.losses:
+        return None
     losses = dict(card.losses)
     if searched:
         from codec.coding.search import WEIGHTS  # and torch, for which the app's page does not wait
 
         losses |= WEIGHTS[card.medium]
-    if not losses:
-        return None
     return {metric: losses[loss] for metric, loss in LOSSES.items() if losses.get(loss)}
 
 

@@ -1024,6 +1024,17 @@ def test_effort_is_an_option(run: Run, speech: Path, tmp_path: Path) -> None:
     assert run("compress", speech, tmp_path / "c.bin", "--effort", "10").code == 2
 
 
+def test_search_is_an_option(run: Run, speech: Path, tmp_path: Path) -> None:
+    assert run("compress", speech, tmp_path / "a.bin", "--search", "2", "-t").code == 0
+    assert run("compress", speech, tmp_path / "b.bin").code == 0
+    assert (tmp_path / "a.bin").read_bytes() != (tmp_path / "b.bin").read_bytes()
+    for steps in ("-1", "1001"):
+        result = run("compress", speech, tmp_path / "c.bin", "--search", steps)
+        assert result.code == 2
+        assert f"--search {steps}: want 0 to 1000 steps" in result.err
+    assert not (tmp_path / "c.bin").exists()
+
+
 def test_test_verifies_whole_files_alone(run: Run, packed: dict[str, Path]) -> None:
     """Of what is left of a damaged file nothing is verified."""
     assert run("decompress", packed["speech"], "--test").code == 0

@@ -44,6 +44,10 @@ def test_the_weight_of_a_loss_comes_from_the_card() -> None:
         ("x", None),
     ):
         assert trained_on(card("image-a", losses, {})) == known
+    searched = trained_on(card("image-a", {"lpips": 0.4}, {}), searched=True)
+    assert searched is not None
+    assert set(searched) == {"PSNR", "SSIM", "LPIPS"}
+    assert trained_on(card("image-a", {}, {}), searched=True) is None
     ours = {"LPIPS": 0.4, "STOI": 3.0}
     marked = [
         metric

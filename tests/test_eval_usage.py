@@ -40,7 +40,7 @@ def refused(module: str, words: list[str], capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(
     ("module", "options"),
     [
-        ("__main__", "--first --crop --workers"),
+        ("__main__", "--first --crop --workers --search"),
         ("bulk", "--first --shard"),
         ("phases", "--every -k"),
         ("nested", "--first --tokens"),
@@ -86,6 +86,8 @@ def test_an_output_that_cannot_be_a_file_is_refused_before_the_work(
         (["image-fsp", "--fresh"], "name it"),
         (["--baselines", "jpeg", "--card", "x"], "name a MODEL"),
         (["--baselines", "jpeg", "-k", "256"], "name a MODEL"),
+        (["--baselines", "jpeg", "--search", "2"], "name a MODEL"),
+        (["image-fsp", "--search", "2", "--card", "x"], "without --search"),
     ],
 )
 def test_options_that_would_be_ignored_are_refused(
