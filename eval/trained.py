@@ -42,9 +42,9 @@ def trained_on(card: Card, searched: bool = False) -> Trained:
         return None
     losses = dict(card.losses)
     if searched:
-        from codec.coding.search import WEIGHTS  # and torch, for which the app's page does not wait
+        from codec.coding.search import AIMS  # and torch, for which the app's page does not wait
 
-        losses |= WEIGHTS[card.medium]
+        losses |= AIMS[card.medium].weights
     return {metric: losses[loss] for metric, loss in LOSSES.items() if losses.get(loss)}
 
 

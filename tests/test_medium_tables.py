@@ -11,6 +11,7 @@ from codec.medium import MEDIA
 
 TABLES = [
     "codec.coding.CODINGS",
+    "codec.coding.search.AIMS",
     "train.sources.KINDS",
     "eval.galleries.GALLERIES",
     "eval.metrics.METRICS",

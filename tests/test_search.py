@@ -24,10 +24,10 @@ from codec.coding.tiles import CONTEXT, TILE, searched_rows
 from codec.container import Reader
 from codec.media import Picture
 from codec.model import CodecConfig, build
-from tests.conftest import NETS, gradient, picture, tones
+from tests.conftest import NETS, gradient, picture, tiny_codec, tones
 
 SIZE = 1024
-STEPS = 6
+STEPS = 20
 
 
 def photograph(height: int = 96, width: int = 96) -> NDArray[np.uint8]:
@@ -103,9 +103,30 @@ def test_every_bottleneck_is_searched(name: str) -> None:
         with torch.no_grad():
             x_hat = nets.decoder(bottleneck(latents, size).z_q, size)
             terms = search._loss(x, x_hat)
-            return float(sum(search._weights[key] * term for key, term in terms.items()))
+            return float(sum(search._aim.weights[key] * term for key, term in terms.items()))
 
     assert loss(near) <= loss(z) * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("spoilt", ["gradient", "answer"])
+def test_a_decoder_that_breaks_down_ends_the_search(spoilt: str) -> None:
+    nets = tiny_codec("image")
+    model = cast(
+        Model,
+        SimpleNamespace(
+            codec=nets, card=SimpleNamespace(medium="image"), device=torch.device("cpu")
+        ),
+    )
+
+    def broken(_: torch.nn.Module, __: Any, x_hat: Tensor) -> Tensor:
+        # The root of 0 has a gradient that is not finite; 0 / 0 is no answer.
+        return x_hat + 0 * (x_hat - x_hat).sqrt() if spoilt == "gradient" else x_hat / 0
+
+    nets.decoder.register_forward_hook(broken)
+    x = to_tensor(photograph(32, 32))
+    with torch.no_grad():
+        z = nets.latents(x)
+    torch.testing.assert_close(Search(model, SIZE, 3)(x, z), z, rtol=0, atol=0)
 
 
 # that it changes nothing else

@@ -76,6 +76,8 @@ class Distances:
 
 
 LOSSES = {
-    SPEECH.name: Distances(("mel", "stft", "wave", "loudness", "stoi"), 1056, _of_speech),
-    IMAGE.name: Distances(("l1", "mse", "ssim", "lpips"), 16, _of_pictures),
+    SPEECH.name: Distances(
+        ("mel", "stft", "wave", "loudness", "stoi"), SpeechLoss.shortest, _of_speech
+    ),
+    IMAGE.name: Distances(("l1", "mse", "ssim", "lpips"), ImageLoss.shortest, _of_pictures),
 }

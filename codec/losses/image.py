@@ -12,7 +12,12 @@ class ImageLoss(nn.Module):
     Args:
         lpips: Maps two (B, 3, H, W) pictures to (B,) distances, as `train.lpips_net.LPIPSNet` does;
             None leaves the term out.
+
+    Attributes:
+        shortest: Pixels that the window of SSIM needs along each side, rounded up.
     """
+
+    shortest = 16
 
     def __init__(self, lpips: nn.Module | None = None) -> None:
         super().__init__()

@@ -29,7 +29,12 @@ class SpeechLoss(nn.Module):
         complex_size: The FFT size, one of the scales, whose complex spectrum is compared too.
         extra: Names of the terms to add: "loudness", how loud the error sounds, and "stoi", what it
             costs in intelligibility. Each takes about a tenth of a training step's time.
+
+    Attributes:
+        shortest: Samples that the largest window needs.
     """
+
+    shortest = 1056
 
     def __init__(
         self,
