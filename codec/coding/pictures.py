@@ -61,13 +61,13 @@ def compress_image(
     header = header_of(model, codebook_size, channels=channels, height=height, width=width)
     writer = writer_of(file, header, model, layers)
     nearer = Search(model, codebook_size, search)
-    pixels, rows = _pixel_strips(strips, width, model), rows_per_chunk(width, model.codec.stride)
+    pixels = _pixel_strips(strips, width, model)
+    if nearer.steps:
+        latents = searched_rows(nearer, model.codec, pixels)
+    else:
+        latents = model.codec.latents_of_rows(pixels)
     with exact_float32(model.device):
-        if nearer.steps:
-            latents = searched_rows(nearer, model.codec, pixels, rows)
-        else:
-            latents = (z for z, _, _ in windows(model.codec.latents_of_rows(pixels), rows, 0))
-        for z in latents:
+        for z, _, _ in windows(latents, rows_per_chunk(width, model.codec.stride), 0):
             writer.write(chooser(z.movedim(-1, 0)[None]))
     writer.finish()
     return Written(writer.total_bytes, writer.payload_bytes, float(height * width))

@@ -11,21 +11,18 @@ from codec.coding.search import Search
 from codec.model import Codec
 from codec.windows import windows
 
-# Columns of latents in a tile, and the rows and columns around it that the search sees, too.
+# Rows and columns of latents in a tile, and how many around it the search sees, too.
 TILE, CONTEXT = 32, 4
 
 
-def searched_rows(
-    search: Search, codec: Codec, strips: Iterable[Tensor], rows: int
-) -> Iterator[Tensor]:
-    """The latents of a picture after a search, (rows, w, D_in) each but for the last.
+def searched_rows(search: Search, codec: Codec, strips: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The latents of a picture after a search, (n, w, D_in).
 
     Args:
         strips: Pixels (n, W, 3), n and W multiples of the stride.
-        rows: The number of rows of latents that belong together.
     """
     pixels, stride, top = _Kept(strips), codec.stride, 0
-    for z, left, core in windows(codec.latents_of_rows(pixels), rows, CONTEXT):
+    for z, left, core in windows(codec.latents_of_rows(pixels), TILE, CONTEXT):
         x = pixels.rows((top - left) * stride, len(z) * stride)
         tiles = []
         for column in range(0, z.shape[1], TILE):
