@@ -68,8 +68,8 @@ def compress_main(arguments: list[str] | None = None) -> int:
         type=int,
         default=0,
         metavar="STEPS",
-        help="look for codes that decode to something nearer: 20 steps are a good number, and "
-        "take some twenty times as long; default 0",
+        help="look for codes that decode to something nearer: 20 is a good number, and takes about "
+        "a second for one of speech, six for 256 x 256 pixels; default 0",
     )
     parser.add_argument(
         "--layers",
