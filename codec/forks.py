@@ -6,13 +6,22 @@ The threads of OpenMP stay behind in a fork, and a child that waits for them wai
 from __future__ import annotations
 
 import os
-from functools import cache, partial
 
 import torch
 
+_computed = False
 
-@cache
+
 def expect() -> None:
-    """Prepares for forks of this process, which is about to start such threads."""
-    if hasattr(os, "register_at_fork"):  # where there are forks
-        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
+    """Says that this process computes, and so may have such threads."""
+    global _computed
+    _computed = True
+
+
+def _in_child() -> None:
+    if _computed:
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):  # where there are forks
+    os.register_at_fork(after_in_child=_in_child)
