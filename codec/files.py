@@ -316,7 +316,11 @@ def _move_to_new(partial: Path, target: Path) -> None:
         except OSError:
             # A file system without links: the name is taken first, then the file put under it.
             os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-            partial.replace(target)
+            try:
+                partial.replace(target)
+            except BaseException:
+                target.unlink(missing_ok=True)  # which is empty
+                raise
         else:
             partial.unlink()
     except FileExistsError:

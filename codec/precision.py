@@ -22,6 +22,8 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
+from codec import forks
+
 T = TypeVar("T")
 END = object()
 
@@ -86,6 +88,7 @@ def exact_float32(device: torch.device) -> Iterator[None]:
     if getattr(_inside, kind, False) and not torch.is_autocast_enabled(kind):
         yield
         return
+    forks.expect()
     switches, outer = SWITCHES.get(kind), getattr(_inside, kind, False)
     if switches is not None:
         switches.hold()
@@ -116,10 +119,10 @@ def exactly(items: Iterable[T], device: torch.device) -> Iterator[T]:
 class Float32(nn.Module):
     """A module whose parameters and buffers, and those below it, stay float32.
 
-    `.half()`, `.bfloat16()`, `.double()` and `.to(dtype)` change nothing, and `.to(device, dtype)`
-    only moves. A codebook in half precision would decode other codes than those that were searched,
-    and sums of averages and queues would stop moving; nets take their speed in training from
-    autocast, which wants float32 weights.
+    `.half()`, `.bfloat16()`, `.double()` and `.to(dtype)` change nothing, `.to(device, dtype)` only
+    moves, and state that is loaded becomes float32. A codebook in half precision would decode other
+    codes than those that were searched, and sums of averages and queues would stop moving; nets
+    take their speed in training from autocast, which wants float32 weights.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -129,3 +132,12 @@ class Float32(nn.Module):
             return result if result.dtype == dtype else tensor.to(result.device, dtype)
 
         return super()._apply(in_float32, recurse)  # type: ignore[no-any-return, no-untyped-call]
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *arguments: Any, **options: Any
+    ) -> None:
+        """As in `nn.Module`, and `load_state_dict(..., assign=True)` changes no type either."""
+        for name, value in state_dict.items():  # of the modules below, too, which come after this
+            if name.startswith(prefix) and isinstance(value, Tensor) and value.is_floating_point():
+                state_dict[name] = value.float()
+        super()._load_from_state_dict(state_dict, prefix, *arguments, **options)

@@ -109,9 +109,9 @@ PARTS: dict[str, Callable[..., Any]] = {
 @pytest.mark.parametrize(
     ("part", "key", "values"),
     [
-        ("Affine", "scale", NO_NUMBER),
+        ("Affine", "scale", [*NO_NUMBER, -1, 0]),
         ("ByAverage", "decay", NO_SHARE),
-        ("ByAverage", "epsilon", [*NO_NUMBER, -1]),
+        ("ByAverage", "epsilon", [*NO_NUMBER, -1, 0]),
         ("Alternating", "rate", [*NO_NUMBER, -1]),
         ("Alternating", "momentum", NO_SHARE),
         ("Alternating", "steps", NO_WHOLE),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from codec.cli.frame import stoppable
 
 
 def one_error(capsys: pytest.CaptureFixture[str]) -> str:
@@ -51,3 +54,18 @@ def test_users_without_an_app_are_told_so(capsys: pytest.CaptureFixture[str]) ->
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     assert main([url, "--users", "1", "--seconds", "1"]) == 1
     assert f"{url}: no app answers there" in one_error(capsys)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_is_ignored_stays_so(number: signal.Signals) -> None:
+    """As nohup asks for; any other handler is put back afterwards."""
+    before = signal.getsignal(number)
+    try:
+        for handler in (signal.SIG_IGN, signal.SIG_DFL):
+            signal.signal(number, handler)
+            with stoppable():
+                inside = signal.getsignal(number)
+                assert (inside is signal.SIG_IGN) == (handler is signal.SIG_IGN)
+            assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)

@@ -371,6 +371,47 @@ def test_running_out_of_memory_is_one_line(
         assert (result.code, "not enough memory" in result.err) == (1, True)
 
 
+def test_memory_that_one_file_of_several_lacks_is_that_file_s_fault(
+    run: Run, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.wav", "b.wav", "c.wav"):
+        (folder / name).write_bytes(speech.read_bytes())
+    honest, errors = coding.compress, [None, RuntimeError("can't allocate memory"), None]
+
+    def compress(*arguments: Any, **options: Any) -> Any:
+        if (error := errors.pop(0)) is not None:
+            raise error
+        return honest(*arguments, **options)
+
+    monkeypatch.setattr(coding, "compress", compress)
+    result = run("compress", folder, tmp_path / "out")
+    assert result.code == 1
+    assert result.err.splitlines() == [
+        f"error: {folder / 'b.wav'}: not enough memory; scale the input down, or raise its limit",
+        "error: 1 of 3 files failed",
+    ]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.wav.bin", "c.wav.bin"]
+
+
+def test_a_name_that_is_too_long_once_coded_keeps_no_other_file_back(
+    run: Run, speech: Path, tmp_path: Path
+) -> None:
+    """The second time the folder is there, and the name is asked for before any file is done."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    (folder / "a.wav").write_bytes(speech.read_bytes())
+    long = folder / ("x" * (os.pathconf(tmp_path, "PC_NAME_MAX") - 4) + ".wav")
+    long.write_bytes(speech.read_bytes())
+    for _ in range(2):
+        result = run("compress", folder, out, "-f")
+        assert result.code == 1
+        assert result.err.splitlines()[1:] == ["error: 1 of 2 files failed"]
+        assert [path.name for path in out.iterdir()] == ["a.wav.bin"]
+        (out / "a.wav.bin").unlink()
+
+
 def test_a_link_stays_a_link_and_its_target_is_written(
     run: Run, speech: Path, tmp_path: Path
 ) -> None:
@@ -861,7 +902,7 @@ def test_a_real_process_with_warnings_as_errors(root: Path, model_folder: Path) 
     assert soundfile.info(io.BytesIO(done.stdout)).frames == 9000
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_process_leaves_nothing(
     root: Path, model_folder: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -884,7 +925,7 @@ def test_an_interrupted_process_leaves_nothing(
         env=environment,
         stderr=subprocess.PIPE,
         # A job in the background ignores it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     ) as process:
         deadline = time.monotonic() + 60
         while not any(path.stat().st_size for path in tmp_path.glob("new/.codec-*")):

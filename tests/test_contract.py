@@ -365,6 +365,23 @@ def test_pickled_saved_and_copied_it_is_the_same(bottleneck: Bottleneck, z: Tens
 REDUCED = (torch.bfloat16, torch.float16, torch.float64)
 
 
+@pytest.mark.parametrize("assign", [True, False])
+def test_state_that_is_loaded_becomes_float32(
+    bottleneck: Bottleneck, z: Tensor, assign: bool
+) -> None:
+    before = bottleneck.state_dict()
+    reduced = {k: v.half() if v.is_floating_point() else v for k, v in before.items()}
+    net = torch.nn.Sequential(bottleneck)
+    net.load_state_dict({f"0.{name}": value for name, value in reduced.items()}, assign=assign)
+    assert [v.dtype for v in reduced.values()].count(torch.float32) == 0  # left as they were
+    for name, value in bottleneck.state_dict().items():
+        assert torch.equal(value, reduced[name].to(before[name].dtype))
+        assert value.dtype == before[name].dtype
+    out = bottleneck.eval()(z, 64)
+    assert out.z_q.dtype == torch.float32
+    assert torch.equal(out.z_q, bottleneck.decode(bottleneck.encode(z, 64), 64))
+
+
 @pytest.mark.parametrize("dtype", REDUCED, ids=str)
 def test_state_and_codes_stay_float32(
     bottleneck: Bottleneck, z: Tensor, dtype: torch.dtype

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from codec.media import flac, mpeg
+from codec.media import flac, mpeg, ogg
 from codec.media import window as windows
 from codec.media.window import Window
 
@@ -62,6 +62,58 @@ def test_a_stream_without_frames_is_read_a_few_times_over(rest: bytes) -> None:
     assert mpeg.frame_bytes(FRAME) == 2880
     mpeg.survey(Window(file))
     assert file.total < 3 * len(file.getvalue())
+
+
+def ogg_page(number: int, lengths: bytes, body: bytes) -> bytes:
+    head = b"OggS\0\0" + bytes(8) + b"\7\0\0\0" + number.to_bytes(4, "little") + bytes(4)
+    page = head + bytes([len(lengths)]) + lengths + body
+    return page[:22] + ogg.checksum(page) + page[26:]
+
+
+HONEST = [ogg_page(n, b"\xff\xff\2", random.Random(n).randbytes(512)) for n in range(500)]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"OggS" * (1 << 16),
+        (b"OggS" + bytes(22) + b"\xff" + b"\xff" * 255) * 900,
+        b"".join(page[:26] + b"\xff" * 4 + page[30:] for page in HONEST),
+    ],
+    ids=["heads of nothing else", "the longest pages", "every table of lengths damaged"],
+)
+def test_an_ogg_of_false_pages_is_checked_a_few_times_over(
+    data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = 0
+    honest = ogg.checksum
+
+    def counted(page: bytes) -> bytes:
+        nonlocal checked
+        checked += len(page)
+        return honest(page)
+
+    file = Counted(data)
+    monkeypatch.setattr(ogg, "checksum", counted)
+    ogg.survey(Window(file))
+    assert checked < 70 * len(data)
+    assert file.total < 140 * len(data)  # a window here is a quarter of the longest page
+
+
+def test_whole_pages_between_damaged_ones_are_all_found() -> None:
+    """Every second page has lost its lengths, or is another's bytes under a right head."""
+    start = ogg_page(0, b"\x08", b"OpusHead").replace(b"OggS\0\0", b"OggS\0\2")
+    start = start[:22] + ogg.checksum(start) + start[26:]
+    for spoilt in (
+        lambda page: page[:26] + b"\xff" * 4 + page[30:],
+        lambda page: page[:100] + b"?" + page[101:],
+        lambda page: page[:90],
+    ):
+        pieces = [start, *(spoilt(p) if n % 2 else p for n, p in enumerate(HONEST[:-1]))]
+        found = ogg.survey(Window(io.BytesIO(b"".join(pieces))))
+        (part,) = found.parts
+        whole = sum(map(len, [start, *HONEST[:-1:2]]))
+        assert sum(length for _, length in part.segments) == whole
 
 
 def with_crc16(body: bytes) -> bytes:

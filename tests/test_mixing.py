@@ -10,7 +10,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -248,6 +248,17 @@ def test_choosing_saves_bits_as_far_as_penalties_allow() -> None:
         sizes.append(len(encode(chosen, prior, 3000)))
     assert sizes[0] < sizes[1] < sizes[2] == size
     assert np.array_equal(chosen, first)
+
+
+def test_of_equally_dear_options_both_twins_take_the_first() -> None:
+    """Nets of zeros: every index costs the same bits, and the order of the options decides."""
+    prior = random_prior(0, (4, 4), image=False, strength=0)
+    options = np.array([[9, 2, 5], [5, 2, 9], [3, 3, 0]])
+    penalties = np.array([[0, 0, 0], [7, 0, 0], [0, 0, 0]])
+    for twin in (plain, nullcontext):
+        with twin():
+            assert mixing.choose(options, penalties, prior, 3).tolist() == [9, 2, 3]
+            assert mixing.choose(options[:, ::-1], penalties, prior, 3).tolist() == [5, 2, 0]
 
 
 def test_prices_are_bits() -> None:

@@ -179,6 +179,11 @@ def test_a_codec_stays_float32_and_trains(medium: str, dtype: torch.dtype) -> No
         assert all(value.dtype == before[name].dtype for name, value in net.state_dict().items())
     assert torch.equal(net.encode(x.to(dtype).float(), 256), net.encode(x.to(dtype), 256))
     assert torch.equal(net.encode(x, 256), indices)
+    net.load_state_dict(
+        {k: v.to(dtype) if v.is_floating_point() else v for k, v in before.items()}, assign=True
+    )
+    assert all(value.dtype == before[name].dtype for name, value in net.state_dict().items())
+    net.load_state_dict(before, assign=True)
     optimiser = torch.optim.SGD(net.train().parameters(), 0.01)
     out = net(x.to(dtype), 256)
     assert out.x_hat.dtype == torch.float32

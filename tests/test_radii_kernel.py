@@ -114,6 +114,27 @@ def test_a_kernel_that_fails_is_named_and_not_needed(monkeypatch: pytest.MonkeyP
     assert kernel.works(torch.device("cpu"))
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("\n\nat 3:4:\n  no such intrinsic.\nmore", "at 3:4: no such intrinsic"),
+        ("  \n", "RuntimeError"),
+        ("", "RuntimeError"),
+    ],
+)
+def test_a_compiler_error_of_several_lines_is_told_in_one(
+    text: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from codec.bottlenecks import _radii_kernel as kernel
+
+    def fails(*_: object) -> Tensor:
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(kernel, "radii", fails)
+    with pytest.warns(UserWarning, match=f"without its Triton kernel: {told}$"):
+        assert not kernel.works.__wrapped__(torch.device("cpu"))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_the_kernel_on_a_gpu() -> None:

@@ -110,6 +110,31 @@ def test_a_discriminator_that_does_not_fit_is_refused_before_the_run(
     run.begin_from(model)
 
 
+def test_a_discriminator_that_has_gone_is_not_replaced_by_a_new_one(
+    tmp_path: Path,
+    data: Path,  # noqa: F811
+    medium: str,
+    model: Path,
+) -> None:
+    path = model.with_name(f"mine{ADVERSARY_SUFFIX}")
+    save_file(DISCRIMINATORS[medium](1).state_dict(), path)
+    extra = ("adversary.width=1", STAGES)
+    run = trainer(medium, data, tmp_path / "run", 8, extra=extra)
+    run.begin_from(model)
+    run.save()
+    path.unlink()
+    with pytest.raises(CodecError, match=r"was here when the run began; put it back and --resume"):
+        run.start_stage_b()
+    run = trainer(medium, data, tmp_path / "run", 8, extra=extra)
+    run.resume()  # which an export does, too
+    with pytest.raises(CodecError, match=r"or give the run's folder to --init"):
+        run.run()
+    assert run.step == 0
+    other = trainer(medium, data, tmp_path / "other", 8, extra=extra)
+    other.begin_from(tmp_path / "run")
+    other.start_stage_b()
+
+
 def test_a_run_does_not_go_on_with_another_discriminator(
     tmp_path: Path,
     data: Path,  # noqa: F811

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from codec.bottleneck import BottleneckOutput, to_grid, to_tokens
+from codec.bottlenecks import vq
 from codec.bottlenecks._search import nearest
 from codec.bottlenecks._soft import batch_perplexity, perplexity
 from codec.bottlenecks.vq import (
@@ -339,6 +340,38 @@ def test_the_inner_rate_suits_few_dimensions_and_large_latents() -> None:
     for dim in (2, 8, 32):
         assert inner_loss_after(20, 50 / 64, dim) < 1.5
     assert not inner_loss_after(20, 50 / 8, 8) < 1.5  # the published 50, whatever L
+
+
+def test_the_inner_rate_suits_codes_near_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are before `fit`, or where the gain has taken them there."""
+
+    def stays_stable(scale: float) -> bool:
+        torch.manual_seed(0)
+        method = VQ(4, (2,), update=Alternating, affine=Affine).train()
+        z = scale * torch.randn(1, 4, 400)
+        errors = [float((method(z).z_q - z).square().mean() / z.var()) for _ in range(40)]
+        return errors[-1] < 2
+
+    def unbounded(gain: bool) -> Gradients:
+        def gradients(
+            codes: Codebook, points: Tensor, indices: Tensor
+        ) -> list[tuple[Tensor, Tensor]]:
+            (first, slope), (second, bend), shift = inner_gradients(codes, points, indices)
+            assert codes.affine is not None
+            a = codes.affine.scale
+            if gain:
+                bend = 2 * a**2 * codes.table[indices].square().mean(0)
+            else:
+                slope = (1 + a * codes.affine.gain).square()
+            return [(first, slope), (second, bend), shift]
+
+        return gradients
+
+    assert stays_stable(0.1)
+    assert stays_stable(3)
+    for gain in (True, False):
+        monkeypatch.setattr(vq, "inner_gradients", unbounded(gain))
+        assert not stays_stable(3)
 
 
 def test_the_inner_step_is_sgd_with_momentum() -> None:

@@ -165,6 +165,23 @@ def test_a_disk_without_links_keeps_the_first_as_well(
     assert (tmp_path / "new.bin").stat().st_nlink == 1
 
 
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()])
+def test_a_disk_without_links_keeps_no_empty_file(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(type(error)), writing(str(tmp_path / "a"), force=False) as file:
+        file.write(b"x")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o007])
 def test_the_umask_counts_and_is_not_touched(mask: int, root: Path, tmp_path: Path) -> None:
     """A thread that makes files meanwhile would meet another umask."""

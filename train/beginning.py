@@ -38,11 +38,13 @@ class Beginning:
             folder; None for random weights and for those of a run.
         name: How the card of the new model names it; None for random weights.
         complete: Whether it is of the same codec, so that its codebooks were taken as well.
+        judged: Whether a discriminator lay beside the model.
     """
 
     card: Path | None = None
     name: str | None = None
     complete: bool = False
+    judged: bool = False
 
     def check_adversary(self, medium: str, width: int) -> None:
         """Reads the discriminator that lies beside the model, if there is one, and drops it.
@@ -68,13 +70,19 @@ class Beginning:
             assign: Whether its tensors become those of `nets`, rather than being copied into them.
 
         Raises:
-            CodecError: It is not one of the new run's recipe, or cannot be read.
+            CodecError: It is not one of the new run's recipe, cannot be read, or has gone since the
+                run began.
         """
         if self.card is None:
             return
-        kept = self.card.with_name(self.card.stem + ADVERSARY_SUFFIX)
+        kept = _adversary_beside(self.card)
         if not kept.is_file():
-            return
+            if not self.judged:
+                return
+            raise CodecError(
+                f"{kept}: this discriminator was here when the run began; put it back and "
+                "--resume, or give the run's folder to --init for a run with a new one"
+            )
         try:
             nets.load_state_dict(
                 {name: value.float() for name, value in load_file(kept).items()}, assign=assign
@@ -114,7 +122,12 @@ def begin(source: Path, codecs: Iterable[Codec]) -> Beginning:
     for codec in codecs:
         complete = _load(codec, source, config, tensors)
     name = f"{name}, {minutes} minutes" + ("" if complete else NETS_ALONE)
-    return Beginning(card, name, complete)
+    judged = card is not None and _adversary_beside(card).is_file()
+    return Beginning(card, name, complete, judged)
+
+
+def _adversary_beside(card: Path) -> Path:
+    return card.with_name(card.stem + ADVERSARY_SUFFIX)
 
 
 def _load(

@@ -193,6 +193,8 @@ class Trainer:
     def _run(self, report: Report, checkpoint_minutes: float, stop_minutes: float | None) -> bool:
         """Does what `run` says, and tells it to the report."""
         start = saved = tick = time.monotonic()
+        if self.stage == "A":
+            self._check_adversary(self.beginning)
         if self.step == 0:
             self._prepare()
         if self.progress < 1:
@@ -309,9 +311,13 @@ class Trainer:
                 recipe has a stage B, another discriminator.
         """
         beginning = begin(source, (self.codec, self.average))
+        self._check_adversary(beginning)
+        self.beginning = beginning
+
+    def _check_adversary(self, beginning: Beginning) -> None:
+        """Reads the discriminator that stage B is going to begin with, hours before it does."""
         if self.recipe.share("B"):
             beginning.check_adversary(self.recipe.codec.medium, self.recipe.adversary.width)
-        self.beginning = beginning
 
     def save(self) -> None:
         """Writes the checkpoint, from which `resume` goes on bit for bit.
@@ -336,6 +342,7 @@ class Trainer:
             "origin": str(self.beginning.card) if self.beginning.card else None,
             "init": self.beginning.name,
             "complete": self.beginning.complete,
+            "judged": self.beginning.judged,
         }
         if parallel.rank() == 0:
             write_checkpoint(self.folder / CHECKPOINT_NAME, state)
@@ -363,7 +370,8 @@ class Trainer:
         name = state.get("init")
         # Older checkpoints say it in the name alone.
         complete = state.get("complete", name is not None and not name.endswith(NETS_ALONE))
-        self.beginning = Beginning(Path(card) if card else None, name, complete)
+        judged = bool(state.get("judged"))
+        self.beginning = Beginning(Path(card) if card else None, name, complete, judged)
         try:
             self.learner.load_state_dict(state, stage, self.seed)
         except (KeyError, RuntimeError, ValueError) as error:

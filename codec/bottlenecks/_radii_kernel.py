@@ -19,6 +19,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from codec.errors import reason_of
+
 INFINITY_BITS = tl.constexpr(0x7F800000)
 TOKENS = tl.constexpr(32)  # of a program
 BITS = tl.constexpr(18)  # of 31 that are found
@@ -116,7 +118,8 @@ def works(device: torch.device) -> bool:
         torch.testing.assert_close(radii(queries, rows, (1, 8)), exact, rtol=TOLERANCE, atol=0.0)
     except Exception as error:
         # No C compiler, an unknown GPU, a driver too old: training goes on without the kernel.
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        warnings.warn(f"VP's search runs without its Triton kernel: {reason}", stacklevel=2)
+        warnings.warn(
+            f"VP's search runs without its Triton kernel: {reason_of(error)}", stacklevel=2
+        )
         return False
     return True

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.arguments import real, whole
+from codec.arguments import positive, real, whole
 from codec.bottleneck import (
     Bottleneck,
     BottleneckOutput,
@@ -70,7 +70,7 @@ class Affine(nn.Module):
 
     def __init__(self, dim: int, scale: float = 2.0) -> None:
         super().__init__()
-        self.scale = real(scale, "scale")
+        self.scale = positive(scale, "scale")
         self.gain = nn.Parameter(torch.zeros(dim, dtype=torch.float32))  # s
         self.shift = nn.Parameter(torch.zeros(dim, dtype=torch.float32))  # b
 
@@ -129,7 +129,7 @@ class ByAverage(ByGradient):
 
     def __init__(self, size: int, dim: int, decay: float = 0.99, epsilon: float = 1e-5) -> None:
         super().__init__(size, dim)
-        self.decay, self.epsilon = real(decay, "decay", 0, 1), real(epsilon, "epsilon", 0)
+        self.decay, self.epsilon = real(decay, "decay", 0, 1), positive(epsilon, "epsilon")
         self.register_buffer("counts", torch.ones(size, dtype=torch.float32))
         self.register_buffer("sums", torch.zeros(size, dim, dtype=torch.float32))
 
@@ -228,7 +228,8 @@ def inner_gradients(book: Codebook, points: Tensor, indices: Tensor) -> list[tup
     cancels). vqtorch does not divide.
 
     Returns:
-        Pairs for table (K, L), gain (L,), shift (L,); curvatures (L,) or (), at least 1.
+        Pairs for table (K, L), gain (L,), shift (L,); curvatures (L,) or (), bounded from below:
+        codes close to 0, or a gain that takes them there, make no step of any length.
     """
     error = 2 * (book(indices) - points) / points.numel()
     table, one = torch.zeros_like(book.table), points.new_ones(())

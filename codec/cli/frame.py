@@ -123,6 +123,8 @@ def positive(kind: type[Number]) -> Callable[[str], Number]:
 
 
 OWN = ("codec", "train", "eval", "app")
+# Windows has no SIGHUP.
+STOPPING = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 INTERRUPTED = "interrupted; no unfinished file is left"
 
 
@@ -138,8 +140,8 @@ def run(
         parser: Of the command.
         arguments: What it was called with; None for those of the process.
         command: Does the work; may return an exit code.
-        interrupted: What is said after Ctrl-C or SIGTERM, with the options' names in braces: "...
-            in {out}".
+        interrupted: What is said after Ctrl-C, SIGTERM or SIGHUP, with the options' names in
+            braces: "... in {out}".
     """
     options = parser.parse_args(arguments)
     quiet, verbose = getattr(options, "quiet", False), getattr(options, "verbose", False)
@@ -178,12 +180,21 @@ def run(
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Lets SIGTERM clean up like Ctrl-C: as a KeyboardInterrupt in the main thread."""
-    previous = _on_terminate(_interrupt)
+    """Lets SIGTERM, and a terminal that is closed, clean up like Ctrl-C.
+
+    They are a KeyboardInterrupt in the main thread. What is ignored stays so: nohup, say.
+    """
+    previous: dict[signal.Signals, Any] = {}
+    with suppress(ValueError):  # only the main thread may set handlers
+        for number in STOPPING:
+            handler = signal.getsignal(number)
+            if handler not in (signal.SIG_IGN, None):  # None: it is not Python's to put back
+                previous[number] = signal.signal(number, _interrupt)
     try:
         yield
     finally:
-        _on_terminate(previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -203,26 +214,23 @@ def notices(level: int = logging.WARNING) -> Iterator[None]:
 def fail(error: object, code: int) -> int:
     """Prints one line."""
     if isinstance(error, Exception) and not isinstance(error, CodecError) and out_of_memory(error):
-        loading = isinstance(error, ImportError)
-        advice = " to load what is needed" if loading else "; scale the input down"
-        error = f"not enough memory{advice}, or raise its limit"
+        error = _memory(error)
     if isinstance(error, OSError) and error.strerror:
         error = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    with suppress(BrokenPipeError):
+    with suppress(OSError):  # nobody reads it, or the terminal is gone
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return code
 
 
+def _memory(error: Exception) -> str:
+    """What is said where memory ran out."""
+    loading = isinstance(error, ImportError)
+    advice = " to load what is needed" if loading else "; scale the input down"
+    return f"not enough memory{advice}, or raise its limit"
+
+
 def _interrupt(*_: Any) -> NoReturn:
     raise KeyboardInterrupt
-
-
-def _on_terminate(handler: Any) -> Any:
-    """Sets the handler of SIGTERM, which only the main thread may; returns the one before."""
-    try:
-        return signal.signal(signal.SIGTERM, handler)
-    except ValueError:
-        return None
 
 
 def each(jobs: Sequence[tuple[str, Any]], work: Callable[[str, Any], None]) -> None:
@@ -234,6 +242,8 @@ def each(jobs: Sequence[tuple[str, Any]], work: Callable[[str, Any], None]) -> N
 
     Raises:
         CodecError, OSError: The only job failed; or, once all is done, some of several did.
+        MemoryError, RuntimeError, ImportError: The only job took more memory than there is, in the
+            words of one library or another.
     """
     failed, code = 0, 0
     for source, target in jobs:
@@ -246,6 +256,10 @@ def each(jobs: Sequence[tuple[str, Any]], work: Callable[[str, Any], None]) -> N
             if len(jobs) == 1 or isinstance(error, BrokenPipeError):
                 raise
             failed, code = failed + 1, max(code, fail(error, getattr(error, "exit_code", 1)))
+        except (MemoryError, RuntimeError, ImportError) as error:
+            if len(jobs) == 1 or not out_of_memory(error):
+                raise
+            failed, code = failed + 1, max(code, fail(f"{source}: {_memory(error)}", 1))
     if failed:
         summary = CodecError(f"{failed} of {len(jobs)} files failed")
         summary.exit_code = code  # the gravest: a damaged file is not hidden by a missing one

@@ -58,5 +58,9 @@ def _refuse_same(source: str, out: str | None) -> None:
     """Raises UsageError where a file would be written over itself."""
     if out is None or STDIO in (source, out):
         return
-    if Path(out).is_file() and Path(source).samefile(out):
+    try:
+        same = Path(out).is_file() and Path(source).samefile(out)
+    except OSError:  # a name that is too long, or a file that has gone: its job says so
+        return
+    if same:
         raise UsageError(f"IN and OUT are the same file, {source}")

@@ -16,6 +16,10 @@ MAGIC = b"OggS"
 FIRST, LAST = 2, 4  # flags of a page
 HEADER_BYTES = 27
 CHECKSUM = slice(22, 26)
+# Bytes that may be checked in vain, for each byte of the file. A damaged page whose table of
+# lengths is lost is looked at in as much as 64 KiB: even a file of such pages of 1 KiB alone takes
+# no more than this. Of a forged one every four bytes may claim those 64 KiB.
+IN_VAIN = 64
 # How the first page of a stream of sound begins.
 SOUND = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ")
 SKELETON = b"fishead\0"  # a table of contents, which nobody misses
@@ -47,10 +51,14 @@ def survey(window: Window) -> Survey:
     """
     links: list[dict[bytes, _Stream]] = []
     at, lost, starting, damaged = 0, 0, False, False
+    in_vain = 0
     while 0 <= at < window.size:
-        page = _page(window, at)
-        if not page:
-            lost, at = at, window.find(MAGIC, at + 1)
+        page, whole = _page(window, at)
+        if not whole:
+            in_vain += len(page)
+            # Those that claim the same bytes are too many: the next one lies behind these.
+            behind = at + (len(page) if in_vain > IN_VAIN * window.size else 1)
+            lost, at = at, window.find(MAGIC, behind)
             damaged |= at >= 0
             continue
         if page[5] & FIRST:
@@ -72,14 +80,15 @@ def survey(window: Window) -> Survey:
     return found
 
 
-def _page(window: Window, at: int) -> bytes:
-    """A page that is whole; else nothing."""
+def _page(window: Window, at: int) -> tuple[bytes, bool]:
+    """What was looked at as a page, and whether it is a whole one."""
     head = window.read(at, HEADER_BYTES + 255)
     if not head.startswith(MAGIC) or len(head) < HEADER_BYTES:
-        return b""
+        return b"?", False
     start = HEADER_BYTES + head[26]
-    page = window.read(at, start + sum(head[HEADER_BYTES:start]))
-    return page if checksum(page) == page[CHECKSUM] else b""
+    size = start + sum(head[HEADER_BYTES:start])
+    page = window.read(at, size)
+    return page, len(page) == size and checksum(page) == page[CHECKSUM]
 
 
 def checksum(page: bytes) -> bytes:

@@ -26,6 +26,7 @@ class Window:
         """`size` bytes from `offset` on, fewer at the end of the file."""
         if offset >= self.size:
             return b""
+        size = min(size, self.size - offset)  # or the last bytes would be read again at each look
         at = offset - self._start
         if at < 0 or at + size > len(self._buffer):
             self._start = max(offset - BEHIND, 0)
