@@ -100,9 +100,10 @@ class Kind(ABC):
 
     @abstractmethod
     def spot(self, grid: tuple[int, int], x: float, y: float, side: float) -> NDArray[np.bool_]:
-        """Returns which positions of a grid are in a spot of side * side, around (x, y) in [0, 1].
+        """Returns which positions of a grid are in a spot around (x, y) in [0, 1].
 
-        It is a square of a picture, and a stretch of speech.
+        It is a square of side * side positions of a picture, and `side` positions in a row of
+        speech; less where the grid ends. static/map.js draws the same ones.
         """
 
 
@@ -158,7 +159,7 @@ class Recording(Kind):
         rows, columns = grid
         row, column = np.ogrid[:rows, :columns]
         centre = int(y * rows) * columns + x * columns
-        return np.abs(row * columns + column + 0.5 - centre) <= side * side / 2
+        return _near(row * columns + column, centre, side)
 
 
 class Picture(Kind):
@@ -205,8 +206,13 @@ class Picture(Kind):
     def spot(self, grid: tuple[int, int], x: float, y: float, side: float) -> NDArray[np.bool_]:
         rows, columns = grid
         row, column = np.ogrid[:rows, :columns]
-        near_row = np.abs(row + 0.5 - y * rows) <= side / 2
-        return near_row & (np.abs(column + 0.5 - x * columns) <= side / 2)
+        return _near(row, y * rows, side) & _near(column, x * columns, side)
+
+
+def _near(positions: NDArray[np.int64], centre: float, count: float) -> NDArray[np.bool_]:
+    """Returns which positions, unit squares from 0 on, are the `count` around a centre."""
+    first = np.ceil(centre - (count + 1) / 2)
+    return (positions >= first) & (positions < first + count)
 
 
 KINDS: dict[str, Kind] = {SPEECH.name: Recording(), IMAGE.name: Picture()}

@@ -21,7 +21,7 @@ from app.words import tip
 
 HEAD = "".join(
     f"<{tag}>{(STATIC / name).read_text(encoding='utf-8')}</{tag}>"
-    for tag, name in (("style", "style.css"), ("script", "tips.js"))
+    for tag, name in (("style", "style.css"), ("script", "tips.js"), ("script", "radios.js"))
 )
 FONTS = [
     "ui-sans-serif",
@@ -83,7 +83,10 @@ def theme() -> gr.themes.Base:
         checkbox_label_background_fill_hover="#ebe8e1",
         checkbox_label_background_fill_hover_dark="#2b3035",
         color_accent="#0f6b63",
-        checkbox_border_color_dark="#5a6066",
+        checkbox_border_color="#84888c",
+        checkbox_border_color_dark="#7d848a",
+        body_text_color_subdued="#6b6f73",
+        block_info_text_color="#6b6f73",
         slider_color="#0f6b63",
         slider_color_dark="#2cb5a6",
     )

@@ -83,8 +83,8 @@ def edit(
             another order.
         share: The share of the positions in the area that are changed, 0 to 1.
         token: The index of "one token".
-        area: (x, y, side) around a point of the token map, x and y in [0, 1]: side * side tokens, a
-            square of a picture and a stretch of speech. None for everywhere.
+        area: (x, y, side) around a point of the token map, x and y in [0, 1]: a square of side *
+            side tokens of a picture, `side` tokens in a row of speech. None for everywhere.
         seed: A number; the same one makes the same change.
 
     Returns:

@@ -172,6 +172,20 @@ def measured(versions: Sequence[Version]) -> list[str]:
     ]
 
 
+def framed(table: str, label: str, below: str = "") -> str:
+    """Returns a table that scrolls sideways where it is too wide, also by keyboard.
+
+    Args:
+        table: Its element.
+        label: What it has, for those who do not see it.
+        below: What stands in the same frame and does not scroll.
+    """
+    return (
+        f'<div class="facts"><div class="across" role="region" tabindex="0" '
+        f'aria-label="{escape(label)}">{table}</div>{below}</div>'
+    )
+
+
 def facts(versions: Sequence[Version]) -> str:
     """Returns the table of figures, with a link to each file."""
     if not versions:
@@ -196,10 +210,11 @@ def facts(versions: Sequence[Version]) -> str:
             f'{escape(name)}</th><td data-head="file">{download(version.file)}</td>{body}</tr>'
         )
     titles = "".join(f'<th scope="col">{tip(head, head.split("-")[0])}</th>' for head in heads)
-    return (
-        '<div class="facts"><table><thead><tr><th scope="col">version</th><th scope="col">file</th>'
-        f"{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-        f"{_below(versions, metrics)}</div>"
+    return framed(
+        '<table><thead><tr><th scope="col">version</th><th scope="col">file</th>'
+        f"{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table>",
+        "Figures of every version",
+        _below(versions, metrics),
     )
 
 

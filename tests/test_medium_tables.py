@@ -22,6 +22,7 @@ TABLES = [
     "app.media.KINDS",
     "app.input_panel.EXAMPLES",
     "app.input_panel.FIELDS",
+    "app.tabs.inspect.SPOTS",
     "app.views.VIEWS",
 ]
 

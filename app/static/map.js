@@ -7,19 +7,31 @@ const draw = () => {
   box.innerHTML = `
     <div class="pair ${value.picture ? "" : "strip"}">
       <div class="field" tabindex="0" role="application" aria-label="Token map, ${value.rows} rows of ${value.columns}. Arrow keys move the spot." style="${value.picture ? `aspect-ratio:${value.columns / value.rows}` : `height:${clamp(16 * value.rows, 56, 480)}px`}">
-        <img src="${esc(value.url)}" alt="Token map" draggable="false"><i class="spot" hidden></i></div>
-      ${value.picture ? `<div class="field plain" style="aspect-ratio:${value.columns / value.rows}"><img src="${esc(value.picture)}" alt="The decoded picture" draggable="false"><i class="spot" hidden></i></div>` : ""}
+        <img src="${esc(value.url)}" alt="Token map" draggable="false"></div>
+      ${value.picture ? `<div class="field plain" style="aspect-ratio:${value.columns / value.rows}"><img src="${esc(value.picture)}" alt="The decoded picture" draggable="false"></div>` : ""}
     </div>
     <div class="readout"><span class="scale" aria-hidden="true"></span><span>0</span><span class="far">${(value.num_codes - 1).toLocaleString()}</span><output class="hover">${esc(value.caption || "")}</output></div>`;
   mark();
 };
+// The first and the last of `count` unit squares around a centre, of `most` that there are; app/media.py changes the same ones.
+const near = (centre, count, most) => { const first = Math.ceil(centre - (count + 1) / 2); return [Math.max(first, 0), Math.min(first + count, most) - 1]; };
+// The spot as boxes: a square of a picture; of speech a stretch, which goes on in the next row.
+const boxes = () => {
+  const { rows, columns, picture, side = 1 } = props.value, at = place.x * columns;
+  if (picture) { const [top, bottom] = near(place.y * rows, side, rows), [left, right] = near(at, side, columns); return [[left, right, top, bottom]]; }
+  const [first, last] = near(Math.floor(place.y * rows) * columns + at, side, props.value.positions), found = [];
+  for (let row = Math.floor(first / columns); row <= Math.floor(last / columns); row++)
+    found.push([Math.max(first - row * columns, 0), Math.min(last - row * columns, columns - 1), row, row]);
+  return found;
+};
 const mark = () => {
-  const value = props.value, side = value.side || 1;
-  findAll(".spot").forEach((s) => {
-    s.hidden = !place; if (!place) return;
-    s.style.left = `${100 * place.x}%`; s.style.top = `${100 * place.y}%`;
-    s.style.width = value.picture ? `${100 * side / value.columns}%` : "10px"; s.style.height = value.picture ? `${100 * side / value.rows}%` : `${100 / value.rows}%`;
-  });
+  const { rows, columns } = props.value;
+  findAll(".spot").forEach((s) => s.remove());
+  if (place) findAll(".field").forEach((field) => boxes().forEach(([left, right, top, bottom]) => {
+    const box = document.createElement("i"); box.className = "spot";
+    Object.assign(box.style, { left: `${100 * left / columns}%`, width: `${100 * (right - left + 1) / columns}%`, top: `${100 * top / rows}%`, height: `${100 * (bottom - top + 1) / rows}%` });
+    field.append(box);
+  }));
 };
 const spot = (field, e) => { const r = field.getBoundingClientRect(); return { x: clamp((e.clientX - r.left) / r.width, 0, 0.9999), y: clamp((e.clientY - r.top) / r.height, 0, 0.9999) }; };
 const read = (p) => {

@@ -14,7 +14,7 @@ from app.input_panel import Given, InputPanel
 from app.service import Service
 from app.tabs.compare import Options
 from app.versions import write_csv
-from app.widgets import download, url
+from app.widgets import download, framed, url
 from app.words import empty, notice
 from codec.errors import MediaError
 
@@ -213,7 +213,9 @@ def _table(service: Service, rows: list[dict[str, Any]], text: str) -> str:
     path = write_csv(service.files.folder() / "blind-test.csv", rows)
     return (
         notice([text.rstrip(".")])
-        + f'<div class="facts"><table><thead><tr>{titles}</tr></thead>'
-        + f"<tbody>{body}</tbody></table></div>"
+        + framed(
+            f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>",
+            "What was which",
+        )
         + f'<p class="save">{download(path, "Download the result (.csv)")}</p>'
     )

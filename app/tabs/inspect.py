@@ -22,12 +22,16 @@ from app.versions import Version
 from app.widgets import download, url, widget
 from app.words import empty, number, tip
 from codec.errors import MediaError
+from codec.medium import IMAGE, SPEECH
 
 INVITATION = empty(
     "Look inside a file",
     "Choose something on the left, then press Look inside: every square is one token.",
 )
 MAX_HOVER = 70_000  # tokens whose numbers go to the page
+# Of each medium what the size of a spot counts, its size at first, and the largest. 36 tokens of
+# speech are a fifth of a second, 6 across a picture 48 pixels.
+SPOTS = {SPEECH.name: ("Tokens in a row", 36, 256), IMAGE.name: ("Tokens across", 6, 32)}
 
 
 class InspectTab:
@@ -46,13 +50,13 @@ class InspectTab:
         field = widget("map", INVITATION, elem_id="inspect-map", min_height=170)
         usage = gr.HTML(elem_id="inspect-usage")
         kept = gr.State(None)
-        editor = Editor()
+        editor = Editor(medium)
         result = gr.HTML(elem_id="inspect-result")
         shown = [result, *views.place("inspect")]
         outputs = [field, usage, kept, editor.spot, editor.column, *shown]
         look = start.click(
             plainly(self._look),
-            {*panel.inputs, model, size},
+            {*panel.inputs, model, size, editor.side},
             outputs,
             **JOBS,
             show_progress_on=[field],
@@ -62,13 +66,14 @@ class InspectTab:
             plainly(editor.choose), None, [editor.spot, editor.where, editor.token], **CHOICES
         )
         editor.side.input(editor.resize, [editor.side, editor.spot, field], field, **QUICK)
+        self._side = editor.side
         change = editor.decode.click(
             plainly(self._change), [kept, *editor.inputs], shown, **JOBS, show_progress_on=[result]
         )
         panel.medium.change(
             self._switch,
             panel.medium,
-            [model, size, *outputs],
+            [model, size, editor.side, *outputs],
             cancels=[look, change],
             **QUICK,
         )
@@ -87,7 +92,7 @@ class InspectTab:
         inside = tokens(self._service, version)
         report(0.9, "Drawing the codebook")
         light = replace(version, samples=np.empty(0))
-        shown = [_map(version, inside), _usage(version, inside)]
+        shown = [_map(version, inside, given[self._side]), _usage(version, inside)]
         return [*shown, light, None, gr.update(visible=True), "", *views.HIDDEN]
 
     def _sizes_of(self, model: str) -> Any:
@@ -126,6 +131,7 @@ class InspectTab:
         new = [
             gr.update(**_models(self._service, medium)),
             gr.update(**_sizes(self._service, medium)),
+            gr.update(**_spot(medium)),
         ]
         return [
             *new,
@@ -142,13 +148,17 @@ class InspectTab:
 class Editor:
     """The controls that say how tokens are changed.
 
+    Args:
+        medium: What the page starts with.
+
     Attributes:
         column: All of them, to show and to hide.
         spot: The place on the map that was clicked.
+        side: The size of the spot.
         inputs: What `InspectTab._change` takes, behind the version.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, medium: str) -> None:
         self.spot = gr.State(None)
         with gr.Column(visible=False, elem_id="inspect-edit") as self.column:
             gr.HTML(
@@ -174,7 +184,11 @@ class Editor:
                     1, 100, 10, step=1, label="How many of them, %", elem_id="inspect-share"
                 )
                 self.side = gr.Slider(
-                    1, 32, 6, step=1, label="Size of the spot", info="Tokens across"
+                    1,
+                    step=1,
+                    label="Size of the spot",
+                    elem_id="inspect-side",
+                    **_spot(medium),
                 )
                 self.decode = gr.Button(
                     "Decode the change",
@@ -214,8 +228,13 @@ def _sizes(service: Service, medium: str | None = None, name: str | None = None)
     return {"choices": choices, "value": 1024 if 1024 in sizes else sizes[0]}
 
 
-def _map(version: Version, inside: Tokens) -> dict[str, Any]:
-    """Returns what the "map" control shows."""
+def _spot(medium: str) -> dict[str, Any]:
+    info, value, maximum = SPOTS[medium]
+    return {"info": info, "value": value, "maximum": maximum}
+
+
+def _map(version: Version, inside: Tokens, side: int) -> dict[str, Any]:
+    """Returns what the "map" control shows; `side` is the size of a spot, if one is chosen."""
     image = pictures.token_map(
         inside.map, inside.header.num_codes, version.media.with_suffix(".tokens.png")
     )
@@ -225,7 +244,8 @@ def _map(version: Version, inside: Tokens) -> dict[str, Any]:
         "columns": inside.columns,
         "num_codes": inside.header.num_codes,
     }
-    value |= {"side": 6, "caption": "Point at a square to read its number"}
+    value |= {"side": int(side), "positions": inside.indices.shape[2]}
+    value["caption"] = "Point at a square to read its number"
     if inside.map.size <= MAX_HOVER:
         value["indices"] = inside.map.ravel().tolist()
     if inside.header.kind.timed:
