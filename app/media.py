@@ -212,7 +212,7 @@ class Picture(Kind):
 def _near(positions: NDArray[np.int64], centre: float, count: float) -> NDArray[np.bool_]:
     """Returns which positions, unit squares from 0 on, are the `count` around a centre."""
     first = np.ceil(centre - (count + 1) / 2)
-    return (positions >= first) & (positions < first + count)
+    return np.asarray((positions >= first) & (positions < first + count))
 
 
 KINDS: dict[str, Kind] = {SPEECH.name: Recording(), IMAGE.name: Picture()}
