@@ -240,7 +240,7 @@ def writing(name: str, force: bool, stream: bool = False) -> Iterator[BinaryIO]:
         with _blaming("stdout" if name == STDIO else name):
             if stream:
                 with _stdout() if name == STDIO else target.open("wb") as pipe:
-                    yield cast(BinaryIO, pipe)
+                    yield pipe
                     pipe.flush()
                 return
             with tempfile.TemporaryFile() as spool:
