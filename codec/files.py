@@ -10,7 +10,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeAlias, cast
 
@@ -239,14 +239,14 @@ def writing(name: str, force: bool, stream: bool = False) -> Iterator[BinaryIO]:
     if name == STDIO or target.is_char_device() or target.is_fifo():
         with _blaming("stdout" if name == STDIO else name):
             if stream:
-                with nullcontext(sys.stdout.buffer) if name == STDIO else target.open("wb") as pipe:
-                    yield cast(BinaryIO, pipe)
+                with _stdout() if name == STDIO else target.open("wb") as pipe:
+                    yield pipe
                     pipe.flush()
                 return
             with tempfile.TemporaryFile() as spool:
                 yield cast(BinaryIO, spool)
                 spool.seek(0)
-                with nullcontext(sys.stdout.buffer) if name == STDIO else target.open("wb") as pipe:
+                with _stdout() if name == STDIO else target.open("wb") as pipe:
                     shutil.copyfileobj(spool, pipe)
                     pipe.flush()
         return
@@ -285,6 +285,17 @@ def writing(name: str, force: bool, stream: bool = False) -> Iterator[BinaryIO]:
         ):
             error.filename, error.filename2 = name, None  # rather than the temporary file's
         raise
+
+
+def _stdout() -> AbstractContextManager[BinaryIO]:
+    """The bytes of stdout, buffered even where Python was told not to (PYTHONUNBUFFERED).
+
+    An unbuffered file may take a part of what it is given, on a full disk say, and raises nothing.
+    """
+    stdout = sys.stdout.buffer
+    if isinstance(stdout, io.RawIOBase):
+        return open(stdout.fileno(), "wb", closefd=False)
+    return nullcontext(stdout)
 
 
 @contextmanager

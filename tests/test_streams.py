@@ -201,3 +201,36 @@ def test_lines_for_nobody_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", Broken())
     print_line("a report", sys.stdout)
     assert streams.process(lambda: 0) == 0
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_stdout_on_a_full_disk_is_an_error(unbuffered: str, stream: bool, tmp_path: Path) -> None:
+    """Containers often set PYTHONUNBUFFERED, whose files take a part of the bytes in silence."""
+    code = (
+        "import resource; from codec.files import writing\n"
+        f"with writing('-', False, {stream}) as out:\n"
+        "    out.write(bytes(5000))\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (7000, 7000))\n"
+        "    out.write(bytes(60000))\n"
+    )
+    if not stream:  # its spool has room
+        code = (
+            "import resource; from codec.files import writing\n"
+            "import shutil; copy = shutil.copyfileobj\n"
+            "def late(*a):\n"
+            "    resource.setrlimit(resource.RLIMIT_FSIZE, (7000, 7000)); copy(*a)\n"
+            "shutil.copyfileobj = late\n"
+            "with writing('-', False) as out: out.write(bytes(60000))\n"
+        )
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with (tmp_path / "out").open("wb") as out:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert b"OSError: [Errno 27]" in done.stderr
