@@ -5,7 +5,8 @@
     input_panel.py   the input: speech or picture, upload, microphone or camera, examples
     tabs/            a class for each tab
     widgets.py       the page's own controls; their looks and manners are in static/
-    handlers.py      how the page calls the service: queues, progress, errors in plain words
+    handlers.py      how the page calls the service: queues, errors in plain words
+    turns.py         long jobs: progress, the newest counts, cancelling
     api.py           the same work as named endpoints
 
     service.py       what tabs and endpoints call, without Gradio: read, code, score, decode

@@ -11,7 +11,8 @@ from codec.errors import MediaError
 
 MAX_VERSIONS = 16
 
-Report = Callable[[float, str], None]  # progress: share done, what is being done
+# Progress: share done, what is being done. It may raise: what it raises ends the work.
+Report = Callable[[float, str], None]
 
 
 def compare(
@@ -101,13 +102,13 @@ def sweep(
         versions.append(service.code(original, name, size))
     first = [version.num_bytes for version in versions if version.model == pairs[0][0]]
     for count, name in enumerate(classics):
-        report(
-            (len(pairs) + count) / (len(pairs) + len(classics)),
-            f"{title_of(name)} at the same numbers of bytes",
-        )
         seen: set[int] = set()
         tried: dict[int, bytes] = {}
-        for target in first:
+        for place, target in enumerate(first):
+            report(
+                (len(pairs) + count + place / len(first)) / (len(pairs) + len(classics)),
+                f"{title_of(name)} at {target:,} bytes",
+            )
             version = service.classics.code(original, name, target, tried)
             # Its lowest setting may be the nearest to them all.
             if version.num_bytes not in seen:

@@ -1,4 +1,4 @@
-"""How the page calls the service: queues, progress, and errors in plain words."""
+"""How the page calls the service: queues, and errors in plain words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import gradio as gr
 
-from app.comparison import Report
 from app.words import sentence
 from codec.errors import BitstreamError, CodecError, MediaError, ModelError
 
@@ -24,6 +23,8 @@ JOBS: dict[str, Any] = {
     "api_visibility": "private",
     "trigger_mode": "always_last",
 }
+# Jobs that end those before them, see app.turns: one that waited its turn could not be cancelled.
+LONG_JOBS = JOBS | {"trigger_mode": "multiple"}
 QUICK: dict[str, Any] = {
     "queue": True,
     "concurrency_limit": 16,
@@ -69,13 +70,22 @@ def explain(error: Exception) -> tuple[str, str]:
     )
 
 
+class Stopped(Exception):  # noqa: N818  it is no error
+    """A job's result is not wanted any more."""
+
+
 def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Turns every error of a handler into a message of the page; the server lives on."""
+    """Turns every error of a handler into a message of the page; the server lives on.
+
+    A job that was stopped changes nothing.
+    """
 
     @wraps(function)
     def handler(*arguments: Any, **options: Any) -> Any:
         try:
             return function(*arguments, **options)
+        except Stopped:
+            return gr.skip()
         except Exception as error:
             title, text = explain(error)
             if isinstance(error, CodecError):
@@ -83,8 +93,3 @@ def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
             raise gr.Error(text, duration=20, title=title, print_exception=False) from None
 
     return handler
-
-
-def reporting(progress: gr.Progress) -> Report:
-    """Turns Gradio's progress bar into what the service reports to."""
-    return lambda share, what: progress(share, desc=what)

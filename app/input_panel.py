@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.util import find_spec
@@ -14,7 +14,7 @@ import gradio as gr
 from PIL import Image
 
 from app.handlers import CHOICES, QUICK, explain, plainly
-from app.originals import Original
+from app.originals import Original, digest
 from app.service import Service
 from app.widgets import url, widget
 from codec.medium import IMAGE, SPEECH
@@ -92,7 +92,7 @@ class InputPanel:
         examples.value = _cards(service, media[0])
         self._fields = {medium: field.add(medium == media[0]) for medium, field in FIELDS.items()}
         fields = [*self._fields.values()]
-        about = gr.HTML(_about(service, "", ""), elem_id="about")
+        about = gr.HTML(_about(service), elem_id="about")
         self.inputs: set[Any] = {self.medium, *fields}
         switched = self.medium.change(self._switch, self.medium, fields, **QUICK)
         described = switched.then(self._describe, self.inputs, about, **QUICK)
@@ -132,12 +132,14 @@ class InputPanel:
 
     def _describe(self, given: Given) -> str:
         if not self.path(given):
-            return _about(self.service, "", "")
+            return _about(self.service)
         try:
             original = self.open(given)
         except Exception as error:
             return _about(self.service, explain(error)[1], "fault")
-        return _about(self.service, original.description, "known", original.notices)
+        return _about(
+            self.service, original.description, "known", original.digest, original.notices
+        )
 
 
 def _recording(visible: bool) -> gr.Audio:
@@ -188,8 +190,17 @@ FIELDS = {
 }
 
 
-def _about(service: Service, text: str, kind: str, notices: list[str] | None = None) -> str:
-    """Returns a line about the input; it says the limits where there is no input."""
+def _about(
+    service: Service,
+    text: str = "",
+    kind: str = "",
+    digest: str = "",
+    notices: Sequence[str] = (),
+) -> str:
+    """Returns a line about the input; it says the limits where there is no input.
+
+    It carries the digest of the input, by which the page knows what belongs to it.
+    """
     settings = service.settings
     if not text:
         text = (
@@ -197,14 +208,16 @@ def _about(service: Service, text: str, kind: str, notices: list[str] | None = N
             f"{settings.max_upload_bytes >> 20} MiB. Files are deleted after "
             f"{settings.keep_s // 60} minutes."
         )
-    extra = "".join(f"<small>{escape(line)}</small>" for line in notices or [])
-    return f'<p class="about {kind}" role="status">{escape(text)}{extra}</p>'
+    extra = "".join(f"<small>{escape(line)}</small>" for line in notices)
+    head = f'<p class="about {kind}" data-input="{digest}" role="status">'
+    return f"{head}{escape(text)}{extra}</p>"
 
 
 def _cards(service: Service, medium: str) -> dict[str, Any]:
     cards = []
     for example in examples(medium):
         card = {"name": example.path.name, "title": example.title, "note": example.note}
+        card["input"] = digest(example.path.read_bytes())
         if FIELDS[medium].thumbs:
             card["thumb"] = url(_thumb(service, example.path))
         cards.append(card)

@@ -21,7 +21,12 @@ from app.words import tip
 
 HEAD = "".join(
     f"<{tag}>{(STATIC / name).read_text(encoding='utf-8')}</{tag}>"
-    for tag, name in (("style", "style.css"), ("script", "tips.js"), ("script", "radios.js"))
+    for tag, name in (
+        ("style", "style.css"),
+        ("script", "tips.js"),
+        ("script", "radios.js"),
+        ("script", "current.js"),
+    )
 )
 FONTS = [
     "ui-sans-serif",

@@ -16,7 +16,7 @@ import gradio as gr
 from app import pictures
 from app.originals import Original
 from app.versions import UNIT, Version
-from app.words import empty, number, ratio, tip
+from app.words import empty, notice, number, ratio, tip
 from eval.trained import mark, note
 
 NOTHING_TO_DRAW = empty(
@@ -68,6 +68,20 @@ def short_names(versions: Sequence[Version]) -> list[str]:
         f"{version.codebook_size:,} codes" if len(models) == 1 and version.model else version.label
         for version in versions
     ]
+
+
+def heading(original: Original, button: str) -> str:
+    """Returns what stands above all that was made of an input.
+
+    Args:
+        original: The input. Once it is not the one that is chosen, static/current.js sees that by
+            its digest; what stands below turns grey, and this says why.
+        button: What to press then.
+    """
+    return (
+        f'<div data-input="{original.digest}"><h3>Results for {escape(original.name)}</h3>'
+        f"{notice([f'the input has changed since: press {button} again'])}</div>"
+    )
 
 
 def short_note(version: Version) -> str:

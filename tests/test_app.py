@@ -293,6 +293,38 @@ def test_sweep_covers_all_models_and_sizes(
     assert rows[0].startswith("version,kind,model,codebook_size")
 
 
+@pytest.mark.parametrize("work", ["compare", "sweep"])
+def test_what_a_report_raises_ends_the_work_before_the_next_version(
+    work: str, service: Service, image: Original, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    for owner, name in ((service, "code"), (service.classics, "code")):
+        real = getattr(owner, name)
+        monkeypatch.setattr(
+            owner, name, lambda *given, _real=real: (made.append("a version"), _real(*given))[1]
+        )
+
+    class EnoughError(Exception):
+        pass
+
+    reports: list[float] = []
+
+    def report(share: float, _: str) -> None:
+        reports.append(share)
+        if len(reports) == 7:  # of four sizes and four of JPEG
+            raise EnoughError
+
+    sizes = list(service.models.card(IMAGE).num_codes)
+    run = {
+        "compare": lambda: compare(service, image, [IMAGE], sizes, ["jpeg"], True, report),
+        "sweep": lambda: sweep(service, image, ["jpeg"], report),
+    }[work]
+    with pytest.raises(EnoughError):
+        run()
+    assert len(made) == 6
+    assert reports == sorted(set(reports))
+
+
 # --------------------------------------------------------------------------------------------------
 # inputs
 

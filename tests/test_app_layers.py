@@ -51,6 +51,7 @@ def test_the_choice_cuts_the_file(
     choices = [(f"256 codes · {len(small):,} B", 256), (f"1,024 codes · {len(data):,} B", 1024)]
     assert (layer["visible"], layer["choices"], layer["value"]) == (True, choices, 1024)
     assert f"1,024 codes, {len(data):,} bytes" in head
+    assert "a.bin: " in head
     assert (listener["visible"], viewer["visible"]) == (medium == "speech", medium == "image")
     head, _, _, layer = decode(str(path), 256)
     assert f"256 codes, {len(small):,} bytes" in head

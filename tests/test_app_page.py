@@ -47,9 +47,14 @@ WAIT_MS = 60_000
 
 
 class Server:
-    """A running app."""
+    """A running app, whose temporary files lie beside its log.
 
-    def __init__(self, log: Path) -> None:
+    Args:
+        log: Where its output goes.
+        more: Options.
+    """
+
+    def __init__(self, log: Path, *more: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
@@ -65,8 +70,13 @@ class Server:
             "20",
             "--max-megapixels",
             "1",
+            *more,
         ]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        environment = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+            "TMPDIR": str(log.parent),
+        }
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
             stdout=self._file,

@@ -9,12 +9,13 @@ from typing import Any
 import gradio as gr
 
 from app import comparison, trials, views
-from app.handlers import ANSWERS, JOBS, QUICK, plainly, reporting
+from app.handlers import ANSWERS, LONG_JOBS, QUICK, plainly
 from app.input_panel import Given, InputPanel
 from app.service import Service
 from app.tabs.compare import Options
+from app.turns import CancelButton
 from app.versions import write_csv
-from app.widgets import download, framed, url
+from app.widgets import download, framed, heading, url
 from app.words import empty, notice
 from codec.errors import MediaError
 
@@ -47,9 +48,11 @@ class BlindTab:
             kind = gr.Radio(
                 KINDS, value="rate", label="Kind of test", info=ABX_INFO, elem_id="blind-kind"
             )
+            cancel = CancelButton("blind", panel)
             start = gr.Button(
                 "Start", variant="primary", elem_id="blind-start", scale=0, min_width=180
             )
+        whose = gr.HTML(elem_classes=["whose"])
         lead = gr.HTML(INVITATION, elem_id="blind-lead", min_height=64)
         shown = views.place("blind")
         with gr.Row(visible=False, elem_id="blind-answers") as answers:
@@ -59,9 +62,11 @@ class BlindTab:
         result = gr.HTML(elem_id="blind-result")
         test, material = gr.State(None), gr.State(None)
         outputs = [lead, *shown, answers, result, test, material]
-        self._options, self._kind = options, kind
-        inputs = {*panel.inputs, *options.inputs, kind}
-        job = start.click(plainly(self._begin), inputs, outputs, **JOBS, show_progress_on=[lead])
+        self._options, self._kind, self._turn = options, kind, cancel.turn
+        inputs = {*panel.inputs, *options.inputs, kind, cancel.turn}
+        job = start.click(
+            plainly(self._begin), inputs, [whose, *outputs], **LONG_JOBS, show_progress_on=[lead]
+        )
         for control in shown:
             control.submit(plainly(self._rated), test, result, **ANSWERS)
         for button, says_a in ((is_a, True), (is_b, False)):
@@ -69,14 +74,15 @@ class BlindTab:
                 plainly(self._answer), [gr.State(says_a), test, material], outputs, **ANSWERS
             )
         stop.click(plainly(self._finish), test, outputs, **ANSWERS)
-        panel.medium.change(self._switch, panel.medium, outputs, cancels=[job], **QUICK)
+        cancel.cancels(job)
+        panel.medium.change(self._switch, panel.medium, [whose, *outputs], **QUICK)
 
     def _begin(
         self,
         given: Given,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
-        report = reporting(progress)
+        report = given[self._turn].begin(progress)
         report(0, "Reading your input, loading the models")
         original, kind = self._panel.open(given), given[self._kind]
         models, sizes, classics = self._options.chosen(given)
@@ -85,12 +91,13 @@ class BlindTab:
         versions = comparison.compare(
             self._service, original, models, sizes, classics, report=report, most=MAX_RATED
         )
+        report(0.99, "Drawing")
         payload = views.drawn(original, versions, traces=False)
+        above = heading(original, "Start")
         media = [original.media, *(version.media for version in versions)]
         if kind == "abx":
-            return _next_trial(
-                self._service, trials.start_abx(versions[0]), (original.medium, media, payload)
-            )
+            test = trials.start_abx(versions[0])
+            return [above, *_next_trial(self._service, test, (original.medium, media, payload))]
         rating = trials.start_rating(versions)
         value = {
             **payload,
@@ -100,6 +107,7 @@ class BlindTab:
         }
         text = f'<p class="lead">How close does each letter come to the reference? {SCALE}</p>'
         return [
+            above,
             text,
             *views.showing(original.medium, value),
             gr.update(visible=False),
@@ -165,7 +173,7 @@ class BlindTab:
         ]
 
     def _switch(self, _: str) -> list[Any]:
-        return [INVITATION, *views.HIDDEN, gr.update(visible=False), "", None, None]
+        return ["", INVITATION, *views.HIDDEN, gr.update(visible=False), "", None, None]
 
 
 def _gain(payload: dict[str, Any], place: int) -> float:

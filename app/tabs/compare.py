@@ -7,11 +7,12 @@ from typing import Any
 import gradio as gr
 
 from app import comparison, views
-from app.handlers import JOBS, QUICK, plainly, reporting
+from app.handlers import LONG_JOBS, QUICK, plainly
 from app.input_panel import Given, InputPanel
 from app.service import Service
 from app.tabs.layers import Layers
-from app.widgets import facts
+from app.turns import CancelButton
+from app.widgets import facts, heading
 from app.words import empty, notice
 
 INVITATION = empty(
@@ -85,31 +86,29 @@ class CompareTab:
                 value=False,
                 container=False,
             )
+            cancel = CancelButton("compare", panel)
             start = gr.Button(
                 "Compare", variant="primary", elem_id="compare-start", scale=0, min_width=180
             )
+        whose = gr.HTML(elem_classes=["whose"])
         notices = gr.HTML(elem_id="compare-notices")
         shown_on = views.place("compare", str(panel.medium.value), INVITATION, min_height=170)
         table = gr.HTML(elem_id="compare-facts")
-        self._layers = Layers(panel)
-        self._outputs = [notices, *shown_on, table, *self._layers.outputs]
+        self._layers = Layers(panel, cancel.turn)
+        self._outputs = [whose, notices, *shown_on, table, *self._layers.outputs]
         self._options, self._match_all, self._active = options, match_all, active
-        inputs = {*panel.inputs, *options.inputs, match_all}
+        self._turn = cancel.turn
+        inputs = {*panel.inputs, *options.inputs, match_all, cancel.turn}
         compare = plainly(self._compare)
         jobs = [
-            event(compare, given, self._outputs, **JOBS, show_progress_on=shown_on)
+            event(compare, given, self._outputs, **LONG_JOBS, show_progress_on=shown_on)
             for event, given in (
                 (start.click, inputs),
                 (panel.taken.success, {active, *inputs}),
             )
         ]
-        panel.medium.change(
-            self._switch,
-            panel.medium,
-            self._outputs,
-            cancels=[*jobs, self._layers.cut],
-            **QUICK,
-        )
+        cancel.cancels(*jobs, self._layers.cut)
+        panel.medium.change(self._switch, panel.medium, self._outputs, **QUICK)
 
     def _compare(
         self,
@@ -119,7 +118,8 @@ class CompareTab:
         if given.get(self._active, "compare") != "compare":
             return [gr.skip()] * len(self._outputs)
         models, sizes, classics = self._options.chosen(given)
-        report = reporting(progress)
+        turn = given[self._turn]
+        report = turn.begin(progress)
         report(0, "Reading your input, loading the models")
         original = self._panel.open(given)
         every = bool(given[self._match_all])
@@ -133,8 +133,9 @@ class CompareTab:
             original.notices + [line for version in versions for line in version.notices]
         )
         seen = views.filled(original.medium, views.drawn(original, versions))
-        return [remarks, *seen, facts(versions), *below]
+        turn.end()  # a cut of the former file that is still being made is not wanted any more
+        return [heading(original, "Compare"), remarks, *seen, facts(versions), *below]
 
     def _switch(self, medium: str) -> list[Any]:
         shown = views.switched(medium, {"empty": INVITATION})
-        return ["", *shown, "", *self._layers.hidden()]
+        return ["", "", *shown, "", *self._layers.hidden()]

@@ -6,15 +6,17 @@ It shows its header as codec.info prints it, and what it holds, cut behind any o
 from __future__ import annotations
 
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from app import views
-from app.handlers import JOBS, explain, log, reporting
+from app.handlers import JOBS, explain, log, plainly
 from app.input_panel import InputPanel
 from app.service import Service
 from app.tabs.layers import layer_choice, layers_to_choose
+from app.turns import Turn
 from app.widgets import download
 from app.words import empty
 from codec.errors import CodecError
@@ -38,19 +40,28 @@ class DecodeTab:
         layer = layer_choice("decode-layer")
         header = gr.HTML(INVITATION, elem_id="decode-header", min_height=120)
         outputs = [header, *views.place("decode"), layer]
-        given.change(
-            self._decode, [given, gr.State(None)], outputs, **JOBS, show_progress_on=[header]
-        )
-        layer.input(self._decode, [given, layer], outputs, **JOBS, show_progress_on=[header])
+        turn = gr.State(Turn())
+        for event, size in ((given.change, gr.State(None)), (layer.input, layer)):
+            event(
+                plainly(self._decode),
+                [given, size, turn],
+                outputs,
+                **JOBS,
+                show_progress_on=[header],
+            )
 
     def _decode(
         self,
         path: str | None,
         size: int | None,
+        turn: Turn,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
-        reporting(progress)(0.1, "Checking the file, decoding")
-        return shown(self._service, path, size)
+        report = turn.begin(progress)
+        report(0.1, "Checking the file, decoding")
+        result = shown(self._service, path, size)
+        report(0.99, "Drawing")
+        return result
 
 
 def shown(service: Service, path: str | None, size: int | None) -> list[Any]:
@@ -71,7 +82,8 @@ def shown(service: Service, path: str | None, size: int | None) -> list[Any]:
         if isinstance(error, CodecError):
             log.info("refused: %s", error)
         return [_fault(service, path, error), *views.HIDDEN, gr.update(visible=False)]
-    what = f"{version.label}, {version.num_bytes:,} bytes, decoded in {version.decode_s:.2f} s"
+    what = f"{Path(path).name}: {version.label}, {version.num_bytes:,} bytes, "
+    what += f"decoded in {version.decode_s:.2f} s"
     save = download(version.media, f"Save as {version.media.suffix}")
     if len(stops) > 1:
         save += download(version.file, "Save this .bin")

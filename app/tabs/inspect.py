@@ -13,13 +13,14 @@ import gradio as gr
 import numpy as np
 
 from app import pictures, views
-from app.handlers import CHOICES, JOBS, QUICK, plainly, reporting
+from app.handlers import CHOICES, JOBS, QUICK, plainly
 from app.input_panel import Given, InputPanel
 from app.service import Service
 from app.tabs.compare import size_choices
 from app.tokens import CHANGES, Tokens, edit, tokens
+from app.turns import Turn
 from app.versions import Version
-from app.widgets import download, url, widget
+from app.widgets import download, heading, url, widget
 from app.words import empty, number, tip
 from codec.errors import MediaError
 from codec.medium import IMAGE, SPEECH
@@ -47,16 +48,18 @@ class InspectTab:
                 "Look inside", variant="primary", elem_id="inspect-start", scale=0, min_width=180
             )
         self._model, self._size = model, size
+        self._turn = turn = gr.State(Turn())
+        whose = gr.HTML(elem_classes=["whose"])
         field = widget("map", INVITATION, elem_id="inspect-map", min_height=170)
         usage = gr.HTML(elem_id="inspect-usage")
         kept = gr.State(None)
         editor = Editor(medium)
         result = gr.HTML(elem_id="inspect-result")
         shown = [result, *views.place("inspect")]
-        outputs = [field, usage, kept, editor.spot, editor.column, *shown]
+        outputs = [whose, field, usage, kept, editor.spot, editor.column, *shown]
         look = start.click(
             plainly(self._look),
-            {*panel.inputs, model, size, editor.side},
+            {*panel.inputs, model, size, turn, editor.side},
             outputs,
             **JOBS,
             show_progress_on=[field],
@@ -68,7 +71,11 @@ class InspectTab:
         editor.side.input(editor.resize, [editor.side, editor.spot, field], field, **QUICK)
         self._side = editor.side
         change = editor.decode.click(
-            plainly(self._change), [kept, *editor.inputs], shown, **JOBS, show_progress_on=[result]
+            plainly(self._change),
+            [kept, turn, *editor.inputs],
+            shown,
+            **JOBS,
+            show_progress_on=[result],
         )
         panel.medium.change(
             self._switch,
@@ -83,7 +90,8 @@ class InspectTab:
         given: Given,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
-        report = reporting(progress)
+        turn = given[self._turn]
+        report = turn.begin(progress)
         report(0, "Reading your input, loading the model")
         original = self._panel.open(given)
         model, size = given[self._model], int(given[self._size])
@@ -92,7 +100,9 @@ class InspectTab:
         inside = tokens(self._service, version)
         report(0.9, "Drawing the codebook")
         light = replace(version, samples=np.empty(0))
-        shown = [_map(version, inside, given[self._side]), _usage(version, inside)]
+        mapped = _map(version, inside, given[self._side])
+        shown = [heading(original, "Look inside"), mapped, _usage(version, inside)]
+        turn.end()  # a change of the former file is not wanted any more
         return [*shown, light, None, gr.update(visible=True), "", *views.HIDDEN]
 
     def _sizes_of(self, model: str) -> Any:
@@ -101,6 +111,7 @@ class InspectTab:
     def _change(
         self,
         version: Version | None,
+        turn: Turn,
         spot: dict[str, float] | None,
         change: str,
         token: int,
@@ -111,7 +122,8 @@ class InspectTab:
     ) -> list[Any]:
         if version is None:
             raise MediaError("there is no file yet; press Look inside first")
-        reporting(progress)(0.2, "Decoding the changed tokens")
+        report = turn.join(progress)
+        report(0.2, "Decoding the changed tokens")
         area = None
         if where == "The spot":
             area = (spot["x"], spot["y"], float(side)) if spot else (0.5, 0.5, float(side))
@@ -125,6 +137,7 @@ class InspectTab:
         view = views.drawn(None, [before, changed], names)
         if area:
             view |= {"focus": area[:2], "cut": area[0]}
+        report(0.99, "Drawing")
         return [line, *views.showing(version.medium, view)]
 
     def _switch(self, medium: str) -> list[Any]:
@@ -135,6 +148,7 @@ class InspectTab:
         ]
         return [
             *new,
+            "",
             {"empty": INVITATION},
             "",
             None,

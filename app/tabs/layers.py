@@ -13,10 +13,11 @@ from typing import Any
 import gradio as gr
 
 from app import views
-from app.handlers import JOBS, plainly, reporting
+from app.handlers import JOBS, plainly
 from app.input_panel import InputPanel
 from app.originals import Original
 from app.service import Service
+from app.turns import Turn
 from app.widgets import download
 
 LABEL = "Cut the file behind the layer of a codebook size"
@@ -37,7 +38,7 @@ class Layered:
 class Layers:
     """The part of Compare below its table. Its updates are in the order of `outputs`."""
 
-    def __init__(self, panel: InputPanel) -> None:
+    def __init__(self, panel: InputPanel, turn: gr.State) -> None:
         self._panel = panel
         made = gr.State(None)
         size = layer_choice("compare-layer")
@@ -45,20 +46,28 @@ class Layers:
         shown_on = views.place("compare-layer")
         self.outputs: list[Any] = [made, size, head, *shown_on]
         self.cut = size.input(
-            plainly(self._cut), [made, size], self.outputs[2:], **JOBS, show_progress_on=shown_on
+            plainly(self._cut),
+            [made, size, turn],
+            self.outputs[2:],
+            **JOBS,
+            show_progress_on=shown_on,
         )
 
     def _cut(
         self,
         made: Layered | None,
         size: int,
+        turn: Turn,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
         if made is None:
             return [gr.skip()] * len(self.outputs[2:])
-        reporting(progress)(0.1, "Cutting the file, decoding")
+        report = turn.join(progress)
+        report(0.1, "Cutting the file, decoding")
         original = self._panel.service.open(made.source, made.medium)
-        return shown(self._panel.service, made.file, original, size)
+        cut = shown(self._panel.service, made.file, original, size)
+        report(0.99, "Drawing")
+        return cut
 
     def hidden(self) -> list[Any]:
         """Updates where no file has layers."""

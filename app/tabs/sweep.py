@@ -12,12 +12,13 @@ import gradio as gr
 import numpy as np
 
 from app import comparison, views
-from app.handlers import CHOICES, JOBS, QUICK, plainly, reporting
+from app.handlers import CHOICES, LONG_JOBS, QUICK, plainly
 from app.input_panel import Given, InputPanel
 from app.service import Service
 from app.tabs.compare import classic_choices
+from app.turns import CancelButton
 from app.versions import Version, write_csv
-from app.widgets import chart, download, facts, measured, widget
+from app.widgets import chart, download, facts, heading, measured, widget
 from app.words import empty, notice
 
 INVITATION = empty(
@@ -45,33 +46,37 @@ class SweepTab:
             classics = gr.CheckboxGroup(
                 label="Beside it, at the same bytes", **classic_defaults(panel.service, medium)
             )
+            cancel = CancelButton("sweep", panel)
             start = gr.Button(
                 "Sweep", variant="primary", elem_id="sweep-start", scale=0, min_width=180
             )
+        whose = gr.HTML(elem_classes=["whose"])
         plot = widget("chart", INVITATION, elem_id="sweep-chart", min_height=170)
         shown = views.place("sweep", medium)
         notices = gr.HTML()
         table = gr.HTML(elem_id="sweep-facts")
         found = gr.State(None)
-        outputs = [plot, notices, table, found, *shown, metric]
-        self._metric, self._classics = metric, classics
-        inputs = {*panel.inputs, metric, classics}
-        job = start.click(plainly(self._sweep), inputs, outputs, **JOBS, show_progress_on=[plot])
+        outputs = [whose, plot, notices, table, found, *shown, metric]
+        self._metric, self._classics, self._turn = metric, classics, cancel.turn
+        inputs = {*panel.inputs, metric, classics, cancel.turn}
+        job = start.click(
+            plainly(self._sweep), inputs, outputs, **LONG_JOBS, show_progress_on=[plot]
+        )
         plot.select(plainly(self._choose), found, shown, **CHOICES)
         metric.change(plainly(self._redraw), [metric, found], plot, **QUICK)
-        panel.medium.change(
-            self._switch, panel.medium, [classics, *outputs], cancels=[job], **QUICK
-        )
+        cancel.cancels(job)
+        panel.medium.change(self._switch, panel.medium, [classics, *outputs], **QUICK)
 
     def _sweep(
         self,
         given: Given,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
-        service, report = self._panel.service, reporting(progress)
+        service, report = self._panel.service, given[self._turn].begin(progress)
         report(0, "Reading your input, loading the models")
         original = self._panel.open(given)
         versions = comparison.sweep(service, original, given[self._classics], report)
+        report(0.99, "Drawing")
         seen = [views.drawn(original, [version]) for version in versions]
         path = write_csv(
             service.files.folder() / "sweep.csv", [version.record() for version in versions]
@@ -87,6 +92,7 @@ class SweepTab:
         chosen = metric if metric in names else names[0]
         choice = gr.update(choices=names, value=chosen)
         return [
+            heading(original, "Sweep"),
             chart(kept, chosen),
             remarks,
             facts(versions) + saved,
@@ -106,7 +112,7 @@ class SweepTab:
 
     def _switch(self, medium: str) -> list[Any]:
         names = metrics(medium)
-        blank = [gr.update(value={"empty": INVITATION}), "", "", None]
+        blank = ["", gr.update(value={"empty": INVITATION}), "", "", None]
         hidden = views.switched(medium, {})
         new = gr.update(choices=names, value=names[-1])
         return [gr.update(**classic_defaults(self._panel.service, medium)), *blank, *hidden, new]

@@ -1,0 +1,289 @@
+"""The demo's results and its input: each names the other's, and what runs can be cancelled.
+
+In a real browser, with tiny models, so that what is slow is what the tests ask for.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from conftest import tones, wav
+
+pytest.importorskip("gradio", reason="the demo is not installed: pip install '.[app]'")
+
+from test_app_page import (  # noqa: F401  fixtures
+    Server,
+    browser,
+    go,
+    nothing_unforeseen,
+    open_page,
+    use_picture,
+)
+
+from app.handlers import Stopped, plainly
+from app.turns import Turn
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # playwright's own
+TABS = {"compare": "#compare-facts", "sweep": "#sweep-facts", "blind": "#blind-listener .lane"}
+# The server is idle where it uses less than this share of a core for this long; a job, even on a
+# busy machine, gets more.
+IDLE_SHARE, IDLE_S = 0.05, 3
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("results") / "log.txt"
+    server = Server(log, "--models", str(model_folder))
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording that takes a while at many sizes."""
+    path = tmp_path_factory.mktemp("media") / "long.wav"
+    path.write_bytes(wav(tones(16_000 * 10)))
+    return path
+
+
+def made(server: Server) -> int:
+    """How many files there are for the page: each version is in a folder of its own."""
+    return len(list(server.log.parent.glob("codec-app-*/files/*")))
+
+
+def used_s(server: Server) -> float:
+    """The processor time that the server has used."""
+    stat = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def until_idle(server: Server, limit_s: float = 120) -> int:
+    """Waits until the server does nothing; returns how many files it has made."""
+    end = time.monotonic() + limit_s
+    while time.monotonic() < end:
+        before = used_s(server)
+        time.sleep(IDLE_S)
+        if used_s(server) - before < IDLE_SHARE * IDLE_S:
+            return made(server)
+    pytest.fail("the server still works")
+
+
+def upload(page: Page, path: Path) -> None:
+    page.set_input_files("#recording input[type=file]", path)
+    page.wait_for_selector("#about .known")
+
+
+def clear(page: Page) -> None:
+    page.click("#recording button[aria-label='Clear']")
+    page.wait_for_selector("#recording input[type=file]", state="attached")
+
+
+def ask_for_much(page: Page) -> None:
+    """Ticks every size and every classic codec."""
+    for box in page.locator("#tab-compare .options input[type=checkbox]").all():
+        box.check()
+
+
+def ask_for_little(page: Page) -> None:
+    """Leaves one size, and no classic codec."""
+    for box in page.locator("#tab-compare .options input[type=checkbox]").all()[2:]:
+        box.uncheck()
+
+
+def whose(page: Page, tab: str) -> str:
+    return page.locator(f"#tab-{tab} .whose h3").text_content() or ""
+
+
+def grey(page: Page, tab: str) -> bool:
+    """Whether a tab's results are grey, and say why; one without the other is a fault."""
+    said = page.locator(f"#tab-{tab} .whose .notice").is_visible()
+    faint = page.locator(f"#tab-{tab} .whose ~ .block > :not(.wrap)").first.evaluate(
+        "e => getComputedStyle(e).opacity < 1"
+    )
+    assert said == faint, tab
+    return bool(said)
+
+
+# --------------------------------------------------------------------------------------------------
+# whose results
+
+
+@pytest.mark.browser
+def test_results_name_their_input_and_turn_grey_beside_another(
+    open_page: Callable[..., Page],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "own & own.wav").write_bytes(wav(tones(16_000)))
+    page = open_page()
+    upload(page, tmp_path / "own & own.wav")
+    assert page.locator("#examples .current").count() == 0
+    for tab in ("compare", "sweep", "inspect", "blind"):
+        go(page, tab)
+        page.click(f"#{tab}-start")
+        page.wait_for_selector(f"#tab-{tab} .whose .current")
+        assert whose(page, tab) == "Results for own & own.wav"
+        assert not grey(page, tab)
+    clear(page)
+    page.wait_for_selector("#blind .whose .notice, #tab-blind .whose .notice")
+    for tab in ("compare", "sweep", "inspect", "blind"):
+        go(page, tab)
+        assert grey(page, tab), tab
+    page.click("#examples button")  # in a tab that does not start by itself
+    page.wait_for_selector("#examples button:first-child.current")
+    go(page, "sweep")
+    assert grey(page, "sweep")
+    page.click("#sweep-start")
+    page.wait_for_selector("#tab-sweep .whose .current")
+    go(page, "decode")  # which hides the input
+    go(page, "sweep")
+    assert not grey(page, "sweep")
+    clear(page)
+    page.wait_for_selector("#examples .current", state="detached")
+    upload(page, tmp_path / "own & own.wav")  # the same once more
+    go(page, "compare")
+    page.wait_for_selector("#tab-compare .whose .current")
+    assert not grey(page, "compare")
+
+
+@pytest.mark.browser
+def test_an_example_is_compared_while_another_is(
+    open_page: Callable[..., Page],  # noqa: F811
+    server: Server,
+    long: Path,
+) -> None:
+    """The one that was chosen last is shown in the end, however long the first takes."""
+    page = open_page()
+    upload(page, long)
+    ask_for_much(page)
+    page.click("#compare-start")
+    page.wait_for_selector("#compare-cancel")
+    ask_for_little(page)
+    page.locator("#examples button").nth(0).click()
+    page.wait_for_selector("#examples button:nth-child(1).current")
+    page.locator("#examples button").nth(1).click()
+    page.wait_for_selector("#tab-compare .whose .current")
+    until_idle(server)
+    assert "heath_ledger" in whose(page, "compare")
+    assert not grey(page, "compare")
+    assert page.locator("#compare-facts tbody tr").count() == 1
+
+
+# --------------------------------------------------------------------------------------------------
+# cancelling
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("tab", TABS)
+def test_a_job_is_cancelled_and_the_next_one_works(
+    tab: str,
+    open_page: Callable[..., Page],  # noqa: F811
+    server: Server,
+    long: Path,
+) -> None:
+    page = open_page()
+    upload(page, long)
+    go(page, tab)
+    assert not page.locator(f"#{tab}-cancel").is_visible()
+    row = ".actions" if tab == "sweep" else ".options"  # where the codecs are chosen
+    boxes = page.locator(f"#tab-{tab} {row} input[type=checkbox]")
+    for box in boxes.all():
+        box.check()
+    before = until_idle(server)
+    page.dblclick(f"#{tab}-start")
+    page.click(f"#{tab}-cancel")
+    page.wait_for_selector(f"#{tab}-cancel", state="hidden")
+    after = until_idle(server)
+    assert after - before < 8, "it went on"
+    assert page.locator(f"#tab-{tab} .whose h3").count() == 0
+    assert page.locator(TABS[tab]).locator("tr, .pick").count() == 0
+    for box in boxes.all()[2:]:
+        box.uncheck()
+    page.click(f"#{tab}-start")
+    page.wait_for_selector(f"#tab-{tab} .whose .current")
+    assert "long.wav" in whose(page, tab)
+    assert not page.locator(f"#{tab}-cancel").is_visible()
+
+
+@pytest.mark.browser
+def test_media_do_not_mix_where_one_is_chosen_during_a_job(
+    open_page: Callable[..., Page],  # noqa: F811
+    server: Server,
+    long: Path,
+) -> None:
+    page = open_page()
+    upload(page, long)
+    ask_for_much(page)
+    before = until_idle(server)
+    page.click("#compare-start")
+    page.wait_for_selector("#compare-cancel")
+    page.click("#medium label:nth-of-type(2)")
+    page.wait_for_selector("#examples img")
+    page.wait_for_selector("#compare-cancel", state="hidden")
+    assert until_idle(server) - before < 8, "it went on"
+    assert page.locator("#compare-listener .lane").count() == 0
+    assert page.locator("#compare-facts tr").count() == 0
+    assert page.locator("#tab-compare .whose h3").count() == 0
+    assert "Nothing to compare yet" in page.inner_text("#compare-viewer")
+
+
+def test_the_newest_job_counts() -> None:
+    """It, and who cancels, end those before it when they next report; what joined them, too."""
+    shown: list[tuple[float, str]] = []
+    turn = Turn()
+
+    def progress(share: float, desc: str) -> None:
+        shown.append((share, desc))
+
+    first, joined = turn.begin(progress), turn.join(progress)  # type: ignore[arg-type]
+    first(0.1, "a")
+    joined(0.2, "b")
+    second = turn.begin(progress)  # type: ignore[arg-type]
+    for report in (first, joined):
+        with pytest.raises(Stopped):
+            report(0.3, "c")
+    second(0.4, "d")
+    turn.end()
+    with pytest.raises(Stopped):
+        second(0.5, "e")
+    assert [desc for _, desc in shown] == ["a", "b", "d"]
+    third = turn.begin(progress)  # type: ignore[arg-type]
+    third(0.6, "f")
+
+
+def test_a_job_that_was_stopped_changes_nothing() -> None:
+    import gradio
+
+    def job() -> None:
+        raise Stopped
+
+    assert plainly(job)() == gradio.skip()
+
+
+# --------------------------------------------------------------------------------------------------
+# playing
+
+
+@pytest.mark.browser
+def test_a_recording_that_the_browser_cannot_play_says_so(
+    open_page: Callable[..., Page],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "slow.wav").write_bytes(wav(tones(2_000, 1_000), 1_000))
+    page = open_page()
+    upload(page, tmp_path / "slow.wav")
+    page.click("#compare-start")
+    page.wait_for_selector("#compare-listener .play")
+    page.click("#compare-listener .play")
+    page.wait_for_selector("#compare-listener .problem:has-text('cannot play Original')")
+    assert page.get_attribute("#compare-listener .play", "aria-label") == "Play"
