@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from codec import container
 from codec.container import Header, Reader, Writer, pack, scan, unpack
-from codec.container.limits import DEFAULT_LIMITS, Limits
+from codec.container.limits import DEFAULT_LIMITS, SAMPLES_PER_SECOND, Limits
 from codec.entropy import NO_TABLES, Prior, Tables, quantise_counts
 from codec.errors import BitstreamError
 
@@ -254,7 +254,8 @@ def files(draw: st.DrawFn) -> tuple[Header, Array, int, Tables, list[int]]:
         header = Header(
             "speech", MODEL_ID, channels=draw(st.integers(1, 3)), sample_rate=rate, **size
         )
-        num_samples = draw(st.integers(0, 24 * 3600 * rate))
+        most = min(rate, SAMPLES_PER_SECOND // header.channels)  # of each channel, in a second
+        num_samples = draw(st.integers(0, 24 * 3600 * most))
     else:
         height, width = draw(st.integers(1, 2**13)), draw(st.integers(1, 2**13))
         header = Header(
