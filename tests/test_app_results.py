@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # playwright's own
 TABS = {"compare": "#compare-facts", "sweep": "#sweep-facts", "blind": "#blind-listener .lane"}
+# Files of versions that two jobs were making when they were cancelled, a few for each.
+IN_FLIGHT = 4
 IDLE_S = 4  # a version of these models takes a fraction of a second
 
 
@@ -176,7 +178,6 @@ def test_an_example_is_compared_while_another_is(
 # cancelling
 
 
-@pytest.mark.xfail(strict=False, reason="depends on the time that a loaded machine takes")
 @pytest.mark.browser
 @pytest.mark.parametrize("tab", TABS)
 def test_a_job_is_cancelled_and_the_next_one_works(
@@ -193,12 +194,11 @@ def test_a_job_is_cancelled_and_the_next_one_works(
     boxes = page.locator(f"#tab-{tab} {row} input[type=checkbox]")
     for box in boxes.all():
         box.check()
-    before = made(server)
     page.dblclick(f"#{tab}-start")
     page.click(f"#{tab}-cancel")
     page.wait_for_selector(f"#{tab}-cancel", state="hidden")
-    after = until_idle(server)
-    assert after - before < 8, "it went on"
+    cancelled = made(server)
+    assert until_idle(server) - cancelled <= IN_FLIGHT, "it went on"
     assert page.locator(f"#tab-{tab} .whose h3").count() == 0
     assert page.locator(TABS[tab]).locator("tr, .pick").count() == 0
     for box in boxes.all()[2:]:
@@ -218,13 +218,13 @@ def test_media_do_not_mix_where_one_is_chosen_during_a_job(
     page = open_page()
     upload(page, long)
     ask_for_much(page)
-    before = made(server)
     page.click("#compare-start")
     page.wait_for_selector("#compare-cancel")
     page.click("#medium label:nth-of-type(2)")
     page.wait_for_selector("#examples img")
     page.wait_for_selector("#compare-cancel", state="hidden")
-    assert until_idle(server) - before < 8, "it went on"
+    cancelled = made(server)
+    assert until_idle(server) - cancelled <= IN_FLIGHT, "it went on"
     assert page.locator("#compare-listener .lane").count() == 0
     assert page.locator("#compare-facts tr").count() == 0
     assert page.locator("#tab-compare .whose h3").count() == 0
