@@ -277,7 +277,8 @@ def test_a_recording_that_the_browser_cannot_play_says_so(
     page = open_page()
     upload(page, tmp_path / "slow.wav")
     page.click("#compare-start")
-    page.wait_for_selector("#compare-listener .play")
+    page.wait_for_selector("#tab-compare .whose .current")
+    page.wait_for_selector("#compare-cancel", state="hidden")  # what comes later draws it anew
     page.click("#compare-listener .play")
     page.wait_for_selector("#compare-listener .problem:has-text('cannot play Original')")
     assert page.get_attribute("#compare-listener .play", "aria-label") == "Play"
