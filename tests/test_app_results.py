@@ -72,6 +72,14 @@ def until_idle(server: Server, limit_s: float = 120) -> int:
     pytest.fail("the server still works")
 
 
+def stopped(page: Page, server: Server, tab: str) -> None:
+    """Fails where the work of a tab's job goes on once the page has given it up."""
+    page.wait_for_selector(f"#{tab}-cancel", state="hidden")
+    given_up = made(server)
+    assert until_idle(server) - given_up <= IN_FLIGHT, "it went on"
+    assert page.locator(f"#tab-{tab} .whose h3").count() == 0
+
+
 def upload(page: Page, path: Path) -> None:
     page.set_input_files("#recording input[type=file]", path)
     page.wait_for_selector("#about .known")
@@ -196,10 +204,7 @@ def test_a_job_is_cancelled_and_the_next_one_works(
         box.check()
     page.dblclick(f"#{tab}-start")
     page.click(f"#{tab}-cancel")
-    page.wait_for_selector(f"#{tab}-cancel", state="hidden")
-    cancelled = made(server)
-    assert until_idle(server) - cancelled <= IN_FLIGHT, "it went on"
-    assert page.locator(f"#tab-{tab} .whose h3").count() == 0
+    stopped(page, server, tab)
     assert page.locator(TABS[tab]).locator("tr, .pick").count() == 0
     for box in boxes.all()[2:]:
         box.uncheck()
@@ -222,12 +227,9 @@ def test_media_do_not_mix_where_one_is_chosen_during_a_job(
     page.wait_for_selector("#compare-cancel")
     page.click("#medium label:nth-of-type(2)")
     page.wait_for_selector("#examples img")
-    page.wait_for_selector("#compare-cancel", state="hidden")
-    cancelled = made(server)
-    assert until_idle(server) - cancelled <= IN_FLIGHT, "it went on"
+    stopped(page, server, "compare")
     assert page.locator("#compare-listener .lane").count() == 0
     assert page.locator("#compare-facts tr").count() == 0
-    assert page.locator("#tab-compare .whose h3").count() == 0
     assert "Nothing to compare yet" in page.inner_text("#compare-viewer")
 
 

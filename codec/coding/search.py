@@ -73,6 +73,8 @@ class Search:
     """Latents whose codes decode to something nearer than the encoder's.
 
     Args:
+        model: Whose decoder is listened to.
+        codebook_size: One of the model's.
         steps: How often the latents move; 0 leaves them as they are.
 
     Raises:
@@ -87,10 +89,11 @@ class Search:
         self._aim = AIMS[model.card.medium]
 
     def __call__(self, x: Tensor, z: Tensor) -> Tensor:
-        """(B, C, *N) and its latents (B, D_in, *S) -> latents (B, D_in, *S).
+        """(B, C, *N) and its latents (B, D_in, *S) -> latents (B, D_in, *S), S = ceil(N / stride).
 
-        Of each sample what decoded to the nearest; never worse, by these losses, than z. A signal
-        that is too short for the losses keeps its latents.
+        x is float32, speech in [-1, 1] at 16 kHz or a picture in [0, 1]. Of each sample what
+        decoded to the nearest; never worse, by these losses, than z. A signal that is too short for
+        the losses keeps its latents.
         """
         if not self.steps:
             return z

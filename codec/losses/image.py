@@ -40,9 +40,9 @@ class ImageLoss(nn.Module):
 def ssim(x: Tensor, y: Tensor) -> Tensor:
     """Returns the mean structural similarity (Wang et al. 2004) of pictures in [0, 1], (B,).
 
-    The window is Gaussian, 11 pixels wide, with sigma 1.5. This one is for training: it is
-    differentiable, and blurs by two matrix products, ten times faster on a CPU than a convolution.
-    The figures of `eval` come from scikit-image.
+    The window is Gaussian, 11 pixels wide, with sigma 1.5. This one is for training and search: it
+    is differentiable, and blurs by two matrix products, ten times faster on a CPU than a
+    convolution. The figures of `eval` come from scikit-image.
     """
     with torch.no_grad():
         mx, xx = _blur(x), _blur(x * x)
