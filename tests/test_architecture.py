@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,15 @@ def violations(package: str, path: Path) -> set[str]:
         for name in imports(path)
         if name.split(".")[0] in ALLOWED.keys() - ALLOWED[package] - {package}
     }
+
+
+def test_an_installed_wheel_has_every_package() -> None:
+    """An editable install finds a package that pyproject.toml forgot; a wheel does not."""
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {path.parent for package in ALLOWED for path in sources(package)}
+    there = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert set(told) == there | {"codec.assets"}  # the folder assets/, under that name
+    assert len(told) == len(set(told))
 
 
 @pytest.mark.parametrize("package", sorted(ALLOWED))
