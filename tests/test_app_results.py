@@ -215,11 +215,6 @@ def test_a_job_is_cancelled_and_the_next_one_works(
 
 
 @pytest.mark.browser
-@pytest.mark.xfail(
-    strict=False,
-    reason="a job that still waits in Gradio's queue when it is cancelled may begin afterwards, "
-    "unseen, and go on to its end",
-)
 def test_jobs_of_a_double_click_are_cancelled(
     open_page: Callable[..., Page],  # noqa: F811
     server: Server,
@@ -274,6 +269,26 @@ def test_the_newest_job_counts() -> None:
     assert [desc for _, desc in shown] == ["a", "b", "d"]
     third = turn.begin(progress)  # type: ignore[arg-type]
     third(0.6, "f")
+
+
+def test_a_job_that_was_cancelled_before_it_began_does_not_begin() -> None:
+    shown: list[tuple[float, str]] = []
+    turn = Turn()
+
+    def progress(share: float, desc: str) -> None:
+        shown.append((share, desc))
+
+    turn.cancel(2)
+    for ticket in (1, 2):
+        with pytest.raises(Stopped):
+            turn.begin(progress, ticket)  # type: ignore[arg-type]
+    report = turn.begin(progress, 3)  # type: ignore[arg-type]
+    turn.cancel(2)  # an old one that comes late ends what runs, and forbids nothing new
+    with pytest.raises(Stopped):
+        report(0.1, "a")
+    turn.begin(progress, 3)(0.2, "b")  # type: ignore[arg-type]
+    turn.begin(progress)(0.3, "c")  # type: ignore[arg-type]
+    assert [desc for _, desc in shown] == ["b", "c"]
 
 
 def test_a_job_that_was_stopped_changes_nothing() -> None:

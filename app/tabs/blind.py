@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from app import comparison, trials, views
-from app.handlers import ANSWERS, LONG_JOBS, QUICK, plainly
+from app.handlers import ANSWERS, QUICK, plainly
 from app.input_panel import Given, InputPanel
 from app.service import Service
 from app.tabs.compare import Options
@@ -62,11 +62,9 @@ class BlindTab:
         result = gr.HTML(elem_id="blind-result")
         test, material = gr.State(None), gr.State(None)
         outputs = [lead, *shown, answers, result, test, material]
-        self._options, self._kind, self._turn = options, kind, cancel.turn
-        inputs = {*panel.inputs, *options.inputs, kind, cancel.turn}
-        job = start.click(
-            plainly(self._begin), inputs, [whose, *outputs], **LONG_JOBS, show_progress_on=[lead]
-        )
+        self._options, self._kind, self._cancel = options, kind, cancel
+        inputs = {*panel.inputs, *options.inputs, kind}
+        cancel.job(start.click, self._begin, inputs, [whose, *outputs], show_progress_on=[lead])
         for control in shown:
             control.submit(plainly(self._rated), test, result, **ANSWERS)
         for button, says_a in ((is_a, True), (is_b, False)):
@@ -74,7 +72,7 @@ class BlindTab:
                 plainly(self._answer), [gr.State(says_a), test, material], outputs, **ANSWERS
             )
         stop.click(plainly(self._finish), test, outputs, **ANSWERS)
-        cancel.cancels(job)
+        cancel.cancels()
         panel.medium.change(self._switch, panel.medium, [whose, *outputs], **QUICK)
 
     def _begin(
@@ -82,7 +80,7 @@ class BlindTab:
         given: Given,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
-        report = given[self._turn].begin(progress)
+        report = self._cancel.begin(given, progress)
         report(0, "Reading your input, loading the models")
         original, kind = self._panel.open(given), given[self._kind]
         models, sizes, classics = self._options.chosen(given)

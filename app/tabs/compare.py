@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from app import comparison, views
-from app.handlers import LONG_JOBS, QUICK, plainly
+from app.handlers import QUICK
 from app.input_panel import Given, InputPanel
 from app.service import Service
 from app.tabs.layers import Layers
@@ -97,17 +97,14 @@ class CompareTab:
         self._layers = Layers(panel, cancel.turn)
         self._outputs = [whose, notices, *shown_on, table, *self._layers.outputs]
         self._options, self._match_all, self._active = options, match_all, active
-        self._turn = cancel.turn
-        inputs = {*panel.inputs, *options.inputs, match_all, cancel.turn}
-        compare = plainly(self._compare)
-        jobs = [
-            event(compare, given, self._outputs, **LONG_JOBS, show_progress_on=shown_on)
-            for event, given in (
-                (start.click, inputs),
-                (panel.taken.success, {active, *inputs}),
-            )
-        ]
-        cancel.cancels(*jobs, self._layers.cut)
+        self._cancel = cancel
+        inputs = {*panel.inputs, *options.inputs, match_all}
+        for event, given in (
+            (start.click, inputs),
+            (panel.taken.success, {active, *inputs}),
+        ):
+            cancel.job(event, self._compare, given, self._outputs, show_progress_on=shown_on)
+        cancel.cancels(self._layers.cut)
         panel.medium.change(self._switch, panel.medium, self._outputs, **QUICK)
 
     def _compare(
@@ -118,8 +115,7 @@ class CompareTab:
         if given.get(self._active, "compare") != "compare":
             return [gr.skip()] * len(self._outputs)
         models, sizes, classics = self._options.chosen(given)
-        turn = given[self._turn]
-        report = turn.begin(progress)
+        report = self._cancel.begin(given, progress)
         report(0, "Reading your input, loading the models")
         original = self._panel.open(given)
         every = bool(given[self._match_all])
@@ -133,7 +129,9 @@ class CompareTab:
             original.notices + [line for version in versions for line in version.notices]
         )
         seen = views.filled(original.medium, views.drawn(original, versions))
-        turn.end()  # a cut of the former file that is still being made is not wanted any more
+        given[
+            self._cancel.turn
+        ].end()  # a cut of the former file that is still being made is not wanted any more
         return [heading(original, "Compare"), remarks, *seen, facts(versions), *below]
 
     def _switch(self, medium: str) -> list[Any]:

@@ -12,7 +12,7 @@ import gradio as gr
 import numpy as np
 
 from app import comparison, views
-from app.handlers import CHOICES, LONG_JOBS, QUICK, plainly
+from app.handlers import CHOICES, QUICK, plainly
 from app.input_panel import Given, InputPanel
 from app.service import Service
 from app.tabs.compare import classic_choices
@@ -57,14 +57,12 @@ class SweepTab:
         table = gr.HTML(elem_id="sweep-facts")
         found = gr.State(None)
         outputs = [whose, plot, notices, table, found, *shown, metric]
-        self._metric, self._classics, self._turn = metric, classics, cancel.turn
-        inputs = {*panel.inputs, metric, classics, cancel.turn}
-        job = start.click(
-            plainly(self._sweep), inputs, outputs, **LONG_JOBS, show_progress_on=[plot]
-        )
+        self._metric, self._classics, self._cancel = metric, classics, cancel
+        inputs = {*panel.inputs, metric, classics}
+        cancel.job(start.click, self._sweep, inputs, outputs, show_progress_on=[plot])
         plot.select(plainly(self._choose), found, shown, **CHOICES)
         metric.change(plainly(self._redraw), [metric, found], plot, **QUICK)
-        cancel.cancels(job)
+        cancel.cancels()
         panel.medium.change(self._switch, panel.medium, [classics, *outputs], **QUICK)
 
     def _sweep(
@@ -72,7 +70,7 @@ class SweepTab:
         given: Given,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
-        service, report = self._panel.service, given[self._turn].begin(progress)
+        service, report = self._panel.service, self._cancel.begin(given, progress)
         report(0, "Reading your input, loading the models")
         original = self._panel.open(given)
         versions = comparison.sweep(service, original, given[self._classics], report)
