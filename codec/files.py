@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import BinaryIO, TypeAlias, cast
+from typing import Any, BinaryIO, TypeAlias, cast
 
 from codec import streams
 from codec.errors import MediaError
@@ -179,10 +179,22 @@ class Pipe(io.RawIOBase):
 
 
 @contextmanager
-def spooling() -> Iterator[BinaryIO]:
-    """A temporary file, for what came through a pipe and has to be sought in."""
-    with tempfile.TemporaryFile() as spool:
-        yield cast(BinaryIO, spool)
+def temporary() -> Iterator[BinaryIO]:
+    """A file without a name, for what has to be sought in and has no other place.
+
+    Where it cannot be written, on a full disk say, the error names the folder for such files.
+    """
+    with (
+        tempfile.TemporaryFile(buffering=0) as file,
+        io.BufferedRandom(_Temporary(file.fileno(), "r+b", closefd=False)) as buffered,
+    ):
+        yield buffered
+
+
+class _Temporary(io.FileIO):
+    def write(self, data: Any) -> int:
+        with blaming(tempfile.gettempdir()):
+            return super().write(data)
 
 
 @contextmanager
@@ -237,14 +249,14 @@ def writing(name: str, force: bool, stream: bool = False) -> Iterator[BinaryIO]:
     if name == STDIO and 1 in streams.closed:
         raise MediaError("stdout is closed; name a file")
     if name == STDIO or target.is_char_device() or target.is_fifo():
-        with _blaming("stdout" if name == STDIO else name):
+        with blaming("stdout" if name == STDIO else name):
             if stream:
                 with _stdout() if name == STDIO else target.open("wb") as pipe:
                     yield pipe
                     pipe.flush()
                 return
-            with tempfile.TemporaryFile() as spool:
-                yield cast(BinaryIO, spool)
+            with temporary() as spool:
+                yield spool
                 spool.seek(0)
                 with _stdout() if name == STDIO else target.open("wb") as pipe:
                     shutil.copyfileobj(spool, pipe)
@@ -299,8 +311,8 @@ def _stdout() -> AbstractContextManager[BinaryIO]:
 
 
 @contextmanager
-def _blaming(name: str) -> Iterator[None]:
-    """Puts a name into an error of the system that has none.
+def blaming(name: str) -> Iterator[None]:
+    """Puts a file's name into an error of the system that has none.
 
     A reader who went away is no fault of the output.
     """

@@ -322,6 +322,48 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     assert listing(tmp_path) == before
 
 
+@pytest.mark.parametrize("case", ["a pipe", "a large picture"])
+def test_where_temporary_files_have_no_room_their_folder_is_named(
+    case: str, tmp_path: Path
+) -> None:
+    source, temporary = tmp_path / "in", tmp_path / "temporary"
+    source.write_bytes(picture(gradient(300, 300)))
+    temporary.mkdir()
+    given = "-" if case == "a pipe" else str(source)
+    code = (
+        "import resource, codec.media.pictures as p\n"
+        "from codec.cli.compress import compress_main\n"
+        f"p.MAX_IN_MEMORY = {1000 if case == 'a large picture' else pictures.MAX_IN_MEMORY}\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        f"raise SystemExit(compress_main({[given, str(tmp_path / 'out.bin')]}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"TMPDIR": str(temporary)},
+        input=source.read_bytes(),
+        capture_output=True,
+        check=False,
+    )
+    assert done.stderr.decode() == f"error: {temporary}: File too large\n"
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert not (tmp_path / "out.bin").exists()
+
+
+@pytest.mark.parametrize("name", ["a\nb.wav", "a\x1b[31mb.wav", "a\u202eb.wav"])
+def test_what_a_terminal_obeys_in_a_name_is_spelt_out(
+    run: Run, speech: Path, tmp_path: Path, name: str
+) -> None:
+    """A report is one line, whatever a file is called; a space of another width is a space."""
+    (tmp_path / name).write_bytes(speech.read_bytes())
+    (tmp_path / "a\u202fb\n.wav").write_bytes(b"no sound")
+    done = run("compress", tmp_path / name, tmp_path / "out.bin")
+    assert done.code == 0
+    assert done.out.count("\n") == 1
+    assert done.out.startswith(f"{tmp_path}/{name.encode('unicode_escape').decode()}: ")
+    refused = run("compress", tmp_path / "a\u202fb\n.wav", tmp_path / "no.bin")
+    assert refused.err.startswith(f"error: {tmp_path}/a b .wav: ")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_devices_are_written_to_and_never_replaced(
     run: Run, speech: Path, packed: dict[str, Path]

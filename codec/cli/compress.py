@@ -19,7 +19,7 @@ from codec.cli.options import ListModels, Models, add_common, add_paths, jobs_of
 from codec.cli.report import report_file
 from codec.container import MAGIC
 from codec.errors import MediaError
-from codec.files import STDIO, Pipe, piping, spooling, writing
+from codec.files import STDIO, Pipe, piping, temporary, writing
 from codec.media import HEAD_BYTES, AudioReader, detect, streamed
 from codec.medium import MEDIA, rate_units
 
@@ -118,7 +118,7 @@ def _compress_file(source: str, target: str, options: argparse.Namespace, models
         size = _choose_size(card, options)
         recording = _streamed(file, head)
         if isinstance(file, Pipe) and recording is None:
-            file = file.spooled(spools.enter_context(spooling()))
+            file = file.spooled(spools.enter_context(temporary()))
         report = _compress_one(
             file, recording, out, medium, lambda: models.get(card), size, options
         )

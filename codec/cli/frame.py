@@ -11,6 +11,7 @@ import math
 import os
 import signal
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -201,7 +202,7 @@ def stoppable() -> Iterator[None]:
 def notices(level: int = logging.WARNING) -> Iterator[None]:
     """Shows what the package has to say, from a level on, as lines on stderr."""
     handler, previous = logging.StreamHandler(), log.level
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    handler.setFormatter(_Line("%(levelname)s: %(message)s"))
     log.addHandler(handler)
     log.setLevel(level)
     try:
@@ -211,6 +212,23 @@ def notices(level: int = logging.WARNING) -> Iterator[None]:
         log.setLevel(previous)
 
 
+class _Line(logging.Formatter):
+    """One line for each notice, whatever the name in it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
+        return one_line(super().formatMessage(record))
+
+
+def one_line(text: str) -> str:
+    """Returns a text with what is no visible character, nor a space, as a backslash and a number.
+
+    A file's name may have line breaks, and signs that a terminal obeys.
+    """
+    return "".join(
+        c if c.isprintable() or unicodedata.category(c) == "Zs" else repr(c)[1:-1] for c in text
+    )
+
+
 def fail(error: object, code: int) -> int:
     """Prints one line."""
     if isinstance(error, Exception) and not isinstance(error, CodecError) and out_of_memory(error):
@@ -218,7 +236,7 @@ def fail(error: object, code: int) -> int:
     if isinstance(error, OSError) and error.strerror:
         error = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     with suppress(OSError):  # nobody reads it, or the terminal is gone
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(' '.join(str(error).split()))}", file=sys.stderr)
     return code
 
 
@@ -297,7 +315,7 @@ def print_line(line: str, stream: TextIO) -> None:
     """
     encoding = stream.encoding or "utf-8"
     try:
-        print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+        print(one_line(line).encode(encoding, "backslashreplace").decode(encoding), file=stream)
     except BrokenPipeError:
         if stream is sys.stdout:
             forget_stdout()

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from codec.errors import MediaError
+from codec.files import blaming
 from codec.media import jpeg_end, png_chunks
 from codec.media.colour import Conversion, conversion
 from codec.media.kinds import IMAGE_FORMATS, Pixels
@@ -69,7 +70,9 @@ class Picture:
             self._spool = tempfile.SpooledTemporaryFile(MAX_IN_MEMORY)  # noqa: SIM115
             weakref.finalize(self, self._spool.close)
             for strip in _strips(image, self._rows):
-                self._spool.write(np.asarray(to_rgb(strip)).tobytes())
+                pixels = np.asarray(to_rgb(strip)).tobytes()
+                with blaming(tempfile.gettempdir()):
+                    self._spool.write(pixels)
 
     def describe(self, _: float) -> dict[str, Any]:
         """What a report says of its size."""

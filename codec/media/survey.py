@@ -10,11 +10,12 @@ was cut, and skip what is damaged.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import BinaryIO, cast
+from typing import BinaryIO
+
+from codec.files import temporary
 
 DAMAGED = "the recording is damaged: what is lost within it is left out"
 SEVERAL = "several recordings in one file: only the first is coded"
@@ -69,9 +70,9 @@ def on_disk(file: BinaryIO, part: Part, size: int) -> Iterator[BinaryIO]:
         if part.segments == ((0, size),) and not part.patches:
             yield file
             return
-    with tempfile.TemporaryFile() as copy:
-        _copy(file, part, cast(BinaryIO, copy))
-        yield cast(BinaryIO, copy)
+    with temporary() as copy:
+        _copy(file, part, copy)
+        yield copy
 
 
 def _copy(file: BinaryIO, part: Part, copy: BinaryIO) -> None:
