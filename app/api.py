@@ -4,7 +4,7 @@ gradio_client shows them all with `Client(url).view_api()`.
 
     /models      what can be asked for                        -> models and their codebook sizes
     /compress    a recording or picture, model, codebook size, -> .bin, decoded media, figures
-                 with layers or not
+                 with layers or not, steps of search
     /decompress  .bin, codebook size to stop at               -> decoded media, header
     /info        .bin                                         -> header, bytes up to each layer
     /truncate    .bin, codebook size                          -> .bin that ends there, header
@@ -33,6 +33,7 @@ from app.tokens import edit, tokens
 from app.versions import write_csv
 from codec.errors import MediaError
 
+MAX_SEARCH = 100  # steps, each of which costs a server as much as several decodings
 PUBLIC: dict[str, Any] = JOBS | {"api_visibility": "public"}
 
 
@@ -71,7 +72,13 @@ class Endpoints:
         add(
             "compress",
             self.compress,
-            [_media(), model, size, gr.Checkbox(False, label="layers")],
+            [
+                _media(),
+                model,
+                size,
+                gr.Checkbox(False, label="layers"),
+                gr.Number(0, label="search"),
+            ],
             files,
         )
         decoded = [gr.File(label="decoded"), gr.JSON(label="header")]
@@ -111,16 +118,25 @@ class Endpoints:
         ]
 
     def compress(
-        self, path: str, model: str | None, codebook_size: float | None, layers: bool | None
+        self,
+        path: str,
+        model: str | None,
+        codebook_size: float | None,
+        layers: bool | None,
+        search: float | None,
     ) -> tuple[str, str, dict[str, Any]]:
         """Compresses a recording or picture; no model is the medium's best, no size its usual one.
 
         With layers the .bin can be cut to every smaller size that the model's codes are nested in.
+        Steps of search, 0 to 100, are slow, and bring codes that decode to something nearer.
         """
         original = self._service.open(path)
         name = model or _best(self._service, original.medium)
         size = _whole(codebook_size, "codebook_size", self._service.usual_size(name))
-        version = self._service.code(original, name, size, _yes(layers, "layers"))
+        steps = _whole(search, "search", 0)
+        if not 0 <= steps <= MAX_SEARCH:
+            raise MediaError(f"search is {steps}; want 0 to {MAX_SEARCH} steps")
+        version = self._service.code(original, name, size, _yes(layers, "layers"), steps)
         return str(version.file), str(version.media), version.record()
 
     def decompress(self, path: str, codebook_size: float | None) -> tuple[str, dict[str, Any]]:

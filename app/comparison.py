@@ -10,6 +10,7 @@ from app.versions import Version, title_of
 from codec.errors import MediaError
 
 MAX_VERSIONS = 16
+SEARCH = 20  # steps, where a search is asked for
 
 # Progress: share done, what is being done. It may raise: what it raises ends the work.
 Report = Callable[[float, str], None]
@@ -24,6 +25,7 @@ def compare(
     match_all: bool = False,
     report: Report = lambda *_: None,
     most: int = MAX_VERSIONS,
+    search: int = 0,
 ) -> list[Version]:
     """Codes by every chosen model at every chosen size, then by classic codecs.
 
@@ -39,6 +41,7 @@ def compare(
             the largest only.
         report: Is told of the progress.
         most: How many versions may be asked for.
+        search: Steps of the encoder's search. Each version of a model is there with them, too.
 
     Raises:
         MediaError: Nothing, or too much, is chosen; it is said before anything is coded.
@@ -50,18 +53,19 @@ def compare(
         for size in sorted(sizes)
         if size in service.models.card(name).num_codes
     ]
-    total = len(pairs) + len(classics) * (len(pairs) if match_all else 1)
+    runs = [(*pair, steps) for pair in pairs for steps in sorted({0, search})]
+    total = len(runs) + len(classics) * (len(pairs) if match_all else 1)
     if not pairs:
         raise MediaError("nothing to compare: choose a model and a codebook size that it offers")
     if total > most:
         raise MediaError(f"that makes {total} versions; choose at most {most}")
     versions: list[Version] = []
-    for name, size in pairs:
-        report(len(versions) / total, f"{name} with {size:,} codes: encode, decode, measure")
-        versions.append(service.code(original, name, size))
-    targets = sorted(
-        {v.num_bytes for v in versions} if match_all else {max(v.num_bytes for v in versions)}
-    )
+    for name, size, steps in runs:
+        how = "search, " if steps else ""
+        report(len(versions) / total, f"{name} with {size:,} codes: {how}encode, decode, measure")
+        versions.append(service.code(original, name, size, search=steps))
+    sizes_in_bytes = {version.num_bytes for version in versions if not version.search}
+    targets = sorted(sizes_in_bytes) if match_all else [max(sizes_in_bytes)]
     for name in classics:
         tried: dict[int, bytes] = {}
         for target in targets:

@@ -66,9 +66,11 @@ class Kind(ABC):
 
     Attributes:
         mistaken: What is said where such a file is given, and another medium is wanted.
+        searched_units: Seconds, or pixels, that are searched for at most; more would take minutes.
     """
 
     mistaken: str
+    searched_units: float
 
     @abstractmethod
     def open(self, data: bytes, settings: Settings) -> Opened:
@@ -109,6 +111,7 @@ class Kind(ABC):
 
 class Recording(Kind):
     mistaken = f"this is no picture in a known format ({', '.join(IMAGE_FORMATS)})"
+    searched_units = 60.0
 
     def open(self, data: bytes, settings: Settings) -> Opened:
         reader = AudioReader(io.BytesIO(data))
@@ -164,6 +167,7 @@ class Recording(Kind):
 
 class Picture(Kind):
     mistaken = "this is a picture; switch to Picture, or choose a recording"
+    searched_units = float(1 << 20)
 
     def open(self, data: bytes, settings: Settings) -> Opened:
         try:

@@ -19,6 +19,7 @@ import math
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,11 +87,15 @@ class Service:
         import_heavy()
         return self.reader.open(path, medium)
 
-    def code(self, original: Original, name: str, size: int, layers: bool = False) -> Version:
+    def code(
+        self, original: Original, name: str, size: int, layers: bool = False, search: int = 0
+    ) -> Version:
         """Compresses, decompresses and scores.
 
         Args:
             layers: Make a file that can be cut to smaller sizes.
+            search: Steps of the encoder's search for nearer codes, as in `codec.compress`;
+                `Kind.searched_units` limits the signal.
 
         Raises:
             CodecError: The model is missing or damaged, codes another medium, does not offer the
@@ -106,12 +111,26 @@ class Service:
             raise MediaError(
                 f"{name} codes {model.card.medium}; choose a model for {original.medium}"
             )
+        if search and original.units * original.streams > KINDS[original.medium].searched_units:
+            raise MediaError(
+                "a search would take minutes for this input: take a shorter or smaller one, or "
+                "python -m codec.compress --search"
+            )
         with collected_notices():  # its reader has said it already
             start = time.perf_counter()
-            data = api.compress(original.data, size, model, layers=layers)
+            data = api.compress(original.data, size, model, layers=layers, search=search)
             encode_s = time.perf_counter() - start
-        stem = f"{Path(original.name).stem}-{name}-{size}"
-        return self.decoded(data, stem, encode_s, original)
+        stem = f"{Path(original.name).stem}-{name}-{size}" + ("-searched" if search else "")
+        version = self.decoded(data, stem, encode_s, original)
+        if not search:
+            return version
+        return replace(
+            version,
+            search=search,
+            label=f"{version.label}, searched",
+            family=f"{version.family} searched",
+            trained=trained_on(model.card, searched=True),
+        )
 
     def usual_size(self, name: str) -> int:
         """Returns the codebook size of a model where none is asked for.

@@ -35,6 +35,7 @@ class Version:
         samples: The signal that the metrics saw: (T,) at 16 kHz or (H, W, 3).
         scores: The figure of each metric; None where it cannot be scored.
         model: The name of the model; empty for classic codecs.
+        search: The steps of the encoder's search, see `codec.compress`; 0 for none.
         codebook_size: The nominal codebook size K; None for classic codecs.
         num_codes: The number of codes that the codebook really has.
         used_codes: The number of codes that occur in the file.
@@ -57,6 +58,7 @@ class Version:
     samples: NDArray[Any]
     scores: dict[str, float | None] = field(default_factory=dict)
     model: str = ""
+    search: int = 0
     codebook_size: int | None = None
     num_codes: int | None = None
     used_codes: int | None = None
@@ -70,6 +72,7 @@ class Version:
             "kind": self.kind,
             "model": self.model,
             "codebook_size": self.codebook_size,
+            "search": self.search,
             "num_codes": self.num_codes,
             "used_codes": self.used_codes,
             "bytes": self.num_bytes,

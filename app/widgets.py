@@ -65,7 +65,7 @@ def short_names(versions: Sequence[Version]) -> list[str]:
     """Returns labels, without the model's name where only one model is there."""
     models = {version.model for version in versions if version.model}
     return [
-        f"{version.codebook_size:,} codes" if len(models) == 1 and version.model else version.label
+        version.label.removeprefix(f"{version.model}, ") if len(models) == 1 else version.label
         for version in versions
     ]
 
@@ -242,7 +242,7 @@ def _below(versions: Sequence[Version], metrics: Sequence[str]) -> str:
     missing = [n for n in dict.fromkeys(n for v in versions for n in v.scores) if n not in metrics]
     said = [f"Could not be measured on this input: {', '.join(missing)}."] if missing else []
     said += [
-        note({version.model: version.trained for version in versions if version.model}, metrics)
+        note({version.family: version.trained for version in versions if version.model}, metrics)
     ]
     text = " ".join(filter(None, said))
     return f'<p class="below">{escape(text)}</p>' if text else ""

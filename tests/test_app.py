@@ -26,7 +26,7 @@ from app.originals import Original, collected_notices
 from app.service import Service
 from app.store import Models, Settings, TemporaryFiles
 from app.versions import write_csv
-from app.widgets import chart, facts, measured
+from app.widgets import chart, facts, measured, short_names
 from codec import api, cards, coding
 from codec.cli.compress import compress_main
 from codec.cli.info import info_main
@@ -277,6 +277,28 @@ def test_compare_makes_every_version_that_is_asked_for(service: Service, image: 
         compare(service, image, [IMAGE] * 10, [256, 1024])
 
 
+def test_a_search_is_a_version_of_its_own(
+    service: Service, image: Original, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    chosen = [IMAGE], [256, 1024], ["jpeg"], True, lambda _, what: told.append(what)
+    versions = compare(service, image, *chosen, search=3)
+    pairs = [(256, 0), (256, 3), (1024, 0), (1024, 3)]
+    assert [(v.codebook_size, v.search) for v in versions[:4]] == pairs
+    assert len(versions) == 6  # a JPEG for each size, not for each version
+    assert versions[1].label == f"{versions[0].label}, searched"
+    assert len({v.family for v in versions[:4]}) == 2
+    assert short_names(versions)[:2] == ["256 codes", "256 codes, searched"]
+    assert sum("search, " in what for what in told) == 2
+    found = api.compress(image.data, 256, service.models.get(IMAGE), search=3)
+    assert versions[1].file.read_bytes() == found != versions[0].file.read_bytes()
+    monkeypatch.setattr("app.media.Picture.searched_units", image.units - 1)
+    with pytest.raises(MediaError, match="would take minutes"):
+        compare(service, image, *chosen, search=3)
+    with pytest.raises(MediaError, match=f"at most {MAX_VERSIONS}"):
+        compare(service, image, [IMAGE] * 5, [256, 1024], search=3)
+
+
 def test_sweep_covers_all_models_and_sizes(
     service: Service, image: Original, tmp_path: Path
 ) -> None:
@@ -301,7 +323,9 @@ def test_what_a_report_raises_ends_the_work_before_the_next_version(
     for owner, name in ((service, "code"), (service.classics, "code")):
         real = getattr(owner, name)
         monkeypatch.setattr(
-            owner, name, lambda *given, _real=real: (made.append("a version"), _real(*given))[1]
+            owner,
+            name,
+            lambda *given, _real=real, **more: (made.append("a version"), _real(*given, **more))[1],
         )
 
     class EnoughError(Exception):

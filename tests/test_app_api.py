@@ -46,9 +46,10 @@ def source(service: Service, tmp_path: Path) -> Original:
 # endpoints
 
 RIGHT = {
-    "compress, null": ("compress", (None, None, None)),
-    "compress": ("compress", ("", 1024.0, False)),
-    "layers": ("compress", ("", 1024, True)),
+    "compress, null": ("compress", (None, None, None, None)),
+    "compress": ("compress", ("", 1024.0, False, 0)),
+    "layers": ("compress", ("", 1024, True, 0)),
+    "search": ("compress", ("", 1024, False, 2)),
     "decompress, null": ("decompress", (None,)),
     "decompress": ("decompress", (256,)),
     "decompress, 0": ("decompress", (0,)),
@@ -59,11 +60,18 @@ RIGHT = {
     "edit, null": ("edit", ("random", None, None, None)),
 }
 WRONG = {
-    "half a size": ("compress", ("", 10.5, False), "whole number"),
-    "a size in words": ("compress", ("", "many", False), "codebook_size is 'many'; want a number"),
-    "infinity": ("compress", ("", float("inf"), False), "want a number"),
-    "true": ("compress", ("", True, False), "want a number"),
-    "layers in words": ("compress", ("", 1024, "yes"), "layers is 'yes'; want true or false"),
+    "half a size": ("compress", ("", 10.5, False, 0), "whole number"),
+    "a size in words": (
+        "compress",
+        ("", "many", False, 0),
+        "is 'many'; want a number",
+    ),
+    "infinity": ("compress", ("", float("inf"), False, 0), "want a number"),
+    "true": ("compress", ("", True, False, 0), "want a number"),
+    "layers in words": ("compress", ("", 1024, "yes", 0), "layers is 'yes'; want true or false"),
+    "a search in words": ("compress", ("", 1024, False, "long"), "search is 'long'; want a number"),
+    "a search without end": ("compress", ("", 1024, False, 101), "want 0 to 100 steps"),
+    "a search below zero": ("compress", ("", 1024, False, -1), "want 0 to 100 steps"),
     "a layer that there is not": ("decompress", (4096,), "choose from 256, 1024"),
     "a layer in words": ("decompress", ("base",), "want a number"),
     "a cut to nothing": ("truncate", (None,), "codebook_size is 'None'"),
@@ -111,11 +119,11 @@ with gr.Blocks() as demo:
     api.build(service)
 functions = {function.api_name: function.fn for function in demo.fns.values()}
 for name, layers in (("a.bin", False), ("layers.bin", True)):
-    made = functions["compress"](str(folder / "a.png"), "", 1024 if layers else 256, layers)[0]
+    made = functions["compress"](str(folder / "a.png"), "", 1024 if layers else 256, layers, 0)[0]
     (folder / name).write_bytes(Path(made).read_bytes())
 inputs = {"edit": "a.bin"} | dict.fromkeys(("decompress", "info", "truncate"), "layers.bin")
 coded, code = [], service.code
-service.code = lambda *given: (coded.append(1), code(*given))[1]
+service.code = lambda *given, **more: (coded.append(1), code(*given, **more))[1]
 answers = {}
 for case, (name, arguments) in cases.items():
     coded.clear()
@@ -165,6 +173,7 @@ def test_null_takes_the_default(answers: dict[str, Any]) -> None:
     figures = answers["compress, null"][2]
     assert (figures["codebook_size"], figures["model"]) == (1024, "image-fsp")
     assert answers["compress"][2]["bytes"] == figures["bytes"]
+    assert (figures["search"], answers["search"][2]["search"]) == (0, 2)
     assert [row["codebook_size"] for row in answers["compare, null"][0]] == [256, 1024, 4096, 16384]
     assert len(answers["sweep, null"][0]) == 4
     assert answers["edit, null"][0].endswith(".bin")

@@ -86,6 +86,12 @@ class CompareTab:
                 value=False,
                 container=False,
             )
+            searched = gr.Checkbox(
+                label="Models also with a search for nearer codes, which takes a while",
+                value=False,
+                container=False,
+                elem_id="compare-searched",
+            )
             cancel = CancelButton("compare", panel)
             start = gr.Button(
                 "Compare", variant="primary", elem_id="compare-start", scale=0, min_width=180
@@ -96,9 +102,9 @@ class CompareTab:
         table = gr.HTML(elem_id="compare-facts")
         self._layers = Layers(panel, cancel.turn)
         self._outputs = [whose, notices, *shown_on, table, *self._layers.outputs]
-        self._options, self._match_all, self._active = options, match_all, active
-        self._cancel = cancel
-        inputs = {*panel.inputs, *options.inputs, match_all}
+        self._options, self._match_all, self._searched = options, match_all, searched
+        self._active, self._cancel = active, cancel
+        inputs = {*panel.inputs, *options.inputs, match_all, searched}
         for event, given in (
             (start.click, inputs),
             (panel.taken.success, {active, *inputs}),
@@ -118,9 +124,15 @@ class CompareTab:
         report = self._cancel.begin(given, progress)
         report(0, "Reading your input, loading the models")
         original = self._panel.open(given)
-        every = bool(given[self._match_all])
         versions = comparison.compare(
-            self._panel.service, original, models, sizes, classics, every, report
+            self._panel.service,
+            original,
+            models,
+            sizes,
+            classics,
+            bool(given[self._match_all]),
+            report,
+            search=comparison.SEARCH if given[self._searched] else 0,
         )
         report(0.98, "One file with layers")
         below = self._layers.update(original, str(self._panel.path(given)), models, sizes)
