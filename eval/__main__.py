@@ -25,6 +25,7 @@ from pathlib import Path
 
 from codec import cards
 from codec.cli.frame import Parser, UsageError, filled_path, positive, run
+from codec.cli.options import add_search
 from codec.errors import MediaError, not_installed
 from codec.medium import MEDIA
 from codec.streams import process
@@ -82,13 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--lpips-backbone", type=filled_path, action="append", default=[], metavar="FILE"
     )
-    parser.add_argument(
-        "--search",
-        type=positive(int),
-        default=0,
-        metavar="STEPS",
-        help="compress with so many steps of search, see codec.compress",
-    )
+    add_search(parser)
     parser.add_argument("--mos", action="store_true", help="DistillMOS of speech; extra [mos]")
     parser.add_argument(
         "--level-dbfs",

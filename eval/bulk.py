@@ -38,6 +38,7 @@ from tqdm import tqdm
 
 from codec import cards
 from codec.cli.frame import Parser, UsageError, filled_path, positive, run
+from codec.cli.options import add_search
 from codec.errors import CodecError, MediaError, not_installed
 from codec.files import writing
 from codec.streams import process
@@ -74,6 +75,7 @@ class Job:
         keep: What the indices are kept in, "parquet" or "bin".
         score: Whether files are decoded and measured.
         lpips: The backbones that LPIPS is computed with.
+        search: Steps of the encoder's search, as in `codec.compress`.
     """
 
     model: tuple[str, str, tuple[int, ...]]
@@ -83,6 +85,7 @@ class Job:
     keep: str
     score: bool
     lpips: tuple[Backbone, ...] = ()
+    search: int = 0
 
     @property
     def num_shards(self) -> int:
@@ -98,7 +101,7 @@ class Job:
         listing = json.dumps(
             [[one, item.name, item.size, crop] for one, item, crop in self.items]
         ).encode()
-        return {
+        found: Record = {
             "model": [name, cards.find(path).model_id.hex(), size],
             "items": [len(self.items), hashlib.sha256(listing).hexdigest()],
             "shard": self.shard,
@@ -106,6 +109,7 @@ class Job:
             "score": self.score,
             "lpips": [backbone.net for backbone in self.lpips],
         }
+        return found | ({"search": self.search} if self.search else {})
 
 
 class ShardWorker:
@@ -116,7 +120,7 @@ class ShardWorker:
 
         torch.set_num_threads(1)
         self._job = job
-        self._system: ModelSystem = load_models([job.model])[0]
+        self._system: ModelSystem = load_models([job.model], job.search)[0]
         self._metrics: dict[str, Metric] = {}
         if job.score:
             self._metrics |= METRICS[self._system.medium]
@@ -268,7 +272,7 @@ def _locked(out: Path, fingerprint: Record) -> Iterator[None]:
         if text.endswith("\n") and json.loads(text) != fingerprint:
             before = json.loads(text)
             changed = ", ".join(
-                sorted(key for key in fingerprint if before.get(key) != fingerprint[key])
+                sorted(k for k in {*before, *fingerprint} if before.get(k) != fingerprint.get(k))
             )
             raise MediaError(f"{out} holds another job ({changed} differ); give another --out")
         if not text.endswith("\n"):
@@ -362,6 +366,7 @@ def main(arguments: list[str] | None = None) -> int:
         default="parquet",
         help="what the indices are kept in",
     )
+    add_search(parser)
     parser.add_argument("--score", action="store_true", help="decode, and add metrics to the rows")
     parser.add_argument(
         "--lpips-backbone", type=filled_path, action="append", default=[], metavar="FILE"
@@ -407,6 +412,7 @@ def _command(options: argparse.Namespace) -> None:
         keep=options.format,
         score=options.score,
         lpips=tuple(backbones([], options.lpips_backbone)[0]) if options.score else (),
+        search=options.search,
     )
     start = time.perf_counter()
     run_job(job, options.workers, options.address)

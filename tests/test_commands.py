@@ -1114,7 +1114,7 @@ def test_search_is_an_option(run: Run, speech: Path, tmp_path: Path) -> None:
     for steps in ("-1", "1001"):
         result = run("compress", speech, tmp_path / "c.bin", "--search", steps)
         assert result.code == 2
-        assert f"--search {steps}: want 0 to 1000 steps" in result.err
+        assert f"--search: want a number from 0 to {coding.MAX_STEPS:g}" in result.err
     assert not (tmp_path / "c.bin").exists()
 
 

@@ -165,6 +165,16 @@ def test_two_jobs_and_another_job_in_one_folder_are_refused(
     assert "another run is writing there" in capsys.readouterr().err
     assert main([*words, "-k", "256"]) == 1
     assert "holds another job (model differ)" in capsys.readouterr().err
+    assert main([*words, "--search", "2"]) == 1
+    assert "holds another job (search differ)" in capsys.readouterr().err
+    searched = [*words[:4], str(tmp_path / "searched"), *words[5:], "--search", "2", "-k", "256"]
+    assert main(searched) == 0
+    (row,) = read_parts(tmp_path / "searched")
+    found = compress((media / row["item"]).read_bytes(), 256, load("image-fsp"), search=2)
+    assert row["bytes"] == len(found)
+    assert np.array_equal(row["indices"], read_indices(found, load("image-fsp"))[1][0].ravel())
+    assert main(searched[:-4]) == 1
+    assert "holds another job (model, search differ)" in capsys.readouterr().err
 
 
 def test_mistakes_are_one_line(

@@ -129,9 +129,7 @@ def test_soft_perplexity_of_a_method_with_posteriors() -> None:
     from codec.model import CodecConfig, build
 
     codec = build(CodecConfig("image", NETS["image"], "gmvq", {"codebook_sizes": (64,)})).eval()
-    model = coding.Model(
-        type("Card", (), {"name": "image-gmvq", "medium": "image"})(), codec, {}, "cpu"
-    )  # type: ignore[arg-type]
+    model = coding.Model(type("Card", (), {"name": "image-gmvq", "medium": "image"})(), codec, {})  # type: ignore[arg-type]
     value = ModelSystem(model, 64).soft_perplexity(gradient(40, 40))
     assert value is not None
     assert 1 <= value <= 64

@@ -40,7 +40,7 @@ def refused(module: str, words: list[str], capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(
     ("module", "options"),
     [
-        ("__main__", "--first --crop --workers --search"),
+        ("__main__", "--first --crop --workers"),
         ("bulk", "--first --shard"),
         ("phases", "--every -k"),
         ("nested", "--first --tokens"),

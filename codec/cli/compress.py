@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from codec import cards
 from codec.cli.decompress import verify
 from codec.cli.frame import UsageError, each, progress, run
-from codec.cli.options import ListModels, Models, add_common, add_paths, jobs_of, parser_of
+from codec.cli.options import (
+    ListModels,
+    Models,
+    add_common,
+    add_paths,
+    add_search,
+    jobs_of,
+    parser_of,
+)
 from codec.cli.report import report_file
 from codec.container import MAGIC
 from codec.errors import MediaError
@@ -63,14 +71,7 @@ def compress_main(arguments: list[str] | None = None) -> int:
         metavar="0-9",
         help="choose codes that cost fewer bits over nearer ones: 4 is a fair trade; default 0",
     )
-    parser.add_argument(
-        "--search",
-        type=int,
-        default=0,
-        metavar="STEPS",
-        help="look for codes that decode to something nearer: 20 is a good number, and takes about "
-        "a second for one of speech, six for 256 x 256 pixels; default 0",
-    )
+    add_search(parser)
     parser.add_argument(
         "--layers",
         action="store_true",
@@ -92,11 +93,6 @@ def compress_main(arguments: list[str] | None = None) -> int:
 def _compress(options: argparse.Namespace) -> None:
     if options.codebook_size is not None and options.bitrate is not None:
         raise UsageError("give --codebook-size or --bitrate, not both")
-    if options.search:
-        from codec.coding import MAX_STEPS
-
-        if not 0 <= options.search <= MAX_STEPS:
-            raise UsageError(f"--search {options.search}: want 0 to {MAX_STEPS} steps")
     models = Models(options.device)
     each(jobs_of(options), lambda source, target: _compress_file(source, target, options, models))
 

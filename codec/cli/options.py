@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from codec.coding import Model
 
 log = logging.getLogger("codec")
+MAX_SEARCH = 1000  # codec.coding.MAX_STEPS, which would bring torch
 
 
 def parser_of(command: str, description: str) -> argparse.ArgumentParser:
@@ -35,6 +36,18 @@ def add_paths(parser: argparse.ArgumentParser, kinds: str) -> None:
     parser.add_argument("input", metavar="IN", type=filled, help=kinds)
     parser.add_argument(
         "output", metavar="OUT", nargs="?", type=filled, help="file, folder, or - for stdout"
+    )
+
+
+def add_search(parser: argparse.ArgumentParser) -> None:
+    """Adds the option of everything that compresses with a search, see codec.coding.search."""
+    parser.add_argument(
+        "--search",
+        type=within(int, 0, MAX_SEARCH),
+        default=0,
+        metavar="STEPS",
+        help="look for codes that decode to something nearer: 20 is a good number, and takes about "
+        "a second for one of speech, six for 256 x 256 pixels; default 0",
     )
 
 

@@ -21,13 +21,16 @@ class Model:
 
     Attributes:
         tables: Codebook size -> what its coders know.
-        device: Where the nets run.
     """
 
     card: Card
     codec: Codec
     tables: dict[int, Tables]
-    device: torch.device
+
+    @property
+    def device(self) -> torch.device:
+        """Where the nets run."""
+        return next(self.codec.parameters()).device
 
 
 def load(card: Card, device: str = "cpu") -> Model:
@@ -65,7 +68,7 @@ def load(card: Card, device: str = "cpu") -> Model:
             f"{card.path}: cannot build this model ({reason_of(error)}); it may need another "
             "version of codec"
         ) from None
-    return Model(card, codec, tables, target)
+    return Model(card, codec, tables)
 
 
 def usable_device(name: str) -> torch.device:
