@@ -30,8 +30,9 @@ demo: $(VENV)/.base ## compress and decompress a real recording and a real photo
 app: $(VENV)/.base ## serve the demo: hear and see what a codebook size means
 	$(BIN)/python -m app
 
+# In as many processes as there are cores, up to four; a file's tests share what they set up.
 test: $(VENV)/.dev ## run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: lint test ## lint, types and tests: what CI runs
 

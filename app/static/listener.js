@@ -58,8 +58,8 @@ const load = async (v) => {
 };
 
 const start = async () => {
-  const mine = (wanted = {}), problem = find(".problem");
-  problem.textContent = "";
+  const mine = (wanted = {});
+  find(".problem").textContent = "";
   document.dispatchEvent(new CustomEvent("codec-play", { detail: element }));
   context = context || new (window.AudioContext || window.webkitAudioContext)();
   await context.resume();
@@ -67,7 +67,7 @@ const start = async () => {
   const ready = (buffers = buffers || Promise.all(versions().map(load)));
   const loaded = await ready.catch((error) => {
     if (buffers === ready) buffers = null;
-    if (wanted === mine) { stop(); problem.textContent = error.message; }
+    if (wanted === mine) { stop(); find(".problem").textContent = error.message; }
   });
   if (wanted !== mine) return;
   length = Math.max(...loaded.map((b) => b.duration));
