@@ -30,7 +30,7 @@ class Turn:
 
     def __init__(self) -> None:
         self._now: object = None
-        self._cancelled = 0
+        self._over = 0  # presses up to this one are not wanted any more
 
     def begin(self, progress: gr.Progress, ticket: int | None = None) -> Report:
         """Begins a job, and ends those before it.
@@ -43,10 +43,12 @@ class Turn:
             What the job reports to. It raises `Stopped` once the turn is over.
 
         Raises:
-            Stopped: The press was cancelled while the job was waiting.
+            Stopped: While the job was waiting, the press was cancelled, or a later one began.
         """
-        if ticket is not None and ticket <= self._cancelled:
-            raise Stopped
+        if ticket is not None:
+            if ticket <= self._over:
+                raise Stopped
+            self._over = ticket - 1
         self._now = object()
         return self.join(progress)
 
@@ -67,7 +69,7 @@ class Turn:
 
     def cancel(self, ticket: int) -> None:
         """Ends the turn, and what waits to begin: the presses up to a number."""
-        self._cancelled = max(self._cancelled, ticket)
+        self._over = max(self._over, ticket)
         self.end()
 
 
