@@ -6,7 +6,8 @@
     tabs/            a class for each tab
     widgets.py       the page's own controls; their looks and manners are in static/
     handlers.py      how the page calls the service: queues, errors in plain words
-    turns.py         long jobs: progress, the newest counts, cancelling
+    turns.py         long jobs: progress, the newest counts, those of a page that was left end
+    cancel.py        the button that cancels them
     api.py           the same work as named endpoints
 
     service.py       what tabs and endpoints call, without Gradio: read, code, score, decode

@@ -16,6 +16,7 @@ from PIL import Image
 from app.handlers import CHOICES, QUICK, explain, plainly
 from app.originals import Original, digest
 from app.service import Service
+from app.turns import Sessions
 from app.widgets import url, widget
 from codec.medium import IMAGE, SPEECH
 
@@ -70,14 +71,15 @@ class InputPanel:
 
     Attributes:
         service: What does the work.
+        sessions: Where jobs of a session are noted, to end with it.
         medium: The choice between speech and picture.
         inputs: The components that hold the input: the medium, and a field for each. Handlers get
             their values by component, see `open`.
         taken: The event that an example was chosen; `.success` goes on from there.
     """
 
-    def __init__(self, service: Service) -> None:
-        self.service = service
+    def __init__(self, service: Service, sessions: Sessions) -> None:
+        self.service, self.sessions = service, sessions
         gr.HTML('<h2 class="step">Choose something</h2>')
         media = [medium for medium in FIELDS if service.models.of(medium)]
         self.medium = gr.Radio(

@@ -16,6 +16,7 @@ from app.tabs.compare import CompareTab
 from app.tabs.decode import DecodeTab
 from app.tabs.inspect import InspectTab
 from app.tabs.sweep import SweepTab
+from app.turns import Sessions
 from app.widgets import STATIC
 from app.words import tip
 
@@ -103,7 +104,9 @@ def build(service: Service) -> gr.Blocks:
     age = round(service.settings.keep_s)
     title = "codec: what a codebook size means"
     page = gr.Blocks(title=title, analytics_enabled=False, delete_cache=(60, age))
+    sessions = Sessions()
     with page:
+        page.unload(sessions.leave)
         api.build(service)  # first, so that its names are free
         gr.HTML(
             '<header class="hero"><h1>Hear and see what a codebook size means</h1>'
@@ -113,7 +116,7 @@ def build(service: Service) -> gr.Blocks:
         )
         with gr.Row(elem_id="main"):
             with gr.Column(scale=0, min_width=300, elem_id="source") as side:
-                panel = InputPanel(service)
+                panel = InputPanel(service, sessions)
             with gr.Column(scale=1, min_width=320, elem_id="work"):
                 active = gr.State("compare")
                 with gr.Tabs(selected="compare", elem_id="tabs"):

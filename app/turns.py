@@ -1,4 +1,4 @@
-"""Whose turn it is among the long jobs of a tab: the newest counts, and its user can cancel it.
+"""Whose turn it is among the long jobs of a tab: the newest counts, and its user can end it.
 
 Gradio's own way to cancel drops what a job returns, and takes it out of the queue, but lets a
 function that runs go on to its end. A `Turn` ends that, too, where the job next reports.
@@ -6,23 +6,10 @@ function that runs go on to its end. A `Turn` ends that, too, where the job next
 
 from __future__ import annotations
 
-from typing import Any
-
 import gradio as gr
-from gradio.components import Component
 
 from app.comparison import Report
-from app.handlers import LONG_JOBS, QUICK, Stopped, plainly
-from app.input_panel import Given, InputPanel
-
-# What the browser sends for an event: its inputs, in the order of their ids, with the number of
-# the press at its place. Gradio gives the outputs behind them.
-PRESS = """(...given) => {
-    window.codecPresses = (window.codecPresses || 0) + 1;
-    given[%d] = window.codecPresses;
-    return given.slice(0, %d);
-}"""
-LAST_PRESS = "(turn) => [turn, window.codecPresses || 0]"
+from app.handlers import Stopped
 
 
 class Turn:
@@ -73,49 +60,19 @@ class Turn:
         self.end()
 
 
-class CancelButton:
-    """A button that is seen while a job of its tab runs, and cancels it.
+class Sessions:
+    """The turns that are taken in each session; nobody waits for those of a page that was left."""
 
-    The browser numbers the presses of a page, from 1 on. Jobs that still wait in Gradio's queue
-    are known by that number, however late they begin.
+    def __init__(self) -> None:
+        self._turns: dict[str | None, list[Turn]] = {}
 
-    Attributes:
-        turn: The turn of the tab, for what ends with its jobs.
-    """
+    def add(self, request: gr.Request, turn: Turn) -> None:
+        """Notes a turn that a session takes."""
+        turns = self._turns.setdefault(request.session_hash, [])
+        if turn not in turns:
+            turns.append(turn)
 
-    def __init__(self, name: str, panel: InputPanel) -> None:
-        self.turn = gr.State(Turn())
-        self._ticket = gr.Number(0, visible=False)
-        self._medium = panel.medium
-        self._button = gr.Button(
-            "Cancel", elem_id=f"{name}-cancel", elem_classes=["cancel"], scale=0, min_width=110
-        )
-        self._jobs: list[Any] = []
-
-    def job(
-        self, event: Any, function: Any, inputs: set[Component], outputs: Any, **shown: Any
-    ) -> None:
-        """Wires an event to a long job that the button cancels; its function calls `begin`."""
-        ids = sorted(component._id for component in {*inputs, self.turn, self._ticket})
-        press = PRESS % (ids.index(self._ticket._id), len(ids))
-        given = {*inputs, self.turn, self._ticket}
-        self._jobs.append(event(plainly(function), given, outputs, **LONG_JOBS, **shown, js=press))
-
-    def begin(self, given: Given, progress: gr.Progress) -> Report:
-        """Begins a job of the tab with what its function was given, as `Turn.begin` says."""
-        turn: Turn = given[self.turn]
-        return turn.begin(progress, int(given[self._ticket]))
-
-    def cancels(self, *others: Any) -> None:
-        """Wires the button, also to events beside its jobs. Another medium cancels them, too.
-
-        Call it before the tab wires what it shows of another medium, so that nothing comes after.
-        """
-        gr.on(
-            [self._button.click, self._medium.change],
-            Turn.cancel,
-            [self.turn, self._ticket],
-            cancels=[*self._jobs, *others],
-            js=LAST_PRESS,
-            **QUICK,
-        )
+    def leave(self, request: gr.Request) -> None:
+        """Ends all that a session began; the page was closed, or loaded anew."""
+        for turn in self._turns.pop(request.session_hash, []):
+            turn.end()

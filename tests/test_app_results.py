@@ -35,6 +35,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # playwright's own
 TABS = {"compare": "#compare-facts", "sweep": "#sweep-facts", "blind": "#blind-listener .lane"}
 # Files of versions that two jobs were making when they were cancelled, a few for each.
 IN_FLIGHT = 4
+ALL_VERSIONS = 11  # files of what `ask_for_much` asks for, at least
 IDLE_S = 4  # a version of these models takes a fraction of a second
 
 
@@ -227,6 +228,25 @@ def test_jobs_of_a_double_click_are_cancelled(
     page.dblclick("#compare-start")
     page.click("#compare-cancel")
     stopped(page, server, "compare")
+
+
+@pytest.mark.browser
+def test_the_work_for_a_page_that_was_left_ends(
+    open_page: Callable[..., Page],  # noqa: F811
+    server: Server,
+    long: Path,
+) -> None:
+    page = open_page()
+    upload(page, long)
+    ask_for_much(page)
+    until_idle(server)
+    before = made(server)
+    page.click("#compare-start")
+    page.wait_for_selector("#compare-cancel")
+    while made(server) == before:
+        time.sleep(0.05)
+    page.context.close()
+    assert until_idle(server) - before < ALL_VERSIONS / 2, "it went on"
 
 
 @pytest.mark.browser

@@ -9,11 +9,11 @@ from typing import Any
 import gradio as gr
 
 from app import comparison, trials, views
+from app.cancel import CancelButton
 from app.handlers import ANSWERS, QUICK, plainly
 from app.input_panel import Given, InputPanel
 from app.service import Service
 from app.tabs.compare import Options
-from app.turns import CancelButton
 from app.versions import write_csv
 from app.widgets import download, framed, heading, url
 from app.words import empty, notice
@@ -78,9 +78,10 @@ class BlindTab:
     def _begin(
         self,
         given: Given,
+        request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
-        report = self._cancel.begin(given, progress)
+        report = self._cancel.begin(given, request, progress)
         report(0, "Reading your input, loading the models")
         original, kind = self._panel.open(given), given[self._kind]
         models, sizes, classics = self._options.chosen(given)

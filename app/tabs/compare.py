@@ -7,11 +7,11 @@ from typing import Any
 import gradio as gr
 
 from app import comparison, views
+from app.cancel import CancelButton
 from app.handlers import QUICK
 from app.input_panel import Given, InputPanel
 from app.service import Service
 from app.tabs.layers import Layers
-from app.turns import CancelButton
 from app.widgets import facts, heading
 from app.words import empty, notice
 
@@ -116,12 +116,13 @@ class CompareTab:
     def _compare(
         self,
         given: Given,
+        request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
         if given.get(self._active, "compare") != "compare":
             return [gr.skip()] * len(self._outputs)
         models, sizes, classics = self._options.chosen(given)
-        report = self._cancel.begin(given, progress)
+        report = self._cancel.begin(given, request, progress)
         report(0, "Reading your input, loading the models")
         original = self._panel.open(given)
         versions = comparison.compare(

@@ -12,11 +12,11 @@ import gradio as gr
 import numpy as np
 
 from app import comparison, views
+from app.cancel import CancelButton
 from app.handlers import CHOICES, QUICK, plainly
 from app.input_panel import Given, InputPanel
 from app.service import Service
 from app.tabs.compare import classic_choices
-from app.turns import CancelButton
 from app.versions import Version, write_csv
 from app.widgets import chart, download, facts, heading, measured, widget
 from app.words import empty, notice
@@ -68,9 +68,10 @@ class SweepTab:
     def _sweep(
         self,
         given: Given,
+        request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
-        service, report = self._panel.service, self._cancel.begin(given, progress)
+        service, report = self._panel.service, self._cancel.begin(given, request, progress)
         report(0, "Reading your input, loading the models")
         original = self._panel.open(given)
         versions = comparison.sweep(service, original, given[self._classics], report)
