@@ -92,7 +92,7 @@ def test_every_bottleneck_is_searched(name: str) -> None:
     card = SimpleNamespace(medium="image")
     model = cast(Model, SimpleNamespace(codec=nets, card=card, device=torch.device("cpu")))
     x, size = to_tensor(photograph(32, 32)), bottleneck.default_size
-    search = Search(model, size, 8)
+    search = Search(model, size, 40)
     with torch.inference_mode():
         z = nets.latents(x)
         near = search(x, z)
@@ -105,7 +105,7 @@ def test_every_bottleneck_is_searched(name: str) -> None:
             terms = search._loss(x, x_hat)
             return float(sum(search._aim.weights[key] * term for key, term in terms.items()))
 
-    assert loss(near) <= loss(z) * (1 + 1e-6)
+    assert loss(near) < loss(z) * 0.999
 
 
 @pytest.mark.parametrize("spoilt", ["gradient", "answer"])
