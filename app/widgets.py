@@ -27,7 +27,7 @@ STATIC = Path(__file__).parent / "static"
 ORIGINAL_TONE = "var(--ink)"
 # Okabe and Ito's colours, which stay apart for eyes that see fewer; one for each model or classic
 # codec.
-TONES = ("#0b7fc7", "#d55e00", "#009e73", "#b8579b", "#c28a00", "#3ba7d8", "#7a6cc9", "#6d7a83")
+TONES = ("#0b7fc7", "#d55e00", "#009e73", "#b8579b", "#b37f00", "#2a92c2", "#7a6cc9", "#6d7a83")
 
 
 def widget(kind: str, empty: str = "", **options: Any) -> gr.HTML:

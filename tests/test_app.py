@@ -26,7 +26,7 @@ from app.originals import Original, collected_notices
 from app.service import Service
 from app.store import Models, Settings, TemporaryFiles
 from app.versions import write_csv
-from app.widgets import chart, facts, measured, short_names
+from app.widgets import TONES, chart, facts, measured, short_names
 from codec import api, cards, coding
 from codec.cli.compress import compress_main
 from codec.cli.info import info_main
@@ -297,6 +297,23 @@ def test_a_search_is_a_version_of_its_own(
         compare(service, image, *chosen, search=3)
     with pytest.raises(MediaError, match=f"at most {MAX_VERSIONS}"):
         compare(service, image, [IMAGE] * 5, [256, 1024], search=3)
+
+
+@pytest.mark.parametrize("paper", ["#faf9f7", "#ffffff", "#1c1f22", "#131517"])
+def test_every_tone_is_seen_on_light_and_dark_paper(paper: str) -> None:
+    """3 : 1, WCAG 2.2, 1.4.11, on the page and on its cards."""
+
+    def luminance(colour: str) -> float:
+        linear = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        red, green, blue = (
+            value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+            for value in linear
+        )
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    for tone in TONES:
+        low, high = sorted((luminance(tone), luminance(paper)))
+        assert (high + 0.05) / (low + 0.05) >= 3, tone
 
 
 def test_sweep_covers_all_models_and_sizes(
