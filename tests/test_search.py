@@ -83,6 +83,22 @@ def test_steps_that_lead_away_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> 
     assert coded(pixels, model, 3) == coded(pixels, model)
 
 
+def test_whoever_waits_sees_the_rows_pass() -> None:
+    model, pixels = codec.load("image-vp"), photograph(300, 40)
+    stride, rows, asked = model.codec.stride, [0.0], []
+
+    def watch(blocks: Any, rate: float, unit: str = "", total: float | None = None) -> Any:
+        asked.append((unit, total))
+        for block in blocks:
+            yield block
+            rows.append(rows[-1] + len(block) / rate)
+
+    assert coded(pixels, model, 1, watch=watch) == coded(pixels, model, 1)
+    assert asked == [(" rows", 300)]
+    assert 300 <= rows[-1] < 300 + stride
+    assert len(rows) > 2  # not all of them at the end
+
+
 @pytest.mark.parametrize("name", sorted(BOTTLENECKS))
 def test_every_bottleneck_is_searched(name: str) -> None:
     torch.manual_seed(0)

@@ -24,7 +24,7 @@ from codec.streams import flush, forget_stdout
 
 # Or a training would need the audio and picture libraries, which a GPU machine may lack.
 if TYPE_CHECKING:
-    from codec.media import Samples
+    from codec.coding.watch import Block
 
 log = logging.getLogger("codec")
 Number = TypeVar("Number", int, float)
@@ -295,17 +295,26 @@ def _naming(name: str) -> Iterator[None]:
         raise
 
 
-def progress(blocks: Iterable[Samples], sample_rate: int, quiet: bool) -> Iterator[Samples]:
-    """Passes blocks of (n, C) samples on and counts seconds on stderr, where that is a terminal."""
+def progress(
+    blocks: Iterable[Block],
+    rate: float,
+    unit: str = " s",
+    total: float | None = None,
+    quiet: bool = False,
+) -> Iterator[Block]:
+    """Passes blocks on and counts their units on stderr, where that is a terminal.
+
+    It is a `codec.coding.watch.Watch`.
+    """
     if quiet or not sys.stderr.isatty():
         yield from blocks
         return
     from tqdm import tqdm
 
-    with tqdm(unit=" s", unit_scale=True, leave=False, delay=1) as bar:
+    with tqdm(total=total, unit=unit, unit_scale=True, leave=False, delay=1) as bar:
         for block in blocks:
             yield block
-            bar.update(len(block) / sample_rate)
+            bar.update(len(block) / rate)
 
 
 def print_line(line: str, stream: TextIO) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
 
@@ -12,11 +12,9 @@ from codec.coding import pictures, speech
 from codec.coding.bitstreams import Written
 from codec.coding.checks import AnyReader, check_room
 from codec.coding.models import Model, need
-from codec.media import Picture, Recording, Samples
+from codec.coding.watch import Watch
+from codec.media import Picture, Recording
 from codec.medium import IMAGE, SPEECH
-
-# Passes the blocks of a recording on, which has so many Hz.
-Watch: TypeAlias = Callable[[Iterable[Samples], int], Iterable[Samples]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,7 @@ def compress(
         effort: 0 to `MAX_EFFORT`: how much nearness to give up for fewer bits.
         layers: Write a file that can be cut to every coarser codebook size that this one refines.
         search: Steps of analysis by synthesis, 0 to `MAX_STEPS`: slower, and nearer for the same K.
-        watch: Of a recording, sees its blocks pass.
+        watch: Sees the blocks of a recording pass, or the latents of a picture.
 
     Raises:
         ModelError: A model of another medium, and as for `compress_speech`.
@@ -138,9 +136,11 @@ def _compress_picture(
     effort: int,
     layers: bool,
     search: int,
-    _: Watch | None,
+    watch: Watch | None,
 ) -> Written:
-    return pictures.compress_image(signal, file, model, codebook_size, effort, layers, search)
+    return pictures.compress_image(
+        signal, file, model, codebook_size, effort, layers, search, watch
+    )
 
 
 CODINGS = {

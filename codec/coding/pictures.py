@@ -18,6 +18,7 @@ from codec.coding.effort import Chooser
 from codec.coding.models import Model, check_header, need, tables_for
 from codec.coding.search import Search
 from codec.coding.tiles import searched_rows
+from codec.coding.watch import Watch
 from codec.container import Indices
 from codec.errors import BitstreamError
 from codec.media import Picture, Pixels
@@ -43,10 +44,11 @@ def compress_image(
     effort: int = 0,
     layers: bool = False,
     search: int = 0,
+    watch: Watch | None = None,
 ) -> Written:
     """Codes a picture, from a file or (H, W, 3) uint8, a strip of rows at a time.
 
-    `effort`, `layers` and `search` as for speech.
+    `effort`, `layers` and `search` as for speech; `watch` sees the latents pass.
 
     Raises:
         ModelError, ValueError: As for speech.
@@ -66,6 +68,8 @@ def compress_image(
         latents = searched_rows(nearer, model.codec, pixels)
     else:
         latents = model.codec.latents_of_rows(pixels)
+    if watch is not None:
+        latents = iter(watch(latents, 1 / model.codec.stride, " rows", height))
     with exact_float32(model.device):
         for z, _, _ in windows(latents, rows_per_chunk(width, model.codec.stride), 0):
             writer.write(chooser(z.movedim(-1, 0)[None]))
