@@ -7,10 +7,9 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from app.comparison import Report
 from app.handlers import LONG_JOBS, QUICK, plainly
 from app.input_panel import Given, InputPanel
-from app.turns import Turn
+from app.turns import Job, Turn
 
 # What the browser sends for an event: its inputs, in the order of their ids, with the number of
 # the press at its place. Gradio gives the outputs behind them.
@@ -50,7 +49,7 @@ class CancelButton:
         given = {*inputs, self.turn, self._ticket}
         self._jobs.append(event(plainly(function), given, outputs, **LONG_JOBS, **shown, js=press))
 
-    def begin(self, given: Given, request: gr.Request, progress: gr.Progress) -> Report:
+    def begin(self, given: Given, request: gr.Request, progress: gr.Progress) -> Job:
         """Begins a job of the tab with what its function was given, as `Turn.begin` says."""
         turn: Turn = given[self.turn]
         self._sessions.add(request, turn)

@@ -10,7 +10,6 @@ from app.versions import Version, title_of
 from codec.errors import MediaError
 
 MAX_VERSIONS = 16
-SEARCH = 20  # steps, where a search is asked for
 
 # Progress: share done, what is being done. It may raise: what it raises ends the work.
 Report = Callable[[float, str], None]
@@ -47,6 +46,7 @@ def compare(
         MediaError: Nothing, or too much, is chosen; it is said before anything is coded.
     """
     service.classics.check(original.medium, classics)
+    service.check_search(original, search)
     pairs = [
         (name, size)
         for name in models

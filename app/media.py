@@ -27,6 +27,7 @@ from codec.medium import IMAGE, MAX_CHANNELS, SAMPLE_RATE, SPEECH
 SCORED_SECONDS = 10  # PESQ takes a quarter of a second for these
 SCORED_PIXELS = 1 << 20  # SSIMULACRA2 takes two seconds and a gigabyte for these
 
+SEARCH = 20  # steps, where a search is asked for
 Signal = NDArray[Any]
 Metric = Callable[[Any, Any], float | None]
 Scores = dict[str, float | None]
@@ -66,7 +67,8 @@ class Kind(ABC):
 
     Attributes:
         mistaken: What is said where such a file is given, and another medium is wanted.
-        searched_units: Seconds, or pixels, that are searched for at most; more would take minutes.
+        searched_units: Seconds, or pixels, that are searched for at most, in `SEARCH` steps; more
+            would take minutes.
     """
 
     mistaken: str
@@ -167,7 +169,7 @@ class Recording(Kind):
 
 class Picture(Kind):
     mistaken = "this is a picture; switch to Picture, or choose a recording"
-    searched_units = float(1 << 20)
+    searched_units = float(1 << 19)
 
     def open(self, data: bytes, settings: Settings) -> Opened:
         try:

@@ -26,7 +26,7 @@ import numpy as np
 
 from app.bins import Bins
 from app.classics import Classics
-from app.media import KINDS
+from app.media import KINDS, SEARCH
 from app.originals import InputReader, Original, collected_notices
 from app.scoring import Scorer
 from app.store import Models, Settings, TemporaryFiles, file_stem, import_heavy
@@ -95,7 +95,7 @@ class Service:
         Args:
             layers: Make a file that can be cut to smaller sizes.
             search: Steps of the encoder's search for nearer codes, as in `codec.compress`;
-                `Kind.searched_units` limits the signal.
+                see `check_search`.
 
         Raises:
             CodecError: The model is missing or damaged, codes another medium, does not offer the
@@ -111,11 +111,7 @@ class Service:
             raise MediaError(
                 f"{name} codes {model.card.medium}; choose a model for {original.medium}"
             )
-        if search and original.units * original.streams > KINDS[original.medium].searched_units:
-            raise MediaError(
-                "a search would take minutes for this input: take a shorter or smaller one, or "
-                "python -m codec.compress --search"
-            )
+        self.check_search(original, search)
         with collected_notices():  # its reader has said it already
             start = time.perf_counter()
             data = api.compress(original.data, size, model, layers=layers, search=search)
@@ -131,6 +127,15 @@ class Service:
             family=f"{version.family} searched",
             trained=trained_on(model.card, searched=True),
         )
+
+    def check_search(self, original: Original, steps: int) -> None:
+        """Raises MediaError where a search of so many steps would take longer than people wait."""
+        limit = KINDS[original.medium].searched_units * SEARCH
+        if original.units * original.streams * steps > limit:
+            raise MediaError(
+                "a search would take minutes for this input: take a shorter or smaller one, or "
+                "python -m codec.compress --search"
+            )
 
     def usual_size(self, name: str) -> int:
         """Returns the codebook size of a model where none is asked for.

@@ -6,58 +6,82 @@ function that runs go on to its end. A `Turn` ends that, too, where the job next
 
 from __future__ import annotations
 
+import threading
+
 import gradio as gr
 
-from app.comparison import Report
 from app.handlers import Stopped
+
+# For all turns: Gradio copies the value of a State, and a lock cannot be copied.
+_lock = threading.Lock()
+
+
+class Job:
+    """A long job, which reports to it; that raises `Stopped` once the job's turn is over."""
+
+    def __init__(self, turn: Turn, now: object, progress: gr.Progress) -> None:
+        self._turn, self._now, self._progress = turn, now, progress
+
+    def __call__(self, share: float, what: str) -> None:
+        """Shows the share that is done, and what is being done."""
+        if not self._turn.is_now(self._now):
+            raise Stopped
+        self._progress(share, desc=what)
+
+    def finish(self) -> None:
+        """Ends the turn: what joined it is not wanted any more.
+
+        Raises:
+            Stopped: It is over already, and what this job made is not wanted.
+        """
+        with _lock:
+            if not self._turn.is_now(self._now):
+                raise Stopped
+            self._turn.end()
 
 
 class Turn:
     """Whose turn it is in one tab of one session. Several threads may ask."""
 
     def __init__(self) -> None:
-        self._now: object = None
+        self._now = object()
         self._over = 0  # presses up to this one are not wanted any more
 
-    def begin(self, progress: gr.Progress, ticket: int | None = None) -> Report:
+    def is_now(self, now: object) -> bool:
+        """Whether a turn still lasts."""
+        return self._now is now
+
+    def begin(self, progress: gr.Progress, ticket: int | None = None) -> Job:
         """Begins a job, and ends those before it.
 
         Args:
             progress: Where the page shows what is reported.
             ticket: The number of the press that asked for the job, where it can be cancelled.
 
-        Returns:
-            What the job reports to. It raises `Stopped` once the turn is over.
-
         Raises:
             Stopped: While the job was waiting, the press was cancelled, or a later one began.
         """
-        if ticket is not None:
-            if ticket <= self._over:
-                raise Stopped
-            self._over = ticket - 1
-        self._now = object()
-        return self.join(progress)
+        with _lock:
+            if ticket is not None:
+                if ticket <= self._over:
+                    raise Stopped
+                self._over = ticket - 1
+            self.end()
+            return self.join(progress)
 
-    def join(self, progress: gr.Progress) -> Report:
-        """Begins a job that is to end with the present turn; otherwise like `begin`."""
-        mine = self._now
-
-        def report(share: float, what: str) -> None:
-            if self._now is not mine:
-                raise Stopped
-            progress(share, desc=what)
-
-        return report
+    def join(self, progress: gr.Progress) -> Job:
+        """Begins a job that is to end with the present turn."""
+        return Job(self, self._now, progress)
 
     def end(self) -> None:
         """Ends the turn: what was begun in it, or joined it, is not wanted any more."""
-        self._now = None
+        self._now = object()
 
     def cancel(self, ticket: int) -> None:
         """Ends the turn, and what waits to begin: the presses up to a number."""
-        self._over = max(self._over, ticket)
-        self.end()
+        with _lock:
+            self._over = max(self._over, ticket)
+            self.end()
 
 
 class Sessions:
@@ -73,6 +97,10 @@ class Sessions:
             turns.append(turn)
 
     def leave(self, request: gr.Request) -> None:
-        """Ends all that a session began; the page was closed, or loaded anew."""
+        """Ends all that a session began; the page was closed, or loaded anew.
+
+        A job that Gradio is just about to begin goes on: a session whose connection was lost for a
+        moment must be able to go on, too.
+        """
         for turn in self._turns.pop(request.session_hash, []):
             turn.end()

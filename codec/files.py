@@ -193,7 +193,7 @@ def temporary() -> Iterator[BinaryIO]:
 
 class _Temporary(io.FileIO):
     def write(self, data: Any) -> int:
-        with blaming(tempfile.gettempdir()):
+        with blaming(tempfile.gettempdir):
             return super().write(data)
 
 
@@ -243,7 +243,7 @@ def writing(name: str, force: bool, stream: bool = False) -> Iterator[BinaryIO]:
         MediaError: The name is a folder, lies below a file, or is there already and not to be
             replaced (`force`); or stdout is closed.
         OSError: It cannot be written; whatever is at fault, the error names the file that was
-            wanted.
+            wanted, or the folder for temporary files where it waits there until it is whole.
     """
     target = Path(name)
     if name == STDIO and 1 in streams.closed:
@@ -311,7 +311,7 @@ def _stdout() -> AbstractContextManager[BinaryIO]:
 
 
 @contextmanager
-def blaming(name: str) -> Iterator[None]:
+def blaming(name: str | Callable[[], str]) -> Iterator[None]:
     """Puts a file's name into an error of the system that has none.
 
     A reader who went away is no fault of the output.
@@ -322,7 +322,7 @@ def blaming(name: str) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno is not None and error.filename is None:
-            error.filename = name
+            error.filename = name() if callable(name) else name
         raise
 
 

@@ -22,6 +22,7 @@ from PIL import Image
 from app import __main__ as command
 from app import pictures, tokens, trials, words
 from app.comparison import MAX_VERSIONS, compare, sweep
+from app.media import SEARCH
 from app.originals import Original, collected_notices
 from app.service import Service
 from app.store import Models, Settings, TemporaryFiles
@@ -292,11 +293,16 @@ def test_a_search_is_a_version_of_its_own(
     assert sum("search, " in what for what in told) == 2
     found = api.compress(image.data, 256, service.models.get(IMAGE), search=3)
     assert versions[1].file.read_bytes() == found != versions[0].file.read_bytes()
-    monkeypatch.setattr("app.media.Picture.searched_units", image.units - 1)
-    with pytest.raises(MediaError, match="would take minutes"):
-        compare(service, image, *chosen, search=3)
     with pytest.raises(MediaError, match=f"at most {MAX_VERSIONS}"):
         compare(service, image, [IMAGE] * 5, [256, 1024], search=3)
+    monkeypatch.setattr("app.media.Picture.searched_units", image.units * 3 / SEARCH - 1)
+    told.clear()
+    with pytest.raises(MediaError, match="would take minutes"):
+        compare(service, image, *chosen, search=3)
+    assert not told  # nothing was coded
+    with pytest.raises(MediaError, match="would take minutes"):
+        service.code(image, IMAGE, 256, search=3)
+    service.code(image, IMAGE, 256, search=2)
 
 
 @pytest.mark.parametrize("paper", ["#faf9f7", "#ffffff", "#1c1f22", "#131517"])

@@ -64,7 +64,7 @@ WRONG = {
     "a size in words": (
         "compress",
         ("", "many", False, 0),
-        "is 'many'; want a number",
+        "codebook_size is 'many'",
     ),
     "infinity": ("compress", ("", float("inf"), False, 0), "want a number"),
     "true": ("compress", ("", True, False, 0), "want a number"),

@@ -36,7 +36,7 @@ TABS = {"compare": "#compare-facts", "sweep": "#sweep-facts", "blind": "#blind-l
 # Files of versions that two jobs were making when they were cancelled, a few for each.
 IN_FLIGHT = 4
 ALL_VERSIONS = 11  # files of what `ask_for_much` asks for, at least
-IDLE_S = 4  # a version of these models takes a fraction of a second
+IDLE_S = 8  # a version of these models takes a fraction of a second on a free core
 
 
 @pytest.fixture(scope="module")
@@ -290,6 +290,27 @@ def test_the_newest_job_counts() -> None:
     assert [desc for _, desc in shown] == ["a", "b", "d"]
     third = turn.begin(progress)  # type: ignore[arg-type]
     third(0.6, "f")
+
+
+def test_what_joined_a_turn_ends_with_it_and_an_old_job_ends_no_newer_one() -> None:
+    turn = Turn()
+
+    def progress(share: float, desc: str) -> None:
+        """Shows nothing."""
+
+    turn.begin(progress).finish()  # type: ignore[arg-type]
+    for ending in (lambda: turn.begin(progress).finish(), lambda: turn.cancel(1), turn.end):  # type: ignore[arg-type]
+        cut = turn.join(progress)  # type: ignore[arg-type]
+        cut(0.1, "between two jobs")
+        ending()
+        with pytest.raises(Stopped):
+            cut(0.2, "of the former file")
+    old = turn.begin(progress)  # type: ignore[arg-type]
+    new = turn.begin(progress)  # type: ignore[arg-type]
+    with pytest.raises(Stopped):
+        old.finish()
+    new(0.3, "goes on")
+    new.finish()
 
 
 def test_a_job_that_was_cancelled_before_it_began_does_not_begin() -> None:

@@ -349,6 +349,16 @@ def test_where_temporary_files_have_no_room_their_folder_is_named(
     assert not (tmp_path / "out.bin").exists()
 
 
+def test_a_small_picture_needs_no_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose disk is read only."""
+
+    def nowhere() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory")
+
+    monkeypatch.setattr("tempfile.gettempdir", nowhere)
+    assert load_image(io.BytesIO(picture(gradient(30, 30)))).shape == (30, 30, 3)
+
+
 @pytest.mark.parametrize("name", ["a\nb.wav", "a\x1b[31mb.wav", "a\u202eb.wav"])
 def test_what_a_terminal_obeys_in_a_name_is_spelt_out(
     run: Run, speech: Path, tmp_path: Path, name: str

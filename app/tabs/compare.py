@@ -10,6 +10,7 @@ from app import comparison, views
 from app.cancel import CancelButton
 from app.handlers import QUICK
 from app.input_panel import Given, InputPanel
+from app.media import SEARCH
 from app.service import Service
 from app.tabs.layers import Layers
 from app.widgets import facts, heading
@@ -122,8 +123,8 @@ class CompareTab:
         if given.get(self._active, "compare") != "compare":
             return [gr.skip()] * len(self._outputs)
         models, sizes, classics = self._options.chosen(given)
-        report = self._cancel.begin(given, request, progress)
-        report(0, "Reading your input, loading the models")
+        job = self._cancel.begin(given, request, progress)
+        job(0, "Reading your input, loading the models")
         original = self._panel.open(given)
         versions = comparison.compare(
             self._panel.service,
@@ -132,19 +133,17 @@ class CompareTab:
             sizes,
             classics,
             bool(given[self._match_all]),
-            report,
-            search=comparison.SEARCH if given[self._searched] else 0,
+            job,
+            search=SEARCH if given[self._searched] else 0,
         )
-        report(0.98, "One file with layers")
+        job(0.98, "One file with layers")
         below = self._layers.update(original, str(self._panel.path(given)), models, sizes)
-        report(0.99, "Drawing")
+        job(0.99, "Drawing")
         remarks = notice(
             original.notices + [line for version in versions for line in version.notices]
         )
         seen = views.filled(original.medium, views.drawn(original, versions))
-        given[
-            self._cancel.turn
-        ].end()  # a cut of the former file that is still being made is not wanted any more
+        job.finish()  # a cut of the former file that is still being made is not wanted any more
         return [heading(original, "Compare"), remarks, *seen, facts(versions), *below]
 
     def _switch(self, medium: str) -> list[Any]:

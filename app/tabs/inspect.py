@@ -90,19 +90,18 @@ class InspectTab:
         given: Given,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
-        turn = given[self._turn]
-        report = turn.begin(progress)
-        report(0, "Reading your input, loading the model")
+        job = given[self._turn].begin(progress)
+        job(0, "Reading your input, loading the model")
         original = self._panel.open(given)
         model, size = given[self._model], int(given[self._size])
-        report(0.3, f"{model} with {size:,} codes: encode, decode")
+        job(0.3, f"{model} with {size:,} codes: encode, decode")
         version = self._service.code(original, model, size)
         inside = tokens(self._service, version)
-        report(0.9, "Drawing the codebook")
+        job(0.9, "Drawing the codebook")
         light = replace(version, samples=np.empty(0))
         mapped = _map(version, inside, given[self._side])
         shown = [heading(original, "Look inside"), mapped, _usage(version, inside)]
-        turn.end()  # a change of the former file is not wanted any more
+        job.finish()  # a change of the former file is not wanted any more
         return [*shown, light, None, gr.update(visible=True), "", *views.HIDDEN]
 
     def _sizes_of(self, model: str) -> Any:

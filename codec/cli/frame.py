@@ -220,7 +220,7 @@ class _Line(logging.Formatter):
 
 
 def one_line(text: str) -> str:
-    """Returns a text with what is no visible character, nor a space, as a backslash and a number.
+    """Returns a text with what is no visible character, nor a space, as Python spells it.
 
     A file's name may have line breaks, and signs that a terminal obeys.
     """

@@ -87,7 +87,7 @@ def _pixel_strips(strips: Iterable[Pixels], width: int, model: Model) -> Iterato
         strips, rows_per_strip(width, model) * codec.stride, codec.stride
     ):
         x = (
-            torch.from_numpy(np.ascontiguousarray(window))
+            torch.from_numpy(np.require(window, requirements=("C", "W")))
             .to(model.device)
             .movedim(-1, 0)[None]
             .float()
@@ -156,7 +156,7 @@ def image_strips(reader: AnyReader, model: Model) -> Iterator[Pixels]:
 def _index_strips(grid: Indices, width: int, model: Model) -> Iterator[Tensor]:
     """(n, w, G) of the whole (h, w, G)."""
     for window, _, _ in windows([grid], rows_per_strip(width, model), 0):
-        yield torch.from_numpy(np.ascontiguousarray(window)).to(model.device)
+        yield torch.from_numpy(np.require(window, requirements=("C", "W"))).to(model.device)
 
 
 def rows_per_chunk(width: int, stride: int) -> int:

@@ -71,7 +71,7 @@ class Picture:
             weakref.finalize(self, self._spool.close)
             for strip in _strips(image, self._rows):
                 pixels = np.asarray(to_rgb(strip)).tobytes()
-                with blaming(tempfile.gettempdir()):
+                with blaming(tempfile.gettempdir):
                     self._spool.write(pixels)
 
     def describe(self, _: float) -> dict[str, Any]:
