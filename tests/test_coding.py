@@ -316,6 +316,16 @@ def test_extreme_shapes_are_restored(image_model: Model, size: tuple[int, int]) 
     assert coding.decompress_image(Reader(io.BytesIO(data)), image_model).shape == (*size, 3)
 
 
+def test_pixels_that_may_not_be_written_to_are_coded(image_model: Model) -> None:
+    """torch warns of them, and the suite takes a warning for an error."""
+    files = [io.BytesIO(), io.BytesIO()]
+    for file, writable in zip(files, (True, False), strict=True):
+        pixels = gradient(30, 20)
+        pixels.flags.writeable = writable
+        coding.compress_image(pixels, file, image_model, SIZE)
+    assert files[0].getvalue() == files[1].getvalue()
+
+
 def test_a_side_that_the_format_cannot_hold_is_refused(image_model: Model) -> None:
     with pytest.raises(MediaError, match="width of image must be in 1 to 131072"):
         encode_image(np.zeros((1, 131073, 3), np.uint8), image_model)
