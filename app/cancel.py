@@ -44,9 +44,9 @@ class CancelButton:
         self, event: Any, function: Any, inputs: set[Component], outputs: Any, **shown: Any
     ) -> None:
         """Wires an event to a long job that the button cancels; its function calls `begin`."""
-        ids = sorted(component._id for component in {*inputs, self.turn, self._ticket})
-        press = PRESS % (ids.index(self._ticket._id), len(ids))
         given = {*inputs, self.turn, self._ticket}
+        ids = sorted(component._id for component in given)
+        press = PRESS % (ids.index(self._ticket._id), len(ids))
         self._jobs.append(event(plainly(function), given, outputs, **LONG_JOBS, **shown, js=press))
 
     def begin(self, given: Given, request: gr.Request, progress: gr.Progress) -> Job:
