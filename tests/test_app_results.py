@@ -35,7 +35,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # playwright's own
 TABS = {"compare": "#compare-facts", "sweep": "#sweep-facts", "blind": "#blind-listener .lane"}
 # Files of versions that two jobs were making when they were cancelled, a few for each.
 IN_FLIGHT = 4
-ALL_VERSIONS = 11  # files of what `ask_for_much` asks for, at least
+ALL_VERSIONS = 11  # files of what `asking_for_much` asks for, at least
 IDLE_S = 8  # a version of these models takes a fraction of a second on a free core
 
 
@@ -92,10 +92,13 @@ def clear(page: Page) -> None:
     page.wait_for_selector("#recording input[type=file]", state="attached")
 
 
-def ask_for_much(page: Page) -> None:
-    """Ticks every size and every classic codec."""
+def asking_for_much(open_page: Callable[..., Page], long: Path) -> Page:  # noqa: F811
+    """A page with every size and every classic codec ticked, before it is told to compare."""
+    page = open_page()
+    upload(page, long)
     for box in page.locator("#tab-compare .options input[type=checkbox]").all():
         box.check()
+    return page
 
 
 def ask_for_little(page: Page) -> None:
@@ -168,9 +171,7 @@ def test_an_example_is_compared_while_another_is(
     long: Path,
 ) -> None:
     """The one that was chosen last is shown in the end, however long the first takes."""
-    page = open_page()
-    upload(page, long)
-    ask_for_much(page)
+    page = asking_for_much(open_page, long)
     page.click("#compare-start")
     page.wait_for_selector("#compare-cancel")
     ask_for_little(page)
@@ -222,9 +223,7 @@ def test_jobs_of_a_double_click_are_cancelled(
     server: Server,
     long: Path,
 ) -> None:
-    page = open_page()
-    upload(page, long)
-    ask_for_much(page)
+    page = asking_for_much(open_page, long)
     page.dblclick("#compare-start")
     page.click("#compare-cancel")
     stopped(page, server, "compare")
@@ -236,9 +235,7 @@ def test_the_work_for_a_page_that_was_left_ends(
     server: Server,
     long: Path,
 ) -> None:
-    page = open_page()
-    upload(page, long)
-    ask_for_much(page)
+    page = asking_for_much(open_page, long)
     until_idle(server)
     before = made(server)
     page.click("#compare-start")
@@ -255,9 +252,7 @@ def test_media_do_not_mix_where_one_is_chosen_during_a_job(
     server: Server,
     long: Path,
 ) -> None:
-    page = open_page()
-    upload(page, long)
-    ask_for_much(page)
+    page = asking_for_much(open_page, long)
     page.click("#compare-start")
     page.wait_for_selector("#compare-cancel")
     page.click("#medium label:nth-of-type(2)")
