@@ -59,6 +59,15 @@ class Backbone:
         return LPIPS(self.net, read_features(Path(self.path)))
 
 
+def of_file(path: Path) -> Backbone:
+    """Returns the net that a file of weights is of.
+
+    Raises:
+        ModelError: The file is no backbone.
+    """
+    return Backbone(load(path).net, str(path.resolve()))
+
+
 def backbones(nets: list[str], files: list[Path]) -> tuple[list[Backbone], list[str]]:
     """Returns the nets that can be scored with, and a line on each that cannot.
 
@@ -71,8 +80,8 @@ def backbones(nets: list[str], files: list[Path]) -> tuple[list[Backbone], list[
     """
     found: dict[str, Backbone] = {}
     for path in files:
-        net = load(path).net
-        found[net] = Backbone(net, str(path.resolve()))
+        backbone = of_file(path)
+        found[backbone.net] = backbone
     notices = []
     for net in nets or HUB:
         if net not in HUB:

@@ -37,6 +37,8 @@ class Request:
         methods, datasets: Only these.
         sizes: Only these codebook sizes K.
         learning_rate: Replaces the paper's.
+        lpips_backbone: A file with LPIPS's backbone; None measures pictures without LPIPS, and
+            trains only with losses that do without.
         device: "cpu" or "cuda".
     """
 
@@ -52,6 +54,7 @@ class Request:
     datasets: tuple[str, ...] | None = None
     sizes: tuple[int, ...] | None = None
     learning_rate: float | None = None
+    lpips_backbone: Path | None = None
     device: str = "cpu"
 
     def budget(self, steps_per_epoch: int, epochs: float) -> Budget:

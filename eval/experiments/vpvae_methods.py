@@ -69,8 +69,10 @@ class Variant:
     Attributes:
         name: What tables call it.
         bottleneck: A key of `BOTTLENECKS`.
-        weights: Weights of its losses; those of the distortion are in the recipe.
+        weights: Weights of its losses.
         options: Further arguments.
+        distortion: Weights of the distances between a signal and its reconstruction that differ
+            from the recipe's.
         replacement: A class without parameters that takes the bottleneck's place, for what no
             option offers.
     """
@@ -79,6 +81,7 @@ class Variant:
     bottleneck: str
     weights: Mapping[str, float]
     options: Mapping[str, Any] = field(default_factory=dict)
+    distortion: Mapping[str, float] = field(default_factory=dict)
     replacement: type[VP] | None = None
 
 
@@ -113,6 +116,20 @@ ABLATION: tuple[Variant, ...] = (
     replace(FSP_BASE, name="fsp cauchy", options={"activation": "cauchy"}),
 )
 ABLATION_SIZE = 1024
+
+# Losses of pictures: the paper's two, weighed as in the VQGAN that it takes its nets from, whose
+# pixels in [-1, 1] make L1 twice what it is in [0, 1]; and the shipped recipes' (image-*-small).
+L1_LPIPS = {"l1": 2.0, "mse": 0.0, "ssim": 0.0, "lpips": 1.0}
+WITH_LPIPS = {"lpips": 0.4}
+LOSSES: tuple[Variant, ...] = tuple(
+    row
+    for method in METHODS
+    for row in (
+        method,
+        replace(method, name=f"{method.name} L1+LPIPS", distortion=L1_LPIPS),
+        replace(method, name=f"{method.name} with LPIPS", distortion=WITH_LPIPS),
+    )
+)
 
 # Table 1 of the paper, in domain: method -> K -> both qualities, on COCO (PSNR, SSIM) and
 # LibriSpeech (PESQ, STOI).
@@ -191,5 +208,5 @@ def recipe_of(variant: Variant, medium: str, size: int, scale: Scale) -> Recipe:
     if scale.warmup_steps is not None:
         recipe["optimiser"]["warmup_steps"] = scale.warmup_steps
     distortion = {k: v for k, v in recipe["losses"].items() if k not in MOMENTS}
-    recipe["losses"] = distortion | dict(variant.weights)
+    recipe["losses"] = distortion | dict(variant.distortion) | dict(variant.weights)
     return recipes.from_dict(recipe)

@@ -30,7 +30,7 @@ from eval.experiments import coded
 from eval.experiments.runs import Record, Request, finished, run_once
 from eval.experiments.usage import hard_usage
 from eval.experiments.vpvae_methods import Scale, Variant, recipe_of
-from eval.metrics import METRICS, score
+from eval.metrics import Metric, measure, score
 from train.checkpoint import CHECKPOINT_NAME
 from train.data import Store, is_prepared, prepare
 from train.loop import Trainer, hardware
@@ -71,7 +71,15 @@ def train_and_test(run: Run, request: Request, scratch: Path) -> Record:
     recipe, variant, size = run.recipe, run.variant, run.size
     per_epoch = int(run.store.weights.sum()) // (recipe.data.batch * int(np.prod(recipe.data.crop)))
     budget = request.budget(max(1, per_epoch), run.epochs)
-    trainer = Trainer(recipe, run.store, budget, scratch, run.seed, request.device)
+    trainer = Trainer(
+        recipe,
+        run.store,
+        budget,
+        scratch,
+        run.seed,
+        request.device,
+        backbone=request.lpips_backbone,
+    )
     if variant.replacement is not None:
         for codec in (trainer.codec, trainer.average):
             codec.bottleneck = variant.replacement(**recipe.codec.options).to(request.device)
@@ -93,16 +101,16 @@ def train_and_test(run: Run, request: Request, scratch: Path) -> Record:
         "batch": recipe.data.batch,
         "hardware": trainer.hardware,
     }
+    more = _lpips(medium.name, request.lpips_backbone)
     for domain, path in run.tests.items():
-        record |= {
-            f"{domain} {name}": value for name, value in test(codec, size, tables, path).items()
-        }
+        found = test(codec, size, tables, path, more)
+        record |= {f"{domain} {name}": value for name, value in found.items()}
     (scratch / CHECKPOINT_NAME).unlink(missing_ok=True)  # gigabytes, over a whole table
     return record
 
 
 @torch.no_grad()
-def test(codec: Codec, size: int, tables: Tables, path: Path) -> Record:
+def test(codec: Codec, size: int, tables: Tables, path: Path, more: Mapping[str, Metric]) -> Record:
     """Measures a codec on one test pack.
 
     A file of its own is coded for each item, as in a bitstream, so that the bits hold the coder's
@@ -113,6 +121,7 @@ def test(codec: Codec, size: int, tables: Tables, path: Path) -> Record:
         size: Its codebook size K.
         tables: The coder's.
         path: The test pack.
+        more: Metrics beside those that every table has.
 
     Returns:
         The mean quality of the items, CVU, H0, and coded bits per token.
@@ -138,7 +147,9 @@ def test(codec: Codec, size: int, tables: Tables, path: Path) -> Record:
             decoded = x_hat[0].clamp(-1, 1).numpy()
         else:
             decoded = (x_hat.clamp(0, 1) * 255).round().byte().movedim(0, -1).numpy()
-        scores.append(score(medium, original, decoded))
+        values = score(medium, original, decoded)
+        values |= {key: measure(metric, original, decoded)[0] for key, metric in more.items()}
+        scores.append(values)
         indices.append(index)
         width = x.shape[-1] if medium == "image" else 0
         num_bits += coded.bits(index[0].flatten(1).numpy(), num_codes, tables, width)
@@ -152,11 +163,20 @@ def test(codec: Codec, size: int, tables: Tables, path: Path) -> Record:
         "H0": usage["h0"],
         "CVU": usage["cvu"],
     }
-    for metric in METRICS[medium]:
-        known = [value for s in scores if (value := s[metric]) is not None]
-        record[metric] = sum(known) / len(known) if known else None
-        record[f"{metric} scored"] = len(known)
+    for metric_name in scores[0]:
+        known = [value for s in scores if (value := s[metric_name]) is not None]
+        record[metric_name] = sum(known) / len(known) if known else None
+        record[f"{metric_name} scored"] = len(known)
     return record
+
+
+def _lpips(medium: str, backbone: Path | None) -> dict[str, Metric]:
+    """Returns LPIPS by the net of a backbone file, by its name; nothing for speech or no file."""
+    if backbone is None:
+        return {}
+    from eval import lpips_metric  # takes seconds
+
+    return lpips_metric.metrics(medium, [lpips_metric.of_file(backbone)])
 
 
 def _read(medium: str, content: bytes) -> NDArray[Any]:
@@ -190,11 +210,22 @@ Results = dict[
 
 
 def collect(
-    request: Request, variants: tuple[Variant, ...], sizes: tuple[int, ...], scale: Scale
+    request: Request,
+    variants: tuple[Variant, ...],
+    sizes: tuple[int, ...],
+    scale: Scale,
+    media: Iterable[str] = TESTS,
 ) -> Results:
     """Does every run that is wanted and possible, or reads those that were done before.
 
     Seeds are outermost, so that an interrupted table has whole ones.
+
+    Args:
+        request: What the command line asks for.
+        variants: The rows.
+        sizes: Their codebook sizes K.
+        scale: How large the runs are.
+        media: Those that the experiment is about.
 
     Raises:
         CodecError: A method that is asked for is not known, there is nothing to train on, or the
@@ -203,7 +234,7 @@ def collect(
     names = request.choose("methods", [variant.name for variant in variants])
     chosen = [variant for variant in variants if variant.name in names]
     sizes = tuple(request.choose("sizes", sizes))
-    media = request.choose("datasets", TESTS)
+    media = request.choose("datasets", media)
     if request.redraw is not None:
         return read(request.redraw / FOLDER, names, sizes, media)
     media = [m for m in media if _packs(request, f"{m}-train-*.tar")]
@@ -213,6 +244,7 @@ def collect(
         )
     results: Results = {medium: {} for medium in media}
     stores = {medium: _store(request, medium, scale.crop[medium]) for medium in media}
+    lpips_net = next(iter(_lpips("image", request.lpips_backbone)), None)
     asked = {key: getattr(request, key) for key in ("epochs", "minutes", "steps")}
     for seed in range(request.seeds or SEEDS):
         for medium, store in stores.items():
@@ -237,6 +269,8 @@ def collect(
                         "tests": _sizes_of(tests.values()),
                         "hardware": hardware(request.device),
                     }
+                    if recipe.losses.get("lpips"):
+                        identity["lpips"] = lpips_net
                     run = Run(variant, recipe, size, seed, store, tests, scale.epochs)
                     label = variant.name.replace(" ", "-")
                     record = run_once(
