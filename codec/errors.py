@@ -56,9 +56,12 @@ def not_installed(module: str | None, extra: str) -> str:
 def reason_of(error: BaseException) -> str:
     """Returns what another library's error says, in a line without a full stop.
 
-    A line that ends in a colon has the next one, and an error without a text says its class.
+    A line that ends in a colon has the next one, and an error without a text says its class. The
+    file's name is left out where it can be, since the caller names the file.
     """
-    text = str(getattr(error, "error_string", error))  # libsndfile's, without the file's name
+    text = str(getattr(error, "error_string", error))  # libsndfile's
+    if isinstance(error, OSError):
+        text = error.strerror or text
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         return type(error).__name__

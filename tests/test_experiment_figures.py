@@ -128,8 +128,9 @@ def test_figures_of_a_pack_are_over_all_its_items(tmp_path: Path) -> None:
             info = tarfile.TarInfo(f"{number}.png")
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-    found = vpvae_runs.test(codec, size, NO_TABLES, pack)
-    tokens, bits, quality = [], 0, []
+    more = {"darkest": lambda _, x_hat: float(x_hat.min()), "unscored": lambda *_: None}
+    found = vpvae_runs.test(codec, size, NO_TABLES, pack, more)
+    tokens, bits, quality, darkest = [], 0, [], []
     for pixels in contents:
         x = torch.from_numpy(pixels).movedim(-1, 0)[None] / 255
         with torch.no_grad():
@@ -137,6 +138,7 @@ def test_figures_of_a_pack_are_over_all_its_items(tmp_path: Path) -> None:
             x_hat = codec.decode(index, tuple(x.shape[2:]), size)[0]
         decoded = np.rint(x_hat.clamp(0, 1).numpy() * 255).astype(np.uint8).transpose(1, 2, 0)
         quality.append(psnr(pixels, decoded))
+        darkest.append(decoded.min())
         flat = index[0].flatten(1).numpy()
         tokens.append(flat.ravel())
         bits += 8 * len(encode_indices(flat, 256, NO_TABLES, pixels.shape[1]))
@@ -144,6 +146,9 @@ def test_figures_of_a_pack_are_over_all_its_items(tmp_path: Path) -> None:
     counts = np.bincount(together, minlength=256)
     assert found["items"] == 2
     assert found["PSNR"] == pytest.approx(np.mean(quality), abs=1e-6)
+    assert found["darkest"] == np.mean(darkest)
+    assert found["unscored"] is None
+    assert found["unscored scored"] == 0
     assert found["bits"] == pytest.approx(bits / len(together))
     assert found["H0"] == pytest.approx(entropy(counts, base=2))
     assert found["CVU"] == pytest.approx(np.exp(entropy(counts)) / 256)
@@ -160,12 +165,12 @@ def test_what_is_tested_is_the_average_with_the_variants_bottleneck(
     tested: list[Any] = []
 
     class Watched(vpvae_runs.Trainer):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
+        def __init__(self, *arguments: Any, **more: Any) -> None:
+            super().__init__(*arguments, **more)
             runs.append(self)
 
     def test(codec: Any, *rest: Any) -> dict[str, Any]:
-        tested.append((codec, rest[-1].name))
+        tested.append((codec, rest[2].name))
         return {"items": 1, "PSNR": float(len(tested)), "SSIM": 0.5, "CVU": 0.5, "H0": 1, "bits": 2}
 
     monkeypatch.setattr(vpvae_runs, "Trainer", Watched)

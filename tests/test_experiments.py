@@ -408,8 +408,22 @@ ARGUMENTS = {
     "gmvq-readings": ("--seeds", "1", "--steps", "1"),
     "vpvae-table1": ("--seeds", "1", "--steps", "1"),
     "vpvae-table2": ("--seeds", "1", "--steps", "1", "--methods", "vp,fsp", "--datasets", "image"),
+    "vpvae-losses": ("--seeds", "1", "--steps", "1"),
     "vpvae-ablation": ("--seeds", "1", "--steps", "1", "--datasets", "image"),
 }
+
+
+def backbone_of(net: str, folder: Path) -> str:
+    """A file with random features of a net: no LPIPS, but it is computed as one."""
+    pytest.importorskip("lpips", reason="LPIPS's heads are in the extra [train]")
+    from torchvision import models as zoo
+
+    path = folder / f"{net}.pth"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        kind = {"squeeze": zoo.squeezenet1_1, "alex": zoo.alexnet}[net]
+        torch.save(kind(weights=None).features.state_dict(), path)
+    return str(path)
 
 
 @pytest.mark.usefixtures("toy")
@@ -421,7 +435,10 @@ def test_experiment(
 
     A second call repeats no run and comes to the same table.
     """
-    assert command(name, tmp_path, packs, *ARGUMENTS[name]) == 0
+    arguments = ARGUMENTS[name]
+    if name == "vpvae-losses":
+        arguments += ("--lpips-backbone", backbone_of("squeeze", tmp_path))
+    assert command(name, tmp_path, packs, *arguments) == 0
     assert "finished before" not in capsys.readouterr().out
     table = (tmp_path / f"{name}.md").read_text()
     assert not any(
@@ -434,7 +451,7 @@ def test_experiment(
     runs = sorted(tmp_path.glob("runs-*/*.json"))
     times = [path.stat().st_mtime_ns for path in runs]
     assert runs
-    assert command(name, tmp_path, packs, *ARGUMENTS[name]) == 0
+    assert command(name, tmp_path, packs, *arguments) == 0
     output = capsys.readouterr().out
     assert output.count("finished before") == len(runs)
     assert ": running" not in output
@@ -446,10 +463,63 @@ def test_experiment(
     assert (tmp_path / "drawn" / f"{name}.md").read_text() == table
     if name in ("gmvq-fig3", "vpvae-table2"):  # a run that is gone is done again, alone
         runs[0].unlink()
-        assert command(name, tmp_path, packs, *ARGUMENTS[name]) == 0
+        assert command(name, tmp_path, packs, *arguments) == 0
         assert capsys.readouterr().out.count(": running") == 1
     if name == "gmvq-table1":
         assert all(f"| {row.name} |" in table for row in rows.ROWS)
+    assert ("LPIPS-squeeze" in table) == (name == "vpvae-losses")
+
+
+@pytest.mark.usefixtures("toy")
+def test_runs_with_other_backbones_are_others_where_they_train_with_it(
+    tmp_path: Path, packs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--seeds", "1", "--steps", "1", "--methods", "fsp,fsp L1+LPIPS")
+    for net in ("squeeze", "alex"):
+        backbone = ("--lpips-backbone", backbone_of(net, tmp_path))
+        assert command("vpvae-losses", tmp_path, packs, *words, *backbone) == 0
+    assert capsys.readouterr().out.count("finished before") == 1  # fsp, whose loss has no LPIPS
+    named = {
+        (record["settings"]["name"], record["settings"].get("lpips"))
+        for record in map(json.loads, (p.read_text() for p in tmp_path.glob("runs-vpvae/*.json")))
+    }
+    assert named == {
+        ("fsp", None),
+        ("fsp L1+LPIPS", "LPIPS-squeeze"),
+        ("fsp L1+LPIPS", "LPIPS-alex"),
+    }
+
+
+def test_losses_of_pictures_are_the_papers_and_the_shipped_recipes() -> None:
+    assert len(vpvae_methods.LOSSES) == 3 * len(vpvae_methods.METHODS)
+    small = vpvae_methods.recipes.load("image-fsp-small").losses
+    for plain, paper, shipped in zip(*(iter(vpvae_methods.LOSSES),) * 3, strict=True):
+        found = [
+            vpvae_methods.recipe_of(row, "image", 256, vpvae_methods.SMALL).losses
+            for row in (plain, paper, shipped)
+        ]
+        assert "lpips" not in found[0]
+        terms = {key for key in ("l1", "mse", "ssim", "lpips") if found[1][key]}
+        assert terms == {"l1", "lpips"}
+        assert {k: found[2][k] for k in ("l1", "mse", "ssim", "lpips")} == {
+            k: small[k] for k in ("l1", "mse", "ssim", "lpips")
+        }
+        for weights in found[1:]:  # the bottleneck's own are untouched
+            assert {k: weights[k] for k in plain.weights} == plain.weights
+
+
+@pytest.mark.usefixtures("toy")
+def test_losses_without_a_backbone_are_refused_before_anything_is_decoded(
+    tmp_path: Path, packs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("vpvae-losses", tmp_path / "out", packs) == 1
+    assert "give --lpips-backbone FILE" in capsys.readouterr().err
+    nothing = ("--lpips-backbone", str(tmp_path / "nothing.pth"))
+    assert command("vpvae-losses", tmp_path / "out", packs, *nothing) == 3
+    error = capsys.readouterr().err
+    assert "nothing.pth: no LPIPS backbone (No such file or directory)" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("toy")
@@ -742,6 +812,8 @@ def test_without_accept_every_step_is_taken() -> None:
     [
         (["vpvae-table1", "--learning-rate", "1e-3"], "--learning-rate: vpvae-table1 has nothing"),
         (["gmvq-readings", "--datasets", "cifar10"], "--datasets: gmvq-readings has nothing"),
+        (["vpvae-losses", "--datasets", "image"], "--datasets: vpvae-losses has nothing"),
+        (["gmvq-grid", "--lpips-backbone", "x"], "--lpips-backbone: gmvq-grid has nothing"),
         (["gmvq-fig3", "--steps", "5"], "--steps: gmvq-fig3 has nothing"),
         (["gmvq-table1", "--epochs", "0"], "must be above 0"),
         (["gmvq-table1", "--seeds", "-1"], "must be above 0"),

@@ -24,7 +24,7 @@ from codec.entropy import Tables
 from codec.errors import CodecError, MediaError
 from codec.files import walk
 from codec.media import load_audio, load_image
-from codec.medium import MEDIA, SAMPLE_RATE
+from codec.medium import IMAGE, MEDIA, SAMPLE_RATE
 from codec.model import Codec
 from eval.experiments import coded
 from eval.experiments.runs import Record, Request, finished, run_once
@@ -243,8 +243,8 @@ def collect(
             "no training packs; want speech-train-*.tar or image-train-*.tar in --data"
         )
     results: Results = {medium: {} for medium in media}
+    lpips = next(iter(_lpips(IMAGE.name, request.lpips_backbone)), None)
     stores = {medium: _store(request, medium, scale.crop[medium]) for medium in media}
-    lpips_net = next(iter(_lpips("image", request.lpips_backbone)), None)
     asked = {key: getattr(request, key) for key in ("epochs", "minutes", "steps")}
     for seed in range(request.seeds or SEEDS):
         for medium, store in stores.items():
@@ -270,7 +270,7 @@ def collect(
                         "hardware": hardware(request.device),
                     }
                     if recipe.losses.get("lpips"):
-                        identity["lpips"] = lpips_net
+                        identity["lpips"] = lpips
                     run = Run(variant, recipe, size, seed, store, tests, scale.epochs)
                     label = variant.name.replace(" ", "-")
                     record = run_once(
