@@ -47,7 +47,7 @@ TASKS: dict[str, Task] = {
         "CelebA",
         lambda folders, small: images.celeba(folders, 64 if small else 128),
         settings=Settings(stages=3, blocks=6, learning_rate=1e-4),
-        small=Settings(stages=3, blocks=2, learning_rate=1e-4),
+        small=Settings(stages=3, blocks=2, learning_rate=1e-3, batch=64),
     ),
 }
 
