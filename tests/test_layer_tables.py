@@ -117,8 +117,9 @@ def test_a_model_gets_layers_and_stays_what_it_is(
     single = api.compress(media, 1024, card.path)
     old = api.compress(media, 1024, card.path, layers=True)
     arguments = [str(card.path), "--data", str(tmp_path / "store"), "--steps", "5", "--layers"]
-    assert add_priors.main(arguments) == 0
-    after = cards.read_card(card.path)
+    assert add_priors.main(arguments) == 1, "it has layers, which its files need"
+    assert add_priors.main([*arguments, "--out", str(tmp_path / "new")]) == 0
+    after = cards.read_card(tmp_path / "new" / "speech-fsp.json")
     assert (after.model_id, after.base_id) == (card.model_id, card.base_id)
     assert after.layers_id != card.layers_id
     changed = {

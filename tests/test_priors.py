@@ -5,7 +5,6 @@ nothing else new.
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,12 @@ import pytest
 import torch
 from conftest import tiny_codec, tones, wav
 
-from codec import cards, coding
+from codec import api, cards, coding
 from codec.entropy import mixing
 from codec.medium import MEDIA
 from train import add_priors, priors
 from train.data import prepare
+from train.model_files import write_model
 
 
 def grids(medium: str, count: int = 6) -> list[np.ndarray]:
@@ -98,11 +98,14 @@ def test_the_net_is_the_coder_before_it_learns(
 
 
 def test_a_model_gets_priors_and_still_reads_older_files(
-    model_folder: Path, tmp_path: Path
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for path in model_folder.glob("speech-fsp.*"):
-        shutil.copy(path, tmp_path)
-    card = cards.read_card(tmp_path / "speech-fsp.json")
+    card = cards.read_card(model_folder / "speech-fsp.json")
+    bare = {k: v for k, v in card.read().items() if not k.startswith((cards.PRIOR, cards.LAYER))}
+    data = {key: value for key, value in card.data.items() if key != "layers_id"}
+    data |= cards.identities(dict(card.config), bare)
+    card = cards.read_card(write_model(tmp_path, "speech-fsp", data, bare))
+    old = api.compress(wav(tones(8000)), 1024, card.path)
     (tmp_path / "media").mkdir()
     (tmp_path / "media" / "a.wav").write_bytes(wav(tones(40000)))
     prepare("speech", [tmp_path / "media"], tmp_path / "store")
@@ -115,12 +118,24 @@ def test_a_model_gets_priors_and_still_reads_older_files(
         "--tokens",
         "300",
     ]
+    sound = api.decompress(old, card.path)
     assert add_priors.main([*arguments, "--device", "cpu"]) == 0
     after = cards.read_card(card.path)
-    assert after.base_id == card.base_id
+    assert after.base_id == card.base_id == card.model_id
     assert after.model_id != card.model_id
-    assert after.answers_to(card.base_id)
-    assert not after.answers_to(card.model_id), "files with another prior are another model's"
+    assert api.decompress(old, after.path) == sound
+    # Files with these priors would be lost with them.
+    new = api.compress(wav(tones(8000)), 1024, after.path)
+    before = {path: path.read_bytes() for path in tmp_path.glob("speech-fsp.*")}
+    capsys.readouterr()
+    assert add_priors.main([*arguments, "--out", str(tmp_path / "media" / "..")]) == 1
+    assert "give another folder with --out" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
+    assert api.decompress(new, after.path) == sound
+    assert add_priors.main([*arguments, "--steps", "1", "--out", str(tmp_path / "new")]) == 0
+    other = cards.read_card(tmp_path / "new" / "speech-fsp.json")
+    assert other.answers_to(card.model_id)
+    assert not other.answers_to(after.model_id), "files with another prior are another model's"
     model = coding.load(after)
     assert all(model.tables[size].prior is not None for size in model.card.num_codes)
     assert json.loads(card.path.read_text())["name"] == "speech-fsp"

@@ -1,7 +1,8 @@
 """python -m train.add_priors MODEL --data PATH: gives a model priors for its indices, or new ones.
 
-Nets, codebooks and frequencies stay what they are, so the model goes on reading every file that it
-wrote before.
+Nets, codebooks and frequencies stay what they are. A model that had no priors goes on reading every
+file that it wrote before. One that had some is another model with new ones, which reads no file of
+the old one, and so it is written to another folder.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from codec import cards, coding
 from codec.cards import LAYER, PRIOR, Tensors, identities
 from codec.cli.frame import Parser, filled_path, positive, run
-from codec.errors import ModelError
+from codec.errors import CodecError, ModelError
 from codec.medium import MEDIA
 from codec.model import Codec
 from codec.streams import process
@@ -88,7 +89,10 @@ def main(arguments: list[str] | None = None) -> int:
     add_model(parser)
     add_data(parser)
     parser.add_argument(
-        "--out", type=filled_path, metavar="DIR", help="default: the model's own folder"
+        "--out",
+        type=filled_path,
+        metavar="DIR",
+        help="default: the model's own, if it has no priors",
     )
     parser.add_argument(
         "--tokens",
@@ -108,16 +112,24 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _command(options: argparse.Namespace) -> None:
     card = cards.find(options.model)
+    kinds = (LAYER,) if options.layers else (PRIOR, LAYER)
+    folder: Path = options.out or card.path.parent
+    if folder.resolve() == card.path.parent.resolve() and any(
+        name.startswith(kinds) for name in card.read()
+    ):
+        raise CodecError(
+            f"{card.path} has priors, and the files that it wrote need them; "
+            "give another folder with --out"
+        )
     codec = coding.load(card, options.device).codec
     store = Store(options.data, card.medium, (codec.stride,) * codec.axes)
-    kinds = (LAYER,) if options.layers else (PRIOR, LAYER)
     try:
         tensors = prior_tensors(codec, store, options.tokens, options.steps, kinds)
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"{card.name}: {error}") from None
     if options.layers and not tensors:
         raise ModelError(f"the codebooks of {card.name} are not nested: it can have no layers")
-    target = update(card, tensors, options.out or card.path.parent, kinds)
+    target = update(card, tensors, folder, kinds)
     print(f"{target}: {sum(tensor.nbytes for tensor in tensors.values())} bytes of priors")
 
 
