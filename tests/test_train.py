@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -306,6 +307,34 @@ def test_losses_that_a_recipe_misspells_or_lacks_are_refused_when_it_is_read(nam
     for wrong in (-1.0, float("nan"), float("inf")):
         with pytest.raises(CodecError, match="from 0 on"):
             recipes.from_dict(whole | {"losses": whole["losses"] | {loss: wrong}})
+
+
+def test_a_refused_command_leaves_the_data_of_a_run(
+    tmp_path: Path, medium: str, media: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(media, tmp_path / "other")
+    run = tmp_path / "run"
+    words = [f"{medium}-fsp", "--out", str(run), "--set", CROPS[medium], "--set", "data.batch=2"]
+    words += ["--steps", "2", "--data"]
+    assert main([*words, str(media), "--resume"]) == 1
+    assert "no checkpoint to resume" in capsys.readouterr().err
+    assert not run.exists()
+    assert main([*words, str(media)]) == 0
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    assert main([*words, str(tmp_path / "other")]) == 1
+    assert "holds a run" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "other"), "--resume"]) == 1
+    assert "data of other sources" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+    # Interrupted before the first checkpoint: what is decoded already is taken.
+    (run / "checkpoint.pt").unlink()
+    decoded = (run / "data.raw").stat().st_mtime_ns
+    assert main([*words, str(media), "--resume"]) == 0
+    assert (run / "checkpoint.pt").is_file()
+    assert (run / "data.raw").stat().st_mtime_ns == decoded
+    # The sources have moved.
+    media.rename(tmp_path / "moved")
+    assert main([*words, str(run / "data"), "--resume"]) == 0
 
 
 def test_a_run_is_not_overwritten_and_resumes_to_its_end(

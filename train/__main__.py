@@ -19,7 +19,7 @@ from codec.errors import CodecError
 from codec.streams import process
 from train import losses, parallel, recipes
 from train.checkpoint import CHECKPOINT_NAME
-from train.data import Store, is_prepared, prepare
+from train.data import Store, is_prepared, made_of, prepare
 from train.denormals import flushed
 from train.loop import Budget, Trainer
 from train.options import MAX_SEED, add_device, add_threads
@@ -110,6 +110,14 @@ def _train(options: argparse.Namespace, device: str) -> None:
     recipe = recipes.load(options.recipe, options.set)
     # Refused before anything starts.
     losses.build(recipe.codec.medium, recipe.losses, options.lpips_backbone)
+    checkpoint = options.out / CHECKPOINT_NAME
+    begun = checkpoint.exists()
+    if options.resume and not begun and not is_prepared(options.out / "data"):
+        raise CodecError(f"{checkpoint}: no checkpoint to resume; leave --resume out")
+    if begun and not options.resume:
+        raise CodecError(
+            f"{options.out} holds a run; continue it with --resume or choose another --out"
+        )
     data = parallel.first(_prepared(recipe.codec.medium, options) if parallel.rank() == 0 else None)
     store = Store(data, recipe.codec.medium, tuple(recipe.data.crop), recipe.data.zoom).to(device)
     budget = Budget(options.minutes, options.steps)
@@ -123,12 +131,8 @@ def _train(options: argparse.Namespace, device: str) -> None:
         options.compile,
         options.lpips_backbone,
     )
-    if options.resume:
+    if begun:
         trainer.resume()
-    elif (options.out / CHECKPOINT_NAME).exists():
-        raise CodecError(
-            f"{options.out} holds a run; continue it with --resume or choose another --out"
-        )
     elif options.init:
         trainer.begin_from(options.init)
     finished = trainer.run(
@@ -142,12 +146,24 @@ def _train(options: argparse.Namespace, device: str) -> None:
 
 
 def _prepared(medium: str, options: argparse.Namespace) -> Path:
-    """The prepared data: what was named, or what is made of it, once, in the folder of the run."""
+    """Returns the prepared data: what was named, or what is made of it in the folder of the run.
+
+    A run that goes on, or was interrupted before its first checkpoint, has decoded it already.
+
+    Raises:
+        CodecError: It goes on, and its data are of other sources.
+    """
     sources: list[Path] = options.data
     if len(sources) == 1 and (is_prepared(sources[0]) or not sources[0].exists()):
         return sources[0]
     target: Path = options.out / "data"
-    if not (options.resume and is_prepared(target)):
+    if options.resume and is_prepared(target):
+        if not made_of(target, sources):
+            raise CodecError(
+                f"{target}.json: the run in {options.out} has data of other sources; "
+                f"give the same --data, or --data {target} if they have moved"
+            )
+    else:
         prepare(medium, sources, target, workers=os.cpu_count() or 1)
     return target
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from torchaudio.transforms import Resample
 from tqdm import tqdm
 
-from codec.errors import CodecError, MediaError
+from codec.errors import CodecError, MediaError, reason_of
 from codec.files import writing
 from codec.medium import IMAGE, SPEECH
 from train.draws import Draws
@@ -82,7 +82,8 @@ def prepare(
             raise MediaError(
                 f"nothing readable as {medium} in {where}; {len(skipped)} files skipped"
             )
-        record.write(json.dumps({"medium": medium, "shapes": shapes, "skipped": skipped}).encode())
+        kept = {"medium": medium, "shapes": shapes, "skipped": skipped, "sources": names(sources)}
+        record.write(json.dumps(kept).encode())
         # Never an old record beside new data, which take their names one by one.
         record_path.unlink(missing_ok=True)
 
@@ -90,6 +91,25 @@ def prepare(
 def is_prepared(path: Path) -> bool:
     """Says whether `prepare` wrote to this target."""
     return all(part.is_file() for part in _paths(path))
+
+
+def names(sources: Iterable[Path]) -> list[str]:
+    """Returns what a record calls its sources: their absolute paths, in order."""
+    return sorted(str(source.resolve()) for source in sources)
+
+
+def made_of(target: Path, sources: Iterable[Path]) -> bool:
+    """Says whether prepared data may be of these sources; older records do not tell.
+
+    Raises:
+        CodecError: Its record cannot be read.
+    """
+    path = _paths(target)[1]
+    try:
+        found = json.loads(path.read_text()).get("sources")
+    except (OSError, ValueError, AttributeError) as error:
+        raise CodecError(f"{path}: no record of prepared data ({reason_of(error)})") from None
+    return found is None or found == names(sources)
 
 
 def _ahead(
