@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from app.originals import Original
 from app.service import Service
-from app.versions import Version, title_of
+from app.versions import Version
 from codec.errors import MediaError
+from eval.baselines import title_of
 
 MAX_VERSIONS = 16
 

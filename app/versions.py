@@ -11,7 +11,6 @@ from typing import Any
 from numpy.typing import NDArray
 
 from codec.medium import MEDIA
-from eval.baselines import BASELINES
 from eval.trained import Trained, followed
 
 UNIT = {name: medium.rate_unit for name, medium in MEDIA.items()}
@@ -87,11 +86,6 @@ class Version:
         if any(map(followed, scores)):
             known["trained_on"] = None if self.trained is None else ", ".join(self.trained)
         return known | scores
-
-
-def title_of(name: str) -> str:
-    """Returns what people call a classic codec."""
-    return BASELINES[name].title if name in BASELINES else name
 
 
 def rate_of(medium: str, num_bytes: int, units: float) -> float:

@@ -38,6 +38,7 @@ try:
     from eval.options import add_sets
     from eval.plan import Plan
     from eval.run import run_all
+    from eval.systems import load_neighbour
     from eval.trained import Trained, mark, note
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {not_installed(missing.name, 'eval')}")
@@ -235,10 +236,11 @@ def _plan(options: argparse.Namespace) -> Plan:
     )
     chosen = [name for name in options.baselines.split(",") if name]
     known = baselines.find(chosen)
-    if options.anchor and options.anchor not in {b.name for b in known} | {
-        name for name, _, _ in models
-    }:
-        raise UsageError(f"--anchor {options.anchor} is not in this run")
+    if options.anchor:
+        systems = {b.name for b in known} | {name for name, _, _ in models}
+        systems |= {load_neighbour(spec).name for spec in options.neighbour}
+        if options.anchor not in systems:
+            raise UsageError(f"--anchor {options.anchor} is not in this run")
     if not models and not known and not options.neighbour:
         raise UsageError("name a MODEL, --baselines or a --neighbour")
     nets = [net for net in options.lpips.split(",") if net]

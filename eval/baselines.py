@@ -111,6 +111,11 @@ def match_bytes(
     return Match(baseline.settings[best], encode(best))
 
 
+def title_of(name: str) -> str:
+    """Returns what people call a classic codec; any other name stays as it is."""
+    return BASELINES[name].title if name in BASELINES else name
+
+
 def find(names: Sequence[str], medium: str | None = None) -> list[Baseline]:
     """Returns classic codecs by name.
 

@@ -14,6 +14,7 @@ from scipy.interpolate import PchipInterpolator
 from codec.errors import MediaError
 from codec.medium import MEDIA
 from eval import markdown
+from eval.baselines import title_of
 from eval.metrics import DECIMALS, LOWER_IS_BETTER, METRICS
 from eval.signals import SIGNALS
 from eval.summary import curve_of, monotone
@@ -21,14 +22,6 @@ from eval.trained import Trained, mark, note
 
 Record = dict[str, Any]
 DIGITS = {"speech": 2, "image": 3}  # decimals of a rate
-TITLES = {
-    "jpeg": "JPEG",
-    "webp": "WebP",
-    "avif": "AVIF",
-    "jpeg2000": "JPEG 2000",
-    "opus": "Opus",
-    "codec2": "Codec2",
-}
 
 
 def rate_at(curve: Sequence[tuple[float, float]], quality: float) -> float | None:
@@ -98,7 +91,7 @@ def table(results: Record, model: str, metric: str | None = None) -> str:
         "K",
         unit,
         *metrics,
-        *(f"{TITLES.get(other, other)} at equal {metric}" for other in others),
+        *(f"{title_of(other)} at equal {metric}" for other in others),
     ]
     lines = []
     for row in rows:

@@ -101,7 +101,8 @@ def find(name: str, root: Path | None = None) -> TestSet:
         return _unique(name, items, known.crop)
     tars = [] if part else _tars(root, known.packs if known and known.packs else kind)
     if tars:
-        return _unique(name, [item for path in tars for item in _from_path(path)])
+        items = [item for path in tars for item in _from_path(path)]
+        return _unique(name, items, known.crop if known else None)
     if known is None:
         raise MediaError(
             f"no data set {name}, and no {name}.tar in {root}; there are {', '.join(DATASETS)}"

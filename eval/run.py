@@ -32,6 +32,7 @@ from eval.plan import Plan, header_of
 from eval.worker import Worker
 
 IN_FLIGHT = 2  # items a worker has waiting
+RESULTS = ("results.json", "timing.json", "report.md")  # what is made of all items together
 SAMPLES = 4  # items of each set that are kept to look at and listen to
 
 Job = tuple[TestSet, Item, bool]  # what Worker.measure takes; of the set all but its items
@@ -63,6 +64,9 @@ def run_all(
             for item in one.items
             if (one.name, item.name) not in journal.lines
         ]
+        if todo:  # what an earlier run made of its items is none of this one
+            for name in RESULTS:
+                (folder / name).unlink(missing_ok=True)
         total = sum(len(one.items) for one in sets)
         with tqdm(
             total=total, initial=total - len(todo), unit="item", smoothing=0.05, disable=None

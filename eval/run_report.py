@@ -16,7 +16,7 @@ from codec.cli.frame import UsageError
 from codec.files import writing
 from codec.medium import MEDIA
 from eval import figures
-from eval.baselines import BASELINES
+from eval.baselines import BASELINES, title_of
 from eval.galleries import GALLERIES
 from eval.journal import read_journal, unpack_tokens
 from eval.markdown import table
@@ -149,7 +149,7 @@ def _set(
     metrics = [m for m in GALLERIES[medium].panels if m in scored]
     curves: dict[str, list[Record]] = {}
     for entry in shown:
-        curves.setdefault(_title(entry["system"]), []).append(entry)
+        curves.setdefault(title_of(entry["system"]), []).append(entry)
     if metrics:
         figures.rd_curves(folder / "report" / f"{stem}-rd.png", medium, metrics, curves, trained)
         parts += ["### Rate and quality", f"![quality against rate](report/{stem}-rd.png)"]
@@ -164,10 +164,6 @@ def _set(
 
 
 # ------------------------------------------------------------------------------------------- tables
-
-
-def _title(system: str) -> str:
-    return BASELINES[system].title if system in BASELINES else system
 
 
 def _groups(entries: list[Record]) -> list[list[Record]]:
@@ -204,7 +200,7 @@ def _quality(
                 else entry["setting"]
             )
             count = entry["items"] + entry["failed"]
-            label = _title(entry["system"]) + (
+            label = title_of(entry["system"]) + (
                 f" ({entry['items']}/{count})" if entry["failed"] else ""
             )
             shown = {
@@ -226,7 +222,7 @@ def _unscored(entries: list[Record]) -> str:
         for metric, reasons in entry["unscored"].items():
             for reason, count in reasons.items():
                 found.setdefault((metric, reason, count), []).append(
-                    f"{_title(entry['system'])} {entry['setting']}"
+                    f"{title_of(entry['system'])} {entry['setting']}"
                 )
     lines = [
         f"- {metric}, {count} x {reason}: {', '.join(names)}"
@@ -300,7 +296,7 @@ def _bd_table(
     rates = {metric: bd_rates(entries, name, anchor, metric) for metric in metrics}
     rows = [
         [
-            _title(s),
+            title_of(s),
             *(
                 "-" if rates[m].get(s) is None else f"{rates[m][s]:+.1f} %{mark(m, trained.get(s))}"
                 for m in metrics
@@ -310,7 +306,7 @@ def _bd_table(
         if s != anchor
     ]
     note = (
-        f"Bytes against {_title(anchor)} at equal quality, over the qualities that both curves "
+        f"Bytes against {title_of(anchor)} at equal quality, over the qualities that both curves "
         "reach; negative is better; a dash where they share none."
     )
     return f"{note}\n\n{table(['system', *metrics], rows)}"
@@ -323,7 +319,7 @@ def _speed(timing: list[Record]) -> str:
     unit, scale = medium.pace_unit, medium.pace_units
     rows = [
         [
-            _title(t["system"]),
+            title_of(t["system"]),
             t["setting"],
             *(f"{t[f'{way}_speed'] / scale:.3g}" for way in ("encode", "decode")),
         ]
@@ -412,7 +408,7 @@ def _caption(system: str, setting: str, record: Record, medium: str) -> str:
     metric = GALLERIES[medium].metric
     value = "unscored" if record[metric] is None else f"{record[metric]:.{DECIMALS[metric]}f}"
     which = "" if setting.startswith("@") else f" {setting}"
-    return f"{_title(system)}{which}\n{record['bytes']} bytes, {metric} {value}"
+    return f"{title_of(system)}{which}\n{record['bytes']} bytes, {metric} {value}"
 
 
 def _load(path: Path, medium: str) -> NDArray[Any]:

@@ -446,6 +446,15 @@ def test_the_figures_are_those_of_the_cards() -> None:
     assert tables() in page, "run python -m eval.report and put its output into docs/models.md"
 
 
+def test_classic_codecs_are_those_that_there_are() -> None:
+    from eval.baselines import BASELINES
+
+    (found,) = re.findall(
+        r"\*\*Classic\*\*: `--baselines (\S+)`", (ROOT / "docs/evaluate.md").read_text()
+    )
+    assert sorted(found.split(",")) == sorted(BASELINES)
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
 

@@ -26,6 +26,7 @@ from eval import report
 from eval.__main__ import main
 from eval.journal import open_journal, pack_tokens, unpack_tokens
 from eval.paths import file_path, flat_name
+from eval.worker import Worker
 
 RNG = np.random.default_rng(0)
 
@@ -229,6 +230,27 @@ def test_a_worker_that_cannot_start_says_why(
         error = capsys.readouterr().err.splitlines()
         assert "the weights are not those of the card" in error[-1]
         assert not any("Traceback" in line for line in error)
+
+
+def test_a_run_that_measures_anew_leaves_no_older_results(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    words = ["image-fsp", "--data", str(media), "-k", "256", "--quick", "--workers", "1"]
+    words += ["--first", "2", "--out", str(out)]
+    assert main(words) == 0
+    made = [out / name for name in ("results.json", "timing.json", "report.md")]
+    assert all(path.is_file() for path in made)
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Worker, "measure", stopped)
+    assert main(words) == 0, "all is measured"
+    assert all(path.is_file() for path in made)
+    assert main([*words, "--fresh"]) == 130
+    assert not any(path.exists() for path in made)
+    assert report.main([str(out)]) == 1
 
 
 def test_a_card_keeps_the_means(media: Path, tmp_path: Path) -> None:

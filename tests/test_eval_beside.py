@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from eval import report
+from eval.baselines import BASELINES
 from eval.beside import rate_at, table
 
 
@@ -59,6 +60,15 @@ def test_table() -> None:
     assert "SSIM (image-fsp)" in lines[7]
     assert 0.2 < float(small[4].rstrip(" |")) < 0.4
     assert large[4] == "– |", "files at matched bytes are no part of the curve"
+
+
+def test_columns_have_the_titles_of_reports() -> None:
+    results = RESULTS | {
+        "summary": [e | {"system": e["system"].replace("webp", "jxl")} for e in RESULTS["summary"]]
+    }
+    head = table(results, "image-fsp").splitlines()[2]
+    assert head.endswith(f"| {BASELINES['jxl'].title} at equal SSIM |")
+    assert BASELINES["jxl"].title != "jxl"
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -159,6 +159,14 @@ def test_packs_of_one_name_are_one_set(tmp_path: Path) -> None:
     assert len(find("kodak", tmp_path).items) == 2  # stands in where there is no folder
 
 
+def test_a_set_is_cut_alike_from_a_folder_and_from_a_pack(tmp_path: Path) -> None:
+    put(tmp_path / "a/val2017/000000000139.jpg", picture(PIXELS, "JPEG"))
+    (tmp_path / "b").mkdir()
+    with tarfile.open(tmp_path / "b/coco.tar", "w") as archive:
+        archive.add(tmp_path / "a/val2017/000000000139.jpg", "000000000139.jpg")
+    assert find("coco", tmp_path / "a").crop == find("coco", tmp_path / "b").crop == 256
+
+
 @pytest.mark.parametrize("name", DATASETS)
 def test_a_missing_set_says_where_it_was_looked_for_and_how_to_get_it(
     name: str, tmp_path: Path

@@ -105,6 +105,9 @@ def test_a_word_names_a_function_that_returns_a_neighbour(
     assert entry["system"] == "stub"
     assert entry["use"]["num_codes"] == 250
     assert entry["rate"]["mean"] > entry["payload_rate"]["mean"] == 8 * 16
+    assert main([*words[:-1], str(tmp_path / "p"), "--anchor", "stub"]) == 0
+    assert main([*words[:-1], str(tmp_path / "q"), "--anchor", "stab"]) == 2
+    assert not (tmp_path / "q").exists()
 
 
 @pytest.mark.parametrize("medium", ["image", "speech"])

@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from test_train import data, media, medium  # noqa: F401  fixtures
@@ -16,6 +17,7 @@ from codec.errors import CodecError
 from codec.model import build
 from train import fleet, recipes, watch
 from train.data import Store
+from train.export import export
 from train.loop import Budget, Trainer
 
 CHANGES = [
@@ -207,6 +209,12 @@ def test_a_fleet_trains_stops_goes_on_and_packs_models(
 
     kept = load_file(tmp_path / "models/one.adversary.safetensors")
     assert torch.equal(run.adversary.nets.state_dict()[weight], kept[weight].float())
+    # A model without a discriminator keeps none of an older one of its name.
+    stale = tmp_path / "own" / "m.adversary.safetensors"
+    stale.parent.mkdir()
+    stale.write_bytes(b"of another")
+    export(again, "m", stale.parent, {})
+    assert not stale.exists()
 
     # With another bottleneck, and latents of another width, it begins with the nets but for what
     # faces the latents.
@@ -357,6 +365,23 @@ def test_a_pack_keeps_to_its_limit(tmp_path: Path) -> None:
     assert (tmp_path / "out/m.tar").stat().st_size <= 2**20
     with pytest.raises(CodecError, match="raise it"):
         fleet.pack(models, "m", run, tmp_path / "out", 0.5)
+
+
+@pytest.mark.parametrize("count", [0, 1, 299, 300, 301, 599, 650, 10_000])
+def test_a_packed_log_is_spread_evenly_to_its_last_line(tmp_path: Path, count: int) -> None:
+    (tmp_path / "log.jsonl").write_text("".join(f'{{"step": {i}}}\n' for i in range(count)))
+    for suffix in (".json", ".safetensors"):
+        (tmp_path / f"m{suffix}").write_bytes(b"x")
+    fleet.pack(tmp_path, "m", tmp_path, tmp_path / "out", 2)
+    with tarfile.open(tmp_path / "out/m.tar") as archive:
+        file = archive.extractfile("m.log.jsonl")
+        assert file is not None
+        steps = [json.loads(line)["step"] for line in file.read().splitlines()]
+    assert len(steps) == min(count, 300)
+    if count:
+        assert (steps[0], steps[-1]) == (0, count - 1)
+        gaps = np.diff(steps)
+        assert not gaps.size or gaps.max() - gaps.min() <= 1
 
 
 # --- curves

@@ -53,7 +53,7 @@ def export(trainer: Trainer, name: str, folder: Path, notes: dict[str, Any]) -> 
     """Writes NAME.safetensors and NAME.json into `folder`; returns the card's path.
 
     Where there was a discriminator, NAME.adversary.safetensors keeps it, for a training that goes
-    on from this model.
+    on from this model. That of an older model of this name goes.
     """
     if trainer.stage != "C":
         trainer.start_stage_c()
@@ -97,12 +97,15 @@ def export(trainer: Trainer, name: str, folder: Path, notes: dict[str, Any]) -> 
         }
         | notes,
     }
-    if trainer.adversary is not None:
+    kept = folder / f"{name}{ADVERSARY_SUFFIX}"
+    if trainer.adversary is None:
+        kept.unlink(missing_ok=True)
+    else:
         nets = {
             key: _stored(key, value.cpu())
             for key, value in trainer.adversary.nets.state_dict().items()
         }
-        with writing(str(folder / f"{name}{ADVERSARY_SUFFIX}"), force=True) as file:
+        with writing(str(kept), force=True) as file:
             file.write(save(nets))
     target = write_model(folder, name, card, tensors)
     print(f"{target}: {medium}, {card['parameters'] / 1e6:.2f} M parameters, id {card['model_id']}")

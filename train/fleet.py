@@ -29,6 +29,7 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from codec.cli import frame
@@ -45,7 +46,7 @@ from train.options import MAX_SEED, add_device, add_threads
 FOLDER = Path(__file__).parent / "plans"
 CONSOLE = "console.txt"
 GRACE_SECONDS = 30  # for a process to clean up after it was asked to end
-PACKED_LOG_LINES = 300  # of each log in a pack, spread evenly
+PACKED_LOG_LINES = 300  # of each log in a pack, spread evenly; the last is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,7 +362,8 @@ def pack(models: Path, name: str, folder: Path, out: Path, limit_mib: float) -> 
         CodecError: The model alone is larger than the limit.
     """
     records = read(folder / LOG_NAME)
-    kept = records[:: max(1, len(records) // PACKED_LOG_LINES)]
+    count = min(len(records), PACKED_LOG_LINES)
+    kept = [records[i] for i in np.linspace(0, len(records) - 1, count).round().astype(int)]
     parts = [
         (suffix, (models / f"{name}{suffix}").read_bytes()) for suffix in (".json", ".safetensors")
     ]
