@@ -107,14 +107,15 @@ def opened(source: Source) -> Iterator[BinaryIO]:
         if not os.fspath(source):
             raise MediaError("the path is empty; is a variable not set?")
         try:
-            file = Path(source).open("rb")  # noqa: SIM115  closed below
+            file = io.BufferedReader(Named(source))
         except (OSError, ValueError) as error:  # a ValueError is a name with a zero byte in it
             reason = getattr(error, "strerror", None) or error
             raise MediaError(f"{os.fspath(source)!r}: cannot read this file ({reason})") from None
         with file:
-            yield cast(BinaryIO, file) if file.seekable() else io.BytesIO(file.read())
+            yield file if file.seekable() else io.BytesIO(file.read())
     elif callable(getattr(source, "read", None)):
-        data = source.read()
+        # Text that is no text cannot be read at all.
+        data = "" if isinstance(source, io.TextIOBase) else source.read()
         if not isinstance(data, bytes | bytearray | memoryview):
             raise TypeError(
                 f"the file gives {type(data).__name__}, not bytes; open it in binary mode, 'rb'"
@@ -126,6 +127,18 @@ def opened(source: Source) -> Iterator[BinaryIO]:
             "write samples to a .wav (soundfile) or pixels to a .png (Pillow) first, "
             "or give a tensor to codec.load(...).codec.encode"
         )
+
+
+class Named(io.FileIO):
+    """An open file whose errors name it, since another file may be written meanwhile."""
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        with blaming(str(self.name)):
+            return super().readinto(buffer)
+
+    def readall(self) -> bytes:
+        with blaming(str(self.name)):
+            return super().readall()
 
 
 class Pipe(io.RawIOBase):
@@ -205,7 +218,7 @@ def piping(name: str) -> Iterator[BinaryIO | Pipe]:
     """
     if name == STDIO and 0 in streams.closed:
         raise MediaError("closed; name a file")
-    with nullcontext(sys.stdin.buffer) if name == STDIO else Path(name).open("rb") as file:
+    with nullcontext(sys.stdin.buffer) if name == STDIO else io.BufferedReader(Named(name)) as file:
         yield (
             Pipe(cast(BinaryIO, file))
             if name == STDIO or not file.seekable()
@@ -262,8 +275,8 @@ def writing(name: str, force: bool, stream: bool = False) -> Iterator[BinaryIO]:
                     shutil.copyfileobj(spool, pipe)
                     pipe.flush()
         return
-    if target.is_dir():
-        raise MediaError(f"{target} is a folder; name a file in it")
+    if target.is_dir() or name.endswith(("/", os.sep)):
+        raise MediaError(f"{name} is a folder; name a file in it")
     if target.exists() and not force:
         raise MediaError(f"{target} exists; overwrite it with --force")
     target = Path(os.path.realpath(target))  # a link stays a link

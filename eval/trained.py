@@ -62,6 +62,18 @@ def mark(metric: str, trained: Trained) -> str:
     return MARK if trained and followed(metric) in trained else ""
 
 
+def _has_figures(trained: Mapping[str, float], judge: str) -> bool:
+    """Whether a model may have figures of the metrics with this judge: not of another medium's."""
+    return not trained or judge in {JUDGES[metric] for metric in trained}
+
+
+def _grouped(metrics_of: Mapping[tuple[str, ...], list[str]]) -> str:
+    """Lists metrics, and behind those of the same models these."""
+    return ", ".join(
+        f"{', '.join(metrics)} ({', '.join(models)})" for models, metrics in metrics_of.items()
+    )
+
+
 def note(models: Mapping[str, Trained], metrics: Iterable[str]) -> str:
     """Returns the note below a table of these metrics, on all its models.
 
@@ -69,23 +81,31 @@ def note(models: Mapping[str, Trained], metrics: Iterable[str]) -> str:
 
     It is empty where no model was trained on any of them, as far as their cards tell.
     """
-    metrics = list(metrics)
+    metrics = list(dict.fromkeys(metrics))
     known = {name: trained for name, trained in models.items() if trained is not None}
-    on, off, judges = [], [], []
-    for metric in dict.fromkeys(filter(None, map(followed, metrics))):
-        names = [name for name, trained in known.items() if metric in trained]
-        others = [name for name in known if name not in names]
+    on, off = dict[tuple[str, ...], list[str]](), dict[tuple[str, ...], list[str]]()
+    judges = []
+    for metric in metrics:
+        family = followed(metric)
+        if family is None:
+            continue
+        names = tuple(name for name, trained in known.items() if family in trained)
+        others = tuple(
+            name
+            for name, trained in known.items()
+            if name not in names and _has_figures(trained, JUDGES[family])
+        )
         if names:
-            on.append(f"{metric} ({', '.join(names)})")
-            judges.append(JUDGES[metric])
+            on.setdefault(names, []).append(metric)
+            judges.append(JUDGES[family])
             if others:
-                off.append(f"{metric} ({', '.join(others)})")
+                off.setdefault(others, []).append(metric)
     unknown = [name for name, trained in models.items() if trained is None]
     parts = []
     if on:
         parts.append(
             f"{MARK} The model was trained on this metric or on a loss that follows it, which "
-            f"flatters: {', '.join(on)}."
+            f"flatters: {_grouped(on)}."
         )
         here = [judge for judge in dict.fromkeys(judges) if judge in metrics]
         away = [judge for judge in dict.fromkeys(judges) if judge not in metrics]
@@ -94,7 +114,7 @@ def note(models: Mapping[str, Trained], metrics: Iterable[str]) -> str:
         if away:
             parts.append(f"To judge, see {' and '.join(away)} of python -m eval.")
     if off:
-        parts.append(f"Not trained on {', '.join(off)}.")
+        parts.append(f"Not trained on {_grouped(off)}.")
     if unknown and any(map(followed, metrics)):
         parts.append(f"What was trained on is not known of {', '.join(unknown)}.")
     return " ".join(parts)

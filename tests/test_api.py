@@ -153,6 +153,9 @@ def test_other_data_are_a_type_error_that_says_what_to_do(tmp_path: Path) -> Non
                 function(bad)
         with pytest.raises(TypeError, match="binary mode"):
             function(io.StringIO("text"))
+        (tmp_path / "picture.jpg").write_bytes(b"\xff\xd8\xff")  # no text
+        with (tmp_path / "picture.jpg").open() as file, pytest.raises(TypeError, match="binary"):
+            function(file)
         for missing in (tmp_path / "nothing.wav", str(tmp_path), "a\0b"):
             with pytest.raises(MediaError, match="cannot read this file"):
                 function(missing)

@@ -161,8 +161,8 @@ def test_a_model_trained_on_a_metric_is_marked_wherever_that_stands(
     assert ["0.123†" in row.split("</tr>")[0] for row in rows] == [True, False, False, False]
     assert "†" not in rows[3].split("</tr>")[0]  # a dash needs none
     below = facts(versions).split('<p class="below">')[1]
-    assert f"LPIPS ({IMAGE})" in below
-    assert "Not trained on LPIPS (other)." in below
+    assert f"LPIPS-squeeze ({IMAGE})" in below
+    assert "Not trained on LPIPS-squeeze (other)." in below
     assert "below" not in facts([replace(ours, scores={"PSNR": 24.0})])
     labels = {
         p["label"]

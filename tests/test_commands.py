@@ -371,7 +371,8 @@ def test_what_a_terminal_obeys_in_a_name_is_spelt_out(
     assert done.out.count("\n") == 1
     assert done.out.startswith(f"{tmp_path}/{name.encode('unicode_escape').decode()}: ")
     refused = run("compress", tmp_path / "a\u202fb\n.wav", tmp_path / "no.bin")
-    assert refused.err.startswith(f"error: {tmp_path}/a b .wav: ")
+    assert refused.err.startswith(f"error: {tmp_path}/a\u202fb\\n.wav: ")
+    assert refused.err.count("\n") == 1
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
@@ -405,6 +406,34 @@ def test_an_exception_midway_leaves_nothing(
     assert result.code == 130
     assert result.err == "error: interrupted; no unfinished file is left\n"
     assert listing(tmp_path) == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no file that cannot be read")
+def test_an_input_that_cannot_be_read_is_named(run: Run, tmp_path: Path) -> None:
+    for command in ("compress", "decompress", "info"):
+        output = [] if command == "info" else [tmp_path / "out"]
+        done = run(command, "/proc/self/mem", *output)
+        assert done.code == 1, command
+        assert done.err == "error: /proc/self/mem: Input/output error\n", command
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_ends_in_a_slash_is_a_folders(run: Run, speech: Path, tmp_path: Path) -> None:
+    refused = run("compress", speech, f"{tmp_path}/new/")
+    assert refused.code == 1
+    assert f"{tmp_path}/new/ is a folder; name a file in it" in refused.err
+    assert not (tmp_path / "new").exists()
+    assert run("compress", speech, tmp_path / "a.bin").code == 0
+    assert run("decompress", tmp_path / "a.bin", f"{tmp_path}/new/").code == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_suffix_in_capitals_is_a_suffix(run: Run, speech: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.wav").write_bytes(speech.read_bytes())
+    (tmp_path / "in/b.BIN").write_bytes(b"coded before")
+    assert run("compress", tmp_path / "in", tmp_path / "out").code == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.wav.bin"]
 
 
 def test_running_out_of_memory_is_one_line(

@@ -325,7 +325,9 @@ COMMANDS = sorted(
 )
 def test_help_names_its_page(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_module(command.removesuffix(".__main__"), ["--help"]) == 0
-    page = re.search(r"See (docs/\S+\.md)", capsys.readouterr().out)
+    text = capsys.readouterr().out
+    assert not any(sign in text for sign in "─│└┐┘┴"), "a diagram in prose"
+    page = re.search(r"See (docs/\S+\.md)", text)
     assert page is not None, "give the parser epilog='See docs/PAGE.md'"
     assert (ROOT / page[1]).is_file()
 

@@ -65,15 +65,21 @@ def test_the_note_says_it_of_every_model() -> None:
     models = {"image-a": {"LPIPS": 0.4}, "image-b": {}, "image-c": None}
     assert note(models, ["PSNR", "LPIPS-alex", "LPIPS-vgg"]) == (
         f"{MARK} The model was trained on this metric or on a loss that follows it, which flatters:"
-        " LPIPS (image-a). To judge, see SSIMULACRA2 of python -m eval. Not trained on LPIPS "
-        "(image-b). What was trained on is not known of image-c."
+        " LPIPS-alex, LPIPS-vgg (image-a). To judge, see SSIMULACRA2 of python -m eval. "
+        "Not trained on LPIPS-alex, LPIPS-vgg (image-b). What was trained on is not known "
+        "of image-c."
     )
+    # Every marked metric is named, and no model of another medium.
+    mixed = {"image-a": {"SSIM": 0.2}, "speech-a": {"STOI": 3.0}}
+    text = note(mixed, ["SSIM", "MS-SSIM", "SSIMULACRA2", "STOI"])
+    assert "flatters: SSIM, MS-SSIM (image-a), STOI (speech-a)." in text
+    assert "Not trained" not in text
     assert note({}, ["LPIPS-vgg"]) == note(models, ["DistillMOS"]) == ""
     assert "LPIPS" not in note({"image-b": {}}, ["LPIPS-vgg"])
     table = ["STOI", "ESTOI", "PESQ", "DistillMOS"]
     text = note({"speech-a": {"PESQ": 1.2}, "speech-b": {"STOI": 3.0}}, table)
-    assert "flatters: STOI (speech-b), PESQ (speech-a). Judge by DistillMOS." in text
-    assert "Not trained on STOI (speech-a), PESQ (speech-b)." in text
+    assert "flatters: STOI, ESTOI (speech-b), PESQ (speech-a). Judge by DistillMOS." in text
+    assert "Not trained on STOI, ESTOI (speech-a), PESQ (speech-b)." in text
 
 
 def test_the_table_of_pictures_has_the_measured_metrics_and_the_mark() -> None:
@@ -99,7 +105,7 @@ def test_the_table_of_pictures_has_the_measured_metrics_and_the_mark() -> None:
     assert f"| 24.21 | 0.711 | 0.900 | -4.6 | 0.169{MARK} |" in rows["1024", "image-a"]
     assert "| 23.00 | 0.600 | - | - | 0.300 |" in rows["1024", "image-b"]
     assert f"- | - | -{MARK}" not in rows["256", "image-a"]
-    assert "Not trained on LPIPS (image-b)." in lines[6]
+    assert "Not trained on LPIPS-squeeze (image-b)." in lines[6]
     assert lines[8] == (
         "PSNR grows with K on every test set, but for image-a on coco from 256 to 1024 "
         "(24.5 to 24.21)."
@@ -219,7 +225,7 @@ def test_a_run_marks_the_model_that_was_trained_on_lpips(
         False,
     ]
     text = (tmp_path / "out/report.md").read_text()
-    assert text.count("which flatters: LPIPS (image-with). Judge by SSIMULACRA2.") == 1
+    assert text.count("which flatters: LPIPS-squeeze (image-with). Judge by SSIMULACRA2.") == 1
     of = {name: [row for row in text.splitlines() if row.startswith(f"| {name} |")] for name in (
         "image-with", "image-without", "JPEG",
     )}  # fmt: skip

@@ -88,3 +88,14 @@ def test_a_recipe_out_of_a_card_is_tables(part: str) -> None:
     whole = recipes.load("image-fsp").to_dict()
     with pytest.raises(CodecError, match="tables of keys"):
         recipes.from_dict(whole | {part: 5})
+
+
+def test_a_wrong_override_is_blamed_and_not_the_recipe(tmp_path: Path) -> None:
+    with pytest.raises(CodecError, match=r"^--set data.batc=2: unknown key data.batc"):
+        recipes.load("image-fsp", ["data.batc=2"])
+    with pytest.raises(CodecError, match=r"^--set data.batch=2 --set data.crop=3: "):
+        recipes.load("image-fsp", ["data.batch=2", "data.crop=3"])
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text('base = "image-fsp"\n[data]\nbatc = 2\n')
+    with pytest.raises(CodecError, match=r"wrong.toml: unknown key data.batc"):
+        recipes.load(str(wrong), ["data.batch=2"])

@@ -8,9 +8,11 @@ only what differs. Files that begin with an underscore are parts, for others to 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import tomllib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,9 +176,15 @@ def load(name: str, overrides: list[str] | None = None) -> Recipe:
     """
     path = _path(name)
     data = _read(path)
-    for override in overrides or []:
+    if not overrides:
+        return _build(path, data)
+    at_fault = str(path)
+    with suppress(CodecError):
+        _build(path, copy.deepcopy(data))
+        at_fault = f"--set {' --set '.join(overrides)}"  # the recipe alone is right
+    for override in overrides:
         _apply(data, override)
-    return _build(path, data)
+    return _build(at_fault, data)
 
 
 def _path(name: str) -> Path:
@@ -254,7 +262,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
     data[keys[-1]] = value
 
 
-def _build(path: Path, data: dict[str, Any]) -> Recipe:
+def _build(path: Path | str, data: dict[str, Any]) -> Recipe:
     kinds = {
         "codec": CodecSection,
         "data": DataSection,
@@ -284,7 +292,7 @@ def _build(path: Path, data: dict[str, Any]) -> Recipe:
     return recipe
 
 
-def _section(path: Path, name: str, kind: type, values: dict[str, Any]) -> Any:
+def _section(path: Path | str, name: str, kind: type, values: dict[str, Any]) -> Any:
     fields = {f.name: f for f in dataclasses.fields(kind)}
     if unknown := set(values) - set(fields):
         raise CodecError(
@@ -302,7 +310,7 @@ def _section(path: Path, name: str, kind: type, values: dict[str, Any]) -> Any:
         raise CodecError(f"{path}: section {name}: {error}") from None
 
 
-def _check_codec(path: Path, section: CodecSection) -> None:
+def _check_codec(path: Path | str, section: CodecSection) -> None:
     plugins.load()
 
     def check(key: str, value: str, choices: Iterable[str]) -> None:
@@ -317,7 +325,7 @@ def _check_codec(path: Path, section: CodecSection) -> None:
     check("bottleneck", section.bottleneck, BOTTLENECKS)
 
 
-def _check_data(path: Path, recipe: Recipe) -> None:
+def _check_data(path: Path | str, recipe: Recipe) -> None:
     medium, data = recipe.codec.medium, recipe.data
     shortest, axes = LOSSES[medium].shortest_crop, MEDIA[medium].axes
     if len(data.crop) != axes or not all(isinstance(c, int) and c >= shortest for c in data.crop):
@@ -335,7 +343,7 @@ def _check_data(path: Path, recipe: Recipe) -> None:
         )
 
 
-def _check_losses(path: Path, recipe: Recipe, known: tuple[str, ...]) -> None:
+def _check_losses(path: Path | str, recipe: Recipe, known: tuple[str, ...]) -> None:
     """Checks that each distance and each loss has a weight, and nothing else.
 
     Distances are the medium's, losses the bottleneck's.
@@ -357,7 +365,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _check_numbers(path: Path, recipe: Recipe) -> None:
+def _check_numbers(path: Path | str, recipe: Recipe) -> None:
     shares, weights = recipe.stages, recipe.losses
     if not all(map(_is_number, [*shares.values(), *weights.values()])):
         raise CodecError(f"{path}: stages and losses are numbers, got {shares} and {weights}")

@@ -37,11 +37,14 @@ class UsageError(Exception):
 class Parser(argparse.ArgumentParser):
     """The parser of every command, which takes `--import MODULE`.
 
-    It imports the module before the command looks anything up.
+    It imports the module before the command looks anything up. Of a description it shows no
+    diagrams, which are indented paragraphs: argparse would fill their lines.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        paragraphs = (self.description or "").split("\n\n")
+        self.description = "\n\n".join(text for text in paragraphs if not text.startswith(" "))
         self.add_argument(
             "--import",
             dest="plugins",
@@ -236,7 +239,7 @@ def fail(error: object, code: int) -> int:
     if isinstance(error, OSError) and error.strerror:
         error = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     with suppress(OSError):  # nobody reads it, or the terminal is gone
-        print(f"error: {one_line(' '.join(str(error).split()))}", file=sys.stderr)
+        print(f"error: {one_line(str(error).strip())}", file=sys.stderr)
     return code
 
 

@@ -80,13 +80,13 @@ def jobs_of(options: argparse.Namespace, unpack: bool = False) -> list[tuple[str
         return mirrored(
             options.input,
             options.output,
-            lambda path: path.suffix == ".bin",
+            lambda path: path.suffix.lower() == ".bin",
             lambda p: p.with_suffix(""),
         )
     return mirrored(
         options.input,
         options.output,
-        lambda path: path.suffix != ".bin",
+        lambda path: path.suffix.lower() != ".bin",
         lambda p: p.with_name(f"{p.name}.bin"),
     )
 

@@ -57,7 +57,7 @@ def _truncate(options: argparse.Namespace) -> None:
     if options.bitrate is not None and not 0 < options.bitrate < inf:
         raise UsageError(f"--bitrate {options.bitrate:g}: want a number above 0")
     jobs = mirrored(
-        options.input, options.output, lambda path: path.suffix == ".bin", lambda name: name
+        options.input, options.output, lambda path: path.suffix.lower() == ".bin", lambda name: name
     )
     each(jobs, lambda source, target: _truncate_file(source, target, options))
 

@@ -109,7 +109,7 @@ def tables_for(header: Header, model: Model) -> Tables:
 def need(model: Model, medium: str) -> None:
     if model.card.medium != medium:
         raise ModelError(
-            f"{model.card.name} codes {model.card.medium}, not {medium}; choose a {medium} model"
+            f"{model.card.name} codes {model.card.medium}, not {medium}; choose another model"
         )
 
 
