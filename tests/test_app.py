@@ -24,6 +24,7 @@ from app import pictures, tokens, trials, words
 from app.comparison import compare, sweep
 from app.media import SEARCH
 from app.originals import Original, collected_notices
+from app.scoring import load_lpips
 from app.service import Service
 from app.store import Models, Settings, TemporaryFiles
 from app.versions import write_csv
@@ -220,6 +221,23 @@ def test_too_many_versions_are_refused_before_any_is_coded(
     monkeypatch.setattr(service, "code", lambda *_: pytest.fail("something was coded"))
     with pytest.raises(MediaError, match="2 versions; choose at most 1"):
         compare(service, image, [IMAGE], [256, 1024], most=1)
+
+
+def test_the_backbone_that_is_given_is_the_one_that_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch hub has one, too, of a net that is named before it."""
+    pytest.importorskip("lpips", reason="LPIPS's heads are in the extra [eval]")
+    from torchvision import models as zoo
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    given = tmp_path / "squeeze.pth"
+    kept = tmp_path / "checkpoints/alexnet-owt-7be5be79.pth"
+    for path, net in ((given, zoo.squeezenet1_1), (kept, zoo.alexnet)):
+        torch.save(net(weights=None).features.state_dict(), path)
+    assert list(load_lpips(given)) == ["LPIPS-squeeze"]
+    assert list(load_lpips(None)) == ["LPIPS-alex"]
 
 
 def test_classic_codecs_say_that_they_get_one_channel(
