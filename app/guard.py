@@ -64,7 +64,7 @@ class Guard:
         await self._app(scope, receive, send)
 
     def allows(self, path: str) -> bool:
-        """Whether a path, percent signs decoded, is needed; a file, whether it is below the root."""
+        """Whether a path, percent signs decoded, is needed, or is of a file below the root."""
         if path.startswith(FILES):
             target = path.removeprefix(FILES)
             real = Path(os.path.realpath(target))  # links and dots resolved
