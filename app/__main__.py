@@ -74,7 +74,7 @@ def _serve(options: argparse.Namespace, settings: Settings, root: Path) -> int:
     from starlette.middleware import Middleware
 
     from app import page as layout
-    from app.guard import OwnFilesOnly
+    from app.guard import Guard
 
     page = layout.build(service)
     page.queue(max_size=settings.queue, default_concurrency_limit=2)
@@ -89,9 +89,10 @@ def _serve(options: argparse.Namespace, settings: Settings, root: Path) -> int:
         prevent_thread_lock=True,
         quiet=True,
         ssr_mode=False,
+        run_history=False,
         footer_links=[] if options.demo_mode else ["api"],
         max_threads=MAX_THREADS,
-        app_kwargs={"middleware": [Middleware(OwnFilesOnly, root=root)]},
+        app_kwargs={"middleware": [Middleware(Guard, root=root)]},
         state_session_capacity=200 if options.demo_mode else 1000,
     )
     print(

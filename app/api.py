@@ -19,7 +19,6 @@ server's.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from app.versions import write_csv
 from codec.errors import MediaError
 
 MAX_SEARCH = 100  # steps, each of which costs a server as much as several decodings
+BEYOND = 1 << 63  # no number that is asked for is as large
 PUBLIC: dict[str, Any] = JOBS | {"api_visibility": "public"}
 
 
@@ -131,7 +131,7 @@ class Endpoints:
         Steps of search, 0 to 100, are slow, and bring codes that decode to something nearer.
         """
         original = self._service.open(path)
-        name = model or _best(self._service, original.medium)
+        name = model or self._service.models.best(original.medium).name
         size = _whole(codebook_size, "codebook_size", self._service.usual_size(name))
         steps = _whole(search, "search", 0)
         if not 0 <= steps <= MAX_SEARCH:
@@ -176,7 +176,7 @@ class Endpoints:
         Returns the coded files.
         """
         original = self._service.open(path)
-        names = _names(models, "models") or [_best(self._service, original.medium)]
+        names = _names(models, "models") or [self._service.models.best(original.medium).name]
         wanted = [_whole(size, "codebook_sizes") for size in _list(sizes, "codebook_sizes")]
         wanted = wanted or list(self._service.models.card(names[0]).num_codes)
         versions = compare(self._service, original, names, wanted, _names(classics, "classics"))
@@ -233,8 +233,8 @@ def _number(value: Any, name: str, default: float | None = None) -> float:
     """
     if value is None and default is not None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise MediaError(f"{name} is {str(value)[:40]!r}; want a number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < BEYOND:
+        raise MediaError(f"{name} is {str(value)[:40]!r}; want a number below 2^63")
     return value
 
 
@@ -274,7 +274,3 @@ def _names(value: Any, name: str) -> list[str]:
         if not isinstance(one, str):
             raise MediaError(f"{name} holds {str(one)[:40]!r}; want names")
     return list(value or [])
-
-
-def _best(service: Service, medium: str) -> str:
-    return service.models.of(medium)[0].name

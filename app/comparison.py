@@ -44,16 +44,18 @@ def compare(
         search: Steps of the encoder's search. Each version of a model is there with them, too.
 
     Raises:
-        MediaError: Nothing, or too much, is chosen; it is said before anything is coded.
+        ModelError: There is no such model. Like all that follows it is said before anything is
+            coded.
+        MediaError: Nothing, too much, one thing twice, or a model for another medium is chosen.
     """
     service.classics.check(original.medium, classics)
     service.check_search(original, search)
-    pairs = [
-        (name, size)
-        for name in models
-        for size in sorted(sizes)
-        if size in service.models.card(name).num_codes
-    ]
+    for what, chosen in (("model", models), ("codebook size", sizes)):
+        if len(set(chosen)) < len(chosen):
+            raise MediaError(f"name each {what} once")
+    cards = [service.models.card_for(name, original.medium) for name in models]
+    ordered = sorted(sizes)
+    pairs = [(card.name, size) for card in cards for size in ordered if size in card.num_codes]
     runs = [(*pair, steps) for pair in pairs for steps in sorted({0, search})]
     total = len(runs) + len(classics) * (len(pairs) if match_all else 1)
     if not pairs:
@@ -86,14 +88,15 @@ def sweep(
     Those code at the same bytes.
 
     Raises:
+        ModelError: There is no model for the medium.
         MediaError: A classic codec is not known, or more than `MAX_VERSIONS` of theirs are
             asked for.
     """
     service.classics.check(original.medium, classics)
-    pairs = [
-        (card.name, size) for card in service.models.of(original.medium) for size in card.num_codes
-    ]
-    total = len(classics) * len(service.models.card(pairs[0][0]).num_codes)
+    best = service.models.best(original.medium)
+    cards = service.models.of(original.medium)
+    pairs = [(card.name, size) for card in cards for size in card.num_codes]
+    total = len(classics) * len(best.num_codes)
     if total > MAX_VERSIONS:
         raise MediaError(
             f"that makes {total} versions of classic codecs; choose at most {MAX_VERSIONS}"
@@ -105,7 +108,7 @@ def sweep(
             f"{name} with {size:,} codes: encode, decode, measure",
         )
         versions.append(service.code(original, name, size))
-    first = [version.num_bytes for version in versions if version.model == pairs[0][0]]
+    first = [version.num_bytes for version in versions if version.model == best.name]
     for count, name in enumerate(classics):
         seen: set[int] = set()
         tried: dict[int, bytes] = {}

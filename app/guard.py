@@ -1,9 +1,9 @@
-"""The last word on which files leave the server.
+"""The last word on what the server answers: what the page and programs need, and nothing else.
 
-Those in the app's own temporary folder do, and nothing else.
+Of files, those in the app's own temporary folder leave the server.
 
-Gradio's file route has rules of its own; this stands before it, and also closes its way of fetching
-other sites.
+Gradio has more routes, some of which ask other sites with the server's own account or run programs
+on what is sent, and rules of its own for files; this stands before them all.
 """
 
 from __future__ import annotations
@@ -13,22 +13,45 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
-ROUTES = ("/file=", "/file/", "/proxy=")
+API = "/gradio_api/"
+FILES = f"{API}file="
+# What is answered, by the first name of its path: beside the page, and below API.
+PAGE = {"assets", "config", "favicon.ico", "robots.txt", "static", "theme.css"}
+CALLS = {
+    "app_id",
+    "call",
+    "cancel",
+    "heartbeat",
+    "info",
+    "openapi.json",
+    "queue",
+    "reset",
+    "run",
+    "startup-events",
+    "theme.css",
+    "upload",
+    "upload_progress",
+}
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Scope]]
 Send = Callable[[Scope], Awaitable[None]]
 
 
-class OwnFilesOnly:
-    """ASGI middleware that answers 403 for any other file."""
+class Guard:
+    """ASGI middleware that answers 403 to everything else.
+
+    Args:
+        app: What it stands before.
+        root: The folder whose files may leave.
+    """
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], root: Path) -> None:
         self._app = app
         self._root = root
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self.allows(scope["path"]):
+        if scope["type"] == "http" and not self.allows(_route(scope)):
             await send(
                 {
                     "type": "http.response.start",
@@ -36,19 +59,23 @@ class OwnFilesOnly:
                     "headers": [(b"content-type", b"text/plain")],
                 }
             )
-            await send({"type": "http.response.body", "body": b"not a file of this app"})
+            await send({"type": "http.response.body", "body": b"not a part of this app"})
             return
         await self._app(scope, receive, send)
 
     def allows(self, path: str) -> bool:
-        """Whether a request's path, percent signs decoded, is no file or one below the root."""
-        for route in ROUTES:
-            before, found, target = path.partition(route)
-            if found and before in ("", "/gradio_api"):
-                real = Path(os.path.realpath(target))  # links and dots resolved
-                return (
-                    route != "/proxy="
-                    and target.startswith("/")
-                    and real.is_relative_to(self._root)
-                )
-        return True
+        """Whether a path, percent signs decoded, is needed, or is of a file below the root."""
+        if path.startswith(FILES):
+            target = path.removeprefix(FILES)
+            real = Path(os.path.realpath(target))  # links and dots resolved
+            return target.startswith("/") and real.is_relative_to(self._root)
+        if path.startswith(API):
+            return path.removeprefix(API).split("/")[0] in CALLS
+        return path == "/" or path[1:].split("/")[0] in PAGE
+
+
+def _route(scope: Scope) -> str:
+    """Returns a request's path without the part of a proxy that stands in front, as routes do."""
+    path: str = scope["path"]
+    front = scope.get("root_path", "") + "/"
+    return path[len(front) - 1 :] if path.startswith(front) else path

@@ -28,7 +28,7 @@ except ModuleNotFoundError as missing:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 1 if any request failed."""
+    """Returns the exit code: 1 if any request failed, or nothing was done."""
     parser = Parser(prog="python -m app.load", description=__doc__, epilog="See docs/demo.md")
     parser.add_argument("url")
     parser.add_argument("--users", type=int, default=20)
@@ -51,7 +51,7 @@ def load(url: str, users: int, seconds: float, pid: int | None = None) -> dict[s
         Counts, waiting times in seconds, and the server's memory in MiB.
 
     Raises:
-        CodecError: No app answers, or gradio_client is not installed.
+        CodecError: No app answers, no user got anything done, or gradio_client is not installed.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
@@ -68,7 +68,12 @@ def load(url: str, users: int, seconds: float, pid: int | None = None) -> dict[s
     lock, end = threading.Lock(), time.monotonic() + seconds
 
     def user(number: int) -> None:
-        client = Client(url, verbose=False, httpx_kwargs={"timeout": 120})
+        try:
+            client = Client(url, verbose=False, httpx_kwargs={"timeout": 120})
+        except Exception as error:  # as above
+            with lock:
+                errors.append(f"user {number}: {error}")
+            return
 
         def timed(name: str, *given: Any) -> Any:
             start = time.perf_counter()
@@ -96,6 +101,11 @@ def load(url: str, users: int, seconds: float, pid: int | None = None) -> dict[s
     while any(thread.is_alive() for thread in threads):
         time.sleep(0.5)
         peak = max(peak, memory_mib(pid))
+    if not any(times.values()):
+        why = f" ({errors[0]})" if errors else ""
+        raise CodecError(
+            f"{url}: no user got anything done{why}; give fewer --users, more --seconds"
+        )
     report: dict[str, Any] = {"users": users, "seconds": seconds, "errors": len(errors)}
     for name, taken in times.items():
         ordered = sorted(taken) or [float("nan")]

@@ -69,8 +69,11 @@ def load_lpips(backbone: Path | None) -> dict[str, Metric]:
     from eval.metrics import optional
 
     try:
-        found, _ = lpips_metric.backbones([], [backbone] if backbone else [])
-        return {one.name: optional(one.load()) for one in found[:1]}
+        # backbones() has the nets of torch hub before those of files.
+        found = (
+            [lpips_metric.of_file(backbone)] if backbone else lpips_metric.backbones([], [])[0][:1]
+        )
+        return {one.name: optional(one.load()) for one in found}
     except CodecError as error:
         log.error("%s; going on without LPIPS", error)
         return {}

@@ -103,15 +103,13 @@ class Service:
         """
         from codec import api
 
-        model = self.models.get(name)
-        if size not in model.card.num_codes:
-            offered = ", ".join(map(str, model.card.num_codes))
-            raise MediaError(f"{name} has no codebook of size {size}; choose from {offered}")
-        if model.card.medium != original.medium:
+        offered = self.models.card_for(name, original.medium).num_codes
+        if size not in offered:
             raise MediaError(
-                f"{name} codes {model.card.medium}; choose a model for {original.medium}"
+                f"{name} has no codebook of size {size}; choose from {', '.join(map(str, offered))}"
             )
         self.check_search(original, search)
+        model = self.models.get(name)
         with collected_notices():  # its reader has said it already
             start = time.perf_counter()
             data = api.compress(original.data, size, model, layers=layers, search=search)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codec import cards
-from codec.errors import ModelError
+from codec.errors import MediaError, ModelError
 from codec.medium import Medium, Shape
 
 if TYPE_CHECKING:
@@ -88,6 +88,17 @@ class Models:
         best = cards.find(medium=medium).name if some and self._shipped else None
         return sorted(some, key=lambda card: (card.name != best, card.name))
 
+    def best(self, medium: str) -> cards.Card:
+        """Returns the first card of a medium.
+
+        Raises:
+            ModelError: There is none.
+        """
+        some = self.of(medium)
+        if not some:
+            raise ModelError(f"no model for {medium} here; here are {', '.join(self.cards)}")
+        return some[0]
+
     def names(self) -> dict[bytes, str]:
         """Returns the names by all identities that files may give."""
         return {
@@ -101,8 +112,20 @@ class Models:
             ModelError: There is none.
         """
         if name not in self.cards:
-            raise ModelError(f"no model {name}; here are {', '.join(self.cards)}")
+            raise ModelError(f"no model {name[:40]}; here are {', '.join(self.cards)}")
         return self.cards[name]
+
+    def card_for(self, name: str, medium: str) -> cards.Card:
+        """Returns the card of a name, which is to code a medium.
+
+        Raises:
+            ModelError: There is none of that name.
+            MediaError: It codes another medium.
+        """
+        card = self.card(name)
+        if card.medium != medium:
+            raise MediaError(f"{name} codes {card.medium}; choose a model for {medium}")
+        return card
 
     def get(self, name: str) -> Model:
         """Returns a loaded model.

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import inspect
 import io
-import warnings
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, wraps
 from typing import Any
 
@@ -32,6 +33,7 @@ from torchaudio.transforms import MelSpectrogram
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 
 from codec.medium import SAMPLE_RATE
+from codec.quiet import no_warnings
 
 MIN_PESQ_SECONDS = 0.25
 MIN_MS_SSIM = 161  # pixels: five scales under a window of 11
@@ -39,8 +41,11 @@ MIN_MS_SSIM = 161  # pixels: five scales under a window of 11
 MIN_SSIMULACRA2 = 225
 # FFT, hop, window: Yamamoto et al. 2020.
 STFT_SIZES = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))
+TOO_FEW_FRAMES = 1e-5  # what pystoi returns, with a warning, where it cannot score
 MEL = {"n_fft": 1024, "hop_length": 256, "n_mels": 80, "power": 1.0}
 MAGNITUDE_FLOOR, MEL_FLOOR = 1e-7, 1e-5  # the least power, and the least mel magnitude
+
+_generator = threading.Lock()
 
 Pixels = NDArray[np.uint8]
 Signal = NDArray[np.floating[Any]]
@@ -189,17 +194,29 @@ def estoi(x: Signal, x_hat: Signal) -> float:
 
 def _intelligibility(x: Signal, x_hat: Signal, extended: bool) -> float:
     _need_sound(x, x_hat)
-    state = np.random.get_state()
-    np.random.seed(0)
     try:
-        with warnings.catch_warnings():
-            # pystoi warns and returns 1e-5 where it cannot score.
-            warnings.simplefilter("error", RuntimeWarning)
-            return float(_stoi(x, x_hat, SAMPLE_RATE, extended=extended))
-    except (RuntimeWarning, ValueError):
-        raise Unscored("fewer than 30 frames of speech") from None
-    finally:
-        np.random.set_state(state)
+        with no_warnings(), _seeded():
+            value = float(_stoi(x, x_hat, SAMPLE_RATE, extended=extended))
+    except ValueError:  # not one whole frame
+        value = TOO_FEW_FRAMES
+    if value == TOO_FEW_FRAMES:
+        raise Unscored("fewer than 30 frames of speech")
+    return value
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """Seeds NumPy's generator, which pystoi draws from, and puts it back as it was.
+
+    It belongs to the whole process, so one thread at a time may.
+    """
+    with _generator:
+        state = np.random.get_state()
+        np.random.seed(0)
+        try:
+            yield
+        finally:
+            np.random.set_state(state)
 
 
 @optional

@@ -67,6 +67,7 @@ WRONG = {
         "codebook_size is 'many'",
     ),
     "infinity": ("compress", ("", float("inf"), False, 0), "want a number"),
+    "more digits than a float has": ("compress", ("", 10**400, False, 0), "want a number"),
     "true": ("compress", ("", True, False, 0), "want a number"),
     "layers in words": ("compress", ("", 1024, "yes", 0), "layers is 'yes'; want true or false"),
     "a search in words": ("compress", ("", 1024, False, "long"), "search is 'long'; want a number"),
@@ -77,6 +78,15 @@ WRONG = {
     "a cut to nothing": ("truncate", (None,), "codebook_size is 'None'"),
     "a cut to another size": ("truncate", (512,), "choose from 256, 1024"),
     "a size of null": ("compare", ([], [None], []), "codebook_sizes is 'None'"),
+    "a size of many digits": ("compare", ([], [-(10**400)], []), "want a number"),
+    "models again and again": ("compare", (["image-fsp"] * 300, [256], []), "each model once"),
+    "sizes again and again": ("compare", ([], [256] * 300, []), "each codebook size once"),
+    "a model of the other medium": (
+        "compare",
+        (["image-fsp", "speech-fsp"], [256], []),
+        "speech-fsp codes speech; choose a model for image",
+    ),
+    "an unknown model, last": ("compare", (["image-fsp", "x"], [256], []), "o model x; here are"),
     "sizes in words": ("compare", ([], "256", []), "want a list"),
     "models in a word": ("compare", ("image-fsp", [], []), "models is 'image-fsp'; want a list"),
     "models as numbers": ("compare", ([3], [], []), "models holds '3'; want names"),
@@ -97,8 +107,17 @@ WRONG = {
     "the same again": ("sweep", (["jpeg"] * 300,), "ame each classic codec once"),
     "the same in compare": ("compare", ([], [256], ["jpeg"] * 3), "ame each classic codec once"),
     "a share in words": ("edit", ("random", "half", 0, 0), "share is 'half'"),
+    "a share of many digits": ("edit", ("random", 10**400, 0, 0), "want a number"),
+    "a seed of many digits": ("edit", ("random", 0.5, 0, 10**400), "want a number"),
     "a share above all": ("edit", ("random", 10, 0, 0), "share is 10; want 0 to 1"),
     "a seed below zero": ("edit", ("random", 0.5, 0, -1), "seed is -1; want 0 or more"),
+}
+# Asked last, of a server that has no model of pictures.
+WITHOUT = {
+    "compress without a model": ("compress", (None,) * 4),
+    "compare without a model": ("compare", (None,) * 3),
+    "sweep without a model": ("sweep", (None,)),
+    "sweep of classics without a model": ("sweep", (["jpeg"],)),
 }
 
 
@@ -127,6 +146,8 @@ service.code = lambda *given, **more: (coded.append(1), code(*given, **more))[1]
 answers = {}
 for case, (name, arguments) in cases.items():
     coded.clear()
+    if "without a model" in case:
+        service.models.cards.pop("image-fsp", None)
     try:
         answer = functions[name](str(folder / inputs.get(name, "a.png")), *arguments)
     except gr.Error as error:
@@ -141,7 +162,7 @@ def answers(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     """What the endpoints return for each case, or the error that the caller sees."""
     folder = tmp_path_factory.mktemp("api")
     (folder / "a.png").write_bytes(picture(gradient(24, 32)))
-    cases = json.dumps({case: entry[:2] for case, entry in (RIGHT | WRONG).items()})
+    cases = json.dumps({case: entry[:2] for case, entry in (RIGHT | WRONG | WITHOUT).items()})
     done = subprocess.run(
         [sys.executable, "-c", CALLS, str(model_folder), str(folder), cases],
         cwd=ROOT,
@@ -184,6 +205,11 @@ def test_what_makes_no_sense_is_refused_in_plain_words(case: str, answers: dict[
     """And before anything is coded."""
     assert WRONG[case][2].lower() in answers[case]["error"].lower()
     assert answers[case]["coded"] == 0
+
+
+@pytest.mark.parametrize("case", WITHOUT)
+def test_a_medium_without_a_model_is_said(case: str, answers: dict[str, Any]) -> None:
+    assert answers[case]["error"] == "No model for image here; here are speech-fsp."
 
 
 def test_a_sweep_has_the_bound_of_a_comparison(

@@ -430,10 +430,49 @@ def test_an_endpoint_takes_uploads_only(path: str, server: Server) -> None:
     assert b"model id" not in answer
 
 
-def test_the_guard_knows_its_folder(tmp_path: Path) -> None:
-    from app.guard import OwnFilesOnly
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/run-history/buckets",
+        "/gradio_api/run-history/records?bucket_id=a/b",
+        "/gradio_api/runs",
+        "/gradio_api/token",
+        "/gradio_api/vibe-code",
+        "/gradio_api/deep_link",
+        "/gradio_api/profiling/traces",
+        "/monitoring",
+        "/monitoring/summary",
+        "/docs",
+        "/gradio_api",
+        "//gradio_api/runs",
+    ],
+)
+def test_what_the_page_does_not_need_is_not_answered(path: str, server: Server) -> None:
+    """Gradio's own pages, some of which ask other sites with the server's account."""
+    assert server.get(path) == (403, b"not a part of this app")
 
-    guard = OwnFilesOnly(None, tmp_path)  # type: ignore[arg-type]
+
+@pytest.mark.parametrize("name", ["process_recording", "run-history/connect", "vibe-edit"])
+def test_nor_is_what_is_sent_there_taken(name: str, server: Server) -> None:
+    assert server.get(f"/gradio_api/{name}", "POST", b"{}")[0] == 403
+
+
+def test_runs_are_not_kept(server: Server) -> None:
+    assert json.loads(server.get("/config")[1])["run_history"] is False
+
+
+def test_the_guard_sees_the_path_behind_a_proxys() -> None:
+    from app.guard import _route
+
+    behind = {"path": "/sub/gradio_api/runs", "root_path": "/sub"}
+    assert _route(behind) == _route({"path": "/gradio_api/runs"}) == "/gradio_api/runs"
+    assert _route({"path": "/gradio_api/runs", "root_path": "/gradio"}) == "/gradio_api/runs"
+
+
+def test_the_guard_knows_its_folder(tmp_path: Path) -> None:
+    from app.guard import Guard
+
+    guard = Guard(None, tmp_path)  # type: ignore[arg-type]
     (tmp_path / "link").symlink_to("/etc")
     assert guard.allows(f"/gradio_api/file={tmp_path}/a/b.png")
     assert guard.allows("/config")
@@ -546,7 +585,10 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(browser: Browser, server: Server) -> Iterator[Callable[..., Page]]:
-    """Opens the app in a fresh session; an error in its scripts fails the test."""
+    """Opens the app in a fresh session.
+
+    An error in its scripts fails the test, and so does a request that the guard refuses.
+    """
     contexts: list[Any] = []
     errors: list[str] = []
 
@@ -560,6 +602,7 @@ def open_page(browser: Browser, server: Server) -> Iterator[Callable[..., Page]]
         page = context.new_page()
         page.set_default_timeout(WAIT_MS)
         page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("response", lambda got: errors.extend([got.url] if got.status == 403 else []))
         page.goto(server.url)
         page.wait_for_selector("#examples button")
         return page
@@ -993,3 +1036,13 @@ def test_nothing_is_fetched_from_elsewhere(open_page: Callable[..., Page], serve
     names = page.evaluate("performance.getEntriesByType('resource').map(r => r.name)")
     assert names
     assert [name for name in names if not name.startswith((server.url, "data:", "blob:"))] == []
+
+
+@pytest.mark.browser
+def test_the_page_of_the_endpoints_describes_them(browser: Browser, server: Server) -> None:
+    """It does without the figures of users that it asks the server for."""
+    page = browser.new_page()
+    page.goto(server.url)
+    page.click("footer button:has-text('API')", timeout=WAIT_MS)
+    page.wait_for_selector("text=/compress", timeout=WAIT_MS)
+    page.close()

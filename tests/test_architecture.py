@@ -165,3 +165,16 @@ def test_codec_needs_only_what_a_bare_install_brings() -> None:
         # tried where it is installed.
         extra = {"_radii_kernel.py": {"triton"}, "pyav.py": {"av"}}.get(path.name, set())
         assert tops - standard <= bare | extra, path
+
+
+def test_only_quiet_changes_the_filters_of_warnings() -> None:
+    """They belong to the whole process, and the app's jobs run in threads."""
+    changing = ("catch_warnings", "simplefilter", "filterwarnings", "resetwarnings")
+    for package in ALLOWED:
+        for path in sources(package):
+            names = [
+                node.attr
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Attribute)
+            ]
+            assert path == ROOT / "codec/quiet.py" or not set(names) & set(changing), path

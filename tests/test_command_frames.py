@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -54,6 +57,39 @@ def test_users_without_an_app_are_told_so(capsys: pytest.CaptureFixture[str]) ->
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     assert main([url, "--users", "1", "--seconds", "1"]) == 1
     assert f"{url}: no app answers there" in one_error(capsys)
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, served: int) -> None:
+    """An app that answers so many clients, whose jobs work, and refuses the others."""
+    import gradio_client
+
+    opened = itertools.count(1)
+
+    class Client:
+        def __init__(self, *_: object, **__: object) -> None:
+            if next(opened) > served:
+                raise ConnectionError("connection refused")
+
+        def predict(self, *_: object, **__: object) -> list[str]:
+            time.sleep(0.05)
+            return [__file__]
+
+    monkeypatch.setattr(gradio_client, "Client", Client)
+
+
+def test_users_who_cannot_connect_are_counted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("gradio", reason="the demo is not installed: pip install '.[app]'")
+    from app.load import main
+
+    words = ["http://x", "--users", "3", "--seconds", "0.1"]
+    serve(monkeypatch, 3)  # one asks whether the app is there
+    assert main(words) == 1
+    assert re.search(r"errors +1\n", capsys.readouterr().out)
+    serve(monkeypatch, 1)
+    assert main(words) == 1
+    assert "http://x: no user got anything done (user " in one_error(capsys)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -6,7 +6,11 @@ Also what no metric can score.
 from __future__ import annotations
 
 import io
+import time
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
+import pystoi
+
 from codec.media import load_audio, load_image, save_image
+from codec.quiet import no_warnings
 from eval.lpips_metric import LPIPS, backbones, modules
 from eval.metrics import (
     METRICS,
@@ -324,4 +331,35 @@ def test_estoi_repeats_and_leaves_the_global_generator_alone() -> None:
     np.random.seed(7)
     before = np.random.get_state()[1].copy()  # type: ignore[index, union-attr]
     assert estoi(x, x + 0.01) == estoi(x, x + 0.01)
+    assert np.array_equal(before, np.random.get_state()[1])  # type: ignore[index]
+
+
+def test_what_another_thread_does_with_warnings_decides_no_figure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A picture begins to be read while STOI is at work, and ends after it."""
+    before, other = warnings.filters[:], no_warnings()
+
+    def meanwhile(*given: Any, **options: Any) -> float:
+        other.__enter__()
+        return float(pystoi.stoi(*given, **options))
+
+    monkeypatch.setattr("eval.metrics._stoi", meanwhile)
+    short = RNG.normal(0, 0.1, 4000)
+    assert measure(stoi, short, short + 0.01) == (None, "fewer than 30 frames of speech")
+    other.__exit__(None, None, None)
+    assert warnings.filters == before
+
+
+def test_threads_take_turns_at_the_global_generator(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(*_: Any, **__: Any) -> float:
+        first = np.random.standard_normal()
+        time.sleep(0.02)
+        return float(first + np.random.standard_normal())
+
+    monkeypatch.setattr("eval.metrics._stoi", drawn)
+    before = np.random.get_state()[1].copy()  # type: ignore[index, union-attr]
+    x = tones(8000)[:, 0]
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(estoi, [x] * 8, [x] * 8))) == 1
     assert np.array_equal(before, np.random.get_state()[1])  # type: ignore[index]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +28,7 @@ from tqdm import tqdm
 from codec.errors import CodecError, MediaError, reason_of
 from codec.files import writing
 from codec.medium import IMAGE, SPEECH
+from codec.quiet import no_warnings
 from train.draws import Draws
 
 SPEED_STEPS = 40  # speeds are multiples of 1 / 40, which keeps the resampling filters short
@@ -212,7 +212,7 @@ class Store:
             raise CodecError(f"{path}: no item holds {needed}; make the crop smaller")
         self.usable = np.flatnonzero(usable)
         # That the array cannot be written; nobody does.
-        with warnings.catch_warnings(action="ignore"):
+        with no_warnings():
             self.flat = torch.from_numpy(flat)
         if self.form.channels > 1:
             self.flat = self.flat.view(-1, self.form.channels)

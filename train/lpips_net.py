@@ -12,7 +12,6 @@ no distance, and the file that is missing is named.
 from __future__ import annotations
 
 import pickle
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from torchvision import models as zoo
 
 from codec.errors import ModelError, reason_of
+from codec.quiet import no_warnings
 
 HUB = {  # net -> torchvision's weights
     "alex": zoo.AlexNet_Weights.IMAGENET1K_V1,
@@ -50,7 +50,7 @@ class LPIPSNet(nn.Module):
     def __init__(self, net: str, features: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.net = net
-        with warnings.catch_warnings(action="ignore"):  # lpips calls torchvision the old way
+        with no_warnings():  # lpips calls torchvision the old way
             self.package = (
                 lpips.LPIPS(net=net, pnet_rand=True, verbose=False).eval().requires_grad_(False)
             )

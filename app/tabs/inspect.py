@@ -233,7 +233,7 @@ def _models(service: Service, medium: str) -> dict[str, Any]:
 
 
 def _sizes(service: Service, medium: str | None = None, name: str | None = None) -> dict[str, Any]:
-    offered = service.models.card(name or service.models.of(str(medium))[0].name)
+    offered = service.models.card(name) if name else service.models.best(str(medium))
     choices = [
         c for c in size_choices(service, offered.medium)["choices"] if c[1] in offered.num_codes
     ]
