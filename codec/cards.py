@@ -157,7 +157,7 @@ def identity(config: Mapping[str, Any], tensors: Tensors) -> bytes:
     """
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, separators=(",", ":")).encode())
     for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name])
+        array = np.ascontiguousarray(tensors[name])  # which gives a number one axis
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
         digest.update(f"\0{name}\0{array.dtype.name}".encode())
         digest.update(struct.pack(f"<{array.ndim + 1}q", array.ndim, *array.shape))

@@ -56,11 +56,6 @@ class Encoder(nn.Module):
     def __init__(self, codec: Codec) -> None:
         super().__init__()
         self.net, self.bottleneck = _with_plain_stft(codec.encoder), copy.deepcopy(codec.bottleneck)
-        # A graph cannot ask a tensor.
-        if "fitted" in dict(self.bottleneck.named_buffers(recurse=False)):
-            fitted = bool(self.bottleneck.get_buffer("fitted"))
-            del self.bottleneck.fitted
-            self.bottleneck.fitted = cast(Tensor, fitted)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         z = self.net(x)
@@ -117,7 +112,8 @@ class PlainSTFT(nn.Module):
 
     def __init__(self, stft: STFT) -> None:
         super().__init__()
-        self.n_fft, self.hop, self.margin = stft.n_fft, stft.hop, stft.margin
+        self.n_fft, self.hop = stft.n_fft, stft.hop
+        self.margin, self.after = stft.margin, stft.after
         bins, time = torch.arange(self.n_fft // 2 + 1), torch.arange(self.n_fft)
         angle = (2 * torch.pi / self.n_fft) * (bins[:, None] * time % self.n_fft).double()
         waves = torch.cat([angle.cos(), -angle.sin()])[:, None] * stft.window.double()
@@ -132,7 +128,7 @@ class PlainSTFT(nn.Module):
 
     def analyse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T) -> two (B, F, n_fft / 2 + 1)."""
-        padded = x[:, reflect_index(x.shape[1], self.margin, self.margin, x.device)]
+        padded = x[:, reflect_index(x.shape[1], self.margin, self.after, x.device)]
         real, imaginary = (
             F.conv1d(padded[:, None], self.analysis, stride=self.hop).transpose(1, 2).chunk(2, -1)
         )

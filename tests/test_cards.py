@@ -4,6 +4,7 @@ card says.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -69,6 +70,21 @@ def test_every_tensor_of_a_model_counts() -> None:
             name: np.where(np.arange(tensor.size).reshape(tensor.shape) == 0, tensor + 1, tensor),
         }
         assert not tensor.size or cards.identity(card.config, changed) != card.model_id, name
+
+
+@pytest.mark.parametrize("card", cards.list_cards(), ids=lambda card: str(card.name))
+def test_identities_are_those_that_the_format_describes(card: cards.Card) -> None:
+    """Written down from FORMAT.md, "The model"."""
+    text = json.dumps(dict(card.config), sort_keys=True, separators=(",", ":"))
+    data = text.encode()
+    for name, tensor in sorted(card.read().items()):
+        if name.startswith("layer."):
+            continue
+        axes = tensor.shape or (1,)  # a tensor without axes counts as one axis of length 1
+        data += b"\0" + name.encode() + b"\0" + tensor.dtype.name.encode()
+        data += b"".join(n.to_bytes(8, "little") for n in (len(axes), *axes))
+        data += tensor.astype(tensor.dtype.newbyteorder("<")).tobytes()
+    assert hashlib.sha256(data).digest()[:16] == card.model_id
 
 
 def test_models_are_listed_by_name(models: Path) -> None:

@@ -23,13 +23,16 @@ from numpy.typing import NDArray
 from codec import api, cards, coding
 from codec.container import scan
 from codec.entropy import (
+    MIXING,
     NO_TABLES,
+    RANGE,
     Prior,
     Tables,
     decode_indices,
     encode_indices,
     max_encoded_size,
     mixing,
+    range_coder,
 )
 from codec.errors import BitstreamError
 
@@ -49,6 +52,7 @@ def random_prior(
     num_features = int(random.integers(1, 6))
     speeds = [3, 6][: int(random.integers(0, 3))]
     offsets = np.array(IMAGE_OFFSETS if image else SPEECH_OFFSETS)
+    offsets = offsets[:0] if seed % 5 == 4 else offsets  # none is allowed
     num_codes = int(np.prod(levels))
 
     def draw(most: float, *shape: int) -> Array:
@@ -432,3 +436,21 @@ def test_real_media_cost_less(name: str, real: Callable[[str, int], bytes]) -> N
     # Of 10 at fixed width, and of what frequencies alone give.
     assert 8 * summary.payload_bytes / summary.num_positions < 9.2
     assert summary.payload_bytes < 0.95 * without.payload_bytes
+
+
+def test_the_range_coder_is_taken_where_it_is_shorter() -> None:
+    """Indices without neighbourhood, of which the prior knows nothing."""
+    tables = coding.load(cards.find("speech-fsp")).tables[1024]
+    assert tables.frequencies is not None
+    weights = tables.frequencies[0].astype(float) ** 3
+    random = np.random.default_rng(0)
+    indices = random.choice(len(weights), (1, 1500), p=weights / weights.sum())
+    data = encode_indices(indices, len(weights), tables)
+    mixed = encode_indices(indices, len(weights), Tables(prior=tables.prior))
+    ranged = encode_indices(indices, len(weights), Tables(tables.frequencies))
+    assert (mixed[0], ranged[0]) == (MIXING, RANGE)
+    assert data == ranged
+    assert len(ranged) < len(mixed)
+    assert 0 <= len(ranged) - range_coder.ideal_bytes(indices, tables.frequencies) < 4
+    decoded = decode_indices(data, 1, 1500, len(weights), tables)
+    assert np.array_equal(decoded, indices)

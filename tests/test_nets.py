@@ -28,7 +28,7 @@ def tiny(medium: str) -> Codec:
     return build(CodecConfig(medium, TINY[medium], "fsp")).eval()  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("n_fft", "hop"), [(384, 96), (640, 160), (64, 32)])
+@pytest.mark.parametrize(("n_fft", "hop"), [(384, 96), (640, 160), (64, 32), (300, 75), (6, 1)])
 def test_the_stft_gives_the_signal_back_to_its_very_edges(n_fft: int, hop: int) -> None:
     if n_fft % (2 * hop):
         with pytest.raises(ValueError, match="multiple"):

@@ -148,6 +148,30 @@ def test_a_decoder_that_breaks_down_ends_the_search(spoilt: str) -> None:
 # that it changes nothing else
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("medium", ["image", "speech"])
+def test_a_search_under_another_default_dtype(medium: str, dtype: torch.dtype) -> None:
+    model = codec.load(f"{medium}-fsp")  # its losses are made in the search
+    signal = photograph() if medium == "image" else tones(8000)
+    expected = coded(signal, codec.load(f"{medium}-fsp"), 8)
+    torch.set_default_dtype(dtype)
+    try:
+        found = coded(signal, model, 8)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found == expected
+    assert found != coded(signal, model)
+
+
+@pytest.mark.parametrize("inside", ["load", "search", "both"])
+def test_a_search_of_a_model_that_was_loaded_for_inference(inside: str) -> None:
+    expected = coded(photograph(), codec.load("image-fsp"), 2)
+    with torch.inference_mode(inside != "search"):
+        model = codec.load("image-fsp")
+    with torch.inference_mode(inside != "load"):
+        assert coded(photograph(), model, 2) == expected
+
+
 def test_no_steps_are_no_search(image_model: Model, speech_model: Model) -> None:
     for model, signal in ((image_model, gradient(40, 56)), (speech_model, tones(9000))):
         size = {"codebook_size": SIZE}

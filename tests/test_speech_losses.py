@@ -7,8 +7,10 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
+from torchaudio.functional import melscale_fbanks
 
 from codec.losses.loudness import LoudnessLoss
+from codec.losses.speech import mel_banks
 from codec.losses.stoi import STOILoss
 from codec.medium import SAMPLE_RATE
 from train import losses
@@ -73,3 +75,11 @@ def test_a_recipe_weighs_it_or_does_without(name: str) -> None:
     without = losses.build("speech", {"mel": 1})(x, noisy(x, 0.1))
     assert set(with_it) - set(without) == {name}
     assert all(torch.equal(with_it[known], value) for known, value in without.items())
+
+
+@pytest.mark.parametrize(("size", "bands"), [(128, 16), (512, 64), (2048, 128)])
+def test_mel_banks_are_torchaudios(size: int, bands: int) -> None:
+    expected = melscale_fbanks(size // 2 + 1, 0, 8000, bands, 16000)
+    assert torch.allclose(mel_banks(size, bands), expected, rtol=0, atol=2e-5)
+    other = melscale_fbanks(size // 2 + 1, 0, 8000, bands, 16000, mel_scale="slaney")
+    assert not torch.allclose(mel_banks(size, bands), other, rtol=0, atol=2e-5)

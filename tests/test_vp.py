@@ -463,6 +463,12 @@ def test_codes_that_a_model_file_cannot_tell_apart_are_refused(scale: float, shi
         VP(3, (64,)).fit(latents)
 
 
+@pytest.mark.parametrize("size", [1, 4])
+def test_codes_beyond_float16_are_refused_where_all_are_one(size: int) -> None:
+    with pytest.raises(ValueError, match="float16 cannot tell"):
+        VP(3, (size,)).fit(torch.full((100, 3), 1e6))
+
+
 @pytest.mark.parametrize(("scale", "shift"), [(100, 0), (1, 10), (0.01, 0), (0, 1)])
 def test_codes_far_from_standard_normal_are_kept_where_they_can_be(
     scale: float, shift: float

@@ -366,7 +366,8 @@ def _stored(codes: Tensor) -> Tensor:
     stored = codes.half().float()
     extent = (codes.amax(0) - codes.amin(0)).norm()
     spacing = extent / len(codes) ** (1 / codes.shape[1])
-    if extent > 0 and not (stored - codes).square().sum(1).mean().sqrt() <= spacing / 4:
+    error = (stored - codes).square().sum(1).mean().sqrt()
+    if not stored.isfinite().all() or (extent > 0 and not error <= spacing / 4):
         raise ValueError(
             f"float16 cannot tell codes of mean {codes.mean():.3g} and deviation {codes.std():.3g} "
             'apart; train with the losses "mean" and "variance", or normalise the latents'

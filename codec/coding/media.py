@@ -81,7 +81,6 @@ def decompress(
         out: Receives the media file; None to write nothing.
         suffix: Of its format.
         piped: It cannot seek, and takes what comes at once.
-        search: Steps of analysis by synthesis, 0 to `MAX_STEPS`: slower, and nearer for the same K.
         watch: Of a recording, sees its blocks pass.
 
     Returns:

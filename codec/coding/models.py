@@ -40,6 +40,12 @@ def load(card: Card, device: str = "cpu") -> Model:
         ModelError: Damaged, of an unknown kind, or tensors that do not fit its configuration.
         CodecError: There is no such device here.
     """
+    # A program may infer and search afterwards, for which inference tensors are of no use.
+    with torch.inference_mode(False):
+        return _load(card, device)
+
+
+def _load(card: Card, device: str) -> Model:
     target, tensors = usable_device(device), card.read()
     weights = {
         k: torch.from_numpy(v)

@@ -5,7 +5,7 @@ What is damaged, newer or larger than the limits allow is refused.
 
 import io
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, NoReturn
 
@@ -255,26 +255,31 @@ def scan(file: BinaryIO) -> Summary:
     Raises:
         BitstreamError: The file is not one of ours, is damaged, or needs a newer version.
     """
-    return scan_with_counts(Reader(file, NO_LIMITS))[0]
+    return _scan(Reader(file, NO_LIMITS), lambda _: None)
 
 
 def scan_with_counts(reader: Reader) -> tuple[Summary, list[int]]:
     """As `scan`, of a reader at its beginning; and the positions of every data chunk."""
     counts: list[int] = []
-    payload_bytes = 0
+    return _scan(reader, counts.append), counts
+
+
+def _scan(reader: Reader, seen: Callable[[int], None]) -> Summary:
+    """Calls `seen` with the positions of each data chunk."""
+    num_chunks = payload_bytes = 0
     for data in reader._data_chunks():
-        counts.append(data.count)
+        seen(data.count)
+        num_chunks += 1
         payload_bytes += data.num_bytes
-    summary = Summary(
+    return Summary(
         header=reader.header,
         version=reader.version,
-        num_chunks=len(counts),
+        num_chunks=num_chunks,
         num_positions=reader.num_positions,
         num_samples=reader.num_samples,
         payload_bytes=payload_bytes,
         file_bytes=reader.offset,
     )
-    return summary, counts
 
 
 def unpack(

@@ -96,16 +96,19 @@ def encode_indices(
         raise ValueError(
             f"indices must lie in [0, {num_codes}), not in [{indices.min()}, {indices.max()}]"
         )
+    candidates: list[bytes] = []
     if tables.prior is not None:
         room = fixed.packed_size(indices.size, num_codes) - 1  # to be shorter than fixed width
         columns = mixing.columns_of(tables.prior, width, indices.shape[1])
         mixed = mixing.encode(indices[0].astype(np.int64), tables.prior, columns, room)
-        # The range coder was never seen to do better where this one does well.
-        if mixed is not None:
-            return bytes([MIXING]) + mixed
-    candidates = [bytes([FIXED]) + fixed.encode(indices, num_codes)]
-    if tables.frequencies is not None:
-        candidates.append(bytes([RANGE]) + range_coder.encode(indices, tables.frequencies))
+        candidates = [] if mixed is None else [bytes([MIXING]) + mixed]
+    if not candidates:  # fixed width is longer than mixed
+        candidates = [bytes([FIXED]) + fixed.encode(indices, num_codes)]
+    frequencies = tables.frequencies
+    if frequencies is not None and (
+        1 + range_coder.ideal_bytes(indices, frequencies) < len(candidates[0])
+    ):
+        candidates.append(bytes([RANGE]) + range_coder.encode(indices, frequencies))
     return min(candidates, key=len)  # the first of equals: fixed width decodes faster
 
 

@@ -311,7 +311,7 @@ class Prior:
     def _first(self) -> Ints:
         num_neighbours, num_features = len(self.offsets), self.embedding.shape[1]
         weights = self.hidden[: num_neighbours * num_features].reshape(
-            num_neighbours, num_features, -1
+            num_neighbours, num_features, len(self.bias)
         )
         product: Ints = self.embedding.astype(np.int64) @ weights.astype(np.int64)
         return product

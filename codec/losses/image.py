@@ -64,8 +64,9 @@ def _band(length: int, device: torch.device) -> Tensor:
 
     Each column has it one step lower than the one before.
     """
-    offset = (
-        torch.arange(length, device=device)[:, None] - torch.arange(length - 10, device=device) - 5
+    rows, columns = (
+        torch.arange(n, dtype=torch.float32, device=device) for n in (length, length - 10)
     )
+    offset = rows[:, None] - columns - 5
     window = torch.exp(-offset.square() / (2 * 1.5**2)) * (offset.abs() <= 5)
     return window / window.sum(0)

@@ -43,7 +43,7 @@ class LoudnessLoss(nn.Module):
 
     def __init__(self, sample_rate: int) -> None:
         super().__init__()
-        hertz = torch.arange(SIZE // 2 + 1) * (sample_rate / SIZE)
+        hertz = torch.arange(SIZE // 2 + 1, dtype=torch.float32) * (sample_rate / SIZE)
         self.total = 26.81 * sample_rate / (3920 + sample_rate) - 0.53  # Bark
         bark = 26.81 * hertz / (1960 + hertz) - 0.53
         place = (bark / BARK).floor().long()
@@ -55,7 +55,7 @@ class LoudnessLoss(nn.Module):
         )
         # Below half a kilohertz loudness grows faster with level (as in P.862).
         steeper = (6 / (bark.clamp(min=0) + 2)).clamp(1, 2) ** 0.15
-        window = torch.hann_window(SIZE)
+        window = torch.hann_window(SIZE, dtype=torch.float32)
         for name, value in {
             "bands": bands,
             "threshold": 10 ** (decibels.clamp(max=70) / 10),

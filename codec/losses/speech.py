@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchaudio.functional import melscale_fbanks
 
 from codec.losses.loudness import LoudnessLoss
 from codec.losses.stoi import STOILoss
@@ -47,9 +47,9 @@ class SpeechLoss(nn.Module):
         self.scales = mel_scales or {128: 16, 512: 64, 2048: 128}
         self.complex_size = complex_size
         for size, bands in self.scales.items():
-            banks = melscale_fbanks(size // 2 + 1, 0, SAMPLE_RATE / 2, bands, SAMPLE_RATE)
-            self.register_buffer(f"banks_{size}", banks, persistent=False)
-            self.register_buffer(f"window_{size}", torch.hann_window(size), persistent=False)
+            window = torch.hann_window(size, dtype=torch.float32)
+            self.register_buffer(f"banks_{size}", mel_banks(size, bands), persistent=False)
+            self.register_buffer(f"window_{size}", window, persistent=False)
 
     def forward(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
         """Returns named (B,) distances of two (B, 1, T) signals.
@@ -84,3 +84,15 @@ class SpeechLoss(nn.Module):
 
 def _per_sample_l1(a: Tensor, b: Tensor) -> Tensor:
     return F.l1_loss(a, b, reduction="none").flatten(1).mean(1)
+
+
+def mel_banks(size: int, bands: int) -> Tensor:
+    """Returns triangles of height 1, evenly spaced on the mel scale (HTK's), (size / 2 + 1, bands).
+
+    They are those of torchaudio's melscale_fbanks, whose precision follows torch's default dtype.
+    """
+    hertz = np.linspace(0, SAMPLE_RATE / 2, size // 2 + 1)
+    mels = np.linspace(0, 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700), bands + 2)
+    corners = 700 * (10 ** (mels / 2595) - 1)
+    places = [np.interp(hertz, corners[i : i + 3], [0, 1, 0]) for i in range(bands)]
+    return torch.from_numpy(np.stack(places, 1)).to(torch.float32)

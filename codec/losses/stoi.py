@@ -39,12 +39,13 @@ class STOILoss(nn.Module):
         self.hop = round(FRAME_S * sample_rate / OVERLAP)
         self.size = OVERLAP * self.hop
         self.fft = 1 << (self.size - 1).bit_length()
-        hertz = torch.arange(self.fft // 2 + 1) * (sample_rate / self.fft)
-        centre = LOWEST_HZ * 2 ** (torch.arange(BANDS) / 3)
+        hertz = torch.arange(self.fft // 2 + 1, dtype=torch.float32) * (sample_rate / self.fft)
+        centre = LOWEST_HZ * 2 ** (torch.arange(BANDS, dtype=torch.float32) / 3)
         inside = (hertz[:, None] >= centre * 2 ** (-1 / 6)) & (
             hertz[:, None] < centre * 2 ** (1 / 6)
         )
-        self.register_buffer("window", torch.hann_window(self.size), persistent=False)
+        window = torch.hann_window(self.size, dtype=torch.float32)
+        self.register_buffer("window", window, persistent=False)
         self.register_buffer("bands", inside.float(), persistent=False)
 
     def forward(self, x: Tensor, x_hat: Tensor) -> Tensor:

@@ -115,9 +115,8 @@ class AudioReader:
                     self.sample_rate / 1000,
                     self.channels,
                 )
-            yield from at_rate(
-                with_channels(reader.blocks(), self.channels), rate, self.sample_rate
-            )
+            blocks = with_channels(reader.blocks(), self.channels)
+            yield from at_rate(blocks, rate, self.sample_rate, self.channels)
             self._cut |= reader.cut
 
 

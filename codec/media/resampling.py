@@ -49,9 +49,7 @@ def resample(samples: Samples, rate: int, target: int) -> Samples:
     return np.ascontiguousarray(out.numpy().T)
 
 
-def at_rate(
-    blocks: Iterable[Samples], rate: int, target: int, channels: int = 1
-) -> Iterator[Samples]:
+def at_rate(blocks: Iterable[Samples], rate: int, target: int, channels: int) -> Iterator[Samples]:
     """Resamples a stream; T samples become ceil(T * target / rate).
 
     The memory that it takes is bounded whatever the rate and the number of channels, which is what

@@ -66,6 +66,7 @@ class STFT(nn.Module):
             raise ValueError(f"n_fft must be a multiple of twice the hop, got {n_fft} and {hop}")
         self.n_fft, self.hop = n_fft, hop
         self.margin = (n_fft - hop) // 2
+        self.after = n_fft - hop - self.margin
         self.register_buffer(
             "window", torch.hann_window(n_fft, dtype=torch.float32), persistent=False
         )
@@ -75,7 +76,7 @@ class STFT(nn.Module):
 
         T is a multiple of the hop.
         """
-        padded = x[:, reflect_index(x.shape[1], self.margin, self.margin, x.device)]
+        padded = x[:, reflect_index(x.shape[1], self.margin, self.after, x.device)]
         spectrum = torch.fft.rfft(padded.unfold(1, self.n_fft, self.hop) * self.window)
         return spectrum.real, spectrum.imag
 
