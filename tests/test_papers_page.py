@@ -20,6 +20,7 @@ KEPT = {  # experiment -> the folder of its runs
     "gmvq-readings": "runs-gmvq-table1-cifar10",
     "vpvae-table1": "runs-vpvae",
     "vpvae-table2": "runs-vpvae",
+    "vpvae-losses": "runs-vpvae",
     "vpvae-ablation": "runs-vpvae",
 }
 
