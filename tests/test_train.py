@@ -230,7 +230,7 @@ def test_each_size_has_the_same_say(tmp_path: Path, medium: str, data: Path) -> 
         (["speech-fsp", "--set", "data.crop=[800]"], "at least 1056"),
         (["image-fsp", "--set", "losses.l1=much"], "are numbers"),
         (["image-fsp"], "run python -m train.prepare first"),
-        (["image-fsp", "--resume"], "run python -m train.prepare first"),
+        (["image-fsp", "--resume"], "no checkpoint to resume; leave --resume out"),
     ],
 )
 def test_mistakes_are_one_line(
