@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from codec.model import Codec
     from codec.truncation import truncate
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"
 
 __all__ = [
     "BitstreamError",

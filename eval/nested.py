@@ -178,7 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     style = argparse.RawDescriptionHelpFormatter
     parser = Parser(
         prog="python -m eval.nested",
-        epilog="See docs/coder.md",
+        epilog="See docs/bottlenecks/vp.md",
         description=__doc__,
         formatter_class=style,
     )

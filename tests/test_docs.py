@@ -15,6 +15,7 @@ Lines of pip and make are checked against pyproject.toml and the Makefile instea
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import inspect
 import os
@@ -437,6 +438,22 @@ def test_the_reference_names_what_exists() -> None:
         assert resolve(path) is not None
 
 
+def test_every_key_of_a_recipe_is_listed() -> None:
+    sections = {
+        "codec": recipes.CodecSection,
+        "data": recipes.DataSection,
+        "optimiser": recipes.OptimiserSection,
+        "adversary": recipes.AdversarySection,
+    }
+    page = (ROOT / "docs/train.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `([a-z]+\.[a-z_]+)` \|", page, re.M)
+    assert sorted(listed) == sorted(
+        f"{section}.{field.name}"
+        for section, kind in sections.items()
+        for field in dataclasses.fields(kind)
+    )
+
+
 # --------------------------------------------------------------------------------------------------
 # figures
 
@@ -461,8 +478,21 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
 
 
+def numbers(version: str) -> list[int]:
+    return [int(number) for number in version.partition(".dev")[0].split(".")]
+
+
 def test_versions_agree() -> None:
-    """Of the package, its metadata and the latest release in the changelog."""
+    """Of the package, its metadata and the changelog.
+
+    With unreleased changes the version is that of no release, so that a report can name it.
+    """
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     released = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d\d-\d\d$", changes, re.M)
-    assert codec.__version__ == PROJECT["version"] == released[0]
+    version = codec.__version__
+    assert version == PROJECT["version"]
+    if "## [Unreleased]\n\n###" in changes:
+        assert re.fullmatch(r"\d+\.\d+\.\d+\.dev\d+", version)
+        assert numbers(released[0]) < numbers(version)
+    else:
+        assert version == released[0]

@@ -91,7 +91,7 @@ def test_a_run_that_diverges_is_reported_and_not_repeated(tmp_path: Path) -> Non
     lines = gmvq_runs.tables("a", gmvq_runs.Runs(runs, {}), {})[0].splitlines()
     assert "| vq | 1 of 2 | 4.00 |" in lines[4]
     assert "| gmvq | 0 of 1 | - |" in lines[5]
-    assert "| vp | 256 | 0 of 1 | - |" in vpvae.tables("image", "in", {("vp", 256): [failed]})[0]
+    assert "| vp | 256 | 0 of 1 | - |" in vpvae.tables("image", ("in",), {("vp", 256): [failed]})[0]
 
 
 def test_an_error_of_the_program_is_no_run_that_diverged(tmp_path: Path) -> None:

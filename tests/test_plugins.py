@@ -5,6 +5,7 @@ every command.
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import subprocess
@@ -27,11 +28,12 @@ from codec.cli.decompress import decompress_main
 from codec.cli.frame import Parser
 from codec.container import Reader
 from codec.errors import CodecError, ModelError
+from codec.losses import EXTRA_LOSSES
 from codec.media import Picture
 from codec.model import CodecConfig
 from codec.nets import NETS
 from codec.nets.image import ImageConfig
-from train import recipes
+from train import losses, recipes
 from train.__main__ import main as train
 from train.export import main as export
 from train.prepare import main as prepare
@@ -49,12 +51,13 @@ l1 = 1.0
 mse = 1.0
 ssim = 0.0
 outside = 0.5
+own-edges = 2.0
 """
 
 
 def forget() -> None:
     """As in a process that never saw the package."""
-    for registry in (BOTTLENECKS, NETS):
+    for registry in (BOTTLENECKS, NETS, EXTRA_LOSSES["image"]):
         for name in [name for name in registry if name.startswith("own-")]:
             del registry[name]
     for name in [name for name in sys.modules if name.partition(".")[0] == "own_parts"]:
@@ -133,6 +136,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.set_rng_state(rng)
     forget()
     return folder / "image-own.json"
+
+
+def test_a_loss_is_weighed_by_name(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = json.loads(trained.read_text(encoding="utf-8"))["training"]["recipe"]
+    assert recipe["losses"]["own-edges"] == 2.0
+    monkeypatch.syspath_prepend(str(PACKAGE))
+    plugins.add(["own_parts"])
+    x, ramp = torch.zeros(2, 3, 16, 16), torch.linspace(0, 1.5, 16).expand(2, 3, 16, 16)
+    weighed = losses.build("image", recipe["losses"])(x, ramp)
+    assert weighed["own-edges"] == pytest.approx(0.1)  # the slope along one of two axes
+    assert set(losses.build("image", {"own-edges": 0.0})(x, ramp)) == {"l1", "mse", "ssim"}
+
+
+def test_a_loss_that_nobody_registered_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text('base = "image-fsp"', encoding="utf-8")
+    with pytest.raises(CodecError, match="unknown loss own-edges; known are l1"):
+        recipes.load(str(tmp_path / "own.toml"), ["losses.own-edges=1.0"])
 
 
 def test_a_file_there_and_back_by_command(

@@ -13,11 +13,9 @@ from pathlib import Path
 from torch import nn
 
 from codec.errors import CodecError, not_installed
-from codec.losses import ImageLoss, SpeechLoss
-from codec.losses.speech import EXTRA
+from codec.losses import EXTRA_LOSSES, ImageLoss, SpeechLoss
 from codec.medium import IMAGE, SPEECH
 
-OPTIONAL = ("lpips", "loudness", "stoi")  # a recipe may leave them out, which is a weight of 0
 LPIPS_SMALLEST = 32  # pixels of a crop; below, the pooling of LPIPS's nets leaves nothing
 # The net that is looked for in torch hub's folder: that of the shipped models, and the fastest.
 HUB_NET = "squeeze"
@@ -37,13 +35,18 @@ def build(medium: str, weights: Mapping[str, float], backbone: Path | None = Non
     return LOSSES[medium].build(weights, backbone)
 
 
+def _extra(medium: str, weights: Mapping[str, float]) -> list[str]:
+    return [name for name in EXTRA_LOSSES[medium] if weights.get(name)]
+
+
 def _of_speech(weights: Mapping[str, float], _: Path | None) -> nn.Module:
-    return SpeechLoss(extra=[name for name in EXTRA if weights.get(name)])
+    return SpeechLoss(extra=_extra(SPEECH.name, weights))
 
 
 def _of_pictures(weights: Mapping[str, float], backbone: Path | None) -> nn.Module:
+    extra = _extra(IMAGE.name, weights)
     if not weights.get("lpips"):
-        return ImageLoss()
+        return ImageLoss(extra=extra)
     try:
         from train import lpips_net  # takes seconds
     except ImportError as error:
@@ -57,7 +60,7 @@ def _of_pictures(weights: Mapping[str, float], backbone: Path | None) -> nn.Modu
             f"give --lpips-backbone FILE ({file.name} is not in "
             f"{file.parent}), or train without: --set losses.lpips=0"
         )
-    return ImageLoss(lpips_net.load(file))
+    return ImageLoss(lpips_net.load(file), extra)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +68,22 @@ class Distances:
     """What a recipe weighs between a signal and its reconstruction.
 
     Attributes:
-        names: Of the distances.
+        required: Names of the distances that every recipe weighs, be it by 0.
         shortest_crop: Samples or pixels that the largest window of them needs.
         build: (weights, LPIPS backbone) -> a module that gives them, by name.
     """
 
-    names: tuple[str, ...]
+    required: tuple[str, ...]
     shortest_crop: int
     build: Callable[[Mapping[str, float], Path | None], nn.Module]
 
 
 LOSSES = {
-    SPEECH.name: Distances(
-        ("mel", "stft", "wave", "loudness", "stoi"), SpeechLoss.shortest, _of_speech
-    ),
-    IMAGE.name: Distances(("l1", "mse", "ssim", "lpips"), ImageLoss.shortest, _of_pictures),
+    SPEECH.name: Distances(("mel", "stft", "wave"), SpeechLoss.shortest, _of_speech),
+    IMAGE.name: Distances(("l1", "mse", "ssim"), ImageLoss.shortest, _of_pictures),
 }
+
+
+def optional(medium: str) -> tuple[str, ...]:
+    """Returns the names that a recipe may leave out, which is a weight of 0."""
+    return (*EXTRA_LOSSES[medium], *(("lpips",) if medium == IMAGE.name else ()))

@@ -25,7 +25,7 @@ from codec.model import CodecConfig, build
 from codec.nets.kinds import NETS, default
 from train.augment import STRENGTHS
 from train.discriminators import SHORTEST_JUDGED
-from train.losses import LOSSES, LPIPS_SMALLEST, OPTIONAL
+from train.losses import LOSSES, LPIPS_SMALLEST, optional
 
 MAX_BASES = 8
 STAGES = ("A", "B", "C")
@@ -288,7 +288,7 @@ def _build(path: Path | str, data: dict[str, Any]) -> Recipe:
             raise
         reason = str(error).strip().partition("\n")[0]  # torch adds a page of signatures
         raise CodecError(f"{path}: codec.options = {recipe.codec.options}: {reason}") from None
-    _check_losses(path, recipe, (*LOSSES[recipe.codec.medium].names, *own))
+    _check_losses(path, recipe, own)
     return recipe
 
 
@@ -343,15 +343,17 @@ def _check_data(path: Path | str, recipe: Recipe) -> None:
         )
 
 
-def _check_losses(path: Path | str, recipe: Recipe, known: tuple[str, ...]) -> None:
-    """Checks that each distance and each loss has a weight, and nothing else.
+def _check_losses(path: Path | str, recipe: Recipe, own: tuple[str, ...]) -> None:
+    """Checks that each required distance and each of the bottleneck's losses has a weight.
 
-    Distances are the medium's, losses the bottleneck's.
+    Nothing else has one but the optional distances.
     """
-    weights = recipe.losses
+    weights, medium = recipe.losses, recipe.codec.medium
+    required = (*LOSSES[medium].required, *own)
+    known = (*required, *optional(medium))
     if unknown := [name for name in weights if name not in known]:
         raise CodecError(f"{path}: unknown loss {', '.join(unknown)}; known are {', '.join(known)}")
-    if missing := [name for name in known if name not in weights and name not in OPTIONAL]:
+    if missing := [name for name in required if name not in weights]:
         raise CodecError(
             f"{path}: no weight for the loss {', '.join(missing)}; give one, 0 to leave it out"
         )

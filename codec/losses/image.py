@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+
 import torch
 from torch import Tensor, nn
+
+IMAGE_EXTRA: dict[str, Callable[[], nn.Module]] = {}
 
 
 class ImageLoss(nn.Module):
@@ -12,6 +16,7 @@ class ImageLoss(nn.Module):
     Args:
         lpips: Maps two (B, 3, H, W) pictures to (B,) distances, as `train.lpips_net.LPIPSNet` does;
             None leaves the term out.
+        extra: Names in `IMAGE_EXTRA` of the terms to add, those that a package has added.
 
     Attributes:
         shortest: Pixels that the window of SSIM needs along each side, rounded up.
@@ -19,14 +24,16 @@ class ImageLoss(nn.Module):
 
     shortest = 16
 
-    def __init__(self, lpips: nn.Module | None = None) -> None:
+    def __init__(self, lpips: nn.Module | None = None, extra: Collection[str] = ()) -> None:
         super().__init__()
         self.lpips = lpips
+        self.extra = nn.ModuleDict({name: IMAGE_EXTRA[name]() for name in sorted(extra)})
 
     def forward(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
         """Returns named (B,) distances of two (B, 3, H, W) pictures.
 
-        The names are "l1", "mse", "ssim" (1 - SSIM) and, where it is asked for, "lpips".
+        The names are "l1", "mse", "ssim" (1 - SSIM), those of the extra ones and, where it is asked
+        for, "lpips".
         """
         x, x_hat = x.float(), x_hat.float()
         terms = {
@@ -34,6 +41,7 @@ class ImageLoss(nn.Module):
             "mse": (x - x_hat).square().mean((1, 2, 3)),
             "ssim": 1 - ssim(x, x_hat),
         }
+        terms |= {name: term(x, x_hat) for name, term in self.extra.items()}
         return terms if self.lpips is None else terms | {"lpips": self.lpips(x, x_hat)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,8 +14,10 @@ from codec.losses.loudness import LoudnessLoss
 from codec.losses.stoi import STOILoss
 from codec.medium import SAMPLE_RATE
 
-# Terms that are optional, by sample rate.
-EXTRA: dict[str, Callable[[int], nn.Module]] = {"loudness": LoudnessLoss, "stoi": STOILoss}
+SPEECH_EXTRA: dict[str, Callable[[], nn.Module]] = {
+    "loudness": partial(LoudnessLoss, SAMPLE_RATE),
+    "stoi": partial(STOILoss, SAMPLE_RATE),
+}
 
 
 class SpeechLoss(nn.Module):
@@ -27,8 +30,9 @@ class SpeechLoss(nn.Module):
             has seven scales; the three of the default span them at a third of the cost, without
             bands too narrow to hold an FFT bin.
         complex_size: The FFT size, one of the scales, whose complex spectrum is compared too.
-        extra: Names of the terms to add: "loudness", how loud the error sounds, and "stoi", what it
-            costs in intelligibility. Each takes about a tenth of a training step's time.
+        extra: Names in `SPEECH_EXTRA` of the terms to add: "loudness", how loud the error sounds,
+            "stoi", what it costs in intelligibility, or what a package has added. The first two
+            take about a tenth of a training step's time each.
 
     Attributes:
         shortest: Samples that the largest window needs.
@@ -43,7 +47,7 @@ class SpeechLoss(nn.Module):
         extra: Collection[str] = (),
     ) -> None:
         super().__init__()
-        self.extra = nn.ModuleDict({name: EXTRA[name](SAMPLE_RATE) for name in sorted(extra)})
+        self.extra = nn.ModuleDict({name: SPEECH_EXTRA[name]() for name in sorted(extra)})
         self.scales = mel_scales or {128: 16, 512: 64, 2048: 128}
         self.complex_size = complex_size
         for size, bands in self.scales.items():

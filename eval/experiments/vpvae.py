@@ -24,7 +24,7 @@ What differs from the paper, beside data and budget (`DEVIATIONS` is below every
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import log2
 
 from matplotlib.axes import Axes
@@ -46,6 +46,8 @@ from eval.experiments.vpvae_methods import (
 from eval.experiments.vpvae_runs import DOMAINS, TESTS, Results, collect
 from eval.metrics import METRICS
 
+Runs = Mapping[tuple[str, int], list[Record]]  # of each method and K
+WORDS = {"in": "in domain", "out": "out of domain"}
 DEVIATIONS = (
     "VP with eta 1.15 (the published code: 1) and losses without LPIPS, but where the row says "
     "otherwise; codebooks from "
@@ -56,20 +58,27 @@ DEVIATIONS = (
 )
 
 
-def tables(medium: str, domain: str, runs: dict[tuple[str, int], list[Record]]) -> list[str]:
-    """Returns two tables with a row for each method and K, mean ± deviation over seeds.
+def tables(medium: str, domains: tuple[str, ...], runs: Runs) -> list[str]:
+    """Returns tables with a row for each method and K, mean ± deviation over seeds.
 
-    The first has what the methods reach and, where it is known, what was published; the second how
-    the runs went.
+    One for each domain has what the methods reach and, where it is known, what was published; the
+    last has how the runs went.
     """
+    reached = [
+        f"## {medium}, {WORDS[domain]}\n\n{_reached(medium, domain, runs)}" for domain in domains
+    ]
+    return [*reached, _went(runs)]
+
+
+def _reached(medium: str, domain: str, runs: Runs) -> str:
     first, second = METRICS[medium]
     rate, factor = (
         ("kbit/s", SAMPLE_RATE / 96 / 1000) if medium == "speech" else ("bits/pixel", 1 / 64)
     )
     lpips = _lpips_of(domain, runs)
     measured = {first: 2, second: 3} | dict.fromkeys(lpips, 3) | {"CVU": 3, "H0": 2}  # digits
-    reached, went = [], []
-    for (name, size), records in sorted(runs.items(), key=lambda item: item[0][1]):
+    rows = []
+    for name, size, records in _by_size(runs):
         summary = aggregate(records)
         paper = PUBLISHED[medium].get(name, {}).get(size) if domain == "in" else None
         codes, nominal = summary.get("num_codes"), "-"
@@ -81,28 +90,42 @@ def tables(medium: str, domain: str, runs: dict[tuple[str, int], list[Record]]) 
         ]
         cells += [nominal, output.cell(coded, 2), output.cell(coded, 3, factor)]
         cells.append(f"{paper[0]:.2f}, {paper[1]:.3f}" if paper else "-")
-        row = [name, str(size), seeds(records)]
-        reached.append([*row, *cells])
-        keys = {"num_codes": 0, "dim": 0, "steps": 0, "steps_per_second": 2, "minutes": 1}
-        went.append([*row, *(output.cell(summary.get(key), n) for key, n in keys.items())])
-    head = ["method", "K", "seeds"]
-    quality = [*measured, "nominal bits/token", "coded bits/token", rate, "paper"]
-    course = ["codes", "d", "steps", "steps/s", "minutes"]
-    return [
-        f"## {medium}\n\n{markdown.table(head + quality, reached)}",
-        markdown.table(head + course, went),
-    ]
+        rows.append([name, str(size), seeds(records), *cells])
+    published = f"paper's {first}, {second}"
+    quality = [*measured, "nominal bits/token", "coded bits/token", rate, published]
+    return markdown.table(["method", "K", "seeds", *quality], rows)
 
 
-def _lpips_of(domain: str, runs: Mapping[tuple[str, int], list[Record]]) -> list[str]:
+def _went(runs: Runs) -> str:
+    keys = {"num_codes": 0, "dim": 0, "steps": 0, "steps_per_second": 2, "minutes": 1}
+    rows = []
+    for name, size, records in _by_size(runs):
+        summary = aggregate(records)
+        cells = (output.cell(summary.get(key), digits) for key, digits in keys.items())
+        rows.append([name, str(size), seeds(records), *cells])
+    head = ["method", "K", "seeds", "codes", "d", "steps", "steps/s", "minutes"]
+    return markdown.table(head, rows)
+
+
+def _by_size(runs: Runs) -> Iterator[tuple[str, int, list[Record]]]:
+    for (name, size), records in sorted(runs.items(), key=lambda item: item[0][1]):
+        yield name, size, records
+
+
+def _lpips_of(domain: str, runs: Runs) -> list[str]:
     """Returns the names of LPIPS, by each net that some run was measured with."""
     keys = {key for records in runs.values() for record in records for key in record}
     names = (key.removeprefix(f"{domain} ") for key in keys if key.startswith(f"{domain} LPIPS"))
     return sorted(name for name in names if not name.endswith(" scored"))
 
 
-def _finish(request: Request, name: str, title: str, domain: str, results: Results) -> None:
-    """Writes JSON, a report, and a picture of quality against K and against coded bits."""
+def _finish(
+    request: Request, name: str, title: str, domains: tuple[str, ...], results: Results
+) -> None:
+    """Writes JSON, a report, and a picture of quality against K and against coded bits.
+
+    The picture shows the first domain.
+    """
     path = request.out / name
     plain = {
         m: {f"{n} K={k}": aggregate(r) for (n, k), r in runs.items()} for m, runs in results.items()
@@ -117,38 +140,39 @@ def _finish(request: Request, name: str, title: str, domain: str, results: Resul
         records = [r for group in runs.values() for r in group if "steps" in r]
         if not records:
             continue
-        pack = TESTS[medium][DOMAINS.index(domain)]
         steps = sorted({r["steps"] for r in records})
         span = " to ".join(dict.fromkeys(f"{step}" for step in (steps[0], steps[-1])))
-        items = records[0].get(f"{domain} items", 0)
+        tested = " and ".join(
+            f"{records[0].get(f'{domain} items', 0)} items of {pack}"
+            for domain, pack in zip(DOMAINS, TESTS[medium], strict=True)
+            if domain in domains
+        )
         preset, batch, places = (
             " and ".join(dict.fromkeys(str(r[key]) for r in records))
             for key in ("preset", "batch", "hardware")
         )
         notes.append(
-            f"{medium}: {span} steps a run of batches of {batch}, on {places}; tested on {items} "
-            f"items of {pack}; mean ± deviation over seeds"
+            f"{medium}: {span} steps a run of batches of {batch}, on {places}; tested on {tested}; "
+            "mean ± deviation over seeds"
         )
         if preset != FULL.preset:
             notes.append(
                 f"{medium}: REDUCED SIZE for a CPU, {preset} nets, few steps and a short warm-up"
             )
-    texts = [text for medium, runs in results.items() for text in tables(medium, domain, runs)]
+    texts = [text for medium, runs in results.items() for text in tables(medium, domains, runs)]
     output.save_report(path, title, notes, texts)
     with output.picture(path, columns=2, rows=len(results), size=(4.8, 3.6)) as axes:
         for row, (medium, runs) in enumerate(results.items()):
             quality = next(iter(METRICS[medium]))
             for axis, key in zip(axes[2 * row : 2 * row + 2], ("K", "bits"), strict=True):
-                _draw(axis, runs, domain, quality, key)
+                _draw(axis, runs, domains[0], quality, key)
                 axis.set(title=medium, ylabel=quality)
                 axis.set_xlabel("K" if key == "K" else "coded bits per token")
             axes[2 * row].set_xscale("log", base=2)
             axes[2 * row].legend()
 
 
-def _draw(
-    axis: Axes, runs: dict[tuple[str, int], list[Record]], domain: str, quality: str, key: str
-) -> None:
+def _draw(axis: Axes, runs: Runs, domain: str, quality: str, key: str) -> None:
     """Draws a line for each method through its means at each K, with deviations over seeds."""
     names = dict.fromkeys(name for name, _ in runs)
     for i, name in enumerate(names):
@@ -171,20 +195,21 @@ def _draw(
             )
 
 
-def _table(request: Request, number: int, domain: str, words: str) -> None:
+def _table(request: Request, number: int, domain: str) -> None:
     scale = SMALL if request.small else FULL
     results = collect(request, METHODS, scale.sizes, scale)
-    _finish(request, f"vpvae-table{number}", f"VP-VAE, table {number}: {words}", domain, results)
+    title = f"VP-VAE, table {number}: {WORDS[domain]}"
+    _finish(request, f"vpvae-table{number}", title, (domain,), results)
 
 
 def table1(request: Request) -> None:
     """Trains methods at sizes, and tests them on the in-domain packs."""
-    _table(request, 1, "in", "in domain")
+    _table(request, 1, "in")
 
 
 def table2(request: Request) -> None:
     """Tests the models of table 1 on the out-of-domain packs."""
-    _table(request, 2, "out", "out of domain")
+    _table(request, 2, "out")
 
 
 def losses(request: Request) -> None:
@@ -197,11 +222,11 @@ def losses(request: Request) -> None:
         raise CodecError("vpvae-losses trains with LPIPS: give --lpips-backbone FILE")
     scale = SMALL if request.small else FULL
     results = collect(request, LOSSES, (ABLATION_SIZE,), scale, (IMAGE.name,))
-    _finish(request, "vpvae-losses", "VP-VAE, losses of pictures", "in", results)
+    _finish(request, "vpvae-losses", "VP-VAE, losses of pictures", DOMAINS, results)
 
 
 def ablation(request: Request) -> None:
     """Trains VP without its parts, and FSP with each activation, at K = 1024."""
     scale = SMALL if request.small else FULL
     results = collect(request, ABLATION, (ABLATION_SIZE,), scale)
-    _finish(request, "vpvae-ablation", "VP-VAE, ablation", "in", results)
+    _finish(request, "vpvae-ablation", "VP-VAE, ablation", DOMAINS, results)
