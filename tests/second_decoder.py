@@ -308,6 +308,7 @@ def decode_mixing(payload, n, prior, width, known=None):
     levels, offsets, embedding, hidden = (
         prior[name] for name in ("levels", "offsets", "embedding", "hidden")
     )
+    outer, outer_bias = prior.get("wide", hidden), prior.get("wide_bias", prior["bias"])
     digits, speeds, bias = prior["digits"], prior["speeds"], prior["bias"]
     weights = [list(row) for row in prior["nodes"]]
     stride = prior["stride"][0]
@@ -344,8 +345,15 @@ def decode_mixing(payload, n, prior, width, known=None):
             inputs += embed(q) if inside else embedding[-1]
         inputs += [value >> 8 for values in trend for value in values]
         start = [
-            bias[h] + sum(x * row[h] for x, row in zip(inputs, hidden, strict=True)) for h in units
+            b + sum(x * row[i] for x, row in zip(inputs, outer, strict=True))
+            for i, b in enumerate(outer_bias)
         ]
+        if "wide" in prior:
+            wide = [clamp(value >> 10, 0, 1023) for value in start]
+            start = [
+                bias[h] + sum(x * row[h] for x, row in zip(wide, hidden, strict=True))
+                for h in units
+            ]
         for d, count in enumerate(levels):
             if d < given:
                 start = [

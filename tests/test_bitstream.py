@@ -32,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "assets" / "golden"
 # Frozen with the format: 1.0 and, by context, 1.1.
 GOLDEN_NAMES = ["speech-mono", "speech-stereo", "image-colour", "image-grey"]
-GOLDEN_NAMES += ["mixing-mono", "mixing-stereo", "mixing-image"]
+GOLDEN_NAMES += ["mixing-mono", "mixing-stereo", "mixing-image", "wide-mono", "wide-image"]
 MODEL_ID = bytes(range(16))
 SPEECH = Header("speech", MODEL_ID, 64, 50, sample_rate=16000)
 IMAGE = Header("image", MODEL_ID, 4096, 4375, channels=3, height=64, width=96)
@@ -83,11 +83,17 @@ def drawn(shape: tuple[int, ...], most: int, state: int) -> Array:
 
 
 def drawn_prior(
-    levels: tuple[int, ...], offsets: list[tuple[int, int]], stride: int, state: int
+    levels: tuple[int, ...],
+    offsets: list[tuple[int, int]],
+    stride: int,
+    state: int,
+    num_wide: int = 0,
 ) -> Prior:
     """A prior that is the same on every machine for ever, and whose every table matters."""
     num_rows, num_features, speeds, units = sum(levels), 2, [3], 8
     num_codes = int(np.prod(levels))
+    num_inputs = (len(offsets) + len(speeds)) * num_features
+    outer = drawn((num_inputs, num_wide or units), 4000, state + 3)
     order = (
         np.argsort(drawn((num_codes,), 10**6, state), kind="stable")
         if state % 2
@@ -98,12 +104,14 @@ def drawn_prior(
         order=order,
         offsets=np.array(offsets),
         embedding=drawn((num_rows + 1, num_features), 60, state + 2),
-        hidden=drawn(((len(offsets) + len(speeds)) * num_features, units), 4000, state + 3),
+        hidden=drawn((num_wide, units), 400, state + 7) if num_wide else outer,
         bias=drawn((units,), 300_000, state + 4),
         speeds=np.array(speeds),
         digits=drawn((num_rows - levels[-1], units), 4000, state + 5),
         nodes=drawn((num_rows - len(levels), units), 300, state + 6),
         stride=stride,
+        wide=outer if num_wide else np.empty((0, 0), np.int64),
+        wide_bias=drawn((num_wide,), 300_000, state + 8),
     )
 
 
@@ -166,6 +174,20 @@ def write_golden() -> None:
             skewed((1, 1, 156), 28, 13) // 4,
             0,
             Tables(None, drawn_prior((7, 4), [(0, -1), (1, 0), (1, 1), (2, -1)], 8, 15)),
+            [104],
+        ),
+        "wide-mono": (
+            Header("speech", MODEL_ID, 64, 60, sample_rate=16000),
+            skewed((1, 1, 260), 60, 17) // 6,
+            25_000,
+            Tables(None, drawn_prior((5, 4, 3), [(0, -1), (0, -2)], 0, 19, num_wide=16)),
+            [150],
+        ),
+        "wide-image": (
+            Header("image", MODEL_ID, 32, 28, channels=3, height=90, width=99),
+            skewed((1, 1, 156), 28, 23) // 4,
+            0,
+            Tables(None, drawn_prior((28,), [(0, -1), (1, 0), (1, 1)], 8, 26, num_wide=8)),
             [104],
         ),
     }

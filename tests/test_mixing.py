@@ -53,6 +53,8 @@ def random_prior(
     speeds = [3, 6][: int(random.integers(0, 3))]
     offsets = np.array(IMAGE_OFFSETS if image else SPEECH_OFFSETS)
     offsets = offsets[:0] if seed % 5 == 4 else offsets  # none is allowed
+    num_inputs = (len(offsets) + len(speeds)) * num_features
+    num_wide = seed % 3 * 16
     num_codes = int(np.prod(levels))
 
     def draw(most: float, *shape: int) -> Array:
@@ -68,12 +70,14 @@ def random_prior(
         order=random.permutation(num_codes) if seed % 2 else np.empty(0, np.int64),
         offsets=offsets,
         embedding=draw(40, num_rows + 1, num_features),
-        hidden=draw(1500, (len(offsets) + len(speeds)) * num_features, units),
+        hidden=draw(300, num_wide, units) if num_wide else draw(1500, num_inputs, units),
         bias=draw(100_000, units),
         speeds=np.array(speeds, np.int64),
         digits=draw(3000, num_rows - levels[-1], units),
         nodes=draw(4000, num_rows - len(levels), units),
         stride=8 if image else 0,
+        wide=draw(1500, num_inputs, num_wide) if num_wide else np.empty((0, 0), np.int64),
+        wide_bias=draw(100_000, num_wide),
     )
 
 
@@ -363,6 +367,13 @@ def test_errors_say_what_to_do() -> None:
         encode_indices(np.zeros((2, 3), np.int64), 64, tables)
 
 
+WIDE = {
+    "wide": np.zeros((3, 8), np.int64),
+    "wide_bias": np.zeros(8, np.int64),
+    "hidden": np.ones((8, 8), np.int64),
+}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -384,6 +395,28 @@ def test_errors_say_what_to_do() -> None:
         ({"digits": np.zeros((12, 8), np.int64)}, "digits"),
         ({"nodes": np.full((9, 8), 32768)}, "nodes"),
         ({"stride": -1}, "stride"),
+        ({"wide": np.zeros((3, 8), np.int64)}, "wide"),
+        ({"wide_bias": np.zeros(8, np.int64)}, "wide"),
+        ({**WIDE, "wide": np.zeros((3, 12), np.int64)}, "wide"),
+        ({**WIDE, "wide": np.full((3, 8), 1 << 15)}, "weights"),
+        ({**WIDE, "wide": np.ones((3, 8), np.int64), "wide_bias": np.full(8, 2**31 - 1)}, "sums"),
+        ({**WIDE, "bias": np.full(8, 2**31 - 1)}, "sums"),
+        (
+            {
+                "wide": np.zeros((3, 4), np.int64),
+                "wide_bias": np.zeros(4, np.int64),
+                "hidden": np.zeros((4, 8), np.int64),
+            },
+            "units of the wide",
+        ),
+        (
+            {
+                "wide": np.zeros((3, 72), np.int64),
+                "wide_bias": np.zeros(72, np.int64),
+                "hidden": np.full((72, 8), 32_767),
+            },
+            "sums",
+        ),
     ],
 )
 def test_impossible_priors_are_refused(change: dict[str, Any], message: str) -> None:

@@ -31,6 +31,7 @@ def random_prior(
     random = np.random.default_rng(seed)
     levels, offsets = np.array([*coarse, *own]), np.array(OFFSETS[image])
     num_rows, num_features, speeds = int(levels.sum()), 3, [3][: int(random.integers(0, 2))]
+    num_inputs, num_wide = (len(offsets) + len(speeds)) * num_features, seed % 2 * 16
 
     def draw(most: float, *shape: int) -> Array:
         return (random.normal(size=shape) * most).round().clip(-most * 3, most * 3).astype(np.int64)
@@ -40,13 +41,15 @@ def random_prior(
         order=random.permutation(int(levels.prod())) if seed % 2 else np.empty(0, np.int64),
         offsets=offsets,
         embedding=draw(40, num_rows + 1, num_features),
-        hidden=draw(1500, (len(offsets) + len(speeds)) * num_features, units),
+        hidden=draw(300, num_wide, units) if num_wide else draw(1500, num_inputs, units),
         bias=draw(100_000, units),
         speeds=np.array(speeds, np.int64),
         digits=draw(3000, num_rows - own[-1], units),
         nodes=draw(4000, sum(own) - len(own), units),
         stride=8 if image else 0,
         given=len(coarse),
+        wide=draw(1500, num_inputs, num_wide) if num_wide else np.empty((0, 0), np.int64),
+        wide_bias=draw(100_000, num_wide),
     )
 
 

@@ -34,7 +34,7 @@ def test_it_knows_nothing_of_the_first() -> None:
 
 
 def test_there_is_a_golden_file_for_every_coder() -> None:
-    assert len(FILES) >= 7
+    assert len(FILES) >= 9
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -59,14 +59,21 @@ def test_it_refuses_truncations_and_flipped_bytes(path: Path) -> None:
                 decode_file(data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :], golden)
 
 
+TABLES = ["nodes", "hidden", "embedding", "bias", "offsets", "speeds", "order", "digits"]
+
+
 @pytest.mark.parametrize(
-    "name", ["nodes", "hidden", "embedding", "bias", "offsets", "speeds", "order", "digits"]
+    ("file", "name"),
+    [
+        *(("mixing-mono", name) for name in TABLES),
+        *(("wide-mono", name) for name in [*TABLES, "wide", "wide_bias"]),
+    ],
 )
-def test_every_table_of_a_prior_matters(name: str) -> None:
+def test_every_table_of_a_prior_matters(file: str, name: str) -> None:
     """Negative control: with another prior the golden file is refused, never decoded to other
     indices.
     """
-    path = GOLDEN / "mixing-mono.bin"
+    path = GOLDEN / f"{file}.bin"
     golden = expected(path)
     table = golden["prior"][name]
     if name == "offsets":
@@ -75,7 +82,7 @@ def test_every_table_of_a_prior_matters(name: str) -> None:
         table[0] += 1
     elif name == "order":
         table[0], table[1] = table[1], table[0]
-    elif name == "bias":
+    elif name.endswith("bias"):
         table[:] = [value + 20_000 for value in table]
     else:
         table[:] = [[value + 40 for value in row] for row in table]

@@ -11,13 +11,15 @@ model's, whatever made them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import chain
 from math import log
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchaudio
+from scipy.signal import lfilter
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -25,22 +27,43 @@ from codec.bottleneck import Bottleneck
 from codec.bottlenecks.parts import LevelGrid
 from codec.coding.pictures import ROWS_PER_CHUNK
 from codec.coding.speech import FRAMES_PER_WINDOW
-from codec.entropy.mixing import DIGIT_SHIFT, HIDDEN_SHIFT, HIGHEST, LOGIT_SHIFT, MAX_WEIGHT, Prior
+from codec.entropy.mixing import DIGIT_SHIFT, HIDDEN_SHIFT, HIGHEST, LOGIT_SHIFT, Prior
 from codec.medium import IMAGE, SPEECH, Medium
 from codec.model import Codec
 from train.data import Store
 
-TOKENS = 1_500_000  # of the training set, drawn at random by whole items
-STEPS, BATCH = 2000, 2048
+TOKENS = 4_000_000  # of the training set, drawn at random by whole items
+BATCH = 2048
 PASSES = 12  # the most passes over the data
-LEARNING_RATE = 4e-3
 REFRESH = 250  # steps between two computations of the trends, which are inputs without a gradient
-FEATURES, UNITS = 8, 64
+UNITS = 64
 SPEEDS = (3, 6)
+STEPS = 6000
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How large a prior is.
+
+    Attributes:
+        features: Of an embedding.
+        wide: Units of the wide layer; 0 for none.
+        neighbours: How many there are, the first of `OFFSETS`, of each medium.
+        learning_rate: That suits it.
+    """
+
+    features: int
+    wide: int
+    neighbours: Mapping[str, int]
+    learning_rate: float
+
+
+LARGE = Size(16, 256, {SPEECH.name: 14, IMAGE.name: 20}, learning_rate=2e-3)
+SMALL = Size(8, 0, {SPEECH.name: 8, IMAGE.name: 12}, learning_rate=4e-3)
 # A codebook beyond it is coded in two digits: deep questions hardly depend on the neighbours.
 MOST_NODES = 1024
 OFFSETS = {
-    SPEECH.name: [(0, -j) for j in range(1, 9)],
+    SPEECH.name: [(0, -j) for j in range(1, 15)],
     IMAGE.name: [
         (0, -1),
         (1, 0),
@@ -54,6 +77,14 @@ OFFSETS = {
         (2, -1),
         (0, -3),
         (3, 0),
+        (2, 2),
+        (2, -2),
+        (1, 3),
+        (1, -3),
+        (3, 1),
+        (3, -1),
+        (0, -4),
+        (4, 0),
     ],
 }
 # In a refinement every position is known in the layers below, and the own one most of all.
@@ -77,11 +108,12 @@ REFINED_OFFSETS = {
 # Scales of the integers: 256 is 1 in a hidden unit and in a logit (see `mixing`).
 ONE = 256
 EMBEDDING_SCALE = 32
-HIDDEN_SCALE = (ONE << HIDDEN_SHIFT) // EMBEDDING_SCALE
-DIGIT_SCALE = (ONE << HIDDEN_SHIFT) >> DIGIT_SHIFT
+BIAS_SCALE = ONE << HIDDEN_SHIFT
+INPUT_SCALE = BIAS_SCALE // EMBEDDING_SCALE  # of the layer that sees the embeddings
+UNIT_SCALE = BIAS_SCALE // ONE  # of the one that sees the wide layer's units
+DIGIT_SCALE = BIAS_SCALE >> DIGIT_SHIFT
 NODE_SCALE = 1 << LOGIT_SHIFT
 CEILING = HIGHEST / ONE
-MOST = 127 / EMBEDDING_SCALE, 32767 / HIDDEN_SCALE, 32767 / DIGIT_SCALE, MAX_WEIGHT / NODE_SCALE
 
 Grid = np.ndarray  # (rows, columns) int64
 
@@ -214,22 +246,30 @@ class PriorNet(nn.Module):
         vectors: Where the embedding starts from, (R, d).
         num_inputs: The number of neighbours and trends, J + Q.
         given: The number of digits that are known before, B.
+        size: Of the tables.
     """
 
     def __init__(
-        self, levels: np.ndarray, vectors: Tensor, num_inputs: int, given: int = 0
+        self,
+        levels: np.ndarray,
+        vectors: Tensor,
+        num_inputs: int,
+        given: int = 0,
+        size: Size = LARGE,
     ) -> None:
         super().__init__()
         self.levels = levels.tolist()
         self.given = given
         num_rows = sum(self.levels)
-        embedding = 0.1 * torch.randn(num_rows + 1, FEATURES)
-        width = min(FEATURES, vectors.shape[1])
+        embedding = 0.1 * torch.randn(num_rows + 1, size.features)
+        width = min(size.features, vectors.shape[1])
         embedding[:-1, :width] += vectors[:, :width]
         embedding[-1] = 0
         self.embedding = nn.Parameter(embedding)
+        num_seen = num_inputs * size.features
+        self.wide = nn.Linear(num_seen, size.wide) if size.wide else None
         # The last unit is always 1: the questions' bias.
-        self.hidden = nn.Linear(num_inputs * FEATURES, UNITS - 1)
+        self.hidden = nn.Linear(size.wide or num_seen, UNITS - 1)
         self.digits = nn.Parameter(torch.zeros(num_rows - self.levels[-1], UNITS - 1))
         self.first_node = sum(self.levels[:given]) - given
         self.nodes = nn.Parameter(torch.zeros(num_rows - len(self.levels) - self.first_node, UNITS))
@@ -262,7 +302,10 @@ class PriorNet(nn.Module):
         if visible is not None:
             near = near * visible[..., None]
         near = torch.where(missing[..., None], self.embedding[-1], near.sum(-2))
-        total = self.hidden(torch.cat([near.flatten(1), trends], 1))
+        seen = torch.cat([near.flatten(1), trends], 1)
+        if self.wide is not None:
+            seen = F.hardtanh(self.wide(seen), 0.0, CEILING)
+        total = self.hidden(seen)
         bits = torch.zeros(len(rows), device=rows.device)
         start = 0
         for number, count in enumerate(self.levels):
@@ -291,10 +334,22 @@ class PriorNet(nn.Module):
     @torch.no_grad()
     def clamp(self) -> None:
         """Keeps every weight within what its integer can hold."""
-        for tensor, most in zip(
-            (self.embedding, self.hidden.weight, self.digits, self.nodes), MOST, strict=True
-        ):
+        for tensor, scale, kind in self.scaled().values():
+            most = np.iinfo(kind).max / scale
             tensor.clamp_(-most, most)
+
+    def scaled(self) -> dict[str, tuple[Tensor, int, type]]:
+        """Returns what becomes a table of integers: table -> the tensor, its scale, the type."""
+        outer = INPUT_SCALE if self.wide is None else UNIT_SCALE
+        tables: dict[str, tuple[Tensor, int, type]] = {
+            "embedding": (self.embedding, EMBEDDING_SCALE, np.int8),
+            "hidden": (self.hidden.weight, outer, np.int16),
+            "digits": (self.digits, DIGIT_SCALE, np.int16),
+            "nodes": (self.nodes, NODE_SCALE, np.int16),
+        }
+        if self.wide is not None:
+            tables["wide"] = self.wide.weight, INPUT_SCALE, np.int16
+        return tables
 
 
 def walks(count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -329,6 +384,7 @@ def fit_prior(
     stride: int,
     steps: int = STEPS,
     below: int | None = None,
+    prior_size: Size = LARGE,
 ) -> Prior | None:
     """Trains and rounds the prior of one codebook size, or of its refinement of a coarser one.
 
@@ -340,6 +396,7 @@ def fit_prior(
         stride: Samples, or pixels of a side, for each index.
         steps: The most steps; there are fewer where the data are few.
         below: The coarser size, whose indices are known before.
+        prior_size: Of the tables.
 
     Returns:
         The tables; None if the two sizes are not nested.
@@ -350,7 +407,11 @@ def fit_prior(
     if found is None:
         return None
     levels, order, vectors, given = found
-    offsets = np.array((REFINED_OFFSETS if given else OFFSETS)[medium.name])
+    offsets = np.array(
+        REFINED_OFFSETS[medium.name]
+        if given
+        else OFFSETS[medium.name][: prior_size.neighbours[medium.name]]
+    )
     # A neighbour that comes later is known by its parent alone.
     visible = torch.ones(len(offsets), len(levels))
     later = (offsets[:, 0] < 0) | ((offsets[:, 0] == 0) & (offsets[:, 1] > 0))
@@ -367,7 +428,8 @@ def fit_prior(
     with torch.enable_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
         vectors_of_rows = torch.from_numpy(sums / counts[:, None]).float()
-        net = PriorNet(levels, vectors_of_rows, len(offsets) + len(SPEEDS), given).to(device)
+        num_inputs = len(offsets) + len(SPEEDS)
+        net = PriorNet(levels, vectors_of_rows, num_inputs, given, prior_size).to(device)
         visible = visible.to(device)
         lengths = [grid.size for grid in grids]
         near = torch.from_numpy(
@@ -375,7 +437,8 @@ def fit_prior(
         ).to(device)
         indices = torch.from_numpy(np.concatenate([grid.ravel() for grid in grids])).to(device)
         table = torch.from_numpy(np.concatenate([rows_of, rows_of[:1]])).to(device)
-        optimiser = torch.optim.Adam(net.parameters(), LEARNING_RATE)
+        rate = prior_size.learning_rate
+        optimiser = torch.optim.Adam(net.parameters(), rate)
         steps = max(1, min(steps, PASSES * len(indices) // BATCH))
         trends = torch.empty(0)
         for step in tqdm(
@@ -385,7 +448,7 @@ def fit_prior(
         ):
             if step % REFRESH == 0:
                 trends = _trends(net, table[indices], lengths)
-            optimiser.param_groups[0]["lr"] = LEARNING_RATE * max(0.02, 1 - step / steps)
+            optimiser.param_groups[0]["lr"] = rate * max(0.02, 1 - step / steps)
             chosen = torch.randint(len(indices), (BATCH,), device=device)
             some = near[chosen]
             bits = net(table[some], some == number, trends[chosen], table[indices[chosen]], visible)
@@ -415,16 +478,16 @@ def _trends(net: PriorNet, rows: Tensor, lengths: list[int]) -> Tensor:
 
     They are those of its chunk.
     """
-    parts = []
-    for part in net.embed(rows).T.contiguous().split(lengths, 1):
-        before = F.pad(part[:, :-1], (1, 0))
-        filters = torch.tensor([[1.0, -(1 - 2.0**-speed)] for speed in SPEEDS], device=rows.device)
-        gains = torch.tensor([[2.0**-speed, 0.0] for speed in SPEEDS], device=rows.device)
-        both = torchaudio.functional.lfilter(
-            before[:, None].expand(-1, len(SPEEDS), -1), filters, gains, clamp=False
-        )
-        parts.append(both.permute(2, 1, 0).flatten(1))
-    return torch.cat(parts)
+    known = net.embed(rows).cpu().numpy()
+    trends = np.zeros((len(known), len(SPEEDS), known.shape[1]), np.float32)
+    start = 0
+    for length in lengths:
+        before, after = known[start : start + length - 1], trends[start + 1 : start + length]
+        for number, speed in enumerate(SPEEDS):
+            gain = np.float32(2.0**-speed)
+            after[:, number] = lfilter([gain], [1, gain - 1], before, axis=0)
+        start += length
+    return torch.from_numpy(trends).flatten(1).to(rows.device)
 
 
 @torch.no_grad()
@@ -438,21 +501,25 @@ def rounded(
 ) -> Prior:
     """Rounds a trained network to the integers of a prior."""
 
-    def ints(tensor: Tensor, scale: float, kind: type) -> np.ndarray:
+    def ints(tensor: Tensor, scale: int, kind: type) -> np.ndarray:
         most = np.iinfo(kind).max
         return (tensor.double() * scale).round().clamp(-most, most).cpu().numpy().astype(kind)
 
+    tables = {name: ints(*parts) for name, parts in net.scaled().items()}
+    # The unit that is always 1.
+    tables["hidden"] = np.pad(tables["hidden"].T, ((0, 0), (0, 1)))
+    tables["digits"] = np.pad(tables["digits"], ((0, 0), (0, 1)))
     constant = torch.tensor([CEILING + 1 / ONE], device=net.hidden.bias.device)
+    tables["bias"] = ints(torch.cat([net.hidden.bias, constant]), BIAS_SCALE, np.int32)
+    if net.wide is not None:
+        tables["wide"] = tables["wide"].T
+        tables["wide_bias"] = ints(net.wide.bias, BIAS_SCALE, np.int32)
     return Prior(
         levels=levels.astype(np.int32),
         order=order.astype(np.uint16),
         offsets=offsets.astype(np.int8),
-        embedding=ints(net.embedding, EMBEDDING_SCALE, np.int8),
-        hidden=ints(F.pad(net.hidden.weight.T, (0, 1)), HIDDEN_SCALE, np.int16),
-        bias=ints(torch.cat([net.hidden.bias, constant]), ONE << HIDDEN_SHIFT, np.int32),
         speeds=np.array(SPEEDS, np.int8),
-        digits=ints(F.pad(net.digits, (0, 1)), DIGIT_SCALE, np.int16),
-        nodes=ints(net.nodes, NODE_SCALE, np.int16),
         stride=stride,
         given=given,
+        **{name: np.ascontiguousarray(table) for name, table in tables.items()},
     )

@@ -42,6 +42,8 @@ def code(decoding, positions, choice, columns, begin, net):
         first,
         speeds,
         trend_weights,
+        first_bias,
+        inner,
         bias,
         digits,
         nodes,
@@ -49,10 +51,12 @@ def code(decoding, positions, choice, columns, begin, net):
         given,
     ) = net
     count, num_digits = positions.shape
-    num_neighbours, num_rows, size = first.shape
+    num_neighbours, num_rows, first_size = first.shape
+    num_wide, size = inner.shape
     num_features = embedding.shape[1]
     num_speeds = len(speeds)
     weights = nodes.copy()
+    sums = np.empty(first_size, np.int32)
     start = np.empty(size, np.int32)
     sketch = np.empty(size, np.int32)
     hidden = np.empty(size, np.int32)
@@ -65,8 +69,8 @@ def code(decoding, positions, choice, columns, begin, net):
     row = column = 0
     num_words = 0
     for position in range(count):
-        for i in range(size):
-            start[i] = bias[i]
+        for i in range(first_size):
+            sums[i] = first_bias[i]
         for neighbour in range(num_neighbours):
             up, right = offsets[neighbour, 0], offsets[neighbour, 1]
             place = position - up * columns + right
@@ -74,18 +78,30 @@ def code(decoding, positions, choice, columns, begin, net):
                 seen = num_digits if place < position else given
                 for digit in range(seen):
                     table = first[neighbour, starts[digit] + positions[place, digit]]
-                    for i in range(size):
-                        start[i] += table[i]
+                    for i in range(first_size):
+                        sums[i] += table[i]
             else:
                 table = first[neighbour, num_rows - 1]
-                for i in range(size):
-                    start[i] += table[i]
+                for i in range(first_size):
+                    sums[i] += table[i]
         for speed in range(num_speeds):
             for feature in range(num_features):
                 value = np.int32(trend[speed, feature] >> SPEED_BITS)
                 table = trend_weights[speed, feature]
-                for i in range(size):
-                    start[i] += value * table[i]
+                for i in range(first_size):
+                    sums[i] += value * table[i]
+        if num_wide == 0:
+            for i in range(size):
+                start[i] = sums[i]
+        else:
+            for i in range(size):
+                start[i] = bias[i]
+            for unit in range(num_wide):
+                value = np.int32(min(max(sums[unit] >> HIDDEN_SHIFT, 0), HIGHEST))
+                if value:
+                    table = inner[unit]
+                    for i in range(size):
+                        start[i] += value * table[i]
         best, choice = -1, -1
         for option in range(options.shape[1]):
             for i in range(size):

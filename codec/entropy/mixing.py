@@ -8,11 +8,12 @@ before. Its last layer is a logistic mixer (one row of weights per question) tha
 from every answer, so that a chunk's own habits count.
 
     neighbours (J) ─embedding──┐
-    trends of what came before ┴─hidden─> start (H) ─clip─> hidden (H) ─weights─> logit ─squash─┐
-                                           ^ + digits[d]                 ^                      │
-                                             after each digit            └ learn <─ answer <─ coder
-
-The weights are those of the question that is asked.
+    trends of what came before ┴─wide─> clip ─hidden─> start (H) ─clip─> hidden (H) ─weights─> logit
+                                        (W)             ^ + digits[d]                 ^          │
+                                                        after each digit            learn     squash
+                                                                                      └─ answer <┘
+The weights are those of the question that is asked. A prior without the wide layer goes from the
+embeddings to `start` at once.
 
 The trained tables are the model's `Prior`; nothing else is carried into a chunk, and nothing out of
 it. The same bytes come from `code`, plain NumPy below, and from its compiled twin in `_compiled`,
@@ -23,8 +24,8 @@ contexts as further inputs of the mixer (-.04 speech, -.07 photographs), an adap
 (-.01), state carried from chunk to chunk (-.02). What the mixer learns within a chunk is worth .21
 on speech and .10 on photographs.
 
-Shapes: n positions, D digits of an index, J neighbours, E features of an embedding, Q trends, H
-hidden units.
+Shapes: n positions, D digits of an index, J neighbours, E features of an embedding, Q trends, W
+units of the wide layer, H hidden units.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from math import prod
 from typing import Any, NamedTuple
@@ -56,6 +57,7 @@ RATE_SHIFT = 20
 REFINED_SHIFT = 1
 MAX_WEIGHT = 32767
 MAX_HIDDEN = 64  # units: HIGHEST * MAX_WEIGHT * MAX_HIDDEN is still below 2**31
+MAX_WIDE = 1024
 SPEED_BITS = 8
 MAX_CODES = 1 << 16
 PLAIN_POSITIONS = 2048  # the plain twin codes them in half the time that numba takes to load
@@ -101,10 +103,12 @@ class Net(NamedTuple):
         starts: (D,) int64, the row of each digit's value 0.
         offsets: (J, 2) int64.
         embedding: (R + 1, E) int32.
-        first: (J, R + 1, H) int32, what a row contributes as each neighbour.
+        first: (J, R + 1, W or H) int32, what a row contributes as each neighbour.
         speeds: (Q,) int64.
-        trend_weights: (Q, E, H) int32.
-        bias: (H,) int32.
+        trend_weights: (Q, E, W or H) int32.
+        first_bias: (W or H,) int32.
+        inner: (W, H) int32, of the wide layer's units; (0, H) without one.
+        bias: (H,) int32, what the wide layer's units are added to.
         digits: (R - L_(D-1), H) int32, shifted by `DIGIT_SHIFT`.
         nodes: (R - D, H) int32, the mixer's first weights.
         squash: `squash()`.
@@ -118,6 +122,8 @@ class Net(NamedTuple):
     first: NDArray[np.int32]
     speeds: Ints
     trend_weights: NDArray[np.int32]
+    first_bias: NDArray[np.int32]
+    inner: NDArray[np.int32]
     bias: NDArray[np.int32]
     digits: NDArray[np.int32]
     nodes: NDArray[np.int32]
@@ -175,7 +181,8 @@ class Prior:
             position before.
         embedding: (R + 1, E) int8 of every row, added over the digits of an index; the last is that
             of no neighbour.
-        hidden: ((J + Q) * E, H) int16, from the neighbours' embeddings and then the trends'.
+        hidden: ((J + Q) * E, H) int16, from the neighbours' embeddings and then the trends'; with a
+            wide layer (W, H), from its units.
         bias: (H,) int32.
         speeds: (Q,) shifts 1 to 8: a trend moves by 2**-speed towards each index's embedding.
         digits: (R - L_(D-1), H) int16, what a digit once known adds for the digits after it.
@@ -185,6 +192,8 @@ class Prior:
             positions are one row.
         given: B, digits that every position has from the layers below, before the first position is
             coded. Neighbours that come later are seen with these alone.
+        wide: ((J + Q) * E, W) int16, from the embeddings to the wide layer; empty for none.
+        wide_bias: (W,) int32.
 
     Raises:
         ValueError: A shape or a value is impossible, or sums could leave 32 bits.
@@ -201,20 +210,25 @@ class Prior:
     nodes: Ints
     stride: int
     given: int = 0
+    wide: Ints = field(default_factory=lambda: np.empty((0, 0), np.int16))
+    wide_bias: Ints = field(default_factory=lambda: np.empty(0, np.int32))
 
     def __post_init__(self) -> None:
         if any(array.dtype.kind not in "iu" for array in self._arrays().values()):
             raise ValueError("the tables of a prior are integers")
         num_digits, num_rows = len(self.levels), int(self.levels.sum())
-        size, num_features, num_speeds = len(self.bias), self.embedding.shape[-1], len(self.speeds)
+        size, num_wide, num_features = len(self.bias), len(self.wide_bias), self.embedding.shape[-1]
+        num_inputs = (len(self.offsets) + len(self.speeds)) * num_features
         shapes = {
             "levels": (num_digits,),
             "order": (self.num_codes,) if self.order.size else (0,),
             "offsets": (len(self.offsets), 2),
             "embedding": (num_rows + 1, num_features),
-            "hidden": ((len(self.offsets) + num_speeds) * num_features, size),
+            "wide": (num_inputs, num_wide) if num_wide else (0, 0),
+            "wide_bias": (num_wide,),
+            "hidden": (num_wide or num_inputs, size),
             "bias": (size,),
-            "speeds": (num_speeds,),
+            "speeds": (len(self.speeds),),
             "digits": (num_rows - int(self.levels[-1]), size),
             "nodes": (num_rows - num_digits - self.first_node, size),
         }
@@ -230,6 +244,7 @@ class Prior:
                 "levels",
             ),
             (size in range(8, MAX_HIDDEN + 1, 8), "units"),
+            (num_wide in range(0, MAX_WIDE + 1, 8), "units of the wide layer"),
             (seen.all() and np.abs(self.offsets).max(initial=0) < 128, "offsets"),
             (
                 not self.order.size or (np.sort(self.order) == np.arange(self.num_codes)).all(),
@@ -241,8 +256,8 @@ class Prior:
             (np.abs(self.embedding).max() < 1 << 7, "embedding"),
             (np.abs(self.nodes).max() <= MAX_WEIGHT, "nodes"),
             (
-                np.abs(self.hidden).max(initial=0) < 1 << 15
-                and np.abs(self.digits).max(initial=0) < 1 << 15,
+                max(np.abs(a).max(initial=0) for a in (self.wide, self.hidden, self.digits))
+                < 1 << 15,
                 "weights",
             ),
             (self._largest_sum() < 1 << 31, "sums"),
@@ -257,10 +272,15 @@ class Prior:
         }
 
     def to_tensors(self) -> dict[str, NDArray[Any]]:
-        """What a model file stores; nothing of `given` where nothing is."""
+        """What a model file stores; nothing of `given` and the wide layer where there is none."""
+        arrays = {
+            name: array
+            for name, array in self._arrays().items()
+            if len(self.wide_bias) or not name.startswith("wide")
+        }
         numbers = {name: np.array([getattr(self, name)], np.int32) for name in NUMBERS}
         return {
-            **self._arrays(),
+            **arrays,
             **{name: array for name, array in numbers.items() if name == "stride" or array[0]},
         }
 
@@ -303,28 +323,35 @@ class Prior:
         """M, values that the digits that are not given have together."""
         return prod(self.levels[self.given :].tolist())
 
+    @property
+    def outer(self) -> tuple[Ints, Ints]:
+        """The layer that sees the embeddings: its weights ((J + Q) * E, W or H) and its bias."""
+        return (self.wide, self.wide_bias) if len(self.wide_bias) else (self.hidden, self.bias)
+
     @cached_property
     def first(self) -> NDArray[np.int32]:
-        """(J, R + 1, H): what a row contributes as each neighbour."""
+        """(J, R + 1, W or H): what a row contributes as each neighbour."""
         return self._first().astype(np.int32)
 
     def _first(self) -> Ints:
         num_neighbours, num_features = len(self.offsets), self.embedding.shape[1]
-        weights = self.hidden[: num_neighbours * num_features].reshape(
-            num_neighbours, num_features, len(self.bias)
+        weights, bias = self.outer
+        weights = weights[: num_neighbours * num_features].reshape(
+            num_neighbours, num_features, len(bias)
         )
         product: Ints = self.embedding.astype(np.int64) @ weights.astype(np.int64)
         return product
 
     @cached_property
     def trend_weights(self) -> NDArray[np.int32]:
-        """(Q, E, H)."""
+        """(Q, E, W or H)."""
         num_features = self.embedding.shape[1]
-        rest = self.hidden[len(self.offsets) * num_features :]
-        return rest.reshape(len(self.speeds), num_features, len(self.bias)).astype(np.int32)
+        weights, bias = self.outer
+        rest = weights[len(self.offsets) * num_features :]
+        return rest.reshape(len(self.speeds), num_features, len(bias)).astype(np.int32)
 
     def _largest_sum(self) -> int:
-        """A bound on the magnitude of the sums before the clip."""
+        """A bound on the magnitude of the sums before both clips."""
 
         def over_digits(rows: Ints) -> Ints:
             """(..., R, C) -> (..., C): the largest sum that one value of every digit can have."""
@@ -335,16 +362,22 @@ class Prior:
         neighbours = np.maximum(over_digits(first[:, :-1]), np.abs(first[:, -1])).sum(0)
         highest = over_digits(self.embedding[:-1].astype(np.int64)) + 1
         trends = (highest[:, None] * np.abs(self.trend_weights.astype(np.int64))).sum((0, 1))
+        outer = np.abs(self.outer[1].astype(np.int64)) + neighbours + trends
         later = over_digits(self.digits.astype(np.int64)) << DIGIT_SHIFT
-        return int((np.abs(self.bias.astype(np.int64)) + neighbours + trends + later).max())
+        if not len(self.wide_bias):
+            return int((outer + later).max())
+        inner = HIGHEST * np.abs(self.hidden.astype(np.int64)).sum(0)
+        start = np.abs(self.bias.astype(np.int64)) + inner + later
+        return int(max(outer.max(), start.max()))
 
     @cached_property
     def net(self) -> Net:
         """What both twins of `code` take."""
-        as_int32 = (
-            array.astype(np.int32) for array in (self.bias, self.digits, self.nodes, self.embedding)
+        inner = self.hidden if len(self.wide_bias) else self.hidden[:0]
+        bias, first_bias, inner, digits, nodes, embedding = (
+            array.astype(np.int32)
+            for array in (self.bias, self.outer[1], inner, self.digits, self.nodes, self.embedding)
         )
-        bias, digits, nodes, embedding = as_int32
         levels, offsets, speeds = (
             array.astype(np.int64) for array in (self.levels, self.offsets, self.speeds)
         )
@@ -356,6 +389,8 @@ class Prior:
             first=self.first,
             speeds=speeds,
             trend_weights=self.trend_weights,
+            first_bias=first_bias,
+            inner=inner,
             bias=bias,
             digits=digits << DIGIT_SHIFT,
             nodes=nodes,
@@ -502,6 +537,8 @@ def code(
         first,
         speeds,
         trend_weights,
+        first_bias,
+        inner,
         bias,
         digits,
         nodes,
@@ -516,7 +553,7 @@ def code(
     num_words = 0
     for position, place in enumerate(positions):
         row, column = divmod(position, columns)
-        total = bias.astype(np.int64)
+        total = first_bias.astype(np.int64)
         for neighbour, (up, right) in enumerate(offsets.tolist()):
             place_there = position - up * columns + right
             if up <= row and 0 <= column + right < columns and place_there < len(positions):
@@ -525,6 +562,8 @@ def code(
             else:
                 total += first[neighbour, -1]
         total += ((trend >> SPEED_BITS)[:, :, None] * trend_weights).sum((0, 1))
+        if len(inner):
+            total = bias + np.clip(total >> HIDDEN_SHIFT, 0, HIGHEST) @ inner.astype(np.int64)
         if options.shape[1]:
             costs = penalties[position].copy()
             for option, wanted in enumerate(options[position]):

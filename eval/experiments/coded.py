@@ -3,8 +3,8 @@
     indices of training data ──train.priors──> prior ─┐
     indices of test data ──────────────────> codec.entropy ──> bits a token
 
-The coder is the one of the project's files. Its prior is smaller trained than those of the models
-that ship, so these bits compare methods and are a little above what a shipped model would need.
+The coder is the one of the project's files. Its prior is smaller than those of the models that ship
+and learns from less, so these bits compare methods and are above what a shipped model would need.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from codec.bottleneck import Bottleneck
 from codec.entropy import Prior, Tables, encode_indices, quantise_counts
 from codec.medium import Medium
-from train.priors import Grid, fit_prior
+from train.priors import SMALL, Grid, fit_prior
 
 TOKENS = 200_000  # of the training data
 STEPS = 400
@@ -33,7 +33,9 @@ def tables_of(
         medium: What was coded.
         stride: Samples, or pixels of a side, for each index.
     """
-    prior: Prior | None = fit_prior(grids, bottleneck, size, medium, stride, STEPS)
+    prior: Prior | None = fit_prior(
+        grids, bottleneck, size, medium, stride, STEPS, prior_size=SMALL
+    )
     count = bottleneck.num_codes(size)
     counts = np.bincount(np.concatenate([grid.ravel() for grid in grids]), minlength=count)
     return Tables(quantise_counts(counts[None].astype(np.int64)), prior)
