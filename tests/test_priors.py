@@ -56,17 +56,34 @@ def test_training_pays(medium: str) -> None:
     assert trained < untrained - 0.5
 
 
+def test_trends_are_those_of_each_chunk() -> None:
+    torch.manual_seed(0)
+    net = priors.PriorNet(np.array([30]), torch.randn(30, 5), 1, 0, priors.SMALL)
+    lengths = [7, 40, 1, 23]
+    rows = torch.randint(30, (sum(lengths), 1))
+    together = priors._trends(net, rows, lengths).split(lengths)
+    for part, found in zip(rows.split(lengths), together, strict=True):
+        trend = torch.zeros(len(priors.SPEEDS), priors.SMALL.features)
+        for here, row in zip(found, part, strict=True):
+            assert torch.allclose(here, trend.flatten(), atol=1e-6)
+            for number, speed in enumerate(priors.SPEEDS):
+                trend[number] += (net.embed(row) - trend[number]) * 2.0**-speed
+    one_chunk = priors._trends(net, rows, [sum(lengths)])  # negative control
+    assert not torch.allclose(one_chunk, torch.cat(together), atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [priors.LARGE, priors.SMALL])
 @pytest.mark.parametrize("medium", ["speech", "image"])
 def test_the_net_is_the_coder_before_it_learns(
-    medium: str, monkeypatch: pytest.MonkeyPatch
+    medium: str, size: priors.Size, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The net's bits are the coder's if its mixer stands still, within what rounding costs."""
     codec = tiny_codec(medium)
     levels, order, _ = priors.layout(codec.bottleneck, 1024)
-    offsets = np.array(priors.OFFSETS[medium])
+    offsets = np.array(priors.OFFSETS[medium][: size.neighbours[medium]])
     torch.manual_seed(1)
     net = priors.PriorNet(
-        levels, torch.randn(int(levels.sum()), 5), len(offsets) + len(priors.SPEEDS)
+        levels, torch.randn(int(levels.sum()), 5), len(offsets) + len(priors.SPEEDS), 0, size
     )
     torch.nn.init.normal_(net.nodes, std=0.08)
     torch.nn.init.normal_(net.digits, std=0.2)

@@ -19,8 +19,8 @@ from math import log
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.signal import lfilter
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 from tqdm import tqdm
 
 from codec.bottleneck import Bottleneck
@@ -33,12 +33,11 @@ from codec.model import Codec
 from train.data import Store
 
 TOKENS = 4_000_000  # of the training set, drawn at random by whole items
-BATCH = 2048
+STEPS, BATCH = 8000, 2048
 PASSES = 12  # the most passes over the data
-REFRESH = 250  # steps between two computations of the trends, which are inputs without a gradient
+LEARNING_RATE = 4e-3
 UNITS = 64
 SPEEDS = (3, 6)
-STEPS = 6000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +48,17 @@ class Size:
         features: Of an embedding.
         wide: Units of the wide layer; 0 for none.
         neighbours: How many there are, the first of `OFFSETS`, of each medium.
-        learning_rate: That suits it.
+        refresh: Steps between two computations of the trends, which are inputs without a gradient.
     """
 
     features: int
     wide: int
     neighbours: Mapping[str, int]
-    learning_rate: float
+    refresh: int
 
 
-LARGE = Size(16, 256, {SPEECH.name: 14, IMAGE.name: 20}, learning_rate=2e-3)
-SMALL = Size(8, 0, {SPEECH.name: 8, IMAGE.name: 12}, learning_rate=4e-3)
+LARGE = Size(16, 256, {SPEECH.name: 14, IMAGE.name: 20}, refresh=500)
+SMALL = Size(8, 0, {SPEECH.name: 8, IMAGE.name: 12}, refresh=250)
 # A codebook beyond it is coded in two digits: deep questions hardly depend on the neighbours.
 MOST_NODES = 1024
 OFFSETS = {
@@ -437,8 +436,7 @@ def fit_prior(
         ).to(device)
         indices = torch.from_numpy(np.concatenate([grid.ravel() for grid in grids])).to(device)
         table = torch.from_numpy(np.concatenate([rows_of, rows_of[:1]])).to(device)
-        rate = prior_size.learning_rate
-        optimiser = torch.optim.Adam(net.parameters(), rate)
+        optimiser = torch.optim.Adam(net.parameters(), LEARNING_RATE)
         steps = max(1, min(steps, PASSES * len(indices) // BATCH))
         trends = torch.empty(0)
         for step in tqdm(
@@ -446,9 +444,9 @@ def fit_prior(
             desc=f"prior of K = {size}" + (f" in {below}" if given else ""),
             disable=None,
         ):
-            if step % REFRESH == 0:
+            if step % prior_size.refresh == 0:
                 trends = _trends(net, table[indices], lengths)
-            optimiser.param_groups[0]["lr"] = rate * max(0.02, 1 - step / steps)
+            optimiser.param_groups[0]["lr"] = LEARNING_RATE * max(0.02, 1 - step / steps)
             chosen = torch.randint(len(indices), (BATCH,), device=device)
             some = near[chosen]
             bits = net(table[some], some == number, trends[chosen], table[indices[chosen]], visible)
@@ -478,16 +476,17 @@ def _trends(net: PriorNet, rows: Tensor, lengths: list[int]) -> Tensor:
 
     They are those of its chunk.
     """
-    known = net.embed(rows).cpu().numpy()
-    trends = np.zeros((len(known), len(SPEEDS), known.shape[1]), np.float32)
+    known = pack_sequence(net.embed(rows).split(lengths), enforce_sorted=False)
+    gains = torch.tensor([[2.0**-speed] for speed in SPEEDS], device=rows.device)
+    trends = known.data.new_empty(len(rows), len(SPEEDS), known.data.shape[1])
+    trend = torch.zeros_like(trends[: len(lengths)])
     start = 0
-    for length in lengths:
-        before, after = known[start : start + length - 1], trends[start + 1 : start + length]
-        for number, speed in enumerate(SPEEDS):
-            gain = np.float32(2.0**-speed)
-            after[:, number] = lfilter([gain], [1, gain - 1], before, axis=0)
-        start += length
-    return torch.from_numpy(trends).flatten(1).to(rows.device)
+    for count in known.batch_sizes.tolist():  # of the chunks, those that are so long
+        here = slice(start, start + count)
+        trends[here] = trend[:count]
+        trend[:count] += gains * (known.data[here, None] - trend[:count])
+        start += count
+    return torch.cat(unpack_sequence(known._replace(data=trends.flatten(1))))
 
 
 @torch.no_grad()
