@@ -25,7 +25,7 @@ from pathlib import Path
 
 from codec import cards
 from codec.cli.frame import Parser, UsageError, filled_path, positive, run
-from codec.cli.options import add_search
+from codec.cli.options import add_care
 from codec.errors import MediaError, not_installed
 from codec.medium import MEDIA
 from codec.streams import process
@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--lpips-backbone", type=filled_path, action="append", default=[], metavar="FILE"
     )
-    add_search(parser)
+    add_care(parser)
     parser.add_argument("--mos", action="store_true", help="DistillMOS of speech; extra [mos]")
     parser.add_argument(
         "--level-dbfs",
@@ -147,10 +147,16 @@ def _check(options: argparse.Namespace) -> None:
         (options.anchor and not options.out, "--anchor is of the report; name --out"),
         (options.fresh and not options.out, "--fresh measures again what --out has; name it"),
         (options.card and not options.models, "--card keeps means of a model; name a MODEL"),
-        (options.search and not options.models, "--search is of a model; name a MODEL"),
-        (
-            options.search and options.card,
-            "--card keeps what a model reaches without --search; leave one out",
+        *(
+            (getattr(options, name) and not options.models, f"--{name} is of a model; name a MODEL")
+            for name in ("effort", "search")
+        ),
+        *(
+            (
+                getattr(options, name) and options.card,
+                f"--card keeps what a model reaches without --{name}; leave one out",
+            )
+            for name in ("effort", "search")
         ),
         (
             options.codebook_size and not options.models,
@@ -228,7 +234,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     names = Counter(card.name for card in found)
     models = tuple(
         (
-            _name(card, names[card.name] == 1, options.search),
+            _name(card, names[card.name] == 1, options),
             str(card.path),
             _sizes(card, options),
         )
@@ -260,14 +266,16 @@ def _plan(options: argparse.Namespace) -> Plan:
         lpips=tuple(backbones),
         quick=options.quick,
         mos=options.mos,
+        effort=options.effort,
         search=options.search,
     )
 
 
-def _name(card: cards.Card, unique: bool, search: int) -> str:
-    """What tables call a model: its name, and what tells it from others of that name."""
+def _name(card: cards.Card, unique: bool, options: argparse.Namespace) -> str:
+    """What tables call a model: its name, what tells it from others of that name, and its care."""
     name = card.name if unique else f"{card.name}-{card.model_id.hex()[:8]}"
-    return f"{name}+search{search}" if search else name
+    care = {"effort": options.effort, "search": options.search}
+    return name + "".join(f"+{key}{value}" for key, value in care.items() if value)
 
 
 def _sizes(card: cards.Card, options: argparse.Namespace) -> tuple[int, ...]:

@@ -38,7 +38,7 @@ from tqdm import tqdm
 
 from codec import cards
 from codec.cli.frame import Parser, UsageError, filled_path, positive, run
-from codec.cli.options import add_search
+from codec.cli.options import add_care
 from codec.errors import CodecError, MediaError, not_installed
 from codec.files import writing
 from codec.streams import process
@@ -75,7 +75,8 @@ class Job:
         keep: What the indices are kept in, "parquet" or "bin".
         score: Whether files are decoded and measured.
         lpips: The backbones that LPIPS is computed with.
-        search: Steps of the encoder's search, as in `codec.compress`.
+        effort: As in `codec.compress`.
+        search: Likewise.
     """
 
     model: tuple[str, str, tuple[int, ...]]
@@ -85,6 +86,7 @@ class Job:
     keep: str
     score: bool
     lpips: tuple[Backbone, ...] = ()
+    effort: int = 0
     search: int = 0
 
     @property
@@ -109,7 +111,8 @@ class Job:
             "score": self.score,
             "lpips": [backbone.net for backbone in self.lpips],
         }
-        return found | ({"search": self.search} if self.search else {})
+        care = {"effort": self.effort, "search": self.search}
+        return found | {name: value for name, value in care.items() if value}
 
 
 class ShardWorker:
@@ -120,7 +123,7 @@ class ShardWorker:
 
         torch.set_num_threads(1)
         self._job = job
-        self._system: ModelSystem = load_models([job.model], job.search)[0]
+        self._system: ModelSystem = load_models([job.model], job.effort, job.search)[0]
         self._metrics: dict[str, Metric] = {}
         if job.score:
             self._metrics |= METRICS[self._system.medium]
@@ -366,7 +369,7 @@ def main(arguments: list[str] | None = None) -> int:
         default="parquet",
         help="what the indices are kept in",
     )
-    add_search(parser)
+    add_care(parser)
     parser.add_argument("--score", action="store_true", help="decode, and add metrics to the rows")
     parser.add_argument(
         "--lpips-backbone", type=filled_path, action="append", default=[], metavar="FILE"
@@ -412,6 +415,7 @@ def _command(options: argparse.Namespace) -> None:
         keep=options.format,
         score=options.score,
         lpips=tuple(backbones([], options.lpips_backbone)[0]) if options.score else (),
+        effort=options.effort,
         search=options.search,
     )
     start = time.perf_counter()

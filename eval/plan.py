@@ -51,7 +51,8 @@ class Plan:
         lpips: The backbones that LPIPS is computed with.
         quick: Whether only the two metrics of every table are computed.
         mos: Whether speech is scored by DistillMOS, too.
-        search: Of all models, as in `codec.compress`.
+        effort: Of all models, as in `codec.compress`.
+        search: Likewise.
     """
 
     models: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
@@ -62,6 +63,7 @@ class Plan:
     lpips: tuple[Backbone, ...] = ()
     quick: bool = False
     mos: bool = False
+    effort: int = 0
     search: int = 0
 
     def fingerprint(self) -> Record:

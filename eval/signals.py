@@ -70,11 +70,17 @@ class Signals(ABC):
 
     @abstractmethod
     def compress(
-        self, signal: Signal, file: BinaryIO, model: Model, codebook_size: int, search: int = 0
+        self,
+        signal: Signal,
+        file: BinaryIO,
+        model: Model,
+        codebook_size: int,
+        effort: int = 0,
+        search: int = 0,
     ) -> None:
         """Writes the bitstream of a signal by one of our models.
 
-        `search` is as in `codec.compress`.
+        `effort` and `search` are as in `codec.compress`.
         """
 
     @abstractmethod
@@ -114,11 +120,19 @@ class Recordings(Signals):
         return signal[:, 0]
 
     def compress(
-        self, signal: Signal, file: BinaryIO, model: Model, codebook_size: int, search: int = 0
+        self,
+        signal: Signal,
+        file: BinaryIO,
+        model: Model,
+        codebook_size: int,
+        effort: int = 0,
+        search: int = 0,
     ) -> None:
         from codec import coding
 
-        coding.compress_speech([signal], SAMPLE_RATE, 1, file, model, codebook_size, search=search)
+        coding.compress_speech(
+            [signal], SAMPLE_RATE, 1, file, model, codebook_size, effort, search=search
+        )
 
     def decompress(self, reader: AnyReader, model: Model) -> Signal:
         from codec import coding
@@ -157,11 +171,17 @@ class Pictures(Signals):
         return signal
 
     def compress(
-        self, signal: Signal, file: BinaryIO, model: Model, codebook_size: int, search: int = 0
+        self,
+        signal: Signal,
+        file: BinaryIO,
+        model: Model,
+        codebook_size: int,
+        effort: int = 0,
+        search: int = 0,
     ) -> None:
         from codec import coding
 
-        coding.compress_image(signal, file, model, codebook_size, search=search)
+        coding.compress_image(signal, file, model, codebook_size, effort, search=search)
 
     def decompress(self, reader: AnyReader, model: Model) -> Signal:
         from codec import coding

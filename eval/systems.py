@@ -70,20 +70,25 @@ class System(Protocol):
 
 
 class ModelSystem:
-    """One of our models at one codebook size; `search` as in `codec.compress`."""
+    """One of our models at one codebook size; `effort` and `search` as in `codec.compress`."""
 
     def __init__(
-        self, model: coding.Model, codebook_size: int, name: str | None = None, search: int = 0
+        self,
+        model: coding.Model,
+        codebook_size: int,
+        name: str | None = None,
+        effort: int = 0,
+        search: int = 0,
     ) -> None:
         self.name = name or model.card.name
         self.setting = str(codebook_size)
         self.medium = model.card.medium
-        self.model, self._size, self._search = model, codebook_size, search
+        self.model, self._size, self._care = model, codebook_size, (effort, search)
         self.num_codes = model.codec.bottleneck.num_codes(codebook_size)
 
     def compress(self, signal: Signal) -> bytes:
         file = io.BytesIO()
-        SIGNALS[self.medium].compress(signal, file, self.model, self._size, self._search)
+        SIGNALS[self.medium].compress(signal, file, self.model, self._size, *self._care)
         return file.getvalue()
 
     def decompress(self, data: bytes, length: int) -> Signal:  # noqa: ARG002  our files hold their lengths
@@ -301,18 +306,19 @@ TRANSFORMERS = {"encodec": _encodec, "dac": _dac, "mimi": _mimi}
 
 
 def load_models(
-    paths: list[tuple[str, str, tuple[int, ...]]], search: int = 0
+    paths: list[tuple[str, str, tuple[int, ...]]], effort: int = 0, search: int = 0
 ) -> list[ModelSystem]:
     """Loads models once each, and returns a system for each of their codebook sizes.
 
     Args:
         paths: For each model its name, the path of its card, and the codebook sizes.
-        search: Of all of them, as in `codec.compress`.
+        effort: Of all of them, as in `codec.compress`.
+        search: Likewise.
     """
     systems = []
     for name, path, sizes in paths:
         model = coding.load(cards.find(path))
-        systems += [ModelSystem(model, size, name, search) for size in sizes]
+        systems += [ModelSystem(model, size, name, effort, search) for size in sizes]
     return systems
 
 

@@ -45,7 +45,8 @@ class Worker:
         torch.set_num_threads(1)
         self._plan, self._folder = plan, folder
         neighbours = [NeighbourSystem(load_neighbour(spec)) for spec in plan.neighbours]
-        self._coders: list[System] = [*load_models(list(plan.models), plan.search), *neighbours]
+        models = load_models(list(plan.models), plan.effort, plan.search)
+        self._coders: list[System] = [*models, *neighbours]
         self._mos = DistillMOS() if plan.mos else None
         self._metrics = {
             medium: plan.metrics(medium) | lpips_metric.metrics(medium, plan.lpips)

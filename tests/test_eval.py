@@ -272,20 +272,23 @@ def test_a_card_keeps_the_means(media: Path, tmp_path: Path) -> None:
     assert {"rate", "bits_per_token", "H0", "CVU", "PSNR", "SSIM"} <= kept.keys()
 
 
-def test_a_search_is_measured_and_named(
+def test_an_effort_and_a_search_are_measured_and_named(
     media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    psnr = {}
-    for options in ([], ["--search", "3"]):
-        out = tmp_path / f"out{len(options)}"
+    psnr, rate = {}, {}
+    for options in ([], ["--search", "3"], ["--effort", "9"]):
+        out = tmp_path / "-".join(["out", *options])
         words = ["image-vp", "--data", str(media), "-k", "256", "--quick", "--workers", "1"]
         assert main([*words, "--first", "1", "--out", str(out), *options]) == 0
         results = json.loads((out / "results.json").read_text())
         (entry,) = results["summary"]
         psnr[entry["system"]] = entry["metrics"]["PSNR"]["mean"]
-        assert results["plan"]["search"] == (3 if options else 0)
-    assert list(psnr) == ["image-vp", "image-vp+search3"]
+        rate[entry["system"]] = entry["rate"]["mean"]
+        assert results["plan"]["search"] == (3 if "--search" in options else 0)
+        assert results["plan"]["effort"] == (9 if "--effort" in options else 0)
+    assert list(psnr) == ["image-vp", "image-vp+search3", "image-vp+effort9"]
     assert psnr["image-vp+search3"] > psnr["image-vp"]
+    assert rate["image-vp+effort9"] < 0.95 * rate["image-vp"]
     assert "image-vp+search3 K=256" in capsys.readouterr().out
 
 

@@ -87,7 +87,9 @@ def test_an_output_that_cannot_be_a_file_is_refused_before_the_work(
         (["--baselines", "jpeg", "--card", "x"], "name a MODEL"),
         (["--baselines", "jpeg", "-k", "256"], "name a MODEL"),
         (["--baselines", "jpeg", "--search", "2"], "name a MODEL"),
+        (["--baselines", "jpeg", "--effort", "2"], "name a MODEL"),
         (["image-fsp", "--search", "2", "--card", "x"], "without --search"),
+        (["image-fsp", "--effort", "2", "--card", "x"], "without --effort"),
     ],
 )
 def test_options_that_would_be_ignored_are_refused(

@@ -18,9 +18,9 @@ from codec.cli.frame import UsageError, each, progress, run
 from codec.cli.options import (
     ListModels,
     Models,
+    add_care,
     add_common,
     add_paths,
-    add_search,
     jobs_of,
     parser_of,
 )
@@ -63,15 +63,7 @@ def compress_main(arguments: list[str] | None = None) -> int:
         metavar="R",
         help=f"instead of K, for each channel of a recording: {rate_units()}; nearest wins",
     )
-    parser.add_argument(
-        "--effort",
-        type=int,
-        default=0,
-        choices=range(10),
-        metavar="0-9",
-        help="choose codes that cost fewer bits over nearer ones: 4 is a fair trade; default 0",
-    )
-    add_search(parser)
+    add_care(parser)
     parser.add_argument(
         "--layers",
         action="store_true",

@@ -39,8 +39,16 @@ def add_paths(parser: argparse.ArgumentParser, kinds: str) -> None:
     )
 
 
-def add_search(parser: argparse.ArgumentParser) -> None:
-    """Adds the option of everything that compresses with a search, see codec.coding.search."""
+def add_care(parser: argparse.ArgumentParser) -> None:
+    """Adds how codes are chosen: see codec.coding.effort and codec.coding.search."""
+    parser.add_argument(
+        "--effort",
+        type=int,
+        default=0,
+        choices=range(10),
+        metavar="0-9",
+        help="choose codes that cost fewer bits over nearer ones: 4 is a fair trade; default 0",
+    )
     parser.add_argument(
         "--search",
         type=within(int, 0, MAX_SEARCH),
