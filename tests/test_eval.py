@@ -288,7 +288,7 @@ def test_an_effort_and_a_search_are_measured_and_named(
         assert results["plan"]["effort"] == (9 if "--effort" in options else 0)
     assert list(psnr) == ["image-vp", "image-vp+search3", "image-vp+effort9"]
     assert psnr["image-vp+search3"] > psnr["image-vp"]
-    assert rate["image-vp+effort9"] < 0.95 * rate["image-vp"]
+    assert rate["image-vp+effort9"] < rate["image-vp"]
     assert "image-vp+search3 K=256" in capsys.readouterr().out
 
 
