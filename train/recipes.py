@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from codec import plugins
+from codec.bottleneck import Bottleneck
 from codec.bottlenecks import BOTTLENECKS
+from codec.entropy import mixing, range_coder
 from codec.errors import CodecError, out_of_memory
 from codec.medium import MEDIA
 from codec.model import CodecConfig, build
@@ -282,13 +284,14 @@ def _build(path: Path | str, data: dict[str, Any]) -> Recipe:
     _check_data(path, recipe)
     _check_numbers(path, recipe)
     try:
-        own = build(recipe.config()).bottleneck.loss_names
+        bottleneck = build(recipe.config()).bottleneck
     except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         if out_of_memory(error):
             raise
         reason = str(error).strip().partition("\n")[0]  # torch adds a page of signatures
         raise CodecError(f"{path}: codec.options = {recipe.codec.options}: {reason}") from None
-    _check_losses(path, recipe, own)
+    _check_codes(path, bottleneck)
+    _check_losses(path, recipe, bottleneck.loss_names)
     return recipe
 
 
@@ -323,6 +326,18 @@ def _check_codec(path: Path | str, section: CodecSection) -> None:
     )
     check("preset", section.preset, NETS[section.nets].presets)
     check("bottleneck", section.bottleneck, BOTTLENECKS)
+
+
+def _check_codes(path: Path | str, bottleneck: Bottleneck) -> None:
+    """Checks that the coder's tables hold the codes: an export makes them, after the training."""
+    # A model with several codebooks has no priors.
+    most = mixing.MAX_CODES if bottleneck.num_codebooks == 1 else range_coder.TOTAL
+    for size in bottleneck.codebook_sizes:
+        if bottleneck.num_codes(size) > most:
+            raise CodecError(
+                f"{path}: codec.options: {bottleneck.num_codes(size)} codes at K = {size}; "
+                f"a model file holds at most {most}"
+            )
 
 
 def _check_data(path: Path | str, recipe: Recipe) -> None:
