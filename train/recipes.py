@@ -316,16 +316,20 @@ def _section(path: Path | str, name: str, kind: type, values: dict[str, Any]) ->
 def _check_codec(path: Path | str, section: CodecSection) -> None:
     plugins.load()
 
-    def check(key: str, value: str, choices: Iterable[str]) -> None:
+    def check(key: str, value: str, choices: Iterable[str], more: str = "") -> None:
         if value not in choices:
-            raise CodecError(f"{path}: codec.{key} = {value!r}; choose from {', '.join(choices)}")
+            known = f"choose from {', '.join(choices)}"
+            raise CodecError(f"{path}: codec.{key} = {value!r}; {known}{more}")
 
     check("medium", section.medium, MEDIA)
     check(
-        "kind", section.nets, [name for name, nets in NETS.items() if nets.medium == section.medium]
+        "kind",
+        section.nets,
+        [name for name, nets in NETS.items() if nets.medium == section.medium],
+        plugins.ADVICE,
     )
     check("preset", section.preset, NETS[section.nets].presets)
-    check("bottleneck", section.bottleneck, BOTTLENECKS)
+    check("bottleneck", section.bottleneck, BOTTLENECKS, plugins.ADVICE)
 
 
 def _check_codes(path: Path | str, bottleneck: Bottleneck) -> None:
@@ -367,10 +371,14 @@ def _check_losses(path: Path | str, recipe: Recipe, own: tuple[str, ...]) -> Non
     required = (*LOSSES[medium].required, *own)
     known = (*required, *optional(medium))
     if unknown := [name for name in weights if name not in known]:
-        raise CodecError(f"{path}: unknown loss {', '.join(unknown)}; known are {', '.join(known)}")
+        raise CodecError(
+            f"{path}: unknown loss {', '.join(unknown)}; known are {', '.join(known)}"
+            f"{plugins.ADVICE}"
+        )
     if missing := [name for name in required if name not in weights]:
         raise CodecError(
-            f"{path}: no weight for the loss {', '.join(missing)}; give one, 0 to leave it out"
+            f"{path}: no weight for the loss {', '.join(missing)}; give one, 0 to leave it out "
+            "(a table [losses] replaces the whole of its base's)"
         )
     if weights.get("lpips") and min(recipe.data.crop) < LPIPS_SMALLEST:
         raise CodecError(
