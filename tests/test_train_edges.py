@@ -70,13 +70,15 @@ def test_a_crop_need_not_be_a_multiple_of_the_stride(
     assert run.stage == "C"
 
 
-def test_more_codes_than_a_model_file_holds_are_refused_before_the_training() -> None:
+def test_more_or_fewer_codes_than_a_model_file_holds_are_refused_before_the_training() -> None:
     most = mixing.MAX_CODES
     recipes.load("image-vp", [f"codec.options={{dim=5, codebook_sizes=[256, {most}]}}"])
-    with pytest.raises(CodecError, match=f"131072 codes at K = 131072; .* at most {most}"):
+    with pytest.raises(CodecError, match=f"at K = 131072: 131072; .* holds 2 to {most}"):
         recipes.load("image-vp", [f"codec.options={{dim=5, codebook_sizes=[{2 * most}]}}"])
+    with pytest.raises(CodecError, match="at K = 1: 1; a model file holds 2"):
+        recipes.load("image-vp", ["codec.options={dim=5, codebook_sizes=[1, 256]}"])
     several = "codec.options={{method='vq-ema', dim=4, num_groups=2, codebook_sizes=[{}]}}"
     changes = ["codec.bottleneck=grouped", "losses={l1=1.0, mse=1.0, ssim=1.0, commitment=1.0}"]
     recipes.load("image-vp", [*changes, several.format(2 * most)])
-    with pytest.raises(CodecError, match=f"at most {range_coder.TOTAL}"):
+    with pytest.raises(CodecError, match=f"holds 1 to {range_coder.TOTAL}"):
         recipes.load("image-vp", [*changes, several.format(2 * range_coder.TOTAL)])

@@ -1,4 +1,4 @@
-"""python -m train.export RUN --data PATH --out DIR: makes a model file and card of a run.
+"""python -m train.export RUN --out DIR: makes a model file and card of a run.
 
 The averaged weights are rounded to float16 first; the coder tables are counted with exactly the
 nets that ship.

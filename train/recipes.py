@@ -334,13 +334,15 @@ def _check_codec(path: Path | str, section: CodecSection) -> None:
 
 def _check_codes(path: Path | str, bottleneck: Bottleneck) -> None:
     """Checks that the coder's tables hold the codes: an export makes them, after the training."""
-    # A model with several codebooks has no priors.
-    most = mixing.MAX_CODES if bottleneck.num_codebooks == 1 else range_coder.TOTAL
+    # A model with several codebooks has no priors, whose questions tell two codes or more apart.
+    one = bottleneck.num_codebooks == 1
+    least, most = (2, mixing.MAX_CODES) if one else (1, range_coder.TOTAL)
     for size in bottleneck.codebook_sizes:
-        if bottleneck.num_codes(size) > most:
+        count = bottleneck.num_codes(size)
+        if not least <= count <= most:
             raise CodecError(
-                f"{path}: codec.options: {bottleneck.num_codes(size)} codes at K = {size}; "
-                f"a model file holds at most {most}"
+                f"{path}: codec.options: number of codes at K = {size}: {count}; "
+                f"a model file holds {least} to {most}"
             )
 
 
