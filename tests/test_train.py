@@ -104,7 +104,7 @@ def test_a_store_gives_back_what_was_prepared(data: Path, media: Path, medium: s
     batch = store.batch(5, Draws(0))
     assert batch.shape == ((5, 1, 1920) if medium == "speech" else (5, 3, 32, 32))
     assert float(batch.abs().max()) <= 1
-    with pytest.raises(CodecError, match="nothing: no such file or folder, nor prepared data"):
+    with pytest.raises(CodecError, match="nothing: no such file or folder, nor data"):
         Store(data.parent / "nothing", medium, (1,))
     with pytest.raises(CodecError, match=r"run python -m train\.prepare first"):
         Store(media, medium, (1,))
@@ -231,7 +231,7 @@ def test_each_size_has_the_same_say(tmp_path: Path, medium: str, data: Path) -> 
         (["image-fsp", "--set", "data.crop=[128]"], "want 2 numbers"),
         (["speech-fsp", "--set", "data.crop=[800]"], "at least 1056"),
         (["image-fsp", "--set", "losses.l1=much"], "are numbers"),
-        (["image-fsp"], "no such file or folder, nor prepared data of that name"),
+        (["image-fsp"], "no such file or folder, nor data that python -m train.prepare wrote"),
         (["image-fsp", "--resume"], "no checkpoint to resume; leave --resume out"),
     ],
 )

@@ -557,7 +557,7 @@ def test_data_are_found_by_any_of_their_names_and_else_a_line_says_which(
     for recipe, given, message in (
         ("speech-fsp", data, f"prepared data there have a name: {data / 'speech'}"),
         ("speech-fsp", tmp_path / "pictures", "2 pictures there, but this is for speech"),
-        ("speech-fsp", tmp_path / "nope", "no such file or folder, nor prepared data"),
+        ("speech-fsp", tmp_path / "nope", "no such file or folder, nor data"),
         ("image-fsp", data / "speech.json", "this data is speech, the recipe is for image"),
     ):
         assert train.main([recipe, "--data", str(given), *TRAIN]) == 1

@@ -31,7 +31,7 @@ from codec.medium import IMAGE, MEDIA, SPEECH
 from codec.quiet import heard, no_warnings
 from train.draws import Draws
 
-NOTHING = "no such file or folder, nor prepared data of that name"
+NOTHING = "no such file or folder, nor data that python -m train.prepare wrote"
 MOST_PADDED = (
     10  # lengths of the longest item that a crop may have: beyond, it is nearly all silence
 )
