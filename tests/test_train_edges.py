@@ -82,3 +82,15 @@ def test_more_or_fewer_codes_than_a_model_file_holds_are_refused_before_the_trai
     recipes.load("image-vp", [*changes, several.format(2 * most)])
     with pytest.raises(CodecError, match=f"holds 1 to {range_coder.TOTAL}"):
         recipes.load("image-vp", [*changes, several.format(2 * range_coder.TOTAL)])
+
+
+def test_a_preview_of_an_odd_crop_is_decoded(
+    tmp_path: Path,
+    medium: str,  # noqa: F811
+    data: Path,  # noqa: F811
+) -> None:
+    """What TensorBoard shows at each checkpoint."""
+    pytest.importorskip("tensorboard", reason="the extra [tensorboard] is not installed")
+    crop = {"speech": "data.crop=[2001]", "image": "data.crop=[33, 39]"}[medium]
+    run = trainer(medium, data, tmp_path / "run", 1, extra=(crop,))
+    assert run.run(tensorboard=True)
