@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from codec.errors import BitstreamError, CodecError, MediaError, ModelError
+from codec.streams import quiet_imports
 
 if TYPE_CHECKING:
     from codec.api import compress, decompress, load, models
@@ -43,6 +44,7 @@ __all__ = [
     "truncate",
 ]
 
+quiet_imports(__name__)
 _HOMES = {
     "Codec": "codec.model",
     "info": "codec.description",

@@ -261,5 +261,6 @@ def build(config: CodecConfig) -> Codec:
     if config.bottleneck not in BOTTLENECKS:
         raise ValueError(
             f"unknown bottleneck {config.bottleneck!r}; choose from {sorted(BOTTLENECKS)}"
+            f"{plugins.ADVICE}"
         )
     return Codec(config, BOTTLENECKS[config.bottleneck](**config.options))

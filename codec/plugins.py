@@ -30,6 +30,8 @@ log = logging.getLogger("codec")
 GROUP = "codec.plugins"
 # Of the environment: modules that a command was told to import, for its child processes.
 VARIABLE = "CODEC_IMPORT"
+# Behind the names that a registry has, where another was asked for.
+ADVICE = "; or name the module that registers it with --import"
 _lock = threading.RLock()
 _seen: set[str] = set()
 

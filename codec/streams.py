@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
+from types import TracebackType
 
 from codec.errors import out_of_memory
 
@@ -56,6 +57,28 @@ def process(command: str | Callable[[], int | None]) -> int:
         code = 1
     flush()
     return code or 0
+
+
+def quiet_imports(package: str) -> None:
+    """Keeps Ctrl-C while a command of a package imports from printing a traceback.
+
+    `process` begins when the imports of the module that calls it are done, and torch takes seconds.
+    So the package says this first. In any other program that imports it nothing changes.
+
+    Args:
+        package: The name of the package that says it.
+    """
+    words = sys.orig_argv
+    module = words[words.index("-m") + 1] if "-m" in words[:-1] else ""
+    if module.partition(".")[0] == package:
+        sys.excepthook = _unless_interrupted
+
+
+def _unless_interrupted(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
 
 
 def hold() -> None:

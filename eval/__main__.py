@@ -27,7 +27,7 @@ from codec import cards
 from codec.cli.frame import Parser, UsageError, filled_path, positive, run
 from codec.cli.options import add_care
 from codec.errors import MediaError, not_installed
-from codec.medium import MEDIA
+from codec.medium import IMAGE, MEDIA
 from codec.streams import process
 
 try:
@@ -190,7 +190,15 @@ def _evaluate(options: argparse.Namespace) -> None:
     plan = _plan(options)
     with nullcontext(options.out) if options.out else tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        journal = run_all(plan, sets, out, options.workers, options.fresh)
+        try:
+            journal = run_all(plan, sets, out, options.workers, options.fresh)
+        except KeyboardInterrupt:
+            if options.out is None:
+                raise
+            fresh = " without --fresh" if options.fresh else ""
+            raise KeyboardInterrupt(
+                f"interrupted; the same command{fresh} goes on from what is in {options.out}"
+            ) from None
         results = summary.summarise(journal)
         _print(results)
         if not results["records"]:
@@ -253,7 +261,9 @@ def _plan(options: argparse.Namespace) -> Plan:
     backbones, notices = (
         lpips_metric.backbones(nets, options.lpips_backbone) if not options.quick else ([], [])
     )
-    for notice in notices:
+    media = {card.medium for card in found} | {baseline.medium for baseline in known}
+    # To ask a neighbour for its medium would load its weights.
+    for notice in notices if IMAGE.name in media or options.neighbour else []:
         print(notice, file=sys.stderr)
     if options.mos:
         mos.DistillMOS()  # is it there?
@@ -295,7 +305,10 @@ def _sizes(card: cards.Card, options: argparse.Namespace) -> tuple[int, ...]:
 
 
 def _print(results: Record) -> None:
-    """Prints a line for each model and size, and one for each item that was skipped or failed."""
+    """Prints a line for each model and size.
+
+    And one for each item that was skipped or failed, or that there is a notice on.
+    """
     for skipped in results["skipped"]:
         print(f"skipped {skipped['set']}/{skipped['item']}: {skipped['reason']}", file=sys.stderr)
     for failed in results["failed"]:
@@ -304,6 +317,8 @@ def _print(results: Record) -> None:
             f"{failed['reason']}",
             file=sys.stderr,
         )
+    for noticed in results["notices"]:
+        print(f"{noticed['set']}/{noticed['item']}: {noticed['reason']}", file=sys.stderr)
     for found in results["originals"]:
         scored = f"{found['metric']} {_number(found['mean'])} ({found['scored']}/{found['of']})"
         print(f"originals of {found['set']}: {scored}")

@@ -81,21 +81,24 @@ def _plan(results: Record) -> str:
         "bytes of its first system; a codec at matched bytes that is further off has no setting so "
         "small, or so large.",
     ]
-    if not plan["lpips"]:
+    pictures = any(not MEDIA[entry["medium"]].timed for entry in results["summary"])
+    if pictures and not plan["lpips"]:
         lines.append(
             "LPIPS: unavailable, no backbone was given (`--lpips-backbone`, or `--lpips` to fetch "
             "one)."
         )
-    for kind in ("skipped", "failed"):
-        found = results[kind]
+    for kind, title in (
+        ("skipped", "Skipped, and in no mean"),
+        ("failed", "Failed, and in no mean"),
+        ("notices", "Measured, with a notice"),
+    ):
+        found = results.get(kind)  # a run of an earlier version has no notices
         if found:
             shown = [
                 f"- {f['set']}/{f['item']}{_system(f)}: {f['reason']}" for f in found[:MOST_SKIPPED]
             ]
             more = f"\n- and {len(found) - MOST_SKIPPED} more" if len(found) > MOST_SKIPPED else ""
-            lines.append(
-                f"{kind.capitalize()}, and in no mean ({len(found)}):\n\n" + "\n".join(shown) + more
-            )
+            lines.append(f"{title} ({len(found)}):\n\n" + "\n".join(shown) + more)
     return "\n\n".join(lines)
 
 

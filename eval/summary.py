@@ -127,8 +127,8 @@ def _sum_over_sum(
 def summarise(journal: Journal) -> Record:
     """Returns what results.json holds.
 
-    These are the plan with its sets, the summary, skipped and failed items, and the records in the
-    order of the items.
+    These are the plan with its sets, the summary, skipped and failed items, notices on those that
+    were measured, and the records in the order of the items.
     """
     lines = [journal.lines[key] for key in sorted(journal.lines)]
     records = [
@@ -162,6 +162,11 @@ def summarise(journal: Journal) -> Record:
         "originals": _originals(lines),
         "skipped": sorted(skipped, key=lambda s: (s["set"], s["item"])),
         "failed": failures,
+        "notices": [
+            {"set": line["set"], "item": line["item"], "reason": notice}
+            for line in lines
+            for notice in line.get("notices", [])
+        ],
         "records": records,
     }
 

@@ -13,6 +13,7 @@ import torch
 from codec.errors import CodecError, MediaError, out_of_memory
 from codec.files import writing
 from codec.medium import MEDIA, SPEECH
+from codec.quiet import heard
 from eval import lpips_metric
 from eval.baselines import BASELINES, Baseline, match_bytes
 from eval.datasets import Item, TestSet, load_signal
@@ -65,11 +66,13 @@ class Worker:
                 listen to.
 
         Returns:
-            A line of the journal: the item's records, tokens and timings, or why it was skipped.
+            A line of the journal: the item's records, tokens and timings, and what was noticed on
+            reading it; or why it was skipped.
         """
         line: Record = {"set": one.name, "item": item.name}
         try:
-            medium, signal = load_signal(item, one.crop, one.level_dbfs)
+            with heard() as notices:
+                medium, signal = load_signal(item, one.crop, one.level_dbfs)
             if not any(system.medium == medium for system in self._all_systems()):
                 raise MediaError(f"{medium}, which no system of this run codes")
         except (CodecError, OSError) as error:
@@ -85,7 +88,7 @@ class Worker:
         for baseline in (BASELINES[name] for name in self._plan.baselines):
             if baseline.medium == medium:
                 self._add_classic(found, baseline, targets)
-        line |= {"medium": medium}
+        line |= {"medium": medium} | ({"notices": notices} if notices else {})
         if self._mos and MEDIA[medium].timed:
             line["original"] = {MOS: _figure(self._mos, signal[:, 0], signal[:, 0])[0]}
         return line | found.line()

@@ -109,3 +109,63 @@ def test_a_run_of_which_nothing_comes_says_why(
     assert main([*follow, *words, str(tmp_path / "a.wav")]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert "1 skipped (a.wav: speech, which no system of this run codes)" in last
+
+
+def test_what_is_cut_short_is_measured_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "media", tmp_path / "out"
+    folder.mkdir()
+    (folder / "cut.wav").write_bytes(wav(tones(16_000))[:-8000])
+    (folder / "whole.wav").write_bytes(wav(tones(8_000)))
+    stub = Neighbour("stub", "raw", "speech", 1 << 16, as_tokens, from_tokens)
+    module = types.ModuleType("mine")
+    module.stub = lambda: stub  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mine", module)
+    words = ["--neighbour", "mine:stub", "--data", str(folder), "--workers", "1", "--quick"]
+    assert main([*words, "--out", str(out)]) == 0
+    notice = "the recording is cut short: coded as far as it goes"
+    assert capsys.readouterr().err == f"media/cut.wav: {notice}\n"
+    results = json.loads((out / "results.json").read_text())
+    assert results["notices"] == [{"set": "media", "item": "cut.wav", "reason": notice}]
+    text = (out / "report.md").read_text()
+    assert f"Measured, with a notice (1):\n\n- media/cut.wav: {notice}\n" in text
+    assert "Skipped" not in text
+    assert "LPIPS" not in text  # there is no picture
+
+
+def as_tokens(sound: NDArray[np.floating]) -> NDArray[np.int64]:
+    return (sound.reshape(1, -1) * 32767).round().astype(np.int64) + 32768
+
+
+def from_tokens(tokens: NDArray[np.int64], length: int) -> NDArray[np.floating]:
+    return ((tokens.reshape(-1, 1) - 32768) / 32767).astype(np.float32)[:length]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ([], "interrupted; no unfinished file is left"),
+        (["--out", "out"], "interrupted; the same command goes on from what is in out"),
+        (
+            ["--out", "out", "--fresh"],
+            "interrupted; the same command without --fresh goes on from what is in out",
+        ),
+    ],
+)
+def test_an_interrupted_run_says_how_it_goes_on(
+    options: list[str],
+    says: str,
+    media: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("eval.run.Worker.measure", interrupted)
+    words = ["--baselines", "webp", "--data", str(media), "--quick", "--workers", "1"]
+    assert main([*words, *options]) == 130
+    assert capsys.readouterr().err == f"error: {says}\n"

@@ -44,4 +44,4 @@ def test_one_line_for_what_is_no_vp_model_and_no_eta(
             .startswith(f"error: --eta {wrong}: want numbers")
         )
     assert main(["speech-vp", "--train", str(tmp_path / "none")]) != 0
-    assert "run python -m train.prepare first" in capsys.readouterr().err
+    assert "nor data that python -m train.prepare wrote" in capsys.readouterr().err

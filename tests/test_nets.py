@@ -199,7 +199,7 @@ def test_a_configuration_survives_json(medium: str) -> None:
     back = CodecConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert build(back).bottleneck.codebook_sizes == (16,)
     assert back.nets == config.nets
-    with pytest.raises(ValueError, match="unknown bottleneck"):
+    with pytest.raises(ValueError, match=r"unknown bottleneck .*; or name the module .* --import"):
         build(CodecConfig(medium, NETS[default(medium)].presets["tiny"], "nothing"))
 
 

@@ -276,7 +276,7 @@ def test_a_module_that_cannot_be_imported_is_an_option_that_is_wrong(
 
 def test_nets_are_checked() -> None:
     """Names, sizes of another kind, and a wrong kind for the medium: one line each."""
-    with pytest.raises(ValueError, match="unknown nets 'own-patches' for image"):
+    with pytest.raises(ValueError, match=r"unknown nets 'own-patches' for image.* --import"):
         CodecConfig("image", ImageConfig(), "fsp", {}, "own-patches")
     with pytest.raises(ValueError, match="for speech"):
         CodecConfig("speech", ImageConfig(), "fsp", {}, "convnext-image")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -234,3 +235,31 @@ def test_stdout_on_a_full_disk_is_an_error(unbuffered: str, stream: bool, tmp_pa
         )
     assert done.returncode == 1
     assert b"OSError: [Errno 27]" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["codec.onnx", "train", "train.export", "eval"])
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "ZeroDivisionError"])
+def test_ctrl_c_while_a_command_imports_is_no_traceback(
+    module: str, error: str, root: Path, tmp_path: Path
+) -> None:
+    """As torch is imported; what else goes wrong there is shown."""
+    (tmp_path / "torch.py").write_text(f"raise {error}\n")
+    path = os.pathsep.join([str(tmp_path), str(root)])
+    done = subprocess.run(
+        [sys.executable, "-m", module],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    if error == "KeyboardInterrupt":
+        assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+    else:
+        assert done.stderr.endswith("ZeroDivisionError\n")
+
+
+def test_a_program_that_imports_the_package_keeps_its_hook() -> None:
+    code = "import sys; before = sys.excepthook; import codec, train, eval; "
+    code += "assert sys.excepthook is before"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)

@@ -104,8 +104,10 @@ def test_a_store_gives_back_what_was_prepared(data: Path, media: Path, medium: s
     batch = store.batch(5, Draws(0))
     assert batch.shape == ((5, 1, 1920) if medium == "speech" else (5, 3, 32, 32))
     assert float(batch.abs().max()) <= 1
-    with pytest.raises(CodecError, match=r"run python -m train\.prepare first"):
+    with pytest.raises(CodecError, match="nothing: no such file or folder, nor data"):
         Store(data.parent / "nothing", medium, (1,))
+    with pytest.raises(CodecError, match=r"run python -m train\.prepare first"):
+        Store(media, medium, (1,))
 
 
 SMALL_VP = (
@@ -229,7 +231,7 @@ def test_each_size_has_the_same_say(tmp_path: Path, medium: str, data: Path) -> 
         (["image-fsp", "--set", "data.crop=[128]"], "want 2 numbers"),
         (["speech-fsp", "--set", "data.crop=[800]"], "at least 1056"),
         (["image-fsp", "--set", "losses.l1=much"], "are numbers"),
-        (["image-fsp"], "run python -m train.prepare first"),
+        (["image-fsp"], "no such file or folder, nor data that python -m train.prepare wrote"),
         (["image-fsp", "--resume"], "no checkpoint to resume; leave --resume out"),
     ],
 )
@@ -383,6 +385,7 @@ def test_media_are_prepared_on_the_way_and_what_is_broken_is_said(
     before = (tmp_path / "run/data.raw").stat().st_mtime_ns
     assert main([*arguments, str(media), "--steps", "3", "--resume"]) == 0
     assert (tmp_path / "run/data.raw").stat().st_mtime_ns == before
+    assert "is in stage C already: encoder and codebook stay frozen" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     arguments[2] = str(tmp_path / "other")
     assert main([*arguments, str(tmp_path / "empty"), "--steps", "2"]) == 1

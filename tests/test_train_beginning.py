@@ -11,7 +11,9 @@ from safetensors.torch import save_file
 from test_train import data, media, trainer  # noqa: F401  fixtures
 
 from codec.errors import CodecError
-from train.beginning import ADVERSARY_SUFFIX
+from codec.model import build
+from train import recipes
+from train.beginning import ADVERSARY_SUFFIX, begin
 from train.checkpoint import read_checkpoint, write_checkpoint
 from train.discriminators import DISCRIMINATORS
 from train.export import load_run
@@ -201,3 +203,29 @@ def test_a_card_never_lies_beside_the_weights_of_another(tmp_path: Path, medium:
     with pytest.raises(TypeError):
         write_model(tmp_path, "m.1", {"name": object()}, {"x": torch.ones(3).numpy()})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "codec.preset=small",
+            "this model has the preset tiny, the recipe the preset small; "
+            "take the recipe image-fsp, or --set codec.preset=tiny",
+        ),
+        ("", "this model is for image, the recipe for speech"),
+    ],
+)
+def test_a_model_that_does_not_fit_names_what_would(
+    tmp_path: Path,
+    data: Path,  # noqa: F811
+    medium: str,
+    change: str,
+    message: str,
+) -> None:
+    run = trainer(medium, data, tmp_path / "run", 1)
+    run.save()
+    recipe = recipes.load("image-fsp", [change]) if change else recipes.load("speech-fsp")
+    with pytest.raises(CodecError) as caught:
+        begin(tmp_path / "run", [build(recipe.config())])
+    assert str(caught.value) == f"{tmp_path / 'run'}: {message}"

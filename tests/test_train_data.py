@@ -23,8 +23,9 @@ import torch
 from PIL import Image
 
 from codec.errors import CodecError
+from train import __main__ as train
 from train.augment import augment
-from train.data import Store, prepare
+from train.data import Store, chosen, prepare
 from train.draws import Draws
 from train.prepare import main
 from train.sources import media
@@ -506,3 +507,75 @@ def test_items_are_weighed_by_their_samples_or_pixels(tmp_path: Path, medium: st
     prepare(medium, [tmp_path / "in"], tmp_path / "data")
     store = Store(tmp_path / "data", medium, (1000,) if medium == "speech" else (16, 16))
     assert store.weights.tolist() == ([2000, 3000] if medium == "speech" else [600, 800])
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """A folder with a whole recording, a cut one and an empty one."""
+    for i in range(2):
+        put(tmp_path / f"in/{i}.wav", clip(0.1, 16_000)[: -4000 if i else None])
+    put(tmp_path / "in/2.wav", b"")
+    return tmp_path / "in"
+
+
+def test_what_is_cut_short_is_named_and_kept_in_the_record(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["speech", str(clips), "--out", str(tmp_path / "out")]) == 0
+    output = capsys.readouterr()
+    notice = f"{clips / '1.wav'}: the recording is cut short: coded as far as it goes"
+    assert output.err.splitlines() == [notice, f"skipped {clips / '2.wav'}: the file is empty"]
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert (record["notices"], len(record["shapes"])) == ([notice], 2)
+    assert output.out == (
+        f"{tmp_path / 'out'}: 2 recordings, 0.0 minutes, 1 skipped; "
+        f"next: python -m train RECIPE --data {tmp_path / 'out'} --out RUN\n"
+    )
+    assert main(["image", str(tmp_path / "in"), "--out", str(tmp_path / "x")]) == 1
+    assert "; 3 recordings there, but this is for image" in capsys.readouterr().err
+
+
+TRAIN = ["--out", "run", "--steps", "1", "--set", "data.batch=1"]
+
+
+def test_data_are_found_by_any_of_their_names_and_else_a_line_says_which(
+    clips: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "data"
+    prepare("speech", [clips], data / "speech")
+    for name in ("speech", "speech.raw", "speech.json"):
+        assert chosen([data / name], None) == data / "speech"
+        assert Store(data / name, "speech", (1920,)).medium == "speech"
+    assert chosen([clips], None) is None
+    put(tmp_path / "pictures/a.png", png(3))
+    put(tmp_path / "pictures/b.png", png(3))
+    capsys.readouterr()
+    for recipe, given, message in (
+        ("speech-fsp", data, f"prepared data there have a name: {data / 'speech'}"),
+        ("speech-fsp", tmp_path / "pictures", "2 pictures there, but this is for speech"),
+        ("speech-fsp", tmp_path / "nope", "no such file or folder, nor data"),
+        ("image-fsp", data / "speech.json", "this data is speech, the recipe is for image"),
+    ):
+        assert train.main([recipe, "--data", str(given), *TRAIN]) == 1
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+    with pytest.raises(CodecError, match=f"prepared data there have a name: {data / 'speech'}"):
+        Store(data, "speech", (1920,))
+    with pytest.raises(CodecError, match="this data is speech, the model own is for image"):
+        Store(data / "speech", "image", (8, 8), wanted_by="the model own")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_crop_is_not_far_longer_than_every_item(clips: Path, tmp_path: Path) -> None:
+    """Short clips are padded to thrice as much; a wrong number would take all memory."""
+    prepare("speech", [clips], tmp_path / "data")
+    assert Store(tmp_path / "data", "speech", (48_000,)).batch(2, Draws(0)).shape == (2, 1, 48_000)
+    with pytest.raises(
+        CodecError, match=r"crop = \[100000000\]: the longest item has 16000 samples"
+    ):
+        Store(tmp_path / "data", "speech", (100_000_000,))

@@ -236,7 +236,10 @@ def test_a_fleet_trains_stops_goes_on_and_packs_models(
     run = Trainer(
         recipe, Store(data, "image", (32, 32)), Budget(steps=4), tmp_path / "larger", 7, "cpu"
     )
-    with pytest.raises(CodecError, match="another medium or preset"):
+    with pytest.raises(
+        CodecError,
+        match="has the preset tiny, the recipe the preset small; take the recipe image-fsp",
+    ):
         run.begin_from(tmp_path / "models/one.json")
 
 

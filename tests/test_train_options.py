@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from train import __main__ as train
-from train import add_priors, export, fleet, nested, speed, watch
+from train import add_priors, data, export, fleet, nested, prepare, speed, watch
 
 Main = Callable[[list[str]], int]
 TRAIN = ["image-fsp", "--data", "d", "--out", "o"]
@@ -115,3 +116,32 @@ def test_any_file_can_be_watched_for_any_key(
         assert watch.main([str(tmp_path / path), "--keys", key]) == 1
         assert capsys.readouterr().err.count("\n") == 1
     assert watch.main([str(tmp_path / "run"), "--keys", "minutes"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("main", "shown"),
+    [
+        (train.main, ["(default: 2)", "(default: 50)", "(default: 0, or that of the run)"]),
+        (add_priors.main, ["(default: 1500000)", "(default: 2000)", "here)"]),
+        (nested.main, ["(default: 1500000)", "(default: 2000)", "here)"]),
+        (prepare.main, ["(default: as is)", "the cores here)"]),
+    ],
+)
+def test_help_shows_defaults(
+    main: Main, shown: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(default in text for default in shown)
+
+
+@pytest.mark.parametrize("main", [add_priors.main, nested.main])
+def test_data_of_another_medium_are_not_the_model_s(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    data.prepare("image", [tmp_path], tmp_path / "data")
+    words = ["speech-vp", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+    assert main([*words, "--device", "cpu"]) == 1
+    assert "this data is image, the model speech-vp is for speech" in capsys.readouterr().err

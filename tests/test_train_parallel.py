@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
@@ -28,6 +30,7 @@ from test_train import SMALL_GMVQ, SMALL_VP
 
 from codec.bottlenecks import _sync
 from train import recipes
+from train.checkpoint import read_checkpoint
 from train.data import Store, prepare
 from train.loop import Budget, Trainer, agree
 from train.parallel import processes
@@ -335,6 +338,40 @@ def test_the_command_runs_under_torchrun_and_resumes(data: Path, tmp_path: Path)
         json.loads(line)["step"] for line in (tmp_path / "run/log.jsonl").read_text().splitlines()
     ]
     assert steps == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_torchrun_ends_all_processes_with_a_checkpoint(
+    number: signal.Signals, data: Path, tmp_path: Path
+) -> None:
+    """Ctrl-C comes twice: from the terminal, and from torchrun, which passes it on."""
+    root, run = Path(__file__).parent.parent, tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "train", "image-fsp", "--data", data, "--out", run, "--device", "cpu"]
+    command += ["--set", "data.crop=[32, 32]", "--set", "data.batch=2", "--log-steps", "1"]
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    with (tmp_path / "console").open("wb") as console:
+        started = subprocess.Popen(
+            [*map(str, command), "--steps", "1000000"],
+            stdout=console,
+            stderr=console,
+            env=environment,
+            cwd=tmp_path,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 300
+        while not (run / "log.jsonl").is_file() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if number == signal.SIGINT:
+            os.killpg(started.pid, number)
+        else:
+            started.send_signal(number)
+        assert started.wait(120) != 0
+    said = (tmp_path / "console").read_text()
+    assert f"go on with --resume from the last checkpoint in {run}" in said
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert read_checkpoint(run / "checkpoint.pt")["clock"][0] == lines[-1]["step"]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -99,3 +99,17 @@ def test_a_wrong_override_is_blamed_and_not_the_recipe(tmp_path: Path) -> None:
     wrong.write_text('base = "image-fsp"\n[data]\nbatc = 2\n')
     with pytest.raises(CodecError, match=r"wrong.toml: unknown key data.batc"):
         recipes.load(str(wrong), ["data.batch=2"])
+
+
+def test_what_a_module_may_register_is_asked_for_by_import(tmp_path: Path) -> None:
+    advice = "; or name the module that registers it with --import"
+    for change in ("codec.bottleneck=own", "codec.kind=own", "losses.own=1.0"):
+        with pytest.raises(CodecError) as caught:
+            recipes.load("image-fsp", [change])
+        assert str(caught.value).endswith(advice)
+    part = tmp_path / "own.toml"
+    part.write_text('base = "speech-fsp"\n[losses]\nloudness = 1.0\n')
+    with pytest.raises(
+        CodecError, match=r"mel, stft, wave, mean, variance; .*\[losses\] replaces the whole of"
+    ):
+        recipes.load(str(part))

@@ -217,7 +217,7 @@ def test_a_run_begins_with_the_nets_of_another_run(tmp_path: Path, data: Path, m
             assert same(copied(getattr(first.average, part)), getattr(codec, part))
     assert run.beginning.name == "first, 0.0 minutes, nets alone"
     run.train_step()
-    with pytest.raises(CodecError, match=r"checkpoint\.pt: cannot read"):
+    with pytest.raises(CodecError, match=r"no run here \(there is no checkpoint\.pt\)"):
         run.begin_from(tmp_path)
 
 

@@ -2,3 +2,7 @@
 
 Recipes are data, not code.
 """
+
+from codec.streams import quiet_imports
+
+quiet_imports(__name__)

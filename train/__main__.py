@@ -19,8 +19,9 @@ from codec.errors import CodecError
 from codec.streams import process
 from train import losses, parallel, recipes
 from train.checkpoint import CHECKPOINT_NAME
-from train.data import Store, is_prepared, made_of, prepare
+from train.data import Store, chosen, is_prepared, prepare, prepared_by
 from train.denormals import flushed
+from train.log import LOG_NAME
 from train.loop import Budget, Trainer
 from train.options import MAX_SEED, add_device, add_threads
 from train.parallel import processes
@@ -66,10 +67,13 @@ def main(arguments: list[str] | None = None) -> int:
         type=within(float, 0),
         default=2.0,
         metavar="MINUTES",
-        help="between checkpoints; 0: every step",
+        help="between checkpoints; 0: every step (default: %(default)g)",
     )
     parser.add_argument(
-        "--log-steps", type=positive(int), default=50, help="steps between lines of the log"
+        "--log-steps",
+        type=positive(int),
+        default=50,
+        help="steps between lines of the log (default: %(default)s)",
     )
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile: faster steps after a slow first one"
@@ -87,23 +91,33 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="FILE",
         help="for a recipe with losses.lpips (default: torch hub's)",
     )
-    parser.add_argument("--seed", type=within(int, 0, MAX_SEED), default=0)
-    add_threads(parser)
-    add_device(parser)
-    return run(
-        parser,
-        arguments,
-        _command,
-        "interrupted; go on with --resume from the last checkpoint in {out}",
+    parser.add_argument(
+        "--seed",
+        type=within(int, 0, MAX_SEED),
+        help="of the weights and of all that is drawn (default: 0, or that of the run)",
     )
+    add_threads(parser, "CPU threads (default: torch's choice)")
+    add_device(parser)
+    return run(parser, arguments, _command)
 
 
 def _command(options: argparse.Namespace) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.backends.cudnn.benchmark = True  # all batches have one shape
-    with flushed(), processes(options.device) as device:
-        _train(options, device)
+    try:
+        with flushed(), processes(options.device) as device:
+            _train(options, device)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_interrupted(options.out)) from None
+
+
+def _interrupted(out: Path) -> str:
+    """Says how to go on after Ctrl-C, by what lies in the folder of the run."""
+    if (out / CHECKPOINT_NAME).exists():
+        return f"interrupted; go on with --resume from the last checkpoint in {out}"
+    kept = "; with --resume it takes the decoded media" if is_prepared(prepared_by(out)) else ""
+    return f"interrupted before the first checkpoint; the same command begins again{kept}"
 
 
 def _train(options: argparse.Namespace, device: str) -> None:
@@ -112,11 +126,16 @@ def _train(options: argparse.Namespace, device: str) -> None:
     losses.build(recipe.codec.medium, recipe.losses, options.lpips_backbone)
     checkpoint = options.out / CHECKPOINT_NAME
     begun = checkpoint.exists()
-    if options.resume and not begun and not is_prepared(options.out / "data"):
+    if options.resume and not begun and not _began(options.out):
         raise CodecError(f"{checkpoint}: no checkpoint to resume; leave --resume out")
     if begun and not options.resume:
         raise CodecError(
             f"{options.out} holds a run; continue it with --resume or choose another --out"
+        )
+    if begun and options.init:
+        raise CodecError(
+            f"{options.out} holds a run, which has its weights; "
+            "leave --init out or choose another --out"
         )
     data = parallel.first(_prepared(recipe.codec.medium, options) if parallel.rank() == 0 else None)
     store = Store(data, recipe.codec.medium, tuple(recipe.data.crop), recipe.data.zoom).to(device)
@@ -126,15 +145,23 @@ def _train(options: argparse.Namespace, device: str) -> None:
         store,
         budget,
         options.out,
-        options.seed,
+        options.seed or 0,
         device,
         options.compile,
         options.lpips_backbone,
     )
+    notices: list[str] = []
     if begun:
-        trainer.resume()
-    elif options.init:
-        trainer.begin_from(options.init)
+        notices = trainer.resume()
+        if options.seed not in (None, trainer.seed):
+            notices.append(f"the seed of the run is {trainer.seed}, and stays so")
+    else:
+        if options.resume:
+            notices = [f"no checkpoint in {options.out} yet: the run begins anew"]
+        if options.init:
+            trainer.begin_from(options.init)
+    for notice in notices if parallel.rank() == 0 else []:
+        print(notice, file=sys.stderr)
     finished = trainer.run(
         options.checkpoint_minutes, options.log_steps, options.stop_minutes, options.tensorboard
     )
@@ -143,6 +170,21 @@ def _train(options: argparse.Namespace, device: str) -> None:
             f"stopped at {100 * trainer.progress:.0f} % of the budget; go on with --resume",
             file=sys.stderr,
         )
+    elif parallel.rank() == 0:
+        named = "" if data == prepared_by(options.out) else f" --data {data}"
+        print(
+            f"{options.out}: {trainer.step} steps; "
+            f"next: python -m train.export {options.out}{named} --out models"
+        )
+
+
+def _began(out: Path) -> bool:
+    """Whether a folder is that of a run which was stopped before its first checkpoint.
+
+    It has data or a log of its own, or is empty.
+    """
+    own = is_prepared(prepared_by(out)) or (out / LOG_NAME).is_file()
+    return own or (out.is_dir() and not any(out.iterdir()))
 
 
 def _prepared(medium: str, options: argparse.Namespace) -> Path:
@@ -151,21 +193,13 @@ def _prepared(medium: str, options: argparse.Namespace) -> Path:
     A run that goes on, or was interrupted before its first checkpoint, has decoded it already.
 
     Raises:
-        CodecError: It goes on, and its data are of other sources.
+        CodecError: There is nothing of a name; or it goes on, and its data are of other sources.
     """
-    sources: list[Path] = options.data
-    if len(sources) == 1 and (is_prepared(sources[0]) or not sources[0].exists()):
-        return sources[0]
-    target: Path = options.out / "data"
-    if options.resume and is_prepared(target):
-        if not made_of(target, sources):
-            raise CodecError(
-                f"{target}.json: the run in {options.out} has data of other sources; "
-                f"give the same --data, or --data {target} if they have moved"
-            )
-    else:
-        prepare(medium, sources, target, workers=os.cpu_count() or 1)
-    return target
+    target = prepared_by(options.out)
+    found = chosen(options.data, target if options.resume else None)
+    if found is None:
+        prepare(medium, options.data, target, workers=os.cpu_count() or 1)
+    return found or target
 
 
 if __name__ == "__main__":

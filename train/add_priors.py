@@ -98,9 +98,11 @@ def main(arguments: list[str] | None = None) -> int:
         "--tokens",
         type=positive(int),
         default=TOKENS,
-        help="of the training data, for each size",
+        help="of the training data, for each size (default: %(default)s)",
     )
-    parser.add_argument("--steps", type=positive(int), default=STEPS, help="for each size")
+    parser.add_argument(
+        "--steps", type=positive(int), default=STEPS, help="for each size (default: %(default)s)"
+    )
     parser.add_argument(
         "--layers",
         action="store_true",
@@ -122,7 +124,9 @@ def _command(options: argparse.Namespace) -> None:
             "give another folder with --out"
         )
     codec = coding.load(card, options.device).codec
-    store = Store(options.data, card.medium, (codec.stride,) * codec.axes)
+    store = Store(
+        options.data, card.medium, (codec.stride,) * codec.axes, wanted_by=f"the model {card.name}"
+    )
     try:
         tensors = prior_tensors(codec, store, options.tokens, options.steps, kinds)
     except (ValueError, RuntimeError) as error:

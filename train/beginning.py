@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from codec.cards import read_card
 from codec.errors import CodecError, reason_of
-from codec.model import Codec
+from codec.model import Codec, CodecConfig
+from codec.nets.kinds import NETS, default
 from train.checkpoint import CHECKPOINT_NAME, read_checkpoint
 from train.discriminators import DISCRIMINATORS
-from train.recipes import from_dict
+from train.recipes import from_dict, shipped
 
 ADVERSARY_SUFFIX = ".adversary.safetensors"
 NETS_ALONE = ", nets alone"  # ends the name of a beginning that is not complete
@@ -148,9 +149,7 @@ def _load(
     """
     theirs, own = (json.loads(json.dumps(part)) for part in (dict(config), codec.config.to_dict()))
     if any(theirs.get(part) != own.get(part) for part in ("medium", "kind", "nets")):
-        raise CodecError(
-            f"{source}: this model has another medium or preset than the recipe; change one of them"
-        )
+        raise CodecError(f"{source}: {_misfit(codec.config, theirs)}")
     same = bool(theirs == own)
     ours = codec.state_dict()
     unused = {f"bottleneck.{name}" for name in codec.bottleneck.training_state}
@@ -163,3 +162,37 @@ def _load(
 
     codec.load_state_dict({k: v for k, v in tensors.items() if fits(k)}, strict=False)
     return same
+
+
+def _misfit(own: CodecConfig, theirs: Mapping[str, Any]) -> str:
+    """Says how the nets of a model differ from a recipe's, and which recipe fits.
+
+    Args:
+        own: The configuration of the recipe.
+        theirs: That of the model, as plain data.
+    """
+    if theirs.get("medium") != own.medium:
+        return f"this model is for {theirs.get('medium')}, the recipe for {own.medium}"
+    kind = theirs.get("kind") or default(own.medium)
+    if kind != own.kind:
+        return f"this model has nets {kind}, the recipe {own.kind}; change codec.kind"
+    has, wants = (_preset(own.kind, nets) for nets in (theirs.get("nets"), own.to_dict()["nets"]))
+    told = f"this model has {_named(has)}, the recipe {_named(wants)}"
+    if has is None:
+        return told
+    recipe = f"{own.medium}-{own.bottleneck}" + ("" if has == "tiny" else f"-{has}")
+    take = f"take the recipe {recipe}, or " if recipe in shipped() else ""
+    return f"{told}; {take}--set codec.preset={has}"
+
+
+def _preset(kind: str, nets: object) -> str | None:
+    """Returns the name of the preset that has these sizes, as plain data."""
+    plain = json.loads(json.dumps(nets))
+    for name, sizes in NETS[kind].presets.items():
+        if json.loads(json.dumps(asdict(sizes))) == plain:
+            return name
+    return None
+
+
+def _named(preset: str | None) -> str:
+    return "sizes of no preset" if preset is None else f"the preset {preset}"

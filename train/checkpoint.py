@@ -40,12 +40,22 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         file.write(memory.getbuffer())
 
 
+def check_run(folder: Path) -> None:
+    """Raises CodecError where a folder holds no checkpoint."""
+    if not (folder / CHECKPOINT_NAME).exists():
+        raise CodecError(
+            f"{folder}: no run here (there is no {CHECKPOINT_NAME}); "
+            "name a folder that python -m train wrote"
+        )
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Returns what `write_checkpoint` wrote, on the CPU.
 
     Raises:
-        CodecError: The file is not a whole checkpoint of a training.
+        CodecError: There is none, or the file is not a whole checkpoint of a training.
     """
+    check_run(path.parent)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     # Bytes of another kind may do anything in torch's unpickler: it raises whatever follows.

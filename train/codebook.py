@@ -34,7 +34,7 @@ def latents(codec: Codec, store: Store, batch: Callable[[], Tensor]) -> Tensor:
     rows: list[Tensor] = []
     count, total = 0, min(FIT_TOKENS, int(store.weights.sum() / codec.stride**codec.axes))
     while count < total:
-        z = gather_rows(codec.encoder(batch()).float())
+        z = gather_rows(codec.latents(batch()).float())
         rows.append(z.flatten(2).transpose(1, 2).flatten(0, 1))
         count += len(rows[-1])
     return torch.cat(rows)[:total]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,20 +27,24 @@ from tqdm import tqdm
 
 from codec.errors import CodecError, MediaError, reason_of
 from codec.files import writing
-from codec.medium import IMAGE, SPEECH
-from codec.quiet import no_warnings
+from codec.medium import IMAGE, MEDIA, SPEECH
+from codec.quiet import heard, no_warnings
 from train.draws import Draws
 
+NOTHING = "no such file or folder, nor data that python -m train.prepare wrote"
+MOST_PADDED = (
+    10  # lengths of the longest item that a crop may have: beyond, it is nearly all silence
+)
 SPEED_STEPS = 40  # speeds are multiples of 1 / 40, which keeps the resampling filters short
 
 
 def prepare(
     medium: str, sources: list[Path], target: Path, short_side: int | None = None, workers: int = 1
-) -> None:
+) -> Prepared:
     """Decodes all media of `sources` into `target`.raw and `target`.json.
 
     Speech becomes 16 kHz mono int16, pictures RGB uint8. A file that cannot be read is named,
-    skipped and counted.
+    skipped and counted; what is left out of one that can is said with its name.
 
     Args:
         medium: A name in `codec.medium.MEDIA`.
@@ -49,19 +53,27 @@ def prepare(
         short_side: Pictures whose shorter side is longer are scaled down to it.
         workers: The number of threads that decode.
 
+    Returns:
+        How much there is.
+
     Raises:
         MediaError: A source does not exist, or nothing in them could be read.
     """
     # Audio and picture libraries, which training itself does without.
-    from train.sources import decode, media
+    from train.sources import decode, media, others
+
+    def work(content: bytes | np.ndarray) -> tuple[np.ndarray, list[str]]:
+        with heard() as notices:
+            return decode(medium, content, short_side), notices
 
     shapes: list[list[int]] = []
     skipped: list[str] = []
+    said: list[str] = []
     raw_path, record_path = _paths(target)
     with writing(str(record_path), force=True) as record, writing(str(raw_path), force=True) as raw:
         with ThreadPoolExecutor(workers) as pool:
             jobs = (
-                (item.name, item.error or pool.submit(decode, medium, item.content, short_side))
+                (item.name, item.error or pool.submit(work, item.content))
                 for item in tqdm(
                     media(medium, sources), desc=f"decode {medium}", disable=None, unit="file"
                 )
@@ -70,27 +82,104 @@ def prepare(
                 try:
                     if isinstance(job, MediaError):
                         raise job
-                    array = job.result()
+                    array, notices = job.result()
                 except MediaError as error:
                     skipped.append(f"{name}: {error}")
                     tqdm.write(f"skipped {name}: {error}", file=sys.stderr)
                     continue
+                for line in (f"{name}: {notice}" for notice in notices):
+                    said.append(line)
+                    tqdm.write(line, file=sys.stderr)
                 raw.write(array.tobytes())
                 shapes.append(list(array.shape))
         if not shapes:
             where = ", ".join(map(str, sources))
             raise MediaError(
                 f"nothing readable as {medium} in {where}; {len(skipped)} files skipped"
+                + "".join(
+                    f"; {hint}" for hint in (others(medium, sources), _within(sources)) if hint
+                )
             )
-        kept = {"medium": medium, "shapes": shapes, "skipped": skipped, "sources": names(sources)}
+        kept = {
+            "medium": medium,
+            "shapes": shapes,
+            "skipped": skipped,
+            "notices": said,
+            "sources": names(sources),
+        }
         record.write(json.dumps(kept).encode())
         # Never an old record beside new data, which take their names one by one.
         record_path.unlink(missing_ok=True)
+    return Prepared(len(shapes), sum(int(np.prod(shape[:2])) for shape in shapes), len(skipped))
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What `prepare` made.
+
+    Attributes:
+        items: The number of recordings or pictures.
+        amount: Their samples or pixels.
+        skipped: The number of files that could not be read.
+    """
+
+    items: int
+    amount: int
+    skipped: int
 
 
 def is_prepared(path: Path) -> bool:
     """Says whether `prepare` wrote to this target."""
     return all(part.is_file() for part in _paths(path))
+
+
+def prepared_by(run: Path) -> Path:
+    """Returns where the folder of a run has what was made of its media."""
+    return run / "data"
+
+
+def chosen(sources: Sequence[Path], own: Path | None) -> Path | None:
+    """Returns the prepared data that a command is given, without suffix; None for media.
+
+    Args:
+        sources: What it is given: prepared data, by their name with or without a suffix; or media.
+        own: What a run made of its media, if it has (see `prepared_by`); None for no run.
+
+    Raises:
+        CodecError: There is nothing of a name; or what lies at `own` is of other sources.
+    """
+    if len(sources) == 1 and (target := _target(sources[0])) is not None:
+        return target
+    if own is not None and is_prepared(own):
+        if not made_of(own, sources):
+            raise CodecError(
+                f"{own}.json: the run in {own.parent} has data of other sources; "
+                f"give the same --data, or --data {own} if they have moved"
+            )
+        return own
+    for source in sources:
+        if not source.exists():
+            raise CodecError(f"{source}: {NOTHING}")
+    return None
+
+
+def _target(path: Path) -> Path | None:
+    """Returns the target that `prepare` wrote to, of the path of one of its files as well."""
+    if is_prepared(path):
+        return path
+    bare = path.with_suffix("")
+    return bare if path.suffix in (".raw", ".json") and is_prepared(bare) else None
+
+
+def _within(folders: Iterable[Path]) -> str:
+    """Says which prepared data lie in folders that are taken for something else; or nothing."""
+    found = [
+        path.with_suffix("")
+        for folder in folders
+        for path in sorted(folder.glob("*.raw"))
+        if is_prepared(path.with_suffix(""))
+    ]
+    return f"prepared data there have a name: {', '.join(map(str, found))}" if found else ""
 
 
 def names(sources: Iterable[Path]) -> list[str]:
@@ -112,9 +201,15 @@ def made_of(target: Path, sources: Iterable[Path]) -> bool:
     return found is None or found == names(sources)
 
 
+def counted(count: int, medium: str) -> str:
+    """Says how many recordings or pictures: "6 pictures"."""
+    noun = MEDIA[medium].noun.removeprefix("a ")
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def _ahead(
     jobs: Iterable[tuple[str, Any]], count: int
-) -> Iterator[tuple[str, MediaError | Future[np.ndarray]]]:
+) -> Iterator[tuple[str, MediaError | Future[tuple[np.ndarray, list[str]]]]]:
     """Yields the jobs in order, with `count` later ones begun.
 
     With more, all files would be in memory at once.
@@ -171,16 +266,26 @@ class Store:
             crop are padded with silence; smaller pictures are left out.
         zoom: Crops are of windows up to this much larger (pictures, scaled down to the crop), or of
             speech played at 1 / zoom to zoom of its speed. One factor for a batch.
+        wanted_by: What is of that medium, for the message.
 
     Attributes:
         usable: (I,) numbers of the items that hold a crop.
         weights: (I,) their samples or pixels, which is how often they are drawn.
 
     Raises:
-        CodecError: No prepared data there, of another medium, or no item holds a crop.
+        CodecError: No prepared data there, of another medium, or no item holds a crop; or all
+            items are far shorter than one.
     """
 
-    def __init__(self, path: Path, medium: str, crop: tuple[int, ...], zoom: float = 1.0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        medium: str,
+        crop: tuple[int, ...],
+        zoom: float = 1.0,
+        wanted_by: str = "the recipe",
+    ) -> None:
+        path = _target(path) or path
         try:
             raw_path, record_path = _paths(path)
             record = json.loads(record_path.read_text())
@@ -189,12 +294,15 @@ class Store:
             self.form = FORMS[self.medium]
             flat = np.memmap(raw_path, self.form.dtype, "r")
         except (OSError, ValueError, KeyError) as error:
+            if not path.exists() and not record_path.exists():
+                raise CodecError(f"{path}: {NOTHING}") from None
+            advice = _within([path]) or "run python -m train.prepare first"
             raise CodecError(
-                f"{path}: no prepared data here ({error}); run python -m train.prepare first"
+                f"{path}: no prepared data here ({reason_of(error)}); {advice}"
             ) from None
         if self.medium != medium:
             raise CodecError(
-                f"{path}: this data is {self.medium}, the recipe is for {medium}; "
+                f"{path}: this data is {self.medium}, {wanted_by} is for {medium}; "
                 "give matching data"
             )
         starts = np.concatenate([[0], np.cumsum(self.shapes.prod(1))])
@@ -211,6 +319,12 @@ class Store:
             needed = f"a crop of {crop}" + (f" at zoom {zoom}" if zoom > 1 else "")
             raise CodecError(f"{path}: no item holds {needed}; make the crop smaller")
         self.usable = np.flatnonzero(usable)
+        longest = int(self.shapes[:, 0].max())
+        if self.form.padded and crop[0] > MOST_PADDED * longest:
+            raise CodecError(
+                f"{path}: data.crop = {list(crop)}: the longest item has {longest} samples, and "
+                "silence would fill the rest; make the crop smaller"
+            )
         # That the array cannot be written; nobody does.
         with no_warnings():
             self.flat = torch.from_numpy(flat)

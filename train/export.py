@@ -1,4 +1,4 @@
-"""python -m train.export RUN --data PATH --out DIR: makes a model file and card of a run.
+"""python -m train.export RUN --out DIR: makes a model file and card of a run.
 
 The averaged weights are rounded to float16 first; the coder tables are counted with exactly the
 nets that ship.
@@ -27,12 +27,12 @@ from codec.streams import process
 from train import recipes
 from train.add_priors import prior_tensors
 from train.beginning import ADVERSARY_SUFFIX
-from train.checkpoint import CHECKPOINT_NAME, read_checkpoint
-from train.data import Store
+from train.checkpoint import CHECKPOINT_NAME, check_run, read_checkpoint
+from train.data import Store, chosen, is_prepared, prepared_by
 from train.log import LOG_NAME, read
 from train.loop import Budget, Trainer
 from train.model_files import write_model
-from train.options import add_data, add_device, add_out
+from train.options import add_device, add_out, model_name
 
 LICENCE = "Apache-2.0"
 
@@ -155,9 +155,15 @@ def _last_log(trainer: Trainer) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m train.export", description=__doc__, epilog="See docs/train.md")
     parser.add_argument("run", type=filled_path, help="folder that python -m train wrote")
-    add_data(parser)
+    parser.add_argument(
+        "--data",
+        type=filled_path,
+        nargs="+",
+        metavar="PATH",
+        help="what python -m train had as --data; default: what it prepared into RUN",
+    )
     add_out(parser, "receives NAME.json and NAME.safetensors")
-    parser.add_argument("--name", help="default: the folder's name")
+    parser.add_argument("--name", type=model_name, help="default: the folder's name")
     parser.add_argument(
         "--note",
         action="append",
@@ -173,11 +179,32 @@ def _command(options: argparse.Namespace) -> None:
     if wrong := [note for note in options.note if "=" not in note]:
         raise UsageError(f"--note {wrong[0]}: want KEY=TEXT")
     notes = dict(note.split("=", 1) for note in options.note)
+    check_run(options.run)
+    data = _data(options.run, options.data)
     try:
-        trainer = load_run(options.run, options.data, options.device)
-        export(trainer, options.name or options.run.name, options.out, notes)
+        trainer = load_run(options.run, data, options.device)
+        export(trainer, options.name or options.run.resolve().name, options.out, notes)
     except ValueError as error:
         raise CodecError(f"{options.run}: {error}") from None
+
+
+def _data(folder: Path, sources: list[Path] | None) -> Path:
+    """Returns the prepared data of a run, by what it was given as `--data` or by its folder.
+
+    Raises:
+        CodecError: They are not prepared, or are of other sources.
+    """
+    own = prepared_by(folder)
+    if sources is None:
+        if not is_prepared(own):
+            raise CodecError(f"{folder} has no data of its own; name them with --data")
+        return own
+    if (found := chosen(sources, own)) is None:
+        where = " ".join(map(str, sources))
+        raise CodecError(
+            f"{where}: no prepared data, and {folder} has none; run python -m train.prepare first"
+        )
+    return found
 
 
 if __name__ == "__main__":

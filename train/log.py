@@ -70,7 +70,7 @@ class Log:
             return
         codec.eval()
         size = codec.bottleneck.default_size
-        z = codec.encoder(x)
+        z = codec.latents(x)
         try:
             indices = codec.bottleneck.encode(z, size)
             z_q = codec.bottleneck.decode(indices, size)

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +41,7 @@ from train.checkpoint import CHECKPOINT_NAME, read_checkpoint, write_checkpoint
 from train.data import Store
 from train.draws import Draws
 from train.graph import Graphs
+from train.interrupts import Interruption, between_steps
 from train.learner import Learner
 from train.log import LOG_NAME, Log, cut
 from train.recipes import Recipe
@@ -183,14 +185,23 @@ class Trainer:
         Raises:
             CodecError: The recipe only tunes a finished model, and the run did not begin from one.
             OSError: The folder cannot be written to.
+            KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP came; a checkpoint was written after the
+                step that it came in.
         """
         report = self._report(log_steps, tensorboard)
         try:
-            return self._run(report, checkpoint_minutes, stop_minutes)
+            with between_steps() as interruption:
+                return self._run(report, checkpoint_minutes, stop_minutes, interruption)
         finally:
             report.close()
 
-    def _run(self, report: Report, checkpoint_minutes: float, stop_minutes: float | None) -> bool:
+    def _run(
+        self,
+        report: Report,
+        checkpoint_minutes: float,
+        stop_minutes: float | None,
+        interruption: Interruption,
+    ) -> bool:
         """Does what `run` says, and tells it to the report."""
         start = saved = tick = time.monotonic()
         if self.stage == "A":
@@ -203,7 +214,9 @@ class Trainer:
             self.enter(self.recipe.stage_at(self.progress))
             values = self.train_step()
             now = time.monotonic()
-            stop = stop_minutes is not None and now - start >= stop_minutes * 60
+            stop = interruption.asked or (
+                stop_minutes is not None and now - start >= stop_minutes * 60
+            )
             save = now - saved > checkpoint_minutes * 60
             self.elapsed_s, save, stop = agree(self.elapsed_s + now - tick, save, stop)
             tick = now
@@ -219,6 +232,8 @@ class Trainer:
             self.start_stage_c()
         self.save()
         report.show(self.average, self.step)
+        if interruption.asked:
+            raise KeyboardInterrupt
         return finished
 
     def _report(self, every: int, tensorboard: bool) -> Report:
@@ -347,8 +362,12 @@ class Trainer:
         if parallel.rank() == 0:
             write_checkpoint(self.folder / CHECKPOINT_NAME, state)
 
-    def resume(self) -> None:
+    def resume(self) -> list[str]:
         """Goes on from the checkpoint in the folder.
+
+        Returns:
+            What is other than it was: a line each on keys of the recipe, and on a stage that the
+            run does not go back from.
 
         Raises:
             CodecError: There is no checkpoint, it cannot be read, or it is of another codec or
@@ -358,10 +377,8 @@ class Trainer:
         if not path.is_file():
             raise CodecError(f"{path}: no checkpoint to resume; leave --resume out")
         state = read_checkpoint(path)
-        if (
-            json.loads(state["recipe"])["codec"]
-            != json.loads(json.dumps(self.recipe.to_dict()))["codec"]
-        ):
+        before, now = json.loads(state["recipe"]), json.loads(json.dumps(self.recipe.to_dict()))
+        if before["codec"] != now["codec"]:
             raise CodecError(
                 f"{path}: the checkpoint is of another codec; give the same recipe or another --out"
             )
@@ -390,6 +407,41 @@ class Trainer:
                 torch.set_rng_state(host)
                 if self.kind == "cuda" and devices:
                     torch.cuda.set_rng_state(devices[0], self.device)
+        return self._changes(before, now)
+
+    def _changes(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+        """Says in a line each what is other than the checkpoint has it.
+
+        Args:
+            before: The checkpoint's recipe.
+            now: The recipe that holds from now on.
+        """
+        lines = []
+        if keys := differing(before, now):
+            lines.append(f"other than in {self.folder} so far, and in force now: {', '.join(keys)}")
+        if self.progress < 1 and self.stage > self.recipe.stage_at(self.progress):
+            kept = (
+                "encoder and codebook stay frozen, and only the decoder trains on"
+                if self.stage == "C"
+                else "it does not go back from it"
+            )
+            lines.append(
+                f"the run in {self.folder} is in stage {self.stage} already: {kept}; for a longer "
+                f"training of all its weights, begin another run with --init {self.folder}"
+            )
+        return lines
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[str]:
+    """Names the keys in which two recipes differ, as tables: "data.batch" and the like."""
+    keys = []
+    for key in dict.fromkeys([*before, *now]):
+        ours, theirs = before.get(key), now.get(key)
+        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+            keys += differing(ours, theirs, f"{path}{key}.")
+        elif ours != theirs:
+            keys.append(f"{path}{key}")
+    return keys
 
 
 def agree(elapsed_s: float, save: bool, stop: bool) -> tuple[float, bool, bool]:

@@ -35,7 +35,7 @@ from train.data import Store
 from train.draws import Draws
 from train.export import count_tables
 from train.model_files import write_model
-from train.options import add_data, add_device, add_model, add_out
+from train.options import add_data, add_device, add_model, add_out, model_name
 from train.priors import STEPS, TOKENS
 from train.recipes import Recipe
 
@@ -151,14 +151,16 @@ def main(arguments: list[str] | None = None) -> int:
     add_model(parser)
     add_data(parser)
     add_out(parser, "another folder than the model's")
-    parser.add_argument("--name", help="default: the model's own")
+    parser.add_argument("--name", type=model_name, help="default: the model's own")
     parser.add_argument(
         "--tokens",
         type=positive(int),
         default=TOKENS,
-        help="of the training data, for each size's prior",
+        help="of the training data, for each size's prior (default: %(default)s)",
     )
-    parser.add_argument("--steps", type=positive(int), default=STEPS, help="for each prior")
+    parser.add_argument(
+        "--steps", type=positive(int), default=STEPS, help="for each prior (default: %(default)s)"
+    )
     add_device(parser)
     return run(parser, arguments, _command)
 
@@ -179,9 +181,9 @@ def _nest(options: argparse.Namespace) -> None:
             f"{card.path} would be overwritten, and its files need it; give another --out or --name"
         )
     codec = coding.load(card, options.device).codec
-    store = Store(options.data, card.medium, tuple(recipe.data.crop), recipe.data.zoom).to(
-        options.device
-    )
+    reader = f"the model {card.name}"
+    crop, zoom = tuple(recipe.data.crop), recipe.data.zoom
+    store = Store(options.data, card.medium, crop, zoom, reader).to(options.device)
     tree, latents = nested(codec, store, recipe, options.device)
     tensors = count_tables(tree, latents)
     unused = tree.bottleneck.training_state
@@ -190,7 +192,7 @@ def _nest(options: argparse.Namespace) -> None:
         for key, value in tree.bottleneck.state_dict().items()
         if key not in unused
     }
-    whole = Store(options.data, card.medium, (codec.stride,) * codec.axes)
+    whole = Store(options.data, card.medium, (codec.stride,) * codec.axes, wanted_by=reader)
     tensors |= prior_tensors(tree.to(options.device), whole, options.tokens, options.steps)
     target = write(card, tree, tensors, recipe, name, options.out)
     print(

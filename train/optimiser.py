@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+SETTINGS = ("betas", "weight_decay")  # a recipe's, which may change in a run
+
 
 def make_optimiser(
     groups: list[dict[str, Any]], rate: Tensor, betas: list[float]
@@ -37,7 +39,11 @@ def guarded_step(optimiser: torch.optim.AdamW, module: nn.Module, clip: float) -
 
 
 def restore(optimiser: torch.optim.AdamW, state: dict[str, Any], rate: Tensor) -> None:
-    """Loads a state; the learning rate goes on being read from `rate`."""
+    """Loads a state.
+
+    The learning rate goes on being read from `rate`, and the optimiser keeps its own settings.
+    """
+    own = [{name: group[name] for name in SETTINGS} for group in optimiser.param_groups]
     optimiser.load_state_dict(state)
-    for group in optimiser.param_groups:
-        group["lr"], group["capturable"] = rate, rate.is_cuda
+    for group, settings in zip(optimiser.param_groups, own, strict=True):
+        group.update(settings, lr=rate, capturable=rate.is_cuda)

@@ -6,7 +6,7 @@ import argparse
 
 import torch
 
-from codec.cli.frame import filled_path, within
+from codec.cli.frame import filled, filled_path, within
 
 MAX_THREADS = 4096  # more than machines have; torch fails on some larger numbers
 MAX_SEED = 2**63 - 2**20  # torch takes 64 bits, and each process adds its rank
@@ -29,7 +29,11 @@ def add_device(
     """
     default = default or ("cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
-        "--device", type=_device, choices=("cpu", "cuda"), default=default, help=text
+        "--device",
+        type=_device,
+        choices=("cpu", "cuda"),
+        default=default,
+        help=f"{text or 'where to compute'} (default: %(default)s here)",
     )
 
 
@@ -53,6 +57,13 @@ def add_data(parser: argparse.ArgumentParser, flag: str = "--data") -> None:
 def add_out(parser: argparse.ArgumentParser, text: str) -> None:
     """Adds the option that names the folder of what is made; `text` says what that is."""
     parser.add_argument("--out", type=filled_path, required=True, metavar="DIR", help=text)
+
+
+def model_name(text: str) -> str:
+    """The name of a model and of its files, as an argparse type."""
+    if filled(text) in (".", "..") or set(text) & {"/", "\\"}:
+        raise argparse.ArgumentTypeError(f"want a name, not the path {text}; --out is the folder")
+    return text
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

@@ -7,9 +7,9 @@ import os
 import sys
 
 from codec.cli.frame import Parser, UsageError, filled_path, run
-from codec.medium import MEDIA
+from codec.medium import MEDIA, SAMPLE_RATE
 from codec.streams import process
-from train.data import prepare
+from train.data import counted, prepare
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,7 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
         help="scales pictures down to this shorter side (default: as is)",
     )
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="threads that decode"
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="threads that decode (default: %(default)s, the cores here)",
     )
     return run(parser, arguments, _command, "interrupted; nothing was written")
 
@@ -44,7 +47,20 @@ def main(arguments: list[str] | None = None) -> int:
 def _command(options: argparse.Namespace) -> None:
     if options.workers < 1 or (options.short_side is not None and options.short_side < 1):
         raise UsageError("--workers and --short-side must be at least 1")
-    prepare(options.medium, options.sources, options.out, options.short_side, options.workers)
+    made = prepare(
+        options.medium, options.sources, options.out, options.short_side, options.workers
+    )
+    medium = MEDIA[options.medium]
+    amount = (
+        f"{made.amount / SAMPLE_RATE / 60:.1f} minutes"
+        if medium.timed
+        else f"{made.amount / 1e6:.1f} megapixels"
+    )
+    skipped = f", {made.skipped} skipped" if made.skipped else ""
+    print(
+        f"{options.out}: {counted(made.items, medium.name)}, {amount}{skipped}; "
+        f"next: python -m train RECIPE --data {options.out} --out RUN"
+    )
 
 
 if __name__ == "__main__":

@@ -150,7 +150,8 @@ def index_grids(codec: Codec, store: Store, tokens: int = TOKENS) -> dict[int, l
 
 
 def device_of(bottleneck: Bottleneck) -> torch.device:
-    return next(chain(bottleneck.parameters(), bottleneck.buffers())).device
+    tensors = chain(bottleneck.parameters(), bottleneck.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 def code_vectors(bottleneck: Bottleneck, size: int) -> np.ndarray:

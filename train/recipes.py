@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from codec import plugins
+from codec.bottleneck import Bottleneck
 from codec.bottlenecks import BOTTLENECKS
+from codec.entropy import mixing, range_coder
 from codec.errors import CodecError, out_of_memory
 from codec.medium import MEDIA
 from codec.model import CodecConfig, build
@@ -282,13 +284,14 @@ def _build(path: Path | str, data: dict[str, Any]) -> Recipe:
     _check_data(path, recipe)
     _check_numbers(path, recipe)
     try:
-        own = build(recipe.config()).bottleneck.loss_names
+        bottleneck = build(recipe.config()).bottleneck
     except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         if out_of_memory(error):
             raise
         reason = str(error).strip().partition("\n")[0]  # torch adds a page of signatures
         raise CodecError(f"{path}: codec.options = {recipe.codec.options}: {reason}") from None
-    _check_losses(path, recipe, own)
+    _check_codes(path, bottleneck)
+    _check_losses(path, recipe, bottleneck.loss_names)
     return recipe
 
 
@@ -313,16 +316,34 @@ def _section(path: Path | str, name: str, kind: type, values: dict[str, Any]) ->
 def _check_codec(path: Path | str, section: CodecSection) -> None:
     plugins.load()
 
-    def check(key: str, value: str, choices: Iterable[str]) -> None:
+    def check(key: str, value: str, choices: Iterable[str], more: str = "") -> None:
         if value not in choices:
-            raise CodecError(f"{path}: codec.{key} = {value!r}; choose from {', '.join(choices)}")
+            known = f"choose from {', '.join(choices)}"
+            raise CodecError(f"{path}: codec.{key} = {value!r}; {known}{more}")
 
     check("medium", section.medium, MEDIA)
     check(
-        "kind", section.nets, [name for name, nets in NETS.items() if nets.medium == section.medium]
+        "kind",
+        section.nets,
+        [name for name, nets in NETS.items() if nets.medium == section.medium],
+        plugins.ADVICE,
     )
     check("preset", section.preset, NETS[section.nets].presets)
-    check("bottleneck", section.bottleneck, BOTTLENECKS)
+    check("bottleneck", section.bottleneck, BOTTLENECKS, plugins.ADVICE)
+
+
+def _check_codes(path: Path | str, bottleneck: Bottleneck) -> None:
+    """Checks that the coder's tables hold the codes: an export makes them, after the training."""
+    # A model with several codebooks has no priors, whose questions tell two codes or more apart.
+    one = bottleneck.num_codebooks == 1
+    least, most = (2, mixing.MAX_CODES) if one else (1, range_coder.TOTAL)
+    for size in bottleneck.codebook_sizes:
+        count = bottleneck.num_codes(size)
+        if not least <= count <= most:
+            raise CodecError(
+                f"{path}: codec.options: number of codes at K = {size}: {count}; "
+                f"a model file holds {least} to {most}"
+            )
 
 
 def _check_data(path: Path | str, recipe: Recipe) -> None:
@@ -352,10 +373,14 @@ def _check_losses(path: Path | str, recipe: Recipe, own: tuple[str, ...]) -> Non
     required = (*LOSSES[medium].required, *own)
     known = (*required, *optional(medium))
     if unknown := [name for name in weights if name not in known]:
-        raise CodecError(f"{path}: unknown loss {', '.join(unknown)}; known are {', '.join(known)}")
+        raise CodecError(
+            f"{path}: unknown loss {', '.join(unknown)}; known are {', '.join(known)}"
+            f"{plugins.ADVICE}"
+        )
     if missing := [name for name in required if name not in weights]:
         raise CodecError(
-            f"{path}: no weight for the loss {', '.join(missing)}; give one, 0 to leave it out"
+            f"{path}: no weight for the loss {', '.join(missing)}; give one, 0 to leave it out "
+            "(a table [losses] replaces the whole of its base's)"
         )
     if weights.get("lpips") and min(recipe.data.crop) < LPIPS_SMALLEST:
         raise CodecError(

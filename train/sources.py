@@ -34,6 +34,7 @@ from codec.files import files_below
 from codec.media import load_audio, load_image
 from codec.medium import IMAGE, SAMPLE_RATE, SPEECH
 from train import layouts
+from train.data import counted
 
 TARS, ZIPS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"), (".zip",)
 # What the readers of archives raise where a byte is wrong, in headers and in compressed data.
@@ -85,6 +86,23 @@ def media(medium: str, sources: list[Path]) -> Iterator[MediaFile]:
             )
 
 
+def others(medium: str, sources: list[Path]) -> str:
+    """Says how many files of other media lie where none of this was found; or nothing.
+
+    They are told by their suffixes; archives are not opened.
+    """
+    paths = [
+        path
+        for source in sources
+        for path in (files_below(source) if source.is_dir() else [source])
+    ]
+    for other, kind in KINDS.items():
+        count = sum(path.suffix.lower() in kind.suffixes for path in paths)
+        if other != medium and count:
+            return f"{counted(count, other)} there, but this is for {medium}"
+    return ""
+
+
 def decode(medium: str, content: bytes | np.ndarray, short_side: int | None = None) -> np.ndarray:
     """Decodes one file to (T,) int16 at 16 kHz, or (H, W, 3) uint8.
 
@@ -96,6 +114,8 @@ def decode(medium: str, content: bytes | np.ndarray, short_side: int | None = No
     Raises:
         MediaError: The file cannot be read.
     """
+    if isinstance(content, bytes) and not content:
+        raise MediaError("the file is empty")
     return KINDS[medium].decode(content, short_side)
 
 

@@ -145,7 +145,8 @@ def run(
         arguments: What it was called with; None for those of the process.
         command: Does the work; may return an exit code.
         interrupted: What is said after Ctrl-C, SIGTERM or SIGHUP, with the options' names in
-            braces: "... in {out}".
+            braces: "... in {out}". A command that knows better raises KeyboardInterrupt with the
+            text.
     """
     options = parser.parse_args(arguments)
     quiet, verbose = getattr(options, "quiet", False), getattr(options, "verbose", False)
@@ -177,8 +178,8 @@ def run(
         if not out_of_memory(error):
             raise
         return fail(error, 1)
-    except KeyboardInterrupt:
-        return fail(interrupted.format(**vars(options)), 130)
+    except KeyboardInterrupt as stop:
+        return fail(str(stop) or interrupted.format(**vars(options)), 130)
     return code or 0
 
 

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from codec import plugins
 from codec.medium import IMAGE, SPEECH
 from codec.nets.blocks import Layer
 from codec.nets.image import ImageConfig, ImageDecoder, ImageEncoder
@@ -123,5 +124,5 @@ def find(kind: str, medium: str) -> Nets:
     """The nets of a name. Raises ValueError where there are none such for this medium."""
     known = [name for name, nets in NETS.items() if nets.medium == medium]
     if kind not in known:
-        raise ValueError(f"unknown nets {kind!r} for {medium}; choose from {known}")
+        raise ValueError(f"unknown nets {kind!r} for {medium}; choose from {known}{plugins.ADVICE}")
     return NETS[kind]

@@ -1,0 +1,196 @@
+"""A training that a signal stops, and what is said of a run that goes on as it did not begin."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_train import CROPS, data, media  # noqa: F401  fixtures
+
+from train.__main__ import main
+from train.checkpoint import read_checkpoint
+from train.export import main as export_main
+from train.loop import Trainer, differing
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.fixture
+def medium() -> str:
+    return "image"
+
+
+def words(data: Path, out: Path, *more: object) -> list[str]:  # noqa: F811
+    found = ["image-fsp", "--data", data, "--out", out, "--set", CROPS["image"]]
+    return [str(word) for word in [*found, "--set", "data.batch=2", "--device", "cpu", *more]]
+
+
+def signalled(monkeypatch: pytest.MonkeyPatch, at: int, *signals: signal.Signals) -> None:
+    """Sends signals to this process in the middle of a step."""
+    step = Trainer.train_step
+
+    def with_signals(self: Trainer) -> dict[str, Any]:
+        if self.step == at:
+            for one in signals:
+                os.kill(os.getpid(), one)
+        return step(self)
+
+    monkeypatch.setattr(Trainer, "train_step", with_signals)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_ends_a_run_with_a_checkpoint_after_the_step(
+    number: signal.Signals,
+    tmp_path: Path,
+    data: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, before = tmp_path / "run", [signal.getsignal(one) for one in SIGNALS]
+    with pytest.MonkeyPatch.context() as patch:
+        signalled(patch, 2, number)
+        assert main(words(data, run, "--steps", 6)) == 130
+    error = capsys.readouterr().err
+    assert error == f"error: interrupted; go on with --resume from the last checkpoint in {run}\n"
+    assert read_checkpoint(run / "checkpoint.pt")["clock"][0] == 3
+    assert sorted(path.name for path in run.iterdir()) == ["checkpoint.pt"]
+    assert [signal.getsignal(one) for one in SIGNALS] == before
+    assert main(words(data, run, "--steps", 6, "--resume")) == 0
+    assert main(words(data, tmp_path / "whole", "--steps", 6)) == 0
+    ours, whole = (read_checkpoint(f / "checkpoint.pt") for f in (run, tmp_path / "whole"))
+    assert all(
+        torch.equal(value, ours["average"][name]) for name, value in whole["average"].items()
+    )
+
+
+def test_a_second_ctrl_c_stops_at_once_and_leaves_what_was(
+    tmp_path: Path,
+    data: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    signalled(monkeypatch, 1, signal.SIGINT, signal.SIGINT)
+    assert main(words(data, run, "--steps", 4)) == 130
+    error = capfd.readouterr().err
+    assert "stopping with a checkpoint after this step; Ctrl-C again stops at once" in error
+    assert "before the first checkpoint; the same command begins again" in error
+    assert list(run.iterdir()) == []
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+def test_a_run_without_a_checkpoint_begins_anew_whatever_its_data(
+    prepared: bool,
+    tmp_path: Path,
+    data: Path,  # noqa: F811
+    media: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, given = tmp_path / "run", data if prepared else media
+    with pytest.MonkeyPatch.context() as patch:
+        signalled(patch, 0, signal.SIGINT, signal.SIGINT)
+        assert main(words(given, run, "--steps", 2)) == 130
+    assert ("takes the decoded media" in capsys.readouterr().err) != prepared
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.__main__.prepare", None)  # nothing is decoded again
+        assert main(words(given, run, "--steps", 2, "--resume")) == 0
+    assert f"no checkpoint in {run} yet: the run begins anew" in capsys.readouterr().err
+    # A folder of other things is no run that was stopped.
+    (tmp_path / "runs/try").mkdir(parents=True)
+    assert main(words(given, tmp_path / "runs", "--steps", 2, "--resume")) == 1
+    assert "no checkpoint to resume; leave --resume out" in capsys.readouterr().err
+
+
+def test_what_is_other_in_a_resumed_run_is_said_and_holds(
+    tmp_path: Path,
+    data: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    assert main(words(data, run, "--steps", 4, "--seed", 3)) == 0
+    again = words(data, run, "--steps", 4, "--resume")
+    for seed in ([], ["--seed", "3"]):
+        assert main([*again, *seed]) == 0
+        assert capsys.readouterr().err == ""
+    changes = ["losses.ssim=0.5", "optimiser.betas=[0.5, 0.5]"]
+    changed = [*again, "--seed", "4", *(w for c in changes for w in ("--set", c))]
+    assert main(changed) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        f"other than in {run} so far, and in force now: optimiser.betas, losses.ssim",
+        "the seed of the run is 3, and stays so",
+    ]
+    state = read_checkpoint(run / "checkpoint.pt")
+    assert {tuple(group["betas"]) for group in state["optimiser"]["param_groups"]} == {(0.5, 0.5)}
+    assert main([*again, "--init", str(run)]) == 1
+    assert "leave --init out or choose another --out" in capsys.readouterr().err
+
+
+def test_differing_keys_are_named_by_their_sections() -> None:
+    before = {"data": {"batch": 2, "crop": [1]}, "losses": {"l1": 1.0}}
+    now = {"data": {"batch": 3, "crop": [1]}, "losses": {"l1": 1.0, "mse": 1.0}}
+    assert differing(before, now) == ["data.batch", "losses.mse"]
+    assert differing(now, now) == []
+
+
+def test_a_finished_run_that_is_made_longer_says_what_it_trains(
+    tmp_path: Path,
+    data: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    assert main(words(data, run, "--steps", 2)) == 0
+    assert capsys.readouterr().err == ""
+    assert main(words(data, run, "--steps", 2, "--resume")) == 0  # nothing is left to train
+    assert capsys.readouterr().err == ""
+    assert main(words(data, run, "--steps", 4, "--resume")) == 0
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert f"the run in {run} is in stage C already: encoder and codebook stay frozen" in line
+    assert f"begin another run with --init {run}" in line
+    # In the middle of its schedule a run has nothing to say.
+    half = tmp_path / "half"
+    assert main(words(data, half, "--steps", 9, "--stop-minutes", "1e-9")) == 0
+    capsys.readouterr()
+    assert main(words(data, half, "--steps", 9, "--resume")) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_says_what_comes_next(
+    tmp_path: Path,
+    data: Path,  # noqa: F811
+    media: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And the command works as it stands, with the data that the run was given."""
+    own, other = tmp_path / "own", tmp_path / "other"
+    assert main(words(media, own, "--steps", 1)) == 0
+    next_command = f"next: python -m train.export {own} --out models"
+    assert capsys.readouterr().out == f"{own}: 1 steps; {next_command}\n"
+    assert main(words(data, other, "--steps", 1)) == 0
+    assert f"train.export {other} --data {data} --out models" in capsys.readouterr().out
+    made: list[tuple[Path, str]] = []
+    monkeypatch.setattr(
+        "train.export.export", lambda _, name, folder, __: made.append((folder, name))
+    )
+    out = ["--out", str(tmp_path / "models")]
+    assert export_main([str(own), *out]) == 0
+    assert export_main([str(own), "--data", str(media), *out]) == 0
+    assert export_main([str(own), "--data", str(own / "data.json"), *out]) == 0
+    assert export_main([str(other), "--data", str(data), *out]) == 0
+    assert [name for _, name in made] == ["own", "own", "own", "other"]
+    capsys.readouterr()
+    for words_, message in (
+        ([str(other), *out], f"{other} has no data of its own; name them with --data"),
+        ([str(other), "--data", str(media), *out], "no prepared data, and"),
+        ([str(own), "--data", str(tmp_path), *out], "has data of other sources"),
+        ([str(tmp_path / "nope"), *out], "nope: no run here"),
+    ):
+        assert export_main(words_) == 1
+        assert message in capsys.readouterr().err
+    for name in ("a b/c", "..", "a\\b", ""):
+        with pytest.raises(SystemExit):
+            export_main([str(own), *out, "--name", name])
