@@ -14,6 +14,7 @@ from test_train import CROPS, data, media  # noqa: F401  fixtures
 from train.__main__ import main
 from train.checkpoint import read_checkpoint
 from train.export import main as export_main
+from train.priors import STEPS
 from train.loop import Trainer, differing
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -172,9 +173,9 @@ def test_a_run_says_what_comes_next(
     assert capsys.readouterr().out == f"{own}: 1 steps; {next_command}\n"
     assert main(words(data, other, "--steps", 1)) == 0
     assert f"train.export {other} --data {data} --out models" in capsys.readouterr().out
-    made: list[tuple[Path, str]] = []
+    made: list[tuple[str, int]] = []
     monkeypatch.setattr(
-        "train.export.export", lambda _, name, folder, __: made.append((folder, name))
+        "train.export.export", lambda _, name, __, ___, steps: made.append((name, steps))
     )
     out = ["--out", str(tmp_path / "models")]
     assert export_main([str(own), *out]) == 0

@@ -18,7 +18,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from codec.cards import LAYER, PRIOR, identities, read_card
-from codec.cli.frame import Parser, UsageError, filled_path, run
+from codec.cli.frame import Parser, UsageError, filled_path, positive, run
 from codec.entropy import quantise_counts
 from codec.errors import CodecError
 from codec.files import writing
@@ -33,6 +33,7 @@ from train.log import LOG_NAME, read
 from train.loop import Budget, Trainer
 from train.model_files import write_model
 from train.options import add_device, add_out, model_name
+from train.priors import STEPS
 
 LICENCE = "Apache-2.0"
 
@@ -49,9 +50,12 @@ def load_run(folder: Path, store_path: Path, device: str = "cpu") -> Trainer:
 
 
 @torch.no_grad()
-def export(trainer: Trainer, name: str, folder: Path, notes: dict[str, Any]) -> Path:
+def export(
+    trainer: Trainer, name: str, folder: Path, notes: dict[str, Any], prior_steps: int = STEPS
+) -> Path:
     """Writes NAME.safetensors and NAME.json into `folder`; returns the card's path.
 
+    Each prior of the coder learns for `prior_steps` steps, or fewer where the data are few.
     Where there was a discriminator, NAME.adversary.safetensors keeps it, for a training that goes
     on from this model. That of an older model of this name goes.
     """
@@ -70,7 +74,7 @@ def export(trainer: Trainer, name: str, folder: Path, notes: dict[str, Any]) -> 
     tensors |= (
         coder
         if latents is None
-        else count_tables(codec, latents) | prior_tensors(codec, trainer.store)
+        else count_tables(codec, latents) | prior_tensors(codec, trainer.store, steps=prior_steps)
     )
     config = json.loads(json.dumps(codec.config.to_dict()))
     medium = codec.config.medium
@@ -171,6 +175,14 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="KEY=TEXT",
         help="goes into the card; may repeat",
     )
+    parser.add_argument(
+        "--prior-steps",
+        type=positive(int),
+        default=STEPS,
+        metavar="N",
+        help="in which each prior of the coder learns: fewer take less time, and files are larger "
+        "(default: %(default)s)",
+    )
     add_device(parser, "where to encode the training data", "cpu")
     return run(parser, arguments, _command)
 
@@ -183,7 +195,8 @@ def _command(options: argparse.Namespace) -> None:
     data = _data(options.run, options.data)
     try:
         trainer = load_run(options.run, data, options.device)
-        export(trainer, options.name or options.run.resolve().name, options.out, notes)
+        name = options.name or options.run.resolve().name
+        export(trainer, name, options.out, notes, options.prior_steps)
     except ValueError as error:
         raise CodecError(f"{options.run}: {error}") from None
 
