@@ -14,8 +14,8 @@ from test_train import CROPS, data, media  # noqa: F401  fixtures
 from train.__main__ import main
 from train.checkpoint import read_checkpoint
 from train.export import main as export_main
-from train.priors import STEPS
 from train.loop import Trainer, differing
+from train.priors import STEPS
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -181,8 +181,8 @@ def test_a_run_says_what_comes_next(
     assert export_main([str(own), *out]) == 0
     assert export_main([str(own), "--data", str(media), *out]) == 0
     assert export_main([str(own), "--data", str(own / "data.json"), *out]) == 0
-    assert export_main([str(other), "--data", str(data), *out]) == 0
-    assert [name for _, name in made] == ["own", "own", "own", "other"]
+    assert export_main([str(other), "--data", str(data), *out, "--prior-steps", "9"]) == 0
+    assert made == [("own", STEPS)] * 3 + [("other", 9)]
     capsys.readouterr()
     for words_, message in (
         ([str(other), *out], f"{other} has no data of its own; name them with --data"),
