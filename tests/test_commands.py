@@ -836,7 +836,7 @@ def test_the_pixels_of_a_png_are_never_all_in_memory(
 
     The same picture read whole is the negative control.
     """
-    pixels = np.tile(gradient(600, 600), (2, 1, 1))
+    pixels = np.tile(gradient(600, 600), (4, 1, 1))
     monkeypatch.setattr(pictures, "MAX_IN_MEMORY", 1 << 18)
     monkeypatch.setattr(pictures, "STRIP_PIXELS", 1 << 16)
     monkeypatch.setattr(png, "PIXELS_AT_ONCE", 1 << 13)

@@ -211,5 +211,5 @@ def test_rates_of_the_tables_are_those_of_the_nets() -> None:
         recipe = vpvae_methods.recipe_of(vpvae_methods.METHODS[0], medium, 256, vpvae_methods.SMALL)
         codec = build(recipe.config())
         runs = {("vp", 256): [{"in bits": 6.4}]}
-        cells = vpvae.tables(medium, "in", runs)[0].splitlines()[-1].split(" | ")
+        cells = vpvae.tables(medium, ("in",), runs)[0].splitlines()[-1].split(" | ")
         assert float(cells[9]) == pytest.approx(6.4 * unit / codec.stride**codec.axes, abs=1e-3)

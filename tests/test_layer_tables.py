@@ -150,7 +150,7 @@ def test_a_model_gets_layers_and_stays_what_it_is(
 def test_a_model_whose_codebooks_are_not_nested_gets_none(
     model_folder: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(add_priors, "Store", lambda *_: None)
+    monkeypatch.setattr(add_priors, "Store", lambda *_, **__: None)
     monkeypatch.setattr(add_priors, "prior_tensors", lambda *_: {})
     arguments = [
         str(model_folder / "image-fsp.json"),

@@ -12,6 +12,7 @@ from PIL import Image
 
 from train import __main__ as train
 from train import add_priors, data, export, fleet, nested, prepare, speed, watch
+from train.priors import STEPS, TOKENS
 
 Main = Callable[[list[str]], int]
 TRAIN = ["image-fsp", "--data", "d", "--out", "o"]
@@ -122,8 +123,8 @@ def test_any_file_can_be_watched_for_any_key(
     ("main", "shown"),
     [
         (train.main, ["(default: 2)", "(default: 50)", "(default: 0, or that of the run)"]),
-        (add_priors.main, ["(default: 1500000)", "(default: 2000)", "here)"]),
-        (nested.main, ["(default: 1500000)", "(default: 2000)", "here)"]),
+        (add_priors.main, [f"(default: {TOKENS})", f"(default: {STEPS})", "here)"]),
+        (nested.main, [f"(default: {TOKENS})", f"(default: {STEPS})", "here)"]),
         (prepare.main, ["(default: as is)", "the cores here)"]),
     ],
 )

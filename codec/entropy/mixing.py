@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from math import prod
@@ -331,19 +331,20 @@ class Prior:
     @cached_property
     def first(self) -> NDArray[np.int32]:
         """(J, R + 1, W or H): what a row contributes as each neighbour."""
-        return self._first().astype(np.int32)
+        shape = len(self.offsets), len(self.embedding), len(self.outer[1])
+        first = np.empty(shape, np.int32)
+        for table, product in zip(first, self._first(), strict=True):
+            table[:] = product
+        return first
 
-    def _first(self) -> NDArray[np.float64]:
-        num_neighbours, num_features = len(self.offsets), self.embedding.shape[1]
-        weights, bias = self.outer
-        weights = weights[: num_neighbours * num_features].reshape(
-            num_neighbours, num_features, len(bias)
-        )
-        # Floats hold these whole numbers exactly, and NumPy multiplies them faster than integers.
-        product: NDArray[np.float64] = self.embedding.astype(np.float64) @ weights.astype(
-            np.float64
-        )
-        return product
+    def _first(self) -> Iterator[NDArray[np.float64]]:
+        """Yields the tables of `first` one by one.
+
+        Floats hold these whole numbers exactly, and NumPy multiplies them faster than integers.
+        """
+        embedding, num_features = self.embedding.astype(np.float64), self.embedding.shape[1]
+        for start in range(0, len(self.offsets) * num_features, num_features):
+            yield embedding @ self.outer[0][start : start + num_features].astype(np.float64)
 
     @cached_property
     def trend_weights(self) -> NDArray[np.int32]:
@@ -361,8 +362,9 @@ class Prior:
             parts = np.split(np.abs(rows), np.cumsum(self.levels)[:-1], axis=-2)
             return np.asarray(sum(part.max(-2, initial=0) for part in parts))
 
-        first = self._first()
-        neighbours = np.maximum(over_digits(first[:, :-1]), np.abs(first[:, -1])).sum(0)
+        neighbours = np.zeros(len(self.outer[1]))
+        for first in self._first():
+            neighbours += np.maximum(over_digits(first[:-1]), np.abs(first[-1]))
         highest = over_digits(self.embedding[:-1].astype(np.int64)) + 1
         trends = (highest[:, None] * np.abs(self.trend_weights.astype(np.int64))).sum((0, 1))
         outer = np.abs(self.outer[1].astype(np.int64)) + neighbours + trends
