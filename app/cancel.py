@@ -7,8 +7,9 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from app.choices import Given
 from app.handlers import LONG_JOBS, QUICK, plainly
-from app.input_panel import Given, InputPanel
+from app.input_panel import InputPanel
 from app.turns import Job, Turn
 
 # What the browser sends for an event: its inputs, in the order of their ids, with the number of

@@ -13,14 +13,13 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from app.choices import Given, PerMedium, follow
 from app.handlers import CHOICES, QUICK, explain, plainly
 from app.originals import Original, digest
 from app.service import Service
 from app.turns import Sessions
 from app.widgets import url, widget
 from codec.medium import IMAGE, SPEECH
-
-Given = dict[Any, Any]  # the values of a handler's inputs, by component
 
 THUMB = (240, 160)
 # Recordings in gradio's wheel, photographs in scikit-image's: media that are installed with the
@@ -92,12 +91,13 @@ class InputPanel:
         )
         examples = widget("choices", elem_id="examples")
         examples.value = _cards(service, media[0])
-        self._fields = {medium: field.add(medium == media[0]) for medium, field in FIELDS.items()}
-        fields = [*self._fields.values()]
+        self._fields = PerMedium(self.medium, lambda medium, seen: FIELDS[medium].add(seen))
+        fields = self._fields.controls
         about = gr.HTML(_about(service), elem_id="about")
         self.inputs: set[Any] = {self.medium, *fields}
-        switched = self.medium.change(self._switch, self.medium, fields, **QUICK)
-        described = switched.then(self._describe, self.inputs, about, **QUICK)
+        described = follow(self.medium, self._fields).then(
+            self._describe, self.inputs, about, **QUICK
+        )
         # Last, since an example is compared at once: by then the tabs know the models for it.
         described.then(self._examples, self.medium, examples, **QUICK)
         for component in fields:
@@ -106,7 +106,7 @@ class InputPanel:
 
     def path(self, given: Given) -> str | None:
         """Returns the file that is chosen now, if there is one."""
-        chosen: str | None = given[self._fields[given[self.medium]]]
+        chosen: str | None = self._fields.of(given)
         return chosen
 
     def open(self, given: Given) -> Original:
@@ -120,9 +120,6 @@ class InputPanel:
         """
         return self.service.open(self.path(given), given[self.medium])
 
-    def _switch(self, medium: str) -> list[Any]:
-        return [gr.update(visible=known == medium) for known in self._fields]
-
     def _examples(self, medium: str) -> Any:
         return _cards(self.service, medium)
 
@@ -130,7 +127,7 @@ class InputPanel:
         known = {example.path.name: example.path for example in examples(medium)}
         path = known[event.name]  # a name that is not in the list is an error like any other
         copy = shutil.copy(path, self.service.files.folder() / path.name)
-        return [copy if known == medium else gr.skip() for known in self._fields]
+        return self._fields.only(medium, copy)
 
     def _describe(self, given: Given) -> str:
         if not self.path(given):

@@ -18,7 +18,7 @@ from PIL import Image
 
 pytest.importorskip("gradio_client", reason="the demo is not installed: pip install '.[app]'")
 
-from test_app_page import browser, go, nothing_unforeseen, open_page, server, use_picture
+from test_app_page import browser, go, media, nothing_unforeseen, open_page, server, use_picture
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -238,7 +238,7 @@ def marked(page: Page) -> list[list[float]]:
 
 
 def size_of_the_spot(page: Page, count: int) -> None:
-    page.fill("#inspect-side input[type=number]", str(count))
+    page.fill(".inspect-side input[type=number]", str(count))
     page.keyboard.press("Tab")
 
 
@@ -255,7 +255,7 @@ def test_a_spot_of_speech_is_tokens_in_a_row(open_page: Open, tmp_path: Path) ->
     page.set_input_files("#recording input[type=file]", path)
     page.wait_for_selector("#about .about.known")
     look_inside(page)
-    assert "Tokens in a row" in page.inner_text("#inspect-side")
+    assert "Tokens in a row" in page.inner_text(".inspect-side")
     field = page.locator("#inspect-map .field")
     box = field.bounding_box()
     assert box
@@ -288,13 +288,33 @@ def test_a_spot_of_a_picture_is_drawn_over_its_tokens(open_page: Open, tmp_path:
     path.write_bytes(picture(gradient(120, 160)))
     use_picture(page, path)
     look_inside(page)
-    assert "Tokens across" in page.inner_text("#inspect-side")
+    assert "Tokens across" in page.inner_text(".inspect-side")
     field = page.locator("#inspect-map .field").first
     field.click(position={"x": 201, "y": 103})
     edges = marked(page)[0]
     assert edges == pytest.approx([round(edge) for edge in edges], abs=0.05)
     assert (edges[1] - edges[0], edges[3] - edges[2]) == pytest.approx((6, 6), abs=0.1)
     assert page.locator("#inspect-map .plain .spot").count() == 1
+
+
+SWITCH_AND_START = """() => {
+  document.querySelector("#medium label:nth-of-type(2) input").click();
+  document.querySelector("#inspect-start").click();
+}"""
+
+
+def test_a_job_may_start_before_the_page_has_switched_to_its_medium(
+    open_page: Open, media: dict[str, Path]
+) -> None:
+    page = open_page()
+    use_picture(page, media["image"])
+    page.click("#medium label:nth-of-type(1)")
+    page.set_input_files("#recording input[type=file]", media["speech"])
+    page.wait_for_selector("#about .about.known")
+    go(page, "inspect")
+    page.evaluate(SWITCH_AND_START)
+    page.wait_for_selector("#inspect-map .plain img")  # only a picture's map has it beside itself
+    assert page.locator(".toast-wrap .error").count() == 0
 
 
 # The texts that are seen, and whose colour is too near to what they stand on.

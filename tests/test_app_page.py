@@ -857,7 +857,7 @@ def test_sweep_shows_each_point(open_page: Callable[..., Page], tmp_path: Path) 
     page.keyboard.press("Enter")
     page.wait_for_selector("#sweep-viewer .stage")
     assert loaded(page, "#sweep-viewer .under")
-    page.click("#sweep-metric label:has-text('PSNR')")
+    page.click(".sweep-metric label:has-text('PSNR')")
     page.wait_for_function(
         "document.querySelector('#sweep-chart svg').getAttribute('aria-label').includes('PSNR')"
     )

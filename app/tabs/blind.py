@@ -10,8 +10,9 @@ import gradio as gr
 
 from app import comparison, trials, views
 from app.cancel import CancelButton
+from app.choices import Given
 from app.handlers import ANSWERS, QUICK, plainly
-from app.input_panel import Given, InputPanel
+from app.input_panel import InputPanel
 from app.service import Service
 from app.tabs.compare import Options
 from app.versions import write_csv

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
 from app import comparison, views
 from app.cancel import CancelButton
+from app.choices import Given, PerMedium, follow
 from app.handlers import QUICK
-from app.input_panel import Given, InputPanel
+from app.input_panel import InputPanel
 from app.media import SEARCH
 from app.service import Service
 from app.tabs.layers import Layers
@@ -22,38 +24,42 @@ INVITATION = empty(
 )
 DEFAULT_SIZES = (256, 1024, 16384)
 DEFAULT_CLASSICS = ("webp", "opus", "codec2")
+BESIDE = "Beside it, at the same bytes"  # what the choice of classic codecs is called
 
 
 class Options:
     """The choice of models, sizes and classic codecs, which Compare and Blind test have."""
 
     def __init__(self, panel: InputPanel) -> None:
-        self._service = panel.service
-        medium = str(panel.medium.value)
         with gr.Row(elem_classes=["options"]):
-            first = [
-                choices(panel.service, medium)
-                for choices in (model_choices, size_choices, classic_choices)
-            ]
-            self.models = gr.CheckboxGroup(label="Models", scale=2, min_width=160, **first[0])
-            self.sizes = gr.CheckboxGroup(
-                label="Codebook sizes", scale=4, min_width=250, **first[1]
-            )
-            self.classics = gr.CheckboxGroup(
-                label="Beside it, at the same bytes", scale=3, min_width=230, **first[2]
-            )
-        self.inputs: list[Any] = [self.models, self.sizes, self.classics]
-        panel.medium.change(self._switch, panel.medium, self.inputs, **QUICK)
+            self._models = boxes(panel, model_choices, label="Models", scale=2, min_width=160)
+            self._sizes = boxes(panel, size_choices, label="Codebook sizes", scale=4, min_width=250)
+            self._classics = boxes(panel, classic_choices, label=BESIDE, scale=3, min_width=230)
+        chosen = (self._models, self._sizes, self._classics)
+        self.inputs = [control for choice in chosen for control in choice.controls]
+        follow(panel.medium, *chosen)
 
     def chosen(self, given: Given) -> tuple[list[str], list[int], list[str]]:
         """Returns the models, sizes and classic codecs that a handler of `inputs` got."""
-        return given[self.models], given[self.sizes], given[self.classics]
+        return self._models.of(given), self._sizes.of(given), self._classics.of(given)
 
-    def _switch(self, medium: str) -> list[Any]:
-        return [
-            gr.update(**choices(self._service, medium))
-            for choices in (model_choices, size_choices, classic_choices)
-        ]
+
+def boxes(
+    panel: InputPanel, choices: Callable[[Service, str], dict[str, Any]], **options: Any
+) -> PerMedium[gr.CheckboxGroup]:
+    """Adds boxes to tick for each medium.
+
+    Args:
+        panel: Where the medium is chosen.
+        choices: Returns the choices of a medium and those that are ticked at first.
+        options: Options of the group of boxes.
+    """
+
+    def group(medium: str, seen: bool) -> gr.CheckboxGroup:
+        offered = choices(panel.service, medium)
+        return gr.CheckboxGroup(**offered, visible=seen and bool(offered["choices"]), **options)
+
+    return PerMedium(panel.medium, group)
 
 
 def model_choices(service: Service, medium: str) -> dict[str, Any]:
@@ -72,7 +78,7 @@ def classic_choices(service: Service, medium: str) -> dict[str, Any]:
     """Returns the classic codecs that work here; those that people know are chosen at first."""
     known = [(baseline.title, baseline.name) for baseline in service.classics.of(medium)]
     chosen = [name for _, name in known if name in DEFAULT_CLASSICS]
-    return {"choices": known, "value": chosen, "visible": bool(known)}
+    return {"choices": known, "value": chosen}
 
 
 class CompareTab:

@@ -13,15 +13,15 @@ import gradio as gr
 import numpy as np
 
 from app import pictures, views
+from app.choices import Given, PerMedium, follow
 from app.handlers import CHOICES, JOBS, QUICK, plainly
-from app.input_panel import Given, InputPanel
-from app.service import Service
-from app.tabs.compare import size_choices
+from app.input_panel import InputPanel
 from app.tokens import CHANGES, Tokens, edit, tokens
 from app.turns import Turn
 from app.versions import Version
 from app.widgets import download, heading, url, widget
 from app.words import empty, number, tip
+from codec.cards import Card
 from codec.errors import MediaError
 from codec.medium import IMAGE, SPEECH
 
@@ -40,47 +40,53 @@ class InspectTab:
 
     def __init__(self, panel: InputPanel) -> None:
         self._panel, self._service = panel, panel.service
-        medium = str(panel.medium.value)
         with gr.Row(elem_classes=["actions"]):
-            model = gr.Dropdown(label="Model", **_models(panel.service, medium))
-            size = gr.Dropdown(label="Codebook size", **_sizes(panel.service, medium))
+            self._models = models = PerMedium(panel.medium, self._model_choice)
+            first = models[str(panel.medium.value)].value
+            self._sizes = {
+                card.name: self._size_choice(card, card.name == first)
+                for card in panel.service.models.cards.values()
+            }
             start = gr.Button(
                 "Look inside", variant="primary", elem_id="inspect-start", scale=0, min_width=180
             )
-        self._model, self._size = model, size
         self._turn = turn = gr.State(Turn())
+        chosen: list[gr.Radio | gr.Dropdown] = [panel.medium, *models.controls]
+        sizes = list(self._sizes.values())
         whose = gr.HTML(elem_classes=["whose"])
         field = widget("map", INVITATION, elem_id="inspect-map", min_height=170)
         usage = gr.HTML(elem_id="inspect-usage")
-        kept = gr.State(None)
-        editor = Editor(medium)
+        self._kept = kept = gr.State(None)
+        self._editor = editor = Editor(panel.medium)
         result = gr.HTML(elem_id="inspect-result")
         shown = [result, *views.place("inspect")]
         outputs = [whose, field, usage, kept, editor.spot, editor.column, *shown]
         look = start.click(
             plainly(self._look),
-            {*panel.inputs, model, size, turn, editor.side},
+            {*panel.inputs, *chosen, *sizes, turn, *editor.side.controls},
             outputs,
             **JOBS,
             show_progress_on=[field],
         )
-        model.change(self._sizes_of, model, size, **QUICK)
+        follow(panel.medium, models, editor.side)
+        for control in chosen:
+            control.change(self._sizes_of, set(chosen), sizes, **QUICK)
         field.select(
             plainly(editor.choose), None, [editor.spot, editor.where, editor.token], **CHOICES
         )
-        editor.side.input(editor.resize, [editor.side, editor.spot, field], field, **QUICK)
-        self._side = editor.side
+        for side in editor.side.controls:
+            side.input(editor.resize, [side, editor.spot, field], field, **QUICK)
         change = editor.decode.click(
             plainly(self._change),
-            [kept, turn, *editor.inputs],
+            {kept, turn, *editor.inputs},
             shown,
             **JOBS,
             show_progress_on=[result],
         )
         panel.medium.change(
             self._switch,
-            panel.medium,
-            [model, size, editor.side, *outputs],
+            None,
+            outputs,
             cancels=[look, change],
             **QUICK,
         )
@@ -93,40 +99,47 @@ class InspectTab:
         job = given[self._turn].begin(progress)
         job(0, "Reading your input, loading the model")
         original = self._panel.open(given)
-        model, size = given[self._model], int(given[self._size])
+        model = self._models.of(given)
+        size = int(given[self._sizes[model]])
         job(0.3, f"{model} with {size:,} codes: encode, decode")
         version = self._service.code(original, model, size)
         inside = tokens(self._service, version)
         job(0.9, "Drawing the codebook")
         light = replace(version, samples=np.empty(0))
-        mapped = _map(version, inside, given[self._side])
+        mapped = _map(version, inside, given[self._editor.side[original.medium]])
         shown = [heading(original, "Look inside"), mapped, _usage(version, inside)]
         job.finish()  # a change of the former file is not wanted any more
         return [*shown, light, None, gr.update(visible=True), "", *views.HIDDEN]
 
-    def _sizes_of(self, model: str) -> Any:
-        return gr.update(**_sizes(self._service, name=model))
+    def _model_choice(self, medium: str, seen: bool) -> gr.Dropdown:
+        names = [card.name for card in self._service.models.of(medium)]
+        return gr.Dropdown(names, value=names[0], label="Model", visible=seen)
+
+    def _size_choice(self, card: Card, seen: bool) -> gr.Dropdown:
+        sizes = sorted(card.num_codes)
+        return gr.Dropdown(
+            [(f"{size:,}", size) for size in sizes],
+            value=1024 if 1024 in sizes else sizes[0],
+            label="Codebook size",
+            visible=seen,
+        )
+
+    def _sizes_of(self, given: Given) -> list[Any]:
+        model = self._models.of(given)
+        return [gr.update(visible=name == model) for name in self._sizes]
 
     def _change(
         self,
-        version: Version | None,
-        turn: Turn,
-        spot: dict[str, float] | None,
-        change: str,
-        token: int,
-        where: str,
-        share: int,
-        side: int,
+        given: Given,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
+        version: Version | None = given[self._kept]
         if version is None:
             raise MediaError("there is no file yet; press Look inside first")
-        report = turn.join(progress)
+        report = given[self._turn].join(progress)
         report(0.2, "Decoding the changed tokens")
-        area = None
-        if where == "The spot":
-            area = (spot["x"], spot["y"], float(side)) if spot else (0.5, 0.5, float(side))
-        changed, count = edit(self._service, version, change, share / 100, int(token or 0), area)
+        change, share, token, area = self._editor.chosen(given, version.medium)
+        changed, count = edit(self._service, version, change, share, token, area)
         before, _ = self._service.decode(version.file)
         names = ["As it was", "Changed"]
         text = f"{count:,} {'token' if count == 1 else 'tokens'} replaced: the file went from "
@@ -139,14 +152,8 @@ class InspectTab:
         report(0.99, "Drawing")
         return [line, *views.showing(version.medium, view)]
 
-    def _switch(self, medium: str) -> list[Any]:
-        new = [
-            gr.update(**_models(self._service, medium)),
-            gr.update(**_sizes(self._service, medium)),
-            gr.update(**_spot(medium)),
-        ]
+    def _switch(self) -> list[Any]:
         return [
-            *new,
             "",
             {"empty": INVITATION},
             "",
@@ -162,16 +169,16 @@ class Editor:
     """The controls that say how tokens are changed.
 
     Args:
-        medium: What the page starts with.
+        medium: The choice of the medium.
 
     Attributes:
         column: All of them, to show and to hide.
         spot: The place on the map that was clicked.
         side: The size of the spot.
-        inputs: What `InspectTab._change` takes, behind the version.
+        inputs: What a handler needs that calls `chosen`.
     """
 
-    def __init__(self, medium: str) -> None:
+    def __init__(self, medium: gr.Radio) -> None:
         self.spot = gr.State(None)
         with gr.Column(visible=False, elem_id="inspect-edit") as self.column:
             gr.HTML(
@@ -179,7 +186,7 @@ class Editor:
                 '<p class="lead">Click the map to choose a spot, or change the whole file.</p>'
             )
             with gr.Row():
-                change = gr.Radio(
+                self._change = change = gr.Radio(
                     [
                         ("Random tokens", "random"),
                         ("One token", "one token"),
@@ -193,16 +200,10 @@ class Editor:
                 )
                 self.where = gr.Radio(["The spot", "Everywhere"], value="Everywhere", label="Where")
             with gr.Row():
-                share = gr.Slider(
+                self._share = gr.Slider(
                     1, 100, 10, step=1, label="How many of them, %", elem_id="inspect-share"
                 )
-                self.side = gr.Slider(
-                    1,
-                    step=1,
-                    label="Size of the spot",
-                    elem_id="inspect-side",
-                    **_spot(medium),
-                )
+                self.side = PerMedium(medium, _side)
                 self.decode = gr.Button(
                     "Decode the change",
                     variant="primary",
@@ -210,8 +211,23 @@ class Editor:
                     scale=0,
                     min_width=210,
                 )
-        self.inputs = [self.spot, change, self.token, self.where, share, self.side]
+        self.inputs = [self.spot, change, self.token, self.where, self._share, *self.side.controls]
         change.change(self._ask_for_token, change, self.token, **QUICK)
+
+    def chosen(
+        self, given: Given, medium: str
+    ) -> tuple[str, float, int, tuple[float, float, float] | None]:
+        """Returns what `app.tokens.edit` shall do: the change, its share, the token and the area.
+
+        Args:
+            given: What a handler of `inputs` got.
+            medium: That of the file.
+        """
+        area = None
+        if given[self.where] == "The spot":
+            spot = given[self.spot] or {"x": 0.5, "y": 0.5}
+            area = (spot["x"], spot["y"], float(given[self.side[medium]]))
+        return given[self._change], given[self._share] / 100, int(given[self.token] or 0), area
 
     def choose(self, event: gr.EventData) -> list[Any]:
         """Takes the spot that was clicked, and its token."""
@@ -227,23 +243,19 @@ class Editor:
         return gr.update(visible=change == "one token")
 
 
-def _models(service: Service, medium: str) -> dict[str, Any]:
-    names = [card.name for card in service.models.of(medium)]
-    return {"choices": names, "value": names[0]}
-
-
-def _sizes(service: Service, medium: str | None = None, name: str | None = None) -> dict[str, Any]:
-    offered = service.models.card(name) if name else service.models.best(str(medium))
-    choices = [
-        c for c in size_choices(service, offered.medium)["choices"] if c[1] in offered.num_codes
-    ]
-    sizes = [size for _, size in choices]
-    return {"choices": choices, "value": 1024 if 1024 in sizes else sizes[0]}
-
-
-def _spot(medium: str) -> dict[str, Any]:
+def _side(medium: str, seen: bool) -> gr.Slider:
+    """Adds the size of a spot, which counts other tokens in each medium."""
     info, value, maximum = SPOTS[medium]
-    return {"info": info, "value": value, "maximum": maximum}
+    return gr.Slider(
+        1,
+        maximum,
+        value,
+        step=1,
+        label="Size of the spot",
+        info=info,
+        visible=seen,
+        elem_classes=["inspect-side"],
+    )
 
 
 def _map(version: Version, inside: Tokens, side: int) -> dict[str, Any]:

@@ -13,10 +13,11 @@ import numpy as np
 
 from app import comparison, views
 from app.cancel import CancelButton
+from app.choices import Given, PerMedium, follow
 from app.handlers import CHOICES, QUICK, plainly
-from app.input_panel import Given, InputPanel
+from app.input_panel import InputPanel
 from app.service import Service
-from app.tabs.compare import classic_choices
+from app.tabs.compare import BESIDE, boxes, classic_choices
 from app.versions import Version, write_csv
 from app.widgets import chart, download, facts, heading, measured, widget
 from app.words import empty, notice
@@ -35,35 +36,30 @@ class SweepTab:
 
     def __init__(self, panel: InputPanel) -> None:
         self._panel = panel
-        medium = str(panel.medium.value)
         with gr.Row(elem_classes=["actions"]):
-            metric = gr.Radio(
-                metrics(medium),
-                value=metrics(medium)[-1],
-                label="Quality by",
-                elem_id="sweep-metric",
-            )
-            classics = gr.CheckboxGroup(
-                label="Beside it, at the same bytes", **classic_defaults(panel.service, medium)
-            )
+            metric = PerMedium(panel.medium, metric_choice)
+            classics = boxes(panel, classic_defaults, label=BESIDE)
             cancel = CancelButton("sweep", panel)
             start = gr.Button(
                 "Sweep", variant="primary", elem_id="sweep-start", scale=0, min_width=180
             )
         whose = gr.HTML(elem_classes=["whose"])
         plot = widget("chart", INVITATION, elem_id="sweep-chart", min_height=170)
-        shown = views.place("sweep", medium)
+        shown = views.place("sweep", str(panel.medium.value))
         notices = gr.HTML()
         table = gr.HTML(elem_id="sweep-facts")
         found = gr.State(None)
-        outputs = [whose, plot, notices, table, found, *shown, metric]
+        blank = [whose, plot, notices, table, found, *shown]
+        outputs = [*blank, *metric.controls]
         self._metric, self._classics, self._cancel = metric, classics, cancel
-        inputs = {*panel.inputs, metric, classics}
+        inputs = {*panel.inputs, *metric.controls, *classics.controls}
         cancel.job(start.click, self._sweep, inputs, outputs, show_progress_on=[plot])
         plot.select(plainly(self._choose), found, shown, **CHOICES)
-        metric.change(plainly(self._redraw), [metric, found], plot, **QUICK)
+        for control in metric.controls:
+            control.change(plainly(self._redraw), [control, found], plot, **QUICK)
         cancel.cancels()
-        panel.medium.change(self._switch, panel.medium, [classics, *outputs], **QUICK)
+        follow(panel.medium, metric, classics)
+        panel.medium.change(self._switch, panel.medium, blank, **QUICK)
 
     def _sweep(
         self,
@@ -74,7 +70,7 @@ class SweepTab:
         service, report = self._panel.service, self._cancel.begin(given, request, progress)
         report(0, "Reading your input, loading the models")
         original = self._panel.open(given)
-        versions = comparison.sweep(service, original, given[self._classics], report)
+        versions = comparison.sweep(service, original, self._classics.of(given), report)
         report(0.99, "Drawing")
         seen = [views.drawn(original, [version]) for version in versions]
         path = write_csv(
@@ -86,10 +82,12 @@ class SweepTab:
         remarks = notice(
             original.notices + [line for version in versions for line in version.notices]
         )
-        metric = given[self._metric]
+        metric = self._metric.of(given)
         names = measured(versions) or [metric]
         chosen = metric if metric in names else names[0]
-        choice = gr.update(choices=names, value=chosen)
+        # What was offered is offered still: a page may be asking for it.
+        offered = list(dict.fromkeys([*metrics(original.medium), *names]))
+        choice = gr.update(choices=offered, value=chosen)
         return [
             heading(original, "Sweep"),
             chart(kept, chosen),
@@ -97,7 +95,7 @@ class SweepTab:
             facts(versions) + saved,
             (kept, seen),
             *shown,
-            choice,
+            *self._metric.only(original.medium, choice),
         ]
 
     def _choose(self, event: gr.EventData, found: Found | None) -> list[Any]:
@@ -110,11 +108,8 @@ class SweepTab:
         return chart(found[0], metric) if found else gr.skip()
 
     def _switch(self, medium: str) -> list[Any]:
-        names = metrics(medium)
         blank = ["", gr.update(value={"empty": INVITATION}), "", "", None]
-        hidden = views.switched(medium, {})
-        new = gr.update(choices=names, value=names[-1])
-        return [gr.update(**classic_defaults(self._panel.service, medium)), *blank, *hidden, new]
+        return [*blank, *views.switched(medium, {})]
 
 
 def classic_defaults(service: Service, medium: str) -> dict[str, Any]:
@@ -123,6 +118,14 @@ def classic_defaults(service: Service, medium: str) -> dict[str, Any]:
     return choices | {
         "value": [*choices["value"], *(name for _, name in choices["choices"] if name == "jpeg")]
     }
+
+
+def metric_choice(medium: str, seen: bool) -> gr.Radio:
+    """Adds the choice of a medium's metric."""
+    names = metrics(medium)
+    return gr.Radio(
+        names, value=names[-1], label="Quality by", visible=seen, elem_classes=["sweep-metric"]
+    )
 
 
 def metrics(medium: str) -> list[str]:
