@@ -31,7 +31,7 @@ class PerMedium(Generic[Control]):
 
     def __init__(self, medium: gr.Radio, make: Callable[[str, bool], Control]) -> None:
         self._medium = medium
-        self._each = {name: make(name, name == medium.value) for _, name in medium.choices}
+        self._each = {name: make(str(name), name == medium.value) for _, name in medium.choices}
         self.controls = list(self._each.values())
 
     def __getitem__(self, medium: str) -> Control:

@@ -18,7 +18,7 @@ from PIL import Image
 
 pytest.importorskip("gradio_client", reason="the demo is not installed: pip install '.[app]'")
 
-from test_app_page import browser, go, media, nothing_unforeseen, open_page, server, use_picture
+from test_app_page import browser, go, nothing_unforeseen, open_page, server, use_picture
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -304,12 +304,15 @@ SWITCH_AND_START = """() => {
 
 
 def test_a_job_may_start_before_the_page_has_switched_to_its_medium(
-    open_page: Open, media: dict[str, Path]
+    open_page: Open, tmp_path: Path
 ) -> None:
     page = open_page()
-    use_picture(page, media["image"])
+    photo, voice = tmp_path / "photo.png", tmp_path / "voice.wav"
+    photo.write_bytes(picture(gradient(120, 160)))
+    voice.write_bytes(wav(tones(32_000)))
+    use_picture(page, photo)
     page.click("#medium label:nth-of-type(1)")
-    page.set_input_files("#recording input[type=file]", media["speech"])
+    page.set_input_files("#recording input[type=file]", voice)
     page.wait_for_selector("#about .about.known")
     go(page, "inspect")
     page.evaluate(SWITCH_AND_START)
