@@ -85,10 +85,11 @@ def untrained_prior(codec: Codec, size: int, below: int | None = None) -> Prior 
     if found is None:
         return None
     levels, order, _, given = found
-    offsets = np.array((priors.REFINED_OFFSETS if given else priors.OFFSETS)[codec.config.medium])
-    net = priors.PriorNet(
-        levels, torch.randn(int(levels.sum()), 5), len(offsets) + len(priors.SPEEDS), given
-    )
+    medium = codec.config.medium
+    offsets = np.array((priors.REFINED_OFFSETS if given else priors.OFFSETS)[medium])
+    vectors = torch.randn(int(levels.sum()), 5)
+    num_inputs = len(offsets) + len(priors.SPEEDS)
+    net = priors.PriorNet(levels, vectors, num_inputs, priors.LARGE[medium], given)
     return priors.rounded(
         net, levels, order, offsets, codec.stride if codec.axes == 2 else 0, given
     )

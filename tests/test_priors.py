@@ -58,12 +58,13 @@ def test_training_pays(medium: str) -> None:
 
 def test_trends_are_those_of_each_chunk() -> None:
     torch.manual_seed(0)
-    net = priors.PriorNet(np.array([30]), torch.randn(30, 5), 1, 0, priors.SMALL)
+    size = priors.SMALL["speech"]
+    net = priors.PriorNet(np.array([30]), torch.randn(30, 5), 1, size)
     lengths = [7, 40, 1, 23]
     rows = torch.randint(30, (sum(lengths), 1))
     together = priors._trends(net, rows, lengths).split(lengths)
     for part, found in zip(rows.split(lengths), together, strict=True):
-        trend = torch.zeros(len(priors.SPEEDS), priors.SMALL.features)
+        trend = torch.zeros(len(priors.SPEEDS), size.features)
         for here, row in zip(found, part, strict=True):
             assert torch.allclose(here, trend.flatten(), atol=1e-6)
             for number, speed in enumerate(priors.SPEEDS):
@@ -72,18 +73,18 @@ def test_trends_are_those_of_each_chunk() -> None:
     assert not torch.allclose(one_chunk, torch.cat(together), atol=1e-3)
 
 
-@pytest.mark.parametrize("size", [priors.LARGE, priors.SMALL])
+@pytest.mark.parametrize("sizes", [priors.LARGE, priors.SMALL])
 @pytest.mark.parametrize("medium", ["speech", "image"])
 def test_the_net_is_the_coder_before_it_learns(
-    medium: str, size: priors.Size, monkeypatch: pytest.MonkeyPatch
+    medium: str, sizes: dict[str, priors.Size], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The net's bits are the coder's if its mixer stands still, within what rounding costs."""
-    codec = tiny_codec(medium)
+    codec, size = tiny_codec(medium), sizes[medium]
     levels, order, _ = priors.layout(codec.bottleneck, 1024)
-    offsets = np.array(priors.OFFSETS[medium][: size.neighbours[medium]])
+    offsets = np.array(priors.OFFSETS[medium][: size.neighbours])
     torch.manual_seed(1)
     net = priors.PriorNet(
-        levels, torch.randn(int(levels.sum()), 5), len(offsets) + len(priors.SPEEDS), 0, size
+        levels, torch.randn(int(levels.sum()), 5), len(offsets) + len(priors.SPEEDS), size
     )
     torch.nn.init.normal_(net.nodes, std=0.08)
     torch.nn.init.normal_(net.digits, std=0.2)

@@ -34,7 +34,7 @@ def tables_of(
         stride: Samples, or pixels of a side, for each index.
     """
     prior: Prior | None = fit_prior(
-        grids, bottleneck, size, medium, stride, STEPS, prior_size=SMALL
+        grids, bottleneck, size, medium, stride, STEPS, prior_size=SMALL[medium.name]
     )
     count = bottleneck.num_codes(size)
     counts = np.bincount(np.concatenate([grid.ravel() for grid in grids]), minlength=count)
