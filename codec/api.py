@@ -32,7 +32,8 @@ def load(
 ) -> coding.Model:
     """Loads a model by name or card path.
 
-    None takes the medium's best, and a loaded model is returned as it is, wherever it runs.
+    None takes the medium's best, and a loaded model is returned as it is, wherever it runs. Its
+    nets are in eval mode and frozen: `model.codec.requires_grad_(True)` lets them learn.
 
     Args:
         name: Of a shipped model, or the path of a card.

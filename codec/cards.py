@@ -22,6 +22,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from math import inf, log2
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +105,27 @@ class Card:
             measured = {name: result.get(figure) for name, result in results.items()}
             return {name: float(figure) for name, figure in measured.items() if figure is not None}
         except (AttributeError, TypeError, ValueError) as error:
-            raise ModelError(
-                f"{self.path}: the card's results are not readable ({error}); measure again"
-            ) from None
+            raise self._unreadable(error) from None
+
+    @property
+    def bits_per_token(self) -> dict[int, float]:
+        """Codebook size -> bits that a token takes in a file, on the first of the card's test sets.
+
+        Where that was not measured it is the logarithm of the number of codes, which is the most.
+        """
+        try:
+            measured: Mapping[str, Any] = next(iter(self.data.get("results", {}).values()), {})
+            return {
+                size: float(measured.get(f"{size}", {}).get("bits_per_token", log2(number)))
+                for size, number in self.num_codes.items()
+            }
+        except (AttributeError, TypeError, ValueError) as error:
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: Exception) -> ModelError:
+        return ModelError(
+            f"{self.path}: the card's results are not readable ({error}); measure again"
+        )
 
     @property
     def losses(self) -> dict[str, float]:
@@ -194,6 +213,12 @@ def read_card(path: Path) -> Card:
             tokens_per_unit=float(data["tokens_per_unit"]),
             data=data,
         )
+        if not isinstance(card.name, str):
+            raise ValueError("its name is no text")
+        if not card.num_codes or min(*card.num_codes, *card.num_codes.values()) < 1:
+            raise ValueError("no codebook sizes, or one below 1")
+        if not 0 < card.tokens_per_unit < inf:
+            raise ValueError("a rate of tokens that is not above 0")
         _ = card.quality, card.medium  # what is read later
         return card
     except OSError as error:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, cast
+from typing import IO, Any, BinaryIO, TypeAlias, cast
 
 from codec import streams
 from codec.errors import MediaError
@@ -21,6 +21,7 @@ from codec.errors import MediaError
 Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 STDIO = "-"  # the name of stdin and stdout
 SPARE_BYTES = 64 << 20  # of a disk that no output takes
+MOST_KEPT_BYTES = 4 << 20  # of a stream, in memory, until it is known how to read it
 
 
 def files_below(folder: Path, failed: Callable[[OSError], None] | None = None) -> list[Path]:
@@ -153,7 +154,8 @@ class Pipe(io.RawIOBase):
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._ahead = b""  # seen, but not taken
-        self._taken: bytearray | None = bytearray()  # for `spooled`, until `forget`
+        # For `spooled`, until `forget`; what is much goes to a disk.
+        self._taken: IO[bytes] | None = tempfile.SpooledTemporaryFile(MOST_KEPT_BYTES)  # noqa: SIM115
         self.total = 0
 
     def readable(self) -> bool:
@@ -175,16 +177,25 @@ class Pipe(io.RawIOBase):
             data += piece
         self.total += len(data)
         if self._taken is not None:
-            self._taken += data
+            with blaming(tempfile.gettempdir):
+                self._taken.write(data)
         return data
 
     def forget(self) -> None:
-        """Gives up `spooled`, and with it the memory for it."""
+        """Gives up `spooled`, and with it the room for it."""
+        if self._taken is not None:
+            self._taken.close()
         self._taken = None
+
+    def close(self) -> None:
+        self.forget()
+        super().close()
 
     def spooled(self, spool: BinaryIO) -> BinaryIO:
         """Copies all there is and was to a file that can seek."""
-        spool.write(self._taken or b"")
+        if self._taken is not None:
+            self._taken.seek(0)
+            shutil.copyfileobj(self._taken, spool)
         self.forget()
         shutil.copyfileobj(self, spool)
         spool.seek(0)
@@ -298,6 +309,8 @@ def writing(name: str, force: bool, stream: bool = False) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(descriptor)
         if force:
+            if target.exists():
+                shutil.copymode(target, partial)
             partial.replace(target)
         else:
             _move_to_new(partial, target)

@@ -36,6 +36,7 @@ from codec.arguments import whole
 from codec.container import (
     FIRST_CHUNK,
     LAYERED,
+    MAGIC,
     NO_LIMITS,
     End,
     Header,
@@ -254,7 +255,9 @@ def read_layers(
                     source, seal, refinement.longest(count, children), header.num_streams
                 )
                 pieces.append(piece)
-        except BitstreamError as error:
+        except BitstreamError:
+            if source.begins(MAGIC):
+                error = BitstreamError("another file follows, which is no layer of this one", start)
             return layers, None if source.offset == start else error
         size, num_codes = size * children, num_codes * children
         layers.append(Layer(size, num_codes, pieces, source.offset, source.offset - start))
@@ -274,6 +277,11 @@ class _Tape(Source):
         self.offset = self._source.offset
         self._read += data
         return data
+
+    def begins(self, name: bytes) -> bool:
+        """Whether what was read since the last CRC-32, or comes then, begins so."""
+        self.take_up_to(len(name) - len(self._read))
+        return self._read.startswith(name)
 
     def seal(self, before: bytes) -> bytes:
         """The CRC-32 of another one's bytes and of all that was read since.

@@ -276,6 +276,17 @@ def test_the_shipped_models_are_whole(root: Path) -> None:
         assert card.read()
 
 
+def test_a_rate_is_that_of_files_where_it_was_measured(
+    speech_model: coding.Model, root: Path
+) -> None:
+    """The command's -b goes by it."""
+    assert speech_model.card.bits_per_token[1024] == 10  # of which nothing was measured
+    card = cards.read_card(root / "assets/models/speech-vp.json")
+    first = next(iter(card.data["results"].values()))
+    assert card.bits_per_token == {int(size): row["bits_per_token"] for size, row in first.items()}
+    assert all(bits < np.log2(size) for size, bits in card.bits_per_token.items())
+
+
 def test_the_best_model_is_the_one_that_measured_best(
     copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

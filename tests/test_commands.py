@@ -675,7 +675,7 @@ def test_the_codebook_size_is_chosen(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-k", "300"], "offers 256 (1.33 kbit/s a channel), 1024"),
+        (["-k", "300"], "offers 256 (about 1.33 kbit/s a channel), 1024"),
         (["-k", "0"], "offers 256"),
         (["-k", "-1"], "offers 256"),
         (["-k", "x"], "invalid int value"),

@@ -363,7 +363,7 @@ def _stored(codes: Tensor) -> Tensor:
     Raises ValueError where that is not what they are: where the rounding error is above a quarter
     of the distance that K codes keep in the space that they fill.
     """
-    stored = codes.half().float()
+    stored = codes.half().float() + 0.0  # no -0.0, which adding a gradient's zero would change
     extent = (codes.amax(0) - codes.amin(0)).norm()
     spacing = extent / len(codes) ** (1 / codes.shape[1])
     error = (stored - codes).square().sum(1).mean().sqrt()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from math import inf, log2
+from math import inf
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from codec import cards
@@ -168,23 +168,29 @@ def _compress_one(
 
 
 def _choose_size(card: cards.Card, options: argparse.Namespace) -> int:
-    """The codebook size that the options ask for; a bit rate takes the nearest."""
+    """The codebook size that the options ask for; of a rate the one whose files come nearest."""
     sizes = card.num_codes
     medium = MEDIA[card.medium]
     unit = f"{medium.rate_unit} a channel" if medium.timed else medium.rate_unit
-    rates = {k: card.tokens_per_unit * log2(n) / medium.rate_bits for k, n in sizes.items()}
+    rates = {
+        k: card.tokens_per_unit * bits / medium.rate_bits for k, bits in card.bits_per_token.items()
+    }
     if options.bitrate is not None:
         if not 0 < options.bitrate < inf:
             known = ", ".join(f"{rate:.3g}" for rate in rates.values())
             raise UsageError(f"--bitrate {options.bitrate:g}: want one near {known} {unit}")
         size = min(rates, key=lambda k: abs(rates[k] - options.bitrate))
         log.warning(
-            "--bitrate %g: nearest is %.3g %s (K = %d)", options.bitrate, rates[size], unit, size
+            "--bitrate %g: nearest is about %.3g %s (K = %d)",
+            options.bitrate,
+            rates[size],
+            unit,
+            size,
         )
         return size
     default = 1024 if 1024 in sizes else min(sizes)
     size = default if options.codebook_size is None else int(options.codebook_size)
     if size not in sizes:
-        offered = ", ".join(f"{k} ({rates[k]:.3g} {unit})" for k in sizes)
+        offered = ", ".join(f"{k} (about {rates[k]:.3g} {unit})" for k in sizes)
         raise UsageError(f"--codebook-size {size}: {card.name} offers {offered}")
     return size

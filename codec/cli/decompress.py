@@ -150,14 +150,8 @@ def _open(
     if options.partial:
         file.seek(0)
         salvage = Salvage(file, limits, coding.num_positions(head.header, model))
-        if not salvage.complete:
-            return (
-                coding.salvaged(salvage, model, options.codebook_size)
-                if head.version[1] >= LAYERED
-                else salvage
-            )
-        if head.version[1] < LAYERED:
-            return salvage
+        if not salvage.complete or head.version[1] < LAYERED:
+            return coding.salvaged(salvage, model, options.codebook_size)
         file.seek(0)
         head = Reader(file, limits)
     reader = coding.layered(head, model, options.codebook_size)

@@ -88,6 +88,8 @@ def _truncate_file(source: str, target: str, options: argparse.Namespace) -> Non
         "input": source,
         "output": target,
     }
+    if found.damage is not None:
+        log.warning("%s: left out, as it was damaged: %s", source, found.damage)
     with writing(target, options.force) as out:
         out.write(shorter)
     if options.quiet:

@@ -84,10 +84,8 @@ def layered(reader: Reader, model: Model, codebook_size: int | None = None) -> R
         MediaError: The file has no such layer.
     """
     check_header(reader.header, model)
-    size = reader.header.codebook_size
     if reader.version[1] < LAYERED:
-        if codebook_size not in (None, size):
-            raise MediaError(f"the file has no layers: it holds K = {size} and not {codebook_size}")
+        _check_single(reader.header, codebook_size)
         return reader
     if reader.header.kind.timed:
         expected(reader, model)
@@ -100,19 +98,35 @@ def layered(reader: Reader, model: Model, codebook_size: int | None = None) -> R
 
 
 def salvaged(salvage: Salvage, model: Model, codebook_size: int | None = None) -> Salvage:
-    """As `layered`, of a file with layers whose base is damaged: the layers of what is left of it.
+    """As `layered`, of a file whose base may be damaged: the layers of what is left of it.
 
     Raises:
         BitstreamError: The header is not the model's.
         MediaError: The file has no such layer.
     """
     check_header(salvage.header, model)
+    if salvage.version[1] < LAYERED:
+        _check_single(salvage.header, codebook_size)
+        if salvage.behind is not None and salvage.behind.take_up_to(1):
+            log.warning(
+                "bytes follow the end of the file, from byte %d: left out",
+                salvage.behind.offset - 1,
+            )
+        return salvage
     try:
         damage = refine(salvage, _all_tables(salvage.header, model), codebook_size)
     except ValueError as error:
         raise MediaError(str(error)) from None
     _tell(damage, salvage.header)
     return salvage
+
+
+def _check_single(header: Header, codebook_size: int | None) -> None:
+    """Raises MediaError where a file without layers is asked for another codebook size."""
+    if codebook_size not in (None, header.codebook_size):
+        raise MediaError(
+            f"the file has no layers: it holds K = {header.codebook_size} and not {codebook_size}"
+        )
 
 
 def _all_tables(header: Header, model: Model) -> dict[int, Tables]:

@@ -14,6 +14,9 @@ from codec.entropy import NO_TABLES, Prior, Tables
 from codec.errors import BitstreamError, CodecError, ModelError, reason_of
 from codec.model import Codec, CodecConfig, build
 
+# What tensors and a configuration lead to that do not belong together.
+MISFIT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -55,6 +58,9 @@ def _load(card: Card, device: str) -> Model:
     try:
         tables = {size: tables_of(tensors, size) for size in card.num_codes}
         codec = build(CodecConfig.from_dict(card.config))
+        stride = codec.stride if codec.axes > 1 else 0
+        if any(p.stride != stride for t in tables.values() for p in (t.prior, t.layer) if p):
+            raise ValueError(f"a prior whose stride is not {stride}")
         unused = {
             f"bottleneck.{k}": v
             for k, v in codec.bottleneck.named_buffers()
@@ -69,7 +75,7 @@ def _load(card: Card, device: str) -> Model:
             size: bottleneck.num_codes(size) for size in bottleneck.codebook_sizes
         }:
             raise ValueError("its card lists other codebook sizes")
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+    except MISFIT as error:
         raise ModelError(
             f"{card.path}: cannot build this model ({reason_of(error)}); it may need another "
             "version of codec"

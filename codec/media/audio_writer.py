@@ -10,10 +10,11 @@ import soundfile
 
 from codec.errors import MediaError, reason_of
 from codec.media.kinds import Samples
-from codec.media.wav import to_int16
+from codec.media.wav import BLOCK, to_int16
 from codec.medium import SPEECH
 
 MAX_RIFF_BYTES = 2**32 - 2**16  # a WAV or AIFF says its size in 32 bits
+MAX_VORBIS_HZ = 200_000  # libsndfile ends the process beyond it
 
 
 class AudioWriter:
@@ -31,6 +32,10 @@ class AudioWriter:
         if name is None:
             raise MediaError(
                 f"cannot write audio as .{suffix}; use one of {', '.join(sorted(SPEECH.suffixes))}"
+            )
+        if name == "OGG" and suffix.lower() != "opus" and sample_rate > MAX_VORBIS_HZ:
+            raise MediaError(
+                f"a .{suffix} holds at most {MAX_VORBIS_HZ} Hz, not {sample_rate}; write a .flac"
             )
         subtype = {"WAV": "PCM_16", "FLAC": "PCM_16", "AIFF": "PCM_16"}.get(name)
         if suffix.lower() == "opus":
@@ -54,7 +59,8 @@ class AudioWriter:
             if self._room < 0:
                 raise MediaError("the recording is above the 4 GiB of this format; write a .flac")
         with self._target.checked("cannot write the recording"):
-            self._file.write(values)
+            for start in range(0, len(values), BLOCK):
+                self._file.write(values[start : start + BLOCK])
 
     def close(self) -> None:
         """Completes the file."""

@@ -20,6 +20,9 @@ from codec.media.survey import LEFT_OUT, Part, Survey
 from codec.media.wav import FORMS, is_placeholder
 from codec.media.window import Window
 
+AU_HEADER_BYTES = 24  # at least
+SPHERE_HEADER_BYTES = 1024  # likewise
+
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
@@ -55,7 +58,7 @@ def survey(window: Window) -> Survey | None:
     while at < window.size:
         magic = window.read(at, 4)
         end = _READERS[magic](window, at, found) if magic in _READERS else None
-        if end is None:
+        if end is None or end <= at:
             break
         padding = window.read(end, 8)  # which not all writers count in
         at = end + len(padding) - len(padding.lstrip(b"\0"))
@@ -93,7 +96,7 @@ def _chunked(window: Window, start: int, found: Survey) -> int | None:
             if unknown or end > window.size:
                 found.cut |= not unknown
                 end = window.size
-                told = end - body + (head if layout.counts_itself else 0)
+                told = max(end - body, 0) + (head if layout.counts_itself else 0)
                 patches[at + layout.name] = min(told, 256**layout.size - 1).to_bytes(
                     layout.size, layout.order
                 )
@@ -119,6 +122,8 @@ def _is_name(window: Window, at: int) -> bool:
 def _au(window: Window, start: int, found: Survey) -> int | None:
     order: Literal["big", "little"] = "big" if window.read(start, 4) == b".snd" else "little"
     offset, size = (int.from_bytes(window.read(start + at, 4), order) for at in (4, 8))
+    if offset < AU_HEADER_BYTES:
+        return None
     begin = start + offset
     end = begin + size
     unknown = is_placeholder(size) and not (end < window.size and window.read(end, 4) in _READERS)
@@ -132,12 +137,15 @@ def _au(window: Window, start: int, found: Survey) -> int | None:
 
 
 def _sphere(window: Window, start: int, found: Survey) -> int | None:
-    text = window.read(start, 1024)
+    text = window.read(start, SPHERE_HEADER_BYTES)
     fields = dict(re.findall(rb"^(\w+) -i (\d+)", text, re.MULTILINE))
     try:
         names = (b"sample_count", b"channel_count", b"sample_n_bytes")
-        end = start + int(text.split()[1]) + prod(int(fields[name]) for name in names)
+        header_bytes = int(text.split()[1])
+        end = start + header_bytes + prod(int(fields[name]) for name in names)
     except (KeyError, ValueError, IndexError):
+        return None
+    if header_bytes < SPHERE_HEADER_BYTES:
         return None
     found.cut |= end > window.size
     found.parts.append(Part(((start, min(end, window.size) - start),)))

@@ -42,7 +42,7 @@ def check_counts(window: Window) -> None:
     Raises:
         MediaError: It does.
     """
-    runs, chunks = [(1, 0)], 0
+    runs, chunks = _Runs([(1, 0)]), 0
     for name, body, end in _boxes(window, 0, window.size, DEPTH):
         count = 0
         if name == b"trun":
@@ -54,11 +54,28 @@ def check_counts(window: Window) -> None:
         elif name in (b"stco", b"co64"):
             chunks = min(_number(window, body + 4), window.size)
         if name in (b"stsc", b"stco", b"co64"):
-            stops = [first for first, _ in runs[1:]] + [max(chunks + 1, runs[-1][0])]
-            pairs = zip(runs, stops, strict=True)
-            count = sum(max(stop - first, 0) * each for (first, each), stop in pairs)
+            count = runs.samples(chunks)
         if count > PER_BYTE * window.size or _pictures(window, name, body) > window.size:
             raise MediaError("damaged recording: it tells of more samples than its bytes can be")
+
+
+class _Runs:
+    """How many samples the chunks of a track have.
+
+    Args:
+        table: Of each run of chunks, the number of the first and the samples in each.
+    """
+
+    def __init__(self, table: list[tuple[int, int]]) -> None:
+        stops = [first for first, _ in table[1:]]
+        pairs = zip(table[:-1], stops, strict=True)
+        self._before = sum(max(stop - first, 0) * each for (first, each), stop in pairs)
+        self._last = table[-1]
+
+    def samples(self, chunks: int) -> int:
+        """Returns the samples of the first so many chunks, of which the last run has the rest."""
+        first, each = self._last
+        return self._before + max(chunks + 1 - first, 0) * each
 
 
 def _pictures(window: Window, name: bytes, body: int) -> int:
@@ -90,12 +107,11 @@ def _boxes(window: Window, start: int, stop: int, depth: int) -> Iterator[tuple[
         start = end
 
 
-def _runs(window: Window, body: int, end: int) -> list[tuple[int, int]]:
-    """The first chunk of each run, and the samples in each of its chunks."""
+def _runs(window: Window, body: int, end: int) -> _Runs:
     rows = min(_number(window, body + 4), (min(end, window.size) - body - 8) // 12)
     table = window.read(body + 8, min(12 * rows, TABLE_BYTES))
     numbers = [int.from_bytes(table[at : at + 4], "big") for at in range(0, len(table) // 4 * 4, 4)]
-    return list(zip(numbers[::3], numbers[1::3], strict=False)) or [(1, 0)]
+    return _Runs(list(zip(numbers[::3], numbers[1::3], strict=False)) or [(1, 0)])
 
 
 def _number(window: Window, at: int) -> int:

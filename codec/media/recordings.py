@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -27,6 +29,8 @@ from codec.medium import MAX_RATE_HZ, MIN_RATE_HZ
 
 log = logging.getLogger("codec")
 
+# What sizes, counts and names that are wrong lead a reader to.
+MISREAD = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError, struct.error)
 UNKNOWN_FRAMES = 1 << 62  # libsndfile says more where a FLAC does not tell its length
 
 
@@ -194,7 +198,8 @@ def _readers(file: BinaryIO) -> Iterator[Reader]:
             yield from _wav_readers(wav)
             return
     window = Window(file)
-    found = _survey(window, head)
+    with _damage_told():
+        found = _survey(window, head)
     said: set[str] = set()
 
     def say(notice: str) -> None:
@@ -207,7 +212,8 @@ def _readers(file: BinaryIO) -> Iterator[Reader]:
     for number, part in enumerate(found.parts or [Part(((0, window.size),))]):
         with on_disk(file, part, window.size) as piece:
             try:
-                reader = _reader(piece, found.cut, part.whole_end, say)
+                with _damage_told():
+                    reader = _reader(piece, found.cut, part.whole_end, say)
             except MediaError:
                 if number == 0:
                     raise
@@ -216,6 +222,15 @@ def _readers(file: BinaryIO) -> Iterator[Reader]:
             yield reader
             while isinstance(reader, AvReader) and reader.following():
                 yield reader
+
+
+@contextmanager
+def _damage_told() -> Iterator[None]:
+    """Makes a MediaError of what the numbers in a damaged header lead to."""
+    try:
+        yield
+    except MISREAD as error:
+        raise MediaError(f"damaged recording ({reason_of(error)}); repair it first") from None
 
 
 def _reader(

@@ -146,7 +146,7 @@ class WavReader:
         while True:
             want = min(most, self._size - taken) if not unknown or self._size >= taken else most
             if want == 0:
-                if not unknown or self._stream.peek(4) in KNOWN_CHUNKS:
+                if not unknown or self._stream.peek(4) in KNOWN_CHUNKS or self._next_begins():
                     break
                 want = most
             data = self._stream.take(want)
@@ -160,16 +160,19 @@ class WavReader:
                 break
         self._stream.pad(taken)
 
+    def _next_begins(self) -> bool:
+        return is_wav(self._stream.peek(12))
+
     def following(self) -> bool:
         """Goes on to the next recording in the stream, where there is one.
 
         For when all blocks were taken.
         """
         while True:
-            name = self._stream.peek(4)
-            if name in FORMS and is_wav(self._stream.peek(12)):
+            if self._next_begins():
                 self._open()
                 return True
+            name = self._stream.peek(4)
             head = self._stream.take(8)
             if len(head) < 8:
                 return False
@@ -244,7 +247,8 @@ class _Samples:
     def decode(self, data: bytes) -> Samples:
         """(n,) of the bytes of n samples."""
         if self._floats:
-            return np.frombuffer(data, f"{self._order}f{self.width}").astype(np.float32)
+            with np.errstate(over="ignore"):  # what is too large for a float32 is infinite
+                return np.frombuffer(data, f"{self._order}f{self.width}").astype(np.float32)
         if self.width == 1:
             return np.asarray(np.frombuffer(data, np.uint8) / 128 - 1, np.float32)
         if self.width == 3:
