@@ -17,10 +17,11 @@ from app.store import Settings
 from codec import __version__
 from codec.cli.frame import Parser, fail, filled_path, positive, stoppable, within
 from codec.errors import CodecError, not_installed
-from codec.streams import process
+from codec.streams import flush, process
 
 log = logging.getLogger("app")
 
+STOP_SECONDS = 5  # for jobs, which end where they next report
 MAX_THREADS = 4  # two jobs and what is quick; each more that has run a net keeps 40 MiB
 
 # For strangers: less at a time, and nothing kept for long.
@@ -75,8 +76,11 @@ def _serve(options: argparse.Namespace, settings: Settings, root: Path) -> int:
 
     from app import page as layout
     from app.guard import Guard
+    from app.handlers import idle
+    from app.turns import Sessions
 
-    page = layout.build(service)
+    sessions = Sessions()
+    page = layout.build(service, sessions)
     page.queue(max_size=settings.queue, default_concurrency_limit=2)
     page.launch(
         server_name=options.host,
@@ -107,6 +111,11 @@ def _serve(options: argparse.Namespace, settings: Settings, root: Path) -> int:
     finally:
         end()
         page.close(verbose=False)
+        sessions.close()
+        if not idle(STOP_SECONDS):  # Python would abort while its threads compute
+            shutil.rmtree(root, ignore_errors=True)
+            flush()
+            os._exit(0)
     return 0
 
 

@@ -8,7 +8,7 @@ import gradio as gr
 from gradio.components import Component
 
 from app.choices import Given
-from app.handlers import LONG_JOBS, QUICK, plainly
+from app.handlers import LONG_JOBS, QUICK, working
 from app.input_panel import InputPanel
 from app.turns import Job, Turn
 
@@ -48,7 +48,7 @@ class CancelButton:
         given = {*inputs, self.turn, self._ticket}
         ids = sorted(component._id for component in given)
         press = PRESS % (ids.index(self._ticket._id), len(ids))
-        self._jobs.append(event(plainly(function), given, outputs, **LONG_JOBS, **shown, js=press))
+        self._jobs.append(event(working(function), given, outputs, **LONG_JOBS, **shown, js=press))
 
     def begin(self, given: Given, request: gr.Request, progress: gr.Progress) -> Job:
         """Begins a job of the tab with what its function was given, as `Turn.begin` says."""

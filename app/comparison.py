@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 
 from app.originals import Original
 from app.service import Service
 from app.versions import Version
+from codec.checkpoint import checked
 from codec.errors import MediaError
 from eval.baselines import title_of
 
 MAX_VERSIONS = 16
 
-# Progress: share done, what is being done. It may raise: what it raises ends the work.
+# Progress: share done, what is being done; told again while that goes on. What it raises ends the
+# work.
 Report = Callable[[float, str], None]
+
+
+def _reported(report: Report, share: float, what: str) -> AbstractContextManager[None]:
+    """Reports now, and again and again during the work within, which that may end."""
+    report(share, what)
+    return checked(partial(report, share, what))
 
 
 def compare(
@@ -65,8 +75,9 @@ def compare(
     versions: list[Version] = []
     for name, size, steps in runs:
         how = "search, " if steps else ""
-        report(len(versions) / total, f"{name} with {size:,} codes: {how}encode, decode, measure")
-        versions.append(service.code(original, name, size, search=steps))
+        what = f"{name} with {size:,} codes: {how}encode, decode, measure"
+        with _reported(report, len(versions) / total, what):
+            versions.append(service.code(original, name, size, search=steps))
     sizes_in_bytes = {version.num_bytes for version in versions if not version.search}
     targets = sorted(sizes_in_bytes) if match_all else [max(sizes_in_bytes)]
     for name in classics:
@@ -103,11 +114,9 @@ def sweep(
         )
     versions: list[Version] = []
     for count, (name, size) in enumerate(pairs):
-        report(
-            count / (len(pairs) + len(classics)),
-            f"{name} with {size:,} codes: encode, decode, measure",
-        )
-        versions.append(service.code(original, name, size))
+        what = f"{name} with {size:,} codes: encode, decode, measure"
+        with _reported(report, count / (len(pairs) + len(classics)), what):
+            versions.append(service.code(original, name, size))
     first = [version.num_bytes for version in versions if version.model == best.name]
     for count, name in enumerate(classics):
         seen: set[int] = set()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import secrets
+import threading
+import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -93,3 +95,25 @@ def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
             raise gr.Error(text, duration=20, title=title, print_exception=False) from None
 
     return handler
+
+
+# Gradio counts a job no more that it gave up, but the job goes on until it next reports.
+_rooms = threading.BoundedSemaphore(JOBS["concurrency_limit"])
+
+
+def working(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`plainly`, of a job: no more run at once than `JOBS` says, whatever was cancelled."""
+
+    @wraps(function)
+    def job(*arguments: Any, **options: Any) -> Any:
+        with _rooms:
+            return function(*arguments, **options)
+
+    return plainly(job)
+
+
+def idle(seconds: float) -> bool:
+    """Waits for the jobs that run, at most so long; returns whether none is left."""
+    end = time.monotonic() + seconds
+    rooms = range(JOBS["concurrency_limit"])
+    return all(_rooms.acquire(timeout=max(end - time.monotonic(), 0)) for _ in rooms)

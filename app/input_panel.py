@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,7 +75,7 @@ class InputPanel:
         medium: The choice between speech and picture.
         inputs: The components that hold the input: the medium, and a field for each. Handlers get
             their values by component, see `open`.
-        taken: The event that an example was chosen; `.success` goes on from there.
+        taken: The events that an example was chosen; `.success` goes on from there.
     """
 
     def __init__(self, service: Service, sessions: Sessions) -> None:
@@ -89,20 +90,21 @@ class InputPanel:
             container=False,
             elem_id="medium",
         )
-        examples = widget("choices", elem_id="examples")
-        examples.value = _cards(service, media[0])
+        examples = PerMedium(self.medium, self._examples)
         self._fields = PerMedium(self.medium, lambda medium, seen: FIELDS[medium].add(seen))
         fields = self._fields.controls
-        about = gr.HTML(_about(service), elem_id="about")
-        self.inputs: set[Any] = {self.medium, *fields}
-        described = follow(self.medium, self._fields).then(
-            self._describe, self.inputs, about, **QUICK
+        about = PerMedium(
+            self.medium,
+            lambda _, seen: gr.HTML(_about(service), elem_id="about", visible=seen),
         )
-        # Last, since an example is compared at once: by then the tabs know the models for it.
-        described.then(self._examples, self.medium, examples, **QUICK)
-        for component in fields:
-            component.change(self._describe, self.inputs, about, **QUICK)
-        self.taken = examples.select(plainly(self._take), self.medium, fields, **CHOICES)
+        self.inputs: set[Any] = {self.medium, *fields}
+        self.taken = []
+        follow(self.medium, self._fields, examples, about)
+        for medium in media:
+            field = self._fields[medium]
+            field.change(partial(self._describe, medium), field, about[medium], **QUICK)
+            take = plainly(self._taking(medium))
+            self.taken.append(examples[medium].select(take, None, field, **CHOICES))
 
     def path(self, given: Given) -> str | None:
         """Returns the file that is chosen now, if there is one."""
@@ -120,20 +122,26 @@ class InputPanel:
         """
         return self.service.open(self.path(given), given[self.medium])
 
-    def _examples(self, medium: str) -> Any:
-        return _cards(self.service, medium)
+    def _examples(self, medium: str, seen: bool) -> gr.HTML:
+        control = widget("choices", elem_id="examples", visible=seen)
+        control.value = _cards(self.service, medium)
+        return control
 
-    def _take(self, event: gr.EventData, medium: str) -> list[Any]:
+    def _taking(self, medium: str) -> Callable[[gr.EventData], str]:
+        """Returns what takes an example of a medium; Gradio gives an event to no partial."""
         known = {example.path.name: example.path for example in examples(medium)}
-        path = known[event.name]  # a name that is not in the list is an error like any other
-        copy = shutil.copy(path, self.service.files.folder() / path.name)
-        return self._fields.only(medium, copy)
 
-    def _describe(self, given: Given) -> str:
-        if not self.path(given):
+        def take(event: gr.EventData) -> str:
+            path = known[event.name]  # a name that is not in the list is an error like any other
+            return shutil.copy(path, str(self.service.files.folder() / path.name))
+
+        return take
+
+    def _describe(self, medium: str, path: str | None) -> str:
+        if not path:
             return _about(self.service)
         try:
-            original = self.open(given)
+            original = self.service.open(path, medium)
         except Exception as error:
             return _about(self.service, explain(error)[1], "fault")
         return _about(

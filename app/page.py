@@ -99,12 +99,17 @@ def theme() -> gr.themes.Base:
     return colours
 
 
-def build(service: Service) -> gr.Blocks:
-    """Builds the whole app, which is launched with `theme()` and `HEAD`."""
+def build(service: Service, sessions: Sessions | None = None) -> gr.Blocks:
+    """Builds the whole app, which is launched with `theme()` and `HEAD`.
+
+    Args:
+        service: What does the work.
+        sessions: Where jobs are noted, so that they can be ended.
+    """
     age = round(service.settings.keep_s)
     title = "codec: what a codebook size means"
     page = gr.Blocks(title=title, analytics_enabled=False, delete_cache=(60, age))
-    sessions = Sessions()
+    sessions = sessions or Sessions()
     with page:
         page.unload(sessions.leave)
         api.build(service)  # first, so that its names are free

@@ -21,12 +21,15 @@ class Job:
 
     def __init__(self, turn: Turn, now: object, progress: gr.Progress) -> None:
         self._turn, self._now, self._progress = turn, now, progress
+        self._told: tuple[float, str] | None = None
 
     def __call__(self, share: float, what: str) -> None:
-        """Shows the share that is done, and what is being done."""
+        """Shows the share that is done, and what is being done; what is shown already stays."""
         if not self._turn.is_now(self._now):
             raise Stopped
-        self._progress(share, desc=what)
+        if self._told != (share, what):
+            self._told = share, what
+            self._progress(share, desc=what)
 
     def finish(self) -> None:
         """Ends the turn: what joined it is not wanted any more.
@@ -104,3 +107,9 @@ class Sessions:
         """
         for turn in self._turns.pop(request.session_hash, []):
             turn.end()
+
+    def close(self) -> None:
+        """Ends all that any session began; the server stops."""
+        for turns in list(self._turns.values()):
+            for turn in turns:
+                turn.end()

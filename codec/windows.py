@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from codec.checkpoint import checkpoint
+
 Rows = TypeVar("Rows", NDArray[Any], Tensor)
 
 
@@ -37,6 +39,7 @@ def windows(blocks: Iterable[Rows], core: int, context: int) -> Iterator[tuple[R
             continue
         buffer = _join(held)
         while len(buffer) >= left + core + context:
+            checkpoint()
             yield buffer[: left + core + context], left, core
             drop = max(left + core - context, 0)
             buffer, left = buffer[drop:], left + core - drop
@@ -45,6 +48,7 @@ def windows(blocks: Iterable[Rows], core: int, context: int) -> Iterator[tuple[R
         return
     buffer = _join(held)
     while len(buffer) > left:
+        checkpoint()
         yield buffer[: left + core + context], left, min(core, len(buffer) - left)
         drop = max(left + core - context, 0)
         buffer, left = buffer[drop:], left + core - drop

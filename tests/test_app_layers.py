@@ -55,7 +55,7 @@ def test_the_choice_cuts_the_file(
     assert (listener["visible"], viewer["visible"]) == (medium == "speech", medium == "image")
     head, _, _, layer = decode(str(path), 256)
     assert f"256 codes, {len(small):,} bytes" in head
-    assert "visible" not in layer  # the choice stays
+    assert (layer["visible"], layer["choices"], layer["value"]) == (True, choices, 256)
     saved = [Path(link) for link in re.findall(r"file=([^\"?]+\.bin)", head)]
     assert [link.read_bytes() for link in saved] == [small]
     path.write_bytes(small)

@@ -320,6 +320,20 @@ def test_a_job_may_start_before_the_page_has_switched_to_its_medium(
     assert page.locator(".toast-wrap .error").count() == 0
 
 
+@pytest.mark.parametrize("tab", ["sweep", "inspect"])
+def test_what_starts_a_job_stands_beside_what_it_takes(tab: str, open_page: Open) -> None:
+    """Controls of the other medium, which are not seen, take no room."""
+    page = open_page()
+    page.set_viewport_size({"width": 1280, "height": 900})
+    go(page, tab)
+    form = page.locator(f"#tab-{tab} .actions .form, #{tab}-start").first.bounding_box()
+    button = page.locator(f"#{tab}-start").bounding_box()
+    assert form
+    assert button
+    assert button["x"] > form["x"] + form["width"] - 1
+    assert button["y"] < form["y"] + form["height"]
+
+
 # The texts that are seen, and whose colour is too near to what they stand on.
 PALE = """() => {
   const parse = (colour) => {

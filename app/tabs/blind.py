@@ -67,7 +67,7 @@ class BlindTab:
         inputs = {*panel.inputs, *options.inputs, kind}
         cancel.job(start.click, self._begin, inputs, [whose, *outputs], show_progress_on=[lead])
         for control in shown:
-            control.submit(plainly(self._rated), test, result, **ANSWERS)
+            control.submit(plainly(self._rated), test, [result, test], **ANSWERS)
         for button, says_a in ((is_a, True), (is_b, False)):
             button.click(
                 plainly(self._answer), [gr.State(says_a), test, material], outputs, **ANSWERS
@@ -97,6 +97,7 @@ class BlindTab:
         media = [original.media, *(version.media for version in versions)]
         if kind == "abx":
             test = trials.start_abx(versions[0])
+            report.finish()
             return [above, *_next_trial(self._service, test, (original.medium, media, payload))]
         rating = trials.start_rating(versions)
         value = {
@@ -105,6 +106,7 @@ class BlindTab:
             "rate": True,
             "quiet": True,
         }
+        report.finish()
         text = f'<p class="lead">How close does each letter come to the reference? {SCALE}</p>'
         return [
             above,
@@ -135,11 +137,11 @@ class BlindTab:
             for number, (name, copy, place) in enumerate(zip(names, copies, places, strict=True))
         ]
 
-    def _rated(self, event: gr.EventData, test: trials.Rating | None) -> str:
+    def _rated(self, event: gr.EventData, test: trials.Rating | None) -> list[Any]:
         if test is None:
             raise MediaError(OVER)
         rows = trials.finish_rating(test, event.ratings)
-        return _table(self._service, rows, "Your ratings, best first.")
+        return [_table(self._service, rows, "Your ratings, best first."), None]
 
     def _answer(
         self, says_a: bool, test: trials.Abx | None, material: Material | None

@@ -112,11 +112,12 @@ class CompareTab:
         self._options, self._match_all, self._searched = options, match_all, searched
         self._active, self._cancel = active, cancel
         inputs = {*panel.inputs, *options.inputs, match_all, searched}
-        for event, given in (
-            (start.click, inputs),
-            (panel.taken.success, {active, *inputs}),
-        ):
-            cancel.job(event, self._compare, given, self._outputs, show_progress_on=shown_on)
+        cancel.job(start.click, self._compare, inputs, self._outputs, show_progress_on=shown_on)
+        for taken in panel.taken:
+            given = {active, *inputs}
+            cancel.job(
+                taken.success, self._compare, given, self._outputs, show_progress_on=shown_on
+            )
         cancel.cancels(self._layers.cut)
         panel.medium.change(self._switch, panel.medium, self._outputs, **QUICK)
 
@@ -126,7 +127,10 @@ class CompareTab:
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
-        if given.get(self._active, "compare") != "compare":
+        # After an example: another tab is open, or the medium was changed meanwhile.
+        if self._active in given and (
+            given[self._active] != "compare" or self._panel.path(given) is None
+        ):
             return [gr.skip()] * len(self._outputs)
         models, sizes, classics = self._options.chosen(given)
         job = self._cancel.begin(given, request, progress)

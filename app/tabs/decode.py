@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from app import views
-from app.handlers import JOBS, explain, log, plainly
+from app.handlers import JOBS, LONG_JOBS, explain, log, working
 from app.input_panel import InputPanel
 from app.service import Service
 from app.tabs.layers import layer_choice, layers_to_choose
@@ -41,21 +41,27 @@ class DecodeTab:
         header = gr.HTML(INVITATION, elem_id="decode-header", min_height=120)
         outputs = [header, *views.place("decode"), layer]
         turn = gr.State(Turn())
-        for event, size in ((given.change, gr.State(None)), (layer.input, layer)):
-            event(
-                plainly(self._decode),
-                [given, size, turn],
-                outputs,
-                **JOBS,
-                show_progress_on=[header],
-            )
+        inputs, shown_on = [given, turn], [header]
+        given.change(working(self._decode), inputs, outputs, **JOBS, show_progress_on=shown_on)
+        layer.select(working(self._cut), inputs, outputs, **LONG_JOBS, show_progress_on=shown_on)
+
+    def _cut(
+        self,
+        event: gr.SelectData,
+        path: str | None,
+        turn: Turn,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> list[Any]:
+        # A size of a file that was there before shows the present one whole.
+        size = event.value if path and event.value in self._service.bins.layers(path) else None
+        return self._decode(path, turn, progress, size)
 
     def _decode(
         self,
         path: str | None,
-        size: int | None,
         turn: Turn,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
+        size: int | None = None,
     ) -> list[Any]:
         report = turn.begin(progress)
         report(0.1, "Checking the file, decoding")
@@ -87,7 +93,7 @@ def shown(service: Service, path: str | None, size: int | None) -> list[Any]:
     save = download(version.media, f"Save as {version.media.suffix}")
     if len(stops) > 1:
         save += download(version.file, "Save this .bin")
-    layers = layers_to_choose(stops) if size is None else gr.skip()
+    layers = layers_to_choose(stops, size)
     head = f'<p class="save"><b>{escape(what)}</b>{save}</p>{_table(rows)}'
     value = views.drawn(None, [version]) | {"series": path}
     return [head, *views.showing(version.medium, value), layers]

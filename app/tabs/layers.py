@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from app import views
-from app.handlers import JOBS, plainly
+from app.handlers import LONG_JOBS, working
 from app.input_panel import InputPanel
 from app.originals import Original
 from app.service import Service
@@ -40,34 +40,38 @@ class Layers:
 
     def __init__(self, panel: InputPanel, turn: gr.State) -> None:
         self._panel = panel
-        made = gr.State(None)
+        made, latest = gr.State(None), gr.State(Turn())
         size = layer_choice("compare-layer")
         head = gr.HTML(elem_id="compare-layer-file")
         shown_on = views.place("compare-layer")
         self.outputs: list[Any] = [made, size, head, *shown_on]
-        self.cut = size.input(
-            plainly(self._cut),
-            [made, size, turn],
-            self.outputs[2:],
-            **JOBS,
+        self.cut = size.select(
+            working(self._cut),
+            [made, turn, latest],
+            self.outputs[1:],
+            **LONG_JOBS,
             show_progress_on=shown_on,
         )
 
     def _cut(
         self,
+        event: gr.SelectData,
         made: Layered | None,
-        size: int,
         turn: Turn,
+        latest: Turn,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
-        if made is None:
-            return [gr.skip()] * len(self.outputs[2:])
-        report = turn.join(progress)
+        report, mine = turn.join(progress), latest.begin(progress)
+        service = self._panel.service
+        # The size is of the file that was there when it was chosen.
+        if made is None or event.value not in service.bins.layers(made.file):
+            return [gr.skip()] * len(self.outputs[1:])
         report(0.1, "Cutting the file, decoding")
-        original = self._panel.service.open(made.source, made.medium)
-        cut = shown(self._panel.service, made.file, original, size)
-        report(0.99, "Drawing")
-        return cut
+        original = service.open(made.source, made.medium)
+        cut = shown(service, made.file, original, event.value)
+        for job in (report, mine):
+            job(0.99, "Drawing")
+        return [event.value, *cut]
 
     def hidden(self) -> list[Any]:
         """Updates where no file has layers."""
@@ -87,17 +91,25 @@ class Layers:
 
 
 def layer_choice(name: str) -> gr.Radio:
-    """Adds the choice of a layer, which is hidden until there is a file with layers."""
-    return gr.Radio([], label=LABEL, visible=False, elem_id=name)
+    """Adds the choice of a layer, which is hidden until there is a file with layers.
+
+    Take the size from the event of its `select`: as an input it would be refused where the file has
+    changed meanwhile.
+    """
+    return gr.Radio([], label=LABEL, visible=False, interactive=True, elem_id=name)
 
 
-def layers_to_choose(stops: dict[int, int]) -> Any:
+def layers_to_choose(stops: dict[int, int], size: int | None = None) -> Any:
     """Returns the update of the choice for a file: its sizes, each with the bytes up to there.
 
     It stays hidden for a file without layers.
+
+    Args:
+        stops: The bytes up to each codebook size.
+        size: The one that is chosen; None for the last.
     """
     choices = [(f"{size:,} codes · {stop:,} B", size) for size, stop in stops.items()]
-    return gr.update(visible=len(stops) > 1, choices=choices, value=max(stops))
+    return gr.update(visible=len(stops) > 1, choices=choices, value=size or max(stops))
 
 
 def shown(service: Service, file: Path, original: Original, size: int) -> list[Any]:

@@ -88,6 +88,7 @@ class SweepTab:
         # What was offered is offered still: a page may be asking for it.
         offered = list(dict.fromkeys([*metrics(original.medium), *names]))
         choice = gr.update(choices=offered, value=chosen)
+        report.finish()
         return [
             heading(original, "Sweep"),
             chart(kept, chosen),

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from codec.arguments import whole
+from codec.checkpoint import checkpoint
 from codec.coding.models import Model
 from codec.medium import IMAGE, SPEECH
 from codec.precision import exact_float32
@@ -123,6 +124,7 @@ class Search:
         optimiser = torch.optim.Adam([latents], betas=BETAS)
         best, least = z, torch.inf
         for step in range(self.steps + 1):
+            checkpoint()
             z_q = bottleneck(latents, self._size).z_q
             terms = self._loss(x, codec.decoder(z_q, self._size))
             loss = sum(self._aim.weights[name] * term for name, term in terms.items())
