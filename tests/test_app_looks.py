@@ -7,6 +7,7 @@ In a real browser, with the server and the fixtures of test_app_page.py.
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,16 @@ from PIL import Image
 
 pytest.importorskip("gradio_client", reason="the demo is not installed: pip install '.[app]'")
 
-from test_app_page import browser, go, nothing_unforeseen, open_page, server, use_picture
+from test_app_page import (
+    WAIT_MS,
+    browser,
+    go,
+    nothing_unforeseen,
+    open_page,
+    server,
+    settled,
+    use_picture,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -193,8 +203,9 @@ def test_a_shadow_says_that_there_is_more(open_page: Open, tmp_path: Path) -> No
     page.evaluate(LARGE)
     assert dark_at_the_right(page) > 20
     page.locator(ACROSS).evaluate("e => (e.scrollLeft = e.scrollWidth)")
-    page.wait_for_timeout(200)
-    assert abs(dark_at_the_right(page)) < 10
+    end = time.monotonic() + WAIT_MS / 1000
+    while abs(dark_at_the_right(page)) >= 10:
+        assert time.monotonic() < end, "the shadow stays at the end"
 
 
 def test_radio_buttons_are_groups(open_page: Open) -> None:
@@ -359,6 +370,6 @@ def test_texts_have_the_contrast_of_wcag_aa(dark: bool, open_page: Open, tmp_pat
     pale: dict[str, float] = {}
     for tab in ("compare", "sweep", "inspect", "decode", "blind"):
         go(page, tab)
-        page.wait_for_timeout(400)
+        settled(page, tab)
         pale |= page.evaluate(PALE)
     assert not pale

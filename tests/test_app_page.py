@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # gradio_client's and playwright's own
 # The promise is 20 on two cores that are idle; `python -m app.load` is the place to measure.
-START_SECONDS = 60
+START_SECONDS = 180
 WAIT_MS = 60_000
 
 
@@ -182,20 +182,22 @@ def send(path: Path) -> Any:
 # endpoints
 
 
+ENDPOINTS = {
+    "/models",
+    "/compress",
+    "/decompress",
+    "/info",
+    "/truncate",
+    "/compare",
+    "/sweep",
+    "/tokens",
+    "/edit",
+}
+
+
 def test_every_endpoint_has_its_name(client: Client) -> None:
     names = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    public = {
-        "/models",
-        "/compress",
-        "/decompress",
-        "/info",
-        "/truncate",
-        "/compare",
-        "/sweep",
-        "/tokens",
-        "/edit",
-    }
-    assert set(names) == public
+    assert set(names) == ENDPOINTS
     listed = client.predict(api_name="/models")
     assert {entry["name"] for entry in listed} == {card.name for card in cards.list_cards()}
 
@@ -519,6 +521,7 @@ def test_users_at_once_and_users_who_leave(
     `python -m app.load` is the long form.
     """
     from gradio_client import Client
+    from gradio_client.utils import Status
 
     expected = {medium: by_command(path, 256, tmp_path) for medium, path in media.items()}
     failures: list[str] = []
@@ -538,7 +541,10 @@ def test_users_at_once_and_users_who_leave(
         thread.start()
     leaving = Client(server.url, verbose=False, download_files=str(tmp_path))
     job = leaving.submit(send(media["speech"]), [], [], [], api_name="/compare")
-    time.sleep(0.3)
+    end = time.monotonic() + WAIT_MS / 1000
+    while job.status().code is not Status.PROCESSING:
+        assert time.monotonic() < end, job.status()
+        time.sleep(0.02)
     job.cancel()
     del leaving
     for thread in threads:
@@ -617,6 +623,15 @@ def go(page: Page, tab: str) -> None:
     """Opens a tab, from the menu where a narrow window has put it there."""
     page.wait_for_selector(f"#tab-{tab}-button", state="attached")
     page.evaluate(f"document.querySelector('#tab-{tab}-button').click()")
+
+
+def settled(page: Page, tab: str) -> None:
+    """Waits until a tab that was opened is there, and nothing on the page fades."""
+    page.wait_for_selector("#decode-file" if tab == "decode" else f"#{tab}-start")
+    page.wait_for_function(
+        "document.getAnimations().every(a => a.playState !== 'running' || "
+        "a.effect.getComputedTiming().endTime === Infinity)"
+    )
 
 
 def use_picture(page: Page, path: Path | None = None) -> None:
@@ -966,6 +981,8 @@ def test_the_microphone_records(open_page: Callable[..., Page]) -> None:
     page.click("#compare-start")
     page.wait_for_selector("#compare-listener .lane")
 
+    minutes, seconds = page.inner_text("#compare-listener .time").split(" / ")[1].split(":")
+    assert 60 * int(minutes) + float(seconds) > 0.5
 
 @pytest.mark.browser
 @pytest.mark.parametrize("dark", [False, True])
@@ -975,7 +992,10 @@ def test_a_narrow_window_has_room_for_every_tab(dark: bool, open_page: Callable[
     tabs = ["compare", "sweep", "inspect", "decode", "blind"]
     for tab in tabs:
         go(page, tab)
-        page.wait_for_timeout(300)
+        if tab == "inspect":
+            page.click("#inspect-start")
+            page.wait_for_selector("#inspect-map .field img")
+        settled(page, tab)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
         wide = page.evaluate(
             "[...document.querySelectorAll('#work *')].filter(e => e.offsetParent && "
@@ -1022,7 +1042,7 @@ def test_the_page_works_by_keyboard_and_explains_itself(open_page: Callable[...,
 def test_closing_the_browser_in_the_middle_harms_nobody(open_page: Callable[..., Page]) -> None:
     leaving = open_page()
     leaving.click("#examples button")
-    leaving.wait_for_timeout(300)
+    leaving.wait_for_selector("#compare-cancel")
     leaving.context.close()
     page = open_page()
     page.click("#examples button")
@@ -1046,3 +1066,8 @@ def test_the_page_of_the_endpoints_describes_them(browser: Browser, server: Serv
     page.click("footer button:has-text('API')", timeout=WAIT_MS)
     page.wait_for_selector("text=/compress", timeout=WAIT_MS)
     page.close()
+    names = page.evaluate(
+        "[...document.querySelectorAll('span')].map(e => e.textContent.trim())"
+        ".filter(text => /^[/][a-z]+$/.test(text))"
+    )
+    assert set(names) == ENDPOINTS
