@@ -308,6 +308,26 @@ def test_a_spot_of_a_picture_is_drawn_over_its_tokens(open_page: Open, tmp_path:
     assert page.locator("#inspect-map .plain .spot").count() == 1
 
 
+def test_labels_of_the_plot_do_not_overlap(open_page: Open) -> None:
+    page = open_page()
+    go(page, "sweep")
+    page.click("#examples button")
+    page.wait_for_selector("#examples .current")
+    page.click("#sweep-start")
+    page.wait_for_selector("#sweep-chart .point")
+    labels = page.locator("#sweep-chart .point text").evaluate_all(
+        "all => all.map(t => t.getBoundingClientRect())"
+        ".map(b => [b.left, b.right, b.top, b.bottom])"
+    )
+    assert len(labels) > 6
+    for number, (left, right, top, bottom) in enumerate(labels):
+        assert not [
+            other
+            for other in labels[:number]
+            if left < other[1] and other[0] < right and top < other[3] and other[2] < bottom
+        ]
+
+
 SWITCH_AND_START = """() => {
   document.querySelector("#medium label:nth-of-type(2) input").click();
   document.querySelector("#inspect-start").click();
