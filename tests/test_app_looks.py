@@ -328,6 +328,37 @@ def test_labels_of_the_plot_do_not_overlap(open_page: Open) -> None:
         ]
 
 
+PRESS = """(focused, [key, held]) => {
+  const event = { key, [held]: true, bubbles: true, cancelable: true };
+  return !focused.dispatchEvent(new KeyboardEvent("keydown", event));
+}"""
+
+
+def test_the_player_leaves_the_browsers_keys_alone(open_page: Open) -> None:
+    page = open_page()
+    page.click("#examples button")
+    page.wait_for_selector("#compare-listener .lane")
+    picks = page.locator("#compare-listener .pick")
+    picks.first.focus()
+    for key in (["ArrowLeft", "altKey"], ["2", "ctrlKey"], ["ArrowDown", "metaKey"]):
+        assert not picks.first.evaluate(PRESS, key)
+        assert picks.first.get_attribute("aria-checked") == "true"
+    seek = page.locator("#compare-listener .seek")
+    assert seek.get_attribute("aria-valuetext") == "0:00.0"
+    page.keyboard.press("ArrowRight")
+    assert seek.get_attribute("aria-valuetext") == "0:01.0"
+    picks.nth(2).focus()
+    page.keyboard.press("Space")
+    assert picks.nth(2).get_attribute("aria-checked") == "true"
+    page.wait_for_selector("#compare-listener [aria-label=Pause]")
+    page.keyboard.press("Space")
+    page.wait_for_selector("#compare-listener [aria-label=Play]")
+    assert page.locator("#compare-listener .pick[tabindex='0']").count() == 1
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Tab")
+    assert picks.nth(2).evaluate("p => p === document.activeElement")
+
+
 SWITCH_AND_START = """() => {
   document.querySelector("#medium label:nth-of-type(2) input").click();
   document.querySelector("#inspect-start").click();
