@@ -916,7 +916,9 @@ def test_rating_blind_tells_at_the_end(open_page: Callable[..., Page], tmp_path:
     page.click("#blind-viewer .submit")
     page.wait_for_selector("text=has no rating yet")
     sliders = page.locator("#blind-viewer [data-rate]")
-    for number in range(sliders.count()):
+    sliders.first.click()  # in its middle, where it begins
+    assert page.inner_text("#blind-viewer .rate output >> nth=0") == "50"
+    for number in range(1, sliders.count()):
         sliders.nth(number).fill(str(10 * number))
     page.click("#blind-viewer .submit")
     page.wait_for_selector("#blind-result table")

@@ -23,7 +23,10 @@ const rateRow = (v) => `
   <input type="range" min="0" max="100" value="50" data-rate="${esc(v.label)}" aria-label="Quality of ${esc(v.label)}, 0 to 100">
   <output>not rated</output></label>`;
 const ratings = () => Object.fromEntries(findAll("[data-rate][data-touched]").map((r) => [r.dataset.rate, +r.value]));
-on("input", "[data-rate]", (input) => {
+const rate = (input) => {
   input.dataset.touched = "1";
   input.parentElement.querySelector("output").textContent = input.value;
-});
+};
+// Where the slider begins, a click or a key does not move it, and it has no input event.
+for (const event of ["input", "change", "pointerup"]) on(event, "[data-rate]", rate);
+on("keyup", "[data-rate]", (input, e) => (e.key === "Enter" || e.key === " ") && rate(input));
