@@ -1054,6 +1054,9 @@ def test_closing_the_browser_in_the_middle_harms_nobody(open_page: Callable[...,
 @pytest.mark.browser
 def test_nothing_is_fetched_from_elsewhere(open_page: Callable[..., Page], server: Server) -> None:
     page = open_page()
+    page.wait_for_function(
+        "document.querySelector('[aria-live=polite].said')?.textContent.startsWith('Results for ')"
+    )
     use_picture(page)
     names = page.evaluate("performance.getEntriesByType('resource').map(r => r.name)")
     assert names
