@@ -10,10 +10,14 @@ const on = (event, selector, handler) =>
   });
 const clock = (s) => `${Math.floor(s / 60)}:${String(Math.floor(s % 60)).padStart(2, "0")}.${Math.floor((s * 10) % 10)}`;
 const NARROW = 860; // pixels; below, results lie under the controls, out of sight
+// What is drawn: another state of the same result, such as another layer, metric or spot, has the same name.
+const result = () => { const value = props.value || {}; return value.result || value.url || value.series || (value.versions || []).map((v) => v.url).join(" "); };
 const show = (draw) => {
+  let drawn = result();
   watch("value", () => {
-    draw();
-    if (innerWidth < NARROW && (props.value?.versions || props.value?.series || props.value?.rows))
+    const before = drawn;
+    draw(); drawn = result();
+    if (innerWidth < NARROW && drawn && drawn !== before)
       element.scrollIntoView({ block: "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
   });
   draw();
