@@ -175,7 +175,12 @@ def chart(versions: Sequence[Version], metric: str) -> dict[str, Any]:
     lines = [s for s in series.values() if s["points"]]
     if not lines:
         return {"empty": NOTHING_TO_DRAW}
-    return {"x_label": UNIT[versions[0].medium], "y_label": metric, "series": lines}
+    return {
+        "result": url(versions[0].file),
+        "x_label": UNIT[versions[0].medium],
+        "y_label": metric,
+        "series": lines,
+    }
 
 
 def measured(versions: Sequence[Version]) -> list[str]:

@@ -241,15 +241,18 @@ def test_more_channels_than_the_format_has_are_refused_before_they_are_read(
 
 def test_files_go_in_time_even_when_nobody_calls(tmp_path: Path) -> None:
     shelf = TemporaryFiles(tmp_path, keep_s=1)
+    new = shelf.folder()
+    os.utime(new, (later := time.time() + 3600, later))
     old = shelf.folder()
     (old / "voice.wav").write_bytes(wav(tones(500)))
+    os.utime(old, (0, 0))
     end = shelf.keep_tidy()
     try:
-        assert old.exists()
         limit = time.monotonic() + 30
         while old.exists() and time.monotonic() < limit:
             time.sleep(0.05)
         assert not old.exists()
+        assert new.exists()
     finally:
         end()
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # gradio_client's and playwright's own
 # The promise is 20 on two cores that are idle; `python -m app.load` is the place to measure.
-START_SECONDS = 60
+START_SECONDS = 180
 WAIT_MS = 60_000
 
 
@@ -182,20 +182,22 @@ def send(path: Path) -> Any:
 # endpoints
 
 
+ENDPOINTS = {
+    "/models",
+    "/compress",
+    "/decompress",
+    "/info",
+    "/truncate",
+    "/compare",
+    "/sweep",
+    "/tokens",
+    "/edit",
+}
+
+
 def test_every_endpoint_has_its_name(client: Client) -> None:
     names = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    public = {
-        "/models",
-        "/compress",
-        "/decompress",
-        "/info",
-        "/truncate",
-        "/compare",
-        "/sweep",
-        "/tokens",
-        "/edit",
-    }
-    assert set(names) == public
+    assert set(names) == ENDPOINTS
     listed = client.predict(api_name="/models")
     assert {entry["name"] for entry in listed} == {card.name for card in cards.list_cards()}
 
@@ -519,6 +521,7 @@ def test_users_at_once_and_users_who_leave(
     `python -m app.load` is the long form.
     """
     from gradio_client import Client
+    from gradio_client.utils import Status
 
     expected = {medium: by_command(path, 256, tmp_path) for medium, path in media.items()}
     failures: list[str] = []
@@ -538,7 +541,10 @@ def test_users_at_once_and_users_who_leave(
         thread.start()
     leaving = Client(server.url, verbose=False, download_files=str(tmp_path))
     job = leaving.submit(send(media["speech"]), [], [], [], api_name="/compare")
-    time.sleep(0.3)
+    end = time.monotonic() + WAIT_MS / 1000
+    while job.status().code is not Status.PROCESSING:
+        assert time.monotonic() < end, job.status()
+        time.sleep(0.02)
     job.cancel()
     del leaving
     for thread in threads:
@@ -617,6 +623,15 @@ def go(page: Page, tab: str) -> None:
     """Opens a tab, from the menu where a narrow window has put it there."""
     page.wait_for_selector(f"#tab-{tab}-button", state="attached")
     page.evaluate(f"document.querySelector('#tab-{tab}-button').click()")
+
+
+def settled(page: Page, tab: str) -> None:
+    """Waits until a tab that was opened is there, and nothing on the page fades."""
+    page.wait_for_selector("#decode-file" if tab == "decode" else f"#{tab}-start")
+    page.wait_for_function(
+        "document.getAnimations().every(a => a.playState !== 'running' || "
+        "a.effect.getComputedTiming().endTime === Infinity)"
+    )
 
 
 def use_picture(page: Page, path: Path | None = None) -> None:
@@ -879,10 +894,9 @@ def test_inspect_shows_and_changes_tokens(open_page: Callable[..., Page], tmp_pa
     assert loaded(page, "#inspect-usage .plane")
     page.locator("#inspect-map .field").click(position={"x": 60, "y": 20})
     assert page.inner_text("#inspect-map .hover").startswith("Token ")
-    page.wait_for_timeout(500)  # the spot is on its way to the server
-    page.click("#inspect-decode")
+    page.click("#inspect-decode")  # at once
     page.wait_for_selector("#inspect-listener .lane")
-    assert "replaced" in page.inner_text("#inspect-result")
+    assert page.inner_text("#inspect-result").startswith("4 tokens replaced")  # 10 % of 36
     with page.expect_download() as download:
         page.click("#inspect-result a.download")
     download.value.save_as(tmp_path / "changed.bin")
@@ -901,7 +915,9 @@ def test_rating_blind_tells_at_the_end(open_page: Callable[..., Page], tmp_path:
     page.click("#blind-viewer .submit")
     page.wait_for_selector("text=has no rating yet")
     sliders = page.locator("#blind-viewer [data-rate]")
-    for number in range(sliders.count()):
+    sliders.first.click()  # in its middle, where it begins
+    assert page.inner_text("#blind-viewer .rate output >> nth=0") == "50"
+    for number in range(1, sliders.count()):
         sliders.nth(number).fill(str(10 * number))
     page.click("#blind-viewer .submit")
     page.wait_for_selector("#blind-result table")
@@ -965,6 +981,8 @@ def test_the_microphone_records(open_page: Callable[..., Page]) -> None:
     page.wait_for_selector("#about .known")
     page.click("#compare-start")
     page.wait_for_selector("#compare-listener .lane")
+    minutes, seconds = page.inner_text("#compare-listener .time").split(" / ")[1].split(":")
+    assert 60 * int(minutes) + float(seconds) > 0.5
 
 
 @pytest.mark.browser
@@ -975,7 +993,10 @@ def test_a_narrow_window_has_room_for_every_tab(dark: bool, open_page: Callable[
     tabs = ["compare", "sweep", "inspect", "decode", "blind"]
     for tab in tabs:
         go(page, tab)
-        page.wait_for_timeout(300)
+        if tab == "inspect":
+            page.click("#inspect-start")
+            page.wait_for_selector("#inspect-map .field img")
+        settled(page, tab)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
         wide = page.evaluate(
             "[...document.querySelectorAll('#work *')].filter(e => e.offsetParent && "
@@ -999,6 +1020,31 @@ def test_a_narrow_window_has_room_for_every_tab(dark: bool, open_page: Callable[
 
 
 @pytest.mark.browser
+def test_a_narrow_window_scrolls_to_a_new_result_only(open_page: Callable[..., Page]) -> None:
+    page = open_page(390, 844)
+    page.emulate_media(reduced_motion="reduce")  # it scrolls at once
+    use_picture(page)
+    go(page, "inspect")
+    page.click("#inspect-start")
+    page.wait_for_selector("#inspect-map .field img")
+    top = "document.querySelector('#inspect-map .map').getBoundingClientRect().top"
+    page.wait_for_function(f"Math.abs({top}) < 40")
+    page.locator("#inspect-map .field").first.click()
+    slider = page.locator(".inspect-side input[type=range]")
+    slider.scroll_into_view_if_needed()
+    before = page.evaluate("[scrollY, document.querySelector('.spot').offsetWidth]")
+    for _ in range(3):
+        slider.press("ArrowRight")
+    page.wait_for_function(
+        "w => document.querySelector('.spot').offsetWidth > w", arg=1.4 * before[1]
+    )
+    assert page.evaluate("scrollY") == before[0]
+    box = slider.bounding_box()
+    assert box
+    assert 0 <= box["y"] <= 844
+
+
+@pytest.mark.browser
 def test_the_page_works_by_keyboard_and_explains_itself(open_page: Callable[..., Page]) -> None:
     page = open_page()
     page.locator(".hero .tip").focus()
@@ -1008,6 +1054,9 @@ def test_the_page_works_by_keyboard_and_explains_itself(open_page: Callable[...,
     page.locator("#examples button").first.focus()
     page.keyboard.press("Enter")
     page.wait_for_selector("#compare-listener .lane")
+    page.wait_for_function(
+        "document.querySelector('[aria-live=polite].said')?.textContent.startsWith('Results for ')"
+    )
     unnamed = page.evaluate(
         "[...document.querySelectorAll('#work button, "
         "#source button')].filter(b => b.offsetParent && "
@@ -1022,7 +1071,7 @@ def test_the_page_works_by_keyboard_and_explains_itself(open_page: Callable[...,
 def test_closing_the_browser_in_the_middle_harms_nobody(open_page: Callable[..., Page]) -> None:
     leaving = open_page()
     leaving.click("#examples button")
-    leaving.wait_for_timeout(300)
+    leaving.wait_for_selector("#compare-cancel")
     leaving.context.close()
     page = open_page()
     page.click("#examples button")
@@ -1045,4 +1094,9 @@ def test_the_page_of_the_endpoints_describes_them(browser: Browser, server: Serv
     page.goto(server.url)
     page.click("footer button:has-text('API')", timeout=WAIT_MS)
     page.wait_for_selector("text=/compress", timeout=WAIT_MS)
+    names = page.evaluate(
+        "[...document.querySelectorAll('span')].map(e => e.textContent.trim())"
+        ".filter(text => /^[/][a-z]+$/.test(text))"
+    )
+    assert set(names) == ENDPOINTS
     page.close()

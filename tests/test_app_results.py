@@ -17,6 +17,7 @@ from conftest import tones, wav
 pytest.importorskip("gradio", reason="the demo is not installed: pip install '.[app]'")
 
 from test_app_page import (  # noqa: F401  fixtures
+    WAIT_MS,
     Server,
     browser,
     go,
@@ -240,7 +241,10 @@ def test_the_work_for_a_page_that_was_left_ends(
     before = made(server)
     page.click("#compare-start")
     page.wait_for_selector("#compare-cancel")
+    end = time.monotonic() + WAIT_MS / 1000
     while made(server) == before:
+        if time.monotonic() > end:
+            pytest.fail(server.text()[-2000:])
         time.sleep(0.05)
     page.context.close()
     assert until_idle(server) - before < ALL_VERSIONS / 2, "it went on"

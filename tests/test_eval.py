@@ -186,18 +186,20 @@ def test_a_killed_run_with_two_workers_goes_on(
         "--match-rate",
     ]
     command = [sys.executable, "-m", "eval", *words, "--workers", "2", "--out", str(out)]
-    process = subprocess.Popen(
-        command,
-        cwd=root,
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    with (tmp_path / "errors").open("w") as errors:
+        process = subprocess.Popen(
+            command,
+            cwd=root,
+            stderr=errors,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
     journal = out / "journal.jsonl"
     while process.poll() is None and not (
         journal.is_file() and journal.read_bytes().count(b"\n") > 1
     ):
         time.sleep(0.05)
+    assert process.poll() is None, (tmp_path / "errors").read_text()[-2000:]
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert evaluate(media, out) == 0

@@ -239,7 +239,7 @@ def test_a_killed_ray_worker_loses_nothing_and_repeats_nothing(
             time.sleep(0.02)
         assert victim is not None, (tmp_path / "errors").read_text()[-2000:]
         os.kill(int(victim.stem.rsplit("-", 1)[1]), signal.SIGKILL)
-        assert process.wait() == 0, (tmp_path / "errors").read_text()[-2000:]
+        assert process.wait(timeout=600) == 0, (tmp_path / "errors").read_text()[-2000:]
     assert main([*words, "--out", str(plain), "--workers", "0"]) == 0
     assert list(read_parts(out)) == list(read_parts(plain))
     assert set(logged(out).values()) == {1}

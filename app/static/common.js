@@ -10,10 +10,14 @@ const on = (event, selector, handler) =>
   });
 const clock = (s) => `${Math.floor(s / 60)}:${String(Math.floor(s % 60)).padStart(2, "0")}.${Math.floor((s * 10) % 10)}`;
 const NARROW = 860; // pixels; below, results lie under the controls, out of sight
+// What is drawn: another state of the same result, such as another layer, metric or spot, has the same name.
+const result = () => { const value = props.value || {}; return value.result || value.url || value.series || (value.versions || []).map((v) => v.url).join(" "); };
 const show = (draw) => {
+  let drawn = result();
   watch("value", () => {
-    draw();
-    if (innerWidth < NARROW && (props.value?.versions || props.value?.series || props.value?.rows))
+    const before = drawn;
+    draw(); drawn = result();
+    if (innerWidth < NARROW && drawn && drawn !== before)
       element.scrollIntoView({ block: "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
   });
   draw();
@@ -23,7 +27,10 @@ const rateRow = (v) => `
   <input type="range" min="0" max="100" value="50" data-rate="${esc(v.label)}" aria-label="Quality of ${esc(v.label)}, 0 to 100">
   <output>not rated</output></label>`;
 const ratings = () => Object.fromEntries(findAll("[data-rate][data-touched]").map((r) => [r.dataset.rate, +r.value]));
-on("input", "[data-rate]", (input) => {
+const rate = (input) => {
   input.dataset.touched = "1";
   input.parentElement.querySelector("output").textContent = input.value;
-});
+};
+// Where the slider begins, a click or a key does not move it, and it has no input event.
+for (const event of ["input", "change", "pointerup"]) on(event, "[data-rate]", rate);
+on("keyup", "[data-rate]", (input, e) => (e.key === "Enter" || e.key === " ") && rate(input));

@@ -12,7 +12,7 @@ const wave = (peaks) => {
 
 const lane = (v, i) => `
   <div class="lane" style="--tone:${esc(v.tone || "var(--ink-soft)")}">
-    <button type="button" class="pick" role="radio" aria-checked="${i === heard}" data-lane="${i}">
+    <button type="button" class="pick" role="radio" aria-checked="${i === heard}" tabindex="${i === heard ? 0 : -1}" data-lane="${i}">
       <kbd>${i < 9 ? i + 1 : ""}</kbd><span class="name">${esc(v.label)}</span><span class="note">${esc(v.note || "")}</span>
     </button>
     ${v.peaks ? `<div class="trace" data-lane="${i}"><div class="wave">${wave(v.peaks)}</div>
@@ -31,7 +31,7 @@ const draw = () => {
   box.innerHTML = `
     <div class="transport">
       <button type="button" class="play" aria-label="Play">▶</button>
-      <input type="range" class="seek" min="0" max="1000" value="0" aria-label="Position">
+      <input type="range" class="seek" min="0" max="1000" value="0" aria-label="Position" aria-valuetext="${clock(0)}">
       <span class="time" aria-live="off">0:00.0 / ${clock(length)}</span>
     </div>
     <p class="problem" role="alert"></p>
@@ -99,13 +99,15 @@ const tick = () => {
 const place = () => {
   const share = length ? at / length : 0;
   findAll(".head").forEach((h) => (h.style.left = `${100 * share}%`));
-  find(".seek").value = 1000 * share;
+  find(".seek").value = 1000 * share; find(".seek").setAttribute("aria-valuetext", clock(at));
   find(".time").textContent = `${clock(at)} / ${clock(length)}`;
 };
 const seek = async (share) => { const was = wanted; stop(); at = clamp(share, 0, 1) * length; place(); if (was) await start(); };
 const pick = (i) => {
   heard = i;
-  findAll(".pick").forEach((b, n) => b.setAttribute("aria-checked", n === i));
+  const picks = findAll(".pick"), focused = picks.includes(document.activeElement);
+  picks.forEach((b, n) => { b.setAttribute("aria-checked", n === i); b.tabIndex = n === i ? 0 : -1; });
+  if (focused) picks[i].focus();
   gains.forEach((g, n) => playing && g && g.gain.setTargetAtTime(level(n), context.currentTime, 0.008));
 };
 on("click", ".play", () => (wanted ? stop() : start()));
@@ -116,9 +118,9 @@ on("change", ".equal input", () => pick(heard));
 on("change", ".spectra", (s) => find(".listener").classList.toggle("with-spectra", s.checked));
 on("click", ".submit", () => trigger("submit", { ratings: ratings() }));
 element.addEventListener("keydown", (e) => {
-  if (e.target.matches("input:not([type=checkbox])") || !versions().length) return;
+  if (e.target.matches("input:not([type=checkbox])") || !versions().length || e.ctrlKey || e.metaKey || e.altKey) return;
   const number = +e.key - 1;
-  if (e.key === " " && !e.target.matches("button:not(.pick), input")) { e.preventDefault(); wanted ? stop() : start(); }
+  if (e.key === " " && !e.target.matches("button:not([aria-checked=true]), input")) { e.preventDefault(); wanted ? stop() : start(); }
   else if (number >= 0 && number < versions().length) pick(number);
   else if (e.key === "ArrowRight") { e.preventDefault(); seek((at + 1) / length); }
   else if (e.key === "ArrowLeft") { e.preventDefault(); seek((at - 1) / length); }

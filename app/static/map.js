@@ -1,9 +1,10 @@
 // The tokens of a file, one square each, coloured by index. Clicking chooses a spot.
-let place = null;
+let place = null, url = null; // the spot, and the map that is drawn
 const draw = () => {
-  const value = props.value || {}, box = find(".map");
-  if (!value.url) { box.innerHTML = value.empty || ""; return; }
-  place = value.spot || null;
+  const value = props.value || {}, box = find(".map"), same = value.url === url;
+  place = value.spot || null; url = value.url;
+  if (!url) { box.innerHTML = value.empty || ""; return; }
+  if (same) { mark(); return; } // the spot has another size
   box.innerHTML = `
     <div class="pair ${value.picture ? "" : "strip"}">
       <div class="field" tabindex="0" role="application" aria-label="Token map, ${value.rows} rows of ${value.columns}. Arrow keys move the spot." style="${value.picture ? `aspect-ratio:${value.columns / value.rows}` : `height:${clamp(16 * value.rows, 56, 480)}px`}">
@@ -42,13 +43,15 @@ const read = (p) => {
 };
 const choose = () => {
   const value = props.value, row = Math.floor(place.y * value.rows), column = Math.floor(place.x * value.columns);
-  mark(); read(place); trigger("select", { x: place.x, y: place.y, index: value.indices?.[row * value.columns + column] ?? null });
+  mark(); read(place);
+  find(".map").dataset.spot = JSON.stringify({ ...place, index: value.indices?.[row * value.columns + column] }); // app/tabs/inspect.py reads it
+  trigger("select");
 };
 on("pointermove", ".field", (f, e) => read(spot(f, e)));
 on("click", ".field", (f, e) => { place = spot(f, e); choose(); });
 on("keydown", ".field", (f, e) => {
   const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[e.key];
-  if (!step) return;
+  if (!step || e.ctrlKey || e.metaKey || e.altKey) return;
   e.preventDefault(); place = place || { x: 0.5, y: 0.5 };
   place = { x: clamp(place.x + step[0] / props.value.columns, 0, 0.9999), y: clamp(place.y + step[1] / props.value.rows, 0, 0.9999) };
   choose();

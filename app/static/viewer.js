@@ -114,6 +114,7 @@ on("pointerup", ".stage", (stage, e) => {
 });
 on("pointercancel", ".stage", () => (drag = null));
 on("keydown", ".cut", (c, e) => {
+  if (e.ctrlKey || e.metaKey || e.altKey) return;
   const step = { ArrowLeft: -0.02, ArrowRight: 0.02, Home: -1, End: 1 }[e.key];
   if (step) { e.preventDefault(); cut = clamp(cut + step, 0, 1); place(); }
 });

@@ -5,6 +5,7 @@ It shows what becomes of sound or picture when tokens change.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from html import escape
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from app import pictures, views
 from app.choices import Given, PerMedium, follow
-from app.handlers import CHOICES, JOBS, QUICK, plainly
+from app.handlers import JOBS, QUICK, plainly
 from app.input_panel import InputPanel
 from app.tokens import CHANGES, Tokens, edit, tokens
 from app.turns import Turn
@@ -33,6 +34,16 @@ MAX_HOVER = 70_000  # tokens whose numbers go to the page
 # Of each medium what the size of a spot counts, its size at first, and the largest. 36 tokens of
 # speech are a fifth of a second, 6 across a picture 48 pixels.
 SPOTS = {SPEECH.name: ("Tokens in a row", 36, 256), IMAGE.name: ("Tokens across", 6, 32)}
+# What the browser does by itself, so that what is decoded is what the page shows: it takes the spot
+# that was clicked, and its token; draws it in another size, where it is; and gives a codebook size
+# to those of the other models that offer it.
+BROWSER: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+CHOOSE = """(token) => {
+    const { index, ...spot } = JSON.parse(document.querySelector("#inspect-map .map").dataset.spot);
+    return [spot, "The spot", index ?? token];
+}"""
+RESIZE = "(side, spot, field) => (field.url ? { ...field, side, spot } : field)"
+SAME_SIZE = "(size, ...others) => %s.map((all, i) => (all.includes(size) ? size : others[i]))"
 
 
 class InspectTab:
@@ -60,7 +71,7 @@ class InspectTab:
         self._editor = editor = Editor(panel.medium)
         result = gr.HTML(elem_id="inspect-result")
         shown = [result, *views.place("inspect")]
-        outputs = [whose, field, usage, kept, editor.spot, editor.column, *shown]
+        outputs = [whose, field, usage, kept, editor.spot, editor.where, editor.column, *shown]
         look = start.click(
             plainly(self._look),
             {*panel.inputs, *chosen, *sizes, turn, *editor.side.controls},
@@ -71,11 +82,12 @@ class InspectTab:
         follow(panel.medium, models, editor.side)
         for control in chosen:
             control.change(self._sizes_of, set(chosen), sizes, **QUICK)
-        field.select(
-            plainly(editor.choose), None, [editor.spot, editor.where, editor.token], **CHOICES
-        )
+        for card in panel.service.models.cards.values():
+            self._keep_size(card)
+        taken = [editor.spot, editor.where, editor.token]
+        field.select(None, editor.token, taken, js=CHOOSE, **BROWSER)
         for side in editor.side.controls:
-            side.input(editor.resize, [side, editor.spot, field], field, **QUICK)
+            side.input(None, [side, editor.spot, field], field, js=RESIZE, **BROWSER)
         change = editor.decode.click(
             plainly(self._change),
             {kept, turn, *editor.inputs},
@@ -109,7 +121,7 @@ class InspectTab:
         mapped = _map(version, inside, given[self._editor.side[original.medium]])
         shown = [heading(original, "Look inside"), mapped, _usage(version, inside)]
         job.finish()  # a change of the former file is not wanted any more
-        return [*shown, light, None, gr.update(visible=True), "", *views.HIDDEN]
+        return [*shown, light, None, "Everywhere", gr.update(visible=True), "", *views.HIDDEN]
 
     def _model_choice(self, medium: str, seen: bool) -> gr.Dropdown:
         names = [card.name for card in self._service.models.of(medium)]
@@ -123,6 +135,17 @@ class InspectTab:
             label="Codebook size",
             visible=seen,
         )
+
+    def _keep_size(self, card: Card) -> None:
+        """Lets a size that is chosen for a model be that of its medium's other models, too."""
+        others = [
+            other for other in self._service.models.of(card.medium) if other.name != card.name
+        ]
+        if others:
+            outputs = [self._sizes[other.name] for other in others]
+            script = SAME_SIZE % json.dumps([list(other.num_codes) for other in others])
+            size = self._sizes[card.name]
+            size.input(None, [size, *outputs], outputs, js=script, **BROWSER)
 
     def _sizes_of(self, given: Given) -> list[Any]:
         model = self._models.of(given)
@@ -159,6 +182,7 @@ class InspectTab:
             "",
             None,
             None,
+            "Everywhere",
             gr.update(visible=False),
             "",
             *views.HIDDEN,
@@ -173,13 +197,14 @@ class Editor:
 
     Attributes:
         column: All of them, to show and to hide.
-        spot: The place on the map that was clicked.
+        spot: The place on the map that was clicked, as the browser knows it.
+        where: Whether the spot is changed, or the whole file.
         side: The size of the spot.
         inputs: What a handler needs that calls `chosen`.
     """
 
     def __init__(self, medium: gr.Radio) -> None:
-        self.spot = gr.State(None)
+        self.spot = gr.JSON(visible=False)
         with gr.Column(visible=False, elem_id="inspect-edit") as self.column:
             gr.HTML(
                 "<h3>Change tokens, and decode</h3>"
@@ -222,22 +247,17 @@ class Editor:
         Args:
             given: What a handler of `inputs` got.
             medium: That of the file.
+
+        Raises:
+            MediaError: The spot is to be changed, and none is chosen.
         """
         area = None
         if given[self.where] == "The spot":
-            spot = given[self.spot] or {"x": 0.5, "y": 0.5}
-            area = (spot["x"], spot["y"], float(given[self.side[medium]]))
+            spot = given[self.spot]
+            if spot is None:
+                raise MediaError("there is no spot yet; click the map, or choose Everywhere")
+            area = (float(spot["x"]), float(spot["y"]), float(given[self.side[medium]]))
         return given[self._change], given[self._share] / 100, int(given[self.token] or 0), area
-
-    def choose(self, event: gr.EventData) -> list[Any]:
-        """Takes the spot that was clicked, and its token."""
-        index = event.index
-        here = {"x": float(event.x), "y": float(event.y)}
-        return [here, "The spot", gr.skip() if index is None else int(index)]
-
-    def resize(self, side: int, spot: dict[str, float] | None, field: dict[str, Any]) -> Any:
-        """Draws the spot, which stays where it is, in its new size."""
-        return {**field, "side": side, "spot": spot} if field.get("url") else gr.skip()
 
     def _ask_for_token(self, change: str) -> Any:
         return gr.update(visible=change == "one token")
