@@ -6,15 +6,17 @@ what a page still shows that has not heard of the change.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import gradio as gr
 from gradio.components import Component
 
-from app.handlers import QUICK
-
 Control = TypeVar("Control", bound=Component)
+# Options of events that the browser sees to by itself.
+BROWSER: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+SHOW = "(chosen) => %s.map((name) => ({ __type__: 'update', visible: name === chosen }))"
 Given = dict[Any, Any]  # the values of a handler's inputs, by component
 
 
@@ -31,7 +33,8 @@ class PerMedium(Generic[Control]):
 
     def __init__(self, medium: gr.Radio, make: Callable[[str, bool], Control]) -> None:
         self._medium = medium
-        self._each = {name: make(str(name), name == medium.value) for _, name in medium.choices}
+        media = [str(name) for _, name in medium.choices]
+        self._each = {name: make(name, name == medium.value) for name in media}
         self.controls = list(self._each.values())
 
     def __getitem__(self, medium: str) -> Control:
@@ -50,23 +53,19 @@ class PerMedium(Generic[Control]):
         """Returns the updates of `controls` that change the one of a medium alone."""
         return [update if name == medium else gr.skip() for name in self._each]
 
-    def seen(self, medium: str) -> list[Any]:
-        """Returns the updates of `controls` that show that of a medium, if it offers anything."""
+    def seen_for(self) -> list[str | None]:
+        """Returns the medium of each of `controls`; None for one that offers nothing."""
         return [
-            gr.update(visible=name == medium and bool(getattr(control, "choices", True)))
+            name if getattr(control, "choices", True) else None
             for name, control in self._each.items()
         ]
 
 
-def follow(medium: gr.Radio, *choices: PerMedium[Any]) -> Any:
+def follow(medium: gr.Radio, *choices: PerMedium[Any]) -> None:
     """Shows the controls of the medium that is chosen, from now on.
 
-    Returns:
-        The event, whose `.then` goes on from there.
+    The browser does it, at once: an answer of the server would come after what is pressed next.
     """
     outputs = [control for choice in choices for control in choice.controls]
-
-    def switch(name: str) -> list[Any]:
-        return [update for choice in choices for update in choice.seen(name)]
-
-    return medium.change(switch, medium, outputs, **QUICK)
+    names = [name for choice in choices for name in choice.seen_for()]
+    medium.change(None, medium, outputs, js=SHOW % json.dumps(names), **BROWSER)

@@ -126,7 +126,10 @@ def build(service: Service, sessions: Sessions | None = None) -> gr.Blocks:
                 active = gr.State("compare")
                 with gr.Tabs(selected="compare", elem_id="tabs"):
                     for tab, (title, build_tab) in TABS.items():
-                        with gr.Tab(title, id=tab, elem_id=f"tab-{tab}") as opened:
+                        # All at once: what reaches a tab just while it is first drawn is lost.
+                        with gr.Tab(
+                            title, id=tab, elem_id=f"tab-{tab}", render_children=True
+                        ) as opened:
                             build_tab(panel, active)
                         opened.select(
                             partial(_opened, tab),

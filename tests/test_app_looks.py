@@ -376,7 +376,7 @@ def test_a_codebook_size_stays_with_another_model(open_page: Open) -> None:
         page.wait_for_function(
             "m => document.querySelector('#tab-inspect input').value === m", arg=model
         )
-        assert size.count() == 1
+        size.wait_for()
         assert size.input_value() == "16,384"
 
 

@@ -14,8 +14,8 @@ import gradio as gr
 import numpy as np
 
 from app import pictures, views
-from app.choices import Given, PerMedium, follow
-from app.handlers import JOBS, QUICK, plainly
+from app.choices import BROWSER, Given, PerMedium, follow
+from app.handlers import JOBS, working
 from app.input_panel import InputPanel
 from app.tokens import CHANGES, Tokens, edit, tokens
 from app.turns import Turn
@@ -37,12 +37,19 @@ SPOTS = {SPEECH.name: ("Tokens in a row", 36, 256), IMAGE.name: ("Tokens across"
 # What the browser does by itself, so that what is decoded is what the page shows: it takes the spot
 # that was clicked, and its token; draws it in another size, where it is; and gives a codebook size
 # to those of the other models that offer it.
-BROWSER: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 CHOOSE = """(token) => {
     const { index, ...spot } = JSON.parse(document.querySelector("#inspect-map .map").dataset.spot);
     return [spot, "The spot", index ?? token];
 }"""
 RESIZE = "(side, spot, field) => (field.url ? { ...field, side, spot } : field)"
+SIZES = """(medium, ...models) => {
+    const model = models[%s.indexOf(medium)];
+    return %s.map((name) => ({ __type__: "update", visible: name === model }));
+}"""
+BLANK = """() => [
+    "", { empty: %s }, "", null, "Everywhere", "",
+    ...Array(%d).fill({ __type__: "update", visible: false }),
+]"""
 SAME_SIZE = "(size, ...others) => %s.map((all, i) => (all.includes(size) ? size : others[i]))"
 
 
@@ -71,36 +78,40 @@ class InspectTab:
         self._editor = editor = Editor(panel.medium)
         result = gr.HTML(elem_id="inspect-result")
         shown = [result, *views.place("inspect")]
-        outputs = [whose, field, usage, kept, editor.spot, editor.where, editor.column, *shown]
-        look = start.click(
-            plainly(self._look),
+        outputs = [whose, field, usage, kept, editor.spot, editor.where, *shown]
+        start.click(
+            working(self._look),
             {*panel.inputs, *chosen, *sizes, turn, *editor.side.controls},
             outputs,
             **JOBS,
             show_progress_on=[field],
         )
         follow(panel.medium, models, editor.side)
+        media = [name for _, name in panel.medium.choices]
+        script = SIZES % (json.dumps(media), json.dumps(list(self._sizes)))
         for control in chosen:
-            control.change(self._sizes_of, set(chosen), sizes, **QUICK)
+            control.change(None, chosen, sizes, js=script, **BROWSER)
         for card in panel.service.models.cards.values():
             self._keep_size(card)
         taken = [editor.spot, editor.where, editor.token]
         field.select(None, editor.token, taken, js=CHOOSE, **BROWSER)
         for side in editor.side.controls:
             side.input(None, [side, editor.spot, field], field, js=RESIZE, **BROWSER)
-        change = editor.decode.click(
-            plainly(self._change),
+        editor.decode.click(
+            working(self._change),
             {kept, turn, *editor.inputs},
             shown,
             **JOBS,
             show_progress_on=[result],
         )
+        blank = [whose, field, usage, editor.spot, editor.where, result]
+        hidden = shown[1:]
         panel.medium.change(
-            self._switch,
             None,
-            outputs,
-            cancels=[look, change],
-            **QUICK,
+            None,
+            [*blank, *hidden],
+            js=BLANK % (json.dumps(INVITATION), len(hidden)),
+            **BROWSER,
         )
 
     def _look(
@@ -121,7 +132,7 @@ class InspectTab:
         mapped = _map(version, inside, given[self._editor.side[original.medium]])
         shown = [heading(original, "Look inside"), mapped, _usage(version, inside)]
         job.finish()  # a change of the former file is not wanted any more
-        return [*shown, light, None, "Everywhere", gr.update(visible=True), "", *views.HIDDEN]
+        return [*shown, light, None, "Everywhere", "", *views.HIDDEN]
 
     def _model_choice(self, medium: str, seen: bool) -> gr.Dropdown:
         names = [card.name for card in self._service.models.of(medium)]
@@ -147,10 +158,6 @@ class InspectTab:
             size = self._sizes[card.name]
             size.input(None, [size, *outputs], outputs, js=script, **BROWSER)
 
-    def _sizes_of(self, given: Given) -> list[Any]:
-        model = self._models.of(given)
-        return [gr.update(visible=name == model) for name in self._sizes]
-
     def _change(
         self,
         given: Given,
@@ -175,19 +182,6 @@ class InspectTab:
         report(0.99, "Drawing")
         return [line, *views.showing(version.medium, view)]
 
-    def _switch(self) -> list[Any]:
-        return [
-            "",
-            {"empty": INVITATION},
-            "",
-            None,
-            None,
-            "Everywhere",
-            gr.update(visible=False),
-            "",
-            *views.HIDDEN,
-        ]
-
 
 class Editor:
     """The controls that say how tokens are changed.
@@ -196,7 +190,6 @@ class Editor:
         medium: The choice of the medium.
 
     Attributes:
-        column: All of them, to show and to hide.
         spot: The place on the map that was clicked, as the browser knows it.
         where: Whether the spot is changed, or the whole file.
         side: The size of the spot.
@@ -205,7 +198,7 @@ class Editor:
 
     def __init__(self, medium: gr.Radio) -> None:
         self.spot = gr.JSON(visible=False)
-        with gr.Column(visible=False, elem_id="inspect-edit") as self.column:
+        with gr.Column(elem_id="inspect-edit"):
             gr.HTML(
                 "<h3>Change tokens, and decode</h3>"
                 '<p class="lead">Click the map to choose a spot, or change the whole file.</p>'
@@ -220,9 +213,7 @@ class Editor:
                     value=CHANGES[0],
                     label="Put there",
                 )
-                self.token = gr.Number(
-                    0, label="Which token", precision=0, minimum=0, visible=False
-                )
+                self.token = gr.Number(0, label="Which token", precision=0, minimum=0)
                 self.where = gr.Radio(["The spot", "Everywhere"], value="Everywhere", label="Where")
             with gr.Row():
                 self._share = gr.Slider(
@@ -237,7 +228,6 @@ class Editor:
                     min_width=210,
                 )
         self.inputs = [self.spot, change, self.token, self.where, self._share, *self.side.controls]
-        change.change(self._ask_for_token, change, self.token, **QUICK)
 
     def chosen(
         self, given: Given, medium: str
@@ -258,9 +248,6 @@ class Editor:
                 raise MediaError("there is no spot yet; click the map, or choose Everywhere")
             area = (float(spot["x"]), float(spot["y"]), float(given[self.side[medium]]))
         return given[self._change], given[self._share] / 100, int(given[self.token] or 0), area
-
-    def _ask_for_token(self, change: str) -> Any:
-        return gr.update(visible=change == "one token")
 
 
 def _side(medium: str, seen: bool) -> gr.Slider:
