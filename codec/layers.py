@@ -255,10 +255,11 @@ def read_layers(
                     source, seal, refinement.longest(count, children), header.num_streams
                 )
                 pieces.append(piece)
-        except BitstreamError:
-            if source.begins(MAGIC):
-                error = BitstreamError("another file follows, which is no layer of this one", start)
-            return layers, None if source.offset == start else error
+        except BitstreamError as error:
+            if source.offset == start:
+                return layers, None
+            other = "another file follows, which is no layer of this one"
+            return layers, BitstreamError(other, start) if source.begins(MAGIC) else error
         size, num_codes = size * children, num_codes * children
         layers.append(Layer(size, num_codes, pieces, source.offset, source.offset - start))
     return layers, None
