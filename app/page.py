@@ -126,7 +126,7 @@ def build(service: Service, sessions: Sessions | None = None) -> gr.Blocks:
                 active = gr.State("compare")
                 with gr.Tabs(selected="compare", elem_id="tabs"):
                     for tab, (title, build_tab) in TABS.items():
-                        # All at once: what reaches a tab just while it is first drawn is lost.
+                        # Drawn from the start, so that an update never meets a tab half drawn.
                         with gr.Tab(
                             title, id=tab, elem_id=f"tab-{tab}", render_children=True
                         ) as opened:

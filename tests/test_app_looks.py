@@ -315,6 +315,9 @@ def test_a_spot_must_be_chosen_to_be_changed(open_page: Open, tmp_path: Path) ->
     page.click("#inspect-edit label:has-text('The spot')")
     page.click("#inspect-decode")
     page.wait_for_selector("text=There is no spot yet")
+    page.click("#medium label:nth-of-type(1)")  # the picture is no file of speech
+    page.click("#inspect-decode")
+    page.wait_for_selector("text=There is no file yet")
 
 
 def test_a_codebook_size_stays_with_another_model(open_page: Open) -> None:

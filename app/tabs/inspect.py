@@ -99,7 +99,7 @@ class InspectTab:
             side.input(None, [side, editor.spot, field], field, js=RESIZE, **BROWSER)
         editor.decode.click(
             working(self._change),
-            {kept, turn, *editor.inputs},
+            {panel.medium, kept, turn, *editor.inputs},
             shown,
             **JOBS,
             show_progress_on=[result],
@@ -164,7 +164,8 @@ class InspectTab:
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
         version: Version | None = given[self._kept]
-        if version is None:
+        # The state of a former medium stays, as the browser alone blanks the page.
+        if version is None or version.medium != given[self._panel.medium]:
             raise MediaError("there is no file yet; press Look inside first")
         report = given[self._turn].join(progress)
         report(0.2, "Decoding the changed tokens")
