@@ -753,6 +753,36 @@ def test_the_layers_of_compare_cut_the_file_by_keyboard(
 
 
 @pytest.mark.browser
+def test_a_page_that_is_still_being_drawn_cannot_be_used(browser: Browser, server: Server) -> None:
+    """Its tabs are there before its radio buttons, whose script comes late."""
+    import gradio
+
+    assets = Path(gradio.__file__).parent / "templates/frontend/assets"
+    late = {
+        script.name
+        for script in assets.glob("Index-*.js")
+        if '<input type="radio"' in script.read_text(encoding="utf-8")
+    }
+    assert late
+    held: list[Any] = []
+    context = browser.new_context()
+    page = context.new_page()
+    page.route(lambda url: url.rsplit("/", 1)[-1] in late, lambda route: held.append(route))
+    page.goto(server.url)
+    page.wait_for_selector("#tab-decode-button", state="attached")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement === document.body")
+    assert not page.locator("#tab-decode-button").is_visible()
+    for route in held:
+        route.continue_()
+    page.wait_for_selector("#medium label")
+    page.click("#tab-decode-button")
+    page.wait_for_selector("#decode-file")
+    context.close()
+
+
+@pytest.mark.browser
 def test_the_layers_of_decode_keep_the_view(
     open_page: Callable[..., Page], media: dict[str, Path], tmp_path: Path
 ) -> None:
