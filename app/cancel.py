@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from app.choices import Given
+from app.choices import BROWSER, Given
 from app.handlers import LONG_JOBS, QUICK, working
 from app.input_panel import InputPanel
 from app.turns import Job, Turn
@@ -35,7 +35,7 @@ class CancelButton:
     def __init__(self, name: str, panel: InputPanel) -> None:
         self.turn = gr.State(Turn())
         self._ticket = gr.Number(0, visible=False)
-        self._medium, self._sessions = panel.medium, panel.sessions
+        self._panel = panel
         self._button = gr.Button(
             "Cancel", elem_id=f"{name}-cancel", elem_classes=["cancel"], scale=0, min_width=110
         )
@@ -53,7 +53,7 @@ class CancelButton:
     def begin(self, given: Given, request: gr.Request, progress: gr.Progress) -> Job:
         """Begins a job of the tab with what its function was given, as `Turn.begin` says."""
         turn: Turn = given[self.turn]
-        self._sessions.add(request, turn)
+        self._panel.sessions.add(request, turn)
         return turn.begin(progress, int(given[self._ticket]))
 
     def cancels(self, *others: Any) -> None:
@@ -61,11 +61,7 @@ class CancelButton:
 
         Call it before the tab wires what it shows of another medium, so that nothing comes after.
         """
-        gr.on(
-            [self._button.click, self._medium.change],
-            Turn.cancel,
-            [self.turn, self._ticket],
-            cancels=[*self._jobs, *others],
-            js=LAST_PRESS,
-            **QUICK,
-        )
+        pressed, switched = self._button.click, self._panel.medium.change
+        gr.on([pressed, switched], None, cancels=[*self._jobs, *others], **BROWSER)
+        for told in (pressed, self._panel.switched.then):
+            told(Turn.cancel, [self.turn, self._ticket], js=LAST_PRESS, **QUICK)

@@ -14,7 +14,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from app.choices import Given, PerMedium, follow
+from app.choices import BROWSER, Given, PerMedium, follow
 from app.handlers import CHOICES, QUICK, explain, plainly
 from app.originals import Original, digest
 from app.service import Service
@@ -76,6 +76,9 @@ class InputPanel:
         inputs: The components that hold the input: the medium, and a field for each. Handlers get
             their values by component, see `open`.
         taken: The events that an example was chosen; `.success` goes on from there.
+        switched: The event that another medium was chosen. What the server does about it goes on
+            from there, by `.then`: as an event of `medium` it would keep those behind it waiting,
+            and the browser's own must come at once.
     """
 
     def __init__(self, service: Service, sessions: Sessions) -> None:
@@ -100,6 +103,7 @@ class InputPanel:
         self.inputs: set[Any] = {self.medium, *fields}
         self.taken = []
         follow(self.medium, self._fields, examples, about)
+        self.switched = self.medium.change(None, js="() => {}", **BROWSER)
         for medium in media:
             field = self._fields[medium]
             field.change(partial(self._describe, medium), field, about[medium], **QUICK)

@@ -30,6 +30,9 @@ from test_app_page import (
     use_picture,
 )
 
+from codec import cards
+from codec.coding import load, read_indices
+
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
@@ -304,6 +307,45 @@ def test_a_spot_of_a_picture_is_drawn_over_its_tokens(open_page: Open, tmp_path:
     assert edges == pytest.approx([round(edge) for edge in edges], abs=0.05)
     assert (edges[1] - edges[0], edges[3] - edges[2]) == pytest.approx((6, 6), abs=0.1)
     assert page.locator("#inspect-map .plain .spot").count() == 1
+
+
+# What the page sends comes late, as over a slow line.
+SLOW = """(() => {
+  const fetched = window.fetch;
+  window.fetch = async (url, ...more) => {
+    if (String(url).includes("queue/join")) await new Promise((done) => setTimeout(done, 700));
+    return fetched(url, ...more);
+  };
+})()"""
+
+
+def test_what_is_decoded_is_the_spot_that_is_shown(open_page: Open, tmp_path: Path) -> None:
+    """However soon one asks for it after a click and a few keys."""
+    page = open_page()
+    page.evaluate(SLOW)
+    path = tmp_path / "photo.png"
+    path.write_bytes(picture(gradient(120, 160)))
+    use_picture(page, path)
+    look_inside(page)
+    page.click("#inspect-edit label:has-text('One token')")
+    page.fill("#inspect-share input[type=number]", "100")
+    field = page.locator("#inspect-map .field").first
+    field.click(position={"x": 201, "y": 103})
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowLeft", "ArrowRight"):
+        page.keyboard.press(key)
+    page.click("#inspect-decode")
+    left, right, top, bottom = (round(edge) for edge in marked(page)[0])
+    page.wait_for_selector("#inspect-viewer .stage")
+    assert page.inner_text("#inspect-result").startswith("36 tokens replaced")
+    with page.expect_download() as download:
+        page.click("#inspect-result a.download")
+    data = download.value.path().read_bytes()
+    token = int(page.get_by_label("Which token").input_value())
+    model = page.locator("#tab-inspect").get_by_label("Model", exact=True).input_value()
+    card = next(card for card in cards.list_cards() if card.name == model)
+    tokens = read_indices(data, load(card))[1].reshape(15, 20)
+    assert set(tokens[top:bottom, left:right].ravel()) == {token}
+    assert (bottom - top, right - left) == (6, 6)
 
 
 def test_a_spot_must_be_chosen_to_be_changed(open_page: Open, tmp_path: Path) -> None:

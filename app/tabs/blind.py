@@ -74,7 +74,7 @@ class BlindTab:
             )
         stop.click(plainly(self._finish), test, outputs, **ANSWERS)
         cancel.cancels()
-        panel.medium.change(self._switch, panel.medium, [whose, *outputs], **QUICK)
+        panel.switched.then(self._switch, panel.medium, [whose, *outputs], **QUICK)
 
     def _begin(
         self,

@@ -119,7 +119,7 @@ class CompareTab:
                 taken.success, self._compare, given, self._outputs, show_progress_on=shown_on
             )
         cancel.cancels(self._layers.cut)
-        panel.medium.change(self._switch, panel.medium, self._outputs, **QUICK)
+        panel.switched.then(self._switch, panel.medium, self._outputs, **QUICK)
 
     def _compare(
         self,

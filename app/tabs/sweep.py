@@ -59,7 +59,7 @@ class SweepTab:
             control.change(plainly(self._redraw), [control, found], plot, **QUICK)
         cancel.cancels()
         follow(panel.medium, metric, classics)
-        panel.medium.change(self._switch, panel.medium, blank, **QUICK)
+        panel.switched.then(self._switch, panel.medium, blank, **QUICK)
 
     def _sweep(
         self,
