@@ -459,6 +459,18 @@ def test_nor_is_what_is_sent_there_taken(name: str, server: Server) -> None:
     assert server.get(f"/gradio_api/{name}", "POST", b"{}")[0] == 403
 
 
+def test_what_the_browser_does_never_waits_for_the_server(server: Server) -> None:
+    """Gradio runs the events of one control one after the other, each to its end."""
+    waits: dict[tuple[int, str], bool] = {}
+    for event in json.loads(server.get("/config")[1])["dependencies"]:
+        for target in map(tuple, event["targets"]):
+            if target[0] is not None and not event["backend_fn"]:
+                assert not waits.get(target), event
+            elif target[0] is not None:
+                waits[target] = True
+    assert any(waits.values())
+
+
 def test_runs_are_not_kept(server: Server) -> None:
     assert json.loads(server.get("/config")[1])["run_history"] is False
 
