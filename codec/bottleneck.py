@@ -117,6 +117,11 @@ class Bottleneck(Float32, ABC):
         self.codebook_sizes = check_sizes(codebook_sizes)
 
     @property
+    def row_counts(self) -> tuple[int, ...]:
+        """How many indices of a position `decode` takes: G, or fewer where the first say enough."""
+        return (self.num_codebooks,)
+
+    @property
     def settled(self) -> bool:
         """Whether `forward` in this mode keeps to `codec.host.unread` from now on.
 
@@ -202,17 +207,16 @@ class Bottleneck(Float32, ABC):
         """(B, G, *S) integers -> (B, D, *S) float32. Deterministic, whatever the mode.
 
         Raises:
-            ValueError: The indices are no integers, not in [0, num_codes), or not G of them at each
-                position; or the size is not offered.
+            ValueError: The indices are no integers, not in [0, num_codes), or not as many at each
+                position as `row_counts` has; or the size is not offered.
             RuntimeError: Of a method that builds its codebook after training: before `fit`.
         """
         size = self.check_size(codebook_size)
         if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
             raise ValueError(f"indices must be integers, got {indices.dtype}")
-        if indices.dim() < 2 or indices.shape[1] != self.num_codebooks:
-            raise ValueError(
-                f"want indices (B, {self.num_codebooks}, ...), got {tuple(indices.shape)}"
-            )
+        if indices.dim() < 2 or indices.shape[1] not in self.row_counts:
+            counts = " or ".join(str(count) for count in self.row_counts)
+            raise ValueError(f"want indices (B, {counts}, ...), got {tuple(indices.shape)}")
         indices, num_codes = indices.long(), self.num_codes(size)
         if indices.numel() and may_read():
             least, most = (int(bound) for bound in indices.aminmax())
@@ -234,7 +238,7 @@ class Bottleneck(Float32, ABC):
 
     @abstractmethod
     def _decode(self, indices: Tensor, size: int) -> Tensor:
-        """`decode` of (B, G, *S) int64 in [0, num_codes)."""
+        """`decode` of (B, G, *S) int64 in [0, num_codes), or as `row_counts` says."""
 
     def _gradient_path(self, z: Tensor, size: int) -> Tensor:  # noqa: ARG002
         """(B, D_in, *S) -> (B, D, *S): what the gradient in eval takes for z_q.

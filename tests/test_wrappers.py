@@ -116,6 +116,29 @@ def test_decode_is_the_sum_of_stages_and_each_stage_lowers_the_error() -> None:
 
 
 @torch.no_grad()
+def test_the_first_stages_decode_alone() -> None:
+    method = residual()
+    z = latents()
+    indices = method.encode(z, SIZE)
+    assert method.row_counts == (1, 2, 3)
+    chain = method._chain(SIZE)
+    total, errors = torch.zeros_like(z), []
+    for count, stage in enumerate(chain, 1):
+        total = total + stage.decode(indices[:, count - 1 : count])
+        some = method.decode(indices[:, :count], SIZE)
+        assert torch.equal(some, total)
+        errors.append(float((z - some).square().mean()))
+    assert errors == sorted(errors, reverse=True)
+    assert not torch.equal(method.decode(indices[:, 1:], SIZE), some)  # not the first
+    for wrong in (indices[:, :0], torch.cat([indices, indices[:, :1]], 1)):
+        with pytest.raises(ValueError, match="1 or 2 or 3"):
+            method.decode(wrong, SIZE)
+    grouped = Grouped([vq(SIZE), vq(SIZE)])
+    with pytest.raises(ValueError, match=r"want indices \(B, 2, "):
+        grouped.decode(indices[:, :1], SIZE)
+
+
+@torch.no_grad()
 def later_stages_help(fit: Callable[[Residual, Tensor], None]) -> bool:
     torch.manual_seed(0)
     method = Residual(vq, (SIZE,), 2)

@@ -8,6 +8,7 @@ This is residual VQ (SoundStream, Zeghidour et al. 2021).
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,9 @@ class Residual(Bottleneck):
     identity, others the mean of theirs, while every codebook gets its full gradient. (Summing S
     straight-through stages multiplies the encoder's gradient by S: encodec's issue 25.) What
     earlier stages subtract carries no gradient.
+
+    Decoding. `decode` takes the indices of the first stages alone, too: fewer bits, and a coarser
+    z_q.
 
     Losses are sums over the stages: each codebook its own, and z the mean of the pulls. Stats are
     numbered by stage, "name.stage". A batch has one size, whatever the method, and each size has
@@ -83,6 +87,12 @@ class Residual(Bottleneck):
         )
 
     @property
+    def row_counts(self) -> tuple[int, ...]:
+        """Those of the first stage, of the first two, and so on: `decode` adds what it is given."""
+        stages = self._chain(self.codebook_sizes[0])
+        return tuple(accumulate(stage.num_codebooks for stage in stages))
+
+    @property
     def settled(self) -> bool:
         return all(stage.settled for size in self.codebook_sizes for stage in self._chain(size))
 
@@ -118,8 +128,8 @@ class Residual(Bottleneck):
         return torch.cat(rows, 1)
 
     def _decode(self, indices: Tensor, size: int) -> Tensor:
-        """The sum of the stages' codes, in their order."""
-        chain = self._chain(size)
+        """The sum of the codes of the stages whose indices are given, in their order."""
+        chain = self._chain(size)[: self.row_counts.index(indices.shape[1]) + 1]
         rows = torch.split(indices, [stage.num_codebooks for stage in chain], 1)
         codes = [stage._decode(row, size) for stage, row in zip(chain, rows, strict=True)]
         total = torch.zeros_like(codes[0])
