@@ -1,10 +1,8 @@
-"""python -m codec.decompress; the command is in codec.cli.decompress.
-
-No other module imports this file, or it would take the place of the function of that name.
-"""
+"""python -m codec.decompress; the command is in codec.cli.decompress."""
 
 import sys
 
+from codec.command_module import CommandModule
 from codec.streams import process
 
 
@@ -15,3 +13,4 @@ def main() -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
+sys.modules[__name__].__class__ = CommandModule

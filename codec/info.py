@@ -2,6 +2,7 @@
 
 import sys
 
+from codec.command_module import CommandModule
 from codec.streams import process
 
 
@@ -12,3 +13,4 @@ def main() -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
+sys.modules[__name__].__class__ = CommandModule

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import types
 from pathlib import Path
 
@@ -269,3 +271,27 @@ def test_limits_are_whole_numbers(name: str) -> None:
 )
 def test_a_reason_is_a_line(error: Exception, reason: str) -> None:
     assert reason_of(error) == reason
+
+
+def test_the_functions_are_there_beside_the_commands_of_their_names(root: Path) -> None:
+    """`import codec.info` puts the command's module in the place of the function."""
+    script = """
+import sys, codec.compress, codec.decompress, codec.info, codec.truncate
+assert "torch" not in sys.modules
+for name, more in (("compress", ()), ("decompress", ()), ("info", ()), ("truncate", (256,))):
+    module = getattr(codec, name)
+    assert callable(module.main)
+    try:
+        module(b"RIFF", *more)
+    except codec.CodecError as error:
+        print(name, type(error).__name__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=root
+    )
+    assert done.stdout.split("\n")[:-1] == [
+        "compress MediaError",
+        "decompress BitstreamError",
+        "info BitstreamError",
+        "truncate BitstreamError",
+    ]
