@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -65,6 +66,32 @@ def test_an_installed_wheel_has_every_package() -> None:
     there = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
     assert set(told) == there | {"codec.assets"}  # the folder assets/, under that name
     assert len(told) == len(set(told))
+
+
+# Files for developers: those of the repository alone.
+NOT_INSTALLED = ("assets/golden/", "assets/pictures/")
+
+
+def test_an_installed_wheel_has_every_file_that_is_no_code() -> None:
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    homes = tool["package-dir"]
+    told = {
+        path
+        for package, patterns in tool["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / homes.get(package, package.replace(".", "/"))).glob(pattern)
+    }
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z", *ALLOWED, "assets"], capture_output=True, text=True, cwd=ROOT
+    )
+    if tracked.returncode:
+        pytest.skip("this is no clone: which files are the project's is not known")
+    there = {
+        ROOT / name
+        for name in tracked.stdout.split("\0")[:-1]
+        if not name.endswith(".py") and not name.startswith(NOT_INSTALLED)
+    }
+    assert {str(path) for path in there - told} == set()
 
 
 @pytest.mark.parametrize("package", sorted(ALLOWED))
