@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from starlette.requests import ClientDisconnect
 
 API = "/gradio_api/"
 FILES = f"{API}file="
@@ -61,7 +64,8 @@ class Guard:
             )
             await send({"type": "http.response.body", "body": b"not a part of this app"})
             return
-        await self._app(scope, receive, send)
+        with suppress(ClientDisconnect):  # it broke off an upload: there is nobody to answer
+            await self._app(scope, receive, send)
 
     def allows(self, path: str) -> bool:
         """Whether a path, percent signs decoded, is needed, or is of a file below the root."""

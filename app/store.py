@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import shutil
 import threading
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("app")
 
 MAX_FILES_BYTES = 2 << 30
+TIDY_S = 10  # at least so often what is too old or too much is deleted
+UPLOAD = re.compile("[0-9a-f]{64}|tmp\\w+")  # Gradio's folder of one, and one that is coming in
 MAX_STEM_BYTES = 150  # of the 255 that a file name may have
 
 
@@ -162,7 +165,8 @@ class Models:
 class TemporaryFiles:
     """Files that the page shows, in folders with names that cannot be guessed.
 
-    Old ones are deleted when new ones come, and after a while.
+    Old ones are deleted when new ones come, and after a while; so are uploads, which Gradio puts
+    beside them, also those that broke off.
     """
 
     def __init__(self, root: Path, keep_s: float) -> None:
@@ -201,7 +205,7 @@ class TemporaryFiles:
         Returns:
             A function that ends it.
         """
-        over, every_s = threading.Event(), min(60, self._keep_s / 10)
+        over, every_s = threading.Event(), min(TIDY_S, self._keep_s / 10)
 
         def go_on() -> None:
             while not over.wait(every_s):
@@ -216,14 +220,27 @@ class TemporaryFiles:
     def tidy(self) -> None:
         """Deletes what is too old, and the oldest while all together are too much."""
         with self._lock:
-            folders = sorted((self.root / "files").glob("*"), key=lambda p: p.stat().st_mtime)
-            sizes = [sum(f.stat().st_size for f in folder.glob("*")) for folder in folders]
-            total, oldest = sum(sizes), time.time() - self._keep_s
-            for folder, size in zip(folders, sizes, strict=True):
-                if folder.stat().st_mtime >= oldest and total <= MAX_FILES_BYTES:
+            uploads = [path for path in self.root.glob("*") if UPLOAD.fullmatch(path.name)]
+            there = [(path, _weight(path)) for path in [*(self.root / "files").glob("*"), *uploads]]
+            known = sorted((weight, path) for path, weight in there if weight)
+            total, oldest = sum(size for (_, size), _ in known), time.time() - self._keep_s
+            for (time_s, size), path in known:
+                if time_s >= oldest and total <= MAX_FILES_BYTES:
                     break
-                shutil.rmtree(folder, ignore_errors=True)
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
                 total -= size
+
+
+def _weight(path: Path) -> tuple[float, int] | None:
+    """Returns when a file or folder was last changed, and its bytes; None if it is gone by now."""
+    try:
+        files = list(path.iterdir()) if path.is_dir() else [path]
+        return path.stat().st_mtime, sum(file.stat().st_size for file in files)
+    except FileNotFoundError:
+        return None
 
 
 def file_stem(name: str) -> str:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -855,6 +856,30 @@ def test_old_files_go_and_new_ones_stay(tmp_path: Path, monkeypatch: pytest.Monk
     shelf.tidy()
     assert (new.exists(), newer.exists()) == (False, True)
     assert len({shelf.folder().name for _ in range(50)}) == 50
+
+
+def test_uploads_count_and_go_like_other_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those that broke off, which lie there as Gradio began them."""
+    shelf = TemporaryFiles(tmp_path, keep_s=100)
+    (tmp_path / "notes.txt").write_text("of somebody else")
+    upload, broken = tmp_path / ("a1" * 32), tmp_path / "tmpx_3k"
+    upload.mkdir()
+    for path in (upload / "voice.wav", broken):
+        path.write_bytes(bytes(1000))
+    shelf.tidy()
+    assert upload.exists()
+    assert broken.exists()
+    now = time.time()
+    os.utime(broken, (now, now - 10))
+    os.utime(tmp_path / "notes.txt", (0, 0))
+    monkeypatch.setattr("app.store.MAX_FILES_BYTES", 1500)
+    shelf.tidy()
+    assert (upload.exists(), broken.exists()) == (True, False)
+    os.utime(upload, (now, now - 101))
+    shelf.tidy()
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 # --------------------------------------------------------------------------------------------------

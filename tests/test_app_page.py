@@ -471,6 +471,22 @@ def test_what_the_browser_does_never_waits_for_the_server(server: Server) -> Non
     assert any(waits.values())
 
 
+def test_an_upload_that_breaks_off_is_no_fault(server: Server) -> None:
+    """The fixture above looks for a traceback in the log."""
+    head = "POST /gradio_api/upload HTTP/1.1\r\nHost: here\r\nContent-Length: 1000000\r\n"
+    head += "Content-Type: multipart/form-data; boundary=cut\r\n\r\n--cut\r\n"
+    head += 'Content-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n'
+    before = set(server.log.parent.glob("codec-app-*/tmp*"))
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as line:
+        line.sendall(head.encode() + bytes(300_000))
+        end = time.monotonic() + 30
+        while set(server.log.parent.glob("codec-app-*/tmp*")) == before and time.monotonic() < end:
+            time.sleep(0.05)
+    assert set(server.log.parent.glob("codec-app-*/tmp*")) != before
+    assert server.get("/")[0] == 200
+    time.sleep(0.5)
+
+
 def test_runs_are_not_kept(server: Server) -> None:
     assert json.loads(server.get("/config")[1])["run_history"] is False
 
