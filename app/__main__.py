@@ -96,7 +96,9 @@ def _serve(options: argparse.Namespace, settings: Settings, root: Path) -> int:
         run_history=False,
         footer_links=[] if options.demo_mode else ["api"],
         max_threads=MAX_THREADS,
-        app_kwargs={"middleware": [Middleware(Guard, root=root)]},
+        app_kwargs={
+            "middleware": [Middleware(Guard, root=root, max_upload_bytes=settings.max_upload_bytes)]
+        },
         state_session_capacity=200 if options.demo_mode else 1000,
     )
     print(

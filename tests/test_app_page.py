@@ -7,6 +7,7 @@ playwright; without them they are skipped with the reason, but not where CI is s
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import importlib.util
 import io
@@ -502,7 +503,7 @@ def test_the_guard_sees_the_path_behind_a_proxys() -> None:
 def test_the_guard_knows_its_folder(tmp_path: Path) -> None:
     from app.guard import Guard
 
-    guard = Guard(None, tmp_path)  # type: ignore[arg-type]
+    guard = Guard(None, tmp_path, 1000)  # type: ignore[arg-type]
     (tmp_path / "link").symlink_to("/etc")
     assert guard.allows(f"/gradio_api/file={tmp_path}/a/b.png")
     assert guard.allows("/config")
@@ -515,6 +516,27 @@ def test_the_guard_knows_its_folder(tmp_path: Path) -> None:
         "",
     ):
         assert not guard.allows(f"/gradio_api/file={target}"), target
+
+
+@pytest.mark.parametrize(("path", "size"), [("queue/join", 2 << 20), ("upload", 120 << 20)])
+def test_what_is_too_large_is_not_read(path: str, size: int, server: Server) -> None:
+    """Gradio would keep a call of any size in memory, and as many files as one upload names."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as line:
+        head = f"POST /gradio_api/{path} HTTP/1.1\r\nHost: here\r\nContent-Length: {size}\r\n\r\n"
+        line.sendall(head.encode())
+        assert line.recv(100).startswith(b"HTTP/1.1 413 ")
+    assert server.get(f"/gradio_api/{path}", "POST", b"{}")[0] != 413
+
+
+def test_what_does_not_say_how_long_it_is_is_cut_off() -> None:
+    from app.guard import _Bounded
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": bytes(600), "more_body": True}
+
+    bounded = _Bounded(receive, 1000)
+    kinds = [asyncio.run(bounded.receive())["type"] for _ in range(3)]
+    assert kinds == ["http.request", "http.disconnect", "http.disconnect"]
 
 
 def test_too_large_an_upload_is_cut_off(server: Server) -> None:
