@@ -98,10 +98,13 @@ class Job:
         return self.out / f"part-{number:05d}.parquet"
 
     def fingerprint(self) -> Record:
-        """Describes what another run into the same folder must share."""
+        """Describes what another run into the same folder must share.
+
+        Of files it goes by their time stamps, as reading them all would take too long.
+        """
         name, path, (size,) = self.model
         listing = json.dumps(
-            [[one, item.name, item.size, crop] for one, item, crop in self.items]
+            [[one, item.name, item.size, item.changed_ns, crop] for one, item, crop in self.items]
         ).encode()
         found: Record = {
             "model": [name, cards.find(path).model_id.hex(), size],

@@ -3,11 +3,12 @@
 Runs are paired by item; a regression has exit code 1.
 
 A metric has regressed where B's mean over the items that both scored is worse by more than the
-margin, and that is no accident: p < 0.05 in a Wilcoxon signed-rank test of the differences (where
-fewer than six items differ, which no such test can tell from chance, the margin alone decides); or
-where B leaves items unscored, or out, that A scored. A setting of A that B lacks is a regression,
-too, of a system that B has or that failed there. Classic codecs at matched bytes are left out: they
-are as good as the model's files are long.
+margin, and that is no accident: p < 0.05 in a Wilcoxon signed-rank test of the differences in the
+mean's direction, times two (where fewer than six items differ, which no such test can tell from
+chance, the margin alone decides); or where B leaves items unscored, or out, that A scored. One item
+that fell far moves the mean, and not the test: it is named. A setting of A that B lacks is a
+regression, too, of a system that B has or that failed there. Classic codecs at matched bytes are
+left out: they are as good as the model's files are long.
 
     A, B ─pairs of (set, system, setting)─> items of both ─differences─> a line each, exit 0 or 1
 """
@@ -46,6 +47,7 @@ FEWEST = 6  # differences that are not 0; six of one sign have p = 1/32, and fiv
 MARGINS = {  # that of the rate is a share of A's
     "PSNR": 0.1, "SSIMULACRA2": 0.5, "SI-SDR": 0.1, "PESQ": 0.02, "DistillMOS": 0.02, "rate": 0.01,
 }  # fmt: skip
+FAR = 10  # margins; an item that is worse by more is named
 MATCHED = "@ "  # begins the setting of a classic codec at the bytes of a model
 OTHER_MARGIN = 0.005  # of metrics that are not among these
 
@@ -59,10 +61,12 @@ class Finding:
         metric: The name of the metric; "rate" is that of the file.
         a, b: The means; that of B is None where it scored nothing.
         low, high: The 95 % interval of the difference B - A, where it is known.
-        p: The p-value of the difference.
+        p: How often chance makes a difference in this direction, times two.
         items: The number of items that both scored.
         lost: The number of items that A scored and B did not.
         regressed: Whether B is worse beyond the margin.
+        worst: The item that is worse by most, if that is `FAR` margins or more.
+        worst_by: Its difference B - A.
     """
 
     what: str
@@ -75,6 +79,8 @@ class Finding:
     items: int
     lost: int
     regressed: bool
+    worst: str | None = None
+    worst_by: float | None = None
 
 
 def compare(a: Record, b: Record, same: dict[str, str], margins: dict[str, float]) -> list[Finding]:
@@ -121,6 +127,36 @@ def compare(a: Record, b: Record, same: dict[str, str], margins: dict[str, float
     return findings
 
 
+def unlike(a: Record, b: Record) -> list[str]:
+    """Says in what two runs differ that may be why their figures do.
+
+    Raises:
+        MediaError: A set was cropped, or brought to a level, in another way.
+    """
+    plans = [results.get("plan", {}) for results in (a, b)]
+    sets = [plan.get("sets", {}) for plan in plans]
+    notices = []
+    for name in sets[0].keys() & sets[1].keys():
+        ours, theirs = (one[name] for one in sets)
+        for key in ("crop", "level_dbfs"):
+            if ours.get(key) != theirs.get(key):
+                raise MediaError(
+                    f"{name}: A has {key} {ours.get(key)} and B {theirs.get(key)}; runs are "
+                    "compared on the same data"
+                )
+        if ours.get("listing") != theirs.get("listing"):
+            notices.append(f"{name}: A and B are of other items, or of files that were changed")
+    packages = [plan.get("packages", {}) for plan in plans]
+    changed = [
+        f"{name} {packages[0].get(name)} and {packages[1].get(name)}"
+        for name in sorted(packages[0].keys() | packages[1].keys())
+        if name != "codec" and packages[0].get(name) != packages[1].get(name)
+    ]
+    if changed and all(packages):
+        notices.append(f"A and B were measured with {', '.join(changed)}")
+    return notices
+
+
 def _by_key(results: Record, same: dict[str, str]) -> dict[Key, dict[str, Record]]:
     found: dict[Key, dict[str, Record]] = {}
     for record in results["records"]:
@@ -164,20 +200,25 @@ def _finding(
     y = np.array([_value(b[item], metric) for item in both], np.float64)
     differences = y - x
     differing = int(np.count_nonzero(differences))  # the test leaves the others out
-    p = float(wilcoxon(differences).pvalue) if differing else 1.0
     if metric == "rate":
         spread = total_rate((differences * units).tolist(), units.tolist(), what + metric)
     else:
         spread = statistic(differences.tolist(), what + metric)
     before = _mean(metric, x, units)
     change = float(spread["mean"])
-    lower = metric in LOWER_IS_BETTER or metric == "rate"
+    # Against the ranks' own direction the mean was moved by few items, which proves nothing.
+    direction = "greater" if change > 0 else "less"
+    one_sided = float(wilcoxon(differences, alternative=direction).pvalue) if differing else 1.0
+    p = min(1.0, 2 * one_sided)
+    sign = 1 if metric in LOWER_IS_BETTER or metric == "rate" else -1
     margin = margins.get(metric, OTHER_MARGIN) * (before if metric == "rate" else 1)
-    regressed = bool(lost) or (
-        change * (1 if lower else -1) > margin and (p < LEVEL or differing < FEWEST)
-    )
-    low, high = spread["low"], spread["high"]
-    return Finding(what, metric, before, before + change, low, high, p, len(both), lost, regressed)
+    regressed = bool(lost) or (sign * change > margin and (p < LEVEL or differing < FEWEST))
+    last = int((sign * differences).argmax())
+    far = sign * float(differences[last]) > FAR * margin
+    return Finding(
+        what, metric, before, before + change, spread["low"], spread["high"], p, len(both), lost,
+        regressed, both[last] if far else None, float(differences[last]) if far else None,
+    )  # fmt: skip
 
 
 def _mean(metric: str, values: Values, units: Values) -> float:
@@ -215,7 +256,10 @@ def main(arguments: list[str] | None = None) -> int:
     def command(options: argparse.Namespace) -> None:
         nonlocal code
         a, b = _read(options.a), _read(options.b)
-        findings = compare(a, b, _same(options.pairs, a, b), MARGINS | _margins(options.margin))
+        for notice in unlike(a, b):
+            print(f"notice: {notice}", file=sys.stderr)
+        margins = MARGINS | _margins(options.margin, a, b)
+        findings = compare(a, b, _same(options.pairs, a, b), margins)
         if options.json:
             fields = Finding.__dataclass_fields__
             print(
@@ -266,6 +310,10 @@ def _same(pairs: list[str], a: Record, b: Record) -> dict[str, str]:
         left, equals, right = pair.partition("=")
         if not equals or not left or not right:
             raise UsageError(f"--as {pair}: want A=B")
+        for name, results, run_name in ((left, a, "A"), (right, b, "B")):
+            known = sorted({r["system"] for r in [*results["records"], *results.get("failed", [])]})
+            if name not in known:
+                raise UsageError(f"--as {pair}: {run_name} has {', '.join(known)}, and no {name}")
         same[left] = right
     if same:
         return same
@@ -296,10 +344,13 @@ def _models(results: Record, medium: str, media: dict[tuple[str, str], str]) -> 
     )
 
 
-def _margins(words: list[str]) -> dict[str, float]:
+def _margins(words: list[str], a: Record, b: Record) -> dict[str, float]:
     margins = {}
+    known = {"rate", *(key for r in [*a["records"], *b["records"]] for key in r)} - set(NOT_METRICS)
     for word in words:
         name, _, number = word.partition("=")
+        if name not in known:
+            raise UsageError(f"--margin {word}: the runs have {', '.join(sorted(known))}")
         try:
             margins[name] = float(number)
         except ValueError:
@@ -315,6 +366,8 @@ def _line(f: Finding) -> str:
     p = "" if f.p is None else f", p {f.p:.2g}"
     lost = f", {f.lost} items no longer scored" if f.lost else ""
     verdict = "  REGRESSED" if f.regressed else ""
+    if f.worst is not None and f.worst_by is not None:
+        verdict = f", worst {f.worst} {f.worst_by:+.{digits}f}{verdict}"
     change = "nothing" if f.b is None else f"{f.b:.{digits}f}, {f.b - f.a:+.{digits}f}{spread}{p}"
     return f"{f.what} {f.metric}: {f.a:.{digits}f} -> {change}, {f.items} items{lost}{verdict}"
 

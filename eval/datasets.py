@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -42,11 +43,21 @@ class Item:
         name: Unique within its set.
         size: Bytes of its file; two listings with other sizes are of other data.
         read: Gives the file's content, or pixels where there is no file of its own.
+        changed_ns: When its file was last changed, by the file's own time stamp.
     """
 
     name: str
     size: int
     read: Callable[[], Content]
+    changed_ns: int = 0
+
+    def checksum(self) -> int | None:
+        """The CRC-32 of what `read` gives; None where it cannot be read."""
+        try:
+            content = self.read()
+        except (OSError, MediaError):
+            return None
+        return zlib.crc32(content if isinstance(content, bytes) else content.tobytes())
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,36 +91,39 @@ def find(name: str, root: Path | None = None) -> TestSet:
     Args:
         name: A folder, .tar or media file; or a data set, with a part behind a colon
             ("librispeech:test-other"); or the name of packs, NAME.tar or NAME-00.tar, NAME-01.tar
-            ... in the root.
-        root: The folder of data sets; by default $CODEC_DATA, or "data".
+            ... in the root. What the root has of a name comes before a folder of that name here;
+            "./NAME" is the folder.
+        root: The folder of data sets; by default $CODEC_DATA, or "data", and then the folder here.
 
     Raises:
         MediaError: Not found, where it was looked for and how to get it; empty; or a damaged tar.
     """
     path = Path(name)
-    if path.exists():
+    kind, _, part = name.partition(":")
+    known = DATASETS.get(kind)
+    plain = "/" not in name and not path.suffix
+    place = root or Path(os.environ.get(ROOT_VARIABLE, "data"))
+    if plain:
+        items = known.find(place, part or known.part) if known else []
+        tars = [] if part else _tars(place, known.packs if known and known.packs else kind)
+        items = items or [item for tar in tars for item in _from_path(tar)]
+        if known and not items and root is None:
+            items = known.find(Path(), part or known.part)
+        if items:
+            return _unique(name, items, known.crop if known else None)
+    if path.exists() and not (known and plain and root):
         return _unique(path.name or str(path), list(_from_path(path)))
-    if "/" in name or path.suffix:
+    if not plain:
         raise MediaError(
             f"{name}: no such file or folder; give a folder, a .tar, a media file or {_names()}"
         )
-    root = root or Path(os.environ.get(ROOT_VARIABLE, "data"))
-    kind, _, part = name.partition(":")
-    known = DATASETS.get(kind)
-    items = known.find(root, part or known.part) if known else []
-    if known and items:
-        return _unique(name, items, known.crop)
-    tars = [] if part else _tars(root, known.packs if known and known.packs else kind)
-    if tars:
-        items = [item for path in tars for item in _from_path(path)]
-        return _unique(name, items, known.crop if known else None)
     if known is None:
         raise MediaError(
-            f"no data set {name}, and no {name}.tar in {root}; there are {', '.join(DATASETS)}"
+            f"no data set {name}, and no {name}.tar in {place}; there are {', '.join(DATASETS)}"
         )
     looked = ", ".join(layout.format(part=part or known.part) for layout in known.layouts)
     raise MediaError(
-        f"{name} is not in {root}: looked for {looked}; "
+        f"{name} is not in {place}: looked for {looked}; "
         f"{known.source.format(part=part or known.part)}, "
         f"unpack it there, or name another folder by --root or ${ROOT_VARIABLE}"
     )
@@ -161,11 +175,12 @@ def _from_path(path: Path) -> Iterator[Item]:
         yield from (_file(p, p.relative_to(path).as_posix()) for p in files)
     elif path.suffix == ".tar":
         try:
+            changed_ns = path.stat().st_mtime_ns
             with tarfile.open(path) as archive:
                 for member in archive:
                     if member.isfile():
                         read = partial(_read_part, path, member.offset_data, member.size)
-                        yield Item(member.name, member.size, read)
+                        yield Item(member.name, member.size, read, changed_ns)
         except tarfile.TarError as error:
             raise MediaError(f"{path}: damaged tar ({error}); copy it again") from None
     else:
@@ -173,7 +188,8 @@ def _from_path(path: Path) -> Iterator[Item]:
 
 
 def _file(path: Path, name: str | None = None) -> Item:
-    return Item(name or path.name, path.stat().st_size, path.read_bytes)
+    found = path.stat()
+    return Item(name or path.name, found.st_size, path.read_bytes, found.st_mtime_ns)
 
 
 def _read_part(path: Path, offset: int, size: int) -> bytes:

@@ -94,10 +94,13 @@ class Plan:
 
 
 def header_of(plan: Plan, sets: list[TestSet]) -> Record:
-    """Returns the first line of a journal, which describes the plan and the test sets."""
+    """Returns the first line of a journal, which describes the plan and the test sets.
+
+    All items are read for it, as a file whose content was changed has no figures yet.
+    """
     described = {}
     for one in sets:
-        listing = json.dumps([[item.name, item.size] for item in one.items]).encode()
+        listing = json.dumps([[item.name, item.checksum()] for item in one.items]).encode()
         described[one.name] = {
             "items": len(one.items),
             "listing": hashlib.sha256(listing).hexdigest(),

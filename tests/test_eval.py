@@ -168,6 +168,21 @@ def test_finished_items_are_not_measured_again(
     assert (finished / "results.json").read_bytes() == before
 
 
+def test_changed_files_have_no_figures_yet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As uncompressed recordings of one length always have one size."""
+    folder, out = tmp_path / "media", tmp_path / "out"
+    folder.mkdir()
+    path = folder / "a.wav"
+    words = ["speech-fsp", "--data", str(folder), "-k", "256", "--quick", "--workers", "1"]
+    for samples, code in ((tones(8000), 0), (tones(8000), 0), (tones(8000) / 2, 1)):
+        path.write_bytes(wav(samples))
+        assert main([*words, "--out", str(out)]) == code
+    assert "holds a run of another plan (sets differ)" in capsys.readouterr().err
+    assert main([*words, "--out", str(out), "--fresh"]) == 0
+
+
 @pytest.mark.slow
 def test_a_killed_run_with_two_workers_goes_on(
     finished: Path, media: Path, tmp_path: Path, root: Path

@@ -167,6 +167,13 @@ def test_two_jobs_and_another_job_in_one_folder_are_refused(
     assert "holds another job (model differ)" in capsys.readouterr().err
     assert main([*words, "--search", "2"]) == 1
     assert "holds another job (search differ)" in capsys.readouterr().err
+    item = min(path for path in media.rglob("*") if path.is_file())
+    was = item.stat()
+    os.utime(item, ns=(was.st_atime_ns, was.st_mtime_ns + 1))
+    assert main(words) == 1
+    assert "holds another job (items differ)" in capsys.readouterr().err
+    os.utime(item, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert main(words) == 0
     searched = [*words[:4], str(tmp_path / "searched"), *words[5:], "--search", "2", "-k", "256"]
     assert main(searched) == 0
     (row,) = read_parts(tmp_path / "searched")

@@ -124,6 +124,51 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err.count("\n") == 2
     assert run(tmp_path, a, a, "--margin", "PSNR") == 2
     assert run(tmp_path, a, a, "--as", "x") == 2
+    capsys.readouterr()
+    assert run(tmp_path, a, a, "--margin", "psnr=0.5") == 2
+    assert "the runs have LPIPS-squeeze, PSNR, SSIM, rate" in capsys.readouterr().err
+    assert run(tmp_path, a, a, "--as", "image-a=image-b") == 2
+    assert "B has image-a, and no image-b" in capsys.readouterr().err
+    assert run(tmp_path, a, a, "--as", "image-b=image-a") == 2
+    assert "A has image-a, and no image-b" in capsys.readouterr().err
+
+
+def test_one_item_that_falls_far_is_named_and_proves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where all others got better, a test of both directions would call it no accident."""
+    a = results(items=21)
+    b = changed(a, "PSNR", 0.2)
+    assert run(tmp_path, a, b) == 0
+    assert "worst" not in capsys.readouterr().out
+    b["records"][7]["PSNR"] = a["records"][7]["PSNR"] - 15
+    assert run(tmp_path, a, b) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if " PSNR:" in line)
+    assert "p 1, 21 items, worst 07 -15.000" in line
+    # The same fall of the mean, of all items.
+    assert run(tmp_path, a, changed(a, "PSNR", -14.6 / 21)) == 1
+
+
+def test_runs_on_unlike_data_are_refused_or_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = results()
+    one = {"crop": None, "level_dbfs": None, "listing": "aa"}
+    a["plan"] |= {"sets": {"s": one}, "packages": {"codec": "1", "pesq": "0.0.4"}}
+    b = copy.deepcopy(a)
+    b["plan"]["packages"]["codec"] = "2"
+    assert run(tmp_path, a, b) == 0
+    assert capsys.readouterr().err == ""
+    b["plan"]["packages"]["pesq"] = "0.0.3"
+    b["plan"]["sets"]["s"]["listing"] = "bb"
+    assert run(tmp_path, a, b) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "notice: s: A and B are of other items, or of files that were changed",
+        "notice: A and B were measured with pesq 0.0.4 and 0.0.3",
+    ]
+    b["plan"]["sets"]["s"]["crop"] = 256
+    assert run(tmp_path, a, b) == 1
+    assert "s: A has crop None and B 256" in capsys.readouterr().err
 
 
 def test_the_rate_that_is_compared_is_of_the_set(

@@ -88,6 +88,28 @@ def test_known_layouts_are_found(name: str, path: str, tmp_path: Path) -> None:
         assert signal.shape == (256, 256, 3)
 
 
+def test_what_the_root_has_comes_before_a_folder_of_that_name_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the pictures to train with would be scored, and none of them cropped."""
+    for path in ("here/coco/train2017/t.jpg", "here/coco/val2017/v.jpg", "root/val2017/r.jpg"):
+        put(tmp_path / path, picture(PIXELS, "JPEG"))
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.delenv("CODEC_DATA", raising=False)
+
+    def found(name: str, root: Path | None = None) -> tuple[int | None, list[str]]:
+        one = find(name, root)
+        return one.crop, [item.name for item in one.items]
+
+    assert found("coco", tmp_path / "root") == (256, ["r.jpg"])
+    assert found("coco") == (256, ["v.jpg"])  # the data set, in the folder here
+    assert found("./coco") == (None, ["train2017/t.jpg", "val2017/v.jpg"])
+    with pytest.raises(MediaError, match="coco is not in"):
+        find("coco", tmp_path / "nowhere")
+    put(tmp_path / "here/mine/a.png", picture(PIXELS))
+    assert found("mine", tmp_path / "root") == (None, ["a.png"])
+
+
 def test_cifar_in_every_layout(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3), np.uint8)
     binary = np.concatenate(

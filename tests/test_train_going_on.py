@@ -12,8 +12,10 @@ import pytest
 import torch
 from test_train import CROPS, data, media  # noqa: F401  fixtures
 
+from codec.errors import CodecError
 from train.__main__ import main
 from train.checkpoint import read_checkpoint
+from train.data import prepare
 from train.export import main as export_main
 from train.loop import Trainer, differing
 from train.priors import STEPS
@@ -136,6 +138,30 @@ def test_what_is_other_in_a_resumed_run_is_said_and_holds(
     assert {tuple(group["betas"]) for group in state["optimiser"]["param_groups"]} == {(0.5, 0.5)}
     assert main([*again, "--init", str(run)]) == 1
     assert "leave --init out or choose another --out" in capsys.readouterr().err
+
+
+def test_other_data_than_so_far_are_told(
+    tmp_path: Path,
+    data: Path,  # noqa: F811
+    media: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    assert main(words(data, run, "--steps", 2)) == 0
+    prepare("image", [media, *sorted(media.iterdir())[:1]], other)
+    capsys.readouterr()
+    for store, told in ((data, ""), (other, f"other data than the run in {run} has had so far\n")):
+        given = ["--data", str(store), "--out", str(tmp_path / "models"), "--prior-steps", "2"]
+        assert export_main([str(run), *given]) == 0
+        assert capsys.readouterr().err == told
+        assert main(words(store, run, "--steps", 2, "--resume")) == 0
+        assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize("name", [".", "..", "/"])
+def test_data_have_a_name(name: str, tmp_path: Path, media: Path) -> None:  # noqa: F811
+    with pytest.raises(CodecError, match="want a name for the files"):
+        prepare("image", [media], tmp_path / name if name == ".." else Path(name))
 
 
 def test_differing_keys_are_named_by_their_sections() -> None:

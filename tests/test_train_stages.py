@@ -238,6 +238,11 @@ def test_tuning_moves_the_decoder_of_a_finished_model_and_nothing_else(
     tuned.begin_from(tmp_path / "model.json")
     tuned.run()
     assert tuned.stage == "C"
+    export(tuned, "finished", tmp_path, {})
+    export(trainer(medium, data, tmp_path / "else", 2, bottleneck), "model", tmp_path, {})
+    with pytest.raises(CodecError, match="another model than the run began with"):
+        export(tuned, "finished", tmp_path, {})
+    export(first, "model", tmp_path, {})
     before = coding.load(cards.read_card(tmp_path / "model.json")).codec
     for part in ("encoder", "bottleneck"):
         shared = copied(getattr(before, part))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -223,6 +224,8 @@ def _ahead(
 
 
 def _paths(target: Path) -> tuple[Path, Path]:
+    if target.name in ("", ".."):
+        raise CodecError(f"{target}: want a name for the files, as in {target / 'data'}")
     return target.with_name(target.name + ".raw"), target.with_name(target.name + ".json")
 
 
@@ -271,6 +274,7 @@ class Store:
     Attributes:
         usable: (I,) numbers of the items that hold a crop.
         weights: (I,) their samples or pixels, which is how often they are drawn.
+        identity: A checksum of the sizes of all items, by which other data are known.
 
     Raises:
         CodecError: No prepared data there, of another medium, or no item holds a crop; or all
@@ -291,6 +295,7 @@ class Store:
             record = json.loads(record_path.read_text())
             self.medium: str = record["medium"]
             self.shapes = np.array(record["shapes"])
+            self.identity = f"{zlib.crc32(self.shapes.astype('<i8').tobytes()):08x}"
             self.form = FORMS[self.medium]
             flat = np.memmap(raw_path, self.form.dtype, "r")
         except (OSError, ValueError, KeyError) as error:

@@ -39,13 +39,17 @@ LICENCE = "Apache-2.0"
 
 
 def load_run(folder: Path, store_path: Path, device: str = "cpu") -> Trainer:
-    """Loads a run's last checkpoint, with the recipe that it holds."""
+    """Loads a run's last checkpoint, with the recipe that it holds.
+
+    Where the data are other than those that it trained on, it says so.
+    """
     path = folder / CHECKPOINT_NAME
     state = read_checkpoint(path)
     recipe = recipes.from_dict(json.loads(state["recipe"]))
     store = Store(store_path, recipe.codec.medium, tuple(recipe.data.crop), recipe.data.zoom)
     trainer = Trainer(recipe, store.to(device), Budget(steps=1), folder, state["clock"][3], device)
-    trainer.resume()
+    for notice in trainer.resume():
+        print(notice, file=sys.stderr)
     return trainer
 
 
@@ -120,14 +124,20 @@ def _kept_tables(trainer: Trainer) -> dict[str, np.ndarray]:
     """Returns the coder's tensors of the model that was tuned, whose codes are the same.
 
     None for another run.
+
+    Raises:
+        CodecError: Another model lies there by now.
     """
-    if not trainer.recipe.tunes or trainer.beginning.card is None:
+    begun = trainer.beginning
+    if not trainer.recipe.tunes or begun.card is None:
         return {}
-    return {
-        k: v
-        for k, v in read_card(trainer.beginning.card).read().items()
-        if k.startswith(("tables.", PRIOR, LAYER))
-    }
+    card = read_card(begun.card)
+    if card.model_id.hex() not in (begun.name or ""):
+        raise CodecError(
+            f"{begun.card}: another model than the run began with ({begun.name}); put that one "
+            "back, as its codes and what codes them stay those of the new model"
+        )
+    return {k: v for k, v in card.read().items() if k.startswith(("tables.", PRIOR, LAYER))}
 
 
 def _stored(key: str, value: Tensor) -> np.ndarray:

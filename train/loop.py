@@ -358,6 +358,7 @@ class Trainer:
             "init": self.beginning.name,
             "complete": self.beginning.complete,
             "judged": self.beginning.judged,
+            "data": self.store.identity,
         }
         if parallel.rank() == 0:
             write_checkpoint(self.folder / CHECKPOINT_NAME, state)
@@ -366,8 +367,8 @@ class Trainer:
         """Goes on from the checkpoint in the folder.
 
         Returns:
-            What is other than it was: a line each on keys of the recipe, and on a stage that the
-            run does not go back from.
+            What is other than it was: a line each on the data, on keys of the recipe, and on a
+            stage that the run does not go back from.
 
         Raises:
             CodecError: There is no checkpoint, it cannot be read, or it is of another codec or
@@ -407,7 +408,10 @@ class Trainer:
                 torch.set_rng_state(host)
                 if self.kind == "cuda" and devices:
                     torch.cuda.set_rng_state(devices[0], self.device)
-        return self._changes(before, now)
+        lines = self._changes(before, now)
+        if state.get("data", self.store.identity) != self.store.identity:
+            lines.insert(0, f"other data than the run in {self.folder} has had so far")
+        return lines
 
     def _changes(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         """Says in a line each what is other than the checkpoint has it.
