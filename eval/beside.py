@@ -17,7 +17,7 @@ from eval import markdown
 from eval.baselines import title_of
 from eval.metrics import DECIMALS, LOWER_IS_BETTER, METRICS
 from eval.signals import SIGNALS
-from eval.summary import curve_of, monotone
+from eval.summary import Curve, curves_of, monotone
 from eval.trained import Trained, mark, note
 
 Record = dict[str, Any]
@@ -78,13 +78,7 @@ def table(results: Record, model: str, metric: str | None = None) -> str:
         e["system"] for e in results["summary"]
         if e["set"] == name and e["medium"] == medium and "use" not in e and "matched_to" not in e
     ))  # fmt: skip
-    curves = {
-        other: [
-            (rate, sign * value)
-            for rate, value in curve_of(results["summary"], name, other, metric)
-        ]
-        for other in others
-    }
+    pairs = {other: curves_of(results["records"], name, (model, other), metric) for other in others}
     trained: Trained = (results.get("plan", {}).get("trained_on") or {}).get(model)
     unit, digits = MEDIA[medium].rate_unit, DIGITS[medium]
     head = [
@@ -95,10 +89,7 @@ def table(results: Record, model: str, metric: str | None = None) -> str:
     ]
     lines = []
     for row in rows:
-        quality = row["metrics"][metric]["mean"]
-        needed = [
-            None if quality is None else rate_at(curves[other], sign * quality) for other in others
-        ]
+        needed = [_needed(*pairs[other], row["setting"], sign) for other in others]
         lines.append([
             row["setting"],
             f"{row['rate']['mean']:.{digits}f}",
@@ -110,8 +101,21 @@ def table(results: Record, model: str, metric: str | None = None) -> str:
         ])  # fmt: skip
     items = f"{rows[0]['items']} {SIGNALS[medium].items} of {name}"
     above = f"`{model}` on {items}. A dash: the codec has no file of this quality."
+    fewer = [
+        f"{key} of {least} of them"
+        for key in metrics
+        if (least := min(row["metrics"][key]["scored"] for row in rows)) < rows[0]["items"]
+    ]
+    above += f" Scored: {', '.join(fewer)}." if fewer else ""
     parts = [above, markdown.table(head, lines), note({model: trained}, metrics)]
     return "\n\n".join(part for part in parts if part)
+
+
+def _needed(ours: Curve, theirs: Curve, setting: str, sign: int) -> float | None:
+    """Returns the rate at which their curve has the quality of one of our settings."""
+    if setting not in ours:
+        return None
+    return rate_at([(rate, sign * q) for rate, q in theirs.values()], sign * ours[setting][1])
 
 
 def _number(value: float | None, digits: int, mark: str = "") -> str:

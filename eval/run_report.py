@@ -142,7 +142,8 @@ def _set(
         parts += ["### Codebook use", _use(models), _histograms(folder, name, stem, models)]
     if baselines:
         parts += ["### Classic codecs", _quality([[e] for e in baselines], medium, {}, bold=False)]
-    rates = _bd_table(entries, name, anchor, trained)
+    mine = [r for r in results["records"] if (r["set"], r["medium"]) == (name, medium)]
+    rates = _bd_table(entries, mine, name, anchor, trained)
     if rates:
         parts += ["### Bjontegaard rates", rates]
     shown = (*models, *baselines)
@@ -288,7 +289,11 @@ def _use(models: list[Record]) -> str:
 
 
 def _bd_table(
-    entries: list[Record], name: str, anchor: str | None, trained: Mapping[str, Trained]
+    entries: list[Record],
+    records: list[Record],
+    name: str,
+    anchor: str | None,
+    trained: Mapping[str, Trained],
 ) -> str | None:
     systems = list(dict.fromkeys(e["system"] for e in entries if "matched_to" not in e))
     known = [s for s in systems if s in BASELINES]
@@ -296,7 +301,7 @@ def _bd_table(
     if anchor is None or len(systems) < 2:
         return None
     metrics = list(dict.fromkeys(m for e in entries for m in e["metrics"]))
-    rates = {metric: bd_rates(entries, name, anchor, metric) for metric in metrics}
+    rates = {metric: bd_rates(records, name, anchor, metric) for metric in metrics}
     rows = [
         [
             title_of(s),
@@ -310,7 +315,8 @@ def _bd_table(
     ]
     note = (
         f"Bytes against {title_of(anchor)} at equal quality, over the qualities that both curves "
-        "reach; negative is better; a dash where they share none."
+        "reach and the items that all settings of both scored; negative is better; a dash where "
+        "they share none."
     )
     return f"{note}\n\n{table(['system', *metrics], rows)}"
 

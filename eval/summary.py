@@ -355,44 +355,60 @@ def monotone(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     return kept[::-1]
 
 
-def curve_of(
-    summary: list[Record], set_name: str, system: str, metric: str
-) -> list[tuple[float, float]]:
-    """Returns (rate, mean quality) of a system's settings by rising rate.
+Curve = dict[str, tuple[float, float]]  # (rate, mean quality) of each setting
 
-    Its matched files are no part of the curve. Quality is as measured: of some metrics lower is
-    better.
+
+def curves_of(
+    records: list[Record], set_name: str, systems: tuple[str, str], metric: str
+) -> tuple[Curve, Curve]:
+    """Returns the curves of two systems, over the items that all their settings scored.
+
+    What only one of them scored would move its curve alone. Files at matched bytes are no part of
+    a curve. Quality is as measured: of some metrics lower is better.
     """
-    points = [
-        (entry["rate"]["mean"], entry["metrics"][metric]["mean"])
-        for entry in summary
-        if (entry["set"], entry["system"]) == (set_name, system)
-        and "matched_to" not in entry
-        and entry["metrics"].get(metric, {}).get("mean") is not None
-    ]
-    return sorted(points)
+    points: tuple[dict[str, dict[str, Record]], ...] = ({}, {})
+    for record in records:
+        if record["set"] == set_name and "matched_to" not in record:
+            for of_system, system in zip(points, systems, strict=True):
+                if record["system"] == system and record.get(metric) is not None:
+                    of_system.setdefault(record["setting"], {})[record["item"]] = record
+    scored = [set(items) for of_system in points for items in of_system.values()]
+    shared = sorted(set.intersection(*scored)) if scored else []
+
+    def curve(of_system: dict[str, dict[str, Record]]) -> Curve:
+        return {
+            setting: _point([items[item] for item in shared], metric)
+            for setting, items in of_system.items()
+            if shared
+        }
+
+    return curve(points[0]), curve(points[1])
+
+
+def _point(records: list[Record], metric: str) -> tuple[float, float]:
+    bits = np.array([8 * r["bytes"] / MEDIA[r["medium"]].rate_bits for r in records])
+    units = np.array([r["units"] for r in records], np.float64)
+    return float(bits.sum() / units.sum()), float(np.mean([r[metric] for r in records]))
 
 
 def bd_rates(
-    summary: list[Record], set_name: str, anchor: str, metric: str
+    records: list[Record], set_name: str, anchor: str, metric: str
 ) -> dict[str, float | None]:
     """Returns the BD-rate of each other system against the anchor, in one metric.
 
-    A curve goes through the means of a system's settings.
+    See `curves_of`.
     """
     sign = -1 if metric in LOWER_IS_BETTER else 1
-    systems = list(
-        dict.fromkeys(
-            e["system"] for e in summary if e["set"] == set_name and "matched_to" not in e
-        )
+    systems = dict.fromkeys(
+        r["system"] for r in records if r["set"] == set_name and "matched_to" not in r
     )
-    curves = {
-        s: [(rate, sign * value) for rate, value in curve_of(summary, set_name, s, metric)]
-        for s in systems
-    }
-    return {
-        system: bd_rate(curves[anchor], curves[system]) for system in systems if system != anchor
-    }
+    rates = {}
+    for system in systems:
+        if system != anchor:
+            pair = curves_of(records, set_name, (anchor, system), metric)
+            first, second = ([(rate, sign * q) for rate, q in c.values()] for c in pair)
+            rates[system] = bd_rate(first, second)
+    return rates
 
 
 def write_json(path: Path, content: Any) -> None:

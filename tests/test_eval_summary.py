@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import entropy
 
 pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
-from eval.summary import bd_rate, bd_rates, statistic, total_rate, use
+from eval.summary import bd_rate, bd_rates, curves_of, statistic, total_rate, use
 
 RNG = np.random.default_rng(0)
 
@@ -140,19 +140,40 @@ def test_a_setting_that_costs_more_than_a_better_one_is_no_part_of_a_curve() -> 
     assert bd_rate([*curve(), (5.0, 3.0)], curve()) == pytest.approx(0)
 
 
-def entry(system: str, rate: float, psnr: float, distance: float) -> dict[str, object]:
-    metrics = {"PSNR": {"mean": psnr}, "LPIPS-vgg": {"mean": distance}}
+def scored(system: str, rate: float, psnr: float | None, item: str = "1") -> dict[str, object]:
     return {
         "set": "s",
+        "medium": "image",
+        "item": item,
         "system": system,
-        "setting": str(rate),
-        "rate": {"mean": rate},
-        "metrics": metrics,
+        "setting": f"{rate:.4f}",
+        "bytes": 1000 * rate,
+        "units": 8000,
+        "PSNR": psnr,
+        "LPIPS-vgg": psnr and 1 / psnr,
     }
 
 
 def test_lower_is_better_where_it_is() -> None:
-    summary = [entry("a", rate, quality, 1 / quality) for rate, quality in curve()]
-    summary += [entry("b", rate, quality, 1 / quality) for rate, quality in curve(0.8)]
+    records = [scored("a", *point) for point in curve()]
+    records += [scored("b", *point) for point in curve(0.8)]
     for metric in ("PSNR", "LPIPS-vgg"):
-        assert bd_rates(summary, "s", "a", metric)["b"] == pytest.approx(-20, abs=0.5)
+        assert bd_rates(records, "s", "a", metric)["b"] == pytest.approx(-20, abs=0.5)
+
+
+def test_curves_are_of_the_items_that_all_settings_scored() -> None:
+    """Two equal systems; one did not score the hard item."""
+    records = [
+        scored(system, rate, None if hard and system == "b" else quality - 9 * hard, str(hard))
+        for system in "ab"
+        for rate, quality in curve()
+        for hard in (0, 1)
+    ]
+    one, other = curves_of(records, "s", ("a", "b"), "PSNR")
+    assert one == other
+    assert [quality for _, quality in one.values()] == [quality for _, quality in curve()]
+    assert bd_rates(records, "s", "a", "PSNR") == {"b": pytest.approx(0)}
+    rest = [r for r in records if r["system"] == "a"]
+    assert curves_of(rest, "s", ("a", "b"), "PSNR")[1] == {}
+    alone = curves_of(rest, "s", ("a", "a"), "PSNR")[0]
+    assert all(q < one[setting][1] for setting, (_, q) in alone.items())  # with the hard item
