@@ -42,7 +42,7 @@ from eval.experiments import (
     vpvae_methods,
     vpvae_runs,
 )
-from eval.experiments.__main__ import EXPERIMENTS, main
+from eval.experiments.__main__ import EXPERIMENTS, RESULTS, main
 from eval.experiments.nets import SQVAENet
 from eval.experiments.runs import aggregate, finished, mean_std, run_once
 from train import codebook
@@ -393,6 +393,10 @@ def command(name: str, out: Path, packs: Path, *extra: str) -> int:
     return main([name, "--out", str(out), "--data", str(packs), "--device", "cpu", *extra])
 
 
+def redraw(name: str, out: Path, *extra: str) -> int:
+    return main([name, "--out", str(out), "--device", "cpu", "--redraw", *extra])
+
+
 ARGUMENTS = {
     "gmvq-table1": ("--seeds", "1", "--steps", "1"),
     "gmvq-fig3": ("--seeds", "3"),
@@ -459,7 +463,7 @@ def test_experiment(
     assert (tmp_path / f"{name}.md").read_text() == table
     if name != "gmvq-fig3":
         assert "REDUCED SIZE" in table
-    assert command(name, tmp_path / "drawn", tmp_path, "--redraw", str(tmp_path)) == 0
+    assert redraw(name, tmp_path / "drawn", str(tmp_path)) == 0
     assert (tmp_path / "drawn" / f"{name}.md").read_text() == table
     if name in ("gmvq-fig3", "vpvae-table2"):  # a run that is gone is done again, alone
         runs[0].unlink()
@@ -468,6 +472,39 @@ def test_experiment(
     if name == "gmvq-table1":
         assert all(f"| {row.name} |" in table for row in rows.ROWS)
     assert ("LPIPS-squeeze" in table) == (name == "vpvae-losses")
+
+
+@pytest.mark.parametrize(
+    ("name", "runs"), [("gmvq-table1", "runs-gmvq-table1-cifar10"), ("vpvae-table1", "runs-vpvae")]
+)
+def test_runs_of_a_row_differ_in_their_seed_alone(
+    name: str, runs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(RESULTS / runs, tmp_path / runs)
+    first = min([*(tmp_path / runs).glob("vq-seed0-*"), *(tmp_path / runs).glob("image-vq-k256-*")])
+    record = json.loads(first.read_text())
+    first.with_name("zz.json").write_text(json.dumps(record))
+    assert redraw(name, tmp_path / "drawn", str(tmp_path)) == 1
+    row = record["label"].split("-seed")[0]
+    assert f"two runs of {row} with seed 0; keep one" in capsys.readouterr().err
+    key = "tests" if "tests" in record["settings"] else "row"
+    record["settings"] |= {"seed": 9, key: "others", "hardware": "another machine"}
+    first.with_name("zz.json").write_text(json.dumps(record))
+    assert redraw(name, tmp_path / "drawn", str(tmp_path)) == 1
+    assert f"runs of {row} differ in {key}; keep those of one" in capsys.readouterr().err
+
+
+def test_a_redraw_takes_no_option_of_a_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option in ("--seeds", "--steps", "--epochs", "--minutes", "--threads", "--data"):
+        assert main(["gmvq-fig3", "--out", str(tmp_path), "--redraw", option, "1"]) == 2
+        assert f"{option}: --redraw draws runs as they are" in capsys.readouterr().err
+    for name in ("gmvq-table1", "gmvq-fig3", "vpvae-table1"):
+        assert redraw(name, tmp_path, str(tmp_path / "nothing")) == 1
+        assert "no finished runs" in capsys.readouterr().err
+    assert main(["vpvae-table1", "-k", "many"]) == 2
+    assert "many: want numbers with commas between" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("toy")

@@ -145,6 +145,11 @@ def _command(options: argparse.Namespace) -> None:
     for key, option in CHOICES.items():
         if getattr(options, key) is not None and key not in experiment.choices:
             raise UsageError(f"{option}: {options.name} has nothing to choose there; leave it out")
+    if options.redraw is not None:
+        for key in ("seeds", "epochs", "minutes", "steps", "learning_rate", "data", "threads"):
+            if getattr(options, key):
+                option = f"--{key.replace('_', '-')}"
+                raise UsageError(f"{option}: --redraw draws runs as they are; leave it out")
     if options.threads:
         torch.set_num_threads(options.threads)
     settings = {
@@ -161,7 +166,10 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _sizes(text: str) -> tuple[int, ...]:
-    return tuple(int(size) for size in _names(text))
+    try:
+        return tuple(int(size) for size in _names(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: want numbers with commas between") from None
 
 
 if __name__ == "__main__":

@@ -11,12 +11,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from codec.errors import MediaError
+from codec.errors import CodecError, MediaError
 from eval import markdown
 from eval.experiments import images, output, training
 from eval.experiments.images import ImageSet
 from eval.experiments.rows import Row
-from eval.experiments.runs import Record, Request, aggregate, finished, run_once, seeds
+from eval.experiments.runs import (
+    Record,
+    Request,
+    aggregate,
+    check_seeds,
+    finished,
+    run_once,
+    seeds,
+)
 from eval.experiments.training import Settings
 from train.loop import hardware
 
@@ -153,11 +161,13 @@ def read(folder: Path, names: Iterable[str]) -> Runs:
     """Returns the finished runs of a folder, of the rows that are named.
 
     Raises:
-        CodecError: There are none, or they differ in data, settings or budget.
+        CodecError: There are none, or they differ in data, settings or budget, or those of a row
+            in more than their seed.
     """
     common = ("data", "settings", "budget", "small")
     names = list(names)
     records = finished(folder, common, names)
+    check_seeds(folder, records)
     runs: dict[str, list[Record]] = {name: [] for name in names}
     for record in sorted(records, key=lambda r: int(r["settings"]["seed"])):
         runs[record["settings"]["name"]].append(record["result"])
@@ -225,6 +235,7 @@ def skip_missing(request: Request, name: str, candidates: tuple[Row, ...]) -> di
 
     Raises:
         MediaError: None is there.
+        CodecError: There are no runs to redraw.
     """
     found: dict[str, Runs] = {}
     for key in request.choose("datasets", TASKS):
@@ -234,6 +245,8 @@ def skip_missing(request: Request, name: str, candidates: tuple[Row, ...]) -> di
             found[key] = collect(request, name, key, candidates)
         except MediaError as error:
             print(f"{key}: skipped, {error}", flush=True)
+    if not found and request.redraw is not None:
+        raise CodecError(f"{request.redraw}: no finished runs of {name} to redraw")
     if not found:
         raise MediaError("no data for this table; give --data folders with CIFAR-10 or CelebA")
     return found

@@ -114,6 +114,32 @@ def finished(folder: Path, keys: Iterable[str], known: Iterable[str]) -> list[Re
     return records
 
 
+def check_seeds(folder: Path, records: Iterable[Record]) -> None:
+    """Checks that runs of one name, which stand in one row, differ in their seed alone.
+
+    They may have run on different machines.
+
+    Args:
+        folder: The folder of the runs, for the message.
+        records: What `finished` returned.
+
+    Raises:
+        CodecError: Two have one seed, or differ in another setting.
+    """
+    rows: dict[str, dict[int, Record]] = {}
+    for record in records:
+        settings = {k: v for k, v in record["settings"].items() if k not in ("seed", "hardware")}
+        name, seed = record["label"].rpartition("-seed")[0], int(record["settings"]["seed"])
+        row = rows.setdefault(name, {})
+        if seed in row:
+            raise CodecError(f"{folder}: two runs of {name} with seed {seed}; keep one")
+        first = next(iter(row.values()), settings)
+        if settings != first:
+            unlike = ", ".join(k for k in settings if settings[k] != first.get(k))
+            raise CodecError(f"{folder}: runs of {name} differ in {unlike}; keep those of one")
+        row[seed] = settings
+
+
 def run_once(folder: Path, label: str, settings: Record, work: Callable[[Path], Record]) -> Record:
     """The result of `work(scratch)`, or of the finished run with the same settings.
 

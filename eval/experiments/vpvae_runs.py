@@ -27,7 +27,7 @@ from codec.media import load_audio, load_image
 from codec.medium import IMAGE, MEDIA, SAMPLE_RATE
 from codec.model import Codec
 from eval.experiments import coded
-from eval.experiments.runs import Record, Request, finished, run_once
+from eval.experiments.runs import Record, Request, check_seeds, finished, run_once
 from eval.experiments.usage import hard_usage
 from eval.experiments.vpvae_methods import Scale, Variant, recipe_of
 from eval.metrics import Metric, measure, score
@@ -289,11 +289,13 @@ def read(
     """Returns the finished runs of a folder: those of the rows, sizes and media that are named.
 
     Raises:
-        CodecError: There are none, or they are not of one budget.
+        CodecError: There are none, or they are not of one budget, or those of a row differ in more
+            than their seed.
     """
     found: Results = {medium: {} for medium in media}
     order = list(names)
     records = finished(folder, ("budget",), order)
+    check_seeds(folder, records)
     records.sort(key=lambda r: (order.index(r["settings"]["name"]), r["settings"]["seed"]))
     for record in records:
         settings = record["settings"]
