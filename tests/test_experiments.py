@@ -498,7 +498,7 @@ def test_a_redraw_takes_no_option_of_a_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for option in ("--seeds", "--steps", "--epochs", "--minutes", "--threads", "--data"):
-        assert main(["gmvq-fig3", "--out", str(tmp_path), "--redraw", option, "1"]) == 2
+        assert main(["gmvq-table1", "--out", str(tmp_path), "--redraw", option, "1"]) == 2
         assert f"{option}: --redraw draws runs as they are" in capsys.readouterr().err
     for name in ("gmvq-table1", "gmvq-fig3", "vpvae-table1"):
         assert redraw(name, tmp_path, str(tmp_path / "nothing")) == 1
