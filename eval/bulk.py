@@ -39,7 +39,7 @@ from tqdm import tqdm
 from codec import cards
 from codec.cli.frame import Parser, UsageError, filled_path, positive, run
 from codec.cli.options import add_care
-from codec.errors import CodecError, MediaError, not_installed
+from codec.errors import CodecError, MediaError, not_installed, reason_of
 from codec.files import writing
 from codec.streams import process
 
@@ -243,8 +243,14 @@ def read_parts(out: Path, columns: Sequence[str] | None = None) -> Iterator[Reco
         out: The output folder.
         columns: What is read of each row; by default all of it.
     """
-    for path in sorted(out.glob("part-*.parquet")):
-        yield from pq.read_table(path, columns=columns and list(columns)).to_pylist()
+    for path in sorted(out.glob("part-*.parquet"), key=lambda path: int(path.stem[5:])):
+        try:
+            table = pq.read_table(path, columns=columns and list(columns))
+        except (OSError, pa.ArrowInvalid) as error:
+            raise MediaError(
+                f"{path}: damaged ({reason_of(error)}); remove it, and run the same command"
+            ) from None
+        yield from table.to_pylist()
 
 
 def run_job(job: Job, workers: int, address: str | None = None) -> None:
@@ -268,15 +274,24 @@ def run_job(job: Job, workers: int, address: str | None = None) -> None:
             (job.out / "staging").rmdir()
 
 
+def _earlier(out: Path, text: str) -> Record:
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError):
+        raise MediaError(
+            f"{out / 'job.json'}: not the description of a job; remove it, or give another --out"
+        ) from None
+
+
 @contextlib.contextmanager
 def _locked(out: Path, fingerprint: Record) -> Iterator[None]:
     out.mkdir(parents=True, exist_ok=True)
-    with (out / "job.json").open("a+", encoding="utf-8") as file:
+    with (out / "job.json").open("a+", encoding="utf-8", errors="replace") as file:
         lock(file, out)
         file.seek(0)
         text = file.read()
-        if text.endswith("\n") and json.loads(text) != fingerprint:
-            before = json.loads(text)
+        before = _earlier(out, text) if text.endswith("\n") else fingerprint
+        if before != fingerprint:
             changed = ", ".join(
                 sorted(k for k in {*before, *fingerprint} if before.get(k) != fingerprint.get(k))
             )

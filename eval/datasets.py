@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from codec.errors import MediaError
+from codec.errors import MediaError, reason_of
 from codec.files import files_below, is_hidden
 from codec.media import Pixels, detect
 from codec.medium import IMAGE
@@ -153,6 +153,21 @@ def load_signal(
     return medium, SIGNALS[medium].read(content, crop, level_dbfs)
 
 
+def signal_of(item: Item, medium: str, crop: int | None = None) -> Signal:
+    """The signal of an item that is to be of a medium; see `load_signal`.
+
+    Raises:
+        MediaError: Not readable, or of another medium; it names the item.
+    """
+    try:
+        found, signal = load_signal(item, crop)
+    except (MediaError, OSError) as error:
+        raise MediaError(f"{item.name}: {reason_of(error)}") from None
+    if found != medium:
+        raise MediaError(f"{item.name}: this is {found}, and {medium} is measured; leave it out")
+    return signal
+
+
 def medium_of(content: Content) -> str:
     """The medium of what an item holds; pixels without a file are a picture's."""
     return detect(content[:16]) if isinstance(content, bytes) else IMAGE.name
@@ -163,7 +178,7 @@ def _unique(name: str, items: list[Item], crop: int | None = None) -> TestSet:
         raise MediaError(f"{name}: nothing to evaluate, the set is empty")
     kept: dict[str, Item] = {}
     twice = [item.name for item in items if kept.setdefault(item.name, item) is not item]
-    return TestSet(name, [kept[key] for key in sorted(kept)], crop, tuple(sorted(twice)))
+    return TestSet(_text(name), [kept[key] for key in sorted(kept)], crop, tuple(sorted(twice)))
 
 
 # -------------------------------------------------------------------------------- files and folders
@@ -180,7 +195,7 @@ def _from_path(path: Path) -> Iterator[Item]:
                 for member in archive:
                     if member.isfile():
                         read = partial(_read_part, path, member.offset_data, member.size)
-                        yield Item(member.name, member.size, read, changed_ns)
+                        yield Item(_text(member.name), member.size, read, changed_ns)
         except tarfile.TarError as error:
             raise MediaError(f"{path}: damaged tar ({error}); copy it again") from None
     else:
@@ -189,7 +204,12 @@ def _from_path(path: Path) -> Iterator[Item]:
 
 def _file(path: Path, name: str | None = None) -> Item:
     found = path.stat()
-    return Item(name or path.name, found.st_size, path.read_bytes, found.st_mtime_ns)
+    return Item(_text(name or path.name), found.st_size, path.read_bytes, found.st_mtime_ns)
+
+
+def _text(name: str) -> str:
+    """Returns a file's name as text: bytes of it that are no UTF-8 stand as \\xNN."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _read_part(path: Path, offset: int, size: int) -> bytes:

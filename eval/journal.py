@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from codec.errors import MediaError
 
 Record = dict[str, Any]
+JOURNAL = "journal.jsonl"
 
 
 @dataclass
@@ -66,7 +67,7 @@ def open_journal(folder: Path, header: Record, fresh: bool = False) -> Iterator[
         MediaError: Another run is writing there, or the folder holds a run of another plan.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "journal.jsonl"
+    path = folder / JOURNAL
     with path.open("a+", encoding="utf-8") as file:
         lock(file, folder)
         if fresh:
@@ -100,13 +101,13 @@ def lock(file: TextIO, folder: Path) -> None:
 
 
 def _read(path: Path, header: Record | None) -> Journal:
-    lines = [
-        line
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True)
-        if line.endswith("\n")
-    ]
     try:
-        parsed = [json.loads(line) for line in lines]
+        lines = [
+            line
+            for line in path.read_text(encoding="utf-8").splitlines(keepends=True)
+            if line.endswith("\n")
+        ]
+        parsed = [dict(json.loads(line)) for line in lines]
         found: Record = parsed[0] if parsed else header or {}
         journal = Journal(found, {(line["set"], line["item"]): line for line in parsed[1:]})
     except (ValueError, KeyError, TypeError) as error:
@@ -128,7 +129,7 @@ def read_journal(folder: Path) -> Journal:
     Raises:
         MediaError: There is none.
     """
-    path = folder / "journal.jsonl"
+    path = folder / JOURNAL
     if not path.is_file():
         raise MediaError(f"{folder}: no run here (there is no journal.jsonl)")
     return _read(path, None)

@@ -45,7 +45,7 @@ try:
     from eval import datasets, markdown
     from eval.bench.timing import machine, save
     from eval.coder_table import SETS
-    from eval.datasets import load_signal
+    from eval.datasets import signal_of
     from eval.latents import TOKENS, Tokens, tokens_of, training_latents
     from eval.metrics import METRICS
     from eval.options import add_root
@@ -140,7 +140,7 @@ def measure(
         for way, (books, _) in ways.items()
     }
     for number, item in enumerate(tqdm(items, desc="test", disable=None)):
-        signal = load_signal(item, crop)[1]
+        signal = signal_of(item, medium, crop)
         x = signals.to_nets(signal)
         z = codec.latents(x)
         tokens = tokens_of(bottleneck, z)

@@ -25,14 +25,14 @@ from torch import Tensor
 import codec
 from codec.cli.frame import Parser, UsageError, positive, run
 from codec.errors import CodecError, not_installed
-from codec.medium import MEDIA
+from codec.medium import SPEECH
 from codec.model import Codec
 from codec.nets.speech import STFT
 from codec.streams import process
 
 try:
     from eval import markdown
-    from eval.datasets import find, load_signal
+    from eval.datasets import find, signal_of
     from eval.metrics import score
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {not_installed(missing.name, 'eval')}")
@@ -138,13 +138,10 @@ def _command(options: argparse.Namespace) -> None:
     scores: dict[str, list[dict[str, float | None]]] = {}
     items = find(options.data).items[:: options.every]
     for item in items:
-        medium, samples = load_signal(item)
-        if not MEDIA[medium].timed:
-            raise CodecError(f"{item.name}: a picture has no phases; give recordings")
-        signal = torch.from_numpy(samples).T[None]
+        signal = torch.from_numpy(signal_of(item, SPEECH.name)).T[None]
         for name, other in variants(model, signal, options.codebook_size):
             scores.setdefault(name, []).append(
-                score(medium, signal[0, 0].numpy(), other[0, 0].numpy())
+                score(SPEECH.name, signal[0, 0].numpy(), other[0, 0].numpy())
             )
     head = [f"{options.model}, K = {options.codebook_size}, {len(items)} clips", *JUDGES]
     rows = (

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal as signals
 import threading
 from collections.abc import Iterator
@@ -27,11 +28,12 @@ from tqdm import tqdm
 
 from codec.errors import CodecError, MediaError
 from eval.datasets import Item, TestSet
-from eval.journal import Journal, Record, open_journal
+from eval.journal import JOURNAL, Journal, Record, open_journal
 from eval.plan import Plan, header_of
 from eval.worker import Worker
 
 IN_FLIGHT = 2  # items a worker has waiting
+FOLDERS = ("files", "samples", "report")
 RESULTS = ("results.json", "timing.json", "report.md")  # what is made of all items together
 SAMPLES = 4  # items of each set that are kept to look at and listen to
 
@@ -57,7 +59,10 @@ def run_all(
         MediaError: The folder is another run's, or a worker died.
         CodecError: A model cannot be loaded.
     """
+    again = fresh and (folder / JOURNAL).is_file()
     with open_journal(folder, header_of(plan, sets), fresh) as journal:
+        for name in FOLDERS if again else ():  # an earlier plan may have made other files
+            shutil.rmtree(folder / name, ignore_errors=True)
         todo = [
             (replace(one, items=[]), item, item.name in samples)
             for one, samples in ((one, _samples(one)) for one in sets)

@@ -168,6 +168,61 @@ def test_finished_items_are_not_measured_again(
     assert (finished / "results.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("line", ["[1, 2]", "7", "{}", '"text"'])
+def test_a_damaged_journal_is_one_line(
+    line: str, finished: Path, media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    with (out / "journal.jsonl").open("a") as file:
+        file.write(line + "\n")
+    assert evaluate(media, out) == 1
+    assert "damaged journal" in capsys.readouterr().err
+    (out / "journal.jsonl").write_bytes(b"\xff\xfe\n")
+    assert evaluate(media, out) == 1
+    assert "damaged journal" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "7", "none", '{"plan": {}, "records": []}'])
+def test_a_report_of_something_else_is_refused(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "results.json").write_text(content)
+    for more in ([], ["--beside", "image-fsp"]):
+        assert report.main([str(tmp_path), *more]) == 1
+        error = capsys.readouterr().err
+        assert "no finished run" in error
+        assert error.count("\n") == 1
+
+
+def test_fresh_begins_with_an_empty_folder(tmp_path: Path) -> None:
+    folder, out = tmp_path / "media", tmp_path / "out"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(picture(gradient(40, 64)))
+    (out / "files/mine").mkdir(parents=True)
+    words = ["image-fsp", "--data", str(folder), "-k", "256", "--quick", "--workers", "1"]
+    words += ["--out", str(out), "--fresh"]
+    assert main([*words, "--baselines", "jpeg", "--match-rate"]) == 0
+    made = {path.name for path in (out / "files").iterdir()}
+    assert made == {"mine", "image-fsp", "jpeg"}  # no run was here: nothing is taken for one's
+    assert main(words) == 0
+    assert {path.name for path in (out / "files").iterdir()} == {"image-fsp"}
+
+
+def test_names_may_hold_any_bytes(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / os.fsdecode(b"\xe9.png")).write_bytes(picture(gradient(40, 64)))
+    (folder / os.fsdecode(b"\xe8.png")).write_bytes(b"\x89PNG")
+    out = tmp_path / "out"
+    words = ["image-fsp", "--data", str(folder), "-k", "256", "--quick", "--workers", "1"]
+    assert main([*words, "--out", str(out)]) == 0
+    results = results_of(out)
+    assert [record["item"] for record in results["records"]] == ["\\xe9.png"]
+    assert [record["set"] for record in results["records"]] == ["caf\\xe9"]
+    assert [skipped["item"] for skipped in results["skipped"]] == ["\\xe8.png"]
+
+
 def test_changed_files_have_no_figures_yet(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -184,6 +184,27 @@ def test_two_jobs_and_another_job_in_one_folder_are_refused(
     assert "holds another job (model, search differ)" in capsys.readouterr().err
 
 
+def test_damaged_output_is_one_line(
+    media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    words = ["image-fsp", "--data", str(media), "--out", str(out), "--workers", "0", "--first", "1"]
+    assert main(words) == 0
+    (part,) = out.glob("part-*.parquet")
+    whole, job = part.read_bytes(), (out / "job.json").read_bytes()
+    part.write_bytes(whole[:40])
+    with pytest.raises(MediaError, match="parquet: damaged"):
+        list(read_parts(out))
+    part.write_bytes(whole)
+    for damaged in (b"garbage\n", b"[1]\n", b"\xff\xfe\n", b"7\n"):
+        (out / "job.json").write_bytes(damaged)
+        assert main(words) == 1
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "job.json: not the description of a job" in error
+    (out / "job.json").write_bytes(job)
+    assert main(words) == 0
+
+
 def test_mistakes_are_one_line(
     media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tones, wav
+from conftest import gradient, picture, tones, wav
 from torch import Tensor
 
 from codec import cards
@@ -100,6 +100,9 @@ def test_the_command(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert ways["split"]["4"] == ways["flat"]["4"]
     assert ways["merge"]["16"]["mse"] == pytest.approx(ways["flat"]["16"]["mse"])
     assert len(capsys.readouterr().out.strip().splitlines()) == 4
+    (tmp_path / "wav/2.png").write_bytes(picture(gradient(16, 16)))
+    assert nested.main(given) == 1
+    assert "2.png: this is image, and speech is measured" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from conftest import tones, wav
 from test_loudness import voice
 
 from codec.nets.speech import STFT
@@ -39,6 +42,12 @@ def test_phases_of_the_original_help_and_the_decoder_alone_is_the_codec() -> Non
         return float((found[name] - x).norm() / x.norm())
 
     assert error("phases of the original") < error("decoded")
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.wav").write_bytes(wav(tones(0)))
+    assert main(["speech-fsp", "--data", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "error: a.wav: the recording has no samples\n"
 
 
 def test_a_picture_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

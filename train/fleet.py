@@ -27,6 +27,7 @@ import time
 import tomllib
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,12 @@ class Run:
 
     @property
     def medium(self) -> str:
-        return recipes.load(self.recipe, self.set).codec.medium
+        return _medium(self.recipe, tuple(self.set))
+
+
+@lru_cache  # a recipe takes long to read, and the fleet asks again and again
+def _medium(recipe: str, changes: tuple[str, ...]) -> str:
+    return recipes.load(recipe, list(changes)).codec.medium
 
 
 def load_plan(name: str) -> list[Run]:

@@ -165,7 +165,8 @@ def common_voice_clips(table: Path) -> list[Path]:
     try:
         with table.open(encoding="utf-8", newline="") as file:
             rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            clips = [table.parent / "clips" / row["path"] for row in rows]
+            # A table that was cut may end in a row without the column.
+            clips = [table.parent / "clips" / row["path"] for row in rows if row["path"]]
     except (KeyError, UnicodeDecodeError, csv.Error) as error:
         raise MediaError(
             f"{table}: no table of Common Voice ({error}); it needs a column path"
