@@ -112,7 +112,7 @@ class Job:
             "shard": self.shard,
             "format": self.keep,
             "score": self.score,
-            "lpips": [backbone.net for backbone in self.lpips],
+            "lpips": [backbone.fingerprint for backbone in self.lpips],
         }
         care = {"effort": self.effort, "search": self.search}
         return found | {name: value for name, value in care.items() if value}

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from codec import api, cards, coding
 from codec.cli.frame import new_file, positive
+from codec.errors import MediaError, reason_of
 from codec.files import writing
 from codec.medium import MEDIA
 from eval import datasets, markdown
@@ -71,9 +72,22 @@ def models(options: argparse.Namespace) -> Iterator[coding.Model]:
 
 
 def items_of(test_set: TestSet, medium: str) -> Contents:
-    """The contents of those items of a set that are of a medium."""
-    contents = [item.read() for item in test_set.items]
-    return [content for content in contents if medium_of(content) == medium]
+    """The contents of those items of a set that are of a medium.
+
+    Raises:
+        MediaError: One cannot be read; it is named.
+    """
+    found = []
+    for item in test_set.items:
+        try:
+            content = item.read()
+            if medium_of(content) == medium:
+                if isinstance(content, bytes):
+                    MEDIA[medium].read(io.BytesIO(content))
+                found.append(content)
+        except (MediaError, OSError) as error:
+            raise MediaError(f"{item.name}: {reason_of(error)}; leave it out") from None
+    return found
 
 
 def compressed(

@@ -8,6 +8,7 @@ it is downloaded only if its net is asked for by name.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,11 @@ class Backbone:
     @property
     def name(self) -> str:
         return f"LPIPS-{self.net}"
+
+    @property
+    def fingerprint(self) -> list[str]:
+        """The net, and a hash of its file."""
+        return [self.net, hashlib.sha256(Path(self.path).read_bytes()).hexdigest()]
 
     def load(self) -> LPIPS:
         return LPIPS(self.net, read_features(Path(self.path)))

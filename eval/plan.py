@@ -6,7 +6,6 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from codec import __version__, cards
 from eval.datasets import TestSet
@@ -76,9 +75,7 @@ class Plan:
         known["trained_on"] = {
             name: trained_on(card, self.search > 0) for name, card in found.items()
         }
-        known["lpips"] = [
-            [s.net, hashlib.sha256(Path(s.path).read_bytes()).hexdigest()] for s in self.lpips
-        ]
+        known["lpips"] = [backbone.fingerprint for backbone in self.lpips]
         packages = {"codec": __version__}
         for name in PACKAGES:
             try:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import gradient, picture
 
 from eval import layers
 
@@ -52,3 +53,15 @@ def test_wrong_arguments_are_one_line(
     data = [] if "--data" in arguments else ["--data", str(media_folder)]
     assert layers.main([*arguments, *data]) == code
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_what_cannot_be_read_is_named(
+    models: Path,  # noqa: ARG001
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "a.png").write_bytes(picture(gradient(24, 32))[:60])
+    assert layers.main(["image-fsp", "--data", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: a.png: damaged picture")
+    assert error.endswith("; leave it out\n")
