@@ -114,6 +114,7 @@ def decompress(
     suffix: str | None = None,
     *,
     codebook_size: int | None = None,
+    partial: bool = False,
 ) -> bytes:
     """Decompresses a bitstream to the bytes of a .wav or .png file, or of another format.
 
@@ -125,6 +126,8 @@ def decompress(
         limits: Refuse anything larger; without any, an output above 1 GiB is.
         suffix: Of the format, say "flac" or ".jpg".
         codebook_size: Of a file with layers: where to stop; by default at the last that is whole.
+        partial: Decodes what is left of a damaged file, whose header must be sound. What is lost
+            becomes silence or grey; a warning of the logger "codec" says where.
 
     Raises:
         BitstreamError: Damaged, or beyond the limits.
@@ -135,6 +138,7 @@ def decompress(
         TypeError: The data, the model, the limits or the suffix are something else.
     """
     instance(limits, Limits, "limits")
+    partial = flag(partial, "partial")
     form = None if suffix is None else instance(suffix, str, "suffix")
     if codebook_size is not None:
         codebook_size = whole(codebook_size, "a codebook size")
@@ -147,7 +151,14 @@ def decompress(
             loaded = coding.load(cards.find(name, model_id=head.header.model_id))
         out = io.BytesIO()
         form = (form or head.header.kind.default_suffix).lstrip(".").lower()
-        coding.decompress(coding.layered(head, loaded, codebook_size), loaded, out, form)
+        reader: coding.AnyReader
+        if partial:
+            reader = coding.left_of(file, loaded, limits, codebook_size)
+        else:
+            reader = coding.layered(head, loaded, codebook_size)
+        coding.decompress(reader, loaded, out, form)
+        if partial:
+            coding.lost(reader, loaded)
     return out.getvalue()
 
 

@@ -56,6 +56,29 @@ def test_functions_and_commands_write_the_same_bytes(
     assert codec.decompress(packed.read_bytes()) == back.read_bytes()
 
 
+@pytest.mark.parametrize("make", [lambda: wav(tones(30_000)), lambda: picture(gradient(60, 60))])
+def test_what_is_left_of_a_damaged_file(
+    make: types.FunctionType, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = bytearray(codec.compress(make()))
+    whole = codec.decompress(bytes(data), partial=True)
+    assert whole == codec.decompress(bytes(data))
+    assert not caplog.messages
+    data[-25] ^= 0xFF  # in the data chunk
+    with pytest.raises(BitstreamError):
+        codec.decompress(bytes(data))
+    (tmp_path / "in.bin").write_bytes(data)
+    words = [str(tmp_path / "in.bin"), str(tmp_path / "back"), "-q", "--partial"]
+    assert decompress_main(words) == 0
+    caplog.clear()
+    found = codec.decompress(bytes(data), partial=True)
+    assert found == (tmp_path / "back").read_bytes()
+    assert found != whole
+    assert [line.split()[0] for line in caplog.messages] == ["lost"]
+    with pytest.raises(TypeError, match="partial"):
+        codec.decompress(bytes(data), partial="yes")  # type: ignore[arg-type]
+
+
 def test_models_and_load() -> None:
     assert codec.models() == ["image-fsp", "speech-fsp"]
     assert codec.load("image-fsp").card.medium == "image"

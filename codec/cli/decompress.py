@@ -11,18 +11,18 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from codec import cards
 from codec.cli.frame import UsageError, each, progress, run, within
 from codec.cli.options import Models, add_common, add_paths, jobs_of, parser_of
 from codec.cli.report import report_file
-from codec.container import LAYERED, Limits, Reader
+from codec.container import Limits, Reader
 from codec.container.salvage import MAX_FILE_BYTES, Salvage
 from codec.errors import MediaError
 from codec.files import STDIO, Pipe, piping, room_for, writing
 from codec.layers import Layered
-from codec.medium import SAMPLE_RATE, Medium
+from codec.medium import Medium
 
 if TYPE_CHECKING:
     from codec.coding import AnyReader, Model
@@ -124,7 +124,9 @@ def _decompress_file(
             "elapsed_s": time.perf_counter() - start,
         }
         if isinstance(reader, Salvage):
-            report |= _lost(reader, model)
+            from codec import coding
+
+            report["lost"] = coding.lost(reader, model)
     report_file(
         report | {"input": source, "output": target}, options, data_on_stdout=target == STDIO
     )
@@ -148,37 +150,11 @@ def _open(
     from codec import coding
 
     if options.partial:
-        file.seek(0)
-        salvage = Salvage(file, limits, coding.num_positions(head.header, model))
-        if not salvage.complete or head.version[1] < LAYERED:
-            return coding.salvaged(salvage, model, options.codebook_size)
-        file.seek(0)
-        head = Reader(file, limits)
+        return coding.left_of(file, model, limits, options.codebook_size)
     reader = coding.layered(head, model, options.codebook_size)
     if strict and isinstance(reader, Layered) and reader.damage is not None:
         raise reader.damage
     return reader
-
-
-def _lost(reader: Reader | Salvage, model: Model) -> dict[str, Any]:
-    """What a damaged file no longer held, in a line: seconds of speech or positions."""
-    timed = reader.header.kind.timed
-    unit = model.codec.stride / SAMPLE_RATE if timed else 1
-    lost = [[start * unit, stop * unit] for start, stop in reader.gaps]
-    if isinstance(reader, Salvage) and not reader.length_known:
-        log.warning("the end of the file is missing: the length is that of what was found")
-    total = sum(stop - start for start, stop in reader.gaps)
-    if total:
-        places = ", ".join(
-            f"{start:.2f} to {stop:.2f}" if timed else f"{start} to {stop}" for start, stop in lost
-        )
-        what = (
-            f"{total * unit:.2f} s (now silence)"
-            if timed
-            else f"{total} of {reader.num_positions} cells (now grey)"
-        )
-        log.warning("lost %s: %s", what, places)
-    return {"lost": lost}
 
 
 def decode(

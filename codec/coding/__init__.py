@@ -14,7 +14,7 @@ the same bytes.
     picture rows ─strips─layer─...─layer─> latent rows ─> indices ─Writer─> .bin   (and back)
 """
 
-from codec.coding.bitstreams import Written, layered, read_indices, salvaged
+from codec.coding.bitstreams import Written, layered, left_of, lost, read_indices, salvaged
 from codec.coding.checks import AnyReader, check_room, expected, num_positions
 from codec.coding.effort import MAX_EFFORT
 from codec.coding.media import CODINGS, Coding, compress, decompress
@@ -41,7 +41,9 @@ __all__ = [
     "expected",
     "image_strips",
     "layered",
+    "left_of",
     "load",
+    "lost",
     "num_positions",
     "open_speech",
     "read_indices",

@@ -10,13 +10,14 @@ from typing import BinaryIO
 import numpy as np
 
 from codec.cards import list_cards
-from codec.coding.checks import expected
+from codec.coding.checks import expected, num_positions
 from codec.coding.models import Model, check_header, need, tables_for
 from codec.container import LAYERED, Header, Indices, Reader, Salvage, Writer, unpack_all
 from codec.container.limits import IN_MEMORY, Limits
 from codec.entropy import NO_TABLES, Tables
 from codec.errors import BitstreamError, MediaError, ModelError
 from codec.layers import Layered, LayerWriter, ladder, refine
+from codec.medium import SAMPLE_RATE
 
 log = logging.getLogger("codec")
 
@@ -95,6 +96,52 @@ def layered(reader: Reader, model: Model, codebook_size: int | None = None) -> R
         raise MediaError(str(error)) from None
     _tell(found.damage, found.header)
     return found
+
+
+def left_of(
+    file: BinaryIO, model: Model, limits: Limits, codebook_size: int | None = None
+) -> Reader | Layered | Salvage:
+    """What to decode a file from that may be damaged, as far as its base and layers are sound.
+
+    Args:
+        file: Open for reading, at any place.
+        model: The one that the file names.
+        limits: Refuse anything larger.
+        codebook_size: Stop at this layer; None for the last.
+
+    Raises:
+        BitstreamError: The header is damaged, or not the model's.
+        MediaError: The file has no such layer.
+    """
+    file.seek(0)
+    head = Reader(file, limits)
+    file.seek(0)
+    salvage = Salvage(file, limits, num_positions(head.header, model))
+    if not salvage.complete or head.version[1] < LAYERED:
+        return salvaged(salvage, model, codebook_size)
+    file.seek(0)
+    return layered(Reader(file, limits), model, codebook_size)
+
+
+def lost(reader: Reader | Layered | Salvage, model: Model) -> list[tuple[float, float]]:
+    """The gaps of what was decoded, in seconds of speech or positions; a notice names them."""
+    timed = reader.header.kind.timed
+    unit = model.codec.stride / SAMPLE_RATE if timed else 1
+    gaps = [(start * unit, stop * unit) for start, stop in reader.gaps]
+    if isinstance(reader, Salvage) and not reader.length_known:
+        log.warning("the end of the file is missing: the length is that of what was found")
+    if gaps:
+        total = sum(stop - start for start, stop in gaps)
+        places = ", ".join(
+            f"{start:.2f} to {stop:.2f}" if timed else f"{start} to {stop}" for start, stop in gaps
+        )
+        what = (
+            f"{total:.2f} s (now silence)"
+            if timed
+            else f"{total} of {reader.num_positions} cells (now grey)"
+        )
+        log.warning("lost %s: %s", what, places)
+    return gaps
 
 
 def salvaged(salvage: Salvage, model: Model, codebook_size: int | None = None) -> Salvage:
