@@ -73,6 +73,8 @@ def librispeech(root: Path) -> None:
     put(root / "LibriSpeech/train-clean-100/19/198/19-198-0001.flac", clip(0.2, kind="FLAC"))
     put(root / "LibriSpeech/train-clean-100/19/198/19-198.trans.txt", "19-198-0000 A TEXT")
     put(root / "LibriSpeech/SPEAKERS.TXT", "19 | F")
+    put(root / "LibriSpeech/test-clean/61/70968/61-70968-0000.flac", clip(0.7, kind="FLAC"))
+    put(root / "LibriSpeech/dev-other/116/288045/116-288045-0000.flac", clip(0.8, kind="FLAC"))
 
 
 def common_voice(root: Path) -> None:
@@ -84,6 +86,13 @@ def common_voice(root: Path) -> None:
         "client_id\tpath\tsentence\na\tcommon_voice_en_0.mp3\tx\nb\tcommon_voice_en_1\ty\n",
     )
     put(root / "test.tsv", "client_id\tpath\tsentence\nc\tcommon_voice_en_2.mp3\tz\n")
+
+
+def common_voices(root: Path) -> None:
+    """Two languages, one without a table of training clips."""
+    common_voice(root / "en")
+    put(root / "kk/clips/common_voice_kk_0.mp3", clip(0.9, kind="WAV"))
+    put(root / "kk/test.tsv", "client_id\tpath\nc\tcommon_voice_kk_0.mp3\n")
 
 
 def speech_shards(root: Path) -> None:
@@ -157,6 +166,7 @@ def zipped_pictures(root: Path) -> None:
 LAYOUTS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "LibriSpeech": ("speech", librispeech),
     "Common Voice": ("speech", common_voice),
+    "Common Voice, all languages": ("speech", common_voices),
     "webdataset of speech": ("speech", speech_shards),
     "COCO": ("image", coco),
     "ImageNet": ("image", imagenet),
@@ -182,6 +192,20 @@ def test_every_layout_gives_its_two_training_items_and_skips_nothing(
     ends = np.cumsum(store.shapes.prod(1)) // (1 if medium == "speech" else 3) - 1
     values = store.flat[torch.tensor(ends)].reshape(2, -1)[:, 0].tolist()
     assert values == (pytest.approx([3276, 6553], abs=2) if medium == "speech" else [10, 20])
+
+
+def test_a_part_that_is_named_is_taken_and_so_are_folders_beside_a_data_set(
+    tmp_path: Path,
+) -> None:
+    librispeech(tmp_path)
+    names = [
+        Path(item.name).name for item in media("speech", [tmp_path / "LibriSpeech/test-clean"])
+    ]
+    assert names == ["61-70968-0000.flac"]
+    put(tmp_path / "mine/a.wav", clip(0.1))
+    names = [Path(item.name).name for item in media("speech", [tmp_path])]
+    assert "a.wav" in names
+    assert len(names) == 5  # no folder of one data set: all that it has
 
 
 def test_a_table_of_common_voice_can_be_named(tmp_path: Path) -> None:

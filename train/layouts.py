@@ -11,7 +11,9 @@ find the files of a data set here.
     CIFAR-10      the batches of cifar-10-batches-py or cifar-10-batches-bin
     CelebA        img_align_celeba/ with list_eval_partition.txt, or these in Img/ and Eval/, as
                   they are published
-    Common Voice  clips/ with train.tsv, the folder of one language
+    Common Voice  clips/ with train.tsv, the folder of one language, or a folder of languages
+    LibriSpeech   train-clean-100/ and its like, also below the folder LibriSpeech/ that its
+                  archives have; LibriTTS is the same
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.errors import MediaError
+from codec.files import files_below
 
 CIFAR_SIDE = 32  # pixels
 CIFAR_BATCHES = {
@@ -147,11 +150,30 @@ def common_voice(folder: Path, part: str) -> list[Path] | None:
 
     Without a train.tsv, training has those of validated.tsv.
     """
+    inside = [] if (folder / "clips").is_dir() else _folders(folder)
+    if inside and all((language / "clips").is_dir() for language in inside):
+        found = [common_voice(language, part) for language in inside]
+        clips = [clip for clips in found for clip in clips or []]
+        return clips or None
     if (folder / "clips").is_dir():
         for name in (part, "validated") if part == "train" else (part,):
             if (folder / f"{name}.tsv").is_file():
                 return common_voice_clips(folder / f"{name}.tsv")
     return None
+
+
+def librispeech(folder: Path, part: str) -> list[Path] | None:
+    """Finds the files of all that LibriSpeech has of a part: "train", "dev" or "test"."""
+    inside = _folders(folder)
+    if [one.name for one in inside] in (["LibriSpeech"], ["LibriTTS"]):
+        inside = _folders(inside[0])
+    of_part = [one for one in inside if one.name.startswith((f"{part}-clean", f"{part}-other"))]
+    files = [path for one in of_part for path in files_below(one)]
+    return [path for path in files if path.suffix in (".flac", ".wav")] or None
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
 def common_voice_clips(table: Path) -> list[Path]:

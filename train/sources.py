@@ -4,12 +4,11 @@
              a webdataset
     .tar .tar.gz .tgz .zip   their members; a tar inside (ImageNet's class tars) is opened too
     .tsv     a table of Common Voice: the clips that it lists
-    COCO, ImageNet, CIFAR-10, CelebA, Common Voice
+    COCO, ImageNet, CIFAR-10, CelebA, Common Voice, LibriSpeech
              the folder of the data set, as `train.layouts` knows it
 
 Of a known data set only the training part is taken, and a line says so; name a part's folder to
-take another. LibriSpeech and folders of pictures are plain folders. CIFAR-10 may stay in its
-.tar.gz.
+take another. CIFAR-10 may stay in its .tar.gz.
 """
 
 from __future__ import annotations
@@ -261,7 +260,7 @@ class Kind:
 KINDS = {
     SPEECH.name: Kind(
         frozenset({f".{s}" for s in SPEECH.suffixes} | {".oga", ".mp2", ".au", ".sph", ".w64"}),
-        {"Common Voice": layouts.common_voice},
+        {"Common Voice": layouts.common_voice, "LibriSpeech": layouts.librispeech},
         _recording,
         in_tables=True,
     ),
