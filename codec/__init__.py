@@ -8,6 +8,7 @@
     codec.info(data)                                 # {'format': '1.1', 'medium': 'speech', ...}
     data = codec.compress(Path("in.wav").read_bytes(), codebook_size=16384, layers=True)
     small = codec.truncate(data, 256)                # the same file, smaller, without decoding
+    tokens = codec.read_tokens(data)                 # (A, G, *S) integers; write_tokens goes back
     model = codec.load("speech-fsp")                 # nets on tensors: model.codec.encode(x, 1024)
 
 Everything heavy is imported on first use, so that commands that need no torch start at once.
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from codec.api import compress, decompress, load, models
     from codec.description import info
     from codec.model import Codec
+    from codec.tokens import read_tokens, write_tokens
     from codec.truncation import truncate
 
 __version__ = "0.3.0.dev0"
@@ -41,7 +43,9 @@ __all__ = [
     "info",
     "load",
     "models",
+    "read_tokens",
     "truncate",
+    "write_tokens",
 ]
 
 quiet_imports(__name__)
@@ -49,6 +53,8 @@ _HOMES = {
     "Codec": "codec.model",
     "info": "codec.description",
     "truncate": "codec.truncation",
+    "read_tokens": "codec.tokens",
+    "write_tokens": "codec.tokens",
 } | dict.fromkeys(("compress", "decompress", "load", "models"), "codec.api")
 
 

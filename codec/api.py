@@ -144,11 +144,7 @@ def decompress(
         codebook_size = whole(codebook_size, "a codebook size")
     with opened(data) as file:
         head = Reader(file, limits)
-        if isinstance(model, coding.Model) and model.card.answers_to(head.header.model_id):
-            loaded = model
-        else:
-            name = str(model.card.path) if isinstance(model, coding.Model) else _name_of(model)
-            loaded = coding.load(cards.find(name, model_id=head.header.model_id))
+        loaded = model_of(head, model)
         out = io.BytesIO()
         form = (form or head.header.kind.default_suffix).lstrip(".").lower()
         reader: coding.AnyReader
@@ -160,6 +156,19 @@ def decompress(
         if partial:
             coding.lost(reader, loaded)
     return out.getvalue()
+
+
+def model_of(head: Reader, model: AnyModel | None = None) -> coding.Model:
+    """Returns the model that a bitstream names, which is to be `model`, where one is given.
+
+    Raises:
+        ModelError: It is not here, or is not `model`.
+        TypeError: `model` is something else.
+    """
+    if isinstance(model, coding.Model) and model.card.answers_to(head.header.model_id):
+        return model
+    name = str(model.card.path) if isinstance(model, coding.Model) else _name_of(model)
+    return coding.load(cards.find(name, model_id=head.header.model_id))
 
 
 def _head(file: BinaryIO) -> bytes:

@@ -14,7 +14,16 @@ the same bytes.
     picture rows ─strips─layer─...─layer─> latent rows ─> indices ─Writer─> .bin   (and back)
 """
 
-from codec.coding.bitstreams import Written, layered, left_of, lost, read_indices, salvaged
+from codec.coding.bitstreams import (
+    Written,
+    header_of,
+    layered,
+    left_of,
+    lost,
+    read_indices,
+    salvaged,
+    writer_of,
+)
 from codec.coding.checks import AnyReader, check_room, expected, num_positions
 from codec.coding.effort import MAX_EFFORT
 from codec.coding.media import CODINGS, Coding, compress, decompress
@@ -39,6 +48,7 @@ __all__ = [
     "decompress_image",
     "decompress_speech",
     "expected",
+    "header_of",
     "image_strips",
     "layered",
     "left_of",
@@ -50,4 +60,5 @@ __all__ = [
     "salvaged",
     "tables_for",
     "tables_of",
+    "writer_of",
 ]

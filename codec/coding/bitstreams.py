@@ -189,12 +189,15 @@ def _tell(damage: BitstreamError | None, header: Header) -> None:
 
 
 def read_indices(
-    data: bytes, model: Model, limits: Limits = IN_MEMORY
+    data: bytes, model: Model, limits: Limits = IN_MEMORY, codebook_size: int | None = None
 ) -> tuple[Header, Indices, int]:
-    """What `unpack` gives of this model's file, at its last layer: header, indices, samples."""
+    """What `unpack` gives of this model's file: header, indices, samples.
+
+    Of a file with layers they are of `codebook_size`, or of the last that is whole.
+    """
     head = Reader(io.BytesIO(data), limits)
     need(model, head.header.medium)
-    reader = layered(head, model)
+    reader = layered(head, model, codebook_size)
     if isinstance(reader, Layered):
         reader.budget.check_bytes(8 * reader.num_positions * reader.header.num_streams)
         return reader.header, np.concatenate(list(reader.chunks()), axis=2), reader.num_samples
