@@ -116,6 +116,11 @@ class Bottleneck(Float32, ABC):
         self.in_dim = self.dim if in_dim is None else whole(in_dim, "in_dim", 1)
         self.codebook_sizes = check_sizes(codebook_sizes)
 
+    def extra_repr(self) -> str:
+        """What `repr` shows."""
+        channels = f"{self.in_dim} -> {self.dim}" if self.in_dim != self.dim else f"{self.dim}"
+        return f"dim={channels}, codebook_sizes={self.codebook_sizes}"
+
     @property
     def row_counts(self) -> tuple[int, ...]:
         """How many indices of a position `decode` takes: G, or fewer where the first say enough."""

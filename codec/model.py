@@ -22,6 +22,7 @@ from codec import plugins
 from codec.arguments import whole
 from codec.bottleneck import Bottleneck, BottleneckOutput, Size
 from codec.bottlenecks import BOTTLENECKS
+from codec.errors import ModelError
 from codec.medium import MEDIA, SAMPLE_RATE
 from codec.nets import kinds
 from codec.nets.blocks import stream
@@ -154,9 +155,9 @@ class Codec(Float32):
 
     def forward(self, x: Tensor, codebook_size: Size = None) -> CodecOutput:
         """(B, C, *N) -> the reconstruction at the same size."""
-        out = self.bottleneck(self.encoder(self.pad(x)), codebook_size)
+        out = self.bottleneck(self.latents(x), codebook_size)
         size = self.bottleneck.default_size if codebook_size is None else codebook_size
-        return CodecOutput(self._crop(self.decoder(out.z_q, size), tuple(x.shape[2:])), out)
+        return CodecOutput(self._signal(out.z_q, size, tuple(x.shape[2:])), out)
 
     def encode(self, x: Tensor, codebook_size: int | None = None) -> Tensor:
         """(B, C, *N) -> (B, G, *S) int64; S = ceil(N / stride)."""
@@ -164,8 +165,12 @@ class Codec(Float32):
             return self.bottleneck.encode(self.latents(x), codebook_size)
 
     def latents(self, x: Tensor) -> Tensor:
-        """(B, C, *N) -> (B, D_in, *S), what the bottleneck gets."""
+        """(B, C, *N) -> (B, D_in, *S), what the bottleneck gets.
+
+        Raises ModelError for an encoder that gives another shape.
+        """
         z: Tensor = self.encoder(self.pad(x))
+        self._check("encoder", z, self.bottleneck.in_dim, self.grid(tuple(x.shape[2:])))
         return z
 
     def latents_of_rows(self, strips: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -179,14 +184,15 @@ class Codec(Float32):
         yield from self._in_windows(lambda x: self.encoder(x), strips, self.stride, 1 / self.stride)
 
     def decode(
-        self, indices: Tensor, size: tuple[int, ...], codebook_size: int | None = None
+        self, indices: Tensor, size: tuple[int, ...] | int, codebook_size: int | None = None
     ) -> Tensor:
-        """(B, G, *S) and the signal's size N -> (B, C, *N).
+        """(B, G, *S) and the signal's size N -> (B, C, *N). One length may stand for its tuple.
 
         Raises ValueError for a size whose latent grid is not that of the indices, and for indices
         that `Bottleneck.decode` refuses.
         """
-        size = tuple(whole(length, "a length of the signal", 1) for length in size)
+        lengths = size if isinstance(size, Iterable) else (size,)
+        size = tuple(whole(length, "a length of the signal", 1) for length in lengths)
         if indices.dim() != 2 + self.axes or self.grid(size) != tuple(indices.shape[2:]):
             raise ValueError(
                 f"want indices (B, G, *S) of {self.axes} axes and a signal that fills their grid: "
@@ -194,7 +200,7 @@ class Codec(Float32):
             )
         with exact_float32(indices.device):
             z_q = self.bottleneck.decode(indices, codebook_size)
-            return self._crop(self.decoder(z_q, self.bottleneck.check_size(codebook_size)), size)
+            return self._signal(z_q, self.bottleneck.check_size(codebook_size), size)
 
     def pixels_of_rows(self, strips: Iterable[Tensor], codebook_size: int) -> Iterator[Tensor]:
         """`decode` of a picture in strips of rows, (n, w, G) indices -> (8 n, 8 w, 3)."""
@@ -246,11 +252,23 @@ class Codec(Float32):
                 x = x.index_select(axis, reflect_index(length, 0, missing, x.device))
         return x.float()
 
-    @staticmethod
-    def _crop(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    def _signal(self, z_q: Tensor, codebook_size: Size, size: tuple[int, ...]) -> Tensor:
+        """What the decoder makes of (B, D, *S), cut to N.
+
+        Raises ModelError for a decoder that gives another shape than the stride says.
+        """
+        x: Tensor = self.decoder(z_q, codebook_size)
+        self._check("decoder", x, self.channels, tuple(n * self.stride for n in z_q.shape[2:]))
         for axis, length in enumerate(size, 2):
-            x = x.narrow(axis, 0, min(length, x.shape[axis]))
+            x = x.narrow(axis, 0, length)
         return x
+
+    def _check(self, net: str, x: Tensor, channels: int, size: tuple[int, ...]) -> None:
+        if tuple(x.shape[1:]) != (channels, *size):
+            raise ModelError(
+                f"nets {self.config.kind!r}: the {net} gives {tuple(x.shape)}, and with a stride "
+                f"of {self.stride} it must be {(len(x), channels, *size)}"
+            )
 
 
 def build(config: CodecConfig) -> Codec:

@@ -133,6 +133,8 @@ def test_parts_are_bottlenecks_in_any_sequence() -> None:
         Grouped(["vq"])  # type: ignore[list-item]
     with pytest.raises(TypeError, match="parts are bottlenecks, not None"):
         Residual(lambda _: None, (8,))  # type: ignore[arg-type, return-value]
+    with pytest.raises(TypeError, match="want a function of K"):
+        Residual(make(dim=4), (8,), 2)  # type: ignore[arg-type]
 
 
 def test_the_most_levels_are_all_reached_and_one_more_is_not() -> None:

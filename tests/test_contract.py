@@ -264,7 +264,7 @@ def test_indices_that_no_code_has_are_refused(bottleneck: Bottleneck, z: Tensor)
         with pytest.raises(ValueError, match="integers"):
             bottleneck.decode(indices.to(dtype), 16)
     for bad in (torch.cat([indices, indices], 1), indices[:, :0], indices[0, 0, 0]):
-        with pytest.raises(ValueError, match=f"B, {bottleneck.num_codebooks}, "):
+        with pytest.raises(ValueError, match=f"(B, |or ){bottleneck.num_codebooks}, "):
             bottleneck.decode(bad, 16)
     for dtype in (torch.int32, torch.uint8):
         assert torch.equal(bottleneck.decode(indices.to(dtype), 16), bottleneck.decode(indices, 16))

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from conftest import tiny_codec
 
+from codec.errors import ModelError
 from codec.model import Codec, CodecConfig, build
 from codec.nets.blocks import HIDDEN_AT_ONCE, ConvNeXt, SizeEmbedding, linear, run, stream
 from codec.nets.image import ImageConfig
@@ -224,3 +225,33 @@ def test_a_signal_that_does_not_fill_the_grid_of_its_indices_is_refused(
         codec.decode(indices, size)
     with pytest.raises(ValueError, match="want indices"):
         codec.decode(indices[..., None], fits)
+
+
+@pytest.mark.parametrize("net", ["encoder", "decoder"])
+def test_nets_that_do_not_keep_their_stride_are_refused_at_once(net: str) -> None:
+    """What they made could be trained, and its files not be decoded."""
+    codec = tiny_codec("image").eval()
+    x = torch.rand(1, 3, 32, 40)
+    whole = getattr(codec, net)
+
+    class Halved(torch.nn.Module):
+        def forward(self, *given: torch.Tensor) -> torch.Tensor:
+            return whole(*given)[..., ::2]
+
+    codec(x, 256)
+    indices = codec.encode(x, 256)
+    setattr(codec, net, Halved())
+    for use in (lambda: codec(x, 256), lambda: codec.train()(x, 256)):
+        with pytest.raises(ModelError, match=f"the {net} gives .*with a stride of 8 it must be"):
+            use()
+    with pytest.raises(ModelError, match=f"the {net} gives"):
+        codec.eval().encode(x, 256) if net == "encoder" else codec.decode(indices, (32, 40), 256)
+
+
+def test_one_length_may_stand_for_its_tuple() -> None:
+    codec = tiny_codec("speech").eval()
+    indices = codec.encode(torch.zeros(1, 1, 1000), 256)
+    with torch.no_grad():
+        assert torch.equal(codec.decode(indices, 1000, 256), codec.decode(indices, (1000,), 256))
+    with pytest.raises((TypeError, ValueError), match="a length of the signal"):
+        codec.decode(indices, None, 256)  # type: ignore[arg-type]

@@ -47,6 +47,7 @@ class Residual(Bottleneck):
         num_stages: S, 1 or more; the rate is S log2 K.
 
     Raises:
+        TypeError: `build` is no function, but a bottleneck, say.
         ValueError: The sizes are not ascending, there is no stage, or a stage offers other sizes or
             takes other channels than it gives.
     """
@@ -59,6 +60,8 @@ class Residual(Bottleneck):
         codebook_sizes: tuple[int, ...] = (1024,),
         num_stages: int = 2,
     ) -> None:
+        if not callable(build) or isinstance(build, nn.Module):
+            raise TypeError(f"want a function of K that makes a stage, not {type(build).__name__}")
         sizes = check_sizes(codebook_sizes)
         num_stages = whole(num_stages, "num_stages", 1)
         chains = {size: [build(size) for _ in range(num_stages)] for size in sizes}

@@ -35,6 +35,10 @@ class Model:
         """Where the nets run."""
         return next(self.codec.parameters()).device
 
+    def __repr__(self) -> str:
+        sizes = ", ".join(map(str, self.card.num_codes))
+        return f"<{self.card.medium} model {self.card.name}, K = {sizes}, on {self.device}>"
+
 
 def load(card: Card, device: str = "cpu") -> Model:
     """Loads a model, verified against its card, in eval mode.
