@@ -89,4 +89,5 @@ def describe(summary: Summary, names: Mapping[bytes, str]) -> dict[str, Any]:
         "payload_bytes": summary.payload_bytes,
         "bits_per_token": 8 * summary.payload_bytes / max(tokens, 1),
         "rate": header.kind.rate_text(summary.file_bytes, units),
+        header.kind.rate_key: header.kind.rate(summary.file_bytes, units),
     }

@@ -114,6 +114,11 @@ class Medium:
         """In `rate_unit`, of so many bytes for so many seconds or pixels."""
         return 8 * num_bytes / max(units, 1e-9) / self.rate_bits
 
+    @property
+    def rate_key(self) -> str:
+        """What records call a rate as a number: "kbit_per_s" or "bits_per_pixel"."""
+        return self.rate_unit.replace("/", "_per_").replace(" ", "_")
+
     def rate_text(self, num_bytes: float, units: float) -> str:
         """A rate with its unit."""
         return f"{self.rate(num_bytes, units):.{self.rate_digits}f} {self.rate_unit}"

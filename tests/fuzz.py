@@ -373,7 +373,7 @@ def blind(seconds: float, corpus: Path) -> int:
     seeds = [path.read_bytes() for path in sorted(corpus.iterdir())]
     dice = random.Random()
     counts: dict[str, int] = {}
-    failed = 0
+    failed, keep = 0, Path(tempfile.mkdtemp(prefix="codec-fuzz-"))
     peak = peak_mib()
     while time.process_time() < seconds:
         data = spoil(dice.choice(seeds), dice.choice(seeds), dice)
@@ -383,12 +383,14 @@ def blind(seconds: float, corpus: Path) -> int:
             run_one(data)
         except Exception:
             failed += 1
-            Path(f"failed-{failed}").write_bytes(data)
-            print(f"failed-{failed}: {traceback.format_exc()}", flush=True)
+            path = keep / f"failed-{failed}"
+            path.write_bytes(data)
+            print(f"{path}: {traceback.format_exc()}", flush=True)
         if peak_mib() > peak + STEP_MIB:
             peak = peak_mib()
-            Path(f"hungry-{peak}").write_bytes(data)
-            print(f"hungry-{peak}: {name}, peak {peak} MiB", flush=True)
+            path = keep / f"hungry-{peak}"
+            path.write_bytes(data)
+            print(f"{path}: {name}, peak {peak} MiB", flush=True)
     print(
         f"{sum(counts.values())} inputs {counts} in {time.process_time():.0f} s of CPU, {failed} "
         f"failed, peak {peak_mib()} MiB",

@@ -605,6 +605,26 @@ def test_a_folder_is_mirrored_there_and_back(run: Run, tmp_path: Path) -> None:
     assert run("decompress", tmp_path / "bins", "--test").out.count("verified") == 3
 
 
+def test_notices_of_several_files_name_the_one(run: Run, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "a.png").write_bytes(picture(gradient(9, 8)))
+    clear = np.dstack([gradient(9, 8), np.full((9, 8), 90, np.uint8)])
+    (source / "50 %s.png").write_bytes(picture(clear))
+    several = run("compress", source, tmp_path / "bins")
+    assert f"WARNING: {source / '50 %s.png'}: transparent picture: laid on white" in several.err
+    assert several.err.count("WARNING") == 1
+    alone = run("compress", source / "50 %s.png", tmp_path / "b.bin", "--json")
+    assert alone.err == "WARNING: transparent picture: laid on white\n"
+    record = json.loads(alone.out)
+    assert record["bits_per_pixel"] == pytest.approx(8 * record["bytes_out"] / 72)
+    assert record["rate"] == f"{record['bits_per_pixel']:.4f} bits per pixel"
+    assert record["payload_bits_per_pixel"] < record["bits_per_pixel"]
+    shown = json.loads(run("info", tmp_path / "b.bin", "--json").out)
+    assert shown["bits_per_pixel"] == record["bits_per_pixel"]
+    assert "bits_per_pixel" not in run("info", tmp_path / "b.bin").out
+
+
 def test_a_broken_file_in_a_folder_is_named_and_the_others_are_done(
     run: Run, tmp_path: Path
 ) -> None:

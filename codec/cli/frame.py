@@ -217,9 +217,10 @@ def notices(level: int = logging.WARNING) -> Iterator[None]:
 
 
 class _Line(logging.Formatter):
-    """One line for each notice, whatever the name in it."""
+    """One line for each notice, whatever the name in it; of several files it says which."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
+        record.message = getattr(record, "about", "") + record.message
         return one_line(super().formatMessage(record))
 
 
@@ -270,7 +271,7 @@ def each(jobs: Sequence[tuple[str, Any]], work: Callable[[str, Any], None]) -> N
     failed, code = 0, 0
     for source, target in jobs:
         try:
-            with _naming(source):
+            with _naming(source, several=len(jobs) > 1):
                 if isinstance(target, OSError):
                     raise target
                 work(source, target)
@@ -289,14 +290,23 @@ def each(jobs: Sequence[tuple[str, Any]], work: Callable[[str, Any], None]) -> N
 
 
 @contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Puts the input's name before its errors."""
+def _naming(name: str, several: bool) -> Iterator[None]:
+    """Puts the input's name before its errors; of one of several, before its notices, too."""
+    label = "stdin" if name == STDIO else name
+
+    def about(record: logging.LogRecord) -> bool:
+        record.about = f"{label}: "
+        return True
+
+    if several:
+        log.addFilter(about)
     try:
         yield
     except CodecError as error:
-        label = "stdin" if name == STDIO else name
         error.args = (f"{label}: {error}",)
         raise
+    finally:
+        log.removeFilter(about)
 
 
 def progress(

@@ -12,6 +12,7 @@ from codec.cli.options import parser_of
 from codec.description import describe_all, model_names
 from codec.files import Pipe, piping
 from codec.layers import survey
+from codec.medium import MEDIA
 
 
 def info_main(arguments: list[str] | None = None) -> int:
@@ -36,6 +37,7 @@ def _info(options: argparse.Namespace) -> None:
             print_line(json.dumps(record), sys.stdout)
         else:
             record["model"] = record["model"] or "not among the installed models"
+            del record[MEDIA[record["medium"]].rate_key]  # "rate" says it
             width = max(map(len, record))
             for size, layer in record.pop("layers", {}).items():
                 record[f"up to K = {size}"] = f"{layer['bytes']} bytes, {layer['rate']}"

@@ -21,6 +21,8 @@ def report_file(report: dict[str, Any], options: argparse.Namespace, data_on_std
     if "bytes_out" in report:
         report["rate"] = medium.rate_text(report["bytes_out"], units)
         report["payload_rate"] = medium.rate_text(report["payload_bytes"], units)
+        report[medium.rate_key] = medium.rate(report["bytes_out"], units)
+        report[f"payload_{medium.rate_key}"] = medium.rate(report["payload_bytes"], units)
         report["ratio"] = report["bytes_in"] / report["bytes_out"]
         line = (
             f"{report['bytes_in']} -> {report['bytes_out']} bytes, {report['ratio']:.1f} : 1, "
