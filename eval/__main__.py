@@ -208,6 +208,7 @@ def _evaluate(options: argparse.Namespace) -> None:
                 f"nothing to evaluate: {len(results[kind])} {kind} ({first['item']}: "
                 f"{first['reason']})"
             )
+        _note_unused(plan, results)
         if options.out:
             summary.write_json(out / "results.json", results)
             summary.write_json(out / "timing.json", summary.speeds(journal))
@@ -345,6 +346,15 @@ def _print(results: Record) -> None:
         )
     if said := note(trained, metrics):
         print(said)
+
+
+def _note_unused(plan: Plan, results: Record) -> None:
+    """Prints a line for each model that had nothing to measure."""
+    tried = {one["system"] for one in [*results["records"], *results["failed"]]}
+    for name, path, _ in plan.models:
+        if name not in tried:
+            medium = cards.find(path).medium
+            print(f"notice: {name}: no readable item of {medium} in the test sets", file=sys.stderr)
 
 
 def _number(value: float | None) -> str:
