@@ -17,6 +17,7 @@ as it is.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from typing import Any
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from codec.errors import CodecError
 from codec.host import unread
 from codec.model import build
 from codec.nets.blocks import Stack
@@ -221,6 +223,9 @@ class Learner:
             Named scalars for the log, on the device: the distances and the bottleneck's losses
             without their weights, the bottleneck's stats, "loss" with all weights, "grad_norm"
             before clipping, and "skipped", 1 for a step that changed nothing.
+
+        Raises:
+            CodecError: A distance is not one value for each sample.
         """
         with unread() if self.settled else nullcontext():
             return self._step(loss, size)
@@ -230,6 +235,7 @@ class Learner:
         with torch.autocast(self.kind, torch.bfloat16, cache_enabled=self.kind == "cpu"):
             out = self.replica(inputs.x, inputs.sizes if size is None else size)
         terms = loss(inputs.x, out.x_hat)
+        check_distances(terms, len(inputs.x))
         # A frozen encoder and codebook feel none.
         pulls = {} if self.stage == "C" else out.bottleneck.losses
         distortion = torch.stack([weights[name] * value for name, value in terms.items()]).sum(0)
@@ -342,3 +348,18 @@ class Learner:
             self.freeze()
         restore(self.optimiser, state["optimiser"], self.inputs.rate)
         self.size_losses.copy_(state["size_losses"])
+
+
+def check_distances(terms: Mapping[str, Tensor], batch: int) -> None:
+    """Refuses distances that are not of shape (B,); it looks at shapes alone.
+
+    Raises:
+        CodecError: There is one.
+    """
+    for name, value in terms.items():
+        shape = tuple(getattr(value, "shape", ()))  # a loss of somebody's own may return a number
+        if shape != (batch,):
+            raise CodecError(
+                f"losses.{name}: the loss returned shape {shape}; return ({batch},), a distance "
+                "for each item of the batch"
+            )
