@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from codec.bottlenecks import BOTTLENECKS
 from codec.errors import CodecError
 from codec.losses import EXTRA_LOSSES
 from train import losses, recipes
@@ -145,6 +146,26 @@ def test_a_loss_that_is_not_one_value_for_each_item_is_refused(
         f"losses.flat: the loss returned shape {shape}; return (4,), a distance for each item of "
         "the batch"
     )
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        (("mean", "variance", "gap", "absent"), "losses absent, gap are in loss_names and not ret"),
+        (("mean",), "losses variance are returned by its training forward and not in loss_names"),
+    ],
+)
+def test_a_bottleneck_whose_losses_are_not_those_it_names_is_refused(
+    named: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss that is never returned would never act, with nobody told."""
+    monkeypatch.setattr(BOTTLENECKS["fsp"], "loss_names", named)
+    weights = ", ".join(f"{name}=1.0" for name in ("l1", "mse", "ssim", *named))
+    one = learner(f"losses={{{weights}}}")
+    with pytest.raises(CodecError, match=f"^bottleneck fsp: {said}"):
+        stepped(one)
+    one.freeze()  # the frozen stage has none of them
+    stepped(one)
 
 
 @pytest.mark.parametrize("coupled", [False, True])

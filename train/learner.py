@@ -17,7 +17,7 @@ as it is.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from typing import Any
@@ -225,7 +225,8 @@ class Learner:
             before clipping, and "skipped", 1 for a step that changed nothing.
 
         Raises:
-            CodecError: A distance is not one value for each sample.
+            CodecError: A distance is not one value for each sample, or the bottleneck's losses are
+                others than it names.
         """
         with unread() if self.settled else nullcontext():
             return self._step(loss, size)
@@ -237,7 +238,10 @@ class Learner:
         terms = loss(inputs.x, out.x_hat)
         check_distances(terms, len(inputs.x))
         # A frozen encoder and codebook feel none.
-        pulls = {} if self.stage == "C" else out.bottleneck.losses
+        pulls: dict[str, Tensor] = {}
+        if self.stage != "C":
+            pulls = out.bottleneck.losses
+            check_pulls(self.recipe.codec.bottleneck, self.codec.bottleneck.loss_names, pulls)
         distortion = torch.stack([weights[name] * value for name, value in terms.items()]).sum(0)
         total = (distortion * self.size_weights(inputs.member, distortion)).mean()
         total = total + sum(weights[name] * value for name, value in pulls.items())
@@ -362,4 +366,21 @@ def check_distances(terms: Mapping[str, Tensor], batch: int) -> None:
             raise CodecError(
                 f"losses.{name}: the loss returned shape {shape}; return ({batch},), a distance "
                 "for each item of the batch"
+            )
+
+
+def check_pulls(bottleneck: str, names: Collection[str], losses: Collection[str]) -> None:
+    """Refuses a bottleneck whose losses in training are others than its `loss_names`.
+
+    Raises:
+        CodecError: It returns fewer, or more.
+    """
+    for wrong, advice in (
+        (set(names) - set(losses), "in loss_names and not returned by its training forward"),
+        (set(losses) - set(names), "returned by its training forward and not in loss_names"),
+    ):
+        if wrong:
+            raise CodecError(
+                f"bottleneck {bottleneck}: losses {', '.join(sorted(wrong))} are {advice}; name "
+                "what it returns, and nothing else"
             )
