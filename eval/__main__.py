@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add_sets(parser)
     parser.add_argument(
-        "-k", "--codebook-size", metavar="K,...", help="default: all that a model offers"
+        "-k", "--codebook-size", metavar="K,...", help="those that each model offers; default: all"
     )
     parser.add_argument(
         "--baselines",
@@ -208,6 +208,7 @@ def _evaluate(options: argparse.Namespace) -> None:
                 f"nothing to evaluate: {len(results[kind])} {kind} ({first['item']}: "
                 f"{first['reason']})"
             )
+        _note_unused(plan, results)
         if options.out:
             summary.write_json(out / "results.json", results)
             summary.write_json(out / "timing.json", summary.speeds(journal))
@@ -241,12 +242,8 @@ def _plan(options: argparse.Namespace) -> Plan:
     found = [cards.find(name) for name in options.models]
     names = Counter(card.name for card in found)
     models = tuple(
-        (
-            _name(card, names[card.name] == 1, options),
-            str(card.path),
-            _sizes(card, options),
-        )
-        for card in found
+        (_name(card, names[card.name] == 1, options), str(card.path), sizes)
+        for card, sizes in zip(found, _sizes(found, options.codebook_size), strict=True)
     )
     chosen = [name for name in options.baselines.split(",") if name]
     known = baselines.find(chosen)
@@ -288,20 +285,27 @@ def _name(card: cards.Card, unique: bool, options: argparse.Namespace) -> str:
     return name + "".join(f"+{key}{value}" for key, value in care.items() if value)
 
 
-def _sizes(card: cards.Card, options: argparse.Namespace) -> tuple[int, ...]:
-    if options.codebook_size is None:
-        return tuple(card.num_codes)
+def _sizes(found: list[cards.Card], chosen: str | None) -> list[tuple[int, ...]]:
+    """Returns for each model those of the chosen codebook sizes that it offers, or all it has.
+
+    Raises:
+        UsageError: A size that no model offers, or a model that offers none of them.
+    """
+    if chosen is None:
+        return [tuple(card.num_codes) for card in found]
     try:
-        sizes = tuple(dict.fromkeys(int(word) for word in options.codebook_size.split(",")))
+        sizes = tuple(dict.fromkeys(int(word) for word in chosen.split(",")))
     except ValueError:
-        raise UsageError(
-            f"--codebook-size {options.codebook_size}: want numbers with commas between"
-        ) from None
+        raise UsageError(f"--codebook-size {chosen}: want numbers with commas between") from None
+    offers = [f"{card.name} offers {', '.join(map(str, card.num_codes))}" for card in found]
     for size in sizes:
-        if size not in card.num_codes:
-            offered = ", ".join(map(str, card.num_codes))
-            raise UsageError(f"--codebook-size {size}: {card.name} offers {offered}")
-    return sizes
+        if not any(size in card.num_codes for card in found):
+            raise UsageError(f"--codebook-size {size}: {'; '.join(dict.fromkeys(offers))}")
+    taken = [tuple(size for size in sizes if size in card.num_codes) for card in found]
+    for own, offer in zip(taken, offers, strict=True):
+        if not own:
+            raise UsageError(f"--codebook-size {chosen}: {offer}; add one of these")
+    return taken
 
 
 def _print(results: Record) -> None:
@@ -345,6 +349,15 @@ def _print(results: Record) -> None:
         )
     if said := note(trained, metrics):
         print(said)
+
+
+def _note_unused(plan: Plan, results: Record) -> None:
+    """Prints a line for each model that had nothing to measure."""
+    tried = {one["system"] for one in [*results["records"], *results["failed"]]}
+    for name, path, _ in plan.models:
+        if name not in tried:
+            medium = cards.find(path).medium
+            print(f"notice: {name}: no readable item of {medium} in the test sets", file=sys.stderr)
 
 
 def _number(value: float | None) -> str:

@@ -273,9 +273,10 @@ def main(arguments: list[str] | None = None) -> int:
         bad = [f for f in findings if f.regressed]
         code = 1 if bad else 0
         if bad:
+            others = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+            first = f"{bad[0].what} {bad[0].metric}"
             print(
-                f"error: {len(bad)} of {len(findings)} regressed: {bad[0].what} {bad[0].metric}",
-                file=sys.stderr,
+                f"error: {len(bad)} of {len(findings)} regressed: {first}{others}", file=sys.stderr
             )
 
     return run(parser, arguments, command) or code

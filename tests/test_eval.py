@@ -209,6 +209,20 @@ def test_fresh_begins_with_an_empty_folder(tmp_path: Path) -> None:
     assert {path.name for path in (out / "files").iterdir()} == {"image-fsp"}
 
 
+def test_a_model_without_an_item_of_its_medium_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.png").write_bytes(picture(gradient(40, 64)))
+    words = ["--data", str(tmp_path), "-k", "256", "--quick", "--workers", "1"]
+    said = "notice: speech-vp: no readable item of speech in the test sets"
+    assert main(["image-fsp", "speech-vp", *words]) == 0
+    printed = capsys.readouterr()
+    assert "image-fsp K=256" in printed.out
+    assert [line for line in printed.err.splitlines() if "notice" in line] == [said]
+    assert main(["image-fsp", *words]) == 0
+    assert "notice" not in capsys.readouterr().err
+
+
 def test_names_may_hold_any_bytes(tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     folder.mkdir()

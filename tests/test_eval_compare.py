@@ -61,6 +61,17 @@ def test_a_doctored_regression_is_found_and_an_improvement_is_none(
     assert run(tmp_path, a, changed(a, metric, -by)) == 0
 
 
+def test_the_last_line_says_how_many_have_regressed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = results()
+    b = changed(changed(a, "PSNR", -0.3), "SSIM", -0.02)
+    assert run(tmp_path, a, b) == 1
+    assert capsys.readouterr().err == "error: 2 of 4 regressed: s image-a 1024 PSNR and 1 more\n"
+    assert run(tmp_path, a, changed(a, "SSIM", -0.02)) == 1
+    assert capsys.readouterr().err == "error: 1 of 4 regressed: s image-a 1024 SSIM\n"
+
+
 def test_margins_and_chance(tmp_path: Path) -> None:
     a = results()
     assert run(tmp_path, a, changed(a, "PSNR", -0.05)) == 0  # below the margin

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
+from codec import cards
+from codec.cli.frame import UsageError
 from eval import coder_bench
-from eval.__main__ import main
+from eval.__main__ import _sizes, main
 from eval.bench import timing
 
 DATA = ["--data", "nowhere"]
@@ -97,6 +100,23 @@ def test_options_that_would_be_ignored_are_refused(
 ) -> None:
     assert main([*words, *DATA]) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_each_model_takes_those_of_the_sizes_that_it_offers() -> None:
+    few, many = (
+        replace(cards.find("image-fsp"), name=name, num_codes={size: size for size in sizes})
+        for name, sizes in (("few", (256, 1024)), ("many", (1024, 4096)))
+    )
+    assert _sizes([few, many], "256,1024,256") == [(256, 1024), (1024,)]
+    assert _sizes([few, many], None) == [(256, 1024), (1024, 4096)]
+    offers = "few offers 256, 1024; many offers 1024, 4096"
+    for chosen, message in (
+        ("1024,7", f"--codebook-size 7: {offers}"),
+        ("256", "--codebook-size 256: many offers 1024, 4096; add one of these"),
+    ):
+        with pytest.raises(UsageError) as refusal:
+            _sizes([few, many], chosen)
+        assert str(refusal.value) == message
 
 
 @pytest.mark.parametrize(

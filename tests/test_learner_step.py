@@ -6,8 +6,11 @@ from math import sqrt
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from codec.bottlenecks import BOTTLENECKS
+from codec.errors import CodecError
+from codec.losses import EXTRA_LOSSES
 from train import losses, recipes
 from train.draws import Draws
 from train.learner import Learner
@@ -123,6 +126,46 @@ def test_the_judges_say_counts_in_the_loss() -> None:
     weights = one.recipe.losses | {"adversarial": 3.0, "features": 5.0}
     expected = sum(weight * values[name] for name, weight in weights.items())
     assert values["loss"] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (4, 1), (4, 3)])
+def test_a_loss_that_is_not_one_value_for_each_item_is_refused(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Flat(nn.Module):
+        """The mean over the whole batch, or over too little of it."""
+
+        def forward(self, x: Tensor, x_hat: Tensor) -> Tensor:
+            return (x - x_hat).abs().mean().expand(shape)
+
+    monkeypatch.setitem(EXTRA_LOSSES["image"], "flat", Flat)
+    one = learner("losses={l1=1.0, mse=1.0, ssim=1.0, mean=1.0, variance=1.0, flat=1.0}")
+    with pytest.raises(CodecError) as refusal:
+        stepped(one)
+    assert str(refusal.value) == (
+        f"losses.flat: the loss returned shape {shape}; return (4,), a distance for each item of "
+        "the batch"
+    )
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        (("mean", "variance", "gap", "absent"), "losses absent, gap are in loss_names and not ret"),
+        (("mean",), "losses variance are returned by its training forward and not in loss_names"),
+    ],
+)
+def test_a_bottleneck_whose_losses_are_not_those_it_names_is_refused(
+    named: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss that is never returned would never act, with nobody told."""
+    monkeypatch.setattr(BOTTLENECKS["fsp"], "loss_names", named)
+    weights = ", ".join(f"{name}=1.0" for name in ("l1", "mse", "ssim", *named))
+    one = learner(f"losses={{{weights}}}")
+    with pytest.raises(CodecError, match=f"^bottleneck fsp: {said}"):
+        stepped(one)
+    one.freeze()  # the frozen stage has none of them
+    stepped(one)
 
 
 @pytest.mark.parametrize("coupled", [False, True])

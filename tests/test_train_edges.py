@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,3 +97,28 @@ def test_a_preview_of_an_odd_crop_is_decoded(
     crop = {"speech": "data.crop=[2001]", "image": "data.crop=[33, 39]"}[medium]
     run = trainer(medium, data, tmp_path / "run", 1, extra=(crop,))
     assert run.run(tensorboard=True)
+
+
+class Terminal(io.StringIO):
+    """What a terminal would show."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("medium", ["image"], indirect=True)
+def test_a_terminal_shows_stage_step_loss_and_speed_first(
+    tmp_path: Path,
+    medium: str,  # noqa: F811
+    data: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A bar is cut at the right where a terminal is narrow; elsewhere there is none."""
+    trainer(medium, data, tmp_path / "quiet", 2).run(log_steps=1)
+    assert capsys.readouterr().err == ""
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stderr", shown)
+    trainer(medium, data, tmp_path / "run", 2).run(log_steps=1)
+    last = shown.getvalue().split("\r")[-1]
+    assert re.match(r"run: 100%.*, [ABC] step 2 loss [\d.]+ steps_per_s [\d.]+ ", last)

@@ -17,6 +17,7 @@ as it is.
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from typing import Any
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from codec.errors import CodecError
 from codec.host import unread
 from codec.model import build
 from codec.nets.blocks import Stack
@@ -221,6 +223,10 @@ class Learner:
             Named scalars for the log, on the device: the distances and the bottleneck's losses
             without their weights, the bottleneck's stats, "loss" with all weights, "grad_norm"
             before clipping, and "skipped", 1 for a step that changed nothing.
+
+        Raises:
+            CodecError: A distance is not one value for each sample, or the bottleneck's losses are
+                others than it names.
         """
         with unread() if self.settled else nullcontext():
             return self._step(loss, size)
@@ -230,8 +236,12 @@ class Learner:
         with torch.autocast(self.kind, torch.bfloat16, cache_enabled=self.kind == "cpu"):
             out = self.replica(inputs.x, inputs.sizes if size is None else size)
         terms = loss(inputs.x, out.x_hat)
+        check_distances(terms, len(inputs.x))
         # A frozen encoder and codebook feel none.
-        pulls = {} if self.stage == "C" else out.bottleneck.losses
+        pulls: dict[str, Tensor] = {}
+        if self.stage != "C":
+            pulls = out.bottleneck.losses
+            check_pulls(self.recipe.codec.bottleneck, self.codec.bottleneck.loss_names, pulls)
         distortion = torch.stack([weights[name] * value for name, value in terms.items()]).sum(0)
         total = (distortion * self.size_weights(inputs.member, distortion)).mean()
         total = total + sum(weights[name] * value for name, value in pulls.items())
@@ -342,3 +352,35 @@ class Learner:
             self.freeze()
         restore(self.optimiser, state["optimiser"], self.inputs.rate)
         self.size_losses.copy_(state["size_losses"])
+
+
+def check_distances(terms: Mapping[str, Tensor], batch: int) -> None:
+    """Refuses distances that are not of shape (B,); it looks at shapes alone.
+
+    Raises:
+        CodecError: There is one.
+    """
+    for name, value in terms.items():
+        shape = tuple(getattr(value, "shape", ()))  # a loss of somebody's own may return a number
+        if shape != (batch,):
+            raise CodecError(
+                f"losses.{name}: the loss returned shape {shape}; return ({batch},), a distance "
+                "for each item of the batch"
+            )
+
+
+def check_pulls(bottleneck: str, names: Collection[str], losses: Collection[str]) -> None:
+    """Refuses a bottleneck whose losses in training are others than its `loss_names`.
+
+    Raises:
+        CodecError: It returns fewer, or more.
+    """
+    for wrong, advice in (
+        (set(names) - set(losses), "in loss_names and not returned by its training forward"),
+        (set(losses) - set(names), "returned by its training forward and not in loss_names"),
+    ):
+        if wrong:
+            raise CodecError(
+                f"bottleneck {bottleneck}: losses {', '.join(sorted(wrong))} are {advice}; name "
+                "what it returns, and nothing else"
+            )

@@ -244,7 +244,8 @@ class Trainer:
             log = Log(self.folder, tensorboard)
             if tensorboard:
                 preview = self.store.batch(4, Draws(self.seed, self.device))
-        shown = ("loss", *self.recipe.losses)
+        # A narrow terminal cuts what is last.
+        shown = ("loss", "steps_per_s", *self.recipe.losses)
         return Report(log, self.device, every, shown, self.tokens_per_step, self.step, preview)
 
     def _prepare(self) -> None:
