@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from app.store import Models, TemporaryFiles, file_stem
-from codec.description import describe_all
+from codec.description import describe_all, in_words
 from codec.errors import MediaError
 from codec.layers import survey
 from codec.truncation import truncate
@@ -69,12 +69,7 @@ class Bins:
         """
         with _given(path).open("rb") as file:
             record = describe_all(survey(file), self._models.names())
-        record.pop("layers", None)  # the page has a control for them
-        record["model"] = record["model"] or "not among the installed models"
-        return {
-            key.replace("_", " "): f"{value:.6g}" if isinstance(value, float) else str(value)
-            for key, value in record.items()
-        }
+        return in_words(record)  # the page has a control for layers
 
 
 def _given(path: str | Path | None) -> Path:

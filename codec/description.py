@@ -9,6 +9,7 @@ from codec import cards
 from codec.container import Summary
 from codec.files import Source, opened
 from codec.layers import Survey, survey
+from codec.medium import MEDIA
 
 
 def info(data: Source) -> dict[str, Any]:
@@ -51,6 +52,7 @@ def describe_all(found: Survey, names: Mapping[bytes, str]) -> dict[str, Any]:
             "bytes": stop,
             "payload_bytes": payload,
             "rate": header.kind.rate_text(stop, units),
+            header.kind.rate_key: header.kind.rate(stop, units),
         }
     record |= layers[size] | {
         "codebook_size": size,
@@ -90,4 +92,15 @@ def describe(summary: Summary, names: Mapping[bytes, str]) -> dict[str, Any]:
         "bits_per_token": 8 * summary.payload_bytes / max(tokens, 1),
         "rate": header.kind.rate_text(summary.file_bytes, units),
         header.kind.rate_key: header.kind.rate(summary.file_bytes, units),
+    }
+
+
+def in_words(record: Mapping[str, Any]) -> dict[str, str]:
+    """What `codec.info` prints of a record: names and values as text, without its layers."""
+    number = MEDIA[record["medium"]].rate_key  # "rate" says it
+    shown = {k: v for k, v in record.items() if k not in (number, "layers")}
+    shown["model"] = record["model"] or "not among the installed models"
+    return {
+        key.replace("_", " "): f"{value:.6g}" if isinstance(value, float) else str(value)
+        for key, value in shown.items()
     }

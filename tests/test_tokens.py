@@ -54,6 +54,9 @@ def test_layers_are_read_where_one_stops() -> None:
         single = codec.read_tokens(codec.compress(source, size, model))
         assert np.array_equal(codec.read_tokens(data, model, codebook_size=size), single)
     assert np.array_equal(codec.read_tokens(data), single)
+    record = codec.info(data)
+    for said in (record, *record["layers"].values()):
+        assert said["rate"] == f"{said['bits_per_pixel']:.4f} bits per pixel"
     with pytest.raises(MediaError, match="no layers"):
         codec.read_tokens(codec.compress(source, 256, model), codebook_size=1024)
 

@@ -9,10 +9,9 @@ from typing import BinaryIO, cast
 
 from codec.cli.frame import each, filled, print_line, run
 from codec.cli.options import parser_of
-from codec.description import describe_all, model_names
+from codec.description import describe_all, in_words, model_names
 from codec.files import Pipe, piping
 from codec.layers import survey
-from codec.medium import MEDIA
 
 
 def info_main(arguments: list[str] | None = None) -> int:
@@ -36,13 +35,11 @@ def _info(options: argparse.Namespace) -> None:
         if options.json:
             print_line(json.dumps(record), sys.stdout)
         else:
-            record["model"] = record["model"] or "not among the installed models"
-            del record[MEDIA[record["medium"]].rate_key]  # "rate" says it
-            width = max(map(len, record))
-            for size, layer in record.pop("layers", {}).items():
-                record[f"up to K = {size}"] = f"{layer['bytes']} bytes, {layer['rate']}"
-            for key, value in record.items():
-                shown = f"{value:.6g}" if isinstance(value, float) else value
-                print_line(f"{key.replace('_', ' '):<{width}}  {shown}", sys.stdout)
+            shown = in_words(record)
+            width = max(map(len, shown))
+            for size, layer in record.get("layers", {}).items():
+                shown[f"up to K = {size}"] = f"{layer['bytes']} bytes, {layer['rate']}"
+            for key, value in shown.items():
+                print_line(f"{key:<{width}}  {value}", sys.stdout)
 
     each([(name, None) for name in options.files], show)
