@@ -38,6 +38,16 @@ def test_a_table_is_that_of_the_kept_runs(name: str, tmp_path: Path) -> None:
     assert not missing, "run the command again and paste its tables"
 
 
+def test_longer_runs_are_those_of_the_page(tmp_path: Path) -> None:
+    folder = RESULTS / "30-epochs"
+    assert main(["gmvq-table1", "--redraw", str(folder), "--out", str(tmp_path)]) == 0
+    report = (tmp_path / "gmvq-table1.md").read_text()
+    lines = [line for line in report.splitlines() if line.startswith("|")]
+    assert len(lines) > 8
+    assert "python -m eval.experiments gmvq-table1 --redraw eval/results/30-epochs" in PAGE
+    assert not [line for line in lines if line not in PAGE]
+
+
 def test_kept_runs_are_small_and_whole() -> None:
     files = sorted(RESULTS.rglob("*.json"))
     assert files
