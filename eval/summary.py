@@ -34,7 +34,7 @@ RESAMPLES = 2000
 CONFIDENCE = 0.95
 # Of perplexity_hard_batch: 256 pictures of 8 x 8 tokens, the GM-VQ paper's batch.
 BATCH_TOKENS = 256 * 64
-RESULTS = "results.json"
+RESULTS_NAME = "results.json"
 NOT_METRICS = {
     "set",
     "item",
@@ -418,7 +418,7 @@ def write_json(path: Path, content: Any) -> None:
         file.write((json.dumps(content, indent=1) + "\n").encode())
 
 
-def read_results(folder: Path, name: str = RESULTS) -> Any:
+def read_results(folder: Path, name: str = RESULTS_NAME) -> Any:
     """Reads what a finished run left in a file of its folder.
 
     Raises:
@@ -426,7 +426,7 @@ def read_results(folder: Path, name: str = RESULTS) -> Any:
     """
     try:
         found = json.loads((folder / name).read_text(encoding="utf-8"))
-        if name == RESULTS and not {"plan", "summary", "records"} <= dict(found).keys():
+        if name == RESULTS_NAME and not {"plan", "summary", "records"} <= dict(found).keys():
             raise ValueError(f"{name} is not of this program")
     except (OSError, ValueError, TypeError) as error:
         raise MediaError(

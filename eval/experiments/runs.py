@@ -135,7 +135,8 @@ def check_seeds(folder: Path, records: Iterable[Record]) -> None:
             raise CodecError(f"{folder}: two runs of {name} with seed {seed}; keep one")
         first = next(iter(row.values()), settings)
         if settings != first:
-            unlike = ", ".join(k for k in settings if settings[k] != first.get(k))
+            keys = sorted({*settings, *first})
+            unlike = ", ".join(k for k in keys if settings.get(k) != first.get(k))
             raise CodecError(f"{folder}: runs of {name} differ in {unlike}; keep those of one")
         row[seed] = settings
 
