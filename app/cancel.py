@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from app.choices import BROWSER, Given
+from app.choices import Given
 from app.handlers import LONG_JOBS, QUICK, working
 from app.input_panel import InputPanel
 from app.turns import Job, Turn
@@ -61,7 +61,8 @@ class CancelButton:
 
         Call it before the tab wires what it shows of another medium, so that nothing comes after.
         """
-        pressed, switched = self._button.click, self._panel.medium.change
-        gr.on([pressed, switched], None, cancels=[*self._jobs, *others], **BROWSER)
-        for told in (pressed, self._panel.switched.then):
-            told(Turn.cancel, [self.turn, self._ticket], js=LAST_PRESS, **QUICK)
+        given = [self.turn, self._ticket]
+        self._button.click(
+            Turn.cancel, given, cancels=[*self._jobs, *others], js=LAST_PRESS, **QUICK
+        )
+        self._panel.switched.then(Turn.cancel, given, js=LAST_PRESS, **QUICK)
