@@ -26,7 +26,7 @@ from typing import Any
 import gradio as gr
 
 from app.comparison import compare, sweep
-from app.handlers import JOBS, plainly
+from app.handlers import JOBS, raising
 from app.service import Service
 from app.tokens import edit, tokens
 from app.versions import write_csv
@@ -58,7 +58,7 @@ class Endpoints:
             outputs: list[Any],
         ) -> None:
             button.click(
-                plainly(function),
+                raising(function),
                 inputs,
                 outputs,
                 api_name=name,

@@ -39,6 +39,7 @@ QUICK: dict[str, Any] = {
 CHOICES = QUICK | {"trigger_mode": "multiple"}
 # Answers: a second press of a button that has not answered yet is no second answer.
 ANSWERS = QUICK | {"trigger_mode": "once"}
+SECONDS = 20  # that a message stays
 TITLES: dict[type[CodecError], str] = {
     MediaError: "This input cannot be used",
     BitstreamError: "This .bin cannot be decoded",
@@ -76,10 +77,26 @@ class Stopped(Exception):  # noqa: N818  it is no error
     """A job's result is not wanted any more."""
 
 
-def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
+def _told(title: str, text: str) -> Any:
+    """Shows a message; what the page shows stays, without Gradio's "Error" over it."""
+    gr.Warning(text, duration=SECONDS, title=title)
+    return gr.skip()
+
+
+def _raised(title: str, text: str) -> Any:
+    raise gr.Error(text, duration=SECONDS, title=title, print_exception=False) from None
+
+
+def plainly(
+    function: Callable[..., Any], refused: Callable[[str, str], Any] = _told
+) -> Callable[..., Any]:
     """Turns every error of a handler into a message of the page; the server lives on.
 
     A job that was stopped changes nothing.
+
+    Args:
+        function: The handler.
+        refused: What is done with the title and the sentence of an input that cannot be used.
     """
 
     @wraps(function)
@@ -88,13 +105,18 @@ def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*arguments, **options)
         except Stopped:
             return gr.skip()
+        except CodecError as error:
+            log.info("refused: %s", error)
+            return refused(*explain(error))
         except Exception as error:
-            title, text = explain(error)
-            if isinstance(error, CodecError):
-                log.info("refused: %s", error)
-            raise gr.Error(text, duration=20, title=title, print_exception=False) from None
+            return _raised(*explain(error))
 
     return handler
+
+
+def raising(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`plainly`, for callers who wait for an answer: what cannot be used raises, too."""
+    return plainly(function, _raised)
 
 
 # Gradio counts a job no more that it gave up, but the job goes on until it next reports.

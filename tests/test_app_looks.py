@@ -454,7 +454,23 @@ def test_a_job_may_start_before_the_page_has_switched_to_its_medium(
     go(page, "inspect")
     page.evaluate(SWITCH_AND_START)
     page.wait_for_selector("#inspect-map .plain img")  # only a picture's map has it beside itself
-    assert page.locator(".toast-wrap .error").count() == 0
+    assert page.locator(".toast-wrap .toast-body").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("tab", "place"),
+    [("compare", "listener"), ("sweep", "chart"), ("inspect", "map"), ("blind", "lead")],
+)
+def test_a_refusal_is_told_and_covers_nothing(tab: str, place: str, open_page: Open) -> None:
+    page = open_page()
+    go(page, tab)
+    invitation = page.locator(f"#{tab}-{place}").inner_text()
+    page.click(f"#{tab}-start")
+    told = page.locator(".toast-wrap .toast-body")
+    told.wait_for()
+    assert "choose an example or add a file of your own" in told.inner_text()
+    assert page.locator(f"#{tab}-{place}").inner_text() == invitation
+    assert page.locator("[data-testid=status-tracker]", has_text="Error").count() == 0
 
 
 @pytest.mark.parametrize("tab", ["sweep", "inspect"])

@@ -330,7 +330,7 @@ def test_stereo_at_96_khz_and_silence_go_through(client: Client, tmp_path: Path)
 
 def test_errors_become_plain_words(caplog: pytest.LogCaptureFixture) -> None:
     """What was not foreseen is a number for the user, and a traceback for the log."""
-    from app.handlers import explain, plainly
+    from app.handlers import explain, plainly, raising
     from codec.errors import BitstreamError, MediaError, ModelError
 
     for kind in (MediaError, ModelError, BitstreamError):
@@ -345,13 +345,21 @@ def test_errors_become_plain_words(caplog: pytest.LogCaptureFixture) -> None:
     assert ticket in caplog.text
     assert "secret detail" in caplog.text
 
-    def fails() -> None:
-        raise MediaError("no")
-
     import gradio
 
-    with pytest.raises(gradio.Error, match="No"):
-        plainly(fails)()
+    def refuses() -> None:
+        raise MediaError("no")
+
+    def breaks() -> None:
+        raise ZeroDivisionError
+
+    # Outside a page Gradio's messages are Python's warnings.
+    with pytest.warns(UserWarning, match=r"No\."):
+        assert plainly(refuses)() == gradio.skip()
+    with pytest.raises(gradio.Error, match=r"No\."):
+        raising(refuses)()
+    with pytest.raises(gradio.Error, match="our fault"):
+        plainly(breaks)()
 
 
 # --------------------------------------------------------------------------------------------------
