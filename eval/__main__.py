@@ -208,7 +208,7 @@ def _evaluate(options: argparse.Namespace) -> None:
                 f"nothing to evaluate: {len(results[kind])} {kind} ({first['item']}: "
                 f"{first['reason']})"
             )
-        _note_unused(plan, results)
+        _note_unused(plan, _baselines(options), results)
         if options.out:
             summary.write_json(out / "results.json", results)
             summary.write_json(out / "timing.json", summary.speeds(journal))
@@ -245,8 +245,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         (_name(card, names[card.name] == 1, options), str(card.path), sizes)
         for card, sizes in zip(found, _sizes(found, options.codebook_size), strict=True)
     )
-    chosen = [name for name in options.baselines.split(",") if name]
-    known = baselines.find(chosen)
+    known = baselines.find(_baselines(options))
     if options.anchor:
         systems = {b.name for b in known} | {name for name, _, _ in models}
         systems |= {load_neighbour(spec).name for spec in options.neighbour}
@@ -276,6 +275,11 @@ def _plan(options: argparse.Namespace) -> Plan:
         effort=options.effort,
         search=options.search,
     )
+
+
+def _baselines(options: argparse.Namespace) -> list[str]:
+    """Returns the classic codecs as they were named: "all" is not taken apart."""
+    return [name for name in options.baselines.split(",") if name]
 
 
 def _name(card: cards.Card, unique: bool, options: argparse.Namespace) -> str:
@@ -351,12 +355,13 @@ def _print(results: Record) -> None:
         print(said)
 
 
-def _note_unused(plan: Plan, results: Record) -> None:
-    """Prints a line for each model that had nothing to measure."""
+def _note_unused(plan: Plan, named: list[str], results: Record) -> None:
+    """Prints a line for each model, and classic codec among `named`, with nothing to measure."""
     tried = {one["system"] for one in [*results["records"], *results["failed"]]}
-    for name, path, _ in plan.models:
+    media = {name: cards.find(path).medium for name, path, _ in plan.models}
+    media |= {b.name: b.medium for b in baselines.find(named) if b.name in named}
+    for name, medium in media.items():
         if name not in tried:
-            medium = cards.find(path).medium
             print(f"notice: {name}: no readable item of {medium} in the test sets", file=sys.stderr)
 
 

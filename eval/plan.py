@@ -7,6 +7,8 @@ import json
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from tqdm import tqdm
+
 from codec import __version__, cards
 from eval.datasets import TestSet
 from eval.journal import Record
@@ -97,7 +99,10 @@ def header_of(plan: Plan, sets: list[TestSet]) -> Record:
     """
     described = {}
     for one in sets:
-        listing = json.dumps([[item.name, item.checksum()] for item in one.items]).encode()
+        items = tqdm(
+            one.items, desc=f"read {one.name}", unit="file", leave=False, delay=1, disable=None
+        )
+        listing = json.dumps([[item.name, item.checksum()] for item in items]).encode()
         described[one.name] = {
             "items": len(one.items),
             "listing": hashlib.sha256(listing).hexdigest(),

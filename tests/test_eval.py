@@ -209,7 +209,7 @@ def test_fresh_begins_with_an_empty_folder(tmp_path: Path) -> None:
     assert {path.name for path in (out / "files").iterdir()} == {"image-fsp"}
 
 
-def test_a_model_without_an_item_of_its_medium_is_named(
+def test_a_system_without_an_item_of_its_medium_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.png").write_bytes(picture(gradient(40, 64)))
@@ -219,7 +219,10 @@ def test_a_model_without_an_item_of_its_medium_is_named(
     printed = capsys.readouterr()
     assert "image-fsp K=256" in printed.out
     assert [line for line in printed.err.splitlines() if "notice" in line] == [said]
-    assert main(["image-fsp", *words]) == 0
+    assert main(["image-fsp", *words, "--baselines", "mp3,jpeg"]) == 0
+    said = "notice: mp3: no readable item of speech in the test sets"
+    assert [line for line in capsys.readouterr().err.splitlines() if "notice" in line] == [said]
+    assert main(["image-fsp", *words, "--baselines", "all"]) == 0
     assert "notice" not in capsys.readouterr().err
 
 
