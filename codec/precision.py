@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from codec import forks
+from codec.locks import forkable_lock
 
 T = TypeVar("T")
 END = object()
@@ -41,7 +42,7 @@ class _Switches:
 
     def __init__(self, *backends: Any) -> None:
         self._backends = backends
-        self._lock = threading.Lock()
+        self._lock = forkable_lock()
         self._users = 0
         self._kept: list[tuple[Any, str]] = []
 

@@ -11,8 +11,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from codec.locks import forkable_lock
+
 _heard = threading.local()  # `lists`: of the calls of `heard` in a thread, the innermost last
-_lock = threading.Lock()
+_lock = forkable_lock()
 _users = 0
 _filters = ExitStack()
 

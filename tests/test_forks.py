@@ -6,11 +6,14 @@ import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 
 from codec.bottlenecks import FSQ
+from codec.locks import computed_once
+from tests.conftest import tones, wav
 
 SCRIPT = """
 import os, signal
@@ -51,3 +54,55 @@ def test_a_compiled_bottleneck_is_traced_without_a_warning() -> None:
         warnings.simplefilter("error")
         assert torch.equal(compiled(z, 256).z_q, method(z, 256).z_q)
     torch._dynamo.reset()
+
+
+# A thread loads and compresses all the time; meanwhile the main thread forks.
+BESIDE = """
+import os, signal, sys, threading, time
+import codec
+
+source = sys.argv[1]
+running = True
+def compress():
+    while running:
+        codec.compress(source, 256)
+thread = threading.Thread(target=compress)
+codec.compress(source, 256)
+thread.start()
+children = []
+for _ in range(12):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        codec.compress(source, 256)
+        os._exit(0)
+    children.append(child)
+    time.sleep(0.05)
+statuses = [os.waitpid(child, 0)[1] for child in children]
+running = False
+thread.join()
+assert not any(statuses), statuses
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+def test_a_forked_process_does_not_wait_for_locks_of_other_threads(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(wav(tones(4000)))
+    words = [sys.executable, "-W", "ignore", "-c", BESIDE, str(tmp_path / "a.wav")]
+    subprocess.run(words, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
+
+
+def test_a_value_is_computed_once_for_each_instance() -> None:
+    class Counted:
+        def __init__(self) -> None:
+            self.calls = 0
+
+        @computed_once
+        def value(self) -> int:
+            """What it is."""
+            self.calls += 1
+            return self.calls
+
+    one, other = Counted(), Counted()
+    assert (one.value, one.value, other.value) == (1, 1, 1)
+    assert Counted.value.__doc__ == "What it is."

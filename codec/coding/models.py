@@ -13,6 +13,7 @@ from codec.container import Header
 from codec.entropy import NO_TABLES, Prior, Tables
 from codec.errors import BitstreamError, CodecError, ModelError, reason_of
 from codec.model import Codec, CodecConfig, build
+from codec.unset import unset
 
 # What tensors and a configuration lead to that do not belong together.
 MISFIT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -61,7 +62,8 @@ def _load(card: Card, device: str) -> Model:
     }
     try:
         tables = {size: tables_of(tensors, size) for size in card.num_codes}
-        codec = build(CodecConfig.from_dict(card.config))
+        with unset():
+            codec = build(CodecConfig.from_dict(card.config))
         stride = codec.stride if codec.axes > 1 else 0
         if any(p.stride != stride for t in tables.values() for p in (t.prior, t.layer) if p):
             raise ValueError(f"a prior whose stride is not {stride}")

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,6 +23,7 @@ from torch import Tensor
 from codec.arguments import whole
 from codec.checkpoint import checkpoint
 from codec.coding.models import Model
+from codec.locks import computed_once
 from codec.medium import IMAGE, SPEECH
 from codec.precision import exact_float32
 
@@ -102,15 +102,17 @@ class Search:
             torch.inference_mode(False),
             torch.enable_grad(),
             exact_float32(z.device),
+            torch.device(z.device),  # whatever the default one is
         ):
             if min(x.shape[2:]) < self._loss.shortest:
                 return z
             pairs = zip(x.clone().split(1), z.clone().split(1), strict=True)
             return torch.cat([self._nearer(*pair) for pair in pairs])
 
-    @cached_property
+    @computed_once
     def _loss(self) -> ImageLoss | SpeechLoss:
-        return self._aim.build().to(self._model.device)
+        with torch.device("cpu"):
+            return self._aim.build().to(self._model.device)
 
     def _nearer(self, x: Tensor, z: Tensor) -> Tensor:
         """One sample: x (1, C, *N), z (1, D_in, *S)."""

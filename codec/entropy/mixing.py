@@ -34,7 +34,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -43,6 +43,7 @@ from numpy.typing import NDArray
 
 from codec.entropy.range_coder import FLOOR, FULL, KEPT_BITS, WORD_BITS, join, shortest_tail
 from codec.errors import BitstreamError
+from codec.locks import computed_once
 
 # All are part of the file format.
 BIT_BITS = 16  # a probability is out of 2**16
@@ -301,7 +302,7 @@ class Prior:
     def num_codes(self) -> int:
         return prod(self.levels.tolist())
 
-    @cached_property
+    @computed_once
     def starts(self) -> Ints:
         """(D,) the row of each digit's value 0."""
         starts: Ints = np.cumsum(self.levels) - self.levels
@@ -312,7 +313,7 @@ class Prior:
         """Rows of `nodes` that the digits that are given would have."""
         return int(self.levels[: self.given].sum()) - self.given
 
-    @cached_property
+    @computed_once
     def before(self) -> Ints:
         """(J,) 1 for neighbours before a position, -1 for those after it, 0 for itself."""
         rows_up, right = self.offsets.astype(np.int64).T
@@ -328,7 +329,7 @@ class Prior:
         """The layer that sees the embeddings: its weights ((J + Q) * E, W or H) and its bias."""
         return (self.wide, self.wide_bias) if len(self.wide_bias) else (self.hidden, self.bias)
 
-    @cached_property
+    @computed_once
     def first(self) -> NDArray[np.int32]:
         """(J, R + 1, W or H): what a row contributes as each neighbour."""
         shape = len(self.offsets), len(self.embedding), len(self.outer[1])
@@ -346,7 +347,7 @@ class Prior:
         for start in range(0, len(self.offsets) * num_features, num_features):
             yield embedding @ self.outer[0][start : start + num_features].astype(np.float64)
 
-    @cached_property
+    @computed_once
     def trend_weights(self) -> NDArray[np.int32]:
         """(Q, E, W or H)."""
         num_features = self.embedding.shape[1]
@@ -375,7 +376,7 @@ class Prior:
         start = np.abs(self.bias.astype(np.int64)) + inner + later
         return int(max(outer.max(), start.max()))
 
-    @cached_property
+    @computed_once
     def net(self) -> Net:
         """What both twins of `code` take."""
         of_units = self.hidden if len(self.wide_bias) else self.hidden[:0]
@@ -410,7 +411,7 @@ class Prior:
             given=self.given,
         )
 
-    @cached_property
+    @computed_once
     def _index_at(self) -> Ints:
         """(K,) the inverse of `order`."""
         return np.argsort(self.order)

@@ -9,7 +9,6 @@ import io
 import logging
 import math
 import tempfile
-import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from codec.errors import MediaError
 from codec.files import blaming
+from codec.locks import forkable_lock
 from codec.media import jpeg_end, png_chunks
 from codec.media.colour import Conversion, conversion
 from codec.media.kinds import IMAGE_FORMATS, Pixels
@@ -37,7 +37,7 @@ STRIP_PIXELS = 1 << 20  # of a picture that are at hand at once
 # Bytes of a picture's pixels; those of larger ones wait in a temporary file.
 MAX_IN_MEMORY = 1 << 25
 ON_WHITE = "transparent picture: laid on white"
-_limit = threading.Lock()
+_limit = forkable_lock()
 
 
 class Picture:
