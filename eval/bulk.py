@@ -49,13 +49,14 @@ try:
 
     from eval import lpips_metric
     from eval.datasets import Item, find, load_signal
-    from eval.journal import Record, lock
+    from eval.journal import Record
     from eval.lpips_metric import Backbone, backbones
     from eval.metrics import METRICS, Metric, measure
     from eval.options import add_sets
     from eval.paths import flat_name
     from eval.signals import SIGNALS, Signal
     from eval.systems import ModelSystem, load_models
+    from train.alone import lock
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {not_installed(missing.name, 'eval,cluster')}")
 
@@ -287,7 +288,7 @@ def _earlier(out: Path, text: str) -> Record:
 def _locked(out: Path, fingerprint: Record) -> Iterator[None]:
     out.mkdir(parents=True, exist_ok=True)
     with (out / "job.json").open("a+", encoding="utf-8", errors="replace") as file:
-        lock(file, out)
+        lock(file.fileno(), out)
         file.seek(0)
         text = file.read()
         before = _earlier(out, text) if text.endswith("\n") else fingerprint

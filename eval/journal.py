@@ -9,7 +9,6 @@ lines are never measured again. Tokens stand in a line as text (`pack_tokens`).
 from __future__ import annotations
 
 import base64
-import fcntl
 import json
 import os
 import zlib
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.errors import MediaError
+from train.alone import lock
 
 Record = dict[str, Any]
 JOURNAL = "journal.jsonl"
@@ -64,12 +64,12 @@ def open_journal(folder: Path, header: Record, fresh: bool = False) -> Iterator[
         fresh: Whether to begin anew, whatever is there.
 
     Raises:
-        MediaError: Another run is writing there, or the folder holds a run of another plan.
+        CodecError: Another run is writing there, or the folder holds a run of another plan.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / JOURNAL
     with path.open("a+", encoding="utf-8") as file:
-        lock(file, folder)
+        lock(file.fileno(), folder)
         if fresh:
             file.truncate(0)
         journal = _read(path, header)
@@ -84,20 +84,6 @@ def open_journal(folder: Path, header: Record, fresh: bool = False) -> Iterator[
             file.write(json.dumps(header) + "\n")
             file.flush()
         yield journal
-
-
-def lock(file: TextIO, folder: Path) -> None:
-    """Keeps an open file of an output folder for this process, until it is closed.
-
-    Raises:
-        MediaError: Another process has it.
-    """
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise MediaError(
-            f"{folder}: another run is writing there; wait for it, or give another --out"
-        ) from None
 
 
 def _read(path: Path, header: Record | None) -> Journal:

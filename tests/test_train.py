@@ -17,6 +17,7 @@ from codec import cards, coding
 from codec.errors import CodecError
 from train import losses, recipes
 from train.__main__ import main
+from train.alone import alone
 from train.data import Store, prepare
 from train.draws import Draws
 from train.export import export, load_run
@@ -364,6 +365,19 @@ def test_a_run_is_not_overwritten_and_resumes_to_its_end(
     (tmp_path / "run/checkpoint.pt").write_bytes(b"PK hello")
     assert main([*arguments, "5", "--resume"]) == 1
     assert "cannot read this checkpoint" in capsys.readouterr().err
+
+
+def test_two_runs_do_not_write_into_one_folder(
+    tmp_path: Path, medium: str, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    words = [f"{medium}-fsp", "--data", str(data), "--out", str(out), "--steps", "1"]
+    words += ["--set", CROPS[medium], "--set", "data.batch=2"]
+    with alone(out):
+        assert main(words) == 1
+    assert "another run is writing there" in capsys.readouterr().err
+    assert not list(out.iterdir())
+    assert main(words) == 0
 
 
 def test_media_are_prepared_on_the_way_and_what_is_broken_is_said(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from codec.cli.frame import Parser, filled_path, positive, run, within
 from codec.errors import CodecError
 from codec.streams import process
 from train import losses, parallel, recipes
+from train.alone import alone
 from train.checkpoint import CHECKPOINT_NAME
 from train.data import Store, chosen, is_prepared, prepare, prepared_by
 from train.denormals import flushed
@@ -25,6 +27,7 @@ from train.log import LOG_NAME
 from train.loop import Budget, Trainer
 from train.options import MAX_SEED, add_device, add_threads
 from train.parallel import processes
+from train.recipes import Recipe
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -137,6 +140,11 @@ def _train(options: argparse.Namespace, device: str) -> None:
             f"{options.out} holds a run, which has its weights; "
             "leave --init out or choose another --out"
         )
+    with alone(options.out) if parallel.rank() == 0 else nullcontext():
+        _run(recipe, options, device, begun)
+
+
+def _run(recipe: Recipe, options: argparse.Namespace, device: str, begun: bool) -> None:
     data = parallel.first(_prepared(recipe.codec.medium, options) if parallel.rank() == 0 else None)
     store = Store(data, recipe.codec.medium, tuple(recipe.data.crop), recipe.data.zoom).to(device)
     budget = Budget(options.minutes, options.steps)
