@@ -19,6 +19,7 @@ from types import TracebackType
 from codec.errors import out_of_memory
 
 closed: set[int] = set()  # the descriptors that were
+_errors: list[str] = []  # of printing, not said yet
 
 
 def process(command: str | Callable[[], int | None]) -> int:
@@ -45,17 +46,23 @@ def process(command: str | Callable[[], int | None]) -> int:
     except KeyboardInterrupt:  # Ctrl-C while the imports run
         code = 130
     except (ImportError, OSError, MemoryError, RuntimeError) as error:
-        # Libraries that find no room to be loaded.
-        if not out_of_memory(error):
+        if out_of_memory(error):  # libraries that find no room to be loaded
+            code = (
+                "error: not enough memory to load the libraries; "
+                "free some, or raise the limit of the process"
+            )
+        elif isinstance(error, OSError) and error.errno and error.filename is None:
+            give_up_stdout(error)  # of a listing: what has a file names it
+            code = 1
+        else:
             raise
-        code = (
-            "error: not enough memory to load the libraries; "
-            "free some, or raise the limit of the process"
-        )
     if isinstance(code, str):
         print(code, file=sys.stderr)
         code = 1
     flush()
+    if lost := unwritten():
+        print(f"error: {lost}", file=sys.stderr)
+        code = code or 1
     return code or 0
 
 
@@ -103,6 +110,24 @@ def flush() -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         forget_stdout()
+    except OSError as error:
+        give_up_stdout(error)
+
+
+def give_up_stdout(error: OSError) -> None:
+    """Prints nothing more, as where the disk under stdout is full, and keeps what `unwritten` says.
+
+    What a command has to do is done all the same.
+    """
+    _errors.append(f"stdout: {error.strerror}")
+    forget_stdout()
+
+
+def unwritten() -> str | None:
+    """Says once why something could not be printed; None where all was."""
+    found = _errors[0] if _errors else None
+    _errors.clear()
+    return found
 
 
 def forget_stdout() -> None:

@@ -9,6 +9,7 @@ it is downloaded only if its net is asked for by name.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,9 +96,9 @@ def backbones(nets: list[str], files: list[Path]) -> tuple[list[Backbone], list[
         path = hub_file(net)
         if net in found:
             continue
-        if not path.is_file() and net in nets:
+        if not _readable(path) and net in nets:
             _download(net)
-        if path.is_file():
+        if _readable(path):
             found[net] = Backbone(net, str(path))
         elif not nets:
             notices.append(
@@ -105,6 +106,11 @@ def backbones(nets: list[str], files: list[Path]) -> tuple[list[Backbone], list[
                 "fetches it)"
             )
     return [found[net] for net in HUB if net in found], notices
+
+
+def _readable(path: Path) -> bool:
+    """Says whether a file can be read; it may lie in another user's home."""
+    return os.access(path, os.R_OK)
 
 
 def metrics(medium: str, chosen: Iterable[Backbone]) -> dict[str, Metric]:

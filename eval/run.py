@@ -19,6 +19,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -107,8 +108,9 @@ def _measured(plan: Plan, folder: Path, todo: list[Job], workers: int) -> Iterat
         jobs, waiting = iter(todo), set[Future[Record]]()
         try:
             while True:
-                for job in islice(jobs, IN_FLIGHT * workers - len(waiting)):
-                    waiting.add(pool.submit(_work, *job))
+                with _ctrl_c_later():  # the first submission starts the workers
+                    for job in islice(jobs, IN_FLIGHT * workers - len(waiting)):
+                        waiting.add(pool.submit(_work, *job))
                 if not waiting:
                     return
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -119,18 +121,44 @@ def _measured(plan: Plan, folder: Path, todo: list[Job], workers: int) -> Iterat
                 "a worker died, perhaps for lack of memory; run again with fewer --workers, "
                 "finished items are kept"
             ) from None
+        except KeyboardInterrupt:  # what they measure now is measured again
+            for process in multiprocessing.active_children():
+                process.terminate()
+            waiting.clear()
+            raise
         finally:
             for future in waiting:
                 future.cancel()
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Lets Ctrl-C wait; processes that are started meanwhile never get it.
+
+    A terminal sends it to all of them, and those that are still importing would print tracebacks.
+    """
+    came: list[int] = []
+    try:
+        before = signals.signal(signals.SIGINT, lambda number, _: came.append(number))
+    except ValueError:  # only the main thread gets it
+        yield
+        return
+    mask = signals.pthread_sigmask(signals.SIG_BLOCK, {signals.SIGINT})
+    try:
+        yield
+    finally:
+        signals.pthread_sigmask(signals.SIG_SETMASK, mask)
+        signals.signal(signals.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
 
 
 _worker: Worker | CodecError | None = None  # of this process; or why it could not be made
 
 
 def _start(plan: Plan, folder: Path) -> None:
-    """Makes the worker of this process, which ends with its parent and leaves Ctrl-C to it."""
+    """Makes the worker of this process, which ends with its parent."""
     global _worker
-    signals.signal(signals.SIGINT, signals.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _worker = Worker(plan, folder)

@@ -538,3 +538,28 @@ def test_without_the_extra_one_line_says_so(module: str, tmp_path: Path) -> None
     # pesq, or pyarrow where the extra [cluster] is missing, too.
     assert result.stderr.startswith("error: p")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_workers_start_is_one_line(tmp_path: Path, root: Path) -> None:
+    """A terminal sends it to the workers, too, which import for seconds."""
+    for number in range(4):
+        (tmp_path / f"{number}.png").write_bytes(picture(gradient(40, 64)))
+    words = ["eval", "image-fsp", "--data", str(tmp_path), "-k", "256", "--quick", "--workers", "2"]
+    run = subprocess.Popen(
+        [sys.executable, "-m", *words, "--out", str(tmp_path / "out")],
+        cwd=root,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+    while run.poll() is None and len(children.read_text().split()) < 2:
+        time.sleep(0.01)
+    os.killpg(run.pid, signal.SIGINT)
+    said = run.communicate(timeout=60)[1].decode()
+    lines = [line for line in said.replace("\r", "\n").splitlines() if "item" not in line]
+    assert run.returncode == 130
+    assert [line for line in lines if line.strip()] == [
+        f"error: interrupted; the same command goes on from what is in {tmp_path / 'out'}"
+    ]

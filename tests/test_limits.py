@@ -229,6 +229,15 @@ def test_an_output_in_memory_is_bounded(
     assert codec.decompress(data, speech_model, Limits(max_bytes=2 * 768_000 + 100), suffix)
 
 
+def test_what_is_compressed_counts_as_it_is_written(speech_model: Model) -> None:
+    data = bomb(speech_model, 1, 8000, 16_000, 768_000)
+    written = codec.decompress(data, speech_model, suffix="mp3")
+    assert 2 * len(written) < 2 * 768_000
+    assert codec.decompress(data, speech_model, Limits(max_bytes=len(written)), "mp3") == written
+    with pytest.raises(MediaError, match=f"there is room for {len(written) - 1}"):
+        codec.decompress(data, speech_model, Limits(max_bytes=len(written) - 1), "mp3")
+
+
 def test_indices_in_memory_are_bounded(speech_model: Model) -> None:
     data = bomb(speech_model, 1, 8000, 16_000, 768_000)
     with pytest.raises(MediaError, match="64000 bytes or more, and there is room for 63999"):

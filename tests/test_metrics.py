@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -190,6 +191,13 @@ def test_lpips_without_a_backbone_says_which_file_is_missing(
     assert found == []
     assert [n.split(":")[0] for n in notices] == ["LPIPS-alex", "LPIPS-vgg", "LPIPS-squeeze"]
     assert "vgg16-397923af.pth" in notices[1]
+    # As where HOME is that of another user.
+    monkeypatch.setattr(Path, "stat", _refused)
+    assert backbones([], []) == (found, notices)
+
+
+def _refused(*_: object, **__: object) -> None:
+    raise PermissionError(13, "Permission denied")
 
 
 def test_a_file_that_is_no_backbone_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -174,6 +174,44 @@ def test_reports_into_a_pipe_that_nobody_reads_do_not_end_a_run(
     assert (done.returncode, done.stdout.count(b"speech-fsp")) == (0, 30)
 
 
+FULL = Path("/dev/full")
+NO_ROOM = b"error: stdout: No space left on device\n"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FULL.exists(), reason="no device that is full here")
+def test_reports_onto_a_full_disk_are_the_only_thing_lost(
+    root: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in "abc":
+        (tmp_path / f"in/{name}.wav").write_bytes(wav(tones(200)))
+    words = ["codec.compress", tmp_path / "in", tmp_path / "out"]
+    words += ["-m", model_folder / "speech-fsp.json"]
+    for unbuffered in ("", "1"):
+        environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+        with FULL.open("wb") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", *map(str, words), "--force"],
+                cwd=root,
+                env=environment,
+                stdout=full,
+                stderr=subprocess.PIPE,
+            )
+        assert (done.returncode, done.stderr) == (1, NO_ROOM)
+        assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no device that is full here")
+@pytest.mark.parametrize("words", [("codec",), ("codec.compress", "--list-models")])
+def test_a_listing_onto_a_full_disk_is_an_error(words: tuple[str, ...], root: Path) -> None:
+    with FULL.open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", *words], cwd=root, stdout=full, stderr=subprocess.PIPE
+        )
+    assert (done.returncode, done.stderr) == (1, NO_ROOM)
+
+
 def test_exit_codes_pass_through(capsys: pytest.CaptureFixture[str]) -> None:
     def stop(code: object) -> Callable[[], int]:
         def command() -> int:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 from codec import plugins
 from codec.errors import CodecError, not_installed, out_of_memory
 from codec.files import STDIO
-from codec.streams import flush, forget_stdout
+from codec.streams import flush, forget_stdout, give_up_stdout, unwritten
 
 # Or a training would need the audio and picture libraries, which a GPU machine may lack.
 if TYPE_CHECKING:
@@ -160,6 +160,8 @@ def run(
         ):
             code = command(options)
         flush()
+        if lost := unwritten():
+            return fail(lost, code or 1)
     except UsageError as error:
         parser.print_usage(sys.stderr)
         return fail(error, 2)
@@ -342,3 +344,6 @@ def print_line(line: str, stream: TextIO) -> None:
     except BrokenPipeError:
         if stream is sys.stdout:
             forget_stdout()
+    except OSError as error:
+        if stream is sys.stdout:
+            give_up_stdout(error)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from codec.coding import pictures, speech
 from codec.coding.bitstreams import Written
-from codec.coding.checks import AnyReader, check_room
+from codec.coding.checks import UNCOMPRESSED, AnyReader, check_room
 from codec.coding.models import Model, need
 from codec.coding.watch import Watch
 from codec.media import Picture, Recording
@@ -102,11 +102,14 @@ def decompress(
             continue
         # What comes is known now to fit the header.
         writer = writer or header.kind.write(out, header, suffix, piped)
-        if not piped:
-            reader.budget.check_bytes(out.tell() + header.kind.value_bytes * block.size)
+        if not piped:  # what is compressed takes less than its values do
+            ahead = header.kind.value_bytes * block.size if suffix in UNCOMPRESSED else 0
+            reader.budget.check_bytes(out.tell() + ahead)
         writer.write(block)
     if out is not None:
         (writer or header.kind.write(out, header, suffix, piped)).close()
+        if not piped:
+            reader.budget.check_bytes(out.tell())
     return header.kind.units(header, reader.num_samples)
 
 
