@@ -375,6 +375,22 @@ def test_what_a_terminal_obeys_in_a_name_is_spelt_out(
     assert refused.err.count("\n") == 1
 
 
+def test_a_current_folder_that_is_gone_is_a_line(speech: Path, tmp_path: Path, root: Path) -> None:
+    gone, out = tmp_path / "gone", tmp_path / "out.bin"
+    gone.mkdir()
+    done = subprocess.run(
+        ["sh", "-c", 'rmdir "$PWD"; exec "$@"', "sh", sys.executable, "-m"]
+        + ["codec.compress", str(speech), str(out)],
+        cwd=gone,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: the current folder is gone; go to another one\n"
+    assert [path.name for path in tmp_path.iterdir()] == [speech.name]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_devices_are_written_to_and_never_replaced(
     run: Run, speech: Path, packed: dict[str, Path]

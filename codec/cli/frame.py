@@ -149,6 +149,10 @@ def run(
             text.
     """
     options = parser.parse_args(arguments)
+    try:
+        Path.cwd()
+    except OSError:  # MKL ends a process there
+        return fail("the current folder is gone; go to another one", 1)
     quiet, verbose = getattr(options, "quiet", False), getattr(options, "verbose", False)
     # Two threads that spin while they wait were a sixth faster on an idle machine, and half as fast
     # beside a busy loop. OpenMP reads this when torch is first imported, later than here.
