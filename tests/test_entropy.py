@@ -173,6 +173,13 @@ def test_fixed_width_refuses_what_it_never_writes() -> None:
             fixed.decode(damaged, 1, 3, 5)
 
 
+@pytest.mark.parametrize("bit", range(7))
+def test_fixed_width_refuses_each_pad_bit(bit: int) -> None:
+    data = fixed.encode(np.array([[4, 4, 4]]), 5)
+    with pytest.raises(BitstreamError, match="pad bit"):
+        fixed.decode(data[:-1] + bytes([data[-1] | 1 << bit]), 1, 3, 5)
+
+
 @pytest.mark.parametrize("num_codes", [1, 2, 300, 4375])
 def test_garbage_gives_indices_or_a_bitstream_error(num_codes: int) -> None:
     source = random.Random(num_codes)
@@ -263,6 +270,13 @@ def test_quantised_counts_are_pinned() -> None:
         [149797, 149797, 149797, 149797, 149796, 149796, 149796],
         [149797, 149797, 149797, 149797, 149796, 149796, 149796],
     ]
+
+
+def test_what_is_left_of_equal_counts_goes_to_the_lower_indices() -> None:
+    """Of so many that a sort which is not stable would mix them."""
+    (row,) = quantise_counts(np.ones((1, 1000), np.int64)).tolist()
+    assert row == sorted(row, reverse=True)
+    assert len(set(row)) == 2
 
 
 def test_wrong_counts_are_value_errors() -> None:
