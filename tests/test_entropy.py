@@ -272,11 +272,15 @@ def test_quantised_counts_are_pinned() -> None:
     ]
 
 
-def test_what_is_left_of_equal_counts_goes_to_the_lower_indices() -> None:
-    """Of so many that a sort which is not stable would mix them."""
-    (row,) = quantise_counts(np.ones((1, 1000), np.int64)).tolist()
-    assert row == sorted(row, reverse=True)
-    assert len(set(row)) == 2
+@pytest.mark.parametrize("highest", [1, 2, 3])
+def test_what_rounding_leaves_goes_to_the_lower_of_equal_remainders(highest: int) -> None:
+    """Of so many counts that a sort which is not stable mixes them."""
+    counts = np.random.default_rng(0).integers(1, highest + 1, 1000).tolist()
+    shares = [divmod(count * (TOTAL - 1000), sum(counts)) for count in counts]
+    table = [1 + share for share, _ in shares]
+    for index in sorted(range(1000), key=lambda i: (-shares[i][1], i))[: TOTAL - sum(table)]:
+        table[index] += 1
+    assert quantise_counts(np.array([counts])).tolist() == [table]
 
 
 def test_wrong_counts_are_value_errors() -> None:
