@@ -766,7 +766,7 @@ def test_x_is_tossed_among_two(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append(limit)
         return len(asked) % limit
 
-    monkeypatch.setattr(trials.secrets, "randbelow", draw)
+    monkeypatch.setattr("app.trials.secrets.randbelow", draw)
     test, sides = trials.Abx("x", {}), []
     for _ in range(4):
         trials.toss(test)

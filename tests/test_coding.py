@@ -489,7 +489,7 @@ def test_an_effort_weighs_the_sixteen_nearest_codes_by_its_formula(
     """Options in the order of nearness, and 256 squares in units of lambda: 2 ln 2 / D times the
     mean distortion, at an effort of 16.
     """
-    seen = {}
+    seen: dict[str, NDArray[np.int64]] = {}
 
     def spy(
         options: NDArray[np.int64], penalties: NDArray[np.int64], *_: object

@@ -202,7 +202,8 @@ def test_the_worst_item_is_the_one_that_fell_by_most() -> None:
     b["records"][7]["PSNR"] -= 5
     b["records"][8]["PSNR"] -= 4
     found = findings(a, b)["PSNR"]
-    assert (found.worst, found.worst_by) == ("07", pytest.approx(-5))
+    assert found.worst == "07"
+    assert found.worst_by == pytest.approx(-5)
     near = changed(a, "PSNR", -0.9)  # below ten margins
     assert findings(a, near)["PSNR"].worst is None
 

@@ -54,14 +54,15 @@ def disturbance(
         frames = np.stack([window * samples[start : start + 512] for start in starts])
         power = np.abs(np.fft.rfft(frames)) ** 2 * 2 / 512
         speech = power[:, (hertz > 350) & (hertz < 3250)].sum(1).mean()
-        return np.stack([power[:, band].sum(1) for band in bands], 1) * 10**8.5 / speech
+        in_bands = np.stack([power[:, band].sum(1) for band in bands], 1)
+        return np.asarray(in_bands * 10**8.5 / speech)
 
     def audible(power: Array) -> Array:
-        return np.where(power > threshold, power, 0).sum(1)
+        return np.asarray(np.where(power > threshold, power, 0).sum(1))
 
     def loudness(power: Array) -> Array:
         sone = (threshold / 0.5) ** exponent * ((0.5 + 0.5 * power / threshold) ** exponent - 1)
-        return np.where(power > threshold, 0.187 * sone, 0)
+        return np.asarray(np.where(power > threshold, 0.187 * sone, 0))
 
     def over_time(frames: Array) -> float:
         size = min(20, len(frames))

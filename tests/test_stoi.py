@@ -44,7 +44,7 @@ def lost_intelligibility(
         power = np.abs(np.fft.rfft(cut(signal), 512)) ** 2
         edges = [(centre / 2 ** (1 / 6), centre * 2 ** (1 / 6)) for centre in centres]
         inside = [(hertz >= low) & (hertz < high) for low, high in edges]
-        return np.sqrt(np.stack([power[:, band].sum(1) for band in inside], 1))
+        return np.asarray(np.sqrt(np.stack([power[:, band].sum(1) for band in inside], 1)))
 
     energy = (cut(original) ** 2).sum(1)
     sounding = energy > energy.max() * 10 ** (-silent_db / 10)
