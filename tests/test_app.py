@@ -752,10 +752,27 @@ def test_ratings_come_back_to_what_was_rated(service: Service, image: Original) 
     assert len(orders) > 1  # it is shuffled
     with pytest.raises(MediaError, match="B has no rating"):
         trials.finish_rating(test, {"A": 1})
-    with pytest.raises(MediaError, match="0 to 100"):
-        trials.finish_rating(test, dict.fromkeys("ABCD", 101))
+    for rating in (101, -1):
+        with pytest.raises(MediaError, match="0 to 100"):
+            trials.finish_rating(test, dict.fromkeys("ABCD", rating))
     with pytest.raises(MediaError, match="A has no rating"):
         trials.finish_rating(test, {"A": "<script>"})
+
+
+def test_x_is_tossed_among_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def draw(limit: int) -> int:
+        asked.append(limit)
+        return len(asked) % limit
+
+    monkeypatch.setattr("app.trials.secrets.randbelow", draw)
+    test, sides = trials.Abx("x", {}), []
+    for _ in range(4):
+        trials.toss(test)
+        sides.append(test.x_is_a)
+    assert asked == [2, 2, 2, 2]
+    assert sides == [False, True, False, True]
 
 
 def test_abx_counts_and_knows_chance(service: Service, image: Original) -> None:

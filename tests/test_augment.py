@@ -1,4 +1,7 @@
-"""Augmented crops stay real: mirrored but never upside down, and what is added is quieter."""
+"""Augmented crops stay real: mirrored but never upside down, and what is added is quieter.
+
+What is drawn for them is the same however many processes draw it.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,38 @@ def crops(medium: str, count: int = 64) -> Tensor:
 
 def level_db(x: Tensor) -> Tensor:
     return 20 * x.square().mean((1, 2)).sqrt().log10()
+
+
+@pytest.mark.parametrize(("kind", "limits"), [("uniform", 2), ("normal", 2), ("integers", 1000)])
+def test_two_processes_draw_what_one_would(kind: str, limits: int) -> None:
+    def drawn(draws: Draws, rows: int) -> Tensor:
+        found = getattr(draws, kind)(rows, limits)
+        assert isinstance(found, Tensor)
+        return found
+
+    parts = [drawn(Draws(3, rank=rank, world=2), 4) for rank in range(2)]
+    assert torch.equal(torch.cat(parts), drawn(Draws(3), 8))
+
+
+def test_every_integer_below_the_limit_is_drawn() -> None:
+    draws = Draws(0)
+    assert draws.integers(200, 4).unique().tolist() == [0, 1, 2, 3]
+    assert {draws.integer(4) for _ in range(200)} == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("strength", augment.STRENGTHS)
+def test_speech_reaches_its_range_and_keeps_it(strength: str) -> None:
+    peaked = 10 * crops("speech", 400).pow(5)
+    assert float(augment.augment("speech", peaked, Draws(0), strength).abs().max()) == 1
+
+
+def test_silence_stays_silent_at_any_level() -> None:
+    assert not augment.augment("speech", torch.zeros(4, 1, 4096), Draws(0)).any()
+
+
+def test_pictures_reach_their_range_and_keep_it() -> None:
+    y = augment.augment("image", crops("image").round(), Draws(0), "full")
+    assert (float(y.min()), float(y.max())) == (0, 1)
 
 
 def test_light_pictures_are_themselves_or_their_mirror_images() -> None:
@@ -48,6 +83,13 @@ def test_a_second_speaker_and_noise_are_below_the_first(monkeypatch: pytest.Monk
         assert highest - 1 < float(below.max()) < highest + 0.5
 
 
+def test_second_speakers_and_noise_come_as_often_as_they_say() -> None:
+    x = crops("speech", 2000)[:, :, :256]
+    for change, share in ((augment._mix, 0.05), (augment._noise, 0.1)):
+        changed = (change(x, Draws(0)) != x).flatten(1).any(1).float().mean()
+        assert float(changed) == pytest.approx(share, abs=0.02)
+
+
 def test_the_equaliser_stays_within_its_gain_and_turns_all_phases_alike() -> None:
     x = crops("speech")
     y = augment._filter(x, Draws(0))
@@ -57,6 +99,9 @@ def test_the_equaliser_stays_within_its_gain_and_turns_all_phases_alike() -> Non
     assert float(gain.max()) > 4.5
     assert float(gain.min()) < -4.5
     assert float((gain[:, 1:] - gain[:, :-1]).abs().max()) < 0.1  # smooth
+    angles = ratio[:, 0].angle()  # all around
+    assert float(angles.min()) < -2.5
+    assert float(angles.max()) > 2.5
     turned = ratio / ratio[:, :1]
     assert torch.allclose(turned.angle(), torch.zeros(turned.shape).double(), atol=1e-2)
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from codec import coding
-from codec.coding import Model, pictures, speech
+from codec.coding import Model, effort, pictures, speech
 from codec.container import Reader, scan, unpack
 from codec.container.limits import Limits
 from codec.errors import BitstreamError, MediaError, ModelError
@@ -458,13 +458,13 @@ def test_an_effort_gives_nearness_for_bits(speech_model: Model, image_model: Mod
     samples, pixels = tones(96 * 700), gradient(120, 160)
     for model in (speech_model, image_model):
         sizes, errors = [], []
-        for effort in (0, 3, 9):
+        for level in (0, 3, 9):
             file = io.BytesIO()
             if model is speech_model:
-                coding.compress_speech([samples], 16000, 1, file, model, SIZE, effort)
+                coding.compress_speech([samples], 16000, 1, file, model, SIZE, level)
                 x = torch.from_numpy(samples.T.copy())[:, None]
             else:
-                coding.compress_image(pixels, file, model, SIZE, effort)
+                coding.compress_image(pixels, file, model, SIZE, level)
                 x = torch.from_numpy(pixels.copy()).movedim(-1, 0)[None].float() / 255
             _, indices, _ = unpack(file.getvalue(), model.tables[SIZE])
             z = model.codec.encoder(model.codec.pad(x))
@@ -477,6 +477,41 @@ def test_an_effort_gives_nearness_for_bits(speech_model: Model, image_model: Mod
             sizes.append(len(file.getvalue()))
         assert sizes[0] > sizes[2]
         assert errors[0] < min(errors[1:])
+
+
+@pytest.mark.parametrize(("medium", "shape"), [("speech", (40,)), ("image", (5, 8))])
+def test_an_effort_weighs_the_sixteen_nearest_codes_by_its_formula(
+    medium: str,
+    shape: tuple[int, ...],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Options in the order of nearness, and 256 squares in units of lambda: 2 ln 2 / D times the
+    mean distortion, at an effort of 16.
+    """
+    seen: dict[str, NDArray[np.int64]] = {}
+
+    def spy(
+        options: NDArray[np.int64], penalties: NDArray[np.int64], *_: object
+    ) -> NDArray[np.int64]:
+        seen.update(options=options, penalties=penalties)
+        return options[:, 0]
+
+    monkeypatch.setattr(effort, "choose", spy)
+    model: Model = request.getfixturevalue(f"{medium}_model")
+    bottleneck = model.codec.bottleneck
+    torch.manual_seed(0)
+    z = torch.randn(1, bottleneck.in_dim, *shape)
+    with torch.inference_mode():
+        effort.Chooser(model, SIZE, 4, shape[-1])(z)
+        target = bottleneck.target(z)
+        assert target is not None
+        codes = bottleneck.decode(torch.arange(bottleneck.num_codes(SIZE))[None, None], SIZE)[0].T
+    squares = (target[0].flatten(1).T[:, None] - codes).double().square().sum(-1)
+    nearest = squares.sort(1).values[:, :16]
+    assert torch.allclose(squares.gather(1, torch.from_numpy(seen["options"])), nearest, rtol=1e-4)
+    price = 2 * np.log(2) / codes.shape[1] * 4 / 16 * float(nearest[:, 0].mean())
+    assert np.allclose(seen["penalties"], 256 * nearest.numpy() / price, rtol=1e-3, atol=1)
 
 
 def test_an_effort_without_a_prior_is_a_model_error(speech_model: Model) -> None:

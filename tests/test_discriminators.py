@@ -4,6 +4,8 @@ imitation.
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -126,3 +128,29 @@ def test_it_learns_to_tell_noise_from_smooth_originals(medium: str) -> None:
         for _ in range(25)
     ]
     assert alike[-1] > 1.5
+
+
+def test_it_warms_up_and_goes_on_where_it_was() -> None:
+    settings = AdversarySection(width=2, warmup_steps=10, learning_rate=0.5)
+    first, second = Adversary("image", settings, "cpu"), Adversary("image", settings, "cpu")
+    shares = []
+    for step in range(1, 13):
+        first.advance(0.5)
+        shares.append(float(first.share))
+        if step == 5:
+            second.load_state_dict(first.state_dict())
+    assert shares == pytest.approx([min(1, step / 10) for step in range(1, 13)])
+    assert float(first.rate) == 0.25
+    second.advance(0.5)
+    assert float(second.share) == pytest.approx(0.6)
+
+
+def test_its_gradient_is_clipped(medium: str) -> None:
+    torch.manual_seed(0)
+    adversary = Adversary(medium, AdversarySection(width=2, clip=1e-3), "cpu")
+    adversary.advance(1.0)
+    x = torch.rand(SHAPES[medium])
+    assert float(adversary.learn(x, 1 - x)["critic_norm"]) > 2e-3
+    gradients = [p.grad for p in adversary.nets.parameters() if p.grad is not None]
+    norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients))
+    assert norm == pytest.approx(1e-3, rel=0.01)

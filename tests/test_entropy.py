@@ -173,6 +173,13 @@ def test_fixed_width_refuses_what_it_never_writes() -> None:
             fixed.decode(damaged, 1, 3, 5)
 
 
+@pytest.mark.parametrize("bit", range(7))
+def test_fixed_width_refuses_each_pad_bit(bit: int) -> None:
+    data = fixed.encode(np.array([[4, 4, 4]]), 5)
+    with pytest.raises(BitstreamError, match="pad bit"):
+        fixed.decode(data[:-1] + bytes([data[-1] | 1 << bit]), 1, 3, 5)
+
+
 @pytest.mark.parametrize("num_codes", [1, 2, 300, 4375])
 def test_garbage_gives_indices_or_a_bitstream_error(num_codes: int) -> None:
     source = random.Random(num_codes)
@@ -263,6 +270,17 @@ def test_quantised_counts_are_pinned() -> None:
         [149797, 149797, 149797, 149797, 149796, 149796, 149796],
         [149797, 149797, 149797, 149797, 149796, 149796, 149796],
     ]
+
+
+@pytest.mark.parametrize("highest", [1, 2, 3])
+def test_what_rounding_leaves_goes_to_the_lower_of_equal_remainders(highest: int) -> None:
+    """Of so many counts that a sort which is not stable mixes them."""
+    counts = np.random.default_rng(0).integers(1, highest + 1, 1000).tolist()
+    shares = [divmod(count * (TOTAL - 1000), sum(counts)) for count in counts]
+    table = [1 + share for share, _ in shares]
+    for index in sorted(range(1000), key=lambda i: (-shares[i][1], i))[: TOTAL - sum(table)]:
+        table[index] += 1
+    assert quantise_counts(np.array([counts])).tolist() == [table]
 
 
 def test_wrong_counts_are_value_errors() -> None:

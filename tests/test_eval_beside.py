@@ -59,6 +59,11 @@ def test_rates_are_interpolated_in_their_logarithm() -> None:
     )
 
 
+def test_the_ends_of_a_curve_are_reached() -> None:
+    curve = [(1, 0.1), (2, 0.5), (3, 0.9)]
+    assert [rate_at(curve, quality) for quality in (0.1, 0.9)] == pytest.approx([1, 3])
+
+
 @pytest.mark.parametrize("quality", [0.05, 0.95])
 def test_nothing_is_extrapolated(quality: float) -> None:
     assert rate_at([(1, 0.1), (2, 0.5), (3, 0.9)], quality) is None
@@ -74,6 +79,25 @@ def test_table() -> None:
     assert "SSIM (image-fsp)" in lines[7]
     assert 0.2 < float(small[4].rstrip(" |")) < 0.4
     assert large[4] == "– |", "files at matched bytes are no part of the curve"
+
+
+def test_a_metric_where_lower_is_better_has_the_rates_of_its_mirror_image() -> None:
+    summary = copy.deepcopy(SUMMARY)
+    for one in summary:
+        mirrored = {"mean": 1 - one["metrics"]["SSIM"]["mean"], "scored": ITEMS}
+        one["metrics"]["LPIPS-alex"] = mirrored
+    ssim, lpips = (
+        table(results(summary), "image-fsp", metric).splitlines()[4]
+        for metric in ("SSIM", "LPIPS-alex")
+    )
+    assert ssim.split(" | ")[-1] == lpips.split(" | ")[-1]
+
+
+def test_other_sets_and_codecs_at_matched_bytes_alone_change_nothing() -> None:
+    elsewhere = [one | {"set": "coco", "items": 3} for one in SUMMARY]
+    matched = entry("jxl", "@ image-fsp 256", 0.1, 0.7, matched_to="image-fsp 256")
+    for more in (elsewhere, [matched]):
+        assert table(results([*SUMMARY, *more]), "image-fsp") == table(results(), "image-fsp")
 
 
 def test_codecs_stand_beside_each_other_over_what_both_scored() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
-from eval.compare import main
+from eval.compare import MARGINS, Finding, compare, main, unlike
 
 
 def results(model: str = "image-a", items: int = 20, seed: int = 0) -> dict[str, Any]:
@@ -40,6 +40,11 @@ def run(tmp_path: Path, a: dict[str, Any], b: dict[str, Any], *extra: str) -> in
     for path, content in zip(paths, (a, b), strict=True):
         path.write_text(json.dumps(content))
     return main([*map(str, paths), *extra])
+
+
+def findings(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Finding]:
+    """Of runs with one setting, by metric."""
+    return {finding.metric: finding for finding in compare(a, b, {}, MARGINS)}
 
 
 def test_equal_runs_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,6 +89,25 @@ def test_margins_and_chance(tmp_path: Path) -> None:
     assert run(tmp_path, few, changed(few, "PSNR", -0.3)) == 1
 
 
+def test_of_six_that_differ_the_test_decides_and_of_five_the_margin() -> None:
+    """All but one fall, whose rise leaves the mean below the margin: chance may do that."""
+    a = results(items=6)
+    fallen = changed(a, "PSNR", -1)
+    assert findings(a, fallen)["PSNR"].p == pytest.approx(2 / 2**6)
+    assert findings(a, fallen)["PSNR"].regressed
+    for differ, regressed in ((6, False), (5, True)):
+        b = copy.deepcopy(a)
+        for number, record in enumerate(b["records"][:differ]):
+            record["PSNR"] += 2 if number == 0 else -1 - number / 10
+        assert findings(a, b)["PSNR"].regressed == regressed
+
+
+def test_a_margin_of_zero(tmp_path: Path) -> None:
+    a = results()
+    assert run(tmp_path, a, changed(a, "PSNR", -0.001), "--margin", "PSNR=0") == 1
+    assert run(tmp_path, a, a, "--margin", "PSNR=0") == 0
+
+
 def test_what_is_no_longer_scored_is_a_regression(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,6 +129,17 @@ def test_two_models_are_paired_by_setting(
     findings = json.loads(capsys.readouterr().out.split("[\n", 1)[1].join(["[\n", ""]))
     assert [f["metric"] for f in findings if f["regressed"]] == ["PSNR"]
     assert findings[1]["p"] < 0.001
+
+
+def test_of_several_models_none_is_paired_by_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = results("image-a"), results("image-b")
+    for content, another in ((a, "image-c"), (b, "image-d")):
+        content["records"] += [{**record, "system": another} for record in content["records"]]
+        content["plan"]["models"].append([another, "00", [1024]])
+    assert run(tmp_path, a, b) == 1
+    assert "nothing to compare" in capsys.readouterr().err
 
 
 def test_a_classic_codec_at_the_bytes_of_a_better_model_is_no_regression(tmp_path: Path) -> None:
@@ -160,6 +195,19 @@ def test_one_item_that_falls_far_is_named_and_proves_nothing(
     assert run(tmp_path, a, changed(a, "PSNR", -14.6 / 21)) == 1
 
 
+def test_the_worst_item_is_the_one_that_fell_by_most() -> None:
+    a = results()
+    b = copy.deepcopy(a)
+    b["records"][2]["PSNR"] += 20
+    b["records"][7]["PSNR"] -= 5
+    b["records"][8]["PSNR"] -= 4
+    found = findings(a, b)["PSNR"]
+    assert found.worst == "07"
+    assert found.worst_by == pytest.approx(-5)
+    near = changed(a, "PSNR", -0.9)  # below ten margins
+    assert findings(a, near)["PSNR"].worst is None
+
+
 def test_runs_on_unlike_data_are_refused_or_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,6 +228,19 @@ def test_runs_on_unlike_data_are_refused_or_told(
     b["plan"]["sets"]["s"]["crop"] = 256
     assert run(tmp_path, a, b) == 1
     assert "s: A has crop None and B 256" in capsys.readouterr().err
+
+
+def test_a_run_that_names_no_packages_gets_no_notice_of_them() -> None:
+    a, b = results(), results()
+    a["plan"]["packages"] = {"pesq": "0.0.4"}
+    assert unlike(a, b) == []
+
+
+def test_a_quality_is_the_mean_over_items_whatever_their_size() -> None:
+    a = results()
+    a["records"][0]["units"] = 10**7
+    mean = np.mean([record["PSNR"] for record in a["records"]])
+    assert findings(a, a)["PSNR"].a == pytest.approx(mean)
 
 
 def test_the_rate_that_is_compared_is_of_the_set(
@@ -223,6 +284,15 @@ def test_what_b_lost_is_a_regression(
         "rate: 0.1221 -> nothing, 0 items, 20 items no longer scored" in line for line in told
     )
     assert run(tmp_path, b, b) == (how == "the only model")  # which has nothing to compare
+
+
+def test_the_rate_of_a_lost_setting_is_of_the_set() -> None:
+    a = results()
+    b = copy.deepcopy(a)
+    a["records"] += [{**record, "setting": "256"} for record in a["records"]]
+    a["records"][-1] |= {"units": 1, "bytes": 40}
+    (lost,) = (finding for finding in compare(a, b, {}, MARGINS) if finding.b is None)
+    assert lost.a == pytest.approx(8 * (19 * 1000 + 40) / (19 * 65536 + 1))
 
 
 def test_what_b_did_not_measure_is_no_loss(tmp_path: Path) -> None:

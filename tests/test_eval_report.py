@@ -133,17 +133,17 @@ def test_no_cards_make_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "| test set | K | model |" in model_tables.tables()
 
 
+def entry(system: str, rate: float, psnr: float) -> dict[str, Any]:
+    spread = {"low": None, "high": None, "scored": 3, "of": 3}
+    return {
+        "system": system, "setting": "1024", "items": 3, "failed": 0, "use": {},
+        "rate": {"mean": rate}, "payload_rate": {"mean": rate},
+        "metrics": {"PSNR": {"mean": psnr} | spread},
+    }  # fmt: skip
+
+
 def test_bold_is_among_files_of_equal_bytes() -> None:
     """A model with twice the bytes is better, and no winner; none of these was matched."""
-
-    def entry(system: str, rate: float, psnr: float) -> dict[str, Any]:
-        spread = {"low": None, "high": None, "scored": 3, "of": 3}
-        return {
-            "system": system, "setting": "1024", "items": 3, "failed": 0, "use": {},
-            "rate": {"mean": rate}, "payload_rate": {"mean": rate},
-            "metrics": {"PSNR": {"mean": psnr} | spread},
-        }  # fmt: skip
-
     models = [entry("a", 0.100, 24), entry("b", 0.109, 25), entry("c", 0.200, 30)]
     text = run_report._quality(run_report._groups(models), "image", {})
     assert [line.split(" | ")[4] for line in text.splitlines()[2:]] == [
@@ -151,8 +151,45 @@ def test_bold_is_among_files_of_equal_bytes() -> None:
         "**25.00** |",
         "30.00 |",
     ]
-    close = [entry("a", 0.100, 24), entry("c", 0.111, 30)]
-    assert "**" not in run_report._quality(run_report._groups(close), "image", {})
+    for rate in (0.111, 0.050):
+        unequal = [entry("a", 0.100, 24), entry("c", rate, 30)]
+        assert "**" not in run_report._quality(run_report._groups(unequal), "image", {})
+
+
+def test_the_best_is_the_least_where_lower_is_better() -> None:
+    found: list[dict[str, Any] | None] = [{"mean": 0.2}, {"mean": 0.1}, {"mean": None}, None]
+    assert run_report._best(found, "LPIPS-vgg") == 0.1
+    assert run_report._best(found, "PSNR") == 0.2
+
+
+def test_a_cell_says_what_is_missing_and_marks_the_best() -> None:
+    found = {"mean": 24.0, "low": None, "high": None, "scored": 2, "of": 3}
+    assert run_report._cell(found, "PSNR", None) == "24.00 2/3"
+    whole = found | {"scored": 3}
+    assert run_report._cell(whole, "PSNR", 24.0) == "**24.00**"
+    assert run_report._cell(whole, "PSNR", 25.0) == "24.00"
+    assert run_report._cell(whole | {"low": 23.0, "high": 25.5}, "PSNR", None) == (
+        "24.00 [23.00, 25.50]"
+    )
+
+
+def test_speeds_are_in_units_of_the_medium_with_the_largest_peak() -> None:
+    row = {
+        "set": "s", "medium": "image", "setting": "1", "encode_speed": 2e6, "decode_speed": 5e6,
+        "worker_peak_bytes": 2**20,
+    }  # fmt: skip
+    text = run_report._speed([
+        row | {"system": "webp"},
+        row | {"system": "jpeg", "worker_peak_bytes": 2**21},
+        row | {"system": "jxl", "setting": "@ m 4"},
+    ])  # fmt: skip
+    assert "at most 2 MiB" in text
+    assert "| WebP | 1 | 2 | 5 |" in text
+    assert "XL" not in text, "a search for the setting is no speed"
+
+
+def test_the_share_of_codes_used_is_in_per_cent() -> None:
+    assert run_report.USE["used"][1](0.255) == "25.5 %"
 
 
 def test_options_of_a_report_that_are_none_are_refused(

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import entropy
 
 pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
-from eval.summary import bd_rate, bd_rates, curves_of, statistic, total_rate, use
+from eval.summary import bd_rate, bd_rates, curves_of, monotone, statistic, total_rate, use
 
 RNG = np.random.default_rng(0)
 
@@ -74,6 +74,16 @@ def test_the_interval_covers_the_true_mean_as_often_as_it_says() -> None:
     assert half / 100 < 0.6  # an interval that is too narrow would be seen
 
 
+def test_the_interval_is_between_percentiles_of_resampled_means() -> None:
+    """Of skewed values its upper side is the longer."""
+    values = RNG.exponential(2, 40) ** 2
+    found = statistic(values.tolist())
+    means = RNG.choice(values, (20_000, 40)).mean(1)
+    assert [found["low"], found["high"]] == pytest.approx(
+        np.percentile(means, [2.5, 97.5]), rel=0.05
+    )
+
+
 def test_the_interval_repeats_and_depends_on_its_seed() -> None:
     values = RNG.normal(size=30).tolist()
     assert statistic(values, "a") == statistic(values, "a")
@@ -132,12 +142,19 @@ def test_bd_rate_against_the_bjontegaard_package() -> None:
 
 def test_bd_rate_without_a_common_quality_is_none() -> None:
     assert bd_rate(curve(), [(rate, quality + 100) for rate, quality in curve()]) is None
+    assert bd_rate([(1, 1.0), (2, 2.0)], [(1, 2.0), (2, 3.0)]) is None, "they touch in a point"
     assert bd_rate(curve(), curve()[:1]) is None
     assert bd_rate([], curve()) is None
 
 
 def test_a_setting_that_costs_more_than_a_better_one_is_no_part_of_a_curve() -> None:
     assert bd_rate([*curve(), (5.0, 3.0)], curve()) == pytest.approx(0)
+
+
+def test_of_points_of_equal_quality_the_cheapest_is_kept() -> None:
+    assert monotone([(2, 0.5), (1, 0.5), (3, 0.9)]) == [(1, 0.5), (3, 0.9)]
+    best = curve()[-1]
+    assert bd_rate(curve(), [*curve(), (2 * best[0], best[1])]) == pytest.approx(0)
 
 
 def scored(system: str, rate: float, psnr: float | None, item: str = "1") -> dict[str, object]:
@@ -177,3 +194,12 @@ def test_curves_are_of_the_items_that_all_settings_scored() -> None:
     assert curves_of(rest, "s", ("a", "b"), "PSNR")[1] == {}
     alone = curves_of(rest, "s", ("a", "a"), "PSNR")[0]
     assert all(q < one[setting][1] for setting, (_, q) in alone.items())  # with the hard item
+
+
+def test_files_at_matched_bytes_are_no_part_of_a_curve() -> None:
+    records = [scored("a", *point) for point in curve()]
+    records += [scored("b", *point) for point in curve(0.8)]
+    matched = scored("b", 0.05, 17.0) | {"matched_to": "a 0.1000", "setting": "@ a 0.1000"}
+    assert curves_of([*records, matched], "s", ("a", "b"), "PSNR") == curves_of(
+        records, "s", ("a", "b"), "PSNR"
+    )

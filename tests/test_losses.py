@@ -33,6 +33,10 @@ def test_image_losses_are_per_sample() -> None:
     assert losses["mse"].tolist() == pytest.approx(
         [(x[i] - y[i]).square().mean().item() for i in range(3)]
     )
+    assert losses["l1"].tolist() == pytest.approx(
+        [(x[i] - y[i]).abs().mean().item() for i in range(3)]
+    )
+    assert torch.allclose(losses["ssim"], 1 - ssim(x, y))
     alone = ImageLoss()(x[1:2], y[1:2])
     assert {name: value[1].item() for name, value in losses.items()} == pytest.approx(
         {name: value.item() for name, value in alone.items()}, rel=1e-4

@@ -367,6 +367,9 @@ def test_errors_say_what_to_do() -> None:
         encode_indices(np.zeros((2, 3), np.int64), 64, tables)
 
 
+HIGH = np.full(8, 2**31 - 1 - 2**20)
+# Nothing is seen but what is no neighbour.
+OUTSIDE = np.concatenate([np.zeros((12, 3), np.int64), np.full((1, 3), 127)])
 WIDE = {
     "wide": np.zeros((3, 8), np.int64),
     "wide_bias": np.zeros(8, np.int64),
@@ -390,6 +393,8 @@ WIDE = {
         ({"embedding": np.zeros((12, 3), np.int64)}, "embedding"),
         ({"hidden": np.full((3, 8), 1 << 15)}, "weights"),
         ({"bias": np.full(8, 2**31 - 1)}, "sums"),
+        ({"bias": HIGH, "digits": np.full((8, 8), 32767)}, "sums"),
+        ({"bias": HIGH, "embedding": OUTSIDE, "hidden": np.full((3, 8), 32767)}, "sums"),
         ({"bias": np.zeros(9, np.int64)}, "must be"),
         ({"speeds": np.array([9])}, "must be|speeds"),
         ({"digits": np.zeros((12, 8), np.int64)}, "digits"),
@@ -422,6 +427,11 @@ WIDE = {
 def test_impossible_priors_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         flat_prior(**change)
+
+
+def test_a_high_bias_alone_is_possible() -> None:
+    """Negative control of the sums above."""
+    flat_prior(bias=HIGH)
 
 
 def test_a_prior_survives_its_tensors() -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import tones, wav
-from test_loudness import voice
+from test_speech_losses import voice
+from torch import Tensor
 
 from codec.nets.speech import STFT
-from eval.phases import griffin_lim, main, variants
+from eval.phases import QUIET, griffin_lim, main, variants
 
 
 def test_right_magnitudes_find_their_phases_again() -> None:
@@ -34,7 +35,9 @@ def test_phases_of_the_original_help_and_the_decoder_alone_is_the_codec() -> Non
     x = voice(0, 1.0)
     found = dict(variants(model, x, 1024))
     with torch.no_grad():
-        decoded = model.decode(model.encode(x, 1024), (x.shape[-1],), 1024)
+        indices = model.encode(x, 1024)
+        decoded = model.decode(indices, (x.shape[-1],), 1024)
+        whole = model.decoder(model.bottleneck.decode(indices, 1024), 1024)
     assert torch.equal(found["decoded"], decoded.clamp(-1, 1))
     assert all(signal.shape == x.shape for signal in found.values())
 
@@ -42,6 +45,26 @@ def test_phases_of_the_original_help_and_the_decoder_alone_is_the_codec() -> Non
         return float((found[name] - x).norm() / x.norm())
 
     assert error("phases of the original") < error("decoded")
+    stft = model.decoder.stft
+    assert isinstance(stft, STFT)
+
+    def spectrum(signal: Tensor) -> Tensor:
+        return torch.complex(*stft.analyse(signal[:, 0]))
+
+    theirs = spectrum(model.pad(x))
+    magnitudes = {
+        name: float((spectrum(model.pad(signal)).abs() - theirs.abs()).norm())
+        for name, signal in found.items()
+    }
+    for phases in ("decoded", "random"):
+        name = f"magnitudes of the original, {phases} phases"
+        assert magnitudes[name] < 0.5 * magnitudes["decoded"], name
+        assert error(name) > 2 * error("phases of the original"), name
+    between = ((spectrum(whole).abs() + QUIET) * (theirs.abs() + QUIET)).sqrt()
+    half = griffin_lim(between, theirs, stft, 0)[None, :, : x.shape[-1]].clamp(-1, 1)
+    assert torch.allclose(
+        found["half the error of magnitudes, phases of the original"], half, atol=1e-5
+    )
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

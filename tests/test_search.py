@@ -15,7 +15,7 @@ from skimage import data
 from torch import Tensor
 
 import codec
-from codec import coding
+from codec import cards, coding
 from codec.bottlenecks import BOTTLENECKS
 from codec.coding import Model, tiles
 from codec.coding import search as searching
@@ -122,6 +122,31 @@ def test_every_bottleneck_is_searched(name: str) -> None:
             return float(sum(search._aim.weights[key] * term for key, term in terms.items()))
 
     assert loss(near) < loss(z) * 0.999
+
+
+@pytest.mark.parametrize("medium", searching.AIMS)
+def test_the_aim_is_what_shipped_models_were_trained_on_but_for_lpips(medium: str) -> None:
+    """And but for what a bottleneck adds of its own."""
+    models = [card for card in cards.list_cards() if card.medium == medium]
+    assert models
+    for card in models:
+        own = set(BOTTLENECKS[card.config["bottleneck"]].loss_names)
+        losses = card.data["training"]["recipe"]["losses"]
+        expected = {name: losses[name] for name in losses.keys() - own - {"lpips"}}
+        assert searching.AIMS[medium].weights == expected, card.name
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_a_search_decodes_once_more_than_it_steps(steps: int) -> None:
+    nets, calls = tiny_codec("image"), []
+    card = SimpleNamespace(medium="image")
+    model = cast(Model, SimpleNamespace(codec=nets, card=card, device=torch.device("cpu")))
+    x = to_tensor(photograph(32, 32))
+    with torch.no_grad():
+        z = nets.latents(x)
+    nets.decoder.register_forward_hook(lambda *_: calls.append(1))
+    Search(model, SIZE, steps)(x, z)
+    assert len(calls) == (steps + 1 if steps else 0)
 
 
 @pytest.mark.parametrize("spoilt", ["gradient", "answer"])

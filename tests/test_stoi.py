@@ -1,20 +1,108 @@
-"""The loss of intelligibility: the numbers of STOI, zero for equals, finite gradients.
+"""The loss of intelligibility: its formula in NumPy, the numbers of STOI, zero for equals.
 
 A plain distance fails that.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from test_speech_losses import noisy, voice
+from torch import Tensor
 
 from codec.errors import MediaError
 from codec.losses.stoi import STOILoss
 from codec.medium import SAMPLE_RATE
 from eval.demo import sample
 from train.sources import decode
+
+Array = NDArray[np.float64]
+
+
+def lost_intelligibility(
+    original: Tensor, decoded: Tensor, clip_db: float = 15, silent_db: float = 40, frames: int = 30
+) -> float:
+    """1 - STOI (Taal et al. 2011) of two (1, 1, T) signals at their own rate.
+
+    Every second segment counts, by the share of its frames that are not silent.
+    """
+    half = round(0.0128 * SAMPLE_RATE)
+    hertz = np.arange(257) * SAMPLE_RATE / 512
+    centres = [150 * 2 ** (band / 3) for band in range(15)]
+
+    def cut(signal: Tensor) -> Array:
+        samples = signal[0, 0].numpy().astype(float)
+        window = 0.5 - 0.5 * np.cos(np.pi * np.arange(2 * half) / half)
+        starts = range(0, len(samples) - 2 * half + 1, half)
+        return np.stack([window * samples[start : start + 2 * half] for start in starts])
+
+    def magnitudes(signal: Tensor) -> Array:
+        power = np.abs(np.fft.rfft(cut(signal), 512)) ** 2
+        edges = [(centre / 2 ** (1 / 6), centre * 2 ** (1 / 6)) for centre in centres]
+        inside = [(hertz >= low) & (hertz < high) for low, high in edges]
+        return np.asarray(np.sqrt(np.stack([power[:, band].sum(1) for band in inside], 1)))
+
+    energy = (cut(original) ** 2).sum(1)
+    sounding = energy > energy.max() * 10 ** (-silent_db / 10)
+    x, y = magnitudes(original), magnitudes(decoded)
+    losses, weights = [], []
+    for start in range(0, len(x) - frames + 1, 2):
+        ours, theirs = (one[start : start + frames] for one in (x, y))
+        theirs = theirs * np.linalg.norm(ours, axis=0) / np.linalg.norm(theirs, axis=0)
+        theirs = np.minimum(theirs, ours * (1 + 10 ** (clip_db / 20)))
+        likeness = [np.corrcoef(*pair)[0, 1] for pair in zip(ours.T, theirs.T, strict=True)]
+        losses.append(1 - np.mean(likeness))
+        weights.append(sounding[start : start + frames].mean())
+    return float(np.average(losses, weights=weights))
+
+
+def distortions() -> dict[str, tuple[Tensor, Tensor]]:
+    x = voice()
+    burst = x.clone()
+    burst[..., 8000:8400] += 1
+    pause = x.clone()
+    pause[..., 10_000:20_000] *= 1e-3
+    return {
+        "noise": (x, noisy(x, 0.3)),
+        "more noise": (x, noisy(x, 3.0)),
+        "a burst": (x, burst),
+        "noise in a pause": (pause, noisy(pause, 0.1)),
+    }
+
+
+DISTORTIONS = distortions()
+
+
+def is_loss(expected: float, x: Tensor, y: Tensor) -> bool:
+    return float(STOILoss(SAMPLE_RATE)(x, y)) == pytest.approx(expected, rel=2e-3)
+
+
+@pytest.mark.parametrize("name", DISTORTIONS)
+def test_the_loss_is_its_formula(name: str) -> None:
+    x, y = DISTORTIONS[name]
+    assert is_loss(lost_intelligibility(x, y), x, y)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("a burst", {"clip_db": 10}),
+        ("noise in a pause", {"silent_db": 80}),
+        ("noise", {"frames": 24}),
+    ],
+)
+def test_another_formula_is_another_loss(name: str, wrong: dict[str, Any]) -> None:
+    x, y = DISTORTIONS[name]
+    assert not is_loss(lost_intelligibility(x, y, **wrong), x, y)
+
+
+def test_nothing_is_lost_where_nothing_is_said() -> None:
+    x = 1e-6 * torch.randn(1, 1, SAMPLE_RATE)
+    assert float(STOILoss(SAMPLE_RATE)(x, torch.randn(1, 1, SAMPLE_RATE))) == 0
 
 
 def test_equal_signals_at_any_level_are_perfect() -> None:

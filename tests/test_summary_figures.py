@@ -61,3 +61,39 @@ def test_a_summary_is_of_all_items(journal: Journal) -> None:
     assert entry["use"]["perplexity_soft_batch"] == 2.5
     (original,) = result["originals"]
     assert (original["metric"], original["mean"], original["of"]) == ("MOS", 4, 2)
+
+
+def matched(record: dict[str, Any], num_bytes: int) -> dict[str, Any]:
+    """A classic codec's record beside that of the model."""
+    return record | {
+        "system": "webp", "setting": "@ m 4", "matched_to": "m 4", "bytes": num_bytes,
+    }  # fmt: skip
+
+
+def test_what_is_said_of_two_sets_stays_apart() -> None:
+    lines = [
+        line("a", 2.0, 20.0, 3.0, 100),
+        line("b", 2.0, 20.0, 3.0, 100),
+        line("a", 3.0, 30.0, 5.0, 300),
+    ]
+    lines[2] |= {"set": "t", "failed": [{"system": "m", "setting": "4", "reason": "no"}]}
+    lines[2]["tokens"]["m 4"]["indices"] = pack_tokens(np.array([[2, 2, 2, 2, 2, 2]]))
+    lines[2]["records"][0]["bytes"] = 80
+    for one, num_bytes in zip(lines, (50, 70, 100), strict=True):
+        one["records"].insert(0, matched(one["records"][0], num_bytes))
+    header = {"models": [["m", "00", [4]]], "sets": {name: {"duplicates": []} for name in "st"}}
+    found = summarise(Journal(header, {(one["set"], one["item"]): one for one in lines}))
+    names = [(entry["set"], entry["system"]) for entry in found["summary"]]
+    assert names == [("s", "m"), ("s", "webp"), ("t", "m"), ("t", "webp")], "models first"
+    of = dict(zip(names, found["summary"], strict=True))
+    assert (of["s", "m"]["failed"], of["t", "m"]["failed"]) == (0, 1)
+    assert (of["s", "m"]["use"]["tokens"], of["t", "m"]["use"]["tokens"]) == (8, 6)
+    assert of["s", "webp"]["bytes_off"]["mean"] == pytest.approx(0)  # -10 and +10 bytes of 120
+    assert of["t", "webp"]["bytes_off"]["mean"] == pytest.approx(100 * 20 / 80)
+
+
+def test_the_peak_is_that_of_the_largest_in_any_order() -> None:
+    for units in ((100, 300), (300, 100)):
+        lines = [line(item, 2.0, 20.0, 3.0, size) for item, size in zip("ab", units, strict=True)]
+        (found,) = speeds(Journal({}, {(one["set"], one["item"]): one for one in lines}))
+        assert found["worker_peak_bytes"] == 30_000
