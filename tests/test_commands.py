@@ -378,9 +378,9 @@ def test_what_a_terminal_obeys_in_a_name_is_spelt_out(
 def test_a_current_folder_that_is_gone_is_a_line(speech: Path, tmp_path: Path, root: Path) -> None:
     gone, out = tmp_path / "gone", tmp_path / "out.bin"
     gone.mkdir()
+    words = [sys.executable, "-m", "codec.compress", str(speech), str(out)]
     done = subprocess.run(
-        ["sh", "-c", 'rmdir "$PWD"; exec "$@"', "sh", sys.executable, "-m"]
-        + ["codec.compress", str(speech), str(out)],
+        ["sh", "-c", 'rmdir "$PWD"; exec "$@"', "sh", *words],
         cwd=gone,
         env=os.environ | {"PYTHONPATH": str(root)},
         capture_output=True,
