@@ -28,7 +28,7 @@ from app.originals import Original, collected_notices
 from app.scoring import load_lpips
 from app.service import Service
 from app.store import Models, Settings, TemporaryFiles
-from app.versions import write_csv
+from app.versions import Version, write_csv
 from app.widgets import TONES, chart, facts, measured, short_names
 from codec import api, cards, coding
 from codec.cli.compress import compress_main
@@ -222,6 +222,14 @@ def test_too_many_versions_are_refused_before_any_is_coded(
     monkeypatch.setattr(service, "code", lambda *_: pytest.fail("something was coded"))
     with pytest.raises(MediaError, match="2 versions; choose at most 1"):
         compare(service, image, [IMAGE], [256, 1024], most=1)
+    for models, sizes, what in (
+        ([IMAGE, IMAGE], [256], "model"),
+        ([IMAGE], [256, 256], "codebook size"),
+    ):
+        with pytest.raises(MediaError, match=f"name each {what} once"):
+            compare(service, image, models, sizes)
+    monkeypatch.undo()
+    assert len(compare(service, image, [IMAGE], [256, 1024], most=2)) == 2
 
 
 def test_the_backbone_that_is_given_is_the_one_that_scores(
@@ -295,6 +303,27 @@ def test_compare_makes_every_version_that_is_asked_for(service: Service, image: 
     assert "1,024 codes" in told[1][1]
     with pytest.raises(MediaError, match="nothing to compare"):
         compare(service, image, [IMAGE], [])
+
+
+def test_a_classic_codec_aims_at_the_largest_file_or_at_each(
+    service: Service, image: Original, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets: list[int] = []
+    code = service.classics.code
+
+    def spy(original: Original, name: str, target: int, tried: dict[int, bytes]) -> Version:
+        targets.append(target)
+        return code(original, name, target, tried)
+
+    monkeypatch.setattr(service.classics, "code", spy)
+    small, large, _ = compare(service, image, [IMAGE], [256, 1024], ["jpeg"])
+    assert targets == [large.num_bytes] != [small.num_bytes]
+    made = {(256, 0): small, (1024, 0): large}
+    made |= {(size, 1): replace(small, num_bytes=size, search=1) for size in (256, 1024)}
+    monkeypatch.setattr(service, "code", lambda *found, search: made[found[2], search])
+    targets.clear()
+    compare(service, image, [IMAGE], [256, 1024], ["jpeg"], True, search=1)
+    assert targets == [small.num_bytes, large.num_bytes]  # not those of the searched files
 
 
 def test_a_search_is_a_version_of_its_own(

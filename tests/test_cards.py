@@ -197,6 +197,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "a list": (lambda folder: (folder / "speech-fsp.json").write_text("[]"), "not a model card"),
     "no hex": (spoil_card("model_id", "xyz"), "not a model card"),
     "no sizes": (spoil_card("num_codes", 5), "not a model card"),
+    "an empty list of sizes": (spoil_card("num_codes", {}), "no codebook sizes"),
+    "a size of 0": (spoil_card("num_codes", {"0": 256}), "one below 1"),
+    "no codes of a size": (spoil_card("num_codes", {"256": 0}), "one below 1"),
+    "no tokens": (spoil_card("tokens_per_unit", 0), "not above 0"),
+    "endless tokens": (spoil_card("tokens_per_unit", float("inf")), "not above 0"),
     "no configuration": (spoil_card("config", "xyz"), "not a model card"),
     "an empty configuration": (spoil_card("config", {}), "not a model card"),
     "no figures": (

@@ -30,6 +30,7 @@ from eval.metrics import (
     METRICS,
     MORE_METRICS,
     SAMPLE_RATE,
+    STFT_SIZES,
     estoi,
     measure,
     mel_distance,
@@ -320,6 +321,13 @@ def test_what_is_too_short_is_not_scored(seconds: float) -> None:
     for metric in (METRICS["speech"] | MORE_METRICS["speech"]).values():
         value, reason = measure(metric, x, x + 0.01)
         assert (value is None) == (reason is not None)
+
+
+def test_the_shortest_clips_that_are_scored() -> None:
+    for metric, least in ((pesq_wb, SAMPLE_RATE // 4), (stft_distance, STFT_SIZES[-1][0] // 2 + 1)):
+        x = tones(least)[:, 0]
+        assert metric(x, x + 0.01) is not None
+        assert metric(x[1:], x[1:] + 0.01) is None
 
 
 def test_silence_is_not_scored() -> None:
