@@ -42,6 +42,9 @@ def test_every_way_is_a_tree(weighted: bool) -> None:
     parted, merged = nested.split_codebooks(tokens, flat), nested.merged_codebooks(tokens, flat)
     assert torch.equal(parted[4], flat[4])
     assert sorted(merged[16].tolist()) == sorted(flat[16].tolist())
+    parents = nearest(data, merged[16], weights) // 4
+    for parent, code in enumerate(merged[4]):
+        assert torch.allclose(code, data[parents == parent].mean(0), atol=1e-5)
     for books, choose in (
         (parted, nested.descend),
         (parted, nested.ascend),

@@ -192,10 +192,14 @@ def test_a_bad_batch_of_stage_c_is_passed_over(tmp_path: Path, medium: str, data
     run = trainer(medium, data, tmp_path / "run", 10, "vp", (SMALL_VP, "stages={A=0.5, C=0.5}"))
     run.train_step()
     run.start_stage_c()
+    next(run.average.decoder.parameters()).data.add_(1)  # it would move, if a step were taken
     before = {name: value.clone() for name, value in run.codec.state_dict().items()}
+    averages = {name: value.clone() for name, value in run.average.state_dict().items()}
     size = run.learner.prepare(0.5, 5, run.draws, torch.full_like(run.batch(), torch.nan))
     assert run.learner.step(run.loss, size)["skipped"] == 1
     assert all(torch.equal(value, before[name]) for name, value in run.codec.state_dict().items())
+    for name, value in run.average.state_dict().items():
+        assert torch.equal(value, averages[name]), name
 
 
 class Replay:
