@@ -24,7 +24,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from codec import cards
-from codec.cli.frame import Parser, UsageError, filled_path, positive, run
+from codec.cli.frame import Parser, UsageError, filled_path, positive, print_line, run
 from codec.cli.options import add_care
 from codec.errors import MediaError, not_installed
 from codec.medium import IMAGE, MEDIA
@@ -212,7 +212,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         if options.out:
             summary.write_json(out / "results.json", results)
             summary.write_json(out / "timing.json", summary.speeds(journal))
-            print(f"report: {run_report.write(out, options.anchor)}")
+            print_line(f"report: {run_report.write(out, options.anchor)}", sys.stdout)
         if options.card:
             for name, path, _ in plan.models:
                 _keep(
@@ -329,7 +329,7 @@ def _print(results: Record) -> None:
         print(f"{noticed['set']}/{noticed['item']}: {noticed['reason']}", file=sys.stderr)
     for found in results["originals"]:
         scored = f"{found['metric']} {_number(found['mean'])} ({found['scored']}/{found['of']})"
-        print(f"originals of {found['set']}: {scored}")
+        print_line(f"originals of {found['set']}: {scored}", sys.stdout)
     known = results["plan"]["trained_on"]
     trained: dict[str, Trained] = {}  # of the models that figures were printed of
     metrics: dict[str, None] = {}  # that were printed
@@ -345,14 +345,14 @@ def _print(results: Record) -> None:
             for name, found in entry["metrics"].items()
         )
         found = entry["use"]
-        print(
+        print_line(
             f"{entry['system']} K={entry['setting']} on {entry['set']}: {entry['items']} items, "
             f"{entry['rate']['mean']:.4g} {unit}, {quality}, {found['bits_per_token']:.2f} "
             f"bit/token, H0 {found['H0']:.2f}, CVU {found['CVU']:.3f}",
-            flush=True,
+            sys.stdout,
         )
     if said := note(trained, metrics):
-        print(said)
+        print_line(said, sys.stdout)
 
 
 def _note_unused(plan: Plan, named: list[str], results: Record) -> None:

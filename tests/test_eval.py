@@ -4,6 +4,8 @@ of bad input.
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import shutil
@@ -538,6 +540,24 @@ def test_without_the_extra_one_line_says_so(module: str, tmp_path: Path) -> None
     # pesq, or pyarrow where the extra [cluster] is missing, too.
     assert result.stderr.startswith("error: p")
     assert result.stderr.count("\n") == 1
+
+
+def test_a_full_disk_under_stdout_costs_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Full(io.StringIO):
+        encoding = "utf-8"
+
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "a.png").write_bytes(picture(gradient(40, 64)))
+    words = ["image-fsp", "--data", str(tmp_path), "-k", "256", "--quick", "--workers", "1"]
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert main([*words, "--out", str(tmp_path / "out")]) == 1
+    assert "error: stdout: No space left on device" in capsys.readouterr().err
+    assert len(results_of(tmp_path / "out")["records"]) == 1
+    assert (tmp_path / "out/report.md").is_file()
 
 
 @pytest.mark.slow

@@ -344,7 +344,8 @@ def print_line(line: str, stream: TextIO) -> None:
     """
     encoding = stream.encoding or "utf-8"
     try:
-        print(one_line(line).encode(encoding, "backslashreplace").decode(encoding), file=stream)
+        text = one_line(line).encode(encoding, "backslashreplace").decode(encoding)
+        print(text, file=stream, flush=True)
     except BrokenPipeError:
         if stream is sys.stdout:
             forget_stdout()
