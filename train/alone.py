@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from codec.errors import CodecError
@@ -39,10 +39,25 @@ def lock(descriptor: int, folder: Path) -> None:
 def alone(folder: Path) -> Iterator[None]:
     """Keeps a folder for a run of this process; it is made where it is not there.
 
+    A run that is refused before it has written anything leaves no new folder.
+
     Raises:
         CodecError: Another process has it.
     """
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with _locked(folder):
+            yield
+    except Exception:
+        with suppress(OSError):  # one of them is not empty
+            for path in new:
+                path.rmdir()
+        raise
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
     if fcntl is None:  # a folder cannot be opened there
         yield
         return
