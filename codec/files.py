@@ -287,7 +287,8 @@ def writing(name: str, force: bool, stream: bool = False) -> Iterator[BinaryIO]:
                     pipe.flush()
         return
     if target.is_dir() or name.endswith(("/", os.sep)):
-        raise MediaError(f"{name} is a folder; name a file in it")
+        verb = "is" if target.is_dir() else "names"
+        raise MediaError(f"{name} {verb} a folder; name a file in it")
     if target.exists() and not force:
         raise MediaError(f"{target} exists; overwrite it with --force")
     target = Path(os.path.realpath(target))  # a link stays a link

@@ -143,11 +143,13 @@ def _ctrl_c_later() -> Iterator[None]:
     except ValueError:  # only the main thread gets it
         yield
         return
-    mask = signals.pthread_sigmask(signals.SIG_BLOCK, {signals.SIGINT})
+    masked = getattr(signals, "pthread_sigmask", None)  # Windows has none
+    mask = masked(signals.SIG_BLOCK, {signals.SIGINT}) if masked else None
     try:
         yield
     finally:
-        signals.pthread_sigmask(signals.SIG_SETMASK, mask)
+        if masked:
+            masked(signals.SIG_SETMASK, mask)
         signals.signal(signals.SIGINT, before)
     if came:
         raise KeyboardInterrupt

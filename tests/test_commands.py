@@ -437,7 +437,7 @@ def test_an_input_that_cannot_be_read_is_named(run: Run, tmp_path: Path) -> None
 def test_a_name_that_ends_in_a_slash_is_a_folders(run: Run, speech: Path, tmp_path: Path) -> None:
     refused = run("compress", speech, f"{tmp_path}/new/")
     assert refused.code == 1
-    assert f"{tmp_path}/new/ is a folder; name a file in it" in refused.err
+    assert f"{tmp_path}/new/ names a folder; name a file in it" in refused.err
     assert not (tmp_path / "new").exists()
     assert run("compress", speech, tmp_path / "a.bin").code == 0
     assert run("decompress", tmp_path / "a.bin", f"{tmp_path}/new/").code == 1
@@ -910,6 +910,14 @@ def test_models_are_listed(run: Run) -> None:
     result = run("compress", "--list-models")
     assert result.code == 0
     assert [line.split()[0] for line in result.out.splitlines()] == ["image-fsp", "speech-fsp"]
+    as_json = [
+        json.loads(line) for line in run("compress", "--list-models", "--json").out.split("\n")[:-1]
+    ]
+    assert [about["model"] for about in as_json] == ["image-fsp", "speech-fsp"]
+    assert [about["medium"] for about in as_json] == ["image", "speech"]
+    for about, line in zip(as_json, result.out.splitlines(), strict=True):
+        assert line.endswith(about["model_id"])
+        assert f"K = {', '.join(map(str, about['codebook_sizes']))} " in line
 
 
 def test_a_damaged_model_is_a_line_and_the_others_go_on(

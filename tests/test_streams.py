@@ -203,7 +203,9 @@ def test_reports_onto_a_full_disk_are_the_only_thing_lost(
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="no device that is full here")
-@pytest.mark.parametrize("words", [("codec",), ("codec.compress", "--list-models")])
+@pytest.mark.parametrize(
+    "words", [("codec",), ("codec.compress", "--list-models"), ("codec.compress", "--help")]
+)
 def test_a_listing_onto_a_full_disk_is_an_error(words: tuple[str, ...], root: Path) -> None:
     with FULL.open("wb") as full:
         done = subprocess.run(

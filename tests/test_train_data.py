@@ -205,7 +205,7 @@ def test_a_part_that_is_named_is_taken_and_so_are_folders_beside_a_data_set(
     put(tmp_path / "mine/a.wav", clip(0.1))
     names = [Path(item.name).name for item in media("speech", [tmp_path])]
     assert "a.wav" in names
-    assert len(names) == 5  # no folder of one data set: all that it has
+    assert len(names) == 3  # and of the data set the training part
 
 
 def test_a_table_of_common_voice_can_be_named(tmp_path: Path) -> None:

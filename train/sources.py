@@ -5,7 +5,8 @@
     .tar .tar.gz .tgz .zip   their members; a tar inside (ImageNet's class tars) is opened too
     .tsv     a table of Common Voice: the clips that it lists
     COCO, ImageNet, CIFAR-10, CelebA, Common Voice, LibriSpeech
-             the folder of the data set, as `train.layouts` knows it
+             the folder of the data set, as `train.layouts` knows it, or a folder with some of
+             them and others beside each other
 
 Of a known data set only the training part is taken, and a line says so; name a part's folder to
 take another. CIFAR-10 may stay in its .tar.gz.
@@ -135,16 +136,25 @@ def _recording(content: bytes | np.ndarray, _: int | None) -> np.ndarray:
 
 
 def _folder(medium: str, folder: Path) -> Iterator[MediaFile]:
+    paths = _training_files(medium, folder)
+    if paths is None:  # no data set; perhaps a folder of them
+        below = sorted(one for one in folder.iterdir() if one.is_dir() and not one.is_symlink())
+        parts = {one: part for one in below if (part := _training_files(medium, one)) is not None}
+        paths = [path for path in files_below(folder) if parts.keys().isdisjoint(path.parents)]
+        paths += [path for part in parts.values() for path in part]
+    for path in paths:
+        yield from _file(medium, path)
+
+
+def _training_files(medium: str, folder: Path) -> list[Path] | None:
+    """Finds the training part of a folder that is a known data set, and says so."""
     for name, layout in KINDS[medium].layouts.items():
         found = layout(folder, "train")
         if found is not None:
             paths = files_below(found) if isinstance(found, Path) else found
             print(f"{folder}: {name}, {len(paths)} training files", file=sys.stderr)
-            break
-    else:
-        paths = files_below(folder)
-    for path in paths:
-        yield from _file(medium, path)
+            return paths
+    return None
 
 
 def _file(medium: str, path: Path, named: bool = False) -> Iterator[MediaFile]:

@@ -16,12 +16,12 @@ from codec import cards
 from codec.cli.decompress import verify
 from codec.cli.frame import UsageError, each, progress, run
 from codec.cli.options import (
-    ListModels,
     Models,
     add_care,
     add_common,
     add_paths,
     jobs_of,
+    list_models,
     parser_of,
 )
 from codec.cli.report import report_file
@@ -42,7 +42,7 @@ def compress_main(arguments: list[str] | None = None) -> int:
     parser = parser_of(
         "compress", "Compresses a recording or a picture (or a folder of them) to .bin files."
     )
-    add_paths(parser, "recording, picture, folder, or - for stdin")
+    add_paths(parser, "recording, picture, folder, or - for stdin", needed=False)
     parser.add_argument(
         "-m",
         "--model",
@@ -76,13 +76,16 @@ def compress_main(arguments: list[str] | None = None) -> int:
         "-t", "--test", action="store_true", help="decode what was written and verify it"
     )
     parser.add_argument(
-        "--list-models", action=ListModels, nargs=0, help="list the shipped models and exit"
+        "--list-models", action="store_true", help="list the shipped models and exit"
     )
     add_common(parser)
     return run(parser, arguments, _compress)
 
 
 def _compress(options: argparse.Namespace) -> None:
+    if options.list_models:
+        list_models(options.json)
+        return
     if options.codebook_size is not None and options.bitrate is not None:
         raise UsageError("give --codebook-size or --bitrate, not both")
     models = Models(options.device)

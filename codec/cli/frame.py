@@ -54,6 +54,10 @@ class Parser(argparse.ArgumentParser):
             help="import this first: it may register bottlenecks, nets and more",
         )
 
+    def print_help(self, file: Any = None) -> None:
+        """As argparse does, but what cannot be written is an error."""
+        print(self.format_help(), end="", file=file or sys.stdout)
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does, and the modules are imported.
 

@@ -6,12 +6,13 @@ These are paths in and out, the device, and the models that a run has loaded.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from codec import __version__, cards
-from codec.cli.frame import Parser, UsageError, filled, notices, within
+from codec.cli.frame import Parser, UsageError, filled, print_line, within
 from codec.cli.jobs import mirrored
 from codec.container import Limits
 
@@ -32,8 +33,10 @@ def parser_of(command: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def add_paths(parser: argparse.ArgumentParser, kinds: str) -> None:
-    parser.add_argument("input", metavar="IN", type=filled, help=kinds)
+def add_paths(parser: argparse.ArgumentParser, kinds: str, needed: bool = True) -> None:
+    parser.add_argument(
+        "input", metavar="IN", nargs=None if needed else "?", type=filled, help=kinds
+    )
     parser.add_argument(
         "output", metavar="OUT", nargs="?", type=filled, help="file, folder, or - for stdout"
     )
@@ -75,11 +78,27 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="report as one JSON object a line")
 
 
+def list_models(as_json: bool) -> None:
+    """Prints the shipped models, a line or a JSON object for each."""
+    for card in cards.list_cards():
+        sizes = ", ".join(map(str, card.num_codes))
+        about = {
+            "model": card.name,
+            "medium": card.medium,
+            "codebook_sizes": list(card.num_codes),
+            "model_id": card.model_id.hex(),
+        }
+        line = f"{card.name:<14} {card.medium:<7} K = {sizes}   {card.model_id.hex()}"
+        print_line(json.dumps(about) if as_json else line, sys.stdout)
+
+
 def jobs_of(options: argparse.Namespace, unpack: bool = False) -> list[tuple[str, Any]]:
     """Input and output names, as `mirrored` has them.
 
     Where `unpack` is set, an output may be None, to only verify.
     """
+    if options.input is None:
+        raise UsageError("the argument IN is missing")
     if options.output is None and not (unpack and options.test):
         raise UsageError("the argument OUT is missing")
     if options.output is not None and unpack and options.test:
@@ -130,13 +149,3 @@ def device_of(name: str) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: no CUDA device here; use --device cpu")
     return name
-
-
-class ListModels(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
-        with notices():
-            found = cards.list_cards()
-        for card in found:
-            sizes = ", ".join(map(str, card.num_codes))
-            print(f"{card.name:<14} {card.medium:<7} K = {sizes}   {card.model_id.hex()}")
-        parser.exit(0)

@@ -29,7 +29,7 @@ CONTAINERS = (
 # Between the length a header says and that of what was decoded: rounding, a last block that counts
 # as a whole one.
 TOLERANCE_S = 0.2
-FORMATS = f"{AUDIO_NAMES}; pictures: {', '.join(IMAGE_FORMATS)}"
+FORMATS = f"known are {AUDIO_NAMES}; of pictures {', '.join(IMAGE_FORMATS)}"
 FILM = "the film in this file is left out: only its sound is coded"
 GAPS = "the recording has gaps: what comes behind one follows at once"
 
