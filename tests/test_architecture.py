@@ -30,6 +30,7 @@ TORCH_FREE = [
     "entropy/__init__",
     "entropy/fixed",
     "entropy/range_coder",
+    "entropy/prior",
     "entropy/mixing",
 ]
 COMMAND_FILES = {"codec.compress", "codec.decompress", "codec.info", "codec.truncate"}

@@ -34,6 +34,7 @@ from codec.entropy import (
     mixing,
     range_coder,
 )
+from codec.entropy.prior import squash
 from codec.errors import BitstreamError
 
 Array = NDArray[np.int64]
@@ -270,18 +271,18 @@ def test_of_equally_dear_options_both_twins_take_the_first() -> None:
 
 
 def test_prices_are_bits() -> None:
-    assert np.allclose(mixing.prices() / 256, -np.log2(mixing.squash() / 65536), atol=0.002)
+    assert np.allclose(mixing.prices() / 256, -np.log2(squash() / 65536), atol=0.002)
 
 
 def test_the_squash_is_the_logistic_function() -> None:
-    table = mixing.squash()
+    table = squash()
     x = np.arange(-2047, 2048)
     assert np.abs(table - 65536 / (1 + np.exp(-x / 256))).max() <= 1
     assert (np.diff(table) >= 0).all()
     assert (table + table[::-1] == 65536).all()
     # An answer narrows the interval by less than 2**12, so by one word at most.
     assert table.min() >= 16
-    assert hash(tuple(table.tolist())) == hash(tuple(mixing.squash.__wrapped__().tolist()))
+    assert hash(tuple(table.tolist())) == hash(tuple(squash.__wrapped__().tolist()))
 
 
 def ar1(count: int, seed: int = 0, levels: int = 4, rho: float = 0.9) -> Array:

@@ -13,7 +13,7 @@ import torch
 from conftest import tiny_codec, tones, wav
 
 from codec import api, cards, coding
-from codec.entropy import mixing
+from codec.entropy import Prior, mixing
 from codec.medium import MEDIA
 from train import add_priors, priors
 from train.data import prepare
@@ -43,11 +43,11 @@ def test_training_pays(medium: str) -> None:
     codec = tiny_codec(medium)
     train, test = grids(medium, 12)[:9], grids(medium, 12)[9:]
 
-    def bits(prior: mixing.Prior) -> float:
+    def bits(prior: Prior) -> float:
         sizes = [len(mixing.encode(g.ravel(), prior, g.shape[1], 10**6) or b"") for g in test]
         return 8 * sum(sizes) / sum(g.size for g in test)
 
-    def fit(steps: int) -> mixing.Prior:
+    def fit(steps: int) -> Prior:
         found = priors.fit_prior(train, codec.bottleneck, 1024, MEDIA[medium], codec.stride, steps)
         assert found is not None
         return found

@@ -15,7 +15,7 @@ from torch import Tensor
 from codec import cards, coding
 from codec.bottleneck import Bottleneck, BottleneckOutput, straight_through
 from codec.bottlenecks import BOTTLENECKS
-from codec.entropy import mixing, range_coder
+from codec.entropy import prior, range_coder
 from codec.errors import CodecError
 from train import recipes
 from train.export import export, load_run
@@ -74,7 +74,7 @@ def test_a_crop_need_not_be_a_multiple_of_the_stride(
 
 
 def test_more_or_fewer_codes_than_a_model_file_holds_are_refused_before_the_training() -> None:
-    most = mixing.MAX_CODES
+    most = prior.MAX_CODES
     recipes.load("image-vp", [f"codec.options={{dim=5, codebook_sizes=[256, {most}]}}"])
     with pytest.raises(CodecError, match=f"at K = 131072: 131072; .* holds 2 to {most}"):
         recipes.load("image-vp", [f"codec.options={{dim=5, codebook_sizes=[{2 * most}]}}"])

@@ -1,4 +1,4 @@
-"""Learns a prior: the tables of `codec.entropy.mixing`.
+"""Learns a prior: the tables of `codec.entropy.prior`.
 
 A prior is what a model knows of its indices before the first.
 
@@ -26,7 +26,8 @@ from codec.bottleneck import Bottleneck
 from codec.bottlenecks.parts import LevelGrid
 from codec.coding.pictures import ROWS_PER_CHUNK
 from codec.coding.speech import FRAMES_PER_WINDOW
-from codec.entropy.mixing import DIGIT_SHIFT, HIDDEN_SHIFT, HIGHEST, LOGIT_SHIFT, Prior
+from codec.entropy.mixing import HIDDEN_SHIFT, LOGIT_SHIFT
+from codec.entropy.prior import DIGIT_SHIFT, HIGHEST, Prior
 from codec.medium import IMAGE, SPEECH, Medium
 from codec.model import Codec
 from train.data import Store

@@ -20,7 +20,7 @@ from typing import Any
 from codec import plugins
 from codec.bottleneck import Bottleneck
 from codec.bottlenecks import BOTTLENECKS
-from codec.entropy import mixing, range_coder
+from codec.entropy import prior, range_coder
 from codec.errors import CodecError, out_of_memory
 from codec.medium import MEDIA
 from codec.model import CodecConfig, build
@@ -336,7 +336,7 @@ def _check_codes(path: Path | str, bottleneck: Bottleneck) -> None:
     """Checks that the coder's tables hold the codes: an export makes them, after the training."""
     # A model with several codebooks has no priors, whose questions tell two codes or more apart.
     one = bottleneck.num_codebooks == 1
-    least, most = (2, mixing.MAX_CODES) if one else (1, range_coder.TOTAL)
+    least, most = (2, prior.MAX_CODES) if one else (1, range_coder.TOTAL)
     for size in bottleneck.codebook_sizes:
         count = bottleneck.num_codes(size)
         if not least <= count <= most:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.entropy import fixed, mixing, range_coder
-from codec.entropy.mixing import Prior
+from codec.entropy.prior import Prior
 from codec.entropy.range_coder import quantise_counts
 from codec.errors import BitstreamError
 

@@ -10,20 +10,9 @@ used (numba computes in 64 bits otherwise, at half the speed).
 
 import numpy as np
 
-from codec.entropy.mixing import (
-    BIT_BITS,
-    FLOOR,
-    HIDDEN_SHIFT,
-    HIGHEST,
-    KEPT_BITS,
-    LOGIT_LIMIT,
-    LOGIT_SHIFT,
-    MAX_WEIGHT,
-    RATE_SHIFT,
-    REFINED_SHIFT,
-    SPEED_BITS,
-    WORD_BITS,
-)
+from codec.entropy.mixing import HIDDEN_SHIFT, LOGIT_SHIFT, RATE_SHIFT, REFINED_SHIFT, SPEED_BITS
+from codec.entropy.prior import BIT_BITS, HIGHEST, LOGIT_LIMIT, MAX_WEIGHT
+from codec.entropy.range_coder import FLOOR, KEPT_BITS, WORD_BITS
 from codec.jit import machine_code
 
 HALF = 1 << RATE_SHIFT - 1

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.entropy import fixed, mixing
-from codec.entropy.mixing import Prior
+from codec.entropy.prior import Prior
 from codec.errors import BitstreamError
 
 Ints = NDArray[np.int64]
