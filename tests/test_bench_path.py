@@ -16,6 +16,7 @@ from PIL import Image
 from codec import cards
 from codec.coding import Model
 from codec.errors import CodecError
+from eval.bench import commands, material, measured
 from eval.bench import path as bench_path
 
 
@@ -24,13 +25,13 @@ def test_stages_add_up_to_the_whole(medium: str, speech_model: Model, image_mode
     model = speech_model if medium == "speech" else image_model
     data = wav(tones(4000)) if medium == "speech" else picture(gradient(40, 64))
     spent: dict[str, float] = {}
-    found = bench_path.once(model, data, spent)
+    found = measured.once(model, data, spent)
     assert found["units"] == (0.25 if medium == "speech" else 40 * 64)
     for way in ("compress", "decompress"):
         assert sum(found[way]["stages"].values()) == pytest.approx(found[way]["cpu_s"])
-    assert found["bitstream"] == bench_path.once(model, data, spent)["bitstream"]
+    assert found["bitstream"] == measured.once(model, data, spent)["bitstream"]
     other = wav(tones(4100)) if medium == "speech" else picture(gradient(41, 64))
-    assert found["bitstream"] != bench_path.once(model, other, spent)["bitstream"]
+    assert found["bitstream"] != measured.once(model, other, spent)["bitstream"]
 
 
 def test_a_watched_method_is_counted_whether_it_returns_or_yields() -> None:
@@ -44,8 +45,8 @@ def test_a_watched_method_is_counted_whether_it_returns_or_yields() -> None:
 
     spent: dict[str, float] = {}
     work = Work()
-    bench_path.watch(work, "value", spent, "a")
-    bench_path.watch(work, "values", spent, "b")
+    measured.watch(work, "value", spent, "a")
+    measured.watch(work, "values", spent, "b")
     assert list(work.values()) == [work.value()] * 2
     assert spent["a"] > 0
     assert spent["b"] > 0
@@ -55,7 +56,7 @@ def test_media_have_the_lengths_they_are_named_by(tmp_path: Path, root: Path) ->
     data = root.parent / "shared/data"
     if not data.is_dir():
         pytest.skip("real media are not here")
-    made = bench_path.make_media(data, tmp_path, (0.5, 400), (0.1, 1))
+    made = material.make_media(data, tmp_path, (0.5, 400), (0.1, 1))
     assert [soundfile.info(made[name]).frames for name in ("0.5 s", "400 s")] == [8000, 400 * 16000]
     for name in ("0.1 MP", "1 MP"):
         width, height = Image.open(io.BytesIO(made[name].read_bytes())).size
@@ -64,7 +65,7 @@ def test_media_have_the_lengths_they_are_named_by(tmp_path: Path, root: Path) ->
 
 def test_a_command_is_measured_alone(tmp_path: Path) -> None:
     small, large = (
-        bench_path.spend(
+        commands.spend(
             ["-c", f"x = bytearray({size}); x[::4096] = x[1::4096]"], tmp_path, tmp_path, 1
         )
         for size in (1 << 12, 1 << 27)
@@ -72,7 +73,7 @@ def test_a_command_is_measured_alone(tmp_path: Path) -> None:
     assert 120 < large.peak_mib - small.peak_mib < 140
     assert large.cpu_s > 0
     with pytest.raises(CodecError, match="exit code 3"):
-        bench_path.spend(["-c", "raise SystemExit(3)"], tmp_path, tmp_path, 1)
+        commands.spend(["-c", "raise SystemExit(3)"], tmp_path, tmp_path, 1)
 
 
 @pytest.mark.parametrize("against", [False, True])
@@ -93,14 +94,14 @@ def test_growth_is_of_what_is_above_the_smallest_file(
     def made(_data: Path, folder: Path, *_: object) -> dict[str, Path]:
         return {label: folder / f"{size}.bmp" for label, size in sizes.items()}
 
-    def spend(arguments: tuple[object, ...], _: Path, tree: Path, __: int) -> bench_path.Spent:
+    def spend(arguments: tuple[object, ...], _: Path, tree: Path, __: int) -> commands.Spent:
         if arguments[1] == "codec.compress":
             asked.append((str(arguments[3]), tree))
         size, factor = float(Path(asked[-1][0]).stem), 2 if tree == other else 1
-        return bench_path.Spent(factor * (2 + 3 * size), 1.0, factor * 100.0)
+        return commands.Spent(factor * (2 + 3 * size), 1.0, factor * 100.0)
 
-    monkeypatch.setattr(bench_path, "make_media", made)
-    monkeypatch.setattr(bench_path, "spend", spend)
+    monkeypatch.setattr(commands, "make_media", made)
+    monkeypatch.setattr(commands, "spend", spend)
     out = tmp_path / "out.json"
     words = ["scaling", "--data", str(tmp_path), "--models", "image-fsp", "--out", str(out)]
     assert bench_path.main([*words, *(["--against", str(other)] if against else [])]) == 0
@@ -144,7 +145,7 @@ def test_what_is_not_there_is_one_line(
 def test_a_model_measures_files_of_its_card_s_medium(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the model is called."""
     monkeypatch.setattr(cards, "find", lambda name: SimpleNamespace(medium=name.split("-")[1]))
-    assert bench_path.fits("speechless-image", "0.4 MP")
-    assert not bench_path.fits("speechless-image", "10 s")
-    assert bench_path.fits("picture-speech", "10 s")
-    assert not bench_path.fits("picture-speech", "0.4 MP")
+    assert material.fits("speechless-image", "0.4 MP")
+    assert not material.fits("speechless-image", "10 s")
+    assert material.fits("picture-speech", "10 s")
+    assert not material.fits("picture-speech", "0.4 MP")
