@@ -23,7 +23,7 @@ TORCH_FREE = [
     "medium",
     *(f"cli/{path.stem}" for path in sorted((ROOT / "codec/cli").glob("*.py"))),
     "description",
-    "layers",
+    *(f"layers/{path.stem}" for path in sorted((ROOT / "codec/layers").glob("*.py"))),
     "plugins",
     "truncation",
     "files",
