@@ -25,6 +25,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -358,6 +359,7 @@ def _start_ray(ray: Any, workers: int, address: str | None) -> None:
     variables = {"OMP_NUM_THREADS": "1"} | ({} if address else {"PYTHONPATH": paths})
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address or "local",
@@ -368,6 +370,8 @@ def _start_ray(ray: Any, workers: int, address: str | None) -> None:
         )
     except (ConnectionError, ValueError) as error:
         raise CodecError(f"no Ray cluster at {address}: {' '.join(str(error).split())}") from None
+    with contextlib.suppress(ValueError):  # only the main thread may set handlers
+        signal.signal(signal.SIGTERM, before)  # Ray would end the process with a dump of its stack
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -273,6 +273,20 @@ def test_a_killed_ray_worker_loses_nothing_and_repeats_nothing(
     assert set(logged(out).values()) == {1}
 
 
+@pytest.mark.slow
+def test_sigterm_ends_a_job_through_ray_in_order(media: Path, tmp_path: Path, root: Path) -> None:
+    words = ["image-fsp", "--data", str(media), "--out", str(tmp_path / "out"), "--shard", "2"]
+    command = [sys.executable, "-m", "eval.bulk", *words, "--workers", "1"]
+    with (tmp_path / "errors").open("w") as errors:
+        process = subprocess.Popen(command, cwd=root, stderr=errors, stdout=subprocess.DEVNULL)
+        while process.poll() is None and not list((tmp_path / "out").glob("log/*.jsonl")):
+            time.sleep(0.02)
+        process.terminate()
+        code = process.wait(timeout=600)
+    said = (tmp_path / "errors").read_text()
+    assert (code, said.splitlines()[-1].startswith("error: interrupted")) == (130, True), said
+
+
 @pytest.mark.parametrize("keep", ["parquet", "bin"])
 @pytest.mark.parametrize("stage", ["compress", "payload", "decompress"])
 def test_an_item_that_cannot_be_coded_does_not_end_the_job(

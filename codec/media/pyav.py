@@ -125,7 +125,7 @@ class AvReader:
 
     def _decode(self) -> Iterator[tuple[int, Samples]]:
         """Sample rates and blocks; at the end, says what is missing."""
-        bad, last_is_bad, clock = 0, False, _Clock(self._stream.index)
+        bad, bad_at_end, clock = 0, 0, _Clock(self._stream.index)
         converters: dict[tuple[object, ...], Any] = {}
         packets = self._container.demux()  # of all streams: a film may end later than its sound
         while True:
@@ -140,15 +140,16 @@ class AvReader:
                 for frame in packet.decode():
                     clock.see_frame(frame)
                     blocks += self._converted(frame, converters)
-                last_is_bad = packet.is_corrupt if packet.size else last_is_bad
+                if packet.size:
+                    bad_at_end = int(packet.is_corrupt)
             except self._faults:
-                bad, last_is_bad = bad + 1, True
+                bad, bad_at_end = bad + 1, bad_at_end + 1
                 if packet is None:  # no more can be read
                     break
             yield from blocks
         self._source.check()
-        self.cut |= last_is_bad or self._is_short(clock)
-        if bad and not self.cut:
+        self.cut |= bad_at_end > 0 or self._is_short(clock)
+        if bad > bad_at_end or (bad and not self.cut):
             self._say(DAMAGED)
         elif clock.has_gaps and not bad:
             self._say(GAPS)
