@@ -6,13 +6,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import tiny_codec, tones, wav
+from torch import Tensor
 
 from codec import api, cards, coding
+from codec.bottlenecks import VQ
+from codec.bottlenecks.fsp import FSP
 from codec.entropy import mixing
 from codec.medium import MEDIA
 from train import add_priors, priors
@@ -36,6 +41,96 @@ def test_bisecting_makes_regions_of_the_tree() -> None:
     within = vectors[np.argsort(places)].reshape(8, 8, 3).var(1).mean()
     assert within < 0.4 * vectors.var(0).mean()
     assert sorted(priors.bisect(vectors[:50]).tolist()) == list(range(50))
+
+
+@pytest.mark.parametrize("medium", ["speech", "image"])
+def test_indices_are_those_of_random_items_in_the_coders_chunks(
+    medium: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(priors, "FRAMES_PER_WINDOW", 30)
+    monkeypatch.setattr(priors, "ROWS_PER_CHUNK", 3)
+    codec, size = tiny_codec(medium), 1024
+    shape = (1, 1, 71 * codec.stride) if medium == "speech" else (1, 3, 7 * codec.stride, 80)
+    random = torch.Generator().manual_seed(0)
+    items = [torch.rand(shape, generator=random) for _ in range(10)]
+    store: Any = SimpleNamespace(shapes=items, whole=items.__getitem__)
+    found = priors.index_grids(codec, store, 200)
+    assert set(found) == set(codec.bottleneck.codebook_sizes)
+    # Of 71 or 70 positions each.
+    wanted = np.random.default_rng(0).permutation(10)[:3].tolist()
+    assert wanted != [0, 1, 2]
+    with torch.inference_mode():
+        whole = [codec.bottleneck.encode(codec.latents(items[i]), size)[0, 0] for i in wanted]
+    if medium == "speech":
+        parts = [part[None] for one in whole for part in one.split(30)]
+    else:
+        parts = [part for one in whole for part in one.split(3)]
+    assert [part.tolist() for part in found[size]] == [part.tolist() for part in parts]
+
+
+class Parented(VQ):
+    """A codebook at random, and parents that are given."""
+
+    told: Tensor | None = None
+
+    def parents(self, codebook_size: int, coarser: int) -> Tensor | None:  # noqa: ARG002
+        return self.told
+
+
+def parented(sizes: tuple[int, ...], told: Tensor | None = None) -> Parented:
+    torch.manual_seed(0)
+    method = Parented(2, sizes)
+    method.fit(torch.randn(50, 2))
+    method.told = told
+    return method.eval()
+
+
+def test_codes_are_centred_and_may_all_be_one() -> None:
+    method = parented((16,))
+    with torch.no_grad():
+        method.books["16"].table.copy_(torch.randn(16, 2) * 5 + torch.tensor([100.0, -7.0]))
+    vectors = priors.code_vectors(method, 16)
+    assert np.abs(vectors.mean(0)).max() < 1e-5
+    assert vectors.any()
+    with torch.no_grad():
+        method.books["16"].table.fill_(3.0)
+    assert not priors.code_vectors(method, 16).any()
+
+
+@pytest.mark.parametrize(
+    ("number", "digits"), [(1024, [1024]), (1500, [1500]), (2048, [1024, 2]), (3072, [1024, 3])]
+)
+def test_large_codebooks_have_two_digits_where_they_divide(number: int, digits: list[int]) -> None:
+    levels, order, vectors = priors.layout(parented((number,)), number)
+    assert levels.tolist() == digits
+    assert sorted(order.tolist()) == list(range(number))
+    assert vectors.shape == (number, 2)
+
+
+def test_a_dimension_of_one_level_is_no_digit() -> None:
+    levels, order, vectors = priors.layout(FSP({24: (2, 1, 3, 4)}), 24)
+    assert levels.tolist() == [4, 3, 2]  # the most significant first
+    assert not order.size
+    assert vectors.shape == (24, 4)
+
+
+def test_a_layer_is_of_parents_with_as_many_children_each() -> None:
+    assert priors.refined_layout(parented((2, 4), torch.tensor([0, 1, 1, 1])), 4, 2) is None
+    assert priors.refined_layout(parented((4, 6), torch.arange(6) % 4), 6, 4) is None
+    found = priors.refined_layout(parented((2, 4), torch.tensor([0, 1, 1, 0])), 4, 2)
+    assert found is not None
+    levels, order, _, given = found
+    assert levels.tolist() == [2, 2]
+    assert order.tolist() == [0, 2, 3, 1]
+    assert given == 1
+
+
+def test_a_parent_of_a_codebook_in_another_order_is_one_digit() -> None:
+    """Its two digits would be those of its place, and what is known of it is its number."""
+    found = priors.refined_layout(parented((2048, 4096), torch.arange(4096) // 2), 4096, 2048)
+    assert found is not None
+    assert found[0].tolist() == [2048, 2]
+    assert found[3] == 1
 
 
 @pytest.mark.parametrize("medium", ["speech", "image"])
