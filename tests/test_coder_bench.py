@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from conftest import gradient
 
-from eval import coder_bench
+from codec.coding import Model
+from codec.errors import MediaError
+from codec.layers import survey
+from eval import coder_bench, coder_table
 
 
 def test_one_command_measures_all_models(
@@ -35,6 +42,46 @@ def test_one_command_measures_all_models(
     table = out.with_suffix(".md").read_text()
     assert table in capsys.readouterr().out
     assert len(table.splitlines()) == 2 + len(rows)
+
+
+def test_the_first_items_alone_are_read(
+    models: Path,  # noqa: ARG001
+    media_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(coder_bench, "first_use", lambda *_: "first use: not now")
+    monkeypatch.setattr(coder_bench, "REPEATS", 1)
+    out = tmp_path / "coder.json"
+    arguments = ["image-fsp", "speech-fsp", "--data", str(media_folder), "-k", "256"]
+    assert coder_bench.main([*arguments, "--first", "1", "--out", str(out)]) == 0
+    assert sum(row["items"] for row in json.loads(out.read_text())["rows"]) == 1
+
+
+@pytest.mark.parametrize("error", [MediaError("no sound"), OSError(5, "Input/output error")])
+def test_an_item_that_cannot_be_read_is_named(error: Exception) -> None:
+    def read() -> bytes:
+        raise error
+
+    test_set: Any = SimpleNamespace(items=[SimpleNamespace(name="a.wav", read=read)])
+    with pytest.raises(MediaError, match=r"^a\.wav: .*(sound|error).*; leave it out$"):
+        coder_table.items_of(test_set, "speech")
+
+
+def test_pixels_are_compressed_with_layers_where_these_are_wanted(image_model: Model) -> None:
+    (single,), (layered,) = (
+        coder_table.compressed([gradient(40, 56)], image_model, 1024, layers=layers)
+        for layers in (False, True)
+    )
+    assert not survey(io.BytesIO(single)).layers
+    assert len(survey(io.BytesIO(layered)).layers) == 1
+
+
+def test_a_table_is_saved_over_an_older_one_with_all_that_is_given(tmp_path: Path) -> None:
+    table = coder_table.Table({"model": ("model", "")})
+    for note in ("one", "two"):
+        table.save(tmp_path / "table.json", note=note)
+    assert json.loads((tmp_path / "table.json").read_text())["note"] == "two"
 
 
 @pytest.mark.parametrize(

@@ -282,7 +282,9 @@ def test_a_picture_in_strips_is_the_whole(image_model: Model, size: tuple[int, i
             .clamp(0, 255)
         )
     assert decoded.shape == pixels.shape
-    assert np.abs(decoded - whole.numpy()).max() <= 1  # a last float bit may round the other way
+    difference = np.abs(decoded - whole.numpy())
+    assert difference.max() <= 1  # a last float bit may round the other way
+    assert (difference > 0).mean() < 0.01
 
 
 @pytest.mark.usefixtures("small_windows", "no_context")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from codec.bottlenecks import _kmeans
 from codec.bottlenecks._kmeans import cell_means, far_rows, kmeans, seed_centres, subsample
 from codec.bottlenecks._search import NotFiniteError, nearest
 
@@ -77,6 +78,34 @@ def test_empty_cells_find_new_homes() -> None:
     )
     # The only distant ones.
     assert {tuple(row) for row in far.tolist()} == {tuple(row) for row in data[:5].tolist()}
+
+
+def test_centres_that_no_row_uses_are_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, seeds = clusters(), clusters()[::100].clone()
+    seeds[3:7] = 1e3
+    monkeypatch.setattr(_kmeans, "seed_centres", lambda *_: seeds)
+    assert len(nearest(data, seeds).unique()) == 16
+    assert len(nearest(data, kmeans(data, 20, seed=0)).unique()) == 20
+
+
+def test_where_the_origin_lies_does_not_matter() -> None:
+    """What ends the iterations is a share of the centres' spread, not of their length."""
+    data = torch.randn(3000, 2, generator=torch.Generator().manual_seed(0))
+    near, far = inertia(data, kmeans(data, 30, 0)), inertia(data + 500, kmeans(data + 500, 30, 0))
+    assert far == pytest.approx(near, rel=0.01)
+    assert inertia(data, kmeans(data, 30, 0, iterations=1)) > 1.03 * near  # negative control
+
+
+def test_seeds_of_many_clusters_are_as_many_rows() -> None:
+    """Their sample has rows for all of them."""
+    data = torch.randn(9000, 1, generator=torch.Generator().manual_seed(0))
+    assert len(seed_centres(data, 4200, torch.Generator().manual_seed(0)).unique()) == 4200
+
+
+def test_means_of_many_rows_are_exact() -> None:
+    """Sums in float32 would be off by a hundredth."""
+    means, _ = cell_means(torch.full((10**6, 1), 0.1), torch.zeros(10**6, dtype=torch.int64), 1)
+    assert float(means) == pytest.approx(0.1, rel=1e-6)
 
 
 def test_deterministic_and_apart_from_the_global_state() -> None:

@@ -29,9 +29,10 @@ from codec.cli.decompress import decompress_main
 from codec.cli.info import info_main
 from codec.cli.truncate import truncate_main
 from codec.container import Header, Limits, Reader, Writer, pack, unpack, varint
+from codec.container.salvage import Salvage
 from codec.entropy import NO_TABLES, Prior, Tables, refinement
 from codec.errors import BitstreamError, MediaError, ModelError
-from codec.layers import Layered, LayerWriter, ladder, survey
+from codec.layers import Layer, Layered, LayerWriter, cut, ladder, survey, wanted
 from codec.truncation import truncate
 
 Array = NDArray[np.int64]
@@ -439,6 +440,73 @@ def test_cutting(name: str) -> None:
             truncate(data, **wrong)
     with pytest.raises(BitstreamError):
         truncate(data[:20], base)
+
+
+@pytest.mark.parametrize("finer", [None, 64])
+def test_a_layer_that_is_not_there_is_damage_only_where_it_may_be_lost(finer: int | None) -> None:
+    header = Header("speech", MODEL_ID, 16, 16, sample_rate=16000)
+    layers = [] if finer is None else [Layer(finer, finer, [], 100, 50)]
+    lost = BitstreamError("lost")
+    assert wanted(header, layers, lost, 128) == (layers, lost)
+    assert wanted(header, layers, lost, 16) == ([], None)
+    with pytest.raises(ValueError, match="no layer K = 8;"):
+        wanted(header, layers, lost, 8)
+    with pytest.raises(ValueError, match="no layer K = 128;"):
+        wanted(header, layers, None, 128)
+
+
+def test_cutting_a_file_without_layers_to_its_own_size_is_no_change() -> None:
+    header = Header("speech", MODEL_ID, 16, 16, sample_rate=16000)
+    data = pack(header, skewed((1, 1, 50), 16, 1), 800)
+    assert truncate(data, 16) == data
+
+
+def test_a_layer_coarser_than_the_damage_was_never_there() -> None:
+    data, *_ = load("layers-speech")
+    found = survey(io.BytesIO(data[:-1]))
+    assert found.damage is not None
+    with pytest.raises(ValueError, match="no layer K = 32;"):
+        cut(data, found, 32)
+    with pytest.raises(BitstreamError):
+        cut(data, found, 128)
+
+
+def test_a_ladder_ends_where_a_model_has_no_tables_for_the_size_below() -> None:
+    _, _, _, tables, _ = cases()["layers-speech"]
+    assert ladder(tables, 128) == [16, 64, 128]
+    assert ladder({size: tables[size] for size in (64, 128)}, 128) == [64, 128]
+    assert ladder({16: tables[16], 65: tables[64]}, 65) == [65]  # not four times as many
+    assert ladder({16: tables[16], 67: tables[64]}, 67) == [67]
+
+
+def test_several_codebooks_have_no_layers() -> None:
+    header, _, _, tables, _ = cases()["layers-speech"]
+    with pytest.raises(ValueError, match="refines no other"):
+        LayerWriter(io.BytesIO(), dataclasses.replace(header, num_codebooks=2), tables)
+
+
+def test_codes_beyond_16_bits_stay_what_they_are() -> None:
+    header = Header("speech", MODEL_ID, 70_000, 70_000, sample_rate=16000)
+    indices = np.array([[[69_999, 3, 65_536]]])
+    data = pack(header, indices, 100)
+    data = data[:9] + b"\2" + data[10:]  # it may have layers
+    assert np.array_equal(next(iter(Layered(Reader(io.BytesIO(data)), {}).chunks())), indices)
+    ((count, chunk),) = Salvage(io.BytesIO(data)).in_chunks(NO_TABLES)
+    assert (count, chunk is not None and chunk.tolist()) == (3, indices.tolist())
+
+
+@pytest.mark.parametrize(
+    ("stride", "width", "sizes"), [(8, 800, [65_500, 4500]), (1, 100_000, [65_536, 4464])]
+)
+def test_chunks_of_a_picture_are_whole_rows_where_a_prior_looks_up(
+    stride: int, width: int, sizes: list[int]
+) -> None:
+    """But for rows that are longer than a chunk may be."""
+    prior = drawn_base((5, 4), [(0, -1), (1, 0)], stride, 400)
+    header = Header("image", MODEL_ID, 20, 20, channels=3, height=8, width=width)
+    writer = Writer(io.BytesIO(), header, Tables(prior=prior))
+    pieces = writer.pieces(np.zeros((1, 1, 70_000), np.int64))
+    assert [piece.shape[2] for piece in pieces] == sizes
 
 
 def test_an_empty_recording_has_empty_layers() -> None:

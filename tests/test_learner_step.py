@@ -14,6 +14,7 @@ from codec.losses import EXTRA_LOSSES
 from train import losses, recipes
 from train.draws import Draws
 from train.learner import Learner
+from train.optimiser import guarded_step, make_optimiser, restore
 
 CROP = (3, 32, 32)
 
@@ -64,6 +65,38 @@ def test_a_gradient_is_cut_to_the_recipes_norm() -> None:
     grads = [p.grad for p in one.codec.parameters() if p.grad is not None]
     after = sqrt(sum(float(grad.square().sum()) for grad in grads))
     assert after == pytest.approx(0.01, rel=1e-2)
+
+
+@pytest.mark.parametrize("wrong", [torch.inf, -torch.inf, torch.nan])
+def test_a_step_whose_gradients_are_not_finite_is_none(wrong: float) -> None:
+    module = nn.Linear(3, 1)
+    optimiser = make_optimiser([{"params": module.parameters()}], torch.tensor(0.1), [0.9, 0.99])
+    before = [p.detach().clone() for p in module.parameters()]
+    module.weight.grad, module.bias.grad = torch.ones(1, 3), torch.ones(1)
+    module.weight.grad[0, 1] = wrong
+    guarded_step(optimiser, module, 1.0)
+    assert all(torch.equal(p, q) for p, q in zip(module.parameters(), before, strict=True))
+    module.weight.grad, module.bias.grad = torch.ones(1, 3), torch.ones(1)
+    guarded_step(optimiser, module, 1.0)
+    assert all(p.isfinite().all() for p in module.parameters())
+    assert not torch.equal(module.weight, before[0])
+
+
+def test_a_state_that_is_restored_leaves_rate_and_settings_as_they_are() -> None:
+    """A recipe may change them in a run."""
+
+    def made(rate: Tensor, betas: list[float], decay: float) -> torch.optim.AdamW:
+        module = nn.Linear(3, 1)
+        groups = [{"params": list(module.parameters()), "weight_decay": decay}]
+        return make_optimiser(groups, rate, betas)
+
+    rate = torch.tensor(0.5)
+    state = made(torch.tensor(0.1), [0.5, 0.6], 0.25).state_dict()
+    one = made(rate, [0.8, 0.9], 0.125)
+    restore(one, state, rate)
+    (group,) = one.param_groups
+    assert group["lr"] is rate
+    assert (group["betas"], group["weight_decay"]) == ((0.8, 0.9), 0.125)
 
 
 def test_the_loss_is_its_terms_times_the_recipes_weights() -> None:

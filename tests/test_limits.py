@@ -24,7 +24,7 @@ from codec import coding
 from codec.cli.decompress import decompress_main
 from codec.coding import Model
 from codec.container import Header, Reader, Writer, unpack
-from codec.container.limits import SAMPLES_PER_SECOND, Limits
+from codec.container.limits import SAMPLES_PER_SECOND, Budget, Limits
 from codec.container.salvage import Salvage
 from codec.errors import BitstreamError, CodecError, MediaError
 from codec.files import Pipe, room_for
@@ -134,6 +134,27 @@ def test_positions_are_bounded_by_the_models_token_rate(
         Reader(Unseekable(data), Limits(max_seconds=48)), speech_model
     )
     assert sum(map(len, blocks)) == 768_000
+
+
+def test_a_budget_is_of_all_that_was_spent() -> None:
+    header = Header("speech", bytes(16), 256, 256, sample_rate=1000)
+    budget = Budget(Limits(max_seconds=2), header)
+    budget.token_rate_hz = 50
+    budget.spend_positions(60)
+    budget.spend_positions(40)
+    with pytest.raises(BitstreamError, match="more positions than 2 s hold"):
+        budget.spend_positions(1)
+    budget.spend_samples(1200)
+    budget.spend_samples(800)
+    with pytest.raises(BitstreamError, match="over the limit of 2 s"):
+        budget.spend_samples(1)
+
+
+@pytest.mark.parametrize("name", ["max_pixels", "max_seconds", "max_width", "max_bytes"])
+def test_a_limit_is_a_whole_number(name: str) -> None:
+    for wrong in (-1, 1.5, "7"):
+        with pytest.raises(ValueError, match=name):
+            Limits(**{name: wrong})  # type: ignore[arg-type]
 
 
 def test_samples_of_all_channels_together_are_bounded(speech_model: Model) -> None:

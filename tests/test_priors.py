@@ -6,13 +6,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import tiny_codec, tones, wav
+from torch import Tensor
 
 from codec import api, cards, coding
+from codec.bottlenecks import VQ
+from codec.bottlenecks.fsp import FSP
 from codec.entropy import Prior, mixing
 from codec.medium import MEDIA
 from train import add_priors, priors
@@ -36,6 +41,224 @@ def test_bisecting_makes_regions_of_the_tree() -> None:
     within = vectors[np.argsort(places)].reshape(8, 8, 3).var(1).mean()
     assert within < 0.4 * vectors.var(0).mean()
     assert sorted(priors.bisect(vectors[:50]).tolist()) == list(range(50))
+
+
+@pytest.mark.parametrize("medium", ["speech", "image"])
+def test_indices_are_those_of_random_items_in_the_coders_chunks(
+    medium: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(priors, "FRAMES_PER_WINDOW", 30)
+    monkeypatch.setattr(priors, "ROWS_PER_CHUNK", 3)
+    codec, size = tiny_codec(medium), 1024
+    shape = (1, 1, 71 * codec.stride) if medium == "speech" else (1, 3, 7 * codec.stride, 80)
+    random = torch.Generator().manual_seed(0)
+    items = [torch.rand(shape, generator=random) for _ in range(10)]
+    store: Any = SimpleNamespace(shapes=items, whole=items.__getitem__)
+    found = priors.index_grids(codec, store, 200)
+    assert set(found) == set(codec.bottleneck.codebook_sizes)
+    # Of 71 or 70 positions each.
+    wanted = np.random.default_rng(0).permutation(10)[:3].tolist()
+    assert wanted != [0, 1, 2]
+    with torch.inference_mode():
+        whole = [codec.bottleneck.encode(codec.latents(items[i]), size)[0, 0] for i in wanted]
+    if medium == "speech":
+        parts = [part[None] for one in whole for part in one.split(30)]
+    else:
+        parts = [part for one in whole for part in one.split(3)]
+    assert [part.tolist() for part in found[size]] == [part.tolist() for part in parts]
+
+
+class Parented(VQ):
+    """A codebook at random, and parents that are given."""
+
+    told: Tensor | None = None
+
+    def parents(self, codebook_size: int, coarser: int) -> Tensor | None:  # noqa: ARG002
+        return self.told
+
+
+def parented(sizes: tuple[int, ...], told: Tensor | None = None) -> Parented:
+    torch.manual_seed(0)
+    method = Parented(2, sizes)
+    method.fit(torch.randn(50, 2))
+    method.told = told
+    return method.eval()
+
+
+def test_codes_are_centred_and_may_all_be_one() -> None:
+    method = parented((16,))
+    with torch.no_grad():
+        method.books["16"].table.copy_(torch.randn(16, 2) * 5 + torch.tensor([100.0, -7.0]))
+    vectors = priors.code_vectors(method, 16)
+    assert np.abs(vectors.mean(0)).max() < 1e-5
+    assert vectors.std() == pytest.approx(1)
+    with torch.no_grad():
+        method.books["16"].table.fill_(3.0)
+    assert not priors.code_vectors(method, 16).any()
+
+
+@pytest.mark.parametrize(
+    ("number", "digits"), [(1024, [1024]), (1500, [1500]), (2048, [1024, 2]), (3072, [1024, 3])]
+)
+def test_large_codebooks_have_two_digits_where_they_divide(number: int, digits: list[int]) -> None:
+    levels, order, vectors = priors.layout(parented((number,)), number)
+    assert levels.tolist() == digits
+    assert sorted(order.tolist()) == list(range(number))
+    assert vectors.shape == (number, 2)
+
+
+def test_a_dimension_of_one_level_is_no_digit() -> None:
+    levels, order, vectors = priors.layout(FSP({24: (2, 1, 3, 4)}), 24)
+    assert levels.tolist() == [4, 3, 2]  # the most significant first
+    assert not order.size
+    assert vectors.shape == (24, 4)
+
+
+def test_a_layer_is_of_parents_with_as_many_children_each() -> None:
+    assert priors.refined_layout(parented((2, 4), torch.tensor([0, 1, 1, 1])), 4, 2) is None
+    assert priors.refined_layout(parented((4, 6), torch.arange(6) % 4), 6, 4) is None
+    found = priors.refined_layout(parented((2, 4), torch.tensor([0, 1, 1, 0])), 4, 2)
+    assert found is not None
+    levels, order, _, given = found
+    assert levels.tolist() == [2, 2]
+    assert order.tolist() == [0, 2, 3, 1]
+    assert given == 1
+
+
+def test_a_parent_of_a_codebook_in_another_order_is_one_digit() -> None:
+    """Its two digits would be those of its place, and what is known of it is its number."""
+    found = priors.refined_layout(parented((2048, 4096), torch.arange(4096) // 2), 4096, 2048)
+    assert found is not None
+    assert found[0].tolist() == [2048, 2]
+    assert found[3] == 1
+
+
+def test_odd_numbers_are_halved_as_the_coder_halves_them() -> None:
+    """The smaller half comes first: one code left of two, which the other axis orders."""
+    vectors = np.array([[0.0, 0.0], [10.0, 5.0], [11.0, -5.0]])
+    assert priors.bisect(vectors).tolist() == [0, 2, 1]
+
+
+NESTED = {16: (2, 2, 4), 64: (4, 4, 4)}
+
+
+def test_a_neighbour_that_comes_later_is_known_by_its_parent_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[Tensor, int]] = []
+    forward = priors.PriorNet.forward
+
+    def watched(net: priors.PriorNet, *given: Tensor) -> Tensor:
+        seen.append((given[-1], net.given))
+        return forward(net, *given)
+
+    monkeypatch.setattr(priors.PriorNet, "forward", watched)
+    chunks = [np.random.default_rng(0).integers(0, 64, (6, 5))]
+    assert priors.fit_prior(chunks, FSP(NESTED), 64, MEDIA["image"], 8, 5, below=16) is not None
+    ((visible, given),) = seen  # few data: one step
+    for known, (up, right) in zip(visible, priors.REFINED_OFFSETS["image"], strict=True):
+        before = up > 0 or (up == 0 and right < 0)
+        assert known.tolist() == [1.0] * given + [float(before)] * (len(known) - given)
+
+
+def test_what_the_net_may_see_of_digits() -> None:
+    torch.manual_seed(0)
+    size, levels = priors.Size(4, 0, 2, 1), np.array([2, 3, 4])
+    net = priors.PriorNet(levels, torch.randn(9, 2), 4, size, given=1)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter)
+    near, rows = torch.tensor([[[0, 2, 5], [1, 3, 6]]]), torch.tensor([[1, 4, 8]])
+    missing, trends = torch.zeros(1, 2, dtype=torch.bool), torch.randn(1, 8)
+    visible = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
+
+    def bits(near: Tensor, rows: Tensor = rows) -> float:
+        return float(net(near, missing, trends, rows, visible).detach())
+
+    assert bits(near) == bits(torch.tensor([[[0, 2, 5], [1, 4, 8]]]))  # hidden
+    assert bits(near) != bits(torch.tensor([[[0, 2, 5], [0, 3, 6]]]))  # its parent
+    assert bits(near) != bits(torch.tensor([[[0, 3, 5], [1, 3, 6]]]))  # one before
+    assert bits(near) != bits(near, torch.tensor([[0, 4, 8]]))  # the own parent
+
+
+def test_weights_stay_within_their_integers() -> None:
+    net = priors.PriorNet(np.array([4, 8]), torch.randn(12, 3), 3, priors.SMALL["image"])
+    torch.nn.init.normal_(net.embedding, std=10)
+
+    def embedding() -> np.ndarray:
+        offsets = np.array([(0, -1)])
+        return priors.rounded(net, np.array([4, 8]), np.empty(0), offsets, 8).embedding
+
+    wild = embedding()
+    assert int(wild.max()) == -int(wild.min()) == 127  # none wraps around
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=1e5)
+    net.clamp()
+    for tensor, scale, kind in net.scaled().values():
+        assert float((tensor.detach() * scale).abs().max()) <= np.iinfo(kind).max
+
+
+def test_a_fit_is_the_same_again_and_leaves_random_numbers_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(priors, "BATCH", 16)
+    chunks = [np.random.default_rng(0).integers(0, 64, (6, 5))]
+
+    def fit(seed: int) -> dict[str, np.ndarray]:
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        prior = priors.fit_prior(chunks, FSP(NESTED), 64, MEDIA["image"], 8, 3)
+        assert torch.equal(torch.get_rng_state(), before)
+        assert prior is not None
+        return prior.to_tensors()
+
+    one, other = fit(1), fit(2)
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(("steps", "done"), [(5, 5), (1000, 22)])
+def test_few_data_are_passed_over_a_dozen_times_at_most(
+    steps: int, done: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And trends follow the embedding that learns."""
+    calls = {"trends": 0, "steps": 0}
+    trends, forward = priors._trends, priors.PriorNet.forward
+
+    def counted_trends(*given: Any) -> Tensor:
+        calls["trends"] += 1
+        return trends(*given)
+
+    def counted(net: priors.PriorNet, *given: Tensor) -> Tensor:
+        calls["steps"] += 1
+        return forward(net, *given)
+
+    monkeypatch.setattr(priors, "BATCH", 16)
+    monkeypatch.setattr(priors, "_trends", counted_trends)
+    monkeypatch.setattr(priors.PriorNet, "forward", counted)
+    chunks = [np.random.default_rng(0).integers(0, 64, (6, 5))]  # 30 positions
+    size = priors.Size(8, 0, neighbours=4, refresh=2)
+    priors.fit_prior(chunks, FSP(NESTED), 64, MEDIA["image"], 8, steps, prior_size=size)
+    assert calls == {"trends": -(-done // 2), "steps": done}
+
+
+def test_a_digit_begins_at_the_mean_of_its_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+    made = priors.PriorNet.__init__
+
+    def watched(net: priors.PriorNet, levels: Any, vectors: Tensor, *given: Any) -> None:
+        seen.append(vectors)
+        made(net, levels, vectors, *given)
+
+    monkeypatch.setattr(priors.PriorNet, "__init__", watched)
+    fsp = FSP({24: (2, 3, 4)})
+    priors.fit_prior([np.zeros((1, 9), np.int64)], fsp, 24, MEDIA["speech"], 8, 1)
+    levels, _, vectors = priors.layout(fsp, 24)
+    digits = np.stack(np.unravel_index(np.arange(24), levels), 1)
+    expected = [
+        vectors[digits[:, place] == value].mean(0)
+        for place, level in enumerate(levels)
+        for value in range(level)
+    ]
+    assert np.allclose(seen[0].numpy(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("medium", ["speech", "image"])

@@ -33,7 +33,8 @@ from codec import coding
 from codec.coding import Model, pictures
 from codec.container import Header, Reader, unpack
 from codec.container.limits import Limits
-from codec.container.salvage import Salvage
+from codec.container.payloads import Data
+from codec.container.salvage import Salvage, _fill, _Piece
 from codec.entropy import NO_TABLES, Tables, quantise_counts
 from codec.errors import BitstreamError
 
@@ -220,6 +221,45 @@ def test_by_their_bytes_alone_some_would_come_to_lie_elsewhere(
     assert not np.array_equal(salvage(damaged, tables)[0][..., 500:900], indices[..., 500:900])
 
 
+def test_a_chunk_that_its_coder_refuses_joins_the_gaps_in_order() -> None:
+    """Its CRC-32 matches, and so nothing is told before it is decoded."""
+    indices = np.where(np.arange(1000) % 10 > 0, 7, skewed((1, 1, 1000), 50, 3))
+    data = write_in_splits(SPEECH, indices, 16000, PAUSES, list(range(100, 1000, 100)))
+    chunks = split_chunks(data)
+    kind, payload = chunks[3]
+    count, length = payload[:2]
+    chunks[3] = kind, bytes([count, length + 1]) + payload[2:] + b"\0"
+    resealed = join_chunks(chunks)
+    decoded, found = salvage(resealed, PAUSES)
+    assert found.gaps == [(200, 300)]
+    assert found.complete
+    kept = np.setdiff1d(np.arange(1000), lost(found))
+    assert np.array_equal(decoded[..., kept], indices[..., kept])
+    decoded, found = salvage(spoilt(resealed, {6}, 1), PAUSES)
+    assert found.gaps == [(200, 300), (600, 700)]
+    assert decoded.shape == indices.shape
+
+
+def test_what_is_lost_repeats_the_index_before_it_however_long_it_is() -> None:
+    data, indices = chunked()
+    cut = data[: places(data)[4][0]]
+    decoded, found = salvage(cut, total=200_000)
+    assert found.gaps == [(300, 200_000)]
+    assert decoded.shape == (1, 1, 200_000)
+    assert np.array_equal(decoded[..., :300], indices[..., :300])
+    assert (decoded[..., 300:] == indices[..., 299]).all()
+    assert indices[0, 0, 200] != indices[0, 0, 299]
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=6), st.integers(60, 700))
+def test_damage_shares_out_what_is_missing_and_no_more(sizes: list[int], total: int) -> None:
+    sound = _Piece(60, Data(60, [(0, bytes(60))]))
+    pieces = [sound, *(_Piece(0, None, size) for size in sizes)]
+    counts = [piece.count for piece in _fill(pieces, total)]
+    assert min(counts) >= 0
+    assert sum(counts) == total
+
+
 def test_a_count_that_is_damaged_is_not_believed() -> None:
     """One chunk says that it holds 115 positions and not 100, another is damaged inside: the total
     tells them apart.
@@ -358,6 +398,22 @@ def test_lost_speech_is_silence_and_the_rest_as_it_was(
     assert np.abs(whole[9600:14400]).max() > 0.01
 
 
+def test_windows_longer_and_shorter_than_what_is_lost_are_silent_there_alone(
+    speech_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, _ = speech_file(speech_model, monkeypatch)
+    start = places(data)[3][0] + 9
+    damaged = data[:start] + b"?" + data[start + 1 :]
+    expected = decoded(Salvage(io.BytesIO(damaged)), speech_model)
+    assert expected[9600 - 96 : 9600].any()
+    assert expected[14400 : 14400 + 96].any()
+    for frames in (20, 35, 130, 400):
+        monkeypatch.setattr("codec.coding.speech.FRAMES_PER_WINDOW", frames)
+        found = decoded(Salvage(io.BytesIO(damaged)), speech_model)
+        assert np.array_equal(found == 0, expected == 0)
+        assert np.allclose(found, expected, atol=1e-5)
+
+
 def test_lost_pixels_are_grey(image_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("codec.coding.pictures.ROWS_PER_CHUNK", 8)
     monkeypatch.setattr("codec.coding.pictures.FEWEST_ROWS", 8)
@@ -377,6 +433,12 @@ def test_lost_pixels_are_grey(image_model: Model, monkeypatch: pytest.MonkeyPatc
     reach = 8 * (1 + 3 + 2 + 1)
     assert np.array_equal(partial[128 + reach :], whole[128 + reach :])
     assert not (whole[64:128] == pictures.GREY).all()
+    # In strips of one row of latents.
+    monkeypatch.setattr("codec.coding.pictures.POSITIONS_PER_STRIP", {"cpu": 1, "cuda": 1})
+    found = Salvage(io.BytesIO(data[:start] + b"?" + data[start + 1 :]), num_positions=total)
+    again = coding.decompress_image(found, image_model)
+    assert np.abs(again.astype(int) - partial).max() <= 1
+    assert (again[64:128] == pictures.GREY).all()
 
 
 def test_a_file_that_says_nothing_of_its_length(
@@ -387,6 +449,11 @@ def test_a_file_that_says_nothing_of_its_length(
     partial = decoded(found, speech_model)
     assert len(partial) == 150 * 96
     assert not found.length_known
+    file = io.BytesIO()
+    coding.compress_speech([tones(96 * 600)], 32000, 1, file, speech_model, 1024)
+    data = file.getvalue()
+    found = Salvage(io.BytesIO(data[: places(data)[4][0]]))
+    assert len(decoded(found, speech_model)) == 150 * 192  # at the rate of the original
 
 
 def test_older_files_are_read_without_the_prior(speech_model: Model) -> None:

@@ -33,7 +33,7 @@ from train import recipes
 from train.checkpoint import read_checkpoint
 from train.data import Store, prepare
 from train.loop import Budget, Trainer, agree
-from train.parallel import processes
+from train.parallel import copy_first, mean, processes
 
 STEPS = 3
 TOLERANCE = 1e-5  # relative; about 5e-7 was seen, and 4e-3 without synchronisation
@@ -389,6 +389,50 @@ def test_processes_wait_for_the_one_that_decodes_media(
     with processes(device):
         pass
     assert given == [timedelta(days=1)]
+
+
+@pytest.mark.parametrize(
+    ("device", "backend", "own"), [("cpu", "gloo", "cpu"), ("cuda", "nccl", "cuda:1")]
+)
+def test_a_process_has_its_own_device_and_leaves_the_others_whatever_happens(
+    device: str, backend: str, own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "set_device", calls.append)
+    monkeypatch.setattr(dist, "init_process_group", lambda name, **_: calls.append(name))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: calls.append("left"))
+
+    def fail() -> None:
+        with processes(device) as found:
+            assert found == own
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert calls == ([own] if device == "cuda" else []) + [backend, "left"]
+
+
+def test_a_mean_over_processes_leaves_what_it_is_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.parallel.parallel", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 4)
+    monkeypatch.setattr(dist, "all_reduce", lambda value: value.mul_(3))
+    value = torch.tensor([2.0, 4.0])
+    assert mean(value).tolist() == [1.5, 3.0]
+    assert value.tolist() == [2.0, 4.0]
+
+
+def test_all_that_a_module_holds_is_copied_its_buffers_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("train.parallel.parallel", lambda: True)
+    monkeypatch.setattr(dist, "broadcast", lambda tensor, source: tensor.fill_(source + 7))
+    module = torch.nn.BatchNorm1d(3)
+    copy_first(module)
+    assert all((value == 7).all() for value in module.state_dict().values())
+    assert len(module.state_dict()) == 5
 
 
 def test_the_clock_that_all_processes_share_is_no_pickle(monkeypatch: pytest.MonkeyPatch) -> None:

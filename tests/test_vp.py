@@ -222,6 +222,19 @@ def test_codebooks_are_kmeans_in_half_precision() -> None:
         assert float((means - codebook).norm() / codebook.norm()) < 0.05
 
 
+def test_fit_takes_rows_enough_for_each_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def counted(data: Tensor, size: int, *_: object) -> Tensor:
+        seen.append(len(data))
+        return data[:size]
+
+    monkeypatch.setattr(module, "kmeans", counted)
+    monkeypatch.setattr(module, "FIT_ROWS", 5000)
+    VP(3, (8, 16, 32), reference_size=8).fit(torch.randn(6000, 3))
+    assert seen == [200 * 8, 200 * 16, 5000]
+
+
 def test_fit_is_idempotent_and_takes_few_latents() -> None:
     method = small()
     latents = torch.randn(20, 3)
@@ -290,7 +303,7 @@ def test_nothing_moves_before_the_queue_is_full() -> None:
     assert "accept_rate" not in out.stats
     assert int(method.queue_count) == int(method.queue_position) == 20
     assert torch.equal(method.queue[:20].sort(0).values, z[0].T.sort(0).values)
-    method(z)
+    assert torch.equal(method(z).z_q, z)  # 20 of 32 were real
     assert (int(method.queue_count), int(method.queue_position)) == (32, 8)
     old = method.queue.clone()
     out = method(z)

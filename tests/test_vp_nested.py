@@ -88,6 +88,14 @@ def test_the_same_latents_give_the_same_tree() -> None:
         assert torch.equal(book, book.half().float())
 
 
+def test_latents_of_another_type_give_the_same_tree() -> None:
+    method = tree()
+    expected = [method.codebook(size).clone() for size in SIZES]
+    method.fit(latents().double())
+    for size, codes in zip(SIZES, expected, strict=True):
+        assert torch.equal(method.codebook(size), codes)
+
+
 def test_a_child_is_searched_among_its_siblings_alone() -> None:
     random = torch.Generator().manual_seed(2)
     codes, tokens = torch.randn(12, 4, generator=random), torch.randn(50, 4, generator=random)
@@ -133,6 +141,16 @@ def test_halves_are_sides_of_a_cut() -> None:
         axis = int(before.var(0).argmax())
         assert after[:8, axis].max() <= after[8:, axis].min()
     assert halved(torch.randn(2, 7, 3)).shape == (2, 7, 3)
+
+
+def test_codes_and_their_children_stand_in_the_order_of_cuts() -> None:
+    """The coder asks of an index in which half it is; so has a layer's, of a parent's children."""
+    method = tree()
+    for coarse, fine in ((1, 8), (8, 32), (32, 64)):
+        families = method.codebook(fine).view(coarse, fine // coarse, 3)
+        assert torch.equal(halved(families), families)
+    mixed = method.codebook(8)[torch.randperm(8, generator=torch.Generator().manual_seed(0))]
+    assert not torch.equal(halved(mixed[None])[0], mixed)
 
 
 def test_sizes_that_are_no_multiples_are_refused() -> None:

@@ -167,7 +167,8 @@ def code_vectors(bottleneck: Bottleneck, size: int) -> np.ndarray:
     every = torch.arange(bottleneck.num_codes(size), device=device)[None, None]
     with torch.inference_mode():
         vectors = bottleneck.decode(every, size)[0].T.cpu().numpy()
-    return np.asarray((vectors - vectors.mean(0)) / max(float(vectors.std()), 1e-9))
+    centred = vectors - vectors.mean(0)
+    return np.asarray(centred / max(float(centred.std()), 1e-9))
 
 
 def layout(bottleneck: Bottleneck, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -202,7 +203,7 @@ def refined_layout(
     """
     parents = bottleneck.parents(size, below)
     number = bottleneck.num_codes(below)
-    if parents is None or bottleneck.num_codes(size) % number:
+    if parents is None:
         return None
     vectors, order = code_vectors(bottleneck, size), parents.cpu().numpy()
     children = len(order) // number
@@ -238,7 +239,7 @@ def bisect(vectors: np.ndarray) -> np.ndarray:
             continue
         axis = int(np.argmax(vectors[codes].var(0)))
         codes = codes[np.argsort(vectors[codes, axis], kind="stable")]
-        half = (below + below + len(codes)) // 2 - below
+        half = len(codes) // 2
         parts += [(codes[:half], below), (codes[half:], below + half)]
     return places
 
@@ -515,7 +516,7 @@ def rounded(
     # The unit that is always 1.
     tables["hidden"] = np.pad(tables["hidden"].T, ((0, 0), (0, 1)))
     tables["digits"] = np.pad(tables["digits"], ((0, 0), (0, 1)))
-    constant = torch.tensor([CEILING + 1 / ONE], device=net.hidden.bias.device)
+    constant = torch.tensor([CEILING], device=net.hidden.bias.device)
     tables["bias"] = ints(torch.cat([net.hidden.bias, constant]), BIAS_SCALE, np.int32)
     if net.wide is not None:
         tables["wide"] = tables["wide"].T
