@@ -167,6 +167,20 @@ class Recording(Kind):
         return _near(row * columns + column, centre, side)
 
 
+def _refuse_large(width: int, height: int, settings: Settings) -> None:
+    """Raises MediaError where a picture is too large for the page; it may lie on its side."""
+    if width * height > settings.max_pixels:
+        raise MediaError(
+            f"the picture has {width} × {height} = {width * height:,} pixels; at most "
+            f"{settings.max_pixels:,} are taken here: scale it down"
+        )
+    if max(width, height) > settings.max_width:
+        raise MediaError(
+            f"the picture has {width} × {height} pixels; at most {settings.max_width:,} a "
+            "side are taken here: cut it"
+        )
+
+
 class Picture(Kind):
     mistaken = "this is a picture; switch to Picture, or choose a recording"
     searched_units = float(1 << 19)
@@ -177,18 +191,10 @@ class Picture(Kind):
                 width, height = image.size
         except Exception:  # load_image knows what to say
             width = height = 0
-        if width * height > settings.max_pixels:
-            raise MediaError(
-                f"the picture has {width} × {height} = {width * height:,} pixels; at most "
-                f"{settings.max_pixels:,} are taken here: scale it down"
-            )
-        if max(width, height) > settings.max_width:  # it may lie on its side
-            raise MediaError(
-                f"the picture has {width} × {height} pixels; at most {settings.max_width:,} a "
-                "side are taken here: cut it"
-            )
+        _refuse_large(width, height, settings)
         pixels = load_image(io.BytesIO(data), settings.max_pixels)
         height, width = pixels.shape[:2]
+        _refuse_large(width, height, settings)
         size = Size(height=height, width=width)
         return Opened([pixels], size, pixels, f"{width} × {height} pixels")
 

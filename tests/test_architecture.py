@@ -189,9 +189,10 @@ def test_codec_needs_only_what_a_bare_install_brings() -> None:
     for path in sources("codec"):
         tops = {name.split(".")[0] for name in imports(path)}
         standard = tops & set(__import__("sys").stdlib_module_names)
-        # triton comes with torch's builds for GPUs, and only there the kernel is imported; PyAV is
-        # tried where it is installed.
-        extra = {"_radii_kernel.py": {"triton"}, "pyav.py": {"av"}}.get(path.name, set())
+        # triton comes with torch's builds for GPUs, and only there the kernel is imported; PyAV and
+        # pillow-heif are tried where they are installed.
+        tried = {"_radii_kernel.py": "triton", "pyav.py": "av", "heic.py": "pillow_heif"}
+        extra = {tried[path.name]} if path.name in tried else set[str]()
         assert tops - standard <= bare | extra, path
 
 

@@ -32,7 +32,8 @@ from codec.container import Header, Limits, Reader, Writer, pack, unpack, varint
 from codec.container.salvage import Salvage
 from codec.entropy import NO_TABLES, Prior, Tables, refinement
 from codec.errors import BitstreamError, MediaError, ModelError
-from codec.layers import Layer, Layered, LayerWriter, cut, ladder, survey, wanted
+from codec.layers import Layer, Layered, LayerWriter, cut, ladder, survey
+from codec.layers.decoding import wanted
 from codec.truncation import truncate
 
 Array = NDArray[np.int64]

@@ -276,7 +276,8 @@ KINDS = {
     ),
     IMAGE.name: Kind(
         frozenset(
-            {f".{s}" for s in IMAGE.suffixes} | {".avif", ".jp2", ".j2k", ".gif", ".ppm", ".pgm"}
+            {f".{s}" for s in IMAGE.suffixes}
+            | {".avif", ".heic", ".heif", ".jp2", ".j2k", ".gif", ".ppm", ".pgm"}
         ),
         {
             "COCO": layouts.coco,

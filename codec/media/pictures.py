@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from codec.errors import MediaError
 from codec.files import blaming
 from codec.locks import forkable_lock
-from codec.media import jpeg_end, png_chunks
+from codec.media import heic, jpeg_end, png_chunks, tiff
 from codec.media.colour import Conversion, conversion
 from codec.media.kinds import IMAGE_FORMATS, Pixels
 from codec.png import SIGNATURE
@@ -166,12 +167,13 @@ def _opened(file: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
 def _loaded(file: BinaryIO, max_pixels: int, notices: list[str]) -> Image.Image:
     file.seek(0)
     with _no_smaller_limit(max_pixels):
-        image = Image.open(file, formats=IMAGE_FORMATS)
+        image = heic.opened(file) if heic.is_heic(file) else Image.open(file, formats=IMAGE_FORMATS)
     if image.width * image.height > max_pixels:
         raise MediaError(
             f"picture of {image.width}x{image.height} pixels is above the limit of {max_pixels}; "
             "raise --max-pixels or scale it down"
         )
+    tiff.check(image)
     found = []
     if image.format != "MPO" and _is_one_of_several(image):  # MPO: a photograph and its previews
         found.append("several pictures in one file: only the first is coded")
@@ -242,8 +244,14 @@ def _to_8_bits(image: Image.Image) -> Conversion:
     """
     low, high, odd = np.inf, -np.inf, 0
     key, hidden = image.info.get("transparency"), False
-    for strip in _strips(image, max(1, STRIP_PIXELS // image.width)):
+    unsigned = image.mode == "I" and tiff.is_unsigned(image)
+
+    def values_of(strip: Image.Image) -> NDArray[Any]:
         values = np.asarray(strip)
+        return values.view(np.uint32) if unsigned else values
+
+    for strip in _strips(image, max(1, STRIP_PIXELS // image.width)):
+        values = values_of(strip)
         hidden |= key is not None and bool((values == key).any())
         finite = values[np.isfinite(values)]
         odd += int(np.isnan(values).sum())
@@ -254,6 +262,8 @@ def _to_8_bits(image: Image.Image) -> Conversion:
         black, white = min(low, 0.0), max(high, 1.0)
     elif image.mode == "F":
         white = next((w for w in (1.0, 255.0) if high <= w), white)
+    if tiff.zero_is_white(image):
+        black, white = white, black
     log.warning(
         "picture of more than 8 bits: coded with 8 bits a channel, "
         "from %g as black to %g as white%s",
@@ -265,7 +275,7 @@ def _to_8_bits(image: Image.Image) -> Conversion:
         log.warning(ON_WHITE)
 
     def convert(strip: Image.Image) -> Image.Image:
-        values = np.asarray(strip, np.float64)
+        values = values_of(strip).astype(np.float64)
         shown = values != key
         if image.mode == "F":
             values = np.nan_to_num(values, nan=black, posinf=white, neginf=black)

@@ -1,0 +1,153 @@
+"""Kinds of TIFF that Pillow reads as other pixels, and HEIC, which Pillow alone does not read."""
+
+from __future__ import annotations
+
+import io
+import struct
+import sys
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from codec.errors import MediaError
+from codec.media import detect, load_audio, load_image
+from codec.media.heic import is_heic
+
+GREY: NDArray[np.int64] = np.add.outer(np.arange(16), np.arange(24)) * 6
+COLOURS = np.stack([GREY, 255 - GREY, GREY // 2 + 20], -1)
+
+
+def tiff(pixels: NDArray[np.generic], white_is_zero: bool = False, separate: bool = False) -> bytes:
+    """An uncompressed TIFF of grey (H, W) or RGB values, (H, W, 3) or (3, H, W)."""
+    height, width = pixels.shape[1:] if separate else pixels.shape[:2]
+    channels = 3 if pixels.ndim == 3 else 1
+    bits = 8 * pixels.dtype.itemsize
+    fields: list[tuple[int, list[int]]] = [
+        (256, [width]),
+        (257, [height]),
+        (258, [bits] * channels),
+        (259, [1]),
+        (262, [2 if channels == 3 else 0 if white_is_zero else 1]),
+        (273, [0]),  # where the strips are: below
+        (277, [channels]),
+        (278, [height]),
+        (279, [pixels.nbytes]),
+        (284, [2 if separate else 1]),
+        (339, [2 if pixels.dtype.kind == "i" else 1] * channels),
+    ]
+    if separate:
+        size = pixels.nbytes // 3
+        fields = [(t, [0] * 3 if t == 273 else [size] * 3 if t == 279 else v) for t, v in fields]
+    begin = 8 + 2 + 12 * len(fields) + 4
+    longer = sum(4 * len(values) for _, values in fields if len(values) > 1)
+    data = begin + longer
+    entries, values_behind = b"", b""
+    for tag, values in fields:
+        if tag == 273:
+            values = [data + i * pixels.nbytes // len(values) for i in range(len(values))]
+        packed = struct.pack(f"<{len(values)}I", *values)
+        at = packed
+        if len(values) > 1:
+            at = struct.pack("<I", begin + len(values_behind))
+            values_behind += packed
+        entries += struct.pack("<HHI", tag, 4, len(values)) + at
+    head = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(fields))
+    return head + entries + bytes(4) + values_behind + pixels.tobytes()
+
+
+def load(data: bytes) -> NDArray[np.uint8]:
+    return load_image(io.BytesIO(data))
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_negative_comes_back_as_it_is_meant(kind: type) -> None:
+    most = np.iinfo(kind).max
+    values = (GREY * (most // 255)).astype(kind)
+    assert np.array_equal(load(tiff(values))[..., 0], GREY)
+    assert np.array_equal(load(tiff(most - values, white_is_zero=True))[..., 0], GREY)
+    assert np.array_equal(load(tiff(values, white_is_zero=True))[..., 0], 255 - GREY)
+
+
+def test_32_bits_have_no_sign_unless_they_say_so() -> None:
+    values = GREY.copy()
+    values[0, 0], values[0, 1] = 0, 255  # black and white
+    wide = (values * 0x01010101).astype(np.uint32)
+    assert np.array_equal(load(tiff(wide))[..., 0], values)
+    signed = (values * 0x01010101 - (1 << 31)).astype(np.int32)
+    assert np.array_equal(load(tiff(signed))[..., 0], values)
+
+
+def test_planes_are_read_where_pillow_reads_them_right() -> None:
+    planes = COLOURS.astype(np.uint8).transpose(2, 0, 1).copy()
+    assert np.array_equal(load(tiff(planes, separate=True)), COLOURS)
+    deep = (COLOURS * 257).astype(np.uint16)
+    assert np.array_equal(load(tiff(deep)), COLOURS)
+    with pytest.raises(MediaError, match="more than 8 bits with a plane for each channel"):
+        load(tiff(deep.transpose(2, 0, 1).copy(), separate=True))
+
+
+def test_signed_values_of_8_bits_are_refused() -> None:
+    with pytest.raises(MediaError, match="signed values of 8 bits, which is not read; save it as"):
+        load(tiff((GREY - 128).astype(np.int8)))
+    wide = (GREY * 257 - (1 << 15)).astype(np.int16)
+    wide[0, 0], wide[0, 1] = -(1 << 15), (1 << 15) - 1
+    assert np.abs(load(tiff(wide))[1:, :, 0] - GREY[1:]).max() <= 1
+
+
+def heic(image: Image.Image, brand: bytes = b"heic", **options: object) -> bytes:
+    pillow_heif = pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
+    file = io.BytesIO()
+    try:
+        pillow_heif.from_pillow(image).save(file, quality=90, **options)
+    except (RuntimeError, ValueError) as error:
+        pytest.skip(f"this pillow-heif does not write HEIC: {error}")
+    data = file.getvalue()
+    return data[:8] + brand + data[12:]
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"mif1"])
+def test_heic_is_a_picture(brand: bytes) -> None:
+    data = heic(Image.fromarray(COLOURS.astype(np.uint8)), brand)
+    assert detect(data[:16]) == "image"
+    assert np.abs(load(data).astype(int) - COLOURS).mean() < 6
+
+
+def test_heic_is_upright() -> None:
+    image = Image.fromarray(COLOURS.astype(np.uint8))
+    exif = Image.Exif()
+    exif[274] = 6  # to be turned by 90 degrees
+    data = heic(image, exif=exif.tobytes())
+    turned = np.asarray(image.transpose(Image.Transpose.ROTATE_270)).astype(int)
+    found = load(data)
+    assert found.shape == turned.shape
+    assert np.abs(found - turned).mean() < 6
+
+
+def test_heic_beyond_the_limit_or_damaged_is_a_line() -> None:
+    data = heic(Image.fromarray(COLOURS.astype(np.uint8)))
+    with pytest.raises(MediaError, match="24x16 pixels is above the limit of 100"):
+        load_image(io.BytesIO(data), 100)
+    for damaged in (data[:40], data[: len(data) // 2], data[:-30]):
+        with pytest.raises(MediaError):
+            load(damaged)
+
+
+def test_heic_without_its_library_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    head = struct.pack(">I", 24) + b"ftypheic" + bytes(4) + b"mif1heic"
+    assert detect(head[:16]) == "image"
+    with pytest.raises(MediaError, match="pip install pillow-heif"):
+        load(head + bytes(100))
+
+
+def test_avif_and_sound_are_no_heic() -> None:
+    for name in (b"mif1", b"avif"):
+        both = struct.pack(">I", 28) + b"ftyp" + name + bytes(4) + b"mif1avifheic"
+        assert not is_heic(io.BytesIO(both))
+    sound = struct.pack(">I", 24) + b"ftypM4A " + bytes(4) + b"isommp42"
+    assert not is_heic(io.BytesIO(sound))
+    assert detect(sound[:16]) == "speech"
+    with pytest.raises(MediaError):
+        load_audio(io.BytesIO(sound))
