@@ -42,6 +42,7 @@ MAINS = {
     "compress": compress_main,
     "decompress": decompress_main,
     "info": info_main,
+    "truncate": truncate_main,
 }
 
 
@@ -639,6 +640,44 @@ def test_notices_of_several_files_name_the_one(run: Run, tmp_path: Path) -> None
     shown = json.loads(run("info", tmp_path / "b.bin", "--json").out)
     assert shown["bits_per_pixel"] == record["bits_per_pixel"]
     assert "bits_per_pixel" not in run("info", tmp_path / "b.bin").out
+
+
+def test_a_folder_that_was_interrupted_goes_on(run: Run, speech: Path, tmp_path: Path) -> None:
+    folder, packed, back = tmp_path / "in", tmp_path / "packed", tmp_path / "back"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        shutil.copy(speech, folder / f"{name}.wav")
+    assert run("compress", folder, packed).code == 0
+    whole = {path.name: path.read_bytes() for path in packed.iterdir()}
+    (packed / "b.wav.bin").unlink()
+    (packed / "a.wav.bin").write_bytes(b"mine")
+    assert run("compress", folder, packed).code == 1  # the others are there
+    (packed / "b.wav.bin").unlink()
+    result = run("compress", folder, packed, "--skip-existing")
+    assert (result.code, result.out.count("\n"), result.err) == (0, 1, "")
+    assert (packed / "b.wav.bin").read_bytes() == whole["b.wav.bin"]
+    assert (packed / "a.wav.bin").read_bytes() == b"mine"
+    assert run("compress", folder, packed, "-f").code == 0
+    assert run("decompress", packed, back).code == 0
+    (back / "c.wav").unlink()
+    said = run("decompress", packed, back, "--skip-existing", "-v")
+    assert (said.code, said.out.count("\n")) == (0, 1)
+    assert f"{back / 'a.wav'} is there: skipped" in said.err
+    assert (back / "c.wav").is_file()
+
+
+def test_what_is_not_there_is_not_skipped(
+    run: Run, packed: dict[str, Path], tmp_path: Path
+) -> None:
+    there, folder = tmp_path / "there", tmp_path / "folder"
+    there.write_bytes(b"x")
+    folder.mkdir()
+    for command, words in (("compress", ()), ("decompress", ()), ("truncate", ("-k", "256"))):
+        missing = run(command, tmp_path / "nosuch", there, *words, "--skip-existing")
+        assert (missing.code, missing.err.count("No such file")) == (1, 1)
+    refused = run("decompress", packed["speech"], folder, "--skip-existing")
+    assert (refused.code, refused.err.count("is a folder")) == (1, 1)
+    assert run("compress", there, there, "-f", "--skip-existing").code == 2
 
 
 def test_a_broken_file_in_a_folder_is_named_and_the_others_are_done(

@@ -20,6 +20,7 @@ from codec.cli.options import (
     add_care,
     add_common,
     add_paths,
+    is_done,
     jobs_of,
     list_models,
     parser_of,
@@ -93,6 +94,8 @@ def _compress(options: argparse.Namespace) -> None:
 
 
 def _compress_file(source: str, target: str, options: argparse.Namespace, models: Models) -> None:
+    if is_done(source, target, options):
+        return
     with (
         piping(source) as file,
         writing(target, options.force, stream=not options.test) as out,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from codec import cards
 from codec.cli.frame import UsageError, each, progress, run, within
-from codec.cli.options import Models, add_common, add_paths, jobs_of, parser_of
+from codec.cli.options import Models, add_common, add_paths, is_done, jobs_of, parser_of
 from codec.cli.report import report_file
 from codec.container import Limits, Reader
 from codec.container.salvage import MAX_FILE_BYTES, Salvage
@@ -105,6 +105,9 @@ def _decompress_file(
                 raise MediaError(
                     f"{target} was written for another file of this run; rename one of them"
                 )
+            if is_done(source, target, options):
+                models.written.add(target)
+                return
             piped = (
                 target == STDIO
                 and head.header.kind.timed

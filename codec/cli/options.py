@@ -9,12 +9,14 @@ import argparse
 import json
 import logging
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codec import __version__, cards
 from codec.cli.frame import Parser, UsageError, filled, print_line, within
 from codec.cli.jobs import mirrored
 from codec.container import Limits
+from codec.files import STDIO
 
 if TYPE_CHECKING:
     from codec.coding import Model
@@ -62,8 +64,29 @@ def add_care(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_existing(parser: argparse.ArgumentParser) -> None:
+    """Adds what becomes of outputs that are there already; by default they are errors."""
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("-f", "--force", action="store_true", help="overwrite OUT")
+    existing.add_argument(
+        "--skip-existing", action="store_true", help="leave an OUT that is there, and go on"
+    )
+
+
+def is_done(source: str, target: str, options: argparse.Namespace) -> bool:
+    """Whether an output is there and is to stay: none is ever there half-written.
+
+    An input that is not there is left to what will say so.
+    """
+    known = source == STDIO or Path(source).exists()
+    done = bool(options.skip_existing and known and target != STDIO and Path(target).is_file())
+    if done:
+        log.info("%s is there: skipped", target)
+    return done
+
+
 def add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-f", "--force", action="store_true", help="overwrite OUT")
+    add_existing(parser)
     parser.add_argument("-d", "--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument(
         "--max-pixels",

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 
 from codec.cli.frame import UsageError, each, filled, print_line, run
 from codec.cli.jobs import mirrored
-from codec.cli.options import parser_of
+from codec.cli.options import add_existing, is_done, parser_of
 from codec.container import Summary
 from codec.errors import MediaError
 from codec.files import STDIO, Pipe, piping, writing
@@ -45,7 +45,7 @@ def truncate_main(arguments: list[str] | None = None) -> int:
         metavar="R",
         help=f"instead of K: {rate_units()}, of the file at most",
     )
-    parser.add_argument("-f", "--force", action="store_true", help="overwrite OUT")
+    add_existing(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="no report and no notices")
     parser.add_argument("--json", action="store_true", help="report as one JSON object a line")
     return run(parser, arguments, _truncate)
@@ -63,6 +63,8 @@ def _truncate(options: argparse.Namespace) -> None:
 
 
 def _truncate_file(source: str, target: str, options: argparse.Namespace) -> None:
+    if is_done(source, target, options):
+        return
     with piping(source) as file:
         if isinstance(file, Pipe):
             file.forget()
