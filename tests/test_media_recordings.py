@@ -18,6 +18,7 @@ from conftest import tones, wav
 from codec.errors import MediaError
 from codec.files import Pipe
 from codec.media import AudioReader, load_audio, ogg, streamed
+from codec.media.wav import declared_samples
 
 CUT = "the recording is cut short: coded as far as it goes"
 DAMAGED = "the recording is damaged: what is lost within it is left out"
@@ -157,6 +158,7 @@ def test_other_wavs_are_libsndfiles_with_the_same_sizes(
 ) -> None:
     data = bytearray(wav(tones(4000), subtype=subtype))
     whole, _ = soundfile.read(io.BytesIO(bytes(data)), dtype="float32", always_2d=True)
+    whole = whole[: declared_samples(io.BytesIO(bytes(data)))]  # the rest fills the last block
     if size is not None:
         at = data.find(b"data") + 4
         data[at : at + 4] = struct.pack("<I", size)
@@ -164,6 +166,30 @@ def test_other_wavs_are_libsndfiles_with_the_same_sizes(
     assert streamed(cast(BinaryIO, pipe), pipe.peek(16)) is None
     assert np.array_equal(load_audio(io.BytesIO(bytes(data)))[0], whole)
     assert not caplog.messages
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("count", [1, 4000, 4089, 9001])
+def test_adpcm_has_the_samples_that_it_says(count: int, channels: int) -> None:
+    samples = np.tile(tones(count), (1, channels))
+    data = wav(samples, subtype="MS_ADPCM")
+    assert load_audio(io.BytesIO(data))[0].shape == (count, channels)
+    padded = soundfile.read(io.BytesIO(data), always_2d=True)[0].shape
+    assert padded[0] > count
+    at = data.find(b"fact") + 8
+    for wrong in (0, padded[0] + 1, 0xFFFFFFFF):
+        lying = data[:at] + struct.pack("<I", wrong) + data[at + 4 :]
+        assert load_audio(io.BytesIO(lying))[0].shape == padded
+
+
+def test_a_wav_need_not_say_how_many_samples_it_has() -> None:
+    data = wav(tones(3000), subtype="MS_ADPCM")
+    at = data.find(b"fact")
+    other = data[:at] + b"junk" + data[at + 4 :]
+    assert declared_samples(io.BytesIO(data)) == 3000
+    for none in (other, data[: at + 10], data[: at + 4], data[:10], b"", b"RIFX" + data[4:40]):
+        assert declared_samples(io.BytesIO(none)) is None
+    assert len(load_audio(io.BytesIO(other))[0]) >= 3000
 
 
 @pytest.mark.parametrize("cut", [1, 999, 4001])

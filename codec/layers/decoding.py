@@ -193,5 +193,5 @@ def refined(layer: Layer, chunks: Sequence[Chunk], header: Header, tables: Table
             raise BitstreamError(
                 "a layer's indices are not those that were written: another model's", piece.offset
             )
-        found.append(indices.astype(np.uint16 if layer.num_codes <= 1 << 16 else np.uint32))
+        found.append(indices.astype(np.uint16))  # a prior has no more codes
     return found

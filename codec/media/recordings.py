@@ -23,7 +23,14 @@ from codec.media.kinds import HEAD_BYTES, Samples
 from codec.media.pyav import AvReader
 from codec.media.resampling import at_rate, resample, with_channels
 from codec.media.survey import LEFT_OUT, Part, Survey, on_disk
-from codec.media.wav import BLOCK, MAX_BLOCK_VALUES, OtherWavError, WavReader, is_wav
+from codec.media.wav import (
+    BLOCK,
+    MAX_BLOCK_VALUES,
+    OtherWavError,
+    WavReader,
+    declared_samples,
+    is_wav,
+)
 from codec.media.window import Window
 from codec.medium import MAX_RATE_HZ, MIN_RATE_HZ
 
@@ -31,6 +38,7 @@ log = logging.getLogger("codec")
 
 # What sizes, counts and names that are wrong lead a reader to.
 MISREAD = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError, struct.error)
+LONGEST_BLOCK = 1 << 13  # samples of what ADPCM codes at once
 UNKNOWN_FRAMES = 1 << 62  # libsndfile says more where a FLAC does not tell its length
 
 
@@ -272,6 +280,7 @@ class SoundReader:
     """
 
     def __init__(self, file: BinaryIO, cut: bool, whole_end: bool | None) -> None:
+        declared = declared_samples(file)
         file.flush()
         os.lseek(file.fileno(), 0, os.SEEK_SET)
         # A descriptor of its own: libsndfile's callbacks to a Python file swallow every exception.
@@ -283,6 +292,9 @@ class SoundReader:
         self.sample_rate: int = self._file.samplerate
         self.channels: int = self._file.channels
         self.cut, self._whole_end = cut, whole_end
+        padded = self._file.format in ("WAV", "WAVEX") and "PCM_" not in self._file.subtype
+        padding = self._file.frames - (declared or 0)  # of the last block
+        self._end = declared if padded and declared and 0 <= padding < LONGEST_BLOCK else None
 
     def blocks(self) -> Iterator[Samples]:
         """(n, C) float32 blocks, n > 0. Raises MediaError if the file is damaged."""
@@ -296,8 +308,9 @@ class SoundReader:
             except soundfile.LibsndfileError as error:
                 failure, count = error, int((~np.isnan(block[:, 0])).sum())
             position += count
-            if count:
-                yield block[:count]
+            kept = count if self._end is None else count - max(position - self._end, 0)
+            if kept > 0:
+                yield block[:kept]
             if failure is not None or count < length:
                 break
         frames = self._file.frames

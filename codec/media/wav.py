@@ -14,6 +14,7 @@ Format: Microsoft, Multiple Channel Audio Data and WAVE Files; EBU Tech 3306 (RF
 from __future__ import annotations
 
 import logging
+import os
 import struct
 import uuid
 from collections.abc import Iterator
@@ -60,6 +61,27 @@ def is_placeholder(size: int) -> bool:
         or 0xFFFF0000 <= size <= 0xFFFFFFFF
         or size >= 1 << 62
     )
+
+
+def declared_samples(file: BinaryIO) -> int | None:
+    """How many samples per channel a WAV has, as its chunk "fact" says; None without one.
+
+    Of codings in blocks, the last block may have more than these.
+    """
+    file.seek(0)
+    head = file.read(12)
+    name, size = b"", 0
+    while is_wav(head) and name != b"data":
+        file.seek(size + size % 2, os.SEEK_CUR)
+        chunk = file.read(8)
+        if len(chunk) < 8:
+            break
+        order = FORMS[head[:4]]
+        name, size = chunk[:4], struct.unpack(f"{order}I", chunk[4:])[0]
+        if name == b"fact" and size >= 4:
+            count = file.read(4)
+            return int(struct.unpack(f"{order}I", count)[0]) if len(count) == 4 else None
+    return None
 
 
 class WavReader:
