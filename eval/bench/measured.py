@@ -2,8 +2,8 @@
 
     python eval/bench/measured.py MODEL PRESET THREADS      names of files on stdin, JSON on stdout
 
-Its codec is that of the checkout on PYTHONPATH, which may be older than this file. So nothing of
-this project is imported before it is needed, and nothing of `eval`.
+Its codec is that of the checkout on PYTHONPATH, which may be older than this file. So what an older
+one may lack is imported where it is needed, and nothing of `eval`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from codec.streams import process
 
 RATE = 16000
 SIZE = 1024
@@ -192,7 +194,7 @@ def once(model: Any, data: bytes, spent: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def worker(name: str, preset: str, threads: int) -> None:
+def worker(name: str, preset: str, threads: int) -> int:
     """Answers each file's name on stdin with a line of JSON."""
     import torch
 
@@ -218,7 +220,8 @@ def worker(name: str, preset: str, threads: int) -> None:
     for line in sys.stdin:
         found = once(model, Path(line.strip()).read_bytes(), spent)
         print(json.dumps(found), flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    worker(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    sys.exit(process(lambda: worker(sys.argv[1], sys.argv[2], int(sys.argv[3]))))
