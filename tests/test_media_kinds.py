@@ -151,3 +151,10 @@ def test_avif_and_sound_are_no_heic() -> None:
     assert detect(sound[:16]) == "speech"
     with pytest.raises(MediaError):
         load_audio(io.BytesIO(sound))
+
+
+def test_the_brands_of_the_first_box_alone_tell_a_heic() -> None:
+    assert is_heic(io.BytesIO(struct.pack(">I", 20) + b"ftypmsf1" + bytes(4) + b"heic"))
+    behind = struct.pack(">I", 16) + b"ftypM4A " + bytes(4) + b"heicheic"
+    assert not is_heic(io.BytesIO(behind))
+    assert not is_heic(io.BytesIO(struct.pack(">I", 20) + b"freeheic" + bytes(4) + b"heic"))
