@@ -202,3 +202,17 @@ def test_what_a_stream_keeps_for_later_goes_to_a_disk_where_it_is_much() -> None
     assert pipe._taken is not None
     assert not isinstance(pipe._taken._file, io.BytesIO)  # type: ignore[attr-defined]
     assert pipe.spooled(io.BytesIO()).read() == data
+
+
+def test_a_stream_gives_and_counts_what_was_seen_with_what_comes() -> None:
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(3 if size is None or size > 3 else size)
+
+    pipe = Pipe(Slow(bytes(range(20))))
+    assert pipe.peek(5) == bytes(range(5))
+    assert pipe.total == 0
+    assert pipe.read(2) + pipe.read(6) == bytes(range(8))
+    assert pipe.peek(2) == bytes(range(8, 10))
+    assert pipe.read(100) == bytes(range(8, 20))
+    assert (pipe.read(1), pipe.total) == (b"", 20)
