@@ -17,13 +17,14 @@ import torch
 from conftest import tones, wav
 
 import codec
-from codec import BitstreamError, MediaError, ModelError
+from codec import BitstreamError, MediaError, ModelError, coding
 from codec.bottlenecks import VP
 from codec.cards import read_card
 from codec.cli.compress import compress_main
 from codec.cli.decompress import decompress_main
 from codec.cli.truncate import truncate_main
 from codec.coding import Model
+from codec.container.limits import Limits
 from codec.files import MOST_KEPT_BYTES, Pipe, writing
 from codec.media import AudioWriter, load_audio
 from codec.media.mp4 import check_counts
@@ -152,6 +153,15 @@ def test_no_code_is_a_negative_zero() -> None:
 def layered(models: Path) -> bytes:
     (card,) = [c for c in map(read_card, sorted(models.glob("speech*.json"))) if c.layered][:1]
     return codec.compress(io.BytesIO(wav(tones(3200))), model=card.path, layers=True)
+
+
+def test_indices_of_layers_in_memory_are_bounded(layered: bytes, models: Path) -> None:
+    (card,) = [c for c in map(read_card, sorted(models.glob("speech*.json"))) if c.layered][:1]
+    model = coding.load(card)
+    size = coding.read_indices(layered, model)[1].nbytes
+    assert coding.read_indices(layered, model, Limits(max_bytes=size))[1].nbytes == size
+    with pytest.raises(MediaError, match=f"{size} bytes or more, and there is room for {size - 1}"):
+        coding.read_indices(layered, model, Limits(max_bytes=size - 1))
 
 
 def test_another_file_behind_layers_is_named(
