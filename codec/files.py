@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, TypeAlias, cast
 
 from codec import streams
-from codec.errors import MediaError
+from codec.errors import MediaError, reason_of
 
 # A file, for the API.
 Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
@@ -91,7 +91,7 @@ def _walk_tar(source: Path) -> Iterator[tuple[str, bytes]]:
                 if file is not None:
                     yield f"{source}:{member.name}", file.read()
     except tarfile.TarError as error:
-        raise MediaError(f"{source}: damaged tar ({error}); copy it again") from None
+        raise MediaError(f"{source}: damaged tar ({reason_of(error)}); copy it again") from None
 
 
 @contextmanager

@@ -575,6 +575,15 @@ def test_hostile_sizes_are_refused_before_they_are_allocated(rest: bytes, messag
     assert peak < 5_000_000
 
 
+def test_the_longest_chunk_is_read_and_no_longer_one() -> None:
+    for length, beyond in ((1 << 22, False), ((1 << 22) + 1, True)):
+        data = PREFIX + GOOD_SPEECH + seal(b"x", bytes(length)) + END
+        if beyond:
+            refuses(data, f"declares {length} bytes, over the limit of {1 << 22}")
+        else:
+            assert unpack(data)[1].size == 0
+
+
 def test_limits_name_their_option() -> None:
     image = pack(IMAGE, np.zeros((1, 1, 96), np.int64), 0)
     refuses(

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -344,6 +345,8 @@ def test_a_model_of_the_other_medium_is_refused(speech_model: Model, image_model
         encode_image(gradient(4, 4), speech_model)
     with pytest.raises(ModelError, match="codes image, not speech"):
         encode_speech(tones(10), image_model)
+    with pytest.raises(ModelError, match="codes image, not speech"):
+        coding.read_indices(encode_speech(tones(3200), speech_model), image_model)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -440,6 +443,22 @@ def test_blocks_are_asked_for_one_at_a_time(speech_model: Model) -> None:
     coding.compress_speech(blocks(), 16000, 1, file, speech_model, SIZE)
     assert sizes[5] > sizes[0]
     assert sizes[-1] > 0.9 * file.tell()
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_whoever_listens_gets_each_chunk_at_once(speech_model: Model) -> None:
+    """However much the file in between would hold back."""
+    pipe = io.BytesIO()
+    file = io.BufferedWriter(cast(Any, pipe), 1 << 20)
+    sizes = []
+
+    def blocks() -> Iterator[NDArray[np.float32]]:
+        for _ in range(20):
+            sizes.append(len(pipe.getvalue()))
+            yield tones(FRAMES * 96)
+
+    coding.compress_speech(blocks(), 16000, 1, file, speech_model, SIZE)
+    assert 0 < sizes[5] < sizes[10] < sizes[-1]
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,32 @@ def test_half_of_the_tokens_are_quantised() -> None:
     assert float(on_grid.float().mean()) < 0.01
 
 
+def test_a_token_is_quantised_whole() -> None:
+    torch.manual_seed(7)
+    fsp = FSP({64: (4, 4, 4)}, eta=0).train()
+    z = pre_activation(uniform(5000, 3)).T[None]
+    kept = ((fsp(z).z_q - fsp.target(z)).abs() < 1e-6).float().mean(1)
+    assert set(kept.flatten().tolist()) == {0.0, 1.0}
+
+
+def test_a_vector_is_accepted_whole_and_an_element_by_itself() -> None:
+    """The first dimension is near 1, so that noise often leaves [0, 1] there alone."""
+    torch.manual_seed(7)
+    z = pre_activation(torch.tensor([0.95, 0.5]).expand(2000, 2)).T[None]
+    mixed = {}
+    for accept in ("element", "vector"):
+        fsp = FSP({16: (4, 4)}, quantise_probability=0, accept=accept).train()
+        out = fsp(z)
+        assert float((out.z_q * UNIFORM_STD).abs().max()) <= 0.5 + 1e-6
+        moved = (out.z_q - fsp.target(z)).abs() > 1e-6
+        mixed[accept] = float((moved[:, 0] != moved[:, 1]).float().mean())
+        share = 0.5 + 0.05 * 4  # of the proposals that stay inside
+        expected = share if accept == "vector" else (share + 1) / 2
+        assert float(out.stats["accept_rate"]) == pytest.approx(expected, abs=0.03)
+    assert mixed["element"] > 0.2
+    assert mixed["vector"] < 0.01
+
+
 @pytest.mark.parametrize("levels", [3, 5, 8])
 def test_midpoints_of_equal_cells_reach_the_uniform_optimum_and_fsq_does_not(levels: int) -> None:
     u = uniform()

@@ -210,6 +210,15 @@ def test_edge_levels_have_half_cells_and_cost_error(levels: int) -> None:
 
 
 @BOTH
+def test_levels_name_each_size_once_and_codes_that_an_index_can_hold(kind: Kind) -> None:
+    with pytest.raises(ValueError, match="levels are lists of one common length"):
+        kind({8: (2, 4), "8": (4, 2)})  # type: ignore[dict-item]
+    assert kind({8: (2,) * 62}).num_codes(8) == 1 << 62
+    with pytest.raises(ValueError, match="levels have at most 9223372036854775807 codes"):
+        kind({8: (2,) * 63})
+
+
+@BOTH
 def test_wrong_levels(kind: Kind) -> None:
     for bad in ({4: (4,), 8: (4, 2)}, {1: (1,)}, {4: ()}):
         with pytest.raises(ValueError, match="levels are lists of one common length"):

@@ -311,6 +311,16 @@ def test_noise_in_the_output_has_the_sampled_energy() -> None:
     )
 
 
+def test_the_sampled_energy_pulls_a_latent_to_its_code() -> None:
+    method = small().train()
+    z = torch.randn(2, 6, 50, requires_grad=True)
+    out = method(z, 8)
+    assert out.indices is not None
+    (gradient,) = torch.autograd.grad(out.losses["latent"], z)
+    away = z.detach()[:, :3] - method.decode(out.indices, 8).detach()
+    assert torch.cosine_similarity(gradient[:, :3], away).min() > 0.999
+
+
 def test_mean_distance_is_the_direct_sum() -> None:
     z, w, codebook = problem(offset=50.0)
     p = logits(z, w, codebook).softmax(1)
@@ -395,6 +405,12 @@ def test_gumbel_draws_follow_the_posterior() -> None:
     assert draws_match(with_noise(gumbel))
     assert not draws_match(with_noise(torch.randn_like))
     assert not draws_match(with_noise(lambda x: -gumbel(x)))  # the wrong sign
+
+
+def test_gumbel_noise_is_finite_where_the_draw_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one in 2^24 is."""
+    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.zeros(shape))
+    assert gumbel(torch.empty(2, 3)).isfinite().all()
 
 
 # -- schedule, state, arguments

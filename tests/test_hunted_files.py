@@ -17,13 +17,14 @@ import torch
 from conftest import tones, wav
 
 import codec
-from codec import BitstreamError, MediaError, ModelError
+from codec import BitstreamError, MediaError, ModelError, coding
 from codec.bottlenecks import VP
 from codec.cards import read_card
 from codec.cli.compress import compress_main
 from codec.cli.decompress import decompress_main
 from codec.cli.truncate import truncate_main
 from codec.coding import Model
+from codec.container.limits import Limits
 from codec.files import MOST_KEPT_BYTES, Pipe, writing
 from codec.media import AudioWriter, load_audio
 from codec.media.mp4 import check_counts
@@ -154,6 +155,15 @@ def layered(models: Path) -> bytes:
     return codec.compress(io.BytesIO(wav(tones(3200))), model=card.path, layers=True)
 
 
+def test_indices_of_layers_in_memory_are_bounded(layered: bytes, models: Path) -> None:
+    (card,) = [c for c in map(read_card, sorted(models.glob("speech*.json"))) if c.layered][:1]
+    model = coding.load(card)
+    size = coding.read_indices(layered, model)[1].nbytes
+    assert coding.read_indices(layered, model, Limits(max_bytes=size))[1].nbytes == size
+    with pytest.raises(MediaError, match=f"{size} bytes or more, and there is room for {size - 1}"):
+        coding.read_indices(layered, model, Limits(max_bytes=size - 1))
+
+
 def test_another_file_behind_layers_is_named(
     layered: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,3 +212,17 @@ def test_what_a_stream_keeps_for_later_goes_to_a_disk_where_it_is_much() -> None
     assert pipe._taken is not None
     assert not isinstance(pipe._taken._file, io.BytesIO)  # type: ignore[attr-defined]
     assert pipe.spooled(io.BytesIO()).read() == data
+
+
+def test_a_stream_gives_and_counts_what_was_seen_with_what_comes() -> None:
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(3 if size is None or size > 3 else size)
+
+    pipe = Pipe(Slow(bytes(range(20))))
+    assert pipe.peek(5) == bytes(range(5))
+    assert pipe.total == 0
+    assert pipe.read(2) + pipe.read(6) == bytes(range(8))
+    assert pipe.peek(2) == bytes(range(8, 10))
+    assert pipe.read(100) == bytes(range(8, 20))
+    assert (pipe.read(1), pipe.total) == (b"", 20)

@@ -104,6 +104,19 @@ def test_chunks_beyond_what_the_end_declares_are_not_decoded(
     assert not calls
 
 
+def test_one_position_beyond_what_the_end_declares_is_too_many(
+    speech_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = bomb(speech_model, 1, 100, 16_000, 9600)
+    long = bomb(speech_model, 1, 101, 16_000, 9600)
+    lying = long[: long.rindex(b"E")] + short[short.rindex(b"E") :]
+    assert codec.decompress(short, speech_model)
+    calls = counted(monkeypatch, "codec.container.reader.decode_data")
+    with pytest.raises(BitstreamError, match="holds 101 or more positions but should hold 100"):
+        codec.decompress(lying, speech_model)
+    assert not calls
+
+
 def test_what_does_not_seek_is_refused_at_its_end(speech_model: Model) -> None:
     """The end chunk comes last through a pipe: until then only the limits bound the decoding."""
     data = bomb(speech_model, 1, 8000, 16_000)

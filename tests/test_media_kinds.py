@@ -88,6 +88,14 @@ def test_planes_are_read_where_pillow_reads_them_right() -> None:
         load(tiff(deep.transpose(2, 0, 1).copy(), separate=True))
 
 
+def test_a_deep_plane_alone_is_refused_as_several_are() -> None:
+    data = bytearray(tiff((GREY * 257).astype(np.uint16)))
+    at = data.find(struct.pack("<HHI", 284, 4, 1)) + 8
+    data[at : at + 4] = struct.pack("<I", 2)
+    with pytest.raises(MediaError, match="more than 8 bits with a plane for each channel"):
+        load(bytes(data))
+
+
 def test_signed_values_of_8_bits_are_refused() -> None:
     with pytest.raises(MediaError, match="signed values of 8 bits, which is not read; save it as"):
         load(tiff((GREY - 128).astype(np.int8)))
@@ -151,3 +159,10 @@ def test_avif_and_sound_are_no_heic() -> None:
     assert detect(sound[:16]) == "speech"
     with pytest.raises(MediaError):
         load_audio(io.BytesIO(sound))
+
+
+def test_the_brands_of_the_first_box_alone_tell_a_heic() -> None:
+    assert is_heic(io.BytesIO(struct.pack(">I", 20) + b"ftypmsf1" + bytes(4) + b"heic"))
+    behind = struct.pack(">I", 16) + b"ftypM4A " + bytes(4) + b"heicheic"
+    assert not is_heic(io.BytesIO(behind))
+    assert not is_heic(io.BytesIO(struct.pack(">I", 20) + b"freeheic" + bytes(4) + b"heic"))

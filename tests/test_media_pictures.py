@@ -213,6 +213,28 @@ def test_the_first_of_several_pictures_is_coded_and_said(
     assert caplog.messages == [SEVERAL]
 
 
+def test_the_preview_of_a_photograph_is_no_second_picture(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    image = Image.fromarray(SMOOTH)
+    data = picture(image, "MPO", save_all=True, append_images=[image.resize((32, 24))])
+    with Image.open(io.BytesIO(data)) as stored:
+        assert stored.format == "MPO"
+    assert load(data).shape == SMOOTH.shape
+    assert not caplog.messages
+
+
+def test_a_lack_of_memory_is_no_metadata_that_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.ImageOps.exif_transpose", fail)
+    with pytest.raises(MemoryError):
+        load(picture(SMOOTH))
+
+
 # --------------------------------------------------------------------------------------------------
 # colours
 
@@ -492,6 +514,12 @@ def deep(values: NDArray[Any]) -> tuple[list[int], Callable[[], bytes]]:
             [0, 255, 26],
             "from 0 as black to 8.89e+06 as white",
         ),
+        (
+            np.array([[8_890_000, 889_000]], np.int32),
+            [255, 26],
+            "from 0 as black to 8.89e+06 as white",
+        ),
+        (np.array([[-254, -127]], np.int32), [0, 127], "from -254 as black to 1 as white"),
         (np.array([[-100, 155, 0]], np.int32), [0, 255, 100], "from -100 as black to 155 as white"),
         (np.array([[0, 1, 0.2]], np.float32), [0, 255, 51], "from 0 as black to 1 as white"),
         (np.array([[0, 255, 51]], np.float32), [0, 255, 51], "from 0 as black to 255 as white"),
@@ -506,6 +534,11 @@ def deep(values: NDArray[Any]) -> tuple[list[int], Callable[[], bytes]]:
             [0, 255, 0, 51],
             "from 0 as black to 1 as white; 1 values are no numbers, and black",
         ),
+        (
+            np.array([[np.nan, -np.inf, -1, 1]], np.float32),
+            [0, 0, 0, 255],
+            "from -1 as black to 1 as white; 1 values are no numbers, and black",
+        ),
     ],
 )
 def test_the_range_that_became_black_to_white_is_said(
@@ -514,6 +547,16 @@ def test_the_range_that_became_black_to_white_is_said(
     found, _ = deep(values)
     assert found == expected
     assert caplog.messages == [f"picture of more than 8 bits: coded with 8 bits a channel, {span}"]
+
+
+def test_what_is_said_of_deep_values_is_of_all_strips(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pictures, "STRIP_PIXELS", 2)
+    load(picture(Image.fromarray(np.array([[np.nan, 0], [0, 1]], np.float32)), "TIFF"))
+    assert "; 1 values are no numbers, and black" in caplog.text
+    deep = Image.fromarray(np.array([[3000, 0], [0, 65535]], np.uint16))
+    assert load(picture(deep, transparency=3000))[..., 0].tolist() == [[255, 0], [0, 255]]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -642,6 +685,7 @@ def keyed(bits: int, colour_type: int, key: list[int], row: bytes, width: int) -
 KEYED = {
     "1 bit": (keyed(1, 0, [0], b"\x40", 2), [255, 255]),
     "2 bits": (keyed(2, 0, [1], b"\x60", 2), [255, 170]),
+    "2 bits, which alone count": (keyed(2, 0, [0x11], b"\x60", 2), [255, 170]),
     "4 bits": (keyed(4, 0, [3], b"\x34", 2), [255, 68]),
     "8 bits": (keyed(8, 0, [3], b"\3\4", 2), [255, 4]),
     "16 bits": (keyed(16, 0, [3000], struct.pack(">2H", 3000, 3001), 2), [255, 12]),

@@ -18,7 +18,7 @@ from conftest import tones, wav
 from codec.errors import MediaError
 from codec.files import Pipe
 from codec.media import AudioReader, load_audio, ogg, streamed
-from codec.media.wav import declared_samples
+from codec.media.wav import WavStream, declared_samples
 
 CUT = "the recording is cut short: coded as far as it goes"
 DAMAGED = "the recording is damaged: what is lost within it is left out"
@@ -101,22 +101,24 @@ def test_a_64_bit_header_is_read(magic: bytes, size: int, caplog: pytest.LogCapt
     assert not caplog.messages
 
 
-def big_endian() -> bytes:
+def big_endian(samples: np.ndarray[Any, Any], bits: int) -> bytes:
+    width = bits // 8
     head = (
         b"RIFX"
         + struct.pack(">I", 36)
         + b"WAVEfmt "
-        + struct.pack(">IHHIIHH", 16, 1, 1, 16000, 32000, 2, 16)
+        + struct.pack(">IHHIIHH", 16, 1, 1, 16000, 16000 * width, width, bits)
     )
-    return head + b"data" + struct.pack(">I", PCM.nbytes) + PCM.astype(">i2").tobytes()
+    return head + b"data" + struct.pack(">I", samples.nbytes) + samples.tobytes()
 
 
 # Kinds of plain WAV, all of the same sound.
 KINDS: dict[str, Callable[[], bytes]] = {
     "16 bits": lambda: riff(form(), PCM.tobytes()),
-    "big-endian": big_endian,
+    "big-endian": lambda: big_endian(PCM.astype(">i2"), 16),
     "12 bits in 2 bytes": lambda: riff(form(12), PCM.tobytes()),
     "24 bits": lambda: riff(form(24), WIDE.view(np.uint8).reshape(-1, 4)[:, 1:].tobytes()),
+    "big-endian, 24 bits": lambda: big_endian(WIDE.view(np.uint8).reshape(-1, 4)[:, :0:-1], 24),
     "24 bits at the upper end of 4 bytes": lambda: riff(form(24, 4), WIDE.tobytes()),
     "24 bits at the lower end of 4 bytes": lambda: riff(form(24, 4), (FINE >> 8).tobytes()),
     "16 bits at the lower end of 4 bytes": lambda: riff(form(16, 4), (WIDE >> 16).tobytes()),
@@ -135,6 +137,10 @@ KINDS: dict[str, Callable[[], bytes]] = {
     "block align 1": lambda: riff(form(16, 1), PCM.tobytes()),
     "block align 4 for 16 bits": lambda: riff(form(16, 4), PCM.tobytes()),
     "block align 6": lambda: riff(form(16, 6), PCM.tobytes()),
+    "block align 8 for 24 bits": lambda: riff(
+        form(24, 8), WIDE.view(np.uint8).reshape(-1, 4)[:, 1:].tobytes()
+    ),
+    "a long format chunk": lambda: riff(form() + b"\xff" * 80, PCM.tobytes()),
 }
 
 
@@ -165,6 +171,18 @@ def test_other_wavs_are_libsndfiles_with_the_same_sizes(
     pipe = Pipe(io.BytesIO(bytes(data)))
     assert streamed(cast(BinaryIO, pipe), pipe.peek(16)) is None
     assert np.array_equal(load_audio(io.BytesIO(bytes(data)))[0], whole)
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("text", [b"INFO", b"INFOISFT\x05\0\0\0Lavf\0"])
+def test_chunks_between_two_recordings_are_passed_over(
+    text: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = riff(form(16), bytes(range(200))), riff(form(16), bytes(range(100, 200)))
+    listed = b"LIST" + struct.pack("<I", len(text)) + text + b"\0" * (len(text) % 2)
+    whole = both_ways(one + other)
+    assert len(whole) == 150
+    assert np.array_equal(both_ways(one + listed + other), whole)
     assert not caplog.messages
 
 
@@ -220,6 +238,87 @@ def test_chunks_behind_the_sound_are_no_sound(
     assert not caplog.messages
 
 
+@pytest.mark.parametrize("padded", [True, False])
+def test_the_next_recording_may_follow_an_odd_one_with_padding_or_none(
+    padded: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = riff(form(8), bytes([100]) * 1001) + b"\0" * padded
+    assert len(both_ways(odd + riff(form(8), bytes([200]) * 500))) == 1501
+    assert not caplog.messages
+
+
+def test_a_later_recording_that_was_cut_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    whole = riff(form(), PCM.tobytes())
+    assert len(both_ways(whole + whole[:-100])) == 2 * len(PCM) - 50
+    assert caplog.messages == [CUT] * 2
+
+
+def test_a_later_recording_of_an_absurd_rate_is_refused() -> None:
+    data = riff(form(), PCM.tobytes()) + riff(form(rate=500), PCM.tobytes())
+    with pytest.raises(MediaError, match="sample rate of 500 Hz"):
+        both_ways(data)
+
+
+def test_a_64_bit_header_is_asked_only_where_the_other_says_so() -> None:
+    data = riff(form(), PCM.tobytes(), magic=b"RF64")
+    chunk = b"ds64" + struct.pack("<IQQQI", 28, 0, PCM.nbytes // 2, 0, 0)
+    assert len(both_ways(data[:12] + chunk + data[12:])) == len(PCM)
+
+
+def test_quiet_24_bits_lie_at_the_upper_end_of_4_bytes() -> None:
+    """Where both ends are possible."""
+    quiet = np.array([0x1100, -0x2200, 0x300], "<i4")
+    assert np.array_equal(both_ways(riff(form(24, 4), quiet.tobytes()))[:, 0], quiet / 2**31)
+
+
+def test_8_bits_lie_in_no_wider_containers() -> None:
+    octets = np.arange(256, dtype=np.uint8)
+    assert np.array_equal(both_ways(riff(form(8, 4), octets.tobytes()))[:, 0], octets / 128 - 1)
+
+
+def test_16_bit_floats_are_read() -> None:
+    halves = (PCM / 32768).astype("<f2")
+    assert np.array_equal(both_ways(riff(form(16, tag=3), halves.tobytes()))[:, 0], halves)
+
+
+def test_where_24_bits_lie_is_decided_once() -> None:
+    """And not again by a later block that is so quiet that it might lie at either end."""
+    data = np.concatenate([np.resize(FINE >> 8, 1 << 16), np.array([256, -512])]).astype("<i4")
+    assert np.array_equal(both_ways(riff(form(24, 4), data.tobytes()))[:, 0], data / 2**23)
+
+
+def test_a_format_of_another_family_is_not_taken_for_pcm() -> None:
+    """Its number, 1, is that of PCM."""
+    head = extensible(16, 16)
+    assert np.array_equal(from_pipe(riff(head, PCM.tobytes()))[:, 0] * 32768, PCM)
+    pipe = Pipe(io.BytesIO(riff(head[:26] + bytes(14), PCM.tobytes())))
+    assert streamed(cast(BinaryIO, pipe), pipe.peek(16)) is None
+
+
+def test_a_wav_of_no_channels_is_damaged() -> None:
+    with pytest.raises(MediaError, match="it has no channels"):
+        both_ways(riff(form(16, 2, channels=0), PCM.tobytes()))
+
+
+def test_what_follows_much_silence_is_said_and_taken_from_the_pipe(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    data = riff(form(), PCM.tobytes()) + bytes(70_000) + b"\xf3" + bytes(200_000)
+    pipe = Pipe(io.BytesIO(data))
+    reader = streamed(cast(BinaryIO, pipe), pipe.peek(16))
+    assert reader is not None
+    assert sum(map(len, reader.blocks())) == len(PCM)
+    assert caplog.messages == [LEFT_OUT]
+    assert pipe.total == len(data), "whoever writes into it would be told that nobody reads"
+
+
+def test_a_wav_into_a_pipe_is_rounded_and_goes_there_at_once() -> None:
+    raw = io.BytesIO()
+    stream = WavStream(cast(BinaryIO, io.BufferedWriter(cast(Any, raw), 1 << 20)), 16000, 1)
+    stream.write(np.array([[0.6], [-0.6], [1.4]], np.float32) / 32768)
+    assert np.frombuffer(raw.getvalue()[44:], "<i2").tolist() == [1, -1, 1]
+
+
 def test_what_is_no_chunk_behind_the_sound_is_said(caplog: pytest.LogCaptureFixture) -> None:
     assert len(both_ways(riff(form(), PCM.tobytes(), 2000))) == 1000
     assert caplog.messages == [LEFT_OUT] * 2
@@ -231,6 +330,12 @@ def test_what_is_no_chunk_behind_the_sound_is_said(caplog: pytest.LogCaptureFixt
 def test_a_wav_of_thousands_of_channels_is_read_in_small_blocks() -> None:
     reader = AudioReader(io.BytesIO(riff(form(8, channels=60000), bytes(60000 * 100))))
     assert max(block.size for block in reader.blocks()) <= 1 << 22
+
+
+def test_so_is_another_recording_of_a_thousand_channels() -> None:
+    head = struct.pack(">4s5I", b".snd", 24, 0xFFFFFFFF, 1, 16000, 1024)  # mu-law
+    reader = AudioReader(io.BytesIO(head + bytes(1024 * 4100)))
+    assert [len(block) for block in reader.blocks()] == [4096, 4]
 
 
 @pytest.mark.parametrize("length", range(12, 44, 4))

@@ -442,13 +442,20 @@ def test_lost_pixels_are_grey(image_model: Model, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_file_that_says_nothing_of_its_length(
-    speech_model: Model, monkeypatch: pytest.MonkeyPatch
+    speech_model: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     data, _ = speech_file(speech_model, monkeypatch)
     found = Salvage(io.BytesIO(data[: places(data)[4][0]]))
     partial = decoded(found, speech_model)
     assert len(partial) == 150 * 96
     assert not found.length_known
+    assert coding.lost(found, speech_model) == []
+    missing = "the end of the file is missing: the length is that of what was found"
+    assert caplog.messages == [missing]
+    whole = Salvage(io.BytesIO(data))
+    decoded(whole, speech_model)
+    assert coding.lost(whole, speech_model) == []
+    assert caplog.messages == [missing]
     file = io.BytesIO()
     coding.compress_speech([tones(96 * 600)], 32000, 1, file, speech_model, 1024)
     data = file.getvalue()

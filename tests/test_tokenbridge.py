@@ -78,6 +78,10 @@ def test_the_nearest_value_is_taken() -> None:
     assert not takes_the_nearest_value(by_cell)
 
 
+def test_halfway_between_two_values_is_the_lower_one() -> None:
+    assert TokenBridge({4: (4,)}).encode(torch.zeros(1, 2, 3)).tolist() == [[[1, 1, 1]]]
+
+
 def test_the_range_scales_the_values() -> None:
     code = torch.tensor([[[3]]])
     for reach in (5.0, 3.0):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import picture, tones, wav
@@ -85,6 +88,31 @@ def test_a_walk_finds_files_and_links_to_them_and_nothing_else(tree: Path) -> No
     os.mkfifo(tree / "pipe.wav")
     names = [path.relative_to(tree).as_posix() for path in files_below(tree)]
     assert names == [".hidden/d.wav", "a.wav", "bad/c.wav", "good/b.wav", "link.wav"]
+
+
+def test_a_file_that_cannot_be_looked_at_is_kept_for_its_reader_to_name(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = files_below(tree)
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert files_below(tree) == whole
+
+
+def test_a_tar_is_walked_by_name_whatever_its_order(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("b", "c", "a"):
+            member = tarfile.TarInfo(name)
+            member.size = 1
+            tar.addfile(member, io.BytesIO(name.encode()))
+    found = [(name[-2:], data) for name, data in walk([tmp_path / "a.tar"])]
+    assert found == [(":a", b"a"), (":b", b"b"), (":c", b"c")]
+    (tmp_path / "a.tar").write_bytes(b"no tar")
+    with pytest.raises(MediaError, match=r"a\.tar: damaged tar"):
+        list(walk([tmp_path / "a.tar"]))
 
 
 def test_there_is_one_walk(root: Path) -> None:
@@ -218,6 +246,57 @@ def test_a_folder_that_cannot_be_written_is_named_by_the_target(
     assert (caught.value.filename, caught.value.filename2) == (target, None)
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_fails_leaves_no_folder_that_was_made_for_it(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(KeyError), writing(str(tmp_path / "there/new/er/a"), force=False):
+        raise KeyError
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_a_link_stays_a_link_to_what_is_written(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/a").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("real/a")
+    with writing(str(tmp_path / "link"), force=True) as file:
+        file.write(b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real/a").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_file_is_on_the_disk_before_it_has_its_name(
+    force: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[bool, int]] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda f: seen.append(((tmp_path / "a").exists(), os.fstat(f).st_size))
+    )
+    with writing(str(tmp_path / "a"), force) as file:
+        file.write(b"abc")
+    assert seen == [(False, 3)]
+
+
+def test_blame_is_for_errors_without_a_name() -> None:
+    def blamed(error: OSError) -> object:
+        with pytest.raises(type(error)), files.blaming("mine"):
+            raise error
+        return error.filename
+
+    assert blamed(OSError(errno.ENOSPC, "No space left on device")) == "mine"
+    assert blamed(OSError(errno.ENOENT, "No such file", "other")) == "other"
+    assert blamed(OSError("no number")) is None
+    assert blamed(BrokenPipeError(errno.EPIPE, "Broken pipe")) is None
+
+
+def test_a_small_disk_keeps_a_tenth_and_a_large_one_64_mib(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for free, room in ((1000, 900), (1 << 40, (1 << 40) - (64 << 20))):
+        usage = SimpleNamespace(total=1 << 50, free=free)
+        monkeypatch.setattr(files.shutil, "disk_usage", lambda _, usage=usage: usage)
+        assert files.room_for(str(tmp_path / "new/a")) == room
 
 
 def test_an_error_of_another_file_keeps_its_name(tmp_path: Path) -> None:

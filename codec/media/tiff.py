@@ -22,7 +22,7 @@ def check(image: Image.Image) -> None:
         MediaError: It is a TIFF of such a kind.
     """
     bits = _values(image, BITS)
-    if max(bits, default=1) > 8 and len(bits) > 1 and _values(image, PLANES) == (SEPARATE,):
+    if max(bits, default=1) > 8 and _values(image, PLANES) == (SEPARATE,):
         kind = "more than 8 bits with a plane for each channel"
     elif max(bits, default=1) <= 8 and SIGNED in _values(image, SAMPLES):
         kind = "signed values of 8 bits"

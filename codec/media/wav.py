@@ -228,8 +228,8 @@ class _Stream:
         return data
 
     def peek(self, size: int) -> bytes:
-        self._ahead = self.take(size)
-        return self._ahead
+        self._ahead = self.take(max(size, len(self._ahead)))
+        return self._ahead[:size]
 
     def skip(self, size: int) -> None:
         while size > 0 and (piece := self.take(min(size, 1 << 16))):
