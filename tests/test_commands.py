@@ -945,6 +945,19 @@ def test_the_suffix_chooses_the_format(
         assert image.format == {"jpg": "JPEG"}.get(suffix, suffix.upper())
 
 
+@pytest.mark.parametrize("order", ["-f -k 256 {0} {1}", "{0} -f -k 256 {1}", "{0} {1} -f -k 256"])
+def test_options_stand_anywhere(order: str, run: Run, speech: Path, tmp_path: Path) -> None:
+    out, words = tmp_path / "out.bin", order.split(" ")
+    assert run("compress", *(word.format(speech, out) for word in words)).code == 0
+    assert json.loads(run("info", out, "--json").out)["codebook_size"] == 256
+    back = tmp_path / "back.wav"
+    words = order.replace("-k 256", "-q").split(" ")
+    assert run("decompress", *(word.format(out, back) for word in words)).code == 0
+    assert back.is_file()
+    wrong = run("compress", speech, "-f", out, "-q", "third")
+    assert (wrong.code, wrong.err.count("unrecognized arguments: third")) == (2, 1)
+
+
 def test_models_are_listed(run: Run) -> None:
     result = run("compress", "--list-models")
     assert result.code == 0

@@ -25,8 +25,18 @@ log = logging.getLogger("codec")
 MAX_SEARCH = 1000  # codec.coding.MAX_STEPS, which would bring torch
 
 
+class _Intermixed(Parser):
+    """Takes options between IN and OUT, too, where plain argparse takes an OUT for none."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        words = sys.argv[1:] if args is None else args
+        if "--" in words:  # which the other way of parsing forgets
+            return super().parse_args(words, namespace)
+        return self.parse_intermixed_args(words, namespace)
+
+
 def parser_of(command: str, description: str) -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = _Intermixed(
         prog=f"python -m codec.{command}",
         description=description,
         epilog="See docs/command-line.md",
