@@ -481,6 +481,16 @@ def test_damage_within_is_said(container: str, caplog: pytest.LogCaptureFixture)
     assert caplog.messages == [DAMAGED]
 
 
+def test_damage_within_is_said_of_what_is_cut_short_too(caplog: pytest.LogCaptureFixture) -> None:
+    data = made("matroska", "aac", samples=tones(32000))
+    noise = np.random.default_rng(0).integers(0, 256, 300).astype(np.uint8).tobytes()
+    assert len(read(patched(data, len(data) // 2, noise)[:-500])) > 8000
+    assert sorted(caplog.messages) == sorted([DAMAGED, CUT])
+    caplog.clear()
+    assert len(read(data[:-500])) > 8000
+    assert caplog.messages == [CUT]
+
+
 # ----------------------------------------------------------------- rates, channels, sample formats
 
 
