@@ -287,6 +287,49 @@ def test_without_synchronisation_the_loss_is_another(case: str, data: Path, both
     assert difference(alone, one, "gradient.") > 100 * TOLERANCE
 
 
+LEAVING = """
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from train.parallel import processes, replicate
+
+kept = []
+with processes("cpu"):
+    replica = replicate(torch.nn.Linear(2, 2))
+    replica(torch.ones(1, 2)).sum().backward()
+    if sys.argv[1] == "kept":
+        kept.append(replica)
+    del replica
+names = [p.read_text() for p in Path("/proc/self/task").glob("*/comm")]
+Path(sys.argv[2], os.environ["RANK"]).write_text(str(sum("gloo" in name for name in names)))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads have no names here")
+@pytest.mark.parametrize("kept", [False, True])
+def test_no_thread_of_the_group_outlives_it(kept: bool, tmp_path: Path) -> None:
+    """One that does may abort the process at its end; a replica that is kept has some."""
+    (tmp_path / "leave.py").write_text(LEAVING)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        [*command, str(tmp_path / "leave.py"), "kept" if kept else "freed", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+    )
+    assert done.returncode == 0 or kept, done.stderr[-3000:]
+    left = [int((tmp_path / rank).read_text()) for rank in "01"]
+    assert all(number > 0 for number in left) if kept else left == [0, 0]
+
+
 @pytest.mark.slow
 def test_the_command_runs_under_torchrun_and_resumes(data: Path, tmp_path: Path) -> None:
     root = Path(__file__).parent.parent

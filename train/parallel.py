@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -50,12 +51,16 @@ def processes(device: str) -> Iterator[str]:
     if device == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
+    # Its functions keep the group of the moment of their import as defaults, for good. Without this
+    # line DistributedDataParallel imports it when there is a group.
+    import_module("torch.distributed.nn")
     dist.init_process_group("nccl" if device != "cpu" else "gloo", timeout=PATIENCE)
     try:
         yield device
     finally:
-        # A replica that only waits for the collector would keep the group's threads beyond the
-        # interpreter's end, where one that wants Python's lock aborts the process.
+        # What still held the group, a replica that waits for the collector say, would keep its
+        # threads beyond the interpreter's end, where one that wants Python's lock aborts the
+        # process.
         gc.collect()
         dist.destroy_process_group()
 
