@@ -38,8 +38,8 @@ from codec.errors import ModelError, not_installed
 from codec.model import Codec
 from codec.streams import process
 from train.data import Store
+from train.digits import bisect
 from train.options import add_data
-from train.priors import bisect
 
 try:
     from eval import datasets, markdown

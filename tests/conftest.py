@@ -24,7 +24,9 @@ from codec.entropy import Prior, quantise_counts
 from codec.model import Codec, CodecConfig, build
 from codec.nets.image import ImageConfig
 from codec.nets.speech import SpeechConfig
-from train import priors
+from train.digits import layout, refined_layout
+from train.prior_net import SPEEDS, PriorNet, rounded
+from train.priors import LARGE, OFFSETS, REFINED_OFFSETS
 
 ROOT = Path(__file__).parent.parent
 NETS = {
@@ -77,22 +79,13 @@ def untrained_prior(codec: Codec, size: int, below: int | None = None) -> Prior 
 
     With a size `below`, of what refines it; None where the two are not nested.
     """
-    found = (
-        (*priors.layout(codec.bottleneck, size), 0)
-        if below is None
-        else priors.refined_layout(codec.bottleneck, size, below)
-    )
+    bottleneck, medium = codec.bottleneck, codec.config.medium
+    found = layout(bottleneck, size) if below is None else refined_layout(bottleneck, size, below)
     if found is None:
         return None
-    levels, order, _, given = found
-    medium = codec.config.medium
-    offsets = np.array((priors.REFINED_OFFSETS if given else priors.OFFSETS)[medium])
-    vectors = torch.randn(int(levels.sum()), 5)
-    num_inputs = len(offsets) + len(priors.SPEEDS)
-    net = priors.PriorNet(levels, vectors, num_inputs, priors.LARGE[medium], given)
-    return priors.rounded(
-        net, levels, order, offsets, codec.stride if codec.axes == 2 else 0, given
-    )
+    offsets = np.array((REFINED_OFFSETS if found.given else OFFSETS)[medium])
+    net = PriorNet(found, len(offsets) + len(SPEEDS), LARGE[medium])
+    return rounded(net, found, offsets, codec.stride if codec.axes == 2 else 0)
 
 
 def export(folder: Path, name: str, codec: Codec) -> Path:

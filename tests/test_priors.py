@@ -20,7 +20,7 @@ from codec.bottlenecks import VQ
 from codec.bottlenecks.fsp import FSP
 from codec.entropy import Prior, mixing
 from codec.medium import MEDIA
-from train import add_priors, priors
+from train import add_priors, digits, prior_net, priors
 from train.data import prepare
 from train.model_files import write_model
 
@@ -34,13 +34,18 @@ def grids(medium: str, count: int = 6) -> list[np.ndarray]:
     return [sum(plane * 4**i for i, plane in enumerate(sample)) for sample in digits]
 
 
+def drawn_layout(*levels: int, given: int = 0) -> digits.Layout:
+    vectors = np.random.default_rng(0).normal(size=(int(np.prod(levels)), 3))
+    return digits.Layout(np.array(levels), np.empty(0, np.int64), vectors, given)
+
+
 def test_bisecting_makes_regions_of_the_tree() -> None:
     vectors = np.random.default_rng(0).normal(size=(64, 3))
-    places = priors.bisect(vectors)
+    places = digits.bisect(vectors)
     assert sorted(places.tolist()) == list(range(64))
     within = vectors[np.argsort(places)].reshape(8, 8, 3).var(1).mean()
     assert within < 0.4 * vectors.var(0).mean()
-    assert sorted(priors.bisect(vectors[:50]).tolist()) == list(range(50))
+    assert sorted(digits.bisect(vectors[:50]).tolist()) == list(range(50))
 
 
 @pytest.mark.parametrize("medium", ["speech", "image"])
@@ -89,54 +94,53 @@ def test_codes_are_centred_and_may_all_be_one() -> None:
     method = parented((16,))
     with torch.no_grad():
         method.books["16"].table.copy_(torch.randn(16, 2) * 5 + torch.tensor([100.0, -7.0]))
-    vectors = priors.code_vectors(method, 16)
+    vectors = digits.code_vectors(method, 16)
     assert np.abs(vectors.mean(0)).max() < 1e-5
     assert vectors.std() == pytest.approx(1)
     with torch.no_grad():
         method.books["16"].table.fill_(3.0)
-    assert not priors.code_vectors(method, 16).any()
+    assert not digits.code_vectors(method, 16).any()
 
 
 @pytest.mark.parametrize(
-    ("number", "digits"), [(1024, [1024]), (1500, [1500]), (2048, [1024, 2]), (3072, [1024, 3])]
+    ("number", "levels"), [(1024, [1024]), (1500, [1500]), (2048, [1024, 2]), (3072, [1024, 3])]
 )
-def test_large_codebooks_have_two_digits_where_they_divide(number: int, digits: list[int]) -> None:
-    levels, order, vectors = priors.layout(parented((number,)), number)
-    assert levels.tolist() == digits
-    assert sorted(order.tolist()) == list(range(number))
-    assert vectors.shape == (number, 2)
+def test_large_codebooks_have_two_digits_where_they_divide(number: int, levels: list[int]) -> None:
+    found = digits.layout(parented((number,)), number)
+    assert found.levels.tolist() == levels
+    assert sorted(found.order.tolist()) == list(range(number))
+    assert found.vectors.shape == (number, 2)
 
 
 def test_a_dimension_of_one_level_is_no_digit() -> None:
-    levels, order, vectors = priors.layout(FSP({24: (2, 1, 3, 4)}), 24)
-    assert levels.tolist() == [4, 3, 2]  # the most significant first
-    assert not order.size
-    assert vectors.shape == (24, 4)
+    found = digits.layout(FSP({24: (2, 1, 3, 4)}), 24)
+    assert found.levels.tolist() == [4, 3, 2]  # the most significant first
+    assert not found.order.size
+    assert found.vectors.shape == (24, 4)
 
 
 def test_a_layer_is_of_parents_with_as_many_children_each() -> None:
-    assert priors.refined_layout(parented((2, 4), torch.tensor([0, 1, 1, 1])), 4, 2) is None
-    assert priors.refined_layout(parented((4, 6), torch.arange(6) % 4), 6, 4) is None
-    found = priors.refined_layout(parented((2, 4), torch.tensor([0, 1, 1, 0])), 4, 2)
+    assert digits.refined_layout(parented((2, 4), torch.tensor([0, 1, 1, 1])), 4, 2) is None
+    assert digits.refined_layout(parented((4, 6), torch.arange(6) % 4), 6, 4) is None
+    found = digits.refined_layout(parented((2, 4), torch.tensor([0, 1, 1, 0])), 4, 2)
     assert found is not None
-    levels, order, _, given = found
-    assert levels.tolist() == [2, 2]
-    assert order.tolist() == [0, 2, 3, 1]
-    assert given == 1
+    assert found.levels.tolist() == [2, 2]
+    assert found.order.tolist() == [0, 2, 3, 1]
+    assert found.given == 1
 
 
 def test_a_parent_of_a_codebook_in_another_order_is_one_digit() -> None:
     """Its two digits would be those of its place, and what is known of it is its number."""
-    found = priors.refined_layout(parented((2048, 4096), torch.arange(4096) // 2), 4096, 2048)
+    found = digits.refined_layout(parented((2048, 4096), torch.arange(4096) // 2), 4096, 2048)
     assert found is not None
-    assert found[0].tolist() == [2048, 2]
-    assert found[3] == 1
+    assert found.levels.tolist() == [2048, 2]
+    assert found.given == 1
 
 
 def test_odd_numbers_are_halved_as_the_coder_halves_them() -> None:
     """The smaller half comes first: one code left of two, which the other axis orders."""
     vectors = np.array([[0.0, 0.0], [10.0, 5.0], [11.0, -5.0]])
-    assert priors.bisect(vectors).tolist() == [0, 2, 1]
+    assert digits.bisect(vectors).tolist() == [0, 2, 1]
 
 
 NESTED = {16: (2, 2, 4), 64: (4, 4, 4)}
@@ -146,13 +150,13 @@ def test_a_neighbour_that_comes_later_is_known_by_its_parent_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[tuple[Tensor, int]] = []
-    forward = priors.PriorNet.forward
+    forward = prior_net.PriorNet.forward
 
-    def watched(net: priors.PriorNet, *given: Tensor) -> Tensor:
+    def watched(net: prior_net.PriorNet, *given: Tensor) -> Tensor:
         seen.append((given[-1], net.given))
         return forward(net, *given)
 
-    monkeypatch.setattr(priors.PriorNet, "forward", watched)
+    monkeypatch.setattr(prior_net.PriorNet, "forward", watched)
     chunks = [np.random.default_rng(0).integers(0, 64, (6, 5))]
     assert priors.fit_prior(chunks, FSP(NESTED), 64, MEDIA["image"], 8, 5, below=16) is not None
     ((visible, given),) = seen  # few data: one step
@@ -163,8 +167,8 @@ def test_a_neighbour_that_comes_later_is_known_by_its_parent_alone(
 
 def test_what_the_net_may_see_of_digits() -> None:
     torch.manual_seed(0)
-    size, levels = priors.Size(4, 0, 2, 1), np.array([2, 3, 4])
-    net = priors.PriorNet(levels, torch.randn(9, 2), 4, size, given=1)
+    layout = drawn_layout(2, 3, 4, given=1)
+    net = prior_net.PriorNet(layout, 4, prior_net.Size(4, 0, 2, 1))
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter)
     near, rows = torch.tensor([[[0, 2, 5], [1, 3, 6]]]), torch.tensor([[1, 4, 8]])
@@ -181,12 +185,13 @@ def test_what_the_net_may_see_of_digits() -> None:
 
 
 def test_weights_stay_within_their_integers() -> None:
-    net = priors.PriorNet(np.array([4, 8]), torch.randn(12, 3), 3, priors.SMALL["image"])
+    layout = drawn_layout(4, 8)
+    net = prior_net.PriorNet(layout, 3, priors.SMALL["image"])
     torch.nn.init.normal_(net.embedding, std=10)
 
     def embedding() -> np.ndarray:
         offsets = np.array([(0, -1)])
-        return priors.rounded(net, np.array([4, 8]), np.empty(0), offsets, 8).embedding
+        return prior_net.rounded(net, layout, offsets, 8).embedding
 
     wild = embedding()
     assert int(wild.max()) == -int(wild.min()) == 127  # none wraps around
@@ -221,44 +226,38 @@ def test_few_data_are_passed_over_a_dozen_times_at_most(
 ) -> None:
     """And trends follow the embedding that learns."""
     calls = {"trends": 0, "steps": 0}
-    trends, forward = priors._trends, priors.PriorNet.forward
+    trends, forward = priors._trends, prior_net.PriorNet.forward
 
     def counted_trends(*given: Any) -> Tensor:
         calls["trends"] += 1
         return trends(*given)
 
-    def counted(net: priors.PriorNet, *given: Tensor) -> Tensor:
+    def counted(net: prior_net.PriorNet, *given: Tensor) -> Tensor:
         calls["steps"] += 1
         return forward(net, *given)
 
     monkeypatch.setattr(priors, "BATCH", 16)
     monkeypatch.setattr(priors, "_trends", counted_trends)
-    monkeypatch.setattr(priors.PriorNet, "forward", counted)
+    monkeypatch.setattr(prior_net.PriorNet, "forward", counted)
     chunks = [np.random.default_rng(0).integers(0, 64, (6, 5))]  # 30 positions
-    size = priors.Size(8, 0, neighbours=4, refresh=2)
+    size = prior_net.Size(8, 0, neighbours=4, refresh=2)
     priors.fit_prior(chunks, FSP(NESTED), 64, MEDIA["image"], 8, steps, prior_size=size)
     assert calls == {"trends": -(-done // 2), "steps": done}
 
 
-def test_a_digit_begins_at_the_mean_of_its_codes(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Tensor] = []
-    made = priors.PriorNet.__init__
-
-    def watched(net: priors.PriorNet, levels: Any, vectors: Tensor, *given: Any) -> None:
-        seen.append(vectors)
-        made(net, levels, vectors, *given)
-
-    monkeypatch.setattr(priors.PriorNet, "__init__", watched)
-    fsp = FSP({24: (2, 3, 4)})
-    priors.fit_prior([np.zeros((1, 9), np.int64)], fsp, 24, MEDIA["speech"], 8, 1)
-    levels, _, vectors = priors.layout(fsp, 24)
-    digits = np.stack(np.unravel_index(np.arange(24), levels), 1)
+def test_a_digit_begins_at_the_mean_of_its_codes() -> None:
+    layout = digits.layout(FSP({24: (2, 3, 4)}), 24)
+    of_codes = np.stack(np.unravel_index(np.arange(24), layout.levels), 1)
     expected = [
-        vectors[digits[:, place] == value].mean(0)
-        for place, level in enumerate(levels)
+        layout.vectors[of_codes[:, place] == value].mean(0)
+        for place, level in enumerate(layout.levels)
         for value in range(level)
     ]
-    assert np.allclose(seen[0].numpy(), expected, atol=1e-5)
+    assert np.allclose(layout.row_vectors(), expected, atol=1e-5)
+    net = prior_net.PriorNet(layout, 3, prior_net.Size(256, 0, 1, 1))
+    begun = net.embedding.detach().numpy()[:-1, :3]
+    assert np.corrcoef(begun.ravel(), np.ravel(expected))[0, 1] > 0.9
+    assert not net.embedding[-1].any()  # of a neighbour that is missing
 
 
 @pytest.mark.parametrize("medium", ["speech", "image"])
@@ -282,15 +281,15 @@ def test_training_pays(medium: str) -> None:
 def test_trends_are_those_of_each_chunk() -> None:
     torch.manual_seed(0)
     size = priors.SMALL["speech"]
-    net = priors.PriorNet(np.array([30]), torch.randn(30, 5), 1, size)
+    net = prior_net.PriorNet(drawn_layout(30), 1, size)
     lengths = [7, 40, 1, 23]
     rows = torch.randint(30, (sum(lengths), 1))
     together = priors._trends(net, rows, lengths).split(lengths)
     for part, found in zip(rows.split(lengths), together, strict=True):
-        trend = torch.zeros(len(priors.SPEEDS), size.features)
+        trend = torch.zeros(len(prior_net.SPEEDS), size.features)
         for here, row in zip(found, part, strict=True):
             assert torch.allclose(here, trend.flatten(), atol=1e-6)
-            for number, speed in enumerate(priors.SPEEDS):
+            for number, speed in enumerate(prior_net.SPEEDS):
                 trend[number] += (net.embed(row) - trend[number]) * 2.0**-speed
     one_chunk = priors._trends(net, rows, [sum(lengths)])  # negative control
     assert not torch.allclose(one_chunk, torch.cat(together), atol=1e-3)
@@ -299,25 +298,24 @@ def test_trends_are_those_of_each_chunk() -> None:
 @pytest.mark.parametrize("sizes", [priors.LARGE, priors.SMALL])
 @pytest.mark.parametrize("medium", ["speech", "image"])
 def test_the_net_is_the_coder_before_it_learns(
-    medium: str, sizes: dict[str, priors.Size], monkeypatch: pytest.MonkeyPatch
+    medium: str, sizes: dict[str, prior_net.Size], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The net's bits are the coder's if its mixer stands still, within what rounding costs."""
     codec, size = tiny_codec(medium), sizes[medium]
-    levels, order, _ = priors.layout(codec.bottleneck, 1024)
+    layout = digits.layout(codec.bottleneck, 1024)
     offsets = np.array(priors.OFFSETS[medium][: size.neighbours])
     torch.manual_seed(1)
-    net = priors.PriorNet(
-        levels, torch.randn(int(levels.sum()), 5), len(offsets) + len(priors.SPEEDS), size
-    )
+    net = prior_net.PriorNet(layout, len(offsets) + len(prior_net.SPEEDS), size)
+    torch.nn.init.normal_(net.embedding, std=0.6)
     torch.nn.init.normal_(net.nodes, std=0.08)
     torch.nn.init.normal_(net.digits, std=0.2)
     torch.nn.init.normal_(net.hidden.weight, std=0.5)
-    prior = priors.rounded(net, levels, order, offsets, 8 if medium == "image" else 0)
+    prior = prior_net.rounded(net, layout, offsets, 8 if medium == "image" else 0)
     grid = grids(medium, 1)[0]
     near = torch.from_numpy(priors._neighbours(grid, offsets, 1024))
-    starts = np.cumsum(levels) - levels
+    starts = np.cumsum(layout.levels) - layout.levels
     rows = torch.from_numpy(
-        np.stack(np.unravel_index(np.arange(1025) % 1024, tuple(levels)), 1) + starts
+        np.stack(np.unravel_index(np.arange(1025) % 1024, tuple(layout.levels)), 1) + starts
     )
     indices = torch.from_numpy(grid.ravel())
     trends = priors._trends(net, rows[indices], [grid.size])
