@@ -12,10 +12,10 @@ import torch
 
 from codec import arguments
 from codec.bottlenecks import BOTTLENECKS, Grouped, Residual
+from codec.bottlenecks.codebooks import Affine, Alternating, ByAverage, Restart
 from codec.bottlenecks.fsq import MOST, bound
 from codec.bottlenecks.tokenbridge import MOST as MOST_VALUES
 from codec.bottlenecks.tokenbridge import cell_means
-from codec.bottlenecks.vq import Affine, Alternating, ByAverage, Restart
 
 NO_SIZES = [0, 1024, (), (0,), (-3,), (2.5,), ("a",), (True,), (1024, 256), (8, 8), None]
 NO_LEVELS = [3, "x", {}, {8: 3}, {8: ["a"]}, {8: [2.5, 3]}, {"a": [2, 2]}, {0: [2]}, {8: []}]

@@ -18,11 +18,7 @@ from codec.bottlenecks._knn import Neighbours, radii_by_blocks
 from codec.bottlenecks._mixture import factors
 from codec.bottlenecks._search import NotFiniteError, nearest
 from codec.bottlenecks._start import kmeans_start
-from codec.bottlenecks.fsp import FSP, UNIFORM_STD
-from codec.bottlenecks.gmvq import GMVQ
-from codec.bottlenecks.vp import VP
-from codec.bottlenecks.vq import (
-    VQ,
+from codec.bottlenecks.codebooks import (
     Affine,
     Alternating,
     ByAverage,
@@ -32,6 +28,10 @@ from codec.bottlenecks.vq import (
     plain,
     unit,
 )
+from codec.bottlenecks.fsp import FSP, UNIFORM_STD
+from codec.bottlenecks.gmvq import GMVQ
+from codec.bottlenecks.vp import VP
+from codec.bottlenecks.vq import VQ
 
 
 def latents(seed: int = 1, channels: int = 4, count: int = 200) -> Tensor:

@@ -13,11 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from codec.bottleneck import BottleneckOutput, to_grid, to_tokens
-from codec.bottlenecks import vq
+from codec.bottlenecks import codebooks
 from codec.bottlenecks._search import nearest
 from codec.bottlenecks._soft import batch_perplexity, perplexity
-from codec.bottlenecks.vq import (
-    VQ,
+from codec.bottlenecks.codebooks import (
     Affine,
     Alternating,
     ByAverage,
@@ -28,6 +27,7 @@ from codec.bottlenecks.vq import (
     plain,
     unit,
 )
+from codec.bottlenecks.vq import VQ
 
 SIZE, DIM = 12, 4
 Rows = Callable[[Tensor], Tensor]
@@ -370,7 +370,7 @@ def test_the_inner_rate_suits_codes_near_zero(monkeypatch: pytest.MonkeyPatch) -
     assert stays_stable(0.1)
     assert stays_stable(3)
     for gain in (True, False):
-        monkeypatch.setattr(vq, "inner_gradients", unbounded(gain))
+        monkeypatch.setattr(codebooks, "inner_gradients", unbounded(gain))
         assert not stays_stable(3)
 
 

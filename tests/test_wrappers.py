@@ -14,7 +14,7 @@ from torch import Tensor
 from codec.bottleneck import BottleneckOutput
 from codec.bottlenecks import BOTTLENECKS, FSQ, GMVQ, VP, VQ, Grouped, GumbelVQ, Residual, SimVQ
 from codec.bottlenecks.__main__ import main
-from codec.bottlenecks.vq import ByAverage
+from codec.bottlenecks.codebooks import ByAverage
 
 DIM, SIZE, STAGES = 4, 16, 3
 

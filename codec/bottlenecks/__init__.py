@@ -10,6 +10,7 @@ from typing import Any
 
 from codec.arguments import choice, whole
 from codec.bottleneck import Bottleneck, BottleneckOutput
+from codec.bottlenecks.codebooks import Affine, Alternating, ByAverage, Restart, unit
 from codec.bottlenecks.fsp import FSP
 from codec.bottlenecks.fsq import FSQ, NoiseFSQ
 from codec.bottlenecks.gmvq import GMVQ
@@ -20,7 +21,7 @@ from codec.bottlenecks.simvq import SimVQ
 from codec.bottlenecks.sqvae import SQVAE
 from codec.bottlenecks.tokenbridge import TokenBridge
 from codec.bottlenecks.vp import VP
-from codec.bottlenecks.vq import VQ, Affine, Alternating, ByAverage, Restart, unit
+from codec.bottlenecks.vq import VQ
 
 
 def grouped(method: str = "vq", num_groups: int = 2, **options: Any) -> Grouped:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from codec.bottlenecks import FSP, FSQ, VQ, SimVQ
-from codec.bottlenecks.vq import ByAverage
+from codec.bottlenecks.codebooks import ByAverage
 from codec.cli.frame import UsageError
 from codec.errors import CodecError, not_installed
 from eval.bench.timing import Figures, Options, Step, compare
