@@ -34,7 +34,8 @@ from codec.coding import Model, pictures
 from codec.container import Header, Reader, unpack
 from codec.container.limits import Limits
 from codec.container.payloads import Data
-from codec.container.salvage import Salvage, _fill, _Piece
+from codec.container.pieces import Piece, fill
+from codec.container.salvage import Salvage
 from codec.entropy import NO_TABLES, Tables, quantise_counts
 from codec.errors import BitstreamError
 
@@ -253,9 +254,9 @@ def test_what_is_lost_repeats_the_index_before_it_however_long_it_is() -> None:
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=6), st.integers(60, 700))
 def test_damage_shares_out_what_is_missing_and_no_more(sizes: list[int], total: int) -> None:
-    sound = _Piece(60, Data(60, [(0, bytes(60))]))
-    pieces = [sound, *(_Piece(0, None, size) for size in sizes)]
-    counts = [piece.count for piece in _fill(pieces, total)]
+    sound = Piece(60, Data(60, [(0, bytes(60))]))
+    pieces = [sound, *(Piece(0, None, size) for size in sizes)]
+    counts = [piece.count for piece in fill(pieces, total)]
     assert min(counts) >= 0
     assert sum(counts) == total
 

@@ -16,7 +16,8 @@ from test_salvage import chunked, places, salvage
 
 from codec.container import varint
 from codec.container.payloads import Data
-from codec.container.salvage import CHECKS, Salvage, _Piece, _without_repeat
+from codec.container.pieces import Piece, without_repeat
+from codec.container.salvage import CHECKS, Salvage
 
 
 @pytest.fixture
@@ -59,13 +60,13 @@ def test_noise_costs_next_to_nothing_and_hides_no_chunk(checked: list[int]) -> N
     assert sum(checked) < len(data)
 
 
-def pieces_of(chunks: list[tuple[int, int]]) -> list[_Piece]:
-    return [_Piece(count, Data(count, [(0, bytes([content]))])) for count, content in chunks]
+def pieces_of(chunks: list[tuple[int, int]]) -> list[Piece]:
+    return [Piece(count, Data(count, [(0, bytes([content]))])) for count, content in chunks]
 
 
-def rests(pieces: list[_Piece], excess: int) -> list[list[_Piece]]:
+def rests(pieces: list[Piece], excess: int) -> list[list[Piece]]:
     """What is left without a repeat, by the definition, each once."""
-    found: list[list[_Piece]] = []
+    found: list[list[Piece]] = []
     for start, stop in itertools.combinations(range(len(pieces) + 1), 2):
         run, size = pieces[start:stop], stop - start
         if sum(piece.count for piece in run) == excess and any(
@@ -88,7 +89,7 @@ def test_a_repeat_is_dropped_where_there_is_one_way_to(
 ) -> None:
     pieces = pieces_of(chunks)
     expected = rests(pieces, excess) if excess > 0 else []
-    result = _without_repeat(pieces, sum(count for count, _ in chunks) - excess)
+    result = without_repeat(pieces, sum(count for count, _ in chunks) - excess)
     assert result == (expected[0] if len(expected) == 1 else pieces)
 
 
@@ -107,6 +108,6 @@ def test_a_repeat_is_looked_for_in_one_pass() -> None:
     methods = {name: counted(name) for name in names} | {"__hash__": int.__hash__}
     count_type = type("Count", (int,), methods)
     generator = random.Random(0)
-    pieces = [_Piece(count_type(1), Data(1, [(0, generator.randbytes(1))])) for _ in range(400)]
-    assert _without_repeat(pieces, 200) == pieces
+    pieces = [Piece(count_type(1), Data(1, [(0, generator.randbytes(1))])) for _ in range(400)]
+    assert without_repeat(pieces, 200) == pieces
     assert steps < 10 * len(pieces)
