@@ -126,11 +126,14 @@ class Trainer:
     def loss(self) -> nn.Module:
         """The distances between original and reconstruction, with their networks.
 
-        They are made when they are first asked for, since an export of the run needs none.
+        They are made when they are first asked for, since an export of the run needs none. What is
+        drawn for that is drawn apart from the noise of bottlenecks: a run that goes on makes them
+        once more, and its noise goes on as it was.
         """
-        return losses.build(self.recipe.codec.medium, self.recipe.losses, self.backbone).to(
-            self.device
-        )
+        with torch.random.fork_rng([self.device] if self.kind == "cuda" else []):
+            torch.manual_seed(self.seed)
+            made = losses.build(self.recipe.codec.medium, self.recipe.losses, self.backbone)
+        return made.to(self.device)
 
     @property
     def codec(self) -> Codec:
