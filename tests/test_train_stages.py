@@ -257,3 +257,16 @@ def test_there_is_nothing_to_tune_without_a_model(tmp_path: Path, medium: str, d
     run = trainer(medium, data, tmp_path / "run", 3, "vp", (SMALL_VP, "stages={C=1.0}"))
     with pytest.raises(CodecError, match="--init"):
         run.run()
+
+
+def test_a_run_without_a_codebook_is_not_tuned(tmp_path: Path, medium: str, data: Path) -> None:  # noqa: F811
+    """One that was stopped in stage A: its decoder would learn from codes that are all zero."""
+    first = trainer(medium, data, tmp_path / "first", 10, "vp", (SMALL_VP,))
+    for _ in range(2):
+        first.train_step()
+    first.save()
+    tuned = trainer(medium, data, tmp_path / "tuned", 3, "vp", (SMALL_VP, "stages={C=1.0}"))
+    tuned.begin_from(tmp_path / "first")
+    with pytest.raises(CodecError, match=r"^first, 0\.0 minutes: no codebook to tune"):
+        tuned.run()
+    assert tuned.step == 0

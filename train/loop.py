@@ -306,13 +306,32 @@ class Trainer:
         Training goes on from the averaged weights. The codebook is built from the averaged
         encoder's latents where the bottleneck had none so far; a model that is only tuned keeps its
         own.
+
+        Raises:
+            CodecError: What is only tuned has no codebook.
         """
         self.codec.load_state_dict(self.average.state_dict())
-        if not self.codec.bottleneck.coupled and not self.recipe.tunes:
+        if self.recipe.tunes:
+            self._check_codebook()
+        elif not self.codec.bottleneck.coupled:
             self.fit()
         self.average.load_state_dict(self.codec.state_dict())
         self.learner.freeze()
         self.graphs.forget()
+
+    def _check_codebook(self) -> None:
+        """Decodes an index: without a codebook the decoder would learn from zeros."""
+        bottleneck = self.codec.bottleneck
+        shape = (1, bottleneck.num_codebooks, *[1] * self.codec.axes)
+        try:
+            bottleneck.decode(torch.zeros(shape, dtype=torch.int64, device=self.device))
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise
+            raise CodecError(
+                f"{self.beginning.name}: no codebook to tune a decoder to ({error}); a run has one "
+                "from its stage C on, and its export: finish it, or give the card to --init"
+            ) from None
 
     def fit(self) -> None:
         """Builds the codebook from latents, or gives a codebook that learns its start."""
