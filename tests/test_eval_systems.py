@@ -72,7 +72,7 @@ def test_a_neighbours_mistakes_are_named() -> None:
 
 
 def test_a_word_names_a_function_that_returns_a_neighbour(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = types.ModuleType("mine")
     module.vqgan, module.wrong = stub, lambda: 3  # type: ignore[attr-defined]
@@ -105,6 +105,8 @@ def test_a_word_names_a_function_that_returns_a_neighbour(
     assert entry["system"] == "stub"
     assert entry["use"]["num_codes"] == 250
     assert entry["rate"]["mean"] > entry["payload_rate"]["mean"] == 8 * 16
+    assert main([*words, "--fresh", "--neighbour", "mine:vqgan"]) == 3  # a second of that name
+    assert "two systems of this run are called stub" in capsys.readouterr().err
     assert main([*words[:-1], str(tmp_path / "p"), "--anchor", "stub"]) == 0
     assert main([*words[:-1], str(tmp_path / "q"), "--anchor", "stab"]) == 2
     assert not (tmp_path / "q").exists()
