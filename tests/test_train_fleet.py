@@ -311,6 +311,11 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(
             ["--only", "speech-vp"],
             "--only speech-vp: it begins from speech-fsp; add that, or give --init DIR",
         ),
+        (
+            "six",
+            ["--data", "speech=y", "--init", "nowhere"],
+            "--init nowhere: no NAME.json of a run there; the runs are speech-fsp, speech-vp, ",
+        ),
         ("late.toml", [], "b begins from a, which is no run of its medium before it"),
         ("six", ["--data", "speech"], "want speech=PATH or image=PATH"),
         ("wrong.toml", [], "want a table for each run with recipe, set, seed, init"),
@@ -507,6 +512,19 @@ def test_no_run_begins_from_one_that_left_nothing(
     (tmp_path / "work/a/checkpoint.pt").touch()
     command = one._training(one.runs[1])
     assert command[command.index("--init") + 1] == str(tmp_path / "work/a")
+
+
+def test_a_run_that_has_no_model_to_begin_with_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where --init has models of others: random weights are not what was asked for."""
+    one = fake_fleet(tmp_path, CHAIN, init=tmp_path)
+    assert "--init" not in one._training(one.runs[0])
+    assert capsys.readouterr().err == f"a: there is no a.json in {tmp_path}: random weights\n"
+    (tmp_path / "a.json").touch()
+    command = one._training(one.runs[0])
+    assert command[command.index("--init") + 1] == str(tmp_path / "a.json")
+    assert capsys.readouterr().err == ""
 
 
 class Waited(Ended):

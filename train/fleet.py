@@ -293,6 +293,8 @@ class Fleet:
             command += ["--init", self.work / run.init]
         elif run.init is not None:
             raise CodecError(f"{self.work / run.init} has no checkpoint to begin from")
+        elif options.init:
+            _tell(f"{run.name}: there is no {run.name}.json in {options.init}: random weights")
         return [str(part) for part in command]
 
     def _exporting(self, run: Run) -> list[str]:
@@ -473,6 +475,12 @@ def main(arguments: list[str] | None = None) -> int:
     return frame.run(parser, arguments, _command, told)
 
 
+def _has_start(run: Run, options: argparse.Namespace) -> bool:
+    """Whether a run begins with a model of --init, or has begun before."""
+    found = options.init / f"{run.name}.json", options.work / run.name / CHECKPOINT_NAME
+    return any(path.is_file() for path in found)
+
+
 def _command(options: argparse.Namespace) -> int:
     runs = load_plan(options.plan)
     if options.only:
@@ -492,6 +500,11 @@ def _command(options: argparse.Namespace) -> int:
                 raise CodecError(
                     f"--only {run.name}: it begins from {run.init}; add that, or give --init DIR"
                 )
+    if options.init and not any(_has_start(run, options) for run in runs):
+        raise CodecError(
+            f"--init {options.init}: no NAME.json of a run there; the runs are "
+            f"{', '.join(run.name for run in runs)}"
+        )
     if wrong := [text for text in options.data if "=" not in text]:
         raise CodecError(f"--data {wrong[0]}: want speech=PATH or image=PATH")
     data = {medium: Path(path) for medium, path in (text.split("=", 1) for text in options.data)}
