@@ -267,6 +267,11 @@ def test_a_run_without_a_codebook_is_not_tuned(tmp_path: Path, medium: str, data
     first.save()
     tuned = trainer(medium, data, tmp_path / "tuned", 3, "vp", (SMALL_VP, "stages={C=1.0}"))
     tuned.begin_from(tmp_path / "first")
-    with pytest.raises(CodecError, match=r"^first, 0\.0 minutes: no codebook to tune"):
+    with pytest.raises(CodecError, match=r"^first, 0\.0 minutes: no codebook to tune to"):
         tuned.run()
     assert tuned.step == 0
+    # Nor does one go on as one that is only tuned.
+    changed = trainer(medium, data, tmp_path / "first", 10, "vp", (SMALL_VP, "stages={C=1.0}"))
+    changed.resume()
+    with pytest.raises(CodecError, match="first: no codebook to tune to"):
+        changed.run()

@@ -329,8 +329,9 @@ class Trainer:
             if out_of_memory(error):
                 raise
             raise CodecError(
-                f"{self.beginning.name}: no codebook to tune a decoder to ({error}); a run has one "
-                "from its stage C on, and its export: finish it, or give the card to --init"
+                f"{self.beginning.name or self.folder}: no codebook to tune to ({error}); "
+                "a run has one from its stage C on, and its export: finish it, or give the card to "
+                "--init"
             ) from None
 
     def fit(self) -> None:
