@@ -228,6 +228,9 @@ def test_runs_on_unlike_data_are_refused_or_told(
     b["plan"]["sets"]["s"]["crop"] = 256
     assert run(tmp_path, a, b) == 1
     assert "s: A has crop None and B 256" in capsys.readouterr().err
+    b["plan"]["sets"]["s"] |= {"crop": None, "level_dbfs": -40.0}
+    assert run(tmp_path, a, b) == 1
+    assert "s: A has level_dbfs None and B -40.0" in capsys.readouterr().err
 
 
 def test_a_run_that_names_no_packages_gets_no_notice_of_them() -> None:
