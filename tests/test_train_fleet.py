@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import tarfile
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -525,6 +527,64 @@ def test_a_run_that_has_no_model_to_begin_with_is_told(
     command = one._training(one.runs[0])
     assert command[command.index("--init") + 1] == str(tmp_path / "a.json")
     assert capsys.readouterr().err == ""
+
+
+def test_a_run_is_trained_as_plan_and_command_line_say(tmp_path: Path) -> None:
+    plan = '[a]\nrecipe = "image-fsp"\nseed = 7\nset = ["data.batch=2", "data.zoom=1.0"]\n'
+    options = {"set": ["data.batch=4"], "compile": True, "lpips_backbone": tmp_path / "b.pth"}
+    one = fake_fleet(tmp_path, plan, threads=3, stop_minutes=10.0, **options)
+    one.begun -= 4 * 60
+    command = one._training(one.runs[0])
+
+    def given(option: str) -> list[str]:
+        return [word for name, word in pairwise(command) if name == option]
+
+    assert given("--seed") == ["7"]
+    assert given("--threads") == ["3"]
+    assert given("--set") == ["data.batch=2", "data.zoom=1.0", "data.batch=4"]  # the last holds
+    assert given("--lpips-backbone") == [str(tmp_path / "b.pth")]
+    assert "--compile" in command
+    assert float(given("--stop-minutes")[0]) == pytest.approx(6, abs=0.1)  # what is left of ten
+
+
+def test_no_more_runs_than_jobs_are_begun_and_none_when_the_time_is_up(tmp_path: Path) -> None:
+    plan = '[a]\nrecipe = "image-fsp"\n[b]\nrecipe = "image-fsp"\n'
+    for jobs, begun in ((None, "b"), (2, "b"), (1, None)):
+        one = fake_fleet(tmp_path, plan, jobs=jobs, stop_minutes=2.0)
+        found = one._next(one.runs[1:], ["a"])
+        assert (found and found.name) == begun, jobs
+    one.begun -= 100
+    assert one._next(one.runs, []) is one.runs[0]
+    one.begun -= 30
+    assert one._next(one.runs, []) is None
+
+
+class Stubborn(Ended):
+    """A process that ends when it is killed, not before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def poll(self) -> int | None:
+        return None if "kill" not in self.asked else -9
+
+    def terminate(self) -> None:
+        self.asked.append("terminate")
+
+    def kill(self) -> None:
+        self.asked.append("kill")
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.poll() is None:
+            raise subprocess.TimeoutExpired("train", timeout or 0)
+        return -9
+
+
+def test_a_process_that_does_not_end_is_killed() -> None:
+    process = Stubborn()
+    fleet._end([process])
+    assert process.asked == ["terminate", "kill"]
 
 
 class Waited(Ended):
