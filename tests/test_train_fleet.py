@@ -377,6 +377,19 @@ def test_a_pack_keeps_to_its_limit(tmp_path: Path) -> None:
         fleet.pack(models, "m", run, tmp_path / "out", 0.5)
 
 
+@pytest.mark.parametrize("blocks", range(58, 64))
+def test_a_pack_is_as_large_as_its_limit_at_most(tmp_path: Path, blocks: int) -> None:
+    """Whatever of its last record is filled: an archive ends in whole records of twenty blocks."""
+    for suffix in (".json", ".safetensors"):
+        (tmp_path / f"m{suffix}").write_bytes(bytes(512 * 20))
+    (tmp_path / "m.adversary.safetensors").write_bytes(bytes(512 * (blocks - 46)))
+    whole = -(-blocks // 20) * 20
+    for limit in (60, 61, 79, 80):
+        kept = fleet.pack(tmp_path, "m", tmp_path, tmp_path / "out", limit / 2048)
+        assert ("m.adversary.safetensors" in kept) == (whole <= limit), limit
+        assert (tmp_path / "out/m.tar").stat().st_size <= limit * 512
+
+
 @pytest.mark.parametrize("count", [0, 1, 299, 300, 301, 599, 650, 10_000])
 def test_a_packed_log_is_spread_evenly_to_its_last_line(tmp_path: Path, count: int) -> None:
     (tmp_path / "log.jsonl").write_text("".join(f'{{"step": {i}}}\n' for i in range(count)))
@@ -482,8 +495,9 @@ def fake_fleet(tmp_path: Path, plan: str, **changed: object) -> fleet.Fleet:
     return fleet.Fleet(runs, {"image": tmp_path / "i"}, tmp_path / "work", settings)
 
 
+@pytest.mark.parametrize("code", [1, 3, -9])
 def test_nothing_that_comes_of_a_run_that_failed_is_begun(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     begun = []
 
@@ -491,7 +505,7 @@ def test_nothing_that_comes_of_a_run_that_failed_is_begun(
         begun.append(run.name)
         (tmp_path / "work" / run.name).mkdir(parents=True)
         (tmp_path / "work" / run.name / "console.txt").write_text("error: no room")
-        return Ended(1)
+        return Ended(code)
 
     monkeypatch.setattr(fleet.Fleet, "_start", start)
     assert fake_fleet(tmp_path, CHAIN).train() == ["a", "b", "c"]

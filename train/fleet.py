@@ -376,15 +376,17 @@ def pack(models: Path, name: str, folder: Path, out: Path, limit_mib: float) -> 
         (suffix, (models / f"{name}{suffix}").read_bytes()) for suffix in (".json", ".safetensors")
     ]
     parts.append((".log.jsonl", "".join(f"{json.dumps(record)}\n" for record in kept).encode()))
-    limit = int(limit_mib * 2**20) - tarfile.RECORDSIZE
-    total = sum(_tar_size(content) for _, content in parts)
-    if total > limit:
+    limit = limit_mib * 2**20
+    contents = [content for _, content in parts]
+    if (total := _tar_size(contents)) > limit:
         raise CodecError(
             f"{name}: {total / 2**20:.1f} MiB are more than --pack-mib {limit_mib:g}; raise it"
         )
     adversary = models / f"{name}{ADVERSARY_SUFFIX}"
-    if adversary.is_file() and total + _tar_size(content := adversary.read_bytes()) <= limit:
-        parts.append((ADVERSARY_SUFFIX, content))
+    if adversary.is_file():
+        contents.append(adversary.read_bytes())
+        if _tar_size(contents) <= limit:
+            parts.append((ADVERSARY_SUFFIX, contents[-1]))
     memory = io.BytesIO()
     with tarfile.open(fileobj=memory, mode="w") as archive:
         for suffix, content in parts:
@@ -396,8 +398,10 @@ def pack(models: Path, name: str, folder: Path, out: Path, limit_mib: float) -> 
     return [name + suffix for suffix, _ in parts]
 
 
-def _tar_size(content: bytes) -> int:
-    return tarfile.BLOCKSIZE * (1 + -(-len(content) // tarfile.BLOCKSIZE))
+def _tar_size(contents: Iterable[bytes]) -> int:
+    """Returns the bytes of an archive of these files: blocks, two that end it, whole records."""
+    blocks = 2 + sum(1 + -(-len(content) // tarfile.BLOCKSIZE) for content in contents)
+    return tarfile.RECORDSIZE * -(-blocks * tarfile.BLOCKSIZE // tarfile.RECORDSIZE)
 
 
 def gpu_state() -> str:
