@@ -111,6 +111,19 @@ def test_the_average_is_the_moving_average(tmp_path: Path, medium: str, data: Pa
     assert not torch.allclose(value.detach(), expected, atol=1e-7)
 
 
+def test_stage_c_goes_on_from_the_average(tmp_path: Path, medium: str, data: Path) -> None:  # noqa: F811
+    """It is what the codebook is built for, and what is exported; the last step's are noisier."""
+    run = trainer(medium, data, tmp_path / "run", 20)
+    for _ in range(3):
+        run.train_step()
+    parts = ("encoder", "decoder")
+    before = {part: copied(getattr(run.average, part)) for part in parts}
+    assert not any(same(before[part], getattr(run.codec, part)) for part in parts)
+    run.start_stage_c()
+    for codec in (run.codec, run.average):
+        assert all(same(before[part], getattr(codec, part)) for part in parts)
+
+
 def seen_sizes(run: Trainer, monkeypatch: pytest.MonkeyPatch, steps: int) -> list[object]:
     seen: list[object] = []
     forward = type(run.codec).forward
