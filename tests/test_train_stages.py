@@ -288,3 +288,22 @@ def test_a_run_without_a_codebook_is_not_tuned(tmp_path: Path, medium: str, data
     changed.resume()
     with pytest.raises(CodecError, match="first: no codebook to tune to"):
         changed.run()
+
+
+def test_a_run_does_not_go_on_with_another_codec(tmp_path: Path, medium: str, data: Path) -> None:  # noqa: F811
+    """Not even with one whose tensors have the same shapes."""
+    trainer(medium, data, tmp_path / "run", 3, "vp", (SMALL_VP,)).save()
+    other = trainer(medium, data, tmp_path / "run", 3, "vp", (SMALL_VP, "codec.options.eta=1.5"))
+    with pytest.raises(CodecError, match="the checkpoint is of another codec"):
+        other.resume()
+
+
+def test_a_codebook_that_learns_starts_from_latents(
+    tmp_path: Path,
+    medium: str,  # noqa: F811
+    data: Path,  # noqa: F811
+) -> None:
+    run = trainer(medium, data, tmp_path / "run", 1, "gmvq", (SMALL_GMVQ, "stages={A=1.0}"))
+    assert not run.codec.bottleneck.fitted
+    run.run()
+    assert run.codec.bottleneck.fitted
