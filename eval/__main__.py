@@ -239,7 +239,9 @@ def _at_levels(one: TestSet, levels: list[float] | None) -> list[TestSet]:
 
 
 def _plan(options: argparse.Namespace) -> Plan:
-    found = [cards.find(name) for name in options.models]
+    # One that is named twice, or lies in two places, has one row: its items count once.
+    named = [cards.find(name) for name in options.models]
+    found = list({(card.name, card.model_id): card for card in named}.values())
     names = Counter(card.name for card in found)
     models = tuple(
         (_name(card, names[card.name] == 1, options), str(card.path), sizes)

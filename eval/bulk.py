@@ -441,6 +441,9 @@ def _command(options: argparse.Namespace) -> None:
         effort=options.effort,
         search=options.search,
     )
+    for one in sets:
+        for item in one.duplicates:
+            print(f"left out {one.name}/{item}: a second item of this name", file=sys.stderr)
     start = time.perf_counter()
     run_job(job, options.workers, options.address)
     total = skipped = 0

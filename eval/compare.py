@@ -158,9 +158,14 @@ def unlike(a: Record, b: Record) -> list[str]:
 
 
 def _by_key(results: Record, same: dict[str, str]) -> dict[Key, dict[str, Record]]:
+    """Returns a run's records by set, system and setting, and then by item.
+
+    A system that has the name of another's partner in `same` has none itself, and is left out.
+    """
+    taken = set(same.values()) - same.keys()
     found: dict[Key, dict[str, Record]] = {}
     for record in results["records"]:
-        if "matched_to" not in record:
+        if "matched_to" not in record and record["system"] not in taken:
             system = same.get(record["system"], record["system"])
             found.setdefault((record["set"], system, record["setting"]), {})[record["item"]] = (
                 record
@@ -315,6 +320,8 @@ def _same(pairs: list[str], a: Record, b: Record) -> dict[str, str]:
             known = sorted({r["system"] for r in [*results["records"], *results.get("failed", [])]})
             if name not in known:
                 raise UsageError(f"--as {pair}: {run_name} has {', '.join(known)}, and no {name}")
+        if left in same or right in same.values():
+            raise UsageError(f"--as {pair}: one of them has another partner already")
         same[left] = right
     if same:
         return same

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from math import nan
 from statistics import fmean
 
 import torch
@@ -144,17 +145,15 @@ def _command(options: argparse.Namespace) -> None:
                 score(SPEECH.name, signal[0, 0].numpy(), other[0, 0].numpy())
             )
     head = [f"{options.model}, K = {options.codebook_size}, {len(items)} clips", *JUDGES]
-    rows = (
-        [name, *(f"{_mean(found, metric):.3f}" for metric in JUDGES)]
-        for name, found in scores.items()
-    )
+    rows = ([name, *(_mean(found, metric) for metric in JUDGES)] for name, found in scores.items())
     print(markdown.table(head, rows))
 
 
-def _mean(found: list[dict[str, float | None]], metric: str) -> float:
-    """Returns the mean over the clips that have a value; NaN where none has."""
+def _mean(found: list[dict[str, float | None]], metric: str) -> str:
+    """Returns the mean over the clips that have a value, and how many these are if not all."""
     known = [value for scores in found if (value := scores.get(metric)) is not None]
-    return fmean(known) if known else float("nan")
+    text = f"{fmean(known) if known else nan:.3f}"
+    return text if len(known) == len(found) else f"{text} {len(known)}/{len(found)}"
 
 
 if __name__ == "__main__":

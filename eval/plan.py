@@ -14,6 +14,7 @@ from eval.datasets import TestSet
 from eval.journal import Record
 from eval.lpips_metric import Backbone
 from eval.metrics import METRICS, MORE_METRICS, Metric
+from eval.systems import neighbour_hash
 from eval.trained import trained_on
 
 FORMAT = 1  # of journal.jsonl and results.json
@@ -33,6 +34,7 @@ PACKAGES = (
     "torch",
     "torchaudio",
     "torchmetrics",
+    "transformers",
 )
 
 
@@ -68,7 +70,10 @@ class Plan:
     search: int = 0
 
     def fingerprint(self) -> Record:
-        """Returns the plan by its content: models and backbones by hash, packages by version."""
+        """Returns the plan by its content.
+
+        Models, neighbours and backbones are there by hash, packages by version.
+        """
         known = asdict(self)
         found = {name: cards.find(path) for name, path, _ in self.models}
         known["models"] = [
@@ -77,6 +82,7 @@ class Plan:
         known["trained_on"] = {
             name: trained_on(card, self.search > 0) for name, card in found.items()
         }
+        known["neighbours"] = [[spec, neighbour_hash(spec)] for spec in self.neighbours]
         known["lpips"] = [backbone.fingerprint for backbone in self.lpips]
         packages = {"codec": __version__}
         for name in PACKAGES:

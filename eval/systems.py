@@ -11,7 +11,9 @@ header of 16 bytes and tokens of fixed width, which is what such models are quot
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.util
 import io
 import math
 import struct
@@ -28,6 +30,7 @@ from codec import cards, coding
 from codec.bottlenecks.parts import SoftCodebooks
 from codec.container import Reader, scan
 from codec.errors import BitstreamError, MediaError, ModelError
+from codec.files import files_below
 from codec.media import resample
 from codec.medium import SAMPLE_RATE
 from eval.baselines import Baseline
@@ -232,6 +235,34 @@ def load_neighbour(spec: str) -> Neighbour:
             f"neighbour {spec}: gave a {type(neighbour).__name__}, not an eval.systems.Neighbour"
         )
     return neighbour
+
+
+def neighbour_hash(spec: str) -> str:
+    """Returns a hash of what a neighbour is made of, which is not loaded.
+
+    Args:
+        spec: As in `load_neighbour`: of a folder it is all its files, of a function the file that
+            its module lies in. What that imports, or reads, is not seen.
+    """
+    kind, _, rest = spec.partition(":")
+    found = hashlib.sha256()
+    for path in _files_of(kind, Path(rest.partition("@")[0])):
+        found.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                found.update(block)
+    return found.hexdigest()
+
+
+def _files_of(kind: str, folder: Path) -> list[Path]:
+    """Returns the files of a neighbour; none where there are none, which loading it will tell."""
+    if kind in TRANSFORMERS:
+        return files_below(folder) if folder.is_dir() else []
+    try:
+        module = importlib.util.find_spec(kind)
+    except (ImportError, ValueError):
+        return []
+    return [Path(module.origin)] if module and module.has_location and module.origin else []
 
 
 def _tensor(signal: Signal, rate: int) -> torch.Tensor:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from codec.errors import CodecError, MediaError, out_of_memory
+from codec.errors import CodecError, MediaError, ModelError, out_of_memory
 from codec.files import writing
 from codec.medium import MEDIA, SPEECH
 from codec.quiet import heard
@@ -48,6 +49,7 @@ class Worker:
         neighbours = [NeighbourSystem(load_neighbour(spec)) for spec in plan.neighbours]
         models = load_models(list(plan.models), plan.effort, plan.search)
         self._coders: list[System] = [*models, *neighbours]
+        _check_labels(self._coders)
         self._mos = DistillMOS() if plan.mos else None
         self._metrics = {
             medium: plan.metrics(medium) | lpips_metric.metrics(medium, plan.lpips)
@@ -124,6 +126,17 @@ class Worker:
             system = BaselineSystem(baseline, match.setting)
             more = {"matched_to": target, "chosen": match.setting}
             found.add(system, f"@ {target}", metrics, more)
+
+
+def _check_labels(coders: Sequence[System]) -> None:
+    """Refuses two systems that tables could not tell apart: their items would be in one mean.
+
+    Raises:
+        ModelError: There are such.
+    """
+    labels = Counter(f"{system.name} {system.setting}" for system in coders)
+    if twice := [label for label, count in labels.items() if count > 1]:
+        raise ModelError(f"two systems of this run are called {twice[0]}; measure one at a time")
 
 
 class _Measured:

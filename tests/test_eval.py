@@ -443,6 +443,20 @@ def test_a_clip_of_one_sample_weighs_one_sample(
     assert kept["rate"] == pytest.approx(rate, rel=1e-3)
 
 
+def test_a_model_that_is_named_twice_is_measured_once(models: Path, tmp_path: Path) -> None:
+    """By its name and by its card, here and in a copy: each clip counts once."""
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    (clips / "a.wav").write_bytes(wav(tones(8_000)))
+    shutil.copytree(models, tmp_path / "copy")
+    cards_of = [str(folder / "speech-fsp.json") for folder in (models, tmp_path / "copy")]
+    words = ["--data", str(clips), "-k", "256", "--quick", "--workers", "1", "--out"]
+    once, often = tmp_path / "once", tmp_path / "often"
+    assert main(["speech-fsp", *words, str(once)]) == 0
+    assert main(["speech-fsp", *cards_of, *words, str(often)]) == 0
+    assert (once / "results.json").read_bytes() == (often / "results.json").read_bytes()
+
+
 def test_mistakes_are_one_line_and_the_right_code(
     media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -217,6 +219,24 @@ def test_mistakes_are_one_line(
     ):
         assert main([*words, *out]) == code, words
         assert sum(line.startswith("error: ") for line in capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("models")
+def test_a_second_item_of_a_name_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a tar may have it: there is one row of that name, and the other is not lost in silence."""
+    with tarfile.open(tmp_path / "clips.tar", "w") as archive:
+        for length in (8_000, 8_001):
+            content = wav(tones(length))
+            info = tarfile.TarInfo("a.wav")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    words = ["--data", str(tmp_path / "clips.tar"), "--out", str(tmp_path / "out")]
+    assert main(["speech-fsp", *words, "--workers", "0"]) == 0
+    told = capsys.readouterr()
+    assert told.err == "left out clips.tar/a.wav: a second item of this name\n"
+    assert told.out.startswith("1 items, 0 skipped")
 
 
 def test_the_count_of_what_was_skipped_reads_no_indices(

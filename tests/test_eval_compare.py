@@ -131,6 +131,25 @@ def test_two_models_are_paired_by_setting(
     assert findings[1]["p"] < 0.001
 
 
+def test_a_model_with_the_name_of_anothers_partner_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A has both, and B's second is held against A's first: A's second is none of it."""
+    a, b = results("image-a"), results("image-b")
+    other = changed(results("image-b"), "PSNR", -5)
+    a["records"] += other["records"]
+    a["plan"]["models"] += other["plan"]["models"]
+    b = changed(b, "PSNR", -1)
+    assert run(tmp_path, a, b, "--as", "image-a=image-b", "--json") == 1
+    output = capsys.readouterr()
+    (psnr,) = [f for f in json.loads(output.out) if f["metric"] == "PSNR"]
+    assert psnr["b"] - psnr["a"] == pytest.approx(-1)
+    assert psnr["items"] == 20
+    for second in ("image-b=image-b", "image-a=image-b"):
+        assert run(tmp_path, a, b, "--as", "image-a=image-b", "--as", second) == 2
+        assert "has another partner already" in capsys.readouterr().err
+
+
 def test_of_several_models_none_is_paired_by_itself(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -228,6 +247,9 @@ def test_runs_on_unlike_data_are_refused_or_told(
     b["plan"]["sets"]["s"]["crop"] = 256
     assert run(tmp_path, a, b) == 1
     assert "s: A has crop None and B 256" in capsys.readouterr().err
+    b["plan"]["sets"]["s"] |= {"crop": None, "level_dbfs": -40.0}
+    assert run(tmp_path, a, b) == 1
+    assert "s: A has level_dbfs None and B -40.0" in capsys.readouterr().err
 
 
 def test_a_run_that_names_no_packages_gets_no_notice_of_them() -> None:

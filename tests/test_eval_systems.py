@@ -18,7 +18,14 @@ pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
 from codec import coding
 from codec.errors import BitstreamError, MediaError, ModelError
 from eval.__main__ import main
-from eval.systems import ModelSystem, Neighbour, NeighbourSystem, check_shape, load_neighbour
+from eval.systems import (
+    ModelSystem,
+    Neighbour,
+    NeighbourSystem,
+    check_shape,
+    load_neighbour,
+    neighbour_hash,
+)
 
 Signal = NDArray[np.generic]
 
@@ -72,7 +79,7 @@ def test_a_neighbours_mistakes_are_named() -> None:
 
 
 def test_a_word_names_a_function_that_returns_a_neighbour(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = types.ModuleType("mine")
     module.vqgan, module.wrong = stub, lambda: 3  # type: ignore[attr-defined]
@@ -105,6 +112,8 @@ def test_a_word_names_a_function_that_returns_a_neighbour(
     assert entry["system"] == "stub"
     assert entry["use"]["num_codes"] == 250
     assert entry["rate"]["mean"] > entry["payload_rate"]["mean"] == 8 * 16
+    assert main([*words, "--fresh", "--neighbour", "mine:vqgan"]) == 3  # a second of that name
+    assert "two systems of this run are called stub" in capsys.readouterr().err
     assert main([*words[:-1], str(tmp_path / "p"), "--anchor", "stub"]) == 0
     assert main([*words[:-1], str(tmp_path / "q"), "--anchor", "stab"]) == 2
     assert not (tmp_path / "q").exists()
@@ -173,3 +182,28 @@ def test_what_an_encoder_cannot_take_is_counted_and_the_run_goes_on(
     assert (matched["items"], matched["failed"]) == (1, 1)
     assert "encoder error -2" in results["failed"][0]["reason"]
     assert "JPEG (1/2)" in (tmp_path / ".out/report.md").read_text()
+
+
+def test_a_neighbour_that_was_changed_has_no_figures_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A module of one's own, and a folder of weights: figures of the one before are not taken."""
+    monkeypatch.syspath_prepend(tmp_path)
+    source = Path(__file__).with_name("test_eval_systems.py").read_text(encoding="utf-8")
+    (tmp_path / "my_stub.py").write_text(source)
+    (tmp_path / "a.wav").write_bytes(wav(tones(8000)))
+    words = ["--neighbour", "my_stub:stub", "--data", str(tmp_path / "a.wav"), "--quick"]
+    words += ["--workers", "1", "--out", str(tmp_path / "out")]
+    assert main(words) == main(words) == 0
+    (tmp_path / "my_stub.py").write_text(source + "# better\n")
+    capsys.readouterr()
+    assert main(words) == 1
+    assert "another plan (neighbours differ)" in capsys.readouterr().err
+    weights = tmp_path / "weights"
+    before = neighbour_hash(f"dac:{weights}@4")
+    weights.mkdir()
+    (weights / "model.safetensors").write_bytes(b"1")
+    found = neighbour_hash(f"dac:{weights}@4")
+    (weights / "model.safetensors").write_bytes(b"2")
+    assert len({before, found, neighbour_hash(f"dac:{weights}@4")}) == 3
+    assert neighbour_hash("nowhere:f") == neighbour_hash("nothing") == before

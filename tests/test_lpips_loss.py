@@ -195,6 +195,35 @@ def test_the_small_recipe_trains_with_it_goes_on_and_exports_without(
 
 
 @only_pictures
+def test_a_resumed_run_with_it_takes_the_same_steps(
+    tmp_path: Path,
+    data: Path,  # noqa: F811
+    backbone: Path,
+) -> None:
+    """Its network is made anew, and draws weights that the backbone's take the place of: that moves
+    no other random number, such as the steps that VP takes.
+    """
+    recipe = recipes.load("image-vp", [*CUT, VP.replace("=4", "=1"), "losses.lpips=0.4"])
+    store = Store(data, "image", (32, 32))
+
+    def begin(seed: int) -> Trainer:
+        return Trainer(recipe, store, Budget(steps=99), tmp_path, seed, "cpu", backbone=backbone)
+
+    whole = begin(3)
+    for step in range(6):
+        if step == 4:
+            whole.save()
+        record = whole.train_step()
+    assert 0 < record["accept_rate"] < 1  # its queue is full, and so it draws
+    parts = begin(4)
+    parts.resume()
+    for _ in range(2):
+        parts.train_step()
+    ours, theirs = whole.codec.state_dict(), parts.codec.state_dict()
+    assert [name for name, value in ours.items() if not torch.equal(value, theirs[name])] == []
+
+
+@only_pictures
 def test_a_weight_of_zero_trains_as_no_weight(
     tmp_path: Path,
     data: Path,  # noqa: F811

@@ -67,6 +67,21 @@ def test_phases_of_the_original_help_and_the_decoder_alone_is_the_codec() -> Non
     )
 
 
+@pytest.mark.usefixtures("models")
+def test_a_mean_says_how_many_clips_it_is_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Silence has no figure, and is in no mean."""
+    pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
+    (tmp_path / "voice.wav").write_bytes(wav(tones(8_000)))
+    assert main(["speech-fsp", "--data", str(tmp_path)]) == 0
+    alone = capsys.readouterr().out.splitlines()[2].split("|")
+    (tmp_path / "silence.wav").write_bytes(wav(0 * tones(8_000)))
+    assert main(["speech-fsp", "--data", str(tmp_path)]) == 0
+    both = capsys.readouterr().out.splitlines()[2].split("|")
+    assert both[2:4] == [f"{cell}1/2 " for cell in alone[2:4]]
+
+
 def test_what_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.wav").write_bytes(wav(tones(0)))
     assert main(["speech-fsp", "--data", str(tmp_path)]) == 1

@@ -343,6 +343,7 @@ def test_a_model_gets_priors_and_still_reads_older_files(
     bare = {k: v for k, v in card.read().items() if not k.startswith((cards.PRIOR, cards.LAYER))}
     data = {key: value for key, value in card.data.items() if key != "layers_id"}
     data |= cards.identities(dict(card.config), bare)
+    data["results"] = {"a set": {"1024": {"STOI": 0.9, "bits_per_token": 8.0}}}
     card = cards.read_card(write_model(tmp_path, "speech-fsp", data, bare))
     old = api.compress(wav(tones(8000)), 1024, card.path)
     (tmp_path / "media").mkdir()
@@ -358,8 +359,12 @@ def test_a_model_gets_priors_and_still_reads_older_files(
         "300",
     ]
     sound = api.decompress(old, card.path)
+    layers = [*arguments, "--layers", "--out", str(tmp_path / "layers")]
+    assert add_priors.main(layers) == 0
+    assert cards.read_card(tmp_path / "layers/speech-fsp.json").data["results"] == data["results"]
     assert add_priors.main([*arguments, "--device", "cpu"]) == 0
     after = cards.read_card(card.path)
+    assert "results" not in after.data, "its files have other bytes now"
     assert after.base_id == card.base_id == card.model_id
     assert after.model_id != card.model_id
     assert api.decompress(old, after.path) == sound

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from test_train import data, media, trainer  # noqa: F401  fixtures
 
 from codec.errors import CodecError
 from codec.model import build
+from train import export as exporting
 from train import recipes
 from train.beginning import ADVERSARY_SUFFIX, begin
 from train.checkpoint import read_checkpoint, write_checkpoint
@@ -203,6 +205,32 @@ def test_a_card_never_lies_beside_the_weights_of_another(tmp_path: Path, medium:
     with pytest.raises(TypeError):
         write_model(tmp_path, "m.1", {"name": object()}, {"x": torch.ones(3).numpy()})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_a_model_keeps_its_discriminator_where_the_next_cannot_be_written(
+    tmp_path: Path,
+    data: Path,  # noqa: F811
+    medium: str,
+    judged: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = trainer(medium, data, tmp_path / "run", 9, extra=("adversary.width=1",))
+    if judged:
+        run.start_stage_b()
+    (tmp_path / "models").mkdir()
+    kept = tmp_path / "models/m.adversary.safetensors"
+    kept.write_bytes(b"of the model that is there")
+
+    def full(*_: object) -> Path:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(exporting, "write_model", full)
+    monkeypatch.setattr(exporting, "prior_tensors", lambda *_, **__: {})
+    with pytest.raises(OSError, match="no space"):
+        exporting.export(run, "m", tmp_path / "models", {})
+    assert [path.name for path in (tmp_path / "models").iterdir()] == [kept.name]
+    assert kept.read_bytes() == b"of the model that is there"
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ FOREIGN = {
     "a short clock": saved(WHOLE | {"clock": [3]}),
     "a number for weights": saved(WHOLE | {"average": 3}),
     "a recipe that is none": saved(WHOLE | {"recipe": "speech-fsp"}),
-}
+} | {f"without {name}": saved({k: v for k, v in WHOLE.items() if k != name}) for name in WHOLE}
 
 
 @pytest.mark.parametrize("name", FOREIGN)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import tarfile
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -311,6 +313,11 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(
             ["--only", "speech-vp"],
             "--only speech-vp: it begins from speech-fsp; add that, or give --init DIR",
         ),
+        (
+            "six",
+            ["--data", "speech=y", "--init", "nowhere"],
+            "--init nowhere: no NAME.json of a run there; the runs are speech-fsp, speech-vp, ",
+        ),
         ("late.toml", [], "b begins from a, which is no run of its medium before it"),
         ("six", ["--data", "speech"], "want speech=PATH or image=PATH"),
         ("wrong.toml", [], "want a table for each run with recipe, set, seed, init"),
@@ -368,6 +375,19 @@ def test_a_pack_keeps_to_its_limit(tmp_path: Path) -> None:
     assert (tmp_path / "out/m.tar").stat().st_size <= 2**20
     with pytest.raises(CodecError, match="raise it"):
         fleet.pack(models, "m", run, tmp_path / "out", 0.5)
+
+
+@pytest.mark.parametrize("blocks", range(58, 64))
+def test_a_pack_is_as_large_as_its_limit_at_most(tmp_path: Path, blocks: int) -> None:
+    """Whatever of its last record is filled: an archive ends in whole records of twenty blocks."""
+    for suffix in (".json", ".safetensors"):
+        (tmp_path / f"m{suffix}").write_bytes(bytes(512 * 20))
+    (tmp_path / "m.adversary.safetensors").write_bytes(bytes(512 * (blocks - 46)))
+    whole = -(-blocks // 20) * 20
+    for limit in (60, 61, 79, 80):
+        kept = fleet.pack(tmp_path, "m", tmp_path, tmp_path / "out", limit / 2048)
+        assert ("m.adversary.safetensors" in kept) == (whole <= limit), limit
+        assert (tmp_path / "out/m.tar").stat().st_size <= limit * 512
 
 
 @pytest.mark.parametrize("count", [0, 1, 299, 300, 301, 599, 650, 10_000])
@@ -475,8 +495,9 @@ def fake_fleet(tmp_path: Path, plan: str, **changed: object) -> fleet.Fleet:
     return fleet.Fleet(runs, {"image": tmp_path / "i"}, tmp_path / "work", settings)
 
 
+@pytest.mark.parametrize("code", [1, 3, -9])
 def test_nothing_that_comes_of_a_run_that_failed_is_begun(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     begun = []
 
@@ -484,7 +505,7 @@ def test_nothing_that_comes_of_a_run_that_failed_is_begun(
         begun.append(run.name)
         (tmp_path / "work" / run.name).mkdir(parents=True)
         (tmp_path / "work" / run.name / "console.txt").write_text("error: no room")
-        return Ended(1)
+        return Ended(code)
 
     monkeypatch.setattr(fleet.Fleet, "_start", start)
     assert fake_fleet(tmp_path, CHAIN).train() == ["a", "b", "c"]
@@ -507,6 +528,77 @@ def test_no_run_begins_from_one_that_left_nothing(
     (tmp_path / "work/a/checkpoint.pt").touch()
     command = one._training(one.runs[1])
     assert command[command.index("--init") + 1] == str(tmp_path / "work/a")
+
+
+def test_a_run_that_has_no_model_to_begin_with_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where --init has models of others: random weights are not what was asked for."""
+    one = fake_fleet(tmp_path, CHAIN, init=tmp_path)
+    assert "--init" not in one._training(one.runs[0])
+    assert capsys.readouterr().err == f"a: there is no a.json in {tmp_path}: random weights\n"
+    (tmp_path / "a.json").touch()
+    command = one._training(one.runs[0])
+    assert command[command.index("--init") + 1] == str(tmp_path / "a.json")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_is_trained_as_plan_and_command_line_say(tmp_path: Path) -> None:
+    plan = '[a]\nrecipe = "image-fsp"\nseed = 7\nset = ["data.batch=2", "data.zoom=1.0"]\n'
+    options = {"set": ["data.batch=4"], "compile": True, "lpips_backbone": tmp_path / "b.pth"}
+    one = fake_fleet(tmp_path, plan, threads=3, stop_minutes=10.0, **options)
+    one.begun -= 4 * 60
+    command = one._training(one.runs[0])
+
+    def given(option: str) -> list[str]:
+        return [word for name, word in pairwise(command) if name == option]
+
+    assert given("--seed") == ["7"]
+    assert given("--threads") == ["3"]
+    assert given("--set") == ["data.batch=2", "data.zoom=1.0", "data.batch=4"]  # the last holds
+    assert given("--lpips-backbone") == [str(tmp_path / "b.pth")]
+    assert "--compile" in command
+    assert float(given("--stop-minutes")[0]) == pytest.approx(6, abs=0.1)  # what is left of ten
+
+
+def test_no_more_runs_than_jobs_are_begun_and_none_when_the_time_is_up(tmp_path: Path) -> None:
+    plan = '[a]\nrecipe = "image-fsp"\n[b]\nrecipe = "image-fsp"\n'
+    for jobs, begun in ((None, "b"), (2, "b"), (1, None)):
+        one = fake_fleet(tmp_path, plan, jobs=jobs, stop_minutes=2.0)
+        found = one._next(one.runs[1:], ["a"])
+        assert (found and found.name) == begun, jobs
+    one.begun -= 100
+    assert one._next(one.runs, []) is one.runs[0]
+    one.begun -= 30
+    assert one._next(one.runs, []) is None
+
+
+class Stubborn(Ended):
+    """A process that ends when it is killed, not before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def poll(self) -> int | None:
+        return None if "kill" not in self.asked else -9
+
+    def terminate(self) -> None:
+        self.asked.append("terminate")
+
+    def kill(self) -> None:
+        self.asked.append("kill")
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.poll() is None:
+            raise subprocess.TimeoutExpired("train", timeout or 0)
+        return -9
+
+
+def test_a_process_that_does_not_end_is_killed() -> None:
+    process = Stubborn()
+    fleet._end([process])
+    assert process.asked == ["terminate", "kill"]
 
 
 class Waited(Ended):

@@ -6,18 +6,20 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from test_train import CROPS, data, media  # noqa: F401  fixtures
+from test_train import CROPS, data, media, trainer  # noqa: F401  fixtures
 
 from codec.errors import CodecError
+from train import loop
 from train.__main__ import main
 from train.checkpoint import read_checkpoint
 from train.data import prepare
 from train.export import main as export_main
-from train.loop import Trainer, differing
+from train.loop import Budget, Trainer, differing
 from train.priors import STEPS
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -232,3 +234,38 @@ def test_a_run_says_what_comes_next(
     for name in ("a b/c", "..", "a\\b", ""):
         with pytest.raises(SystemExit):
             export_main([str(own), *out, "--name", name])
+
+
+@pytest.mark.parametrize(
+    ("stop_minutes", "saves"),
+    [(None, [(3, 90), (6, 186), (9, 282), (10, 318)]), (2.0, [(3, 90), (4, 126)])],
+)
+def test_minutes_are_those_of_the_clock(
+    stop_minutes: float | None,
+    saves: list[tuple[int, int]],
+    tmp_path: Path,
+    data: Path,  # noqa: F811
+    medium: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Steps of half a minute and checkpoints of six seconds, one in a minute, which count as well;
+    the budget has five minutes.
+    """
+    run = trainer(medium, data, tmp_path / "run", 1, extra=("stages={A=1.0}",))
+    run.budget, clock, found = Budget(minutes=5), [1000.0], []
+    step = run.train_step
+
+    def slow() -> dict[str, torch.Tensor]:
+        clock[0] += 30
+        return step()
+
+    def save() -> None:
+        clock[0] += 6
+        found.append((run.step, run.elapsed_s))
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(run, "train_step", slow)
+    monkeypatch.setattr(run, "save", save)
+    monkeypatch.setattr(run, "start_stage_c", lambda: None)
+    assert run.run(checkpoint_minutes=1, stop_minutes=stop_minutes) == (stop_minutes is None)
+    assert found == saves

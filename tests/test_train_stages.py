@@ -111,6 +111,19 @@ def test_the_average_is_the_moving_average(tmp_path: Path, medium: str, data: Pa
     assert not torch.allclose(value.detach(), expected, atol=1e-7)
 
 
+def test_stage_c_goes_on_from_the_average(tmp_path: Path, medium: str, data: Path) -> None:  # noqa: F811
+    """It is what the codebook is built for, and what is exported; the last step's are noisier."""
+    run = trainer(medium, data, tmp_path / "run", 20)
+    for _ in range(3):
+        run.train_step()
+    parts = ("encoder", "decoder")
+    before = {part: copied(getattr(run.average, part)) for part in parts}
+    assert not any(same(before[part], getattr(run.codec, part)) for part in parts)
+    run.start_stage_c()
+    for codec in (run.codec, run.average):
+        assert all(same(before[part], getattr(codec, part)) for part in parts)
+
+
 def seen_sizes(run: Trainer, monkeypatch: pytest.MonkeyPatch, steps: int) -> list[object]:
     seen: list[object] = []
     forward = type(run.codec).forward
@@ -257,3 +270,40 @@ def test_there_is_nothing_to_tune_without_a_model(tmp_path: Path, medium: str, d
     run = trainer(medium, data, tmp_path / "run", 3, "vp", (SMALL_VP, "stages={C=1.0}"))
     with pytest.raises(CodecError, match="--init"):
         run.run()
+
+
+def test_a_run_without_a_codebook_is_not_tuned(tmp_path: Path, medium: str, data: Path) -> None:  # noqa: F811
+    """One that was stopped in stage A: its decoder would learn from codes that are all zero."""
+    first = trainer(medium, data, tmp_path / "first", 10, "vp", (SMALL_VP,))
+    for _ in range(2):
+        first.train_step()
+    first.save()
+    tuned = trainer(medium, data, tmp_path / "tuned", 3, "vp", (SMALL_VP, "stages={C=1.0}"))
+    tuned.begin_from(tmp_path / "first")
+    with pytest.raises(CodecError, match=r"^first, 0\.0 minutes: no codebook to tune to"):
+        tuned.run()
+    assert tuned.step == 0
+    # Nor does one go on as one that is only tuned.
+    changed = trainer(medium, data, tmp_path / "first", 10, "vp", (SMALL_VP, "stages={C=1.0}"))
+    changed.resume()
+    with pytest.raises(CodecError, match="first: no codebook to tune to"):
+        changed.run()
+
+
+def test_a_run_does_not_go_on_with_another_codec(tmp_path: Path, medium: str, data: Path) -> None:  # noqa: F811
+    """Not even with one whose tensors have the same shapes."""
+    trainer(medium, data, tmp_path / "run", 3, "vp", (SMALL_VP,)).save()
+    other = trainer(medium, data, tmp_path / "run", 3, "vp", (SMALL_VP, "codec.options.eta=1.5"))
+    with pytest.raises(CodecError, match="the checkpoint is of another codec"):
+        other.resume()
+
+
+def test_a_codebook_that_learns_starts_from_latents(
+    tmp_path: Path,
+    medium: str,  # noqa: F811
+    data: Path,  # noqa: F811
+) -> None:
+    run = trainer(medium, data, tmp_path / "run", 1, "gmvq", (SMALL_GMVQ, "stages={A=1.0}"))
+    assert not run.codec.bottleneck.fitted
+    run.run()
+    assert run.codec.bottleneck.fitted

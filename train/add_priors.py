@@ -65,6 +65,9 @@ def update(
 ) -> Path:
     """Writes a model again with other priors.
 
+    Figures that were measured with the model that it was, its rates among them, do not go into the
+    card. Layers alone leave files of one size as they were, and so their figures.
+
     Args:
         card: The model.
         tensors: The priors.
@@ -76,9 +79,9 @@ def update(
     """
     old = {name: tensor for name, tensor in card.read().items() if not name.startswith(kinds)}
     new = old | tensors
-    data = {key: value for key, value in card.data.items() if key != "layers_id"} | identities(
-        dict(card.config), new
-    )
+    named = identities(dict(card.config), new)
+    stale = {"layers_id"} if named["model_id"] == card.model_id.hex() else {"layers_id", "results"}
+    data = {key: value for key, value in card.data.items() if key not in stale} | named
     return write_model(folder, card.name, data, new)
 
 

@@ -107,15 +107,17 @@ def export(
     }
     kept = folder / f"{name}{ADVERSARY_SUFFIX}"
     if trainer.adversary is None:
+        target = write_model(folder, name, card, tensors)
         kept.unlink(missing_ok=True)
     else:
         nets = {
             key: _stored(key, value.cpu())
             for key, value in trainer.adversary.nets.state_dict().items()
         }
+        # It takes its name after the model: the one before keeps its own, should that fail.
         with writing(str(kept), force=True) as file:
             file.write(save(nets))
-    target = write_model(folder, name, card, tensors)
+            target = write_model(folder, name, card, tensors)
     print(f"{target}: {medium}, {card['parameters'] / 1e6:.2f} M parameters, id {card['model_id']}")
     return target
 

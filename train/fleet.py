@@ -293,6 +293,8 @@ class Fleet:
             command += ["--init", self.work / run.init]
         elif run.init is not None:
             raise CodecError(f"{self.work / run.init} has no checkpoint to begin from")
+        elif options.init:
+            _tell(f"{run.name}: there is no {run.name}.json in {options.init}: random weights")
         return [str(part) for part in command]
 
     def _exporting(self, run: Run) -> list[str]:
@@ -374,15 +376,17 @@ def pack(models: Path, name: str, folder: Path, out: Path, limit_mib: float) -> 
         (suffix, (models / f"{name}{suffix}").read_bytes()) for suffix in (".json", ".safetensors")
     ]
     parts.append((".log.jsonl", "".join(f"{json.dumps(record)}\n" for record in kept).encode()))
-    limit = int(limit_mib * 2**20) - tarfile.RECORDSIZE
-    total = sum(_tar_size(content) for _, content in parts)
-    if total > limit:
+    limit = limit_mib * 2**20
+    contents = [content for _, content in parts]
+    if (total := _tar_size(contents)) > limit:
         raise CodecError(
             f"{name}: {total / 2**20:.1f} MiB are more than --pack-mib {limit_mib:g}; raise it"
         )
     adversary = models / f"{name}{ADVERSARY_SUFFIX}"
-    if adversary.is_file() and total + _tar_size(content := adversary.read_bytes()) <= limit:
-        parts.append((ADVERSARY_SUFFIX, content))
+    if adversary.is_file():
+        contents.append(adversary.read_bytes())
+        if _tar_size(contents) <= limit:
+            parts.append((ADVERSARY_SUFFIX, contents[-1]))
     memory = io.BytesIO()
     with tarfile.open(fileobj=memory, mode="w") as archive:
         for suffix, content in parts:
@@ -394,8 +398,10 @@ def pack(models: Path, name: str, folder: Path, out: Path, limit_mib: float) -> 
     return [name + suffix for suffix, _ in parts]
 
 
-def _tar_size(content: bytes) -> int:
-    return tarfile.BLOCKSIZE * (1 + -(-len(content) // tarfile.BLOCKSIZE))
+def _tar_size(contents: Iterable[bytes]) -> int:
+    """Returns the bytes of an archive of these files: blocks, two that end it, whole records."""
+    blocks = 2 + sum(1 + -(-len(content) // tarfile.BLOCKSIZE) for content in contents)
+    return tarfile.RECORDSIZE * -(-blocks * tarfile.BLOCKSIZE // tarfile.RECORDSIZE)
 
 
 def gpu_state() -> str:
@@ -473,6 +479,12 @@ def main(arguments: list[str] | None = None) -> int:
     return frame.run(parser, arguments, _command, told)
 
 
+def _has_start(run: Run, options: argparse.Namespace) -> bool:
+    """Whether a run begins with a model of --init, or has begun before."""
+    found = options.init / f"{run.name}.json", options.work / run.name / CHECKPOINT_NAME
+    return any(path.is_file() for path in found)
+
+
 def _command(options: argparse.Namespace) -> int:
     runs = load_plan(options.plan)
     if options.only:
@@ -492,6 +504,11 @@ def _command(options: argparse.Namespace) -> int:
                 raise CodecError(
                     f"--only {run.name}: it begins from {run.init}; add that, or give --init DIR"
                 )
+    if options.init and not any(_has_start(run, options) for run in runs):
+        raise CodecError(
+            f"--init {options.init}: no NAME.json of a run there; the runs are "
+            f"{', '.join(run.name for run in runs)}"
+        )
     if wrong := [text for text in options.data if "=" not in text]:
         raise CodecError(f"--data {wrong[0]}: want speech=PATH or image=PATH")
     data = {medium: Path(path) for medium, path in (text.split("=", 1) for text in options.data)}

@@ -126,11 +126,14 @@ class Trainer:
     def loss(self) -> nn.Module:
         """The distances between original and reconstruction, with their networks.
 
-        They are made when they are first asked for, since an export of the run needs none.
+        They are made when they are first asked for, since an export of the run needs none. What is
+        drawn for that is drawn apart from the noise of bottlenecks: a run that goes on makes them
+        once more, and its noise goes on as it was.
         """
-        return losses.build(self.recipe.codec.medium, self.recipe.losses, self.backbone).to(
-            self.device
-        )
+        with torch.random.fork_rng([self.device] if self.kind == "cuda" else []):
+            torch.manual_seed(self.seed)
+            made = losses.build(self.recipe.codec.medium, self.recipe.losses, self.backbone)
+        return made.to(self.device)
 
     @property
     def codec(self) -> Codec:
@@ -303,13 +306,33 @@ class Trainer:
         Training goes on from the averaged weights. The codebook is built from the averaged
         encoder's latents where the bottleneck had none so far; a model that is only tuned keeps its
         own.
+
+        Raises:
+            CodecError: What is only tuned has no codebook.
         """
         self.codec.load_state_dict(self.average.state_dict())
-        if not self.codec.bottleneck.coupled and not self.recipe.tunes:
+        if self.recipe.tunes:
+            self._check_codebook()
+        elif not self.codec.bottleneck.coupled:
             self.fit()
         self.average.load_state_dict(self.codec.state_dict())
         self.learner.freeze()
         self.graphs.forget()
+
+    def _check_codebook(self) -> None:
+        """Decodes an index: without a codebook the decoder would learn from zeros."""
+        bottleneck = self.codec.bottleneck
+        shape = (1, bottleneck.num_codebooks, *[1] * self.codec.axes)
+        try:
+            bottleneck.decode(torch.zeros(shape, dtype=torch.int64, device=self.device))
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise
+            raise CodecError(
+                f"{self.beginning.name or self.folder}: no codebook to tune to ({error}); "
+                "a run has one from its stage C on, and its export: finish it, or give the card to "
+                "--init"
+            ) from None
 
     def fit(self) -> None:
         """Builds the codebook from latents, or gives a codebook that learns its start."""
