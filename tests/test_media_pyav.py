@@ -368,6 +368,17 @@ def test_files_in_a_row_may_be_of_different_kinds(
     assert caplog.messages == [kinds("16", 1)]
 
 
+def test_a_file_larger_than_its_buffer_is_read_from_its_beginning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """libsndfile looks at it first, through the same descriptor."""
+    data = made("matroska", "pcm_s16le", samples=tones(100_000))
+    (tmp_path / "a.mka").write_bytes(data)
+    with (tmp_path / "a.mka").open("rb") as file:
+        assert np.array_equal(load_audio(file)[0], read(data))
+    assert not caplog.messages
+
+
 def test_a_row_that_breaks_is_coded_up_to_there(caplog: pytest.LogCaptureFixture) -> None:
     data = made("matroska", "flac")
     assert np.array_equal(read(data + data.replace(b"A_FLAC", b"A_FXXX")), read(data))

@@ -248,6 +248,8 @@ def _reader(
     try:
         return SoundReader(file, cut, whole_end)
     except soundfile.LibsndfileError as error:
+        # It moved the descriptor below the file's buffer, which only a look at the end empties.
+        file.seek(0, os.SEEK_END)
         return AvReader(file, cut, reason_of(error), say)
 
 
