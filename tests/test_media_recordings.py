@@ -17,7 +17,7 @@ from conftest import tones, wav
 
 from codec.errors import MediaError
 from codec.files import Pipe
-from codec.media import AudioReader, load_audio, ogg, streamed
+from codec.media import AudioReader, AudioWriter, load_audio, ogg, streamed
 from codec.media.wav import WavStream, declared_samples
 
 CUT = "the recording is cut short: coded as far as it goes"
@@ -523,6 +523,32 @@ def link(serial: int, subtype: str = "VORBIS", rate: int = 16000, channels: int 
     return [renumbered(page, serial) for page in pages(data)]
 
 
+# How many channels; for each in the order of a WAV, its place in Vorbis and in Opus.
+ORDERS = [
+    (2, (0, 1)),
+    (3, (0, 2, 1)),
+    (4, (0, 1, 2, 3)),
+    (5, (0, 2, 1, 3, 4)),
+    (6, (0, 2, 1, 5, 3, 4)),
+    (7, (0, 2, 1, 6, 5, 3, 4)),
+    (8, (0, 2, 1, 7, 5, 6, 3, 4)),
+]
+
+
+def staggered(channels: int) -> Any:
+    """A second at 48 kHz; each channel ends before the one in front of it."""
+    samples = tones(48000, 48000).repeat(channels, 1)
+    for channel in range(channels):
+        samples[48000 - 5000 * channel :, channel] = 0
+    return samples
+
+
+def ranks(samples: Any) -> list[int]:
+    """Of each channel, how many last longer."""
+    ends = [np.flatnonzero(np.abs(channel) > 0.03)[-1] for channel in samples.T]
+    return [sum(other > end for other in ends) for end in ends]
+
+
 def test_the_checksum_of_a_page_is_oggs() -> None:
     assert all(
         ogg.checksum(page) == page[22:26]
@@ -546,6 +572,41 @@ def test_links_of_other_kinds_are_coded_like_the_first(
         "recordings of different kinds in one file: "
         "all are coded like the first, 16 kHz, channels: 1"
     ]
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+@pytest.mark.parametrize(("channels", "order"), ORDERS)
+def test_channels_of_an_ogg_come_in_the_order_of_a_wav(
+    channels: int, order: tuple[int, ...], subtype: str
+) -> None:
+    """Of six, an Ogg has left, centre, right, two behind, deep; a WAV left, right, centre, deep.
+
+    libsndfile, which writes them here, minds no order.
+    """
+    data = wav(staggered(channels), 48000, "OGG", subtype)
+    assert ranks(load_audio(io.BytesIO(data))[0]) == list(order)
+
+
+def test_channels_of_an_opus_that_are_no_speakers_keep_their_order() -> None:
+    first, *others = pages(wav(staggered(6), 48000, "OGG", "OPUS"))
+    at = first.find(b"OpusHead") + 18
+    assert first[at] == 1
+    first = renumbered(first[:at] + b"\xff" + first[at + 1 :], 1)
+    data = b"".join([first, *(renumbered(page, 1) for page in others)])
+    assert ranks(load_audio(io.BytesIO(data))[0]) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("suffix", ["ogg", "opus"])
+@pytest.mark.parametrize(("channels", "order"), ORDERS)
+def test_an_ogg_is_written_in_its_own_order(
+    channels: int, order: tuple[int, ...], suffix: str
+) -> None:
+    file = io.BytesIO()
+    writer = AudioWriter(file, 48000, channels, suffix)
+    writer.write(staggered(channels))
+    writer.close()
+    written = ranks(soundfile.read(io.BytesIO(file.getvalue()), dtype="float32")[0])
+    assert [written[place] for place in order] == list(range(channels))
 
 
 def test_streams_side_by_side_are_the_first_and_a_notice(caplog: pytest.LogCaptureFixture) -> None:
