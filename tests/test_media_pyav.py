@@ -425,6 +425,7 @@ WHOLE: dict[str, tuple[str, str, dict[str, Any]]] = {
     "longer film in flv": ("flv", "mp3", {"rate": 44100, "film": "flv"}),
     "longer film in asf": ("asf", "mp3", {"rate": 44100, "film": "mpeg4"}),
     "longer film in mov": ("mov", "pcm_s16le", {"film": "mpeg4"}),
+    "blocks without a length": ("matroska", "wavpack", {"samples": tones(8192)}),
     "short last block": ("matroska", "flac", {"rate": 44100, "samples": tones(4609)}),
     "short only block": ("matroska", "flac", {"rate": 44100, "samples": tones(9)}),
 }
