@@ -5,6 +5,7 @@ are missing.
 from __future__ import annotations
 
 import io
+import re
 import struct
 import sys
 from collections.abc import Callable
@@ -377,9 +378,9 @@ def test_other_containers_of_unknown_size_are_read_to_their_end(
 # cut short, damaged, in a row
 
 
-def unknown_flac(length: int = 100_000) -> bytes:
+def unknown_flac(length: int = 100_000, rate: int = 16000) -> bytes:
     """As an encoder writes it into a pipe: the total number of samples is 0."""
-    data = bytearray(wav(tones(length), kind="FLAC"))
+    data = bytearray(wav(tones(length), rate, "FLAC"))
     data[21] &= 0xF0
     data[22:26] = bytes(4)
     return bytes(data)
@@ -497,6 +498,92 @@ def test_damage_within_is_a_notice_or_an_error(name: str, caplog: pytest.LogCapt
     else:
         load_audio(io.BytesIO(bytes(data)))
         assert caplog.messages == [DAMAGED]
+
+
+def test_a_flac_that_lacks_its_last_frame_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    data = wav(tones(20000), kind="FLAC")
+    *_, last = re.finditer(rb"\xff\xf8..\x04", data, re.DOTALL)  # of 4096 samples each, from 0 on
+    assert len(load_audio(io.BytesIO(data[: last.start()]))[0]) == 4 * 4096
+    assert caplog.messages == [CUT]
+
+
+@pytest.mark.parametrize("rate", [65000, 12345, 123450])
+def test_a_flac_of_any_rate_and_unknown_length_is_whole(
+    rate: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its frames say such a rate in bytes of their own: in kHz, in Hz, in tens of Hz."""
+    data = unknown_flac(9000, rate)
+    assert len(load_audio(io.BytesIO(data))[0]) == 9000
+    assert len(load_audio(io.BytesIO(data * 3))[0]) == 27000
+    assert not caplog.messages
+
+
+# --------------------------------------------------------------------------------------------------
+# MP3
+
+
+def mp3(rate: int, kbps: int, most: int) -> bytes:
+    """A second of one bit rate; `most` is the largest of its sample rate."""
+    least, file = 32 if rate >= 32000 else 8, io.BytesIO()
+    with soundfile.SoundFile(
+        file,
+        "w",
+        rate,
+        1,
+        format="MP3",
+        compression_level=min(1 - (kbps - least) / (most - least), 0.999),
+        bitrate_mode="CONSTANT",
+    ) as out:
+        out.write(tones(rate, rate))
+    return file.getvalue()
+
+
+LAYER_3 = {
+    320: ((32000, 44100, 48000), (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)),
+    160: ((16000, 22050, 24000), (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)),
+    64: ((8000, 11025, 12000), (8, 16, 24, 32, 40, 48, 56, 64)),
+}
+
+
+@pytest.mark.parametrize(
+    ("rate", "kbps", "most"),
+    [
+        (rate, kbps, most)
+        for most, (rates, all_) in LAYER_3.items()
+        for rate, kbps in [
+            *((rate, all_[-1]) for rate in rates),
+            *((rates[0], kbps) for kbps in all_[:-1]),
+        ]
+    ],
+)
+def test_an_mp3_of_any_rate_is_whole(
+    rate: int, kbps: int, most: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = mp3(rate, kbps, most)
+    assert len(data) == pytest.approx(kbps * 125, rel=0.3, abs=700)
+    assert len(load_audio(io.BytesIO(data))[0]) == pytest.approx(rate, abs=2500)
+    assert not caplog.messages
+
+
+def test_an_mp3_that_lacks_a_frame_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    """Its first frame tells how many there are."""
+    data = mp3(48000, 320, 320)
+    assert len(data) % 960 == 0
+    load_audio(io.BytesIO(data[:-960]))
+    assert caplog.messages == [CUT]
+
+
+@pytest.mark.parametrize("footer", [False, True])
+def test_a_tag_before_an_mp3_may_have_a_footer(
+    footer: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = mp3(16000, 32, 160)
+    sizes = bytes([4, 0, 16 if footer else 0, 0, 0, 1, 3])  # 131 bytes, seven bits each
+    tag = b"ID3" + sizes + b"\0" * 131 + (b"3DI" + sizes if footer else b"")
+    plain, tagged = (load_audio(io.BytesIO(rest + data))[0] for rest in (b"", tag))
+    assert plain.shape == tagged.shape
+    assert np.allclose(plain, tagged, atol=1e-5)
+    assert not caplog.messages
 
 
 # --------------------------------------------------------------------------------------------------
