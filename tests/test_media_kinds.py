@@ -96,6 +96,43 @@ def test_a_deep_plane_alone_is_refused_as_several_are() -> None:
         load(bytes(data))
 
 
+def test_12_bits_are_black_to_white() -> None:
+    """Two values in three bytes."""
+    values = (GREY * 4095 / 255).round().astype(np.uint16)
+    first, second = values[:, ::2], values[:, 1::2]
+    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], -1)
+    data = bytearray(tiff(values))
+    at = data.find(struct.pack("<HHI", 258, 4, 1)) + 8
+    data[at : at + 4] = struct.pack("<I", 12)
+    data[-values.nbytes :] = packed.astype(np.uint8).tobytes()
+    assert np.array_equal(load(bytes(data))[..., 0], GREY)
+
+
+def test_deep_colours_of_a_jpeg_2000_are_refused() -> None:
+    """Pillow rounds them, and white up to 256, which it has as 0."""
+    for mode, kind in (("RGB", "JPEG2000"), ("RGBA", "JPEG2000"), ("LA", "JPEG2000")):
+        file = io.BytesIO()
+        Image.new(mode, (24, 16), "white").save(file, kind)
+        assert (load(file.getvalue()) == 255).all()
+        data = bytearray(file.getvalue())
+        data[data.find(b"\xff\x4f\xff\x51") + 42 + 3 * (len(mode) - 1)] = 8
+        with pytest.raises(MediaError, match="JPEG 2000 picture with colours of more than 8 bits"):
+            load(bytes(data))
+    file = io.BytesIO()
+    Image.fromarray((GREY * 257).astype(np.uint16)).save(file, "JPEG2000")
+    assert np.array_equal(load(file.getvalue())[..., 0], GREY)
+
+
+def test_16_bits_a_pixel_are_not_deep(caplog: pytest.LogCaptureFixture) -> None:
+    """Five for red and blue, six for green."""
+    masks = struct.pack("<3I", 0xF800, 0x7E0, 0x1F)
+    head = struct.pack("<2sI4xI", b"BM", 66 + 8, 66)
+    head += struct.pack("<IiiHHII16x", 40, 2, 2, 1, 16, 3, 8) + masks
+    found = load(head + struct.pack("<4H", 0xFFFF, 0, 0xF800, 0x1F))
+    assert found.tolist() == [[[255, 0, 0], [0, 0, 255]], [[255] * 3, [0] * 3]]
+    assert not caplog.messages
+
+
 def test_signed_values_of_8_bits_are_refused() -> None:
     with pytest.raises(MediaError, match="signed values of 8 bits, which is not read; save it as"):
         load(tiff((GREY - 128).astype(np.int8)))

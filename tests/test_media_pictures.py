@@ -475,6 +475,13 @@ BY_NUMBERS: dict[str, tuple[list[bytes], bytes | None]] = {
         [chunk(b"gAMA", numbers(1))],
         matrix_profile(PRIMARIES[1], np.linspace(0, 1, 4096)),
     ),
+    "gAMA of sRGB and another cHRM": (
+        [
+            chunk(b"gAMA", numbers(0.45455)),
+            chunk(b"cHRM", numbers(*D65, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06)),
+        ],
+        matrix_profile(PRIMARIES[12], np.linspace(0, 1, 4096) ** 2.2),
+    ),
     "gAMA and cHRM": (
         [
             chunk(b"gAMA", numbers(0.5)),

@@ -17,7 +17,8 @@ from PIL import Image
 
 from codec.cli.compress import compress_main
 from codec.errors import MediaError
-from codec.media import AudioReader
+from codec.media import AudioReader, boxes
+from codec.media.mp4 import check_counts
 from codec.media.pyav import FILM, GAPS
 from codec.media.recordings import load_audio
 from codec.media.resampling import resample
@@ -280,6 +281,64 @@ def test_more_pictures_than_bytes_are_an_error(name: bytes, version: int) -> Non
         AudioReader(io.BytesIO(whole))
 
 
+def box(name: bytes, body: bytes, long: bool = False) -> bytes:
+    if long:
+        return numbers(1) + name + struct.pack(">Q", 16 + len(body)) + body
+    return numbers(8 + len(body)) + name + body
+
+
+def counting(kind: str, most: int) -> list[tuple[bytes, bytes]]:
+    """Boxes that tell of `most` bytes' worth of samples, 16 a byte, or of as many pictures."""
+    return {
+        "a fragment": [(b"trun", numbers(0, most))],
+        "sizes": [(b"stsz", numbers(0, 0, 16 * most))],
+        "one size": [(b"stsz", numbers(0, 4, 4 * most))],
+        "chunks": [
+            (b"stsc", numbers(0, 2, 1, 3 * most, 1, 3, 5 * most, 1)),
+            (b"stco", numbers(0, 4, 0, 0, 0, 0)),
+        ],
+        "items": [(b"iinf", struct.pack(">IH", 0, most))],
+        "many items": [(b"iinf", numbers(1 << 24, most))],
+        "places": [(b"iloc", struct.pack(">IHH", 1 << 24, 0, most))],
+        "many places": [(b"iloc", struct.pack(">IHI", 2 << 24, 0, most))],
+        "properties": [(b"ipma", numbers(0, most))],
+    }[kind]
+
+
+@pytest.mark.parametrize("long", [False, True])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "a fragment",
+        "sizes",
+        "one size",
+        "chunks",
+        "items",
+        "many items",
+        "places",
+        "many places",
+        "properties",
+    ],
+)
+def test_as_many_samples_or_pictures_as_its_bytes_can_be_are_read(kind: str, long: bool) -> None:
+    size = 200
+    for most, fits in ((size, True), (size + 1, False)):
+        body = b"".join(box(name, body, long) for name, body in counting(kind, most))
+        if body[4:8] in (b"iinf", b"iloc", b"ipma"):
+            body = box(b"meta", bytes(4) + body, long)
+        else:
+            for name in (b"stbl", b"minf", b"mdia", b"trak", b"moov"):
+                body = box(name, body, long)
+        data = box(b"ftyp", b"M4A ") + body
+        data += box(b"free", bytes(size - 8 - len(data)))
+        assert len(data) == size
+        if fits:
+            check_counts(Window(io.BytesIO(data)))
+        else:
+            with pytest.raises(MediaError, match="it tells of more samples than its bytes can be"):
+                check_counts(Window(io.BytesIO(data)))
+
+
 def test_fragments_are_read(caplog: pytest.LogCaptureFixture) -> None:
     assert 8000 <= len(read(fragmented())) < 11000
     assert not caplog.messages
@@ -368,6 +427,17 @@ def test_files_in_a_row_may_be_of_different_kinds(
     assert caplog.messages == [kinds("16", 1)]
 
 
+def test_a_file_larger_than_its_buffer_is_read_from_its_beginning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """libsndfile looks at it first, through the same descriptor."""
+    data = made("matroska", "pcm_s16le", samples=tones(100_000))
+    (tmp_path / "a.mka").write_bytes(data)
+    with (tmp_path / "a.mka").open("rb") as file:
+        assert np.array_equal(load_audio(file)[0], read(data))
+    assert not caplog.messages
+
+
 def test_a_row_that_breaks_is_coded_up_to_there(caplog: pytest.LogCaptureFixture) -> None:
     data = made("matroska", "flac")
     assert np.array_equal(read(data + data.replace(b"A_FLAC", b"A_FXXX")), read(data))
@@ -393,6 +463,20 @@ def test_a_head_without_a_size_is_passed_once(monkeypatch: pytest.MonkeyPatch) -
     assert searches == [1]
 
 
+def test_packets_begin_alike_from_the_first_on() -> None:
+    """Of a transport stream; 188 bytes behind another beginning a G is nothing but a byte."""
+    for head, cut in ((b"G", True), (b"\x0b", False)):
+        for size in (3 * 188, 3 * 188 + 99):
+            data = (head.ljust(188) + b"G".ljust(188) * 3)[:size]
+            assert boxes.survey(Window(io.BytesIO(data))).cut == (cut and size % 188 > 0)
+
+
+def test_a_riff_of_another_kind_says_where_it_ends() -> None:
+    data = b"RIFF" + struct.pack("<I", 92) + b"RMP3" + bytes(88)
+    assert not boxes.survey(Window(io.BytesIO(data))).cut
+    assert boxes.survey(Window(io.BytesIO(data[:-1]))).cut
+
+
 def test_a_live_avi_tells_no_size(caplog: pytest.LogCaptureFixture) -> None:
     data = made("avi", "pcm_s16le")
     assert np.array_equal(read(patched(data, 4, b"\xff" * 4)), read(data))
@@ -414,6 +498,7 @@ WHOLE: dict[str, tuple[str, str, dict[str, Any]]] = {
     "longer film in flv": ("flv", "mp3", {"rate": 44100, "film": "flv"}),
     "longer film in asf": ("asf", "mp3", {"rate": 44100, "film": "mpeg4"}),
     "longer film in mov": ("mov", "pcm_s16le", {"film": "mpeg4"}),
+    "blocks without a length": ("matroska", "wavpack", {"samples": tones(8192)}),
     "short last block": ("matroska", "flac", {"rate": 44100, "samples": tones(4609)}),
     "short only block": ("matroska", "flac", {"rate": 44100, "samples": tones(9)}),
 }

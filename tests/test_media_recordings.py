@@ -5,6 +5,7 @@ are missing.
 from __future__ import annotations
 
 import io
+import re
 import struct
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from conftest import tones, wav
 
 from codec.errors import MediaError
 from codec.files import Pipe
-from codec.media import AudioReader, load_audio, ogg, streamed
+from codec.media import AudioReader, AudioWriter, load_audio, ogg, streamed
 from codec.media.wav import WavStream, declared_samples
 
 CUT = "the recording is cut short: coded as far as it goes"
@@ -377,9 +378,9 @@ def test_other_containers_of_unknown_size_are_read_to_their_end(
 # cut short, damaged, in a row
 
 
-def unknown_flac(length: int = 100_000) -> bytes:
+def unknown_flac(length: int = 100_000, rate: int = 16000) -> bytes:
     """As an encoder writes it into a pipe: the total number of samples is 0."""
-    data = bytearray(wav(tones(length), kind="FLAC"))
+    data = bytearray(wav(tones(length), rate, "FLAC"))
     data[21] &= 0xF0
     data[22:26] = bytes(4)
     return bytes(data)
@@ -499,6 +500,92 @@ def test_damage_within_is_a_notice_or_an_error(name: str, caplog: pytest.LogCapt
         assert caplog.messages == [DAMAGED]
 
 
+def test_a_flac_that_lacks_its_last_frame_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    data = wav(tones(20000), kind="FLAC")
+    *_, last = re.finditer(rb"\xff\xf8..\x04", data, re.DOTALL)  # of 4096 samples each, from 0 on
+    assert len(load_audio(io.BytesIO(data[: last.start()]))[0]) == 4 * 4096
+    assert caplog.messages == [CUT]
+
+
+@pytest.mark.parametrize("rate", [65000, 12345, 123450])
+def test_a_flac_of_any_rate_and_unknown_length_is_whole(
+    rate: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its frames say such a rate in bytes of their own: in kHz, in Hz, in tens of Hz."""
+    data = unknown_flac(9000, rate)
+    assert len(load_audio(io.BytesIO(data))[0]) == 9000
+    assert len(load_audio(io.BytesIO(data * 3))[0]) == 27000
+    assert not caplog.messages
+
+
+# --------------------------------------------------------------------------------------------------
+# MP3
+
+
+def mp3(rate: int, kbps: int, most: int) -> bytes:
+    """A second of one bit rate; `most` is the largest of its sample rate."""
+    least, file = 32 if rate >= 32000 else 8, io.BytesIO()
+    with soundfile.SoundFile(
+        file,
+        "w",
+        rate,
+        1,
+        format="MP3",
+        compression_level=min(1 - (kbps - least) / (most - least), 0.999),
+        bitrate_mode="CONSTANT",
+    ) as out:
+        out.write(tones(rate, rate))
+    return file.getvalue()
+
+
+LAYER_3 = {
+    320: ((32000, 44100, 48000), (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)),
+    160: ((16000, 22050, 24000), (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)),
+    64: ((8000, 11025, 12000), (8, 16, 24, 32, 40, 48, 56, 64)),
+}
+
+
+@pytest.mark.parametrize(
+    ("rate", "kbps", "most"),
+    [
+        (rate, kbps, most)
+        for most, (rates, all_) in LAYER_3.items()
+        for rate, kbps in [
+            *((rate, all_[-1]) for rate in rates),
+            *((rates[0], kbps) for kbps in all_[:-1]),
+        ]
+    ],
+)
+def test_an_mp3_of_any_rate_is_whole(
+    rate: int, kbps: int, most: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = mp3(rate, kbps, most)
+    assert len(data) == pytest.approx(kbps * 125, rel=0.3, abs=700)
+    assert len(load_audio(io.BytesIO(data))[0]) == pytest.approx(rate, abs=2500)
+    assert not caplog.messages
+
+
+def test_an_mp3_that_lacks_a_frame_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    """Its first frame tells how many there are."""
+    data = mp3(48000, 320, 320)
+    assert len(data) % 960 == 0
+    load_audio(io.BytesIO(data[:-960]))
+    assert caplog.messages == [CUT]
+
+
+@pytest.mark.parametrize("footer", [False, True])
+def test_a_tag_before_an_mp3_may_have_a_footer(
+    footer: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = mp3(16000, 32, 160)
+    sizes = bytes([4, 0, 16 if footer else 0, 0, 0, 1, 3])  # 131 bytes, seven bits each
+    tag = b"ID3" + sizes + b"\0" * 131 + (b"3DI" + sizes if footer else b"")
+    plain, tagged = (load_audio(io.BytesIO(rest + data))[0] for rest in (b"", tag))
+    assert plain.shape == tagged.shape
+    assert np.allclose(plain, tagged, atol=1e-5)
+    assert not caplog.messages
+
+
 # --------------------------------------------------------------------------------------------------
 # Ogg
 
@@ -521,6 +608,32 @@ def link(serial: int, subtype: str = "VORBIS", rate: int = 16000, channels: int 
     """The pages of a second of sound."""
     data = wav(tones(rate, rate, channels), rate, "OGG", subtype)
     return [renumbered(page, serial) for page in pages(data)]
+
+
+# How many channels; for each in the order of a WAV, its place in Vorbis and in Opus.
+ORDERS = [
+    (2, (0, 1)),
+    (3, (0, 2, 1)),
+    (4, (0, 1, 2, 3)),
+    (5, (0, 2, 1, 3, 4)),
+    (6, (0, 2, 1, 5, 3, 4)),
+    (7, (0, 2, 1, 6, 5, 3, 4)),
+    (8, (0, 2, 1, 7, 5, 6, 3, 4)),
+]
+
+
+def staggered(channels: int) -> Any:
+    """A second at 48 kHz; each channel ends before the one in front of it."""
+    samples = tones(48000, 48000).repeat(channels, 1)
+    for channel in range(channels):
+        samples[48000 - 5000 * channel :, channel] = 0
+    return samples
+
+
+def ranks(samples: Any) -> list[int]:
+    """Of each channel, how many last longer."""
+    ends = [np.flatnonzero(np.abs(channel) > 0.03)[-1] for channel in samples.T]
+    return [sum(other > end for other in ends) for end in ends]
 
 
 def test_the_checksum_of_a_page_is_oggs() -> None:
@@ -546,6 +659,41 @@ def test_links_of_other_kinds_are_coded_like_the_first(
         "recordings of different kinds in one file: "
         "all are coded like the first, 16 kHz, channels: 1"
     ]
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+@pytest.mark.parametrize(("channels", "order"), ORDERS)
+def test_channels_of_an_ogg_come_in_the_order_of_a_wav(
+    channels: int, order: tuple[int, ...], subtype: str
+) -> None:
+    """Of six, an Ogg has left, centre, right, two behind, deep; a WAV left, right, centre, deep.
+
+    libsndfile, which writes them here, minds no order.
+    """
+    data = wav(staggered(channels), 48000, "OGG", subtype)
+    assert ranks(load_audio(io.BytesIO(data))[0]) == list(order)
+
+
+def test_channels_of_an_opus_that_are_no_speakers_keep_their_order() -> None:
+    first, *others = pages(wav(staggered(6), 48000, "OGG", "OPUS"))
+    at = first.find(b"OpusHead") + 18
+    assert first[at] == 1
+    first = renumbered(first[:at] + b"\xff" + first[at + 1 :], 1)
+    data = b"".join([first, *(renumbered(page, 1) for page in others)])
+    assert ranks(load_audio(io.BytesIO(data))[0]) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("suffix", ["ogg", "opus"])
+@pytest.mark.parametrize(("channels", "order"), ORDERS)
+def test_an_ogg_is_written_in_its_own_order(
+    channels: int, order: tuple[int, ...], suffix: str
+) -> None:
+    file = io.BytesIO()
+    writer = AudioWriter(file, 48000, channels, suffix)
+    writer.write(staggered(channels))
+    writer.close()
+    written = ranks(soundfile.read(io.BytesIO(file.getvalue()), dtype="float32")[0])
+    assert [written[place] for place in order] == list(range(channels))
 
 
 def test_streams_side_by_side_are_the_first_and_a_notice(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
+import numpy as np
 import soundfile
 
 from codec.errors import MediaError, reason_of
+from codec.media import ogg
 from codec.media.kinds import Samples
 from codec.media.wav import BLOCK, to_int16
 from codec.medium import SPEECH
@@ -40,6 +42,8 @@ class AudioWriter:
         subtype = {"WAV": "PCM_16", "FLAC": "PCM_16", "AIFF": "PCM_16"}.get(name)
         if suffix.lower() == "opus":
             subtype = "OPUS"
+        order = ogg.WAV_ORDER.get(channels) if name == "OGG" else None
+        self._order = None if order is None else np.argsort(order)
         self._room = MAX_RIFF_BYTES if name in ("WAV", "AIFF") else None
         self._target = _Target(file)
         with self._target.checked(f".{suffix} cannot hold {channels} channels at {sample_rate} Hz"):
@@ -54,6 +58,8 @@ class AudioWriter:
             MediaError: The recording outgrows the format.
         """
         values = to_int16(block)
+        if self._order is not None:
+            values = values.take(self._order, 1)
         if self._room is not None:
             self._room -= values.nbytes
             if self._room < 0:

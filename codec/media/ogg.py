@@ -1,7 +1,7 @@
 """The structure of an Ogg file: links one behind the other, each of streams whose pages alternate.
 
 Format: RFC 3533. A link begins with the first page of each of its streams, and each stream's last
-page says so.
+page says so. Vorbis I, 4.3.9, and RFC 7845, 5.1.1: the order of channels.
 """
 
 from __future__ import annotations
@@ -22,6 +22,16 @@ CHECKSUM = slice(22, 26)
 IN_VAIN = 64
 # How the first page of a stream of sound begins.
 SOUND = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ")
+# Of as many channels of Vorbis or Opus, the place of each that stands so in a WAV: Vorbis has the
+# centre between left and right, and the deep one last. libsndfile leaves them where they are.
+WAV_ORDER = {
+    3: (0, 2, 1),
+    5: (0, 2, 1, 3, 4),
+    6: (0, 2, 1, 5, 3, 4),
+    7: (0, 2, 1, 6, 5, 3, 4),
+    8: (0, 2, 1, 7, 5, 6, 3, 4),
+}
+SURROUND = 1  # an Opus mapping that has this order; others have none
 SKELETON = b"fishead\0"  # a table of contents, which nobody misses
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -78,6 +88,20 @@ def survey(window: Window) -> Survey:
     if rest.strip(b"\0") and not found.cut:
         found.say(LEFT_OUT)
     return found
+
+
+def wav_order(head: bytes) -> tuple[int, ...] | None:
+    """Where the channels of a stream lie, in the order of a WAV; None if they lie so.
+
+    Args:
+        head: The stream's first page, or 64 bytes of it.
+    """
+    packet = head[HEADER_BYTES + head[26] :] if len(head) >= 64 and head.startswith(MAGIC) else b""
+    if packet.startswith(b"\x01vorbis"):
+        return WAV_ORDER.get(packet[11])
+    if packet.startswith(b"OpusHead") and packet[18:19] == bytes([SURROUND]):
+        return WAV_ORDER.get(packet[9])
+    return None
 
 
 def _page(window: Window, at: int) -> tuple[bytes, bool]:

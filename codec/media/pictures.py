@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import re
 import tempfile
 import weakref
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from codec.errors import MediaError
 from codec.files import blaming
 from codec.locks import forkable_lock
-from codec.media import heic, jpeg_end, png_chunks, tiff
+from codec.media import heic, jpeg2000, jpeg_end, png_chunks, tiff
 from codec.media.colour import Conversion, conversion
 from codec.media.kinds import IMAGE_FORMATS, Pixels
 from codec.png import SIGNATURE
@@ -34,6 +35,7 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 MAX_PIXELS = 1 << 26  # as many as a bitstream's reader takes
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)
+DEEP = re.compile(";16[BLN]")  # such a raw mode; "BGR;16" is of 16 bits a pixel
 STRIP_PIXELS = 1 << 20  # of a picture that are at hand at once
 # Bytes of a picture's pixels; those of larger ones wait in a temporary file.
 MAX_IN_MEMORY = 1 << 25
@@ -174,13 +176,14 @@ def _loaded(file: BinaryIO, max_pixels: int, notices: list[str]) -> Image.Image:
             "raise --max-pixels or scale it down"
         )
     tiff.check(image)
+    jpeg2000.check(image, file)
     found = []
     if image.format != "MPO" and _is_one_of_several(image):  # MPO: a photograph and its previews
         found.append("several pictures in one file: only the first is coded")
     # Pillow cuts colour pictures of 16 bits to 8 as it reads: only the raw mode of their tiles
     # tells.
     raw_modes = [str(tile.args) for tile in image.tile]
-    if image.mode not in DEEP_MODES and any(";16" in mode for mode in raw_modes):
+    if image.mode not in DEEP_MODES and any(DEEP.search(mode) for mode in raw_modes):
         found.append("picture of more than 8 bits: coded with 8 bits a channel")
     image.load()
     if image.format == "PNG" and "transparency" in image.info:
@@ -257,7 +260,7 @@ def _to_8_bits(image: Image.Image) -> Conversion:
         odd += int(np.isnan(values).sum())
         if len(finite):
             low, high = min(low, float(finite.min())), max(high, float(finite.max()))
-    black, white = 0.0, 65535.0
+    black, white = 0.0, float(tiff.white(image))
     if low < 0 or high > white:
         black, white = min(low, 0.0), max(high, 1.0)
     elif image.mode == "F":

@@ -186,7 +186,7 @@ class _Clock:
         index: Of the stream that is read.
 
     Attributes:
-        end_s: Of the latest packet of any stream, seconds.
+        end_s: Of the latest packet of any stream, or of what it held, seconds.
         has_gaps: A frame of the stream began later than the one before it ended.
     """
 
@@ -214,6 +214,7 @@ class _Clock:
         start_s = frame.pts * unit
         self.has_gaps |= self._next_s is not None and start_s > self._next_s + TOLERANCE_S
         self._next_s = start_s + frame.samples / frame.sample_rate
+        self.end_s = max(self.end_s, self._next_s)  # its packet may not tell how long it is
 
 
 class _Source:

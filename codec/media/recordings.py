@@ -248,6 +248,8 @@ def _reader(
     try:
         return SoundReader(file, cut, whole_end)
     except soundfile.LibsndfileError as error:
+        # It moved the descriptor below the file's buffer, which only a look at the end empties.
+        file.seek(0, os.SEEK_END)
         return AvReader(file, cut, reason_of(error), say)
 
 
@@ -281,6 +283,8 @@ class SoundReader:
 
     def __init__(self, file: BinaryIO, cut: bool, whole_end: bool | None) -> None:
         declared = declared_samples(file)
+        file.seek(0)
+        self._order = ogg.wav_order(file.read(64))
         file.flush()
         os.lseek(file.fileno(), 0, os.SEEK_SET)
         # A descriptor of its own: libsndfile's callbacks to a Python file swallow every exception.
@@ -310,7 +314,8 @@ class SoundReader:
             position += count
             kept = count if self._end is None else count - max(position - self._end, 0)
             if kept > 0:
-                yield block[:kept]
+                found = block[:kept]
+                yield found if self._order is None else found.take(self._order, 1)
             if failure is not None or count < length:
                 break
         frames = self._file.frames

@@ -36,6 +36,11 @@ def zero_is_white(image: Image.Image) -> bool:
     return _values(image, PHOTOMETRIC) == (WHITE_IS_ZERO,)
 
 
+def white(image: Image.Image) -> int:
+    """The largest value of a deep picture; Pillow leaves those of 12 bits as they are."""
+    return (1 << 12) - 1 if _values(image, BITS) == (12,) else (1 << 16) - 1
+
+
 def is_unsigned(image: Image.Image) -> bool:
     """Whether values of 32 bits, which Pillow has as signed ones, are not."""
     return SIGNED not in _values(image, SAMPLES)
