@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import sys
@@ -133,6 +134,40 @@ def test_16_bits_a_pixel_are_not_deep(caplog: pytest.LogCaptureFixture) -> None:
     assert not caplog.messages
 
 
+def colours(kind: str, bits: int) -> bytes:
+    """A picture that says it has so many bits a channel."""
+    if kind == "PPM":
+        values = np.full((16, 24, 3), (1 << bits) - 1)
+        kept = values.astype(">u2" if bits > 8 else np.uint8).tobytes()
+        return b"P6 24 16 %d\n" % ((1 << bits) - 1) + kept
+    if kind == "HEIC":
+        return heic(Image.new("RGB", (24, 16), "white"), deep=bits > 8)
+    pytest.importorskip("PIL._avif", reason="this Pillow has no AVIF")
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16), "white").save(file, "AVIF")
+    return base64.b64decode(DEEP_AVIF) if bits == 10 else file.getvalue()
+
+
+# White, of 10 bits, which Pillow does not write.
+DEEP_AVIF = """
+    AAAAIGZ0eXBhdmlmAAAAAGF2aWZtaWYxbWlhZk1BMUIAAAD5bWV0YQAAAAAAAAAvaGRscgAAAAAAAAAAcGljdAAAAA
+    AAAAAAAAAAAFBpY3R1cmVIYW5kbGVyAAAAAA5waXRtAAAAAAABAAAAHmlsb2MAAAAARAAAAQABAAAAAQAAASEAAAAX
+    AAAAKGlpbmYAAAAAAAEAAAAaaW5mZQIAAAAAAQAAYXYwMUNvbG9yAAAAAGppcHJwAAAAS2lwY28AAAAUaXNwZQAAAA
+    AAAAAQAAAAEAAAABBwaXhpAAAAAAMKCgoAAAAMYXYxQ4EATAAAAAATY29scm5jbHgAAgACAAIAAAAAF2lwbWEAAAAA
+    AAAAAQABBAECgwQAAAAfbWRhdAoGGAz/24CAMg0YAAAAUAAAAACpjL6s
+"""
+
+
+@pytest.mark.parametrize("kind", ["PPM", "AVIF", "HEIC"])
+def test_deep_colours_that_are_cut_to_8_bits_are_told(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert (load(colours(kind, 8)) > 250).all()
+    assert not caplog.messages
+    assert (load(colours(kind, 10)) > 250).all()
+    assert caplog.messages == ["picture of more than 8 bits: coded with 8 bits a channel"]
+
+
 def test_signed_values_of_8_bits_are_refused() -> None:
     with pytest.raises(MediaError, match="signed values of 8 bits, which is not read; save it as"):
         load(tiff((GREY - 128).astype(np.int8)))
@@ -141,11 +176,16 @@ def test_signed_values_of_8_bits_are_refused() -> None:
     assert np.abs(load(tiff(wide))[1:, :, 0] - GREY[1:]).max() <= 1
 
 
-def heic(image: Image.Image, brand: bytes = b"heic", **options: object) -> bytes:
+def heic(
+    image: Image.Image, brand: bytes = b"heic", deep: bool = False, **options: object
+) -> bytes:
     pillow_heif = pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
-    file = io.BytesIO()
+    file, values = io.BytesIO(), np.asarray(image).astype(np.uint16) * 257
     try:
-        pillow_heif.from_pillow(image).save(file, quality=90, **options)
+        made = pillow_heif.from_pillow(image)
+        if deep:  # with 10 bits
+            made = pillow_heif.from_bytes("RGB;16", image.size, values.tobytes())
+        made.save(file, quality=90, **options)
     except (RuntimeError, ValueError) as error:
         pytest.skip(f"this pillow-heif does not write HEIC: {error}")
     data = file.getvalue()
@@ -168,6 +208,17 @@ def test_heic_is_upright() -> None:
     found = load(data)
     assert found.shape == turned.shape
     assert np.abs(found - turned).mean() < 6
+
+
+def test_colours_of_heic_stand_in_a_box(caplog: pytest.LogCaptureFixture) -> None:
+    """Display P3, as a telephone has them."""
+    data = heic(Image.fromarray(COLOURS.astype(np.uint8)))
+    at = data.index(b"colrnclx") + 8
+    plain, wide = (data[:at] + struct.pack(">2H", n, 13) + data[at + 4 :] for n in (1, 12))
+    decoded = load(plain)
+    assert not caplog.messages
+    assert np.abs(load(wide).astype(int) - decoded).max() > 5
+    assert caplog.messages == ["colours of another space: converted to sRGB"]
 
 
 def test_heic_beyond_the_limit_or_damaged_is_a_line() -> None:

@@ -120,15 +120,20 @@ def _profile(image: Image.Image, file: BinaryIO) -> bytes | None:
     profile = image.info.get("icc_profile", b"")
     if not isinstance(profile, bytes):
         raise ValueError("pieces of it are missing")
-    return profile or (_of_boxes(file) if image.format in ("AVIF", "JPEG2000") else None)
+    return profile or (_of_boxes(file) if image.format in ("AVIF", "HEIF", "JPEG2000") else None)
+
+
+def box_of(file: BinaryIO, name: bytes) -> bytes:
+    """Returns what the first box of a name holds; empty where there is none near the beginning."""
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    at = head.find(name)
+    return head[at + 4 : at - 4 + int.from_bytes(head[at - 4 : at], "big")] if at >= 4 else b""
 
 
 def _of_boxes(file: BinaryIO) -> bytes | None:
-    """From the box of a JPEG 2000 or AVIF that is called colr (ISO/IEC 15444-1 and 23008-12)."""
-    file.seek(0)
-    head = file.read(HEAD_BYTES)
-    at = head.find(b"colr")
-    box = head[at + 4 : at - 4 + int.from_bytes(head[at - 4 : at], "big")] if at >= 4 else b""
+    """From the box colr of a JPEG 2000, AVIF or HEIC (ISO/IEC 15444-1 and 23008-12)."""
+    box = box_of(file, b"colr")
     if box.startswith(b"nclx"):
         primaries, transfer = struct.unpack(">2H", box[4:8])
         return None if 2 in (primaries, transfer) else _of_numbers(primaries, transfer)

@@ -17,13 +17,13 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from codec.errors import MediaError
 from codec.files import blaming
 from codec.locks import forkable_lock
 from codec.media import heic, jpeg2000, jpeg_end, png_chunks, tiff
-from codec.media.colour import Conversion, conversion
+from codec.media.colour import Conversion, box_of, conversion
 from codec.media.kinds import IMAGE_FORMATS, Pixels
 from codec.png import SIGNATURE
 from codec.quiet import no_warnings
@@ -180,16 +180,26 @@ def _loaded(file: BinaryIO, max_pixels: int, notices: list[str]) -> Image.Image:
     found = []
     if image.format != "MPO" and _is_one_of_several(image):  # MPO: a photograph and its previews
         found.append("several pictures in one file: only the first is coded")
-    # Pillow cuts colour pictures of 16 bits to 8 as it reads: only the raw mode of their tiles
-    # tells.
     raw_modes = [str(tile.args) for tile in image.tile]
-    if image.mode not in DEEP_MODES and any(DEEP.search(mode) for mode in raw_modes):
+    if image.mode not in DEEP_MODES and (
+        any(DEEP.search(mode) for mode in raw_modes) or _is_cut_to_8_bits(image, file)
+    ):
         found.append("picture of more than 8 bits: coded with 8 bits a channel")
     image.load()
     if image.format == "PNG" and "transparency" in image.info:
         image.info["transparency"] = _in_8_bits(image.info["transparency"], "".join(raw_modes))
     notices += found
     return image
+
+
+def _is_cut_to_8_bits(image: ImageFile.ImageFile, file: BinaryIO) -> bool:
+    """Whether Pillow cuts a colour picture as it reads; raw modes tell it of other formats."""
+    if image.format == "AVIF":
+        return any(bits > 8 for bits in box_of(file, b"pixi")[5:])
+    if image.format == "HEIF":
+        return bool(image.info.get("bit_depth", 8) > 8)
+    highest = image.tile[0].args if image.format == "PPM" else None
+    return isinstance(highest, tuple) and isinstance(highest[-1], int) and highest[-1] > 255
 
 
 def _in_8_bits(key: Any, raw_mode: str) -> Any:
