@@ -153,6 +153,23 @@ def of_unknown_coding() -> dict[str, bytes]:
     }
 
 
+def test_a_voc_of_several_blocks_has_its_sound_alone() -> None:
+    """libsndfile gives the blocks' heads as samples."""
+    samples = tones(16000)
+    file = io.BytesIO()
+    with av.open(file, "w", format="voc") as container:
+        stream = container.add_stream("pcm_s16le", rate=16000, layout="mono")
+        values = (samples * 32767).round().astype(np.int16)
+        for part in np.split(values, 10):
+            frame = av.AudioFrame.from_ndarray(part.reshape(1, -1), "s16", "mono")
+            frame.sample_rate = 16000
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    found = load_audio(file)[0]
+    assert found.shape == (16000, 1)
+    assert np.abs(found[:, 0] - values.ravel() / 32768).max() < 1e-4
+
+
 @pytest.mark.parametrize("name", ["mka", "mov", "avi", "asf"])
 def test_a_stream_of_unknown_coding_is_an_error(name: str) -> None:
     with pytest.raises(MediaError, match=r"its coding is not known") as raised:

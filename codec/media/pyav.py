@@ -24,7 +24,7 @@ from codec.medium import MAX_RATE_HZ, MIN_RATE_HZ
 TIMED = "mov,matroska,flv,asf,wv,tta,ape,wav,caf,aiff"
 CONTAINERS = (
     f"{TIMED},avi,aac,adts,loas,ac3,eac3,dts,amr,amrnb,amrwb,mpegts,mpeg,mp3,ogg,flac,au,w64,dsf,"
-    "iff,tak,mpc,mpc8,oma"
+    "iff,tak,mpc,mpc8,oma,voc"
 )
 # Between the length a header says and that of what was decoded: rounding, a last block that counts
 # as a whole one.

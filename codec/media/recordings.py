@@ -39,6 +39,7 @@ log = logging.getLogger("codec")
 # What sizes, counts and names that are wrong lead a reader to.
 MISREAD = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError, struct.error)
 LONGEST_BLOCK = 1 << 13  # samples of what ADPCM codes at once
+VOC = b"Creative Voice File"  # libsndfile takes the heads of its later blocks for sound
 UNKNOWN_FRAMES = 1 << 62  # libsndfile says more where a FLAC does not tell its length
 
 
@@ -245,6 +246,9 @@ def _reader(
     file: BinaryIO, cut: bool, whole_end: bool | None, say: Callable[[str], None]
 ) -> SoundReader | AvReader:
     """A decoder that knows the file."""
+    file.seek(0)
+    if file.read(len(VOC)) == VOC:
+        return AvReader(file, cut, "a VOC", say)
     try:
         return SoundReader(file, cut, whole_end)
     except soundfile.LibsndfileError as error:
