@@ -79,7 +79,8 @@ def write_tokens(
         ModelError: There is no such model, or it is damaged.
         MediaError: The format has no room for this shape or rate.
         ValueError: The tokens are of another shape, not in range or not as many as the samples or
-            pixels need; or the model does not offer the codebook size.
+            pixels need; or the model does not offer the codebook size; or what is given is of the
+            other medium.
         TypeError: The tokens are no integers.
     """
     loaded = load(model)
@@ -104,6 +105,10 @@ def write_tokens(
             f"tokens must lie in [0, {num_codes}), not in [{array.min()}, {array.max()}]"
         )
     grid = array.shape[2:]
+    if medium.timed and size is not None:
+        raise ValueError("a recording has no size; give num_samples")
+    if not medium.timed and (num_samples is not None or sample_rate != SAMPLE_RATE):
+        raise ValueError("a picture has no samples and no rate; give its size")
     if medium.timed:
         rate = whole(sample_rate, "a sample rate", 1)
         held = grid[0] * codec.stride * rate // SAMPLE_RATE
@@ -112,7 +117,8 @@ def write_tokens(
         shape = {"channels": array.shape[0], "sample_rate": rate}
     else:
         count = 0
-        height, width = size or (grid[0] * codec.stride, grid[1] * codec.stride)
+        sides = size or (grid[0] * codec.stride, grid[1] * codec.stride)
+        height, width = (whole(side, "a side of a picture", 1) for side in sides)
         needed = codec.grid((height, width))
         shape = {"channels": medium.channels, "height": height, "width": width}
     if needed != grid:

@@ -500,6 +500,9 @@ def test_a_redraw_takes_no_option_of_a_training(
     for option in ("--seeds", "--steps", "--epochs", "--minutes", "--threads", "--data"):
         assert main(["gmvq-table1", "--out", str(tmp_path), "--redraw", option, "1"]) == 2
         assert f"{option}: --redraw draws runs as they are" in capsys.readouterr().err
+    for name, words in (("gmvq-table1", ["--small"]), ("vpvae-losses", ["--lpips-backbone", "x"])):
+        assert redraw(name, tmp_path, str(tmp_path), *words) == 2
+        assert f"{words[0]}: --redraw draws runs as they are" in capsys.readouterr().err
     for name in ("gmvq-table1", "gmvq-fig3", "vpvae-table1"):
         assert redraw(name, tmp_path, str(tmp_path / "nothing")) == 1
         assert "no finished runs" in capsys.readouterr().err
@@ -526,6 +529,54 @@ def test_runs_with_other_backbones_are_others_where_they_train_with_it(
         ("fsp L1+LPIPS", "LPIPS-squeeze"),
         ("fsp L1+LPIPS", "LPIPS-alex"),
     }
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_table_says_which_runs_were_not_measured_by_lpips(
+    tmp_path: Path, packs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--steps", "1", "--methods", "fsp", "--datasets", "image")
+    backbone = ("--lpips-backbone", backbone_of("squeeze", tmp_path))
+    assert command("vpvae-table1", tmp_path, packs, *words, "--seeds", "1") == 0
+    assert "not measured by" not in capsys.readouterr().out
+    for seeds, of in (("3", " (2 of 3) |"), ("1", None)):
+        assert command("vpvae-table1", tmp_path, packs, *words, "--seeds", seeds, *backbone) == 0
+        output = capsys.readouterr().out
+        assert output.count("  not measured by LPIPS-squeeze: remove its file to do so\n") == 1
+        table = output[output.index("## image") :]
+        assert ("LPIPS-squeeze" in table) == (of is not None)
+        assert table.count(" of 3) |") == (of is not None)
+        assert of is None or of in table
+
+
+@pytest.mark.usefixtures("toy")
+def test_what_is_missing_of_the_packs_is_told_before_the_training(
+    tmp_path: Path, packs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = tmp_path / "some"
+    some.mkdir()
+    for name in ("speech-train-00.tar", "speech-ood.tar"):
+        shutil.copy(packs / name, some)
+    words = ("--steps", "1", "--methods", "fsp", "--seeds", "1")
+    assert command("vpvae-table1", tmp_path / "out", some, *words) == 1
+    error = capsys.readouterr().err
+    assert error == "error: nothing to test speech on; want speech-test.tar in --data\n"
+    assert not (tmp_path / "out").exists()
+    assert command("vpvae-table2", tmp_path / "out", some, *words) == 0
+    assert capsys.readouterr().out.startswith("image: skipped, no image-train-*.tar in --data\n")
+
+
+def test_runs_of_a_medium_have_the_same_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(RESULTS / "runs-vpvae", tmp_path / "runs-vpvae")
+    for path in (tmp_path / "runs-vpvae").glob("image-fsp-k1024-*"):
+        record = json.loads(path.read_text())
+        record["settings"]["data"] = {"image-train-00.tar": 1}
+        path.write_text(json.dumps(record))
+    assert redraw("vpvae-table1", tmp_path / "out", str(tmp_path)) == 1
+    assert "runs of more than one data; keep those of one" in capsys.readouterr().err
+    assert redraw("vpvae-table1", tmp_path / "out", str(tmp_path), "--datasets", "speech") == 0
 
 
 def test_losses_of_pictures_are_the_papers_and_the_shipped_recipes() -> None:

@@ -84,5 +84,13 @@ def test_mistakes_are_told() -> None:
         codec.write_tokens(tokens, "image-fsp", 256)
     with pytest.raises(ValueError, match="want tokens"):
         codec.write_tokens(np.zeros((2, 1, 2, 2), int), "image-fsp", 256)
+    with pytest.raises(ValueError, match="a recording has no size; give num_samples"):
+        codec.write_tokens(tokens, "speech-fsp", 256, size=(8, 8))
+    picture = np.zeros((1, 1, 2, 2), int)
+    for given in ({"num_samples": 5000}, {"sample_rate": 8000}):
+        with pytest.raises(ValueError, match="a picture has no samples and no rate; give its size"):
+            codec.write_tokens(picture, "image-fsp", 256, **given)
+    with pytest.raises(ValueError, match=r"a side of a picture is a whole number.*not 16\.0"):
+        codec.write_tokens(picture, "image-fsp", 256, size=(16.0, 16))
     with pytest.raises(BitstreamError):
         codec.read_tokens(codec.compress(wav(tones(5000)), 256)[:-9])

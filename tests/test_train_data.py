@@ -363,6 +363,14 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     assert not list((tmp_path / "run").glob("*.p*t*"))
 
 
+def test_recordings_have_no_shorter_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["speech", str(tmp_path), "--out", str(tmp_path / "out"), "--short-side", "64"]
+    assert main(given) == 2
+    assert "--short-side is of pictures; leave it out of speech" in capsys.readouterr().err
+
+
 def test_pictures_are_scaled_to_a_shorter_side(tmp_path: Path) -> None:
     put(tmp_path / "in/wide.png", png(7, (90, 60)))
     put(tmp_path / "in/small.png", png(7, (20, 30)))

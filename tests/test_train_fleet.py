@@ -18,6 +18,7 @@ from codec import cards, coding
 from codec.errors import CodecError
 from codec.model import build
 from train import fleet, recipes, watch
+from train.__main__ import main as train_main
 from train.data import Store
 from train.export import export
 from train.loop import Budget, Trainer
@@ -320,6 +321,9 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(
         ),
         ("late.toml", [], "b begins from a, which is no run of its medium before it"),
         ("six", ["--data", "speech"], "want speech=PATH or image=PATH"),
+        ("six", ["--data", "image="], "--data image=: want speech=PATH or image=PATH"),
+        ("six", ["--data", "sound=y"], "--data sound=y: want speech=PATH or image=PATH"),
+        ("six", ["--data", "image=y"], "--data image=y: image has x already; give one"),
         ("wrong.toml", [], "want a table for each run with recipe, set, seed, init"),
         ("misspelt.toml", [], "unknown key data.bach"),
     ],
@@ -352,6 +356,30 @@ def test_mistakes_are_one_line(
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("medium", ["image"], indirect=True)
+def test_a_run_alone_begins_from_one_that_is_trained(
+    tmp_path: Path,
+    data: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plan, begun = tmp_path / "plan.toml", []
+    plan.write_text('[a]\nrecipe = "image-fsp"\n[b]\nrecipe = "image-vp"\ninit = "a"\n')
+    given = [str(plan), "--data", f"image={data}", "--work", str(tmp_path), "--only", "b"]
+    given += ["--out", str(tmp_path / "out"), "--steps", "4", "--device", "cpu"]
+    monkeypatch.setattr(fleet.Fleet, "train", lambda self: begun.append(self.runs) or [])
+    monkeypatch.setattr(fleet.Fleet, "export", lambda *_: [])
+    words = ["image-fsp", "--data", str(data), "--out", str(tmp_path / "a"), "--device", "cpu"]
+    words += ["--set", "data.crop=[32, 32]", "--set", "data.batch=2", "--steps", "4"]
+    assert train_main([*words, "--stop-minutes", "1e-9"]) == 0
+    assert fleet.main(given) == 1
+    assert "begins from a, which has stopped in stage A; add that" in capsys.readouterr().err
+    assert not begun
+    assert train_main([*words, "--resume"]) == 0
+    assert fleet.main(given) == 0
+    assert [[run.name for run in runs] for runs in begun] == [["b"]]
 
 
 def test_a_pack_keeps_to_its_limit(tmp_path: Path) -> None:

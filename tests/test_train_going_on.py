@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +14,12 @@ import pytest
 import torch
 from test_train import CROPS, data, media, trainer  # noqa: F401  fixtures
 
+from codec.cards import read_card
 from codec.errors import CodecError
 from train import loop
 from train.__main__ import main
-from train.checkpoint import read_checkpoint
-from train.data import prepare
+from train.checkpoint import read_checkpoint, write_checkpoint
+from train.data import Store, prepare
 from train.export import main as export_main
 from train.loop import Budget, Trainer, differing
 from train.priors import STEPS
@@ -150,16 +152,52 @@ def test_other_data_than_so_far_are_told(
     media: Path,  # noqa: F811
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run, other = tmp_path / "run", tmp_path / "other"
+    run, other, alike = (tmp_path / name for name in ("run", "other", "alike"))
     assert main(words(data, run, "--steps", 2)) == 0
     prepare("image", [media, *sorted(media.iterdir())[:1]], other)
+    # Other pictures of the same sizes.
+    shutil.copy(f"{data}.json", f"{alike}.json")
+    alike.with_suffix(".raw").write_bytes(bytes(255 - b for b in Path(f"{data}.raw").read_bytes()))
     capsys.readouterr()
-    for store, told in ((data, ""), (other, f"other data than the run in {run} has had so far\n")):
+    strange = f"other data than the run in {run} has had so far\n"
+    for store, told in ((data, ""), (alike, strange), (data, strange), (other, strange)):
         given = ["--data", str(store), "--out", str(tmp_path / "models"), "--prior-steps", "2"]
         assert export_main([str(run), *given]) == 0
         assert capsys.readouterr().err == told
         assert main(words(store, run, "--steps", 2, "--resume")) == 0
         assert capsys.readouterr().err == told
+
+
+def test_a_checkpoint_of_an_older_version_knows_its_data_by_their_sizes(
+    tmp_path: Path,
+    data: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    assert main(words(data, run, "--steps", 2)) == 0
+    for sizes, told in ((Store(data, "image", (32, 32)).identity[:8], 0), ("01234567", 1)):
+        state = read_checkpoint(run / "checkpoint.pt")
+        write_checkpoint(run / "checkpoint.pt", state | {"data": sizes})
+        capsys.readouterr()
+        assert main(words(data, run, "--steps", 2, "--resume")) == 0
+        assert capsys.readouterr().err.count("other data than") == told
+
+
+def test_a_note_takes_the_place_of_nothing_that_the_card_says(
+    tmp_path: Path,
+    data: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "models"
+    assert main(words(data, run, "--steps", 2)) == 0
+    given = [str(run), "--data", str(data), "--out", str(out), "--prior-steps", "2"]
+    assert export_main([*given, "--note", "why=a=b"]) == 0
+    training = read_card(out / "run.json").data["training"]
+    assert training.pop("why") == "a=b"
+    for key in training:
+        capsys.readouterr()
+        assert export_main([*given, "--note", f"{key}=1"]) == 2
+        assert f"--note {key}: the card says that by itself" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", [".", "..", "/"])

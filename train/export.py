@@ -36,6 +36,8 @@ from train.options import add_device, add_out, model_name
 from train.priors import STEPS
 
 LICENCE = "Apache-2.0"
+# What a card says of every training, by which it is trained on and judged.
+OWN_NOTES = {"recipe", "seed", "init", "steps", "minutes", "hardware", "items", "last_log"}
 
 
 def load_run(folder: Path, store_path: Path, device: str = "cpu") -> Trainer:
@@ -203,6 +205,8 @@ def _command(options: argparse.Namespace) -> None:
     if wrong := [note for note in options.note if "=" not in note]:
         raise UsageError(f"--note {wrong[0]}: want KEY=TEXT")
     notes = dict(note.split("=", 1) for note in options.note)
+    if own := [key for key in notes if key in OWN_NOTES]:
+        raise UsageError(f"--note {own[0]}: the card says that by itself; choose another key")
     check_run(options.run)
     data = _data(options.run, options.data)
     try:

@@ -37,10 +37,11 @@ from codec.cli import frame
 from codec.cli.frame import Parser, filled_path, positive, within
 from codec.errors import CodecError
 from codec.files import writing
+from codec.medium import MEDIA
 from codec.streams import process
 from train import losses, recipes
 from train.beginning import ADVERSARY_SUFFIX
-from train.checkpoint import CHECKPOINT_NAME
+from train.checkpoint import CHECKPOINT_NAME, read_checkpoint
 from train.log import LOG_NAME, read
 from train.options import MAX_SEED, add_device, add_threads
 
@@ -485,6 +486,33 @@ def _has_start(run: Run, options: argparse.Namespace) -> bool:
     return any(path.is_file() for path in found)
 
 
+def _check_trained(run: Run, folder: Path) -> None:
+    """Raises CodecError where what a run begins from has stopped before its stage C."""
+    stage = read_checkpoint(folder / CHECKPOINT_NAME)["clock"][2]
+    if stage != "C":  # every run ends in it
+        raise CodecError(
+            f"--only {run.name}: it begins from {run.init}, which has stopped in stage {stage}; "
+            "add that, or give --init DIR"
+        )
+
+
+def _data(given: list[str]) -> dict[str, Path]:
+    """Returns the data of each medium.
+
+    Raises:
+        CodecError: One is not MEDIUM=PATH, or a medium has two.
+    """
+    data: dict[str, Path] = {}
+    for text in given:
+        medium, _, path = text.partition("=")
+        if medium not in MEDIA or not path:
+            raise CodecError(f"--data {text}: want speech=PATH or image=PATH")
+        if medium in data:
+            raise CodecError(f"--data {text}: {medium} has {data[medium]} already; give one")
+        data[medium] = Path(path)
+    return data
+
+
 def _command(options: argparse.Namespace) -> int:
     runs = load_plan(options.plan)
     if options.only:
@@ -500,18 +528,20 @@ def _command(options: argparse.Namespace) -> int:
                 (options.work / name / CHECKPOINT_NAME).is_file()
                 for name in (run.name, run.init or "")
             )
-            if run.init not in {None, *wanted} and not begun and not (card and card.is_file()):
+            if run.init in {None, *wanted} or (card and card.is_file()):
+                continue
+            if not begun:
                 raise CodecError(
                     f"--only {run.name}: it begins from {run.init}; add that, or give --init DIR"
                 )
+            if not (options.work / run.name / CHECKPOINT_NAME).is_file():
+                _check_trained(run, options.work / str(run.init))
     if options.init and not any(_has_start(run, options) for run in runs):
         raise CodecError(
             f"--init {options.init}: no NAME.json of a run there; the runs are "
             f"{', '.join(run.name for run in runs)}"
         )
-    if wrong := [text for text in options.data if "=" not in text]:
-        raise CodecError(f"--data {wrong[0]}: want speech=PATH or image=PATH")
-    data = {medium: Path(path) for medium, path in (text.split("=", 1) for text in options.data)}
+    data = _data(options.data)
     if missing := {run.medium for run in runs} - set(data):
         raise CodecError(
             f"the plan trains on {', '.join(sorted(missing))}; add --data {sorted(missing)[0]}=PATH"

@@ -433,7 +433,8 @@ class Trainer:
                 if self.kind == "cuda" and devices:
                     torch.cuda.set_rng_state(devices[0], self.device)
         lines = self._changes(before, now)
-        if state.get("data", self.store.identity) != self.store.identity:
+        # Older checkpoints have its first part, the sizes, alone.
+        if not self.store.identity.startswith(state.get("data", "")):
             lines.insert(0, f"other data than the run in {self.folder} has had so far")
         return lines
 

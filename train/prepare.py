@@ -47,6 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _command(options: argparse.Namespace) -> None:
     if options.workers < 1 or (options.short_side is not None and options.short_side < 1):
         raise UsageError("--workers and --short-side must be at least 1")
+    if options.short_side is not None and MEDIA[options.medium].timed:
+        raise UsageError(f"--short-side is of pictures; leave it out of {options.medium}")
     made = prepare(
         options.medium, options.sources, options.out, options.short_side, options.workers
     )

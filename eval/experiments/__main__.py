@@ -52,6 +52,8 @@ CHOICES = {  # attribute of `Request` -> option
     "lpips_backbone": "--lpips-backbone",
 }
 BUDGET = ("epochs", "minutes", "steps")
+# Attributes of `Request`, and the threads, that have no part in a redraw.
+TRAINED = ("seeds", *BUDGET, "learning_rate", "lpips_backbone", "data", "small", "threads")
 GMVQ = (*BUDGET, "methods", "learning_rate")
 VPVAE = (*BUDGET, "methods", "lpips_backbone")
 EXPERIMENTS = {
@@ -146,7 +148,7 @@ def _command(options: argparse.Namespace) -> None:
         if getattr(options, key) is not None and key not in experiment.choices:
             raise UsageError(f"{option}: {options.name} has nothing to choose there; leave it out")
     if options.redraw is not None:
-        for key in ("seeds", "epochs", "minutes", "steps", "learning_rate", "data", "threads"):
+        for key in TRAINED:
             if getattr(options, key):
                 option = f"--{key.replace('_', '-')}"
                 raise UsageError(f"{option}: --redraw draws runs as they are; leave it out")

@@ -108,10 +108,24 @@ def finished(folder: Path, keys: Iterable[str], known: Iterable[str]) -> list[Re
             raise CodecError(f"{path}: not a finished run of this program; remove it") from None
     if not records:
         raise CodecError(f"{folder}: no finished runs to redraw")
+    check_alike(folder, records, keys)
+    return records
+
+
+def check_alike(folder: Path, records: Iterable[Record], keys: Iterable[str]) -> None:
+    """Checks that runs, which stand in one table, have the same of some settings.
+
+    Args:
+        folder: The folder of the runs, for the message.
+        records: What `finished` returned, or a part of it.
+        keys: The settings.
+
+    Raises:
+        CodecError: Two differ in one.
+    """
     for key in keys:
         if len({json.dumps(r["settings"][key], sort_keys=True) for r in records}) > 1:
             raise CodecError(f"{folder}: runs of more than one {key}; keep those of one")
-    return records
 
 
 def check_seeds(folder: Path, records: Iterable[Record]) -> None:

@@ -86,7 +86,8 @@ def _reached(medium: str, domain: str, runs: Runs) -> str:
             nominal = f"{log2(codes[0]):.2f}"
         coded = summary.get(f"{domain} bits")
         cells = [
-            output.cell(summary.get(f"{domain} {key}"), digits) for key, digits in measured.items()
+            output.cell(summary.get(f"{domain} {key}"), digits) + _of(records, f"{domain} {key}")
+            for key, digits in measured.items()
         ]
         cells += [nominal, output.cell(coded, 2), output.cell(coded, 3, factor)]
         cells.append(f"{paper[0]:.2f}, {paper[1]:.3f}" if paper else "-")
@@ -94,6 +95,13 @@ def _reached(medium: str, domain: str, runs: Runs) -> str:
     published = f"paper's {first}, {second}"
     quality = [*measured, "nominal bits/token", "coded bits/token", rate, published]
     return markdown.table(["method", "K", "seeds", *quality], rows)
+
+
+def _of(records: list[Record], key: str) -> str:
+    """Says how many of a row's runs a figure is of, where some were not measured by it."""
+    good = [record for record in records if "failed" not in record]
+    known = sum(record.get(key) is not None for record in good)
+    return f" ({known} of {len(good)})" if 0 < known < len(good) else ""
 
 
 def _went(runs: Runs) -> str:
@@ -197,7 +205,7 @@ def _draw(axis: Axes, runs: Runs, domain: str, quality: str, key: str) -> None:
 
 def _table(request: Request, number: int, domain: str) -> None:
     scale = SMALL if request.small else FULL
-    results = collect(request, METHODS, scale.sizes, scale)
+    results = collect(request, METHODS, scale.sizes, scale, TESTS, (domain,))
     title = f"VP-VAE, table {number}: {WORDS[domain]}"
     _finish(request, f"vpvae-table{number}", title, (domain,), results)
 

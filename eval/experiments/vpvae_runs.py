@@ -27,7 +27,14 @@ from codec.media import load_audio, load_image
 from codec.medium import IMAGE, MEDIA, SAMPLE_RATE
 from codec.model import Codec
 from eval.experiments import coded
-from eval.experiments.runs import Record, Request, check_seeds, finished, run_once
+from eval.experiments.runs import (
+    Record,
+    Request,
+    check_alike,
+    check_seeds,
+    finished,
+    run_once,
+)
 from eval.experiments.usage import hard_usage
 from eval.experiments.vpvae_methods import Scale, Variant, recipe_of
 from eval.metrics import Metric, measure, score
@@ -215,6 +222,7 @@ def collect(
     sizes: tuple[int, ...],
     scale: Scale,
     media: Iterable[str] = TESTS,
+    domains: tuple[str, ...] = DOMAINS,
 ) -> Results:
     """Does every run that is wanted and possible, or reads those that were done before.
 
@@ -226,10 +234,11 @@ def collect(
         sizes: Their codebook sizes K.
         scale: How large the runs are.
         media: Those that the experiment is about.
+        domains: Those that it reports, of which there must be one to test on.
 
     Raises:
-        CodecError: A method that is asked for is not known, there is nothing to train on, or the
-            runs to redraw cannot be read.
+        CodecError: A method that is asked for is not known, there is nothing to train or test on,
+            or the runs to redraw cannot be read.
     """
     names = request.choose("methods", [variant.name for variant in variants])
     chosen = [variant for variant in variants if variant.name in names]
@@ -237,11 +246,18 @@ def collect(
     media = request.choose("datasets", media)
     if request.redraw is not None:
         return read(request.redraw / FOLDER, names, sizes, media)
-    media = [m for m in media if _packs(request, f"{m}-train-*.tar")]
-    if not media:
+    trained = [m for m in media if _packs(request, f"{m}-train-*.tar")]
+    if not trained:
         raise CodecError(
             "no training packs; want speech-train-*.tar or image-train-*.tar in --data"
         )
+    for medium in media:
+        wanted = [name for d, name in zip(DOMAINS, TESTS[medium], strict=True) if d in domains]
+        if medium not in trained:
+            print(f"{medium}: skipped, no {medium}-train-*.tar in --data", flush=True)
+        elif not any(_packs(request, name) for name in wanted):
+            raise CodecError(f"nothing to test {medium} on; want {' or '.join(wanted)} in --data")
+    media = trained
     results: Results = {medium: {} for medium in media}
     lpips = next(iter(_lpips(IMAGE.name, request.lpips_backbone)), None)
     stores = {medium: _store(request, medium, scale.crop[medium]) for medium in media}
@@ -279,6 +295,9 @@ def collect(
                         identity,
                         partial(train_and_test, run, request),
                     )
+                    measured = [d for d in tests if f"{d} PSNR" in record]
+                    if lpips and any(f"{d} {lpips}" not in record for d in measured):
+                        print(f"  not measured by {lpips}: remove its file to do so", flush=True)
                     results[medium].setdefault((variant.name, size), []).append(record)
     return results
 
@@ -289,13 +308,16 @@ def read(
     """Returns the finished runs of a folder: those of the rows, sizes and media that are named.
 
     Raises:
-        CodecError: There are none, or they are not of one budget, or those of a row differ in more
-            than their seed.
+        CodecError: There are none, or they are not of one budget, or those of a medium not of the
+            same data, or those of a row differ in more than their seed.
     """
     found: Results = {medium: {} for medium in media}
     order = list(names)
     records = finished(folder, ("budget",), order)
     check_seeds(folder, records)
+    for medium in found:
+        of_medium = [r for r in records if r["settings"]["medium"] == medium]
+        check_alike(folder, of_medium, ("data", "tests"))
     records.sort(key=lambda r: (order.index(r["settings"]["name"]), r["settings"]["seed"]))
     for record in records:
         settings = record["settings"]
