@@ -302,6 +302,21 @@ def test_every_audio_suffix_is_written_and_read(suffix: str) -> None:
     assert len(read) == pytest.approx(200_000, abs=5000 if suffix == "mp3" else 0)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("suffix", sorted(SPEECH.suffixes))
+def test_what_is_written_is_what_is_heard(suffix: str, channels: int) -> None:
+    """libsndfile makes noise at full scale of a stereo MP3 that it is given as 16-bit integers."""
+    sound = tones(100_000, 48000, channels)
+    file = io.BytesIO()
+    writer = AudioWriter(file, 48000, channels, suffix)
+    writer.write(sound)
+    writer.close()
+    read = load_audio(io.BytesIO(file.getvalue()))[0][: len(sound)]
+    for channel in range(channels):
+        assert np.corrcoef(read[:, channel], sound[: len(read), channel])[0, 1] > 0.9
+        assert read[:, channel].std() == pytest.approx(sound[:, channel].std(), rel=0.1)
+
+
 @pytest.mark.parametrize(
     ("rate", "channels", "suffix"), [(44100, 1, "opus"), (16000, 9, "flac"), (16000, 1, "xyz")]
 )

@@ -45,6 +45,7 @@ class AudioWriter:
         order = ogg.WAV_ORDER.get(channels) if name == "OGG" else None
         self._order = None if order is None else np.argsort(order)
         self._room = MAX_RIFF_BYTES if name in ("WAV", "AIFF") else None
+        self._wide = name == "MP3"  # libsndfile makes noise of 16-bit integers of two channels
         self._target = _Target(file)
         with self._target.checked(f".{suffix} cannot hold {channels} channels at {sample_rate} Hz"):
             self._file = soundfile.SoundFile(
@@ -66,7 +67,8 @@ class AudioWriter:
                 raise MediaError("the recording is above the 4 GiB of this format; write a .flac")
         with self._target.checked("cannot write the recording"):
             for start in range(0, len(values), BLOCK):
-                self._file.write(values[start : start + BLOCK])
+                piece = values[start : start + BLOCK]
+                self._file.write(piece.astype(np.int32) << 16 if self._wide else piece)
 
     def close(self) -> None:
         """Completes the file."""
