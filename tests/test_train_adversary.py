@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 
 from codec.medium import SAMPLE_RATE, SPEECH
-from train import fleet, recipes
+from train import recipes
+from train.plan import FOLDER, load_plan
 
 RECIPES = {name: recipes.load(name) for name in recipes.shipped() if name.startswith("speech")} | {
     f"{path.stem}, {run.name}": recipes.load(run.recipe, run.set)
-    for path in fleet.FOLDER.glob("stages*.toml")
-    for run in fleet.load_plan(path.stem)
+    for path in FOLDER.glob("stages*.toml")
+    for run in load_plan(path.stem)
 }
 JUDGED = {
     name: recipe

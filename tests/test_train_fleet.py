@@ -22,6 +22,8 @@ from train.__main__ import main as train_main
 from train.data import Store
 from train.export import export
 from train.loop import Budget, Trainer
+from train.pack import pack
+from train.plan import FOLDER, Run, load_plan
 
 CHANGES = [
     "data.batch=2",
@@ -33,9 +35,9 @@ CHANGES = [
 CHANGES += ["losses.lpips=0", "stages={A=0.5, B=0.25, C=0.25}"]
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in fleet.FOLDER.glob("*.toml")))
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.toml")))
 def test_shipped_plans_are_whole(name: str) -> None:
-    runs = fleet.load_plan(name)
+    runs = load_plan(name)
     assert len({run.name for run in runs}) == len(runs)
     if name == "six":
         kinds = {f"{m}-{b}" for m in ("speech", "image") for b in ("fsp", "vp", "gmvq")}
@@ -44,7 +46,7 @@ def test_shipped_plans_are_whole(name: str) -> None:
 
 
 def test_a_dedicated_model_offers_its_size_alone() -> None:
-    for run in fleet.load_plan("dedicated"):
+    for run in load_plan("dedicated"):
         size = run.name.rpartition("-")[2]
         offered = build(recipes.load(run.recipe, run.set).config()).bottleneck.codebook_sizes
         assert offered == ((256, 1024, 4096, 16384) if size == "all" else (int(size),))
@@ -72,7 +74,7 @@ def started(
     groups: list[list[str]] = []
     plan = fleet.Fleet._next
 
-    def start(_: fleet.Fleet, command: list[str], run: fleet.Run) -> Ended:
+    def start(_: fleet.Fleet, command: list[str], run: Run) -> Ended:
         (tmp_path / "work" / run.name).mkdir(parents=True, exist_ok=True)
         (tmp_path / "work" / run.name / "checkpoint.pt").touch()
         groups[-1].append(
@@ -82,9 +84,7 @@ def started(
         )
         return Ended(int(run.name == failing))
 
-    def next_run(
-        self: fleet.Fleet, waiting: list[fleet.Run], active: dict[str, Ended]
-    ) -> fleet.Run | None:
+    def next_run(self: fleet.Fleet, waiting: list[Run], active: dict[str, Ended]) -> Run | None:
         if not active and waiting:
             groups.append([])
         return plan(self, waiting, active)
@@ -257,7 +257,7 @@ def test_the_report_says_the_time_of_steps_and_the_use_of_gpus(
     (tmp_path / "speech-vp").mkdir()
     record = {"step": 50, "minutes": 0.1, "stage": "A", "loss": 2.5, "steps_per_s": 71.0}
     (tmp_path / "speech-vp/log.jsonl").write_text(json.dumps(record))
-    runs = [fleet.Run("speech-vp", "speech-vp-small"), fleet.Run("image-vp", "image-vp-small")]
+    runs = [Run("speech-vp", "speech-vp-small"), Run("image-vp", "image-vp-small")]
     fleet.Fleet(runs, {}, tmp_path, SimpleNamespace(threads=1, jobs=None)).report()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("GPU 97 %, 812 MiB; 3 %, 9 MiB")
@@ -393,16 +393,16 @@ def test_a_pack_keeps_to_its_limit(tmp_path: Path) -> None:
         (".adversary.safetensors", 600_000),
     ):
         (models / f"m{suffix}").write_bytes(bytes(size))
-    assert fleet.pack(models, "m", run, tmp_path / "out", 2)[-1] == "m.adversary.safetensors"
+    assert pack(models, "m", run, tmp_path / "out", 2)[-1] == "m.adversary.safetensors"
     assert (tmp_path / "out/m.tar").stat().st_size <= 2 * 2**20
-    assert fleet.pack(models, "m", run, tmp_path / "out", 1) == [
+    assert pack(models, "m", run, tmp_path / "out", 1) == [
         "m.json",
         "m.safetensors",
         "m.log.jsonl",
     ]
     assert (tmp_path / "out/m.tar").stat().st_size <= 2**20
     with pytest.raises(CodecError, match="raise it"):
-        fleet.pack(models, "m", run, tmp_path / "out", 0.5)
+        pack(models, "m", run, tmp_path / "out", 0.5)
 
 
 @pytest.mark.parametrize("blocks", range(58, 64))
@@ -413,7 +413,7 @@ def test_a_pack_is_as_large_as_its_limit_at_most(tmp_path: Path, blocks: int) ->
     (tmp_path / "m.adversary.safetensors").write_bytes(bytes(512 * (blocks - 46)))
     whole = -(-blocks // 20) * 20
     for limit in (60, 61, 79, 80):
-        kept = fleet.pack(tmp_path, "m", tmp_path, tmp_path / "out", limit / 2048)
+        kept = pack(tmp_path, "m", tmp_path, tmp_path / "out", limit / 2048)
         assert ("m.adversary.safetensors" in kept) == (whole <= limit), limit
         assert (tmp_path / "out/m.tar").stat().st_size <= limit * 512
 
@@ -423,7 +423,7 @@ def test_a_packed_log_is_spread_evenly_to_its_last_line(tmp_path: Path, count: i
     (tmp_path / "log.jsonl").write_text("".join(f'{{"step": {i}}}\n' for i in range(count)))
     for suffix in (".json", ".safetensors"):
         (tmp_path / f"m{suffix}").write_bytes(b"x")
-    fleet.pack(tmp_path, "m", tmp_path, tmp_path / "out", 2)
+    pack(tmp_path, "m", tmp_path, tmp_path / "out", 2)
     with tarfile.open(tmp_path / "out/m.tar") as archive:
         file = archive.extractfile("m.log.jsonl")
         assert file is not None
@@ -518,7 +518,7 @@ def fake_fleet(tmp_path: Path, plan: str, **changed: object) -> fleet.Fleet:
     names = ("threads", "jobs", "init", "lpips_backbone", "compile", "stop_minutes", "together")
     options = dict.fromkeys(names) | {"minutes": None, "steps": 1, "set": [], "pack_mib": 1.0}
     options |= {"log_steps": 1, "checkpoint_minutes": 2.0, "report_seconds": 99.0, "device": "cpu"}
-    runs = fleet.load_plan(str(tmp_path / "plan.toml"))
+    runs = load_plan(str(tmp_path / "plan.toml"))
     settings = SimpleNamespace(**options | changed)
     return fleet.Fleet(runs, {"image": tmp_path / "i"}, tmp_path / "work", settings)
 
@@ -529,7 +529,7 @@ def test_nothing_that_comes_of_a_run_that_failed_is_begun(
 ) -> None:
     begun = []
 
-    def start(_: fleet.Fleet, __: list[str], run: fleet.Run) -> Ended:
+    def start(_: fleet.Fleet, __: list[str], run: Run) -> Ended:
         begun.append(run.name)
         (tmp_path / "work" / run.name).mkdir(parents=True)
         (tmp_path / "work" / run.name / "console.txt").write_text("error: no room")
@@ -704,4 +704,4 @@ def test_a_plan_with_values_of_another_kind_is_refused(tmp_path: Path, line: str
     recipe = "" if line.startswith("recipe") else 'recipe = "image-fsp"\n'
     (tmp_path / "plan.toml").write_text(f"[a]\n{recipe}{line}\n")
     with pytest.raises(CodecError, match="a has values of another kind"):
-        fleet.load_plan(str(tmp_path / "plan.toml"))
+        load_plan(str(tmp_path / "plan.toml"))

@@ -17,106 +17,29 @@ unpacked into one folder, --init FOLDER makes another fleet begin from these mod
 from __future__ import annotations
 
 import argparse
-import io
-import json
 import os
 import subprocess
 import sys
-import tarfile
 import time
-import tomllib
 from collections.abc import Container, Iterable
-from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from codec.cli import frame
 from codec.cli.frame import Parser, filled_path, positive, within
 from codec.errors import CodecError
-from codec.files import writing
 from codec.medium import MEDIA
 from codec.streams import process
 from train import losses, recipes
-from train.beginning import ADVERSARY_SUFFIX
 from train.checkpoint import CHECKPOINT_NAME, read_checkpoint
 from train.log import LOG_NAME, read
-from train.options import MAX_SEED, add_device, add_threads
+from train.options import add_device, add_threads
+from train.pack import pack
+from train.plan import Run, load_plan
 
-FOLDER = Path(__file__).parent / "plans"
 CONSOLE = "console.txt"
 GRACE_SECONDS = 30  # for a process to clean up after it was asked to end
-PACKED_LOG_LINES = 300  # of each log in a pack, spread evenly; the last is kept
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One entry of a plan.
-
-    It has a recipe, "section.key=value" changes, a seed, and the run whose nets it begins with.
-    """
-
-    name: str
-    recipe: str
-    set: list[str] = field(default_factory=list)
-    seed: int = 0
-    init: str | None = None
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether all values are of the kinds that are wanted, as a file's need not be."""
-        return (
-            isinstance(self.recipe, str)
-            and isinstance(self.set, list)
-            and all(isinstance(change, str) for change in self.set)
-            and isinstance(self.seed, int)
-            and not isinstance(self.seed, bool)
-            and 0 <= self.seed <= MAX_SEED
-            and isinstance(self.init, str | None)
-        )
-
-    @property
-    def medium(self) -> str:
-        return _medium(self.recipe, tuple(self.set))
-
-
-@lru_cache  # a recipe takes long to read, and the fleet asks again and again
-def _medium(recipe: str, changes: tuple[str, ...]) -> str:
-    return recipes.load(recipe, list(changes)).codec.medium
-
-
-def load_plan(name: str) -> list[Run]:
-    """Reads a shipped plan by name, or a .toml file.
-
-    Raises:
-        CodecError: There is no such plan, or it does not fit.
-    """
-    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
-    if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
-        raise CodecError(f"{name}: no such plan; give a .toml file or one of {shipped}")
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        runs = [Run(name=key, **table) for key, table in tables.items()]
-        if wrong := [run.name for run in runs if not run.is_plain]:
-            raise ValueError(f"{wrong[0]} has values of another kind")
-    except (ValueError, TypeError) as error:
-        raise CodecError(
-            f"{path}: not a plan ({error}); want a table for each run with recipe, set, seed, init"
-        ) from None
-    if not runs or any("/" in run.name or run.name in ("", ".", "..") for run in runs):
-        raise CodecError(f"{path}: a plan needs runs, whose names are no paths")
-    seen: dict[str, str] = {}
-    for run in runs:
-        seen[run.name] = run.medium  # a mistake shows before anything starts
-        if run.init is not None and (run.init == run.name or seen.get(run.init) != run.medium):
-            raise CodecError(
-                f"{path}: {run.name} begins from {run.init}, "
-                "which is no run of its medium before it"
-            )
-    return runs
 
 
 class Fleet:
@@ -362,49 +285,6 @@ def _end(started: Iterable[subprocess.Popen[bytes]]) -> None:
             one.wait()
 
 
-def pack(models: Path, name: str, folder: Path, out: Path, limit_mib: float) -> list[str]:
-    """Writes OUT/NAME.tar of a run: model, card, log, discriminator.
-
-    The discriminator is left out where the archive would be above the limit.
-
-    Raises:
-        CodecError: The model alone is larger than the limit.
-    """
-    records = read(folder / LOG_NAME)
-    count = min(len(records), PACKED_LOG_LINES)
-    kept = [records[i] for i in np.linspace(0, len(records) - 1, count).round().astype(int)]
-    parts = [
-        (suffix, (models / f"{name}{suffix}").read_bytes()) for suffix in (".json", ".safetensors")
-    ]
-    parts.append((".log.jsonl", "".join(f"{json.dumps(record)}\n" for record in kept).encode()))
-    limit = limit_mib * 2**20
-    contents = [content for _, content in parts]
-    if (total := _tar_size(contents)) > limit:
-        raise CodecError(
-            f"{name}: {total / 2**20:.1f} MiB are more than --pack-mib {limit_mib:g}; raise it"
-        )
-    adversary = models / f"{name}{ADVERSARY_SUFFIX}"
-    if adversary.is_file():
-        contents.append(adversary.read_bytes())
-        if _tar_size(contents) <= limit:
-            parts.append((ADVERSARY_SUFFIX, contents[-1]))
-    memory = io.BytesIO()
-    with tarfile.open(fileobj=memory, mode="w") as archive:
-        for suffix, content in parts:
-            info = tarfile.TarInfo(name + suffix)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    with writing(str(out / f"{name}.tar"), force=True) as file:
-        file.write(memory.getbuffer())
-    return [name + suffix for suffix, _ in parts]
-
-
-def _tar_size(contents: Iterable[bytes]) -> int:
-    """Returns the bytes of an archive of these files: blocks, two that end it, whole records."""
-    blocks = 2 + sum(1 + -(-len(content) // tarfile.BLOCKSIZE) for content in contents)
-    return tarfile.RECORDSIZE * -(-blocks * tarfile.BLOCKSIZE // tarfile.RECORDSIZE)
-
-
 def gpu_state() -> str:
     """Returns what nvidia-smi says of use and memory; empty where there is no such program."""
     query = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader"]
@@ -480,19 +360,43 @@ def main(arguments: list[str] | None = None) -> int:
     return frame.run(parser, arguments, _command, told)
 
 
+def _chosen(options: argparse.Namespace) -> list[Run]:
+    """Returns the runs of the plan, or those that --only names.
+
+    Raises:
+        CodecError: One is not in the plan, or begins from a run that is not there.
+    """
+    runs = load_plan(options.plan)
+    if not options.only:
+        return runs
+    wanted = options.only.split(",")
+    if unknown := set(wanted) - {run.name for run in runs}:
+        raise CodecError(
+            f"--only {sorted(unknown)[0]}: not in the plan {[run.name for run in runs]}"
+        )
+    runs = [run for run in runs if run.name in wanted]
+    for run in runs:
+        if run.init not in (None, *wanted) and not _has_start(run, options):
+            _check_trained(run, options.work / run.init / CHECKPOINT_NAME)
+    return runs
+
+
 def _has_start(run: Run, options: argparse.Namespace) -> bool:
     """Whether a run begins with a model of --init, or has begun before."""
-    found = options.init / f"{run.name}.json", options.work / run.name / CHECKPOINT_NAME
-    return any(path.is_file() for path in found)
+    begun = (options.work / run.name / CHECKPOINT_NAME).is_file()
+    return begun or bool(options.init and (options.init / f"{run.name}.json").is_file())
 
 
-def _check_trained(run: Run, folder: Path) -> None:
-    """Raises CodecError where what a run begins from has stopped before its stage C."""
-    stage = read_checkpoint(folder / CHECKPOINT_NAME)["clock"][2]
+def _check_trained(run: Run, checkpoint: Path) -> None:
+    """Raises CodecError where what a run begins from is not there, or not at its end."""
+    wanted = "add that, or give --init DIR"
+    if not checkpoint.is_file():
+        raise CodecError(f"--only {run.name}: it begins from {run.init}; {wanted}")
+    stage = read_checkpoint(checkpoint)["clock"][2]
     if stage != "C":  # every run ends in it
         raise CodecError(
             f"--only {run.name}: it begins from {run.init}, which has stopped in stage {stage}; "
-            "add that, or give --init DIR"
+            f"{wanted}"
         )
 
 
@@ -514,28 +418,7 @@ def _data(given: list[str]) -> dict[str, Path]:
 
 
 def _command(options: argparse.Namespace) -> int:
-    runs = load_plan(options.plan)
-    if options.only:
-        wanted = options.only.split(",")
-        if unknown := set(wanted) - {run.name for run in runs}:
-            raise CodecError(
-                f"--only {sorted(unknown)[0]}: not in the plan {[run.name for run in runs]}"
-            )
-        runs = [run for run in runs if run.name in wanted]
-        for run in runs:
-            card = options.init and options.init / f"{run.name}.json"
-            begun = any(
-                (options.work / name / CHECKPOINT_NAME).is_file()
-                for name in (run.name, run.init or "")
-            )
-            if run.init in {None, *wanted} or (card and card.is_file()):
-                continue
-            if not begun:
-                raise CodecError(
-                    f"--only {run.name}: it begins from {run.init}; add that, or give --init DIR"
-                )
-            if not (options.work / run.name / CHECKPOINT_NAME).is_file():
-                _check_trained(run, options.work / str(run.init))
+    runs = _chosen(options)
     if options.init and not any(_has_start(run, options) for run in runs):
         raise CodecError(
             f"--init {options.init}: no NAME.json of a run there; the runs are "
