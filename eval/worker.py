@@ -6,6 +6,7 @@ import resource
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ from eval.systems import (
     load_neighbour,
 )
 
+PIECE = 1024  # samples, or pixels of a side
+
 
 class Worker:
     """Measures items; one in each process, since models and LPIPS nets are loaded once.
@@ -50,6 +53,7 @@ class Worker:
         models = load_models(list(plan.models), plan.effort, plan.search)
         self._coders: list[System] = [*models, *neighbours]
         _check_labels(self._coders)
+        self._warm: set[str] = set()
         self._mos = DistillMOS() if plan.mos else None
         self._metrics = {
             medium: plan.metrics(medium) | lpips_metric.metrics(medium, plan.lpips)
@@ -79,6 +83,7 @@ class Worker:
                 raise MediaError(f"{medium}, which no system of this run codes")
         except (CodecError, OSError) as error:
             return line | {"skipped": " ".join(str(error).split()), "records": []}
+        self._warm_up(medium, signal[:PIECE, :PIECE])
         found = _Measured(self._folder, one.name, item.name, medium, signal, sample)
         targets = {
             f"{system.name} {system.setting}": found.add(
@@ -94,6 +99,14 @@ class Worker:
         if self._mos and MEDIA[medium].timed:
             line["original"] = {MOS: _figure(self._mos, signal[:, 0], signal[:, 0])[0]}
         return line | found.line()
+
+    def _warm_up(self, medium: str, piece: Signal) -> None:
+        """Codes a piece of the first signal by every model, whose first call takes longer."""
+        if medium not in self._warm:
+            self._warm.add(medium)
+            for system in (one for one in self._coders if one.medium == medium):
+                with suppress(CodecError, MemoryError):  # the measurement tells
+                    _there_and_back(system, piece)
 
     def _all_systems(self) -> Iterator[System]:
         """The systems that measure something, whatever else there is: one of a kind will do."""

@@ -15,19 +15,22 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import gradient, picture, tones, wav
+from numpy.typing import NDArray
 
 pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
 from codec import cards
 from codec.api import decompress
-from eval import report
+from eval import report, worker
 from eval.__main__ import main
 from eval.journal import open_journal, pack_tokens, unpack_tokens
 from eval.paths import file_path, flat_name
+from eval.systems import ModelSystem
 from eval.worker import Worker
 
 RNG = np.random.default_rng(0)
@@ -321,6 +324,26 @@ def test_a_worker_that_cannot_start_says_why(
         error = capsys.readouterr().err.splitlines()
         assert "the weights are not those of the card" in error[-1]
         assert not any("Traceback" in line for line in error)
+
+
+def test_the_first_call_of_a_model_is_not_timed(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It compiles and prepares, and would be the first setting's."""
+    compress, clock, seen = ModelSystem.compress, [0.0], set()
+
+    def slow_at_first(self: ModelSystem, signal: NDArray[Any]) -> bytes:
+        clock[0] += 1 if self.setting in seen else 100
+        seen.add(self.setting)
+        return compress(self, signal)
+
+    monkeypatch.setattr(ModelSystem, "compress", slow_at_first)
+    monkeypatch.setattr(worker, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    words = ["image-fsp", "--data", str(media), "-k", "256,1024", "--quick", "--workers", "1"]
+    assert main([*words, "--first", "2", "--out", str(tmp_path)]) == 0
+    assert seen == {"256", "1024"}
+    times = json.loads((tmp_path / "timing.json").read_text())
+    assert [row["encode_s"] for row in times if row["system"] == "image-fsp"] == [2, 2]
 
 
 def test_a_run_that_measures_anew_leaves_no_older_results(
