@@ -365,7 +365,16 @@ def with_size(kind: str, size: int) -> bytes:
 @pytest.mark.parametrize(
     ("kind", "size"),
     [(kind, size) for kind in ("AIFF", "AU") for size in (0, 0x7FFFF000, 0x80000000, 0xFFFFFFFF)]
-    + [("AIFF", 8), ("CAF", 2**64 - 1), ("CAF", 0), ("W64", 2**64 - 1), ("W64", 0), ("W64", 24)],
+    + [
+        ("AIFF", 8),
+        ("AIFF", 0x7F000008),
+        ("AIFF", 0x7EFFFE08),
+        ("CAF", 2**64 - 1),
+        ("CAF", 0),
+        ("W64", 2**64 - 1),
+        ("W64", 0),
+        ("W64", 24),
+    ],
 )
 def test_other_containers_of_unknown_size_are_read_to_their_end(
     kind: str, size: int, caplog: pytest.LogCaptureFixture
@@ -758,6 +767,23 @@ def test_what_libsndfile_does_not_know_goes_through_pyav(
             best, float(np.corrcoef(original, samples[8000 + delay : 16000 + delay, 0])[0, 1])
         )
     assert best > 0.9
+
+
+def test_channels_of_an_8svx_lie_behind_one_another(caplog: pytest.LogCaptureFixture) -> None:
+    """libsndfile takes them for samples in turn."""
+    pytest.importorskip("av", reason="PyAV reads it")
+    left, right = (np.round(100 * tones(4000)[::step, 0]).astype("i1") for step in (1, -1))
+    body = left.tobytes() + right.tobytes()
+    header = struct.pack(">IIIHBBI", 4000, 0, 0, 16000, 1, 0, 1 << 16)
+    chunks = [(b"VHDR", header), (b"CHAN", struct.pack(">I", 6)), (b"BODY", body)]
+    content = b"8SVX" + b"".join(
+        name + struct.pack(">I", len(data)) + data for name, data in chunks
+    )
+    data = b"FORM" + struct.pack(">I", len(content)) + content
+    samples, rate = load_audio(io.BytesIO(data))
+    assert rate == 16000
+    assert np.array_equal(samples * 128, np.stack([left, right], 1))
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize(

@@ -282,7 +282,8 @@ class SoundReader:
         whole_end: See `Part`.
 
     Raises:
-        soundfile.LibsndfileError: Not of a kind that it knows.
+        soundfile.LibsndfileError: Not of a kind that it knows; or 8SVX of two channels, which lie
+            behind one another, and which it takes for samples in turn.
     """
 
     def __init__(self, file: BinaryIO, cut: bool, whole_end: bool | None) -> None:
@@ -299,6 +300,9 @@ class SoundReader:
             raise soundfile.LibsndfileError(1, f"{error}: ") from None
         self.sample_rate: int = self._file.samplerate
         self.channels: int = self._file.channels
+        if self._file.format == "SVX" and self.channels > 1:
+            self._file.close()
+            raise soundfile.LibsndfileError(1, "channels behind one another: ")
         self.cut, self._whole_end = cut, whole_end
         padded = self._file.format in ("WAV", "WAVEX") and "PCM_" not in self._file.subtype
         padding = self._file.frames - (declared or 0)  # of the last block

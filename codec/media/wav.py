@@ -57,6 +57,7 @@ def is_placeholder(size: int) -> bool:
     """Whether a size in a header stands for one that was not known when it was written."""
     return (
         size == 0
+        or 0x7EFFFE00 <= size <= 0x7F000000  # SoX, of an AIFF: as many whole samples as fit
         or 0x7FFF0000 <= size <= 0x80000100
         or 0xFFFF0000 <= size <= 0xFFFFFFFF
         or size >= 1 << 62
