@@ -47,6 +47,7 @@ from eval.experiments.nets import SQVAENet
 from eval.experiments.runs import aggregate, finished, mean_std, run_once
 from train import codebook
 from train.denormals import flushed
+from train.loop import Budget
 
 TOY_NETS = {
     "speech": SpeechConfig(encoder_dim=8, encoder_depth=1, decoder_dim=8, decoder_depth=1),
@@ -395,6 +396,24 @@ def command(name: str, out: Path, packs: Path, *extra: str) -> int:
 
 def redraw(name: str, out: Path, *extra: str) -> int:
     return main([name, "--out", str(out), "--device", "cpu", "--redraw", *extra])
+
+
+@pytest.mark.parametrize("epochs", [None, 2.0, 0.5])
+@pytest.mark.usefixtures("toy")
+def test_in_an_epoch_every_picture_is_seen_once(
+    epochs: float | None, packs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """48 pictures in batches of 8."""
+    budgets: list[Budget] = []
+
+    def train(_row: object, _data: object, _settings: object, budget: Budget, *_: object) -> None:
+        budgets.append(budget)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gmvq_runs.training, "train", train)
+    words = [] if epochs is None else ["--epochs", str(epochs)]
+    assert command("gmvq-table1", tmp_path, packs, "--datasets", "cifar10", *words) == 130
+    assert budgets == [Budget(steps=round(6 * (epochs or gmvq_runs.SMALL_EPOCHS)))]
 
 
 ARGUMENTS = {
