@@ -20,7 +20,7 @@ from codec.entropy import mixing, refinement
 from codec.errors import ModelError
 from codec.layers import ladder
 from codec.medium import MEDIA
-from train import add_priors, priors
+from train import add_priors, digits, priors
 from train.data import prepare
 
 NESTED = {
@@ -56,15 +56,14 @@ def test_a_prior_of_a_layer_learns_what_parents_tell() -> None:
     """
     codec = tiny_codec("speech")
     parents = codec.bottleneck.parents(1024, 256)
-    found = priors.refined_layout(codec.bottleneck, 1024, 256)
+    found = digits.refined_layout(codec.bottleneck, 1024, 256)
     assert parents is not None
     assert found is not None
-    levels, order, _, given = found
-    assert levels.tolist() == [2, 2, 4, 4, 4, 2, 2]
-    assert given == 5
-    assert np.array_equal(order // 4, parents.numpy())
-    assert sorted(order.tolist()) == list(range(1024))
-    random, inverse = np.random.default_rng(0), np.argsort(order)
+    assert found.levels.tolist() == [2, 2, 4, 4, 4, 2, 2]
+    assert found.given == 5
+    assert np.array_equal(found.order // 4, parents.numpy())
+    assert sorted(found.order.tolist()) == list(range(1024))
+    random, inverse = np.random.default_rng(0), np.argsort(found.order)
     grids = []
     for _ in range(30):
         coarse = random.integers(0, 256, 400)

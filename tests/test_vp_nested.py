@@ -24,7 +24,7 @@ from codec.bottlenecks._search import nearest, nearest_child
 from codec.layers import ladder
 from codec.model import CodecConfig, build
 from codec.nets.kinds import NETS, default
-from train import nested, priors, recipes
+from train import digits, nested, recipes
 from train.__main__ import main as train_main
 from train.data import prepare
 from train.export import count_tables, export, load_run
@@ -355,15 +355,15 @@ def test_priors_of_a_tree_ask_digits_of_its_branches() -> None:
     model.bottleneck.fit(torch.randn(3000, 5, generator=torch.Generator().manual_seed(0)))
     sizes = model.bottleneck.codebook_sizes
     for size in sizes:
-        levels, order, vectors = priors.layout(model.bottleneck, size)
-        assert int(levels.prod()) == size
-        assert not order.size
-        assert vectors.shape == (size, 5)
+        single = digits.layout(model.bottleneck, size)
+        assert int(single.levels.prod()) == size
+        assert not single.order.size
+        assert single.vectors.shape == (size, 5)
     for below, size in pairwise(sizes):
-        found = priors.refined_layout(model.bottleneck, size, below)
+        found = digits.refined_layout(model.bottleneck, size, below)
         assert found is not None
-        levels, order, _, given = found
-        assert not order.size
-        assert (int(levels[:given].prod()), int(levels.prod())) == (below, size)
-        assert max(levels) <= priors.MOST_NODES
+        assert not found.order.size
+        parents = int(found.levels[: found.given].prod())
+        assert (parents, int(found.levels.prod())) == (below, size)
+        assert max(found.levels) <= digits.MOST_NODES
     assert count_tables(model, torch.randn(500, 5))["tables.16"].sum() == 2**20
