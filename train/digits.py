@@ -55,6 +55,7 @@ class Layout:
 
 
 def device_of(bottleneck: Bottleneck) -> torch.device:
+    """Returns where a bottleneck's tensors are; the CPU for one without any."""
     tensors = chain(bottleneck.parameters(), bottleneck.buffers())
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
@@ -90,7 +91,7 @@ def refined_layout(bottleneck: Bottleneck, size: int, below: int) -> Layout | No
     children, M of them, which are told apart by questions of one half against the other.
 
     Returns:
-        The layout; None if the sizes are not nested.
+        The layout; None if the sizes are not nested, or parents have unequal numbers of children.
     """
     parents = bottleneck.parents(size, below)
     number = bottleneck.num_codes(below)

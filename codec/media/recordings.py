@@ -39,7 +39,6 @@ log = logging.getLogger("codec")
 # What sizes, counts and names that are wrong lead a reader to.
 MISREAD = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError, struct.error)
 LONGEST_BLOCK = 1 << 13  # samples of what ADPCM codes at once
-VOC = b"Creative Voice File"  # libsndfile takes the heads of its later blocks for sound
 UNKNOWN_FRAMES = 1 << 62  # libsndfile says more where a FLAC does not tell its length
 
 
@@ -246,9 +245,6 @@ def _reader(
     file: BinaryIO, cut: bool, whole_end: bool | None, say: Callable[[str], None]
 ) -> SoundReader | AvReader:
     """A decoder that knows the file."""
-    file.seek(0)
-    if file.read(len(VOC)) == VOC:
-        return AvReader(file, cut, "a VOC", say)
     try:
         return SoundReader(file, cut, whole_end)
     except soundfile.LibsndfileError as error:
@@ -282,8 +278,9 @@ class SoundReader:
         whole_end: See `Part`.
 
     Raises:
-        soundfile.LibsndfileError: Not of a kind that it knows; or 8SVX of two channels, which lie
-            behind one another, and which it takes for samples in turn.
+        soundfile.LibsndfileError: Not of a kind that it knows, or of one that it misreads: VOC,
+            where it takes heads of blocks for sound; 8SVX of two channels, which lie behind one
+            another, and which it takes for samples in turn.
     """
 
     def __init__(self, file: BinaryIO, cut: bool, whole_end: bool | None) -> None:
@@ -300,9 +297,10 @@ class SoundReader:
             raise soundfile.LibsndfileError(1, f"{error}: ") from None
         self.sample_rate: int = self._file.samplerate
         self.channels: int = self._file.channels
-        if self._file.format == "SVX" and self.channels > 1:
+        kind = self._file.format
+        if kind == "VOC" or (kind == "SVX" and self.channels > 1):
             self._file.close()
-            raise soundfile.LibsndfileError(1, "channels behind one another: ")
+            raise soundfile.LibsndfileError(1, f"{kind} of this kind is misread: ")
         self.cut, self._whole_end = cut, whole_end
         padded = self._file.format in ("WAV", "WAVEX") and "PCM_" not in self._file.subtype
         padding = self._file.frames - (declared or 0)  # of the last block
