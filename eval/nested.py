@@ -22,8 +22,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from itertools import compress, pairwise
 from typing import Any
 
 import numpy as np
@@ -122,7 +122,7 @@ def measure(
 
     Returns:
         For each way and codebook size "mse" and "quality", PSNR in dB or PESQ, which is of the
-        first items alone.
+        first items alone, and of those that it can score in every way.
     """
     bottleneck: Any = codec.bottleneck  # VP or GM-VQ, which give their codebooks
     medium = codec.medium.name
@@ -154,12 +154,17 @@ def measure(
                 x_hat = codec.decoder(z_q, size)[(..., *map(slice, x.shape[2:]))]
                 pair = [signals.compared(one) for one in (signal, signals.from_nets(x_hat))]
                 figures[way][size]["quality"].append(score(*pair))
+    for size in flat:
+        rows = [figures[way][size] for way in ways]
+        scored = [None not in values for values in zip(*(r["quality"] for r in rows), strict=True)]
+        for row in rows:
+            row["quality"] = list(compress(row["quality"], scored))
     return {
         way: {
             size: {name: _mean(values) for name, values in row.items()}
-            for size, row in rows.items()
+            for size, row in sizes.items()
         }
-        for way, rows in figures.items()
+        for way, sizes in figures.items()
     }
 
 
@@ -168,10 +173,9 @@ def quality_of(medium: str) -> str:
     return next(iter(METRICS[medium]))
 
 
-def _mean(values: list[float | None]) -> float:
-    """Returns the mean of the values that there are; NaN where there is none."""
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else float("nan")
+def _mean(values: Sequence[float | None]) -> float:
+    """Returns the mean of known values; NaN where there is none."""
+    return float(np.mean(values)) if values else float("nan")  # type: ignore[arg-type]
 
 
 def main(arguments: list[str] | None = None) -> int:

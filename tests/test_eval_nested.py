@@ -62,7 +62,12 @@ def test_every_way_is_a_tree(weighted: bool) -> None:
 
 
 @pytest.mark.parametrize("method", OPTIONS)
-def test_the_command(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(
+    method: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     (tmp_path / "wav").mkdir()
     for number in range(2):
         (tmp_path / f"wav/{number}.wav").write_bytes(wav(tones(16_000 + number)))
@@ -103,6 +108,17 @@ def test_the_command(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert ways["split"]["4"] == ways["flat"]["4"]
     assert ways["merge"]["16"]["mse"] == pytest.approx(ways["flat"]["16"]["mse"])
     assert len(capsys.readouterr().out.strip().splitlines()) == 4
+    # Means that are subtracted are of the same clips: the first was not scored in one way.
+    scores = iter([1.0, 1.0, None, *[1.0] * 5, *[2.0] * 8])
+    out.unlink()
+    with monkeypatch.context() as changed:
+        changed.setattr(nested, "METRICS", {"speech": {"PESQ": lambda *_: next(scores)}})
+        assert nested.main([*given[:-1], "2", "--out", str(out)]) == 0
+    ways = json.loads(out.read_text())["ways"]
+    assert {size: {ways[w][size]["quality"] for w in ways} for size in ("4", "16")} == {
+        "4": {2.0},
+        "16": {1.5},
+    }
     (tmp_path / "wav/2.png").write_bytes(picture(gradient(16, 16)))
     assert nested.main(given) == 1
     assert "2.png: this is image, and speech is measured" in capsys.readouterr().err

@@ -81,12 +81,15 @@ def test_a_finished_run_is_not_repeated_and_a_killed_one_is(tmp_path: Path) -> N
 
 
 def test_a_run_that_diverges_is_reported_and_not_repeated(tmp_path: Path) -> None:
-    def diverge(_: Path) -> dict[str, float]:
+    def diverge(scratch: Path) -> dict[str, float]:
+        scratch.mkdir()
+        (scratch / "checkpoint.pt").touch()
         raise NotFiniteError
 
     failed = run_once(tmp_path, "a", {}, diverge)
     assert failed["failed"] == 1
     assert "not finite" in failed["reason"]
+    assert not list(tmp_path.rglob("checkpoint.pt"))
     assert failed == run_once(tmp_path, "a", {}, diverge)
     runs = {"vq": [failed, {"mse": 0.004}], "gmvq": [failed]}
     lines = gmvq_runs.tables("a", gmvq_runs.Runs(runs, {}), {})[0].splitlines()
@@ -391,7 +394,8 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def command(name: str, out: Path, packs: Path, *extra: str) -> int:
-    return main([name, "--out", str(out), "--data", str(packs), "--device", "cpu", *extra])
+    data = [] if name == "gmvq-fig3" else ["--data", str(packs)]
+    return main([name, "--out", str(out), *data, "--device", "cpu", *extra])
 
 
 def redraw(name: str, out: Path, *extra: str) -> int:
@@ -585,17 +589,25 @@ def test_what_is_missing_of_the_packs_is_told_before_the_training(
     assert capsys.readouterr().out.startswith("image: skipped, no image-train-*.tar in --data\n")
 
 
-def test_runs_of_a_medium_have_the_same_data(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("key", "value"), [("data", {"image-train-00.tar": 1}), ("budget", {"steps": 1})]
+)
+def test_runs_of_a_medium_have_the_same_data_and_budget(
+    key: str, value: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(RESULTS / "runs-vpvae", tmp_path / "runs-vpvae")
     for path in (tmp_path / "runs-vpvae").glob("image-fsp-k1024-*"):
         record = json.loads(path.read_text())
-        record["settings"]["data"] = {"image-train-00.tar": 1}
+        record["settings"][key] = value
         path.write_text(json.dumps(record))
     assert redraw("vpvae-table1", tmp_path / "out", str(tmp_path)) == 1
-    assert "runs of more than one data; keep those of one" in capsys.readouterr().err
-    assert redraw("vpvae-table1", tmp_path / "out", str(tmp_path), "--datasets", "speech") == 0
+    assert f"runs of more than one {key}; keep those of one" in capsys.readouterr().err
+    for others in (("--datasets", "speech"), ("-k", "256")):
+        assert redraw("vpvae-table1", tmp_path / "out", str(tmp_path), *others) == 0
+    for path in (tmp_path / "runs-vpvae").glob("speech-*"):
+        path.unlink()
+    assert redraw("vpvae-table1", tmp_path / "out", str(tmp_path), "--datasets", "speech") == 1
+    assert "no finished runs to redraw" in capsys.readouterr().err
 
 
 def test_losses_of_pictures_are_the_papers_and_the_shipped_recipes() -> None:
@@ -923,6 +935,8 @@ def test_without_accept_every_step_is_taken() -> None:
         (["vpvae-losses", "--datasets", "image"], "--datasets: vpvae-losses has nothing"),
         (["gmvq-grid", "--lpips-backbone", "x"], "--lpips-backbone: gmvq-grid has nothing"),
         (["gmvq-fig3", "--steps", "5"], "--steps: gmvq-fig3 has nothing"),
+        (["gmvq-fig3", "--data", "x"], "--data: gmvq-fig3 has nothing"),
+        (["gmvq-fig3", "--small"], "--small: gmvq-fig3 has nothing"),
         (["gmvq-table1", "--epochs", "0"], "must be above 0"),
         (["gmvq-table1", "--seeds", "-1"], "must be above 0"),
         (["gmvq-table1", "--seeds", "two"], "invalid int value"),

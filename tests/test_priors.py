@@ -53,7 +53,8 @@ def test_indices_are_those_of_random_items_in_the_coders_chunks(
     medium: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(priors, "FRAMES_PER_WINDOW", 30)
-    monkeypatch.setattr(priors, "ROWS_PER_CHUNK", 3)
+    monkeypatch.setattr("codec.coding.pictures.FEWEST_ROWS", 1)
+    monkeypatch.setattr("codec.coding.pictures.POSITIONS_PER_CHUNK", 30)  # 3 rows of 10
     codec, size = tiny_codec(medium), 1024
     shape = (1, 1, 71 * codec.stride) if medium == "speech" else (1, 3, 7 * codec.stride, 80)
     random = torch.Generator().manual_seed(0)

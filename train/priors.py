@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 from tqdm import tqdm
 
 from codec.bottleneck import Bottleneck
-from codec.coding.pictures import ROWS_PER_CHUNK
+from codec.coding.pictures import rows_per_chunk
 from codec.coding.speech import FRAMES_PER_WINDOW
 from codec.entropy.prior import Prior
 from codec.medium import IMAGE, SPEECH, Medium
@@ -100,14 +100,11 @@ def index_grids(codec: Codec, store: Store, tokens: int = TOKENS) -> dict[int, l
         for size in sizes:
             grid = codec.bottleneck.encode(z, size)[0, 0].cpu().numpy()
             if grid.ndim == 1:
-                grids[size] += [
-                    grid[None, i : i + FRAMES_PER_WINDOW]
-                    for i in range(0, len(grid), FRAMES_PER_WINDOW)
-                ]
+                starts = range(0, len(grid), FRAMES_PER_WINDOW)
+                grids[size] += [grid[None, i : i + FRAMES_PER_WINDOW] for i in starts]
             else:
-                grids[size] += [
-                    grid[i : i + ROWS_PER_CHUNK] for i in range(0, len(grid), ROWS_PER_CHUNK)
-                ]
+                rows = rows_per_chunk(x.shape[-1], codec.stride)
+                grids[size] += [grid[i : i + rows] for i in range(0, len(grid), rows)]
         count += grid.size
     return grids
 

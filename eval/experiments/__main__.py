@@ -50,12 +50,15 @@ CHOICES = {  # attribute of `Request` -> option
     "sizes": "-k",
     "learning_rate": "--learning-rate",
     "lpips_backbone": "--lpips-backbone",
+    "data": "--data",
+    "small": "--small",
 }
 BUDGET = ("epochs", "minutes", "steps")
+TRAINING = (*BUDGET, "methods", "data", "small")
 # Attributes of `Request`, and the threads, that have no part in a redraw.
 TRAINED = ("seeds", *BUDGET, "learning_rate", "lpips_backbone", "data", "small", "threads")
-GMVQ = (*BUDGET, "methods", "learning_rate")
-VPVAE = (*BUDGET, "methods", "lpips_backbone")
+GMVQ = (*TRAINING, "learning_rate")
+VPVAE = (*TRAINING, "lpips_backbone")
 EXPERIMENTS = {
     "gmvq-table1": Experiment(gmvq.table1, (*GMVQ, "datasets")),
     "gmvq-fig3": Experiment(bias.run),
@@ -96,7 +99,6 @@ def main(arguments: list[str] | None = None) -> int:
         "--data",
         type=filled_path,
         nargs="+",
-        default=[],
         metavar="DIR",
         help="the packs, or torchvision's",
     )
@@ -112,7 +114,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     budget.add_argument("--minutes", type=positive(float), metavar="M", help="of each run")
     budget.add_argument("--steps", type=positive(int), metavar="S", help="of each run")
-    parser.add_argument("--small", action="store_true", help="reduced size; always so on a CPU")
+    parser.add_argument(
+        "--small", action="store_true", default=None, help="reduced size; always so on a CPU"
+    )
     parser.add_argument("--methods", type=_names, metavar="A,B", help="only these rows")
     parser.add_argument(
         "--datasets", type=_names, metavar="A,B", help="only these: cifar10, celeba; speech, image"
@@ -157,8 +161,8 @@ def _command(options: argparse.Namespace) -> None:
     settings = {
         key: value for key, value in vars(options).items() if key not in ("name", "threads")
     }
-    settings["data"] = tuple(options.data)
-    settings["small"] = options.small or options.device == "cpu"
+    settings["data"] = tuple(options.data or ())
+    settings["small"] = bool(options.small) or options.device == "cpu"
     with flushed():
         experiment.draw(Request(**settings))
 

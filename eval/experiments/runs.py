@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from codec.bottlenecks.parts import NotFiniteError
 from codec.errors import CodecError
 from codec.files import writing
+from train.checkpoint import CHECKPOINT_NAME
 from train.loop import Budget
 
 Record = dict[str, Any]
@@ -159,8 +160,8 @@ def run_once(folder: Path, label: str, settings: Record, work: Callable[[Path], 
     """The result of `work(scratch)`, or of the finished run with the same settings.
 
     The file's name holds a hash of the settings, so that runs at several budgets live side by side;
-    it appears only when the run is complete. A run that diverges is complete, too: its result says
-    "failed" and why, and the table goes on without it.
+    it appears only when the run is complete, and its checkpoint goes then. A run that diverges is
+    complete, too: its result says "failed" and why, and the table goes on without it.
 
     Args:
         folder: The folder of all runs' files.
@@ -175,9 +176,9 @@ def run_once(folder: Path, label: str, settings: Record, work: Callable[[Path], 
         print(f"{label}: finished before, {path.name}", flush=True)
         return dict(json.loads(path.read_text())["result"])
     print(f"{label}: running", flush=True)
-    start = time.monotonic()
+    start, scratch = time.monotonic(), path.with_suffix("")
     try:
-        result = work(path.with_suffix(""))
+        result = work(scratch)
     except NotFiniteError as error:
         print(f"{label}: failed, {error}", flush=True)
         result = {"failed": 1, "reason": str(error)}
@@ -188,6 +189,7 @@ def run_once(folder: Path, label: str, settings: Record, work: Callable[[Path], 
         "result": result,
     }
     write(path, json.dumps(record, indent=1) + "\n")
+    (scratch / CHECKPOINT_NAME).unlink(missing_ok=True)  # gigabytes, over a whole table
     return result
 
 

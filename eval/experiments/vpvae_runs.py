@@ -112,7 +112,6 @@ def train_and_test(run: Run, request: Request, scratch: Path) -> Record:
     for domain, path in run.tests.items():
         found = test(codec, size, tables, path, more)
         record |= {f"{domain} {name}": value for name, value in found.items()}
-    (scratch / CHECKPOINT_NAME).unlink(missing_ok=True)  # gigabytes, over a whole table
     return record
 
 
@@ -308,20 +307,25 @@ def read(
     """Returns the finished runs of a folder: those of the rows, sizes and media that are named.
 
     Raises:
-        CodecError: There are none, or they are not of one budget, or those of a medium not of the
-            same data, or those of a row differ in more than their seed.
+        CodecError: There are none, or those of a medium are not of one budget and the same data, or
+            those of a row differ in more than their seed.
     """
     found: Results = {medium: {} for medium in media}
     order = list(names)
-    records = finished(folder, ("budget",), order)
+    records = [
+        record
+        for record in finished(folder, (), order)
+        if record["settings"]["medium"] in found and record["settings"]["size"] in sizes
+    ]
+    if not records:
+        raise CodecError(f"{folder}: no finished runs to redraw")
     check_seeds(folder, records)
     for medium in found:
         of_medium = [r for r in records if r["settings"]["medium"] == medium]
-        check_alike(folder, of_medium, ("data", "tests"))
+        check_alike(folder, of_medium, ("budget", "data", "tests"))
     records.sort(key=lambda r: (order.index(r["settings"]["name"]), r["settings"]["seed"]))
     for record in records:
         settings = record["settings"]
-        if settings["medium"] in found and settings["size"] in sizes:
-            row = found[settings["medium"]].setdefault((settings["name"], settings["size"]), [])
-            row.append(record["result"])
+        row = found[settings["medium"]].setdefault((settings["name"], settings["size"]), [])
+        row.append(record["result"])
     return {medium: rows for medium, rows in found.items() if rows}
