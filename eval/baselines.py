@@ -6,9 +6,9 @@ So a model can be held against them at the same number of bytes.
     match_bytes(baseline, signal, target): the setting whose file comes nearest to so many bytes
 
 AVIF is given two threads, since its bytes depend on whether there is one or more. Pictures are (H,
-W, 3) uint8, speech is (n, 1) float32 at 16 kHz in [-1, 1]. Pillow codes the pictures, PyAV speech,
-and pycodec2 Codec2; what is not installed says so in `missing` and is left out by name, never
-replaced.
+W, 3) uint8, speech is (n, 1) float32 at 16 kHz in [-1, 1]. Pillow codes the pictures, pillow-heif
+HEIC, PyAV speech, and pycodec2 Codec2; what is not installed says so in `missing` and is left out
+by name, never replaced.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from PIL import Image, features
 
 from codec.errors import MediaError
 from codec.media import load_audio, resample
+from codec.media.heic import opened
 from codec.medium import SAMPLE_RATE
 from eval.signals import Signal
 
@@ -50,7 +51,7 @@ class Baseline:
         decode: Turns bytes and a length in samples into a signal. The length is needed by the
             formats that do not store it (AAC, Codec2), and may be None, which leaves up to a frame
             of padding; pictures ignore it.
-        payload: Counts the bytes of a file without its container; those of a picture are all.
+        payload: Counts the bytes of a file without its container; of pictures, HEIC alone has one.
         missing: Why it cannot be used here and what to install; None where it can be used.
     """
 
@@ -159,6 +160,27 @@ def _read_picture(data: bytes, length: int | None = None) -> Signal:  # noqa: AR
         return np.array(image.convert("RGB"))
 
 
+def _write_heic(pixels: Signal, setting: int) -> bytes:
+    """Codes as HEVC, intra alone, by x265."""
+    import pillow_heif
+
+    file = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(pixels)).save(file, quality=setting)
+    return file.getvalue()
+
+
+def _read_heic(data: bytes, length: int | None = None) -> Signal:  # noqa: ARG001
+    return np.array(opened(io.BytesIO(data)).convert("RGB"))
+
+
+def _heic_payload(data: bytes) -> int:
+    """Counts what the box "mdat" holds; the boxes before it take some hundred bytes."""
+    start = 0
+    while data[start + 4 : start + 8] != b"mdat":
+        start += int.from_bytes(data[start : start + 4], "big")
+    return int.from_bytes(data[start : start + 4], "big") - 8
+
+
 def _pillow(feature: str) -> str | None:
     return (
         None
@@ -169,6 +191,14 @@ def _pillow(feature: str) -> str | None:
 
 def _package(module: str, requirement: str) -> str | None:
     return None if find_spec(module) else f"{module} is not installed; pip install {requirement}"
+
+
+def _heic() -> str | None:
+    if missing := _package("pillow_heif", "pillow-heif"):
+        return missing
+    from pillow_heif import libheif_info
+
+    return None if libheif_info()["HEIF"] else "this pillow-heif has no encoder; install another"
 
 
 # ------------------------------------------------------------------------------------------- speech
@@ -308,6 +338,18 @@ BASELINES: dict[str, Baseline] = {
             partial(_write_picture, kind="AVIF", max_threads=2),
             _read_picture,
             missing=_pillow("avif"),
+        ),
+        Baseline(
+            "heic",
+            "HEIC",
+            "image",
+            "quality",
+            (0, *QUALITIES),
+            MIDDLE,
+            _write_heic,
+            _read_heic,
+            _heic_payload,
+            _heic(),
         ),
         Baseline(
             "jpeg2000",

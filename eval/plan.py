@@ -25,6 +25,7 @@ PACKAGES = (
     "numpy",
     "pesq",
     "pillow",
+    "pillow-heif",
     "pillow-jxl-plugin",
     "pycodec2",
     "pystoi",

@@ -69,6 +69,15 @@ def test_what_is_decoded_lies_where_the_signal_does(name: str, real: Real) -> No
     assert errors[0] < min(errors[-16], errors[16]) / 3
 
 
+def test_the_boxes_of_heic_are_no_payload() -> None:
+    """They take as much in a large file as in a small one."""
+    baseline, x = usable("heic"), signal("image")
+    files = [baseline.encode(x, setting) for setting in (0, 40)]
+    small, large = (len(data) - baseline.payload(data) for data in files)
+    assert 100 < small < 1000
+    assert abs(large - small) < 10 < len(files[1]) - len(files[0])
+
+
 def test_the_nearest_file_is_found() -> None:
     """Against trying every setting, for a codec whose files grow but for a few bytes."""
     sizes = {setting: 100 + 10 * setting + (7 * setting) % 13 for setting in range(40)}
@@ -99,8 +108,8 @@ def test_baselines_are_named_and_what_is_missing_says_what_to_do(
 ) -> None:
     assert [b.name for b in find(["webp", "opus"])] == ["webp", "opus"]
     assert {b.medium for b in find(["all"], "image")} == {"image"}
-    with pytest.raises(MediaError, match="no baseline heic; there are jpeg"):
-        find(["heic"])
+    with pytest.raises(MediaError, match="no baseline bpg; there are jpeg"):
+        find(["bpg"])
     monkeypatch.setitem(
         BASELINES, "codec2", replace(BASELINES["codec2"], missing="not installed; pip install it")
     )
