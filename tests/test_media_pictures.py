@@ -305,6 +305,19 @@ def test_colours_of_jpeg2000_and_avif_stand_in_a_box(caplog: pytest.LogCaptureFi
     assert "high dynamic range or unknown: transfer function 16" in caplog.text
 
 
+@pytest.mark.parametrize("space", [14, 16])  # CIE Lab, and sRGB
+def test_a_space_of_jpeg2000_that_pillow_does_not_know_is_said(
+    space: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = bytearray(picture(SMOOTH, "JPEG2000", irreversible=False))
+    at = data.index(b"colr") + 7
+    data[at : at + 4] = struct.pack(">I", space)
+    assert np.array_equal(load(bytes(data)), SMOOTH)
+    told = f"enumerated space {space} of JPEG 2000" in caplog.text
+    assert told == (space == 14)
+    assert bool(caplog.messages) == told
+
+
 def test_srgb_stays_as_it_is_whoever_wrote_its_profile(caplog: pytest.LogCaptureFixture) -> None:
     curve = np.linspace(0, 1, 1024)
     curve = np.where(curve <= 0.04045, curve / 12.92, ((curve + 0.055) / 1.055) ** 2.4)

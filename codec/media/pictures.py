@@ -129,7 +129,7 @@ def _decoded(file: BinaryIO, max_pixels: int) -> Iterator[tuple[Image.Image, Con
     except UnidentifiedImageError:
         known = ", ".join(IMAGE_FORMATS)
         raise MediaError(
-            f"not a picture in a known format ({known}), or a damaged one; save it again"
+            f"not a picture in a known format ({known}), or a damaged one; save it as PNG"
         ) from None
     except Image.DecompressionBombError as error:
         raise MediaError(f"{error}; raise --max-pixels or scale the picture down") from None
