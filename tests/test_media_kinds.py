@@ -189,6 +189,17 @@ def test_few_bits_of_a_jpeg_2000_are_black_to_white(mode: str, bits: int) -> Non
         assert (load(jpeg_2000(mode, bits, (1 << bits) // 2)) == round(mean)).all()
 
 
+@pytest.mark.parametrize("alpha", [0, 255])
+def test_a_bmp_without_any_alpha_is_opaque(alpha: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Its masks name a fourth byte, which many programs leave 0; one pixel that is not tells."""
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    head = struct.pack("<2sI4xI", b"BM", 122 + 8, 122)
+    head += (struct.pack("<IiiHHII16x", 108, 2, 1, 1, 32, 3, 8) + masks).ljust(108, b"\0")
+    found = load(head + bytes([3, 2, 1, 0, 6, 5, 4, alpha]))
+    assert found.tolist() == [[[255] * 3 if alpha else [1, 2, 3], [4, 5, 6]]]
+    assert bool(caplog.messages) == bool(alpha)
+
+
 def jpeg_2000(mode: str, bits: int, value: int) -> bytes:
     """A picture of one value in all channels; alpha is opaque. Pillow writes 8 bits only.
 

@@ -287,8 +287,10 @@ def test_colours_of_jpeg2000_and_avif_stand_in_a_box(caplog: pytest.LogCaptureFi
     pytest.importorskip("PIL._avif", reason="this Pillow has no AVIF")
     plain = Image.fromarray(SMOOTH)
     assert np.array_equal(load(jpeg2000_with(SRGB)), SMOOTH)
-    assert np.array_equal(load(jpeg2000_with(WIDE_GAMUT)), meant(plain, WIDE_GAMUT))
-    assert caplog.messages == [CONVERTED]
+    for method in (b"\2", b"\3"):  # restricted, and any
+        data = jpeg2000_with(WIDE_GAMUT).replace(b"colr\2", b"colr" + method)
+        assert np.array_equal(load(data), meant(plain, WIDE_GAMUT))
+    assert caplog.messages == [CONVERTED] * 2
     caplog.clear()
     decoded = load(avif_with(1, 13))
     assert not caplog.messages
@@ -503,6 +505,7 @@ BY_NUMBERS: dict[str, tuple[list[bytes], bytes | None]] = {
         matrix_profile(PRIMARIES[12], np.linspace(0, 1, 4096) ** 2),
     ),
     "sRGB before gAMA": ([chunk(b"sRGB", b"\0"), chunk(b"gAMA", numbers(1))], None),
+    "gAMA beyond all use": ([chunk(b"gAMA", numbers(0.01))], None),
     "gAMA of 0": ([chunk(b"gAMA", bytes(4))], None),
     "cHRM of nothing": ([chunk(b"gAMA", numbers(1)), chunk(b"cHRM", bytes(32))], None),
 }

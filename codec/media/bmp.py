@@ -20,3 +20,12 @@ def check(image: ImageFile.ImageFile) -> None:
     ]
     if any(is_rle4 for _, is_rle4, *_ in tiles):
         raise MediaError("a BMP picture packed by RLE4, which is not read; save it as PNG")
+
+
+def make_visible(image: ImageFile.ImageFile) -> None:
+    """Takes a decoded BMP for opaque, in place, where its alpha is 0 all over.
+
+    Programs that know no alpha leave it so in pixels of 32 bits; browsers do the same.
+    """
+    if image.format == "BMP" and image.mode == "RGBA" and not image.getchannel("A").getbbox():
+        image.putalpha(255)

@@ -188,6 +188,7 @@ def _loaded(file: BinaryIO, max_pixels: int, notices: list[str]) -> Image.Image:
     ):
         found.append("picture of more than 8 bits: coded with 8 bits a channel")
     image.load()
+    bmp.make_visible(image)
     jpeg2000.stretch(image, file)
     if image.format == "PNG" and "transparency" in image.info:
         image.info["transparency"] = _in_8_bits(image.info["transparency"], "".join(raw_modes))
