@@ -24,6 +24,7 @@ from codec.media import (
     Picture,
     detect,
     load_image,
+    picture_writer,
     pictures,
     save_image,
 )
@@ -604,6 +605,14 @@ def test_max_pixels_goes_beyond_pillows_own_limit(monkeypatch: pytest.MonkeyPatc
         Picture(io.BytesIO(data), 99)
 
 
+@pytest.mark.parametrize(("suffix", "kind"), [("jpg", "JPEG"), ("jpeg", "JPEG"), ("webp", "WEBP")])
+def test_what_loses_values_is_written_with_quality_95(suffix: str, kind: str) -> None:
+    """So that what a format loses is little beside what the codec does."""
+    file = io.BytesIO()
+    save_image(file, SMOOTH, suffix)
+    assert file.getvalue() == picture(SMOOTH, kind, quality=95) != picture(SMOOTH, kind)
+
+
 @pytest.mark.parametrize(("suffix", "most"), [("webp", 16383), ("jpg", 65500), ("jpeg", 65500)])
 def test_a_size_that_a_format_cannot_hold_is_refused_before_anything_is_decoded(
     suffix: str, most: int
@@ -612,6 +621,15 @@ def test_a_size_that_a_format_cannot_hold_is_refused_before_anything_is_decoded(
     for size in ((1, most + 1), (most + 1, 1)):
         with pytest.raises(MediaError, match=rf"\.{suffix} holds at most {most} pixels a side"):
             ImageWriter(io.BytesIO(), *size, suffix)
+
+
+def test_a_tiff_beyond_4_gib_is_a_big_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for most, magic in ((10**6, b"II*\0"), (1000, b"II+\0")):
+        monkeypatch.setattr(picture_writer, "MAX_FILE_BYTES", most)
+        file = io.BytesIO()
+        save_image(file, SMOOTH, "tiff")
+        assert file.getvalue()[:4] == magic
+        assert np.array_equal(load(file.getvalue()), SMOOTH)
 
 
 def test_a_bmp_holds_4_gib(monkeypatch: pytest.MonkeyPatch) -> None:
