@@ -189,6 +189,26 @@ def test_few_bits_of_a_jpeg_2000_are_black_to_white(mode: str, bits: int) -> Non
         assert (load(jpeg_2000(mode, bits, (1 << bits) // 2)) == round(mean)).all()
 
 
+@pytest.mark.parametrize("mode", ["L", "P"])
+@pytest.mark.parametrize("size", [(4, 3), (6, 5)])
+def test_a_gif_is_white_where_it_has_no_pixels(
+    mode: str, size: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its picture may be smaller than its canvas, here (6, 5), and lie anywhere in it."""
+    image = Image.fromarray(GREY[: size[1], : size[0]].astype(np.uint8)).convert(mode)
+    file = io.BytesIO()
+    image.save(file, "GIF")
+    data = bytearray(file.getvalue())
+    left, top = 6 - size[0], 5 - size[1]
+    data[6:10] = struct.pack("<2H", 6, 5)
+    at = data.rindex(b"," + struct.pack("<4H", 0, 0, *size))
+    data[at + 1 : at + 5] = struct.pack("<2H", left, top)
+    expected = np.full((5, 6, 3), 255)
+    expected[top:, left:] = np.asarray(image.convert("RGB"))
+    assert np.array_equal(load(bytes(data)), expected)
+    assert bool(caplog.messages) == (size != (6, 5))
+
+
 @pytest.mark.parametrize("alpha", [0, 255])
 def test_a_bmp_without_any_alpha_is_opaque(alpha: int, caplog: pytest.LogCaptureFixture) -> None:
     """Its masks name a fourth byte, which many programs leave 0; one pixel that is not tells."""

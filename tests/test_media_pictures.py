@@ -638,6 +638,7 @@ def test_a_bmp_holds_4_gib(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MediaError, match="4 GiB"):
         ImageWriter(io.BytesIO(), 30000, 48000, "bmp")
     ImageWriter(io.BytesIO(), 30000, 48000, "tiff")
+    ImageWriter(io.BytesIO(), 30000, 48000, "bmp", channels=1)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from codec.errors import MediaError
 from codec.files import blaming
 from codec.locks import forkable_lock
-from codec.media import bmp, heic, jpeg2000, jpeg_end, png_chunks, tiff
+from codec.media import bmp, gif, heic, jpeg2000, jpeg_end, png_chunks, tiff
 from codec.media.colour import Conversion, box_of, conversion
 from codec.media.kinds import IMAGE_FORMATS, Pixels
 from codec.png import SIGNATURE
@@ -187,13 +187,14 @@ def _loaded(file: BinaryIO, max_pixels: int, notices: list[str]) -> Image.Image:
         any(DEEP.search(mode) for mode in raw_modes) or _is_cut_to_8_bits(image, file)
     ):
         found.append("picture of more than 8 bits: coded with 8 bits a channel")
+    box = gif.frame(image)
     image.load()
     bmp.make_visible(image)
     jpeg2000.stretch(image, file)
     if image.format == "PNG" and "transparency" in image.info:
         image.info["transparency"] = _in_8_bits(image.info["transparency"], "".join(raw_modes))
     notices += found
-    return image
+    return gif.laid_out(image, box)
 
 
 def _is_cut_to_8_bits(image: ImageFile.ImageFile, file: BinaryIO) -> bool:
