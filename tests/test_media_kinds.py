@@ -220,17 +220,25 @@ def test_a_bmp_without_any_alpha_is_opaque(alpha: int, caplog: pytest.LogCapture
     assert bool(caplog.messages) == bool(alpha)
 
 
-def jpeg_2000(mode: str, bits: int, value: int) -> bytes:
+def test_components_of_a_jpeg_2000_have_bits_of_their_own() -> None:
+    assert (load(jpeg_2000("LA", 4, 3, alpha_bits=1)) == 51).all()
+    assert (load(jpeg_2000("LA", 8, 51, alpha_bits=4)) == 51).all()
+
+
+def jpeg_2000(mode: str, bits: int, value: int, alpha_bits: int | None = None) -> bytes:
     """A picture of one value in all channels; alpha is opaque. Pillow writes 8 bits only.
 
     So the shift of levels by which values have no sign, half of the range, is taken from it.
     """
+    depths = [(alpha_bits or bits) if band == "A" else bits for band in mode]
+    values = [
+        (1 << depth) - 1 if band == "A" else value for depth, band in zip(depths, mode, strict=True)
+    ]
+    levels = [at - (1 << depth >> 1) + 128 for at, depth in zip(values, depths, strict=True)]
     file = io.BytesIO()
-    opaque = (1 << bits) - 1
-    levels = [(opaque if band == "A" else value) - (1 << bits >> 1) + 128 for band in mode]
     Image.new(mode, (24, 16), tuple(levels)).save(file, "JPEG2000", no_jp2=True, mct=0)
     data = bytearray(file.getvalue())
-    data[42 : 42 + 3 * len(mode) : 3] = bytes([bits - 1] * len(mode))
+    data[42 : 42 + 3 * len(mode) : 3] = bytes(depth - 1 for depth in depths)
     return bytes(data)
 
 
