@@ -132,6 +132,8 @@ def test_ycbcr_that_is_not_compressed_is_refused(separate: bool) -> None:
     with pytest.raises(MediaError, match="YCbCr colours that are not compressed"):
         load(tiff(planes, separate=separate, more=tags))
     assert load(tiff(colours, packed=True, more=tags)).shape == colours.shape
+    grey = GREY.astype(np.uint8)
+    assert np.array_equal(load(tiff(grey, more={262: [6]}))[..., 0], grey)
 
 
 def test_the_preview_of_a_raw_photograph_is_not_taken_for_it() -> None:

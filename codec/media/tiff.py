@@ -14,7 +14,11 @@ from codec.errors import MediaError
 SUBFILE, BITS, PHOTOMETRIC, PLANES, OTHERS, SAMPLES = 254, 258, 262, 284, 330, 339  # tags
 REDUCED, WHITE_IS_ZERO, YCBCR, SEPARATE, SIGNED = 1, 0, 6, 2, 2  # values of them
 # Of what libtiff unpacks, which is in the order of this machine, whatever the file's is.
-NATIVE = {"F;32BF": "F;32NF", "I;32BS": "I;32NS", "I;16BS": "I;16NS"}
+NATIVE = {"F;32BF": "F;32NF", "I;32BS": "I;32NS", "I;16BS": "I;16NS"} | {
+    "F;32F": "F;32NF",
+    "I;32S": "I;32NS",
+    "I;16S": "I;16NS",
+}
 
 
 def check(image: ImageFile.ImageFile) -> None:
@@ -30,7 +34,11 @@ def check(image: ImageFile.ImageFile) -> None:
         kind = "more than 8 bits with a plane for each channel"
     elif in_planes and image.mode in ("LA", "PA", "LAB"):
         kind = f"a plane for each channel of {image.mode}"
-    elif _values(image, PHOTOMETRIC) == (YCBCR,) and _decoders(image) == {"raw"}:
+    elif (
+        _values(image, PHOTOMETRIC) == (YCBCR,)
+        and image.mode == "RGB"
+        and _decoders(image) == {"raw"}
+    ):
         kind = "YCbCr colours that are not compressed"
     elif max(bits, default=1) <= 8 and SIGNED in _values(image, SAMPLES):
         kind = "signed values of 8 bits"
