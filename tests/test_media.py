@@ -32,6 +32,7 @@ from codec.media import (
     pictures,
     resample,
     save_image,
+    window,
 )
 from codec.medium import SPEECH
 
@@ -423,6 +424,27 @@ def test_resampling_keeps_level_and_pitch(rate: int) -> None:
     back = resample(at_16k, 16000, rate)
     assert back.shape == tone.shape
     assert np.abs(back - tone)[rate // 4 : -rate // 4].max() < 4e-3
+
+
+def test_resampling_loses_no_sample() -> None:
+    """Of lengths that torchaudio, which counts in float32, makes one too short."""
+    length = 1_572_869
+    found = resample(np.zeros((length, 1), np.float32), 16000, 44100)
+    assert len(found) == -(-length * 441 // 160)
+
+
+@pytest.mark.parametrize(("at_once", "behind"), [(1, 0), (3, 1), (8, 4)])
+def test_a_window_is_the_file(at_once: int, behind: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is asked for in whatever order, also across the ends of what is at hand."""
+    monkeypatch.setattr(window, "AT_ONCE", at_once)
+    monkeypatch.setattr(window, "BEHIND", behind)
+    data = b"abaabbabcaabcbcabbcacb"
+    seen = window.Window(io.BytesIO(data))
+    for start in (*range(24), *range(24, -1, -3)):
+        for length in range(1, 7):
+            assert seen.read(start, length) == data[start : start + length]
+        for pattern in (b"c", b"bc", b"abb", b"bcab", b"cc"):
+            assert seen.find(pattern, start) == data.find(pattern, start)
 
 
 def test_an_empty_file_says_so() -> None:

@@ -1,4 +1,4 @@
-"""Kinds of TIFF that Pillow reads as other pixels, and HEIC, which Pillow alone does not read."""
+"""Kinds of pictures that Pillow reads as other pixels, and HEIC, which it does not read alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import io
 import struct
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -20,42 +21,54 @@ GREY: NDArray[np.int64] = np.add.outer(np.arange(16), np.arange(24)) * 6
 COLOURS = np.stack([GREY, 255 - GREY, GREY // 2 + 20], -1)
 
 
-def tiff(pixels: NDArray[np.generic], white_is_zero: bool = False, separate: bool = False) -> bytes:
-    """An uncompressed TIFF of grey (H, W) or RGB values, (H, W, 3) or (3, H, W)."""
+def tiff(
+    pixels: NDArray[np.generic],
+    white_is_zero: bool = False,
+    separate: bool = False,
+    *,
+    order: str = "<",
+    packed: bool = False,
+    more: dict[int, list[int]] | None = None,
+) -> bytes:
+    """A TIFF of grey (H, W) or RGB values, (H, W, 3) or (3, H, W).
+
+    Args:
+        order: Of bytes.
+        packed: By deflate, which libtiff reads for Pillow.
+        more: Tags that are added, or given other values.
+    """
     height, width = pixels.shape[1:] if separate else pixels.shape[:2]
-    channels = 3 if pixels.ndim == 3 else 1
-    bits = 8 * pixels.dtype.itemsize
-    fields: list[tuple[int, list[int]]] = [
-        (256, [width]),
-        (257, [height]),
-        (258, [bits] * channels),
-        (259, [1]),
-        (262, [2 if channels == 3 else 0 if white_is_zero else 1]),
-        (273, [0]),  # where the strips are: below
-        (277, [channels]),
-        (278, [height]),
-        (279, [pixels.nbytes]),
-        (284, [2 if separate else 1]),
-        (339, [2 if pixels.dtype.kind == "i" else 1] * channels),
+    channels = 1 if pixels.ndim == 2 else pixels.shape[0 if separate else 2]
+    strips = [
+        np.asarray(plane, plane.dtype.newbyteorder(order)).tobytes()
+        for plane in (pixels if separate else [pixels])
     ]
-    if separate:
-        size = pixels.nbytes // 3
-        fields = [(t, [0] * 3 if t == 273 else [size] * 3 if t == 279 else v) for t, v in fields]
+    strips = [zlib.compress(strip) for strip in strips] if packed else strips
+    fields = {
+        256: [width],
+        257: [height],
+        258: [8 * pixels.dtype.itemsize] * channels,
+        259: [8 if packed else 1],
+        262: [2 if channels == 3 else 0 if white_is_zero else 1],
+        273: [0] * len(strips),  # where they are: below
+        277: [channels],
+        278: [height],
+        279: [len(strip) for strip in strips],
+        284: [2 if separate else 1],
+        339: [{"i": 2, "f": 3}.get(pixels.dtype.kind, 1)] * channels,
+    } | (more or {})
     begin = 8 + 2 + 12 * len(fields) + 4
-    longer = sum(4 * len(values) for _, values in fields if len(values) > 1)
-    data = begin + longer
+    data = begin + sum(4 * len(values) for values in fields.values() if len(values) > 1)
+    fields[273] = [data + sum(fields[279][:i]) for i in range(len(strips))]
     entries, values_behind = b"", b""
-    for tag, values in fields:
-        if tag == 273:
-            values = [data + i * pixels.nbytes // len(values) for i in range(len(values))]
-        packed = struct.pack(f"<{len(values)}I", *values)
-        at = packed
+    for tag, values in sorted(fields.items()):
+        at = packed_values = struct.pack(f"{order}{len(values)}I", *values)
         if len(values) > 1:
-            at = struct.pack("<I", begin + len(values_behind))
-            values_behind += packed
-        entries += struct.pack("<HHI", tag, 4, len(values)) + at
-    head = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(fields))
-    return head + entries + bytes(4) + values_behind + pixels.tobytes()
+            at = struct.pack(f"{order}I", begin + len(values_behind))
+            values_behind += packed_values
+        entries += struct.pack(f"{order}HHI", tag, 4, len(values)) + at
+    head = {"<": b"II", ">": b"MM"}[order] + struct.pack(f"{order}HIH", 42, 8, len(fields))
+    return head + entries + bytes(4) + values_behind + b"".join(strips)
 
 
 def load(data: bytes) -> NDArray[np.uint8]:
@@ -87,6 +100,49 @@ def test_planes_are_read_where_pillow_reads_them_right() -> None:
     assert np.array_equal(load(tiff(deep)), COLOURS)
     with pytest.raises(MediaError, match="more than 8 bits with a plane for each channel"):
         load(tiff(deep.transpose(2, 0, 1).copy(), separate=True))
+
+
+def test_other_planes_are_refused() -> None:
+    """Pillow makes white or another picture of them."""
+    for photometric, channels, more in ((1, 2, {338: [2]}), (8, 3, {})):
+        planes = np.stack([GREY.astype(np.uint8)] * channels)
+        data = tiff(planes, separate=True, packed=True, more={262: [photometric], **more})
+        with pytest.raises(MediaError, match="a TIFF picture with a plane for each channel of LA"):
+            load(data)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("kind", [np.uint16, np.int16, np.int32, np.float32])
+@pytest.mark.parametrize("packed", [False, True])
+def test_deep_values_come_back_in_any_order_of_bytes(order: str, kind: type, packed: bool) -> None:
+    """What libtiff unpacks is in the machine's order, and Pillow would turn it round again."""
+    white = np.iinfo(kind).max if np.issubdtype(kind, np.integer) else 1
+    values = (GREY * (white / 255)).astype(kind)
+    values[0, 0] = white
+    found = load(tiff(values, order=order, packed=packed))[..., 0].ravel()
+    assert found[0] == 255
+    assert np.abs(found[1:] - GREY.ravel()[1:]).max() <= 1
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_ycbcr_that_is_not_compressed_is_refused(separate: bool) -> None:
+    colours = COLOURS.astype(np.uint8)
+    planes = colours.transpose(2, 0, 1).copy() if separate else colours
+    tags = {262: [6], 530: [1, 1]}
+    with pytest.raises(MediaError, match="YCbCr colours that are not compressed"):
+        load(tiff(planes, separate=separate, more=tags))
+    assert load(tiff(colours, packed=True, more=tags)).shape == colours.shape
+    grey = GREY.astype(np.uint8)
+    assert np.array_equal(load(tiff(grey, more={262: [6]}))[..., 0], grey)
+
+
+def test_the_preview_of_a_raw_photograph_is_not_taken_for_it() -> None:
+    """Which lies in a directory below the preview's own."""
+    preview = GREY.astype(np.uint8)
+    with pytest.raises(MediaError, match="a preview in front of the picture itself"):
+        load(tiff(preview, more={254: [1], 330: [8]}))
+    assert np.array_equal(load(tiff(preview, more={254: [1]}))[..., 0], preview)
+    assert np.array_equal(load(tiff(preview, more={254: [0], 330: [8]}))[..., 0], preview)
 
 
 def test_a_deep_plane_alone_is_refused_as_several_are() -> None:
@@ -122,6 +178,105 @@ def test_deep_colours_of_a_jpeg_2000_are_refused() -> None:
     file = io.BytesIO()
     Image.fromarray((GREY * 257).astype(np.uint16)).save(file, "JPEG2000")
     assert np.array_equal(load(file.getvalue())[..., 0], GREY)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+@pytest.mark.parametrize("bits", [1, 2, 4, 7])
+def test_few_bits_of_a_jpeg_2000_are_black_to_white(mode: str, bits: int) -> None:
+    """Of which Pillow shifts white up, to 128, 192, 240 and 254."""
+    assert load(jpeg_2000(mode, bits, (1 << bits) - 1)).tolist() == [[[255] * 3] * 24] * 16
+    mean = (1 << bits) // 2 * 255 / ((1 << bits) - 1)
+    if mode in ("L", "RGB"):
+        assert (load(jpeg_2000(mode, bits, 0)) == 0).all()
+        assert (load(jpeg_2000(mode, bits, (1 << bits) // 2)) == round(mean)).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "P"])
+@pytest.mark.parametrize("size", [(4, 3), (6, 5)])
+def test_a_gif_is_white_where_it_has_no_pixels(
+    mode: str, size: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its picture may be smaller than its canvas, here (6, 5), and lie anywhere in it."""
+    image = Image.fromarray(GREY[: size[1], : size[0]].astype(np.uint8)).convert(mode)
+    file = io.BytesIO()
+    image.save(file, "GIF")
+    data = bytearray(file.getvalue())
+    left, top = 6 - size[0], 5 - size[1]
+    data[6:10] = struct.pack("<2H", 6, 5)
+    at = data.rindex(b"," + struct.pack("<4H", 0, 0, *size))
+    data[at + 1 : at + 5] = struct.pack("<2H", left, top)
+    expected = np.full((5, 6, 3), 255)
+    expected[top:, left:] = np.asarray(image.convert("RGB"))
+    assert np.array_equal(load(bytes(data)), expected)
+    assert bool(caplog.messages) == (size != (6, 5))
+
+
+@pytest.mark.parametrize("alpha", [0, 255])
+def test_a_bmp_without_any_alpha_is_opaque(alpha: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Its masks name a fourth byte, which many programs leave 0; one pixel that is not tells."""
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    head = struct.pack("<2sI4xI", b"BM", 122 + 8, 122)
+    head += (struct.pack("<IiiHHII16x", 108, 2, 1, 1, 32, 3, 8) + masks).ljust(108, b"\0")
+    found = load(head + bytes([3, 2, 1, 0, 6, 5, 4, alpha]))
+    assert found.tolist() == [[[255] * 3 if alpha else [1, 2, 3], [4, 5, 6]]]
+    assert bool(caplog.messages) == bool(alpha)
+
+
+def test_components_of_a_jpeg_2000_have_bits_of_their_own() -> None:
+    assert (load(jpeg_2000("LA", 4, 3, alpha_bits=1)) == 51).all()
+    assert (load(jpeg_2000("LA", 8, 51, alpha_bits=4)) == 51).all()
+
+
+def jpeg_2000(mode: str, bits: int, value: int, alpha_bits: int | None = None) -> bytes:
+    """A picture of one value in all channels; alpha is opaque. Pillow writes 8 bits only.
+
+    So the shift of levels by which values have no sign, half of the range, is taken from it.
+    """
+    depths = [(alpha_bits or bits) if band == "A" else bits for band in mode]
+    values = [
+        (1 << depth) - 1 if band == "A" else value for depth, band in zip(depths, mode, strict=True)
+    ]
+    levels = [at - (1 << depth >> 1) + 128 for at, depth in zip(values, depths, strict=True)]
+    file = io.BytesIO()
+    Image.new(mode, (24, 16), tuple(levels)).save(file, "JPEG2000", no_jp2=True, mct=0)
+    data = bytearray(file.getvalue())
+    data[42 : 42 + 3 * len(mode) : 3] = bytes(depth - 1 for depth in depths)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(("bits", "colours"), [(4, 2), (8, 1)])
+def test_a_palette_of_a_jpeg_2000_is_read_where_pillow_reads_it_right(
+    bits: int, colours: int
+) -> None:
+    def with_palette(values: list[bytes], bits: int) -> bytes:
+        def box(name: bytes, body: bytes) -> bytes:
+            return struct.pack(">I", 8 + len(body)) + name + body
+
+        head = box(b"ihdr", struct.pack(">2IH4B", 16, 24, 1, bits - 1, 7, 0, 0))
+        head += box(b"colr", struct.pack(">3BI", 1, 0, 0, 16))
+        head += box(b"pclr", struct.pack(">H4B", len(values), 3, 7, 7, 7) + b"".join(values))
+        head += box(b"cmap", b"".join(struct.pack(">H2B", 0, 1, i) for i in range(3)))
+        head = box(b"ftyp", b"jp2 \0\0\0\0jp2 ") + box(b"jp2h", head)
+        return b"\0\0\0\x0cjP  \r\n\x87\n" + head + box(b"jp2c", jpeg_2000("L", bits, 2))
+
+    assert load(with_palette([b"abc", b"def", b"ghi"], 8))[3, 4].tolist() == list(b"ghi")
+    with pytest.raises(MediaError, match="palette of fewer than 8 bits, or of equal colours"):
+        load(with_palette([b"abc", b"def" if colours == 2 else b"abc", b"ghi"], bits))
+
+
+def test_a_bmp_packed_by_rle4_is_refused() -> None:
+    """Three values as they are, and their end: Pillow reads two and goes on in another place."""
+    palette = bytes(value for index in range(16) for value in (index, index, index, 0))
+    for packing, pixels in ((1, b"\1\1\1\2\1\3"), (2, b"\0\3\x12\x30")):
+        pixels += b"\0\0\0\1"
+        head = struct.pack("<2sI4xI", b"BM", 54 + 64 + len(pixels), 54 + 64)
+        depth = 8 if packing == 1 else 4
+        head += struct.pack("<IiiHHII8xII", 40, 3, 1, 1, depth, packing, len(pixels), 16, 0)
+        if packing == 1:
+            assert load(head + palette + pixels)[0, :, 0].tolist() == [1, 2, 3]
+        else:
+            with pytest.raises(MediaError, match="packed by RLE4, which is not read; save it as"):
+                load(head + palette + pixels)
 
 
 def test_16_bits_a_pixel_are_not_deep(caplog: pytest.LogCaptureFixture) -> None:

@@ -24,6 +24,7 @@ from codec.media import (
     Picture,
     detect,
     load_image,
+    picture_writer,
     pictures,
     save_image,
 )
@@ -287,8 +288,10 @@ def test_colours_of_jpeg2000_and_avif_stand_in_a_box(caplog: pytest.LogCaptureFi
     pytest.importorskip("PIL._avif", reason="this Pillow has no AVIF")
     plain = Image.fromarray(SMOOTH)
     assert np.array_equal(load(jpeg2000_with(SRGB)), SMOOTH)
-    assert np.array_equal(load(jpeg2000_with(WIDE_GAMUT)), meant(plain, WIDE_GAMUT))
-    assert caplog.messages == [CONVERTED]
+    for method in (b"\2", b"\3"):  # restricted, and any
+        data = jpeg2000_with(WIDE_GAMUT).replace(b"colr\2", b"colr" + method)
+        assert np.array_equal(load(data), meant(plain, WIDE_GAMUT))
+    assert caplog.messages == [CONVERTED] * 2
     caplog.clear()
     decoded = load(avif_with(1, 13))
     assert not caplog.messages
@@ -303,6 +306,19 @@ def test_colours_of_jpeg2000_and_avif_stand_in_a_box(caplog: pytest.LogCaptureFi
     caplog.clear()
     assert np.array_equal(load(avif_with(9, 16)), decoded)
     assert "high dynamic range or unknown: transfer function 16" in caplog.text
+
+
+@pytest.mark.parametrize("space", [14, 16])  # CIE Lab, and sRGB
+def test_a_space_of_jpeg2000_that_pillow_does_not_know_is_said(
+    space: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = bytearray(picture(SMOOTH, "JPEG2000", irreversible=False))
+    at = data.index(b"colr") + 7
+    data[at : at + 4] = struct.pack(">I", space)
+    assert np.array_equal(load(bytes(data)), SMOOTH)
+    told = f"enumerated space {space} of JPEG 2000" in caplog.text
+    assert told == (space == 14)
+    assert bool(caplog.messages) == told
 
 
 def test_srgb_stays_as_it_is_whoever_wrote_its_profile(caplog: pytest.LogCaptureFixture) -> None:
@@ -490,6 +506,7 @@ BY_NUMBERS: dict[str, tuple[list[bytes], bytes | None]] = {
         matrix_profile(PRIMARIES[12], np.linspace(0, 1, 4096) ** 2),
     ),
     "sRGB before gAMA": ([chunk(b"sRGB", b"\0"), chunk(b"gAMA", numbers(1))], None),
+    "gAMA beyond all use": ([chunk(b"gAMA", numbers(0.01))], None),
     "gAMA of 0": ([chunk(b"gAMA", bytes(4))], None),
     "cHRM of nothing": ([chunk(b"gAMA", numbers(1)), chunk(b"cHRM", bytes(32))], None),
 }
@@ -588,6 +605,14 @@ def test_max_pixels_goes_beyond_pillows_own_limit(monkeypatch: pytest.MonkeyPatc
         Picture(io.BytesIO(data), 99)
 
 
+@pytest.mark.parametrize(("suffix", "kind"), [("jpg", "JPEG"), ("jpeg", "JPEG"), ("webp", "WEBP")])
+def test_what_loses_values_is_written_with_quality_95(suffix: str, kind: str) -> None:
+    """So that what a format loses is little beside what the codec does."""
+    file = io.BytesIO()
+    save_image(file, SMOOTH, suffix)
+    assert file.getvalue() == picture(SMOOTH, kind, quality=95) != picture(SMOOTH, kind)
+
+
 @pytest.mark.parametrize(("suffix", "most"), [("webp", 16383), ("jpg", 65500), ("jpeg", 65500)])
 def test_a_size_that_a_format_cannot_hold_is_refused_before_anything_is_decoded(
     suffix: str, most: int
@@ -598,12 +623,22 @@ def test_a_size_that_a_format_cannot_hold_is_refused_before_anything_is_decoded(
             ImageWriter(io.BytesIO(), *size, suffix)
 
 
+def test_a_tiff_beyond_4_gib_is_a_big_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for most, magic in ((10**6, b"II*\0"), (1000, b"II+\0")):
+        monkeypatch.setattr(picture_writer, "MAX_FILE_BYTES", most)
+        file = io.BytesIO()
+        save_image(file, SMOOTH, "tiff")
+        assert file.getvalue()[:4] == magic
+        assert np.array_equal(load(file.getvalue()), SMOOTH)
+
+
 def test_a_bmp_holds_4_gib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("PIL.Image.new", lambda *_: None)  # 4 GiB of memory
     ImageWriter(io.BytesIO(), 30000, 47000, "bmp")
     with pytest.raises(MediaError, match="4 GiB"):
         ImageWriter(io.BytesIO(), 30000, 48000, "bmp")
     ImageWriter(io.BytesIO(), 30000, 48000, "tiff")
+    ImageWriter(io.BytesIO(), 30000, 48000, "bmp", channels=1)
 
 
 @pytest.mark.parametrize(

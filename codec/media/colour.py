@@ -40,6 +40,8 @@ PRIMARIES = {
 # Transfer functions: sRGB's and those of video, which is shown as if it were sRGB; and plain
 # exponents.
 SRGB_TRANSFERS, GAMMAS = (13, 1, 6, 14, 15), {4: 2.2, 5: 2.8, 8: 1.0}
+# Spaces of a JPEG 2000 that Pillow knows: CMYK, black and white, sRGB, grey and sYCC.
+ENUMERATED = (12, 15, 16, 17, 18)
 HEAD_BYTES = 1 << 16  # of a file, which hold the boxes about colours
 CURVE_POINTS = 4096
 GAMMA_RANGE = range(10_000, 500_001)  # of gAMA, in units of 1 / 100000
@@ -137,6 +139,8 @@ def _of_boxes(file: BinaryIO) -> bytes | None:
     if box.startswith(b"nclx"):
         primaries, transfer = struct.unpack(">2H", box[4:8])
         return None if 2 in (primaries, transfer) else _of_numbers(primaries, transfer)
+    if box[:1] == b"\1" and (space := int.from_bytes(box[3:7], "big")) not in ENUMERATED:
+        raise ValueError(f"enumerated space {space} of JPEG 2000")
     return box[3:] if box[:1] in (b"\2", b"\3") else None
 
 

@@ -45,7 +45,7 @@ class ImageWriter:
             raise MediaError(
                 f".{suffix} holds at most {most} pixels a side, not {width}x{height}; write a .png"
             )
-        large = height * (3 * width + 3) > MAX_FILE_BYTES
+        large = height * (channels * width + 3) > MAX_FILE_BYTES
         if name == "BMP" and large:
             raise MediaError(
                 f".{suffix} holds at most 4 GiB, not {width}x{height} pixels; write a .png"

@@ -22,7 +22,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from codec.errors import MediaError
 from codec.files import blaming
 from codec.locks import forkable_lock
-from codec.media import heic, jpeg2000, jpeg_end, png_chunks, tiff
+from codec.media import bmp, gif, heic, jpeg2000, jpeg_end, png_chunks, tiff
 from codec.media.colour import Conversion, box_of, conversion
 from codec.media.kinds import IMAGE_FORMATS, Pixels
 from codec.png import SIGNATURE
@@ -129,7 +129,7 @@ def _decoded(file: BinaryIO, max_pixels: int) -> Iterator[tuple[Image.Image, Con
     except UnidentifiedImageError:
         known = ", ".join(IMAGE_FORMATS)
         raise MediaError(
-            f"not a picture in a known format ({known}), or a damaged one; save it again"
+            f"not a picture in a known format ({known}), or a damaged one; save it as PNG"
         ) from None
     except Image.DecompressionBombError as error:
         raise MediaError(f"{error}; raise --max-pixels or scale the picture down") from None
@@ -176,7 +176,9 @@ def _loaded(file: BinaryIO, max_pixels: int, notices: list[str]) -> Image.Image:
             "raise --max-pixels or scale it down"
         )
     tiff.check(image)
+    tiff.set_byte_order(image)
     jpeg2000.check(image, file)
+    bmp.check(image)
     found = []
     if image.format != "MPO" and _is_one_of_several(image):  # MPO: a photograph and its previews
         found.append("several pictures in one file: only the first is coded")
@@ -185,11 +187,14 @@ def _loaded(file: BinaryIO, max_pixels: int, notices: list[str]) -> Image.Image:
         any(DEEP.search(mode) for mode in raw_modes) or _is_cut_to_8_bits(image, file)
     ):
         found.append("picture of more than 8 bits: coded with 8 bits a channel")
+    box = gif.frame(image)
     image.load()
+    bmp.make_visible(image)
+    jpeg2000.stretch(image, file)
     if image.format == "PNG" and "transparency" in image.info:
         image.info["transparency"] = _in_8_bits(image.info["transparency"], "".join(raw_modes))
     notices += found
-    return image
+    return gif.laid_out(image, box)
 
 
 def _is_cut_to_8_bits(image: ImageFile.ImageFile, file: BinaryIO) -> bool:
