@@ -27,7 +27,7 @@ from codec.medium import IMAGE, MAX_CHANNELS, SAMPLE_RATE, SPEECH
 SCORED_SECONDS = 10  # PESQ takes a quarter of a second for these
 SCORED_PIXELS = 1 << 20  # SSIMULACRA2 takes two seconds and a gigabyte for these
 
-SEARCH = 20  # steps, where a search is asked for
+SEARCH = 10  # steps, where a search is asked for
 Signal = NDArray[Any]
 Metric = Callable[[Any, Any], float | None]
 Scores = dict[str, float | None]

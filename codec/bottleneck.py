@@ -246,11 +246,22 @@ class Bottleneck(Float32, ABC):
         """`decode` of (B, G, *S) int64 in [0, num_codes), or as `row_counts` says."""
 
     def _gradient_path(self, z: Tensor, size: int) -> Tensor:  # noqa: ARG002
-        """(B, D_in, *S) -> (B, D, *S): what the gradient in eval takes for z_q.
+        """(B, D_in, *S) -> (B, D, *S): z_q before rounding, through which eval's gradient goes.
 
         These are the first D channels of z.
         """
         return z[:, : self.dim]
+
+    def unquantised(self, z: Tensor, codebook_size: int | None = None) -> Tensor:
+        """(B, D_in, *S) -> (B, D, *S) float32: z_q before rounding, near which its code lies.
+
+        Raises:
+            ValueError: z has another shape, no float type, or is not finite; or the size is not
+                offered.
+        """
+        size, z = self.check_size(codebook_size), self._checked(z, finite=True)
+        with exact_float32(z.device):
+            return self._gradient_path(z, size)
 
     def _checked(self, z: Tensor, finite: bool) -> Tensor:
         """z in float32.

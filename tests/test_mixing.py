@@ -259,6 +259,26 @@ def test_choosing_saves_bits_as_far_as_penalties_allow() -> None:
     assert np.array_equal(chosen, first)
 
 
+@given(cases(), st.integers(1, 4))
+@settings(deadline=None, max_examples=30)
+def test_the_bits_of_options_are_those_that_the_coder_spends(
+    case: tuple[Prior, Array, int], num_options: int
+) -> None:
+    prior, indices, width = case
+    random, columns = np.random.default_rng(0), mixing.columns_of(prior, width, len(indices))
+    others = random.integers(prior.num_codes, size=(len(indices), num_options - 1))
+    options = np.concatenate([indices[:, None], others], 1)
+    found = mixing.bits_of(options, prior, columns)
+    with plain():
+        np.testing.assert_array_equal(mixing.bits_of(options, prior, columns), found)
+    data = encode(indices, prior, columns)
+    assert abs(8 * len(data) - found[:, 0].sum()) < 24 + 0.02 * found[:, 0].sum()
+    for option in range(num_options):  # the last position's, as if it took that one
+        changed = np.append(indices[:-1], options[-1:, option])
+        ended = mixing.bits_of(changed[:, None], prior, columns)
+        assert ended[-1:].sum() == pytest.approx(found[-1:, option].sum())
+
+
 def test_of_equally_dear_options_both_twins_take_the_first() -> None:
     """Nets of zeros: every index costs the same bits, and the order of the options decides."""
     prior = random_prior(0, (4, 4), image=False, strength=0)

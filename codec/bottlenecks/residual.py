@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from codec.arguments import whole
-from codec.bottleneck import Bottleneck, BottleneckOutput, Size, check_sizes
+from codec.bottleneck import Bottleneck, BottleneckOutput, Size, check_sizes, straight_through
 from codec.bottlenecks.grouped import check_alike, join_indices, joined_names, numbered_stats
 
 
@@ -141,15 +141,18 @@ class Residual(Bottleneck):
         return total
 
     def _gradient_path(self, z: Tensor, size: int) -> Tensor:
+        """The codes of all stages but the last, and the last before rounding."""
         chain = self._chain(size)
         share = _share(z, len(chain))
-        path, total = torch.zeros_like(z), torch.zeros_like(z)
+        path, before, last = torch.zeros_like(z), torch.zeros_like(z), torch.zeros_like(z)
+        total = torch.zeros_like(z)
         for stage in chain:
-            left = share - total
-            path = path + stage._gradient_path(left, size)
+            left, before = share - total, total
+            last = stage._gradient_path(left, size)
+            path = path + last
             with torch.no_grad():
                 total = total + stage._decode(stage._encode(left.detach(), size), size)
-        return path
+        return straight_through(before + last, path)
 
     def anneal(self, progress: float) -> None:
         for size in self.codebook_sizes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import log as natural_log
-from typing import cast
 
 import numpy as np
 import torch
@@ -12,13 +11,30 @@ from torch import Tensor
 
 from codec.arguments import whole
 from codec.coding.models import Model
+from codec.coding.near import CodeVectors
 from codec.entropy import NO_TABLES, Prior
-from codec.entropy.mixing import choose, columns_of
+from codec.entropy.mixing import NEVER, choose, columns_of
 from codec.errors import ModelError
 
 MAX_EFFORT = 9
 EFFORT_UNIT = 16
 CHOICES = 16  # nearest codes that an effort looks at
+
+
+def checked(effort: int) -> int:
+    """Returns an effort.
+
+    Raises:
+        ValueError: It is no integer from 0 to `MAX_EFFORT`.
+    """
+    effort = whole(effort, "effort")
+    if not 0 <= effort <= MAX_EFFORT:
+        raise ValueError(f"effort is a whole number from 0 to {MAX_EFFORT}, not {effort}")
+    return effort
+
+
+def no_choice(model: Model) -> ModelError:
+    return ModelError(f"{model.card.name} cannot choose among codes; leave --effort out")
 
 
 class Chooser:
@@ -40,15 +56,13 @@ class Chooser:
     """
 
     def __init__(self, model: Model, codebook_size: int, effort: int, width: int = 0) -> None:
-        effort = whole(effort, "effort")
-        if not 0 <= effort <= MAX_EFFORT:
-            raise ValueError(f"effort is a whole number from 0 to {MAX_EFFORT}, not {effort}")
-        self._model, self._size, self._effort, self._width = model, codebook_size, effort, width
+        self._model, self._size, self._width = model, codebook_size, width
+        self._effort = effort = checked(effort)
         self._prior = model.tables.get(codebook_size, NO_TABLES).prior
         if effort and (
             self._prior is None or model.codec.bottleneck.target(torch.zeros(1)) is None
         ):
-            raise ModelError(f"{model.card.name} cannot choose among codes; leave --effort out")
+            raise no_choice(model)
 
     def __call__(self, z: Tensor) -> NDArray[np.int64]:
         """(B, D_in, *S) -> (B, G, n): the indices of the positions, in raster order."""
@@ -61,23 +75,12 @@ class Chooser:
     def _choose(self, z: Tensor, prior: Prior) -> NDArray[np.int64]:
         """(D_in, *S) -> (n,)."""
         bottleneck = self._model.codec.bottleneck
-        target = cast(Tensor, bottleneck.target(z[None]))
-        every = torch.arange(bottleneck.num_codes(self._size), device=z.device)[None, None]
-        codes = bottleneck.decode(every, self._size)[0].T  # (K, D)
-        tokens = target[0].flatten(1).T  # (n, D)
-        few = min(CHOICES, len(codes))
-        parts = [
-            torch.cdist(part, codes).topk(few, largest=False, sorted=True)
-            for part in torch.split(tokens, 256)
-        ]
-        options = torch.cat([part.indices for part in parts]).cpu().numpy()
-        squares = torch.cat([part.values for part in parts]).double().square().cpu().numpy()
+        near = CodeVectors(bottleneck, self._size).near(z[None], CHOICES)
+        options, squares = (part[0, 0].flatten(1).T.cpu().numpy() for part in near)
         if not bottleneck.nested:  # a tree need not end at the nearest code
             # Where two are equally near.
             options[:, 0] = bottleneck.encode(z[None], self._size)[0, 0].flatten().cpu().numpy()
-        unit = max(
-            2 * natural_log(2) / codes.shape[1] * self._effort / EFFORT_UNIT * squares[:, 0].mean(),
-            1e-12,
-        )
-        penalties = np.minimum(np.rint(256 * squares / unit), 1 << 40).astype(np.int64)
+        mean = squares[:, 0].mean(dtype=np.float64)
+        unit = max(2 * natural_log(2) / bottleneck.dim * self._effort / EFFORT_UNIT * mean, 1e-12)
+        penalties = np.minimum(np.rint(256 * squares / unit), NEVER).astype(np.int64)
         return choose(options, penalties, prior, columns_of(prior, self._width, len(options)))

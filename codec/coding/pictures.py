@@ -59,20 +59,21 @@ def compress_image(
         channels = picture.channels
     else:
         (height, width, channels), strips = picture.shape, iter([picture])
-    chooser = Chooser(model, codebook_size, effort, width)
+    nearer = Search(model, codebook_size, search, effort)
+    chooser = Chooser(model, codebook_size, 0 if nearer.steps else effort, width)
     header = header_of(model, codebook_size, channels=channels, height=height, width=width)
     writer = writer_of(file, header, model, layers)
-    nearer = Search(model, codebook_size, search)
     pixels = _pixel_strips(strips, width, model)
     if nearer.steps:
-        latents = searched_rows(nearer, model.codec, pixels)
+        rows = searched_rows(nearer, model.codec, pixels)
     else:
-        latents = model.codec.latents_of_rows(pixels)
+        rows = model.codec.latents_of_rows(pixels)
     if watch is not None:
-        latents = iter(watch(latents, 1 / model.codec.stride, " rows", height))
+        rows = iter(watch(rows, 1 / model.codec.stride, " rows", height))
     with exact_float32(model.device):
-        for z, _, _ in windows(latents, rows_per_chunk(width, model.codec.stride), 0):
-            writer.write(chooser(z.movedim(-1, 0)[None]))
+        for part, _, _ in windows(rows, rows_per_chunk(width, model.codec.stride), 0):
+            some = part.movedim(-1, 0)[None]
+            writer.write(some.flatten(2).cpu().numpy() if nearer.steps else chooser(some))
     writer.finish()
     return Written(writer.total_bytes, writer.payload_bytes, float(height * width))
 

@@ -1,14 +1,18 @@
 """Analysis by synthesis: the encoder listens to what the decoder makes of its codes.
 
 An encoder guesses once which codes the decoder wants. Here the decoder's answer is compared with
-the original, and the latents move until their codes decode to something nearer:
+the original. At each position the decoder gets a mixture of near codes instead of one; gradients
+say which shares should grow, and the mixtures become harder until a code is left:
 
-    z ─quantise─> z_q ─decode─> x_hat ─loss against x─> gradient ─straight through─> z    again
+    near codes ─logits, softmax─> mixtures ─decode─> x_hat ─loss against x─> gradient ─> logits
+                       └───────── bits of these codes ───────┘
 
+The bits that a code takes count, too: those of the model's prior, at the codes that lie around it.
 The bitstream and the decoder stay as they are, only compressing takes longer: a step costs the
 decoder's work there and back. Speech coders have long searched like this (Schroeder and Atal 1985,
 CELP), and learned picture codecs refine their latents (Campos et al. 2019, "Content adaptive
-optimization for neural image compression").
+optimization for neural image compression"). Annealing the choice with Gumbel noise is that of Yang
+et al. 2020, "Improving inference for neural image compression", section 3.2, here among vectors.
 """
 
 from __future__ import annotations
@@ -22,7 +26,11 @@ from torch import Tensor
 
 from codec.arguments import whole
 from codec.checkpoint import checkpoint
+from codec.coding.effort import checked, no_choice
 from codec.coding.models import Model
+from codec.coding.near import CodeVectors
+from codec.entropy import NO_TABLES
+from codec.entropy.mixing import bits_of
 from codec.locks import computed_once
 from codec.medium import IMAGE, SPEECH
 from codec.precision import exact_float32
@@ -31,22 +39,27 @@ if TYPE_CHECKING:
     from codec.losses import ImageLoss, SpeechLoss
 
 MAX_STEPS = 1000
-# A step's size, as a share of the error that a quantiser of K codes in D dimensions makes at best,
-# about K^(-1/D) of the latents' deviation.
-STEP = 0.02
-BETAS = (0.9, 0.99)
+CHOICES = 6  # near codes of a position that are mixed
+# Of the logits, whose unit is the second of these codes' mean squared distance.
+STEP = 0.4
+BETAS = (0.8, 0.99)
+WARM, COLD = 0.4, 0.05  # first and last temperature
+NOISE = 0.3  # Gumbel noise at first, which falls to none
+SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What a search makes smaller: a weighted sum of losses.
+    """What a search makes smaller: a weighted sum of losses and bits.
 
     Attributes:
         weights: Of the losses, by name: those of the shipped recipes, without LPIPS.
+        bit: The weight of a bit for each index, which an effort makes larger.
         build: () -> a module that gives them, as those in `codec.losses` do.
     """
 
     weights: dict[str, float]
+    bit: float
     build: Callable[[], ImageLoss | SpeechLoss]
 
 
@@ -64,79 +77,112 @@ def _of_pictures() -> ImageLoss:
 
 AIMS = {
     SPEECH.name: Aim(
-        {"mel": 5.0, "stft": 1.0, "wave": 0.1, "loudness": 1.2, "stoi": 3.0}, _of_speech
+        {"mel": 5.0, "stft": 1.0, "wave": 0.1, "loudness": 1.2, "stoi": 3.0}, 0.3, _of_speech
     ),
-    IMAGE.name: Aim({"l1": 1.0, "mse": 20.0, "ssim": 0.2}, _of_pictures),
+    IMAGE.name: Aim({"l1": 1.0, "mse": 20.0, "ssim": 0.2}, 0.01, _of_pictures),
 }
 
 
 class Search:
-    """Latents whose codes decode to something nearer than the encoder's.
+    """Codes that decode to something nearer than the encoder's.
 
     Args:
         model: Whose decoder is listened to.
         codebook_size: One of the model's.
-        steps: How often the latents move; 0 leaves them as they are.
+        steps: How often the decoder is asked; 0 is no search.
+        effort: 0 to `MAX_EFFORT`: how much nearness to give up for fewer bits. At 0 the bits stay
+            about what they are without a search.
 
     Raises:
-        ValueError: The steps are no integer from 0 to `MAX_STEPS`.
+        ModelError: An effort is asked for, and the model has no prior.
+        ValueError: The steps are no integer from 0 to `MAX_STEPS`, or there is no such effort.
     """
 
-    def __init__(self, model: Model, codebook_size: int, steps: int) -> None:
-        steps = whole(steps, "search")
+    def __init__(self, model: Model, codebook_size: int, steps: int, effort: int = 0) -> None:
+        steps, effort = whole(steps, "search"), checked(effort)
         if not 0 <= steps <= MAX_STEPS:
             raise ValueError(f"search is a whole number from 0 to {MAX_STEPS}, not {steps}")
         self._model, self._size, self.steps = model, codebook_size, steps
         self._aim = AIMS[model.card.medium]
+        self._prior = model.tables.get(codebook_size, NO_TABLES).prior
+        if self._prior is None and effort:
+            raise no_choice(model)
+        self._bit = self._aim.bit * (1 + effort / 2) if self._prior is not None else 0.0
 
     def __call__(self, x: Tensor, z: Tensor) -> Tensor:
-        """(B, C, *N) and its latents (B, D_in, *S) -> latents (B, D_in, *S), S = ceil(N / stride).
+        """(B, C, *N) and its latents (B, D_in, *S) -> indices (B, G, *S), S = ceil(N / stride).
 
-        x is float32, speech in [-1, 1] at 16 kHz or a picture in [0, 1]. Of each sample what
-        decoded to the nearest; never worse, by these losses, than z. A signal that is too short for
-        the losses keeps its latents.
+        x is float32, speech in [-1, 1] at 16 kHz or a picture in [0, 1]. Of each sample they are
+        never worse, by losses and bits, than what the encoder chooses. A signal that is too short
+        for the losses keeps that.
         """
-        if not self.steps:
-            return z
         with (
             torch.inference_mode(False),
             torch.enable_grad(),
             exact_float32(z.device),
             torch.device(z.device),  # whatever the default one is
         ):
-            if min(x.shape[2:]) < self._loss.shortest:
-                return z
-            pairs = zip(x.clone().split(1), z.clone().split(1), strict=True)
-            return torch.cat([self._nearer(*pair) for pair in pairs])
+            x, z = x.clone(), z.clone()
+            encoded = self._model.codec.bottleneck.encode(z, self._size)
+            if not self.steps or min(x.shape[2:]) < self._loss.shortest:
+                return encoded
+            samples = zip(x.split(1), z.split(1), encoded.split(1), strict=True)
+            return torch.cat([self._nearer(*sample) for sample in samples])
 
     @computed_once
     def _loss(self) -> ImageLoss | SpeechLoss:
         with torch.device("cpu"):
             return self._aim.build().to(self._model.device)
 
-    def _nearer(self, x: Tensor, z: Tensor) -> Tensor:
-        """One sample: x (1, C, *N), z (1, D_in, *S)."""
-        codec = self._model.codec
-        bottleneck = codec.bottleneck
-        x = codec.pad(x)
-        error = float(z.std(correction=0)) * bottleneck.num_codes(self._size) ** (
-            -1 / bottleneck.dim
-        )
-        latents = z.clone().requires_grad_()
-        optimiser = torch.optim.Adam([latents], betas=BETAS)
-        best, least = z, torch.inf
-        for step in range(self.steps + 1):
+    @computed_once
+    def _vectors(self) -> CodeVectors:
+        return CodeVectors(self._model.codec.bottleneck, self._size)
+
+    def _nearer(self, x: Tensor, z: Tensor, encoded: Tensor) -> Tensor:
+        """Of one sample, x (1, C, *N): indices (1, G, *S)."""
+        x = self._model.codec.pad(x)
+        codes, squares = self._vectors.near(z, CHOICES)
+        vectors = self._vectors[codes]
+        unit = squares[:, :, :2].amax(2).mean().clamp(min=torch.finfo(squares.dtype).tiny)
+        logits = (-squares / unit).requires_grad_()
+        optimiser = torch.optim.Adam([logits], betas=BETAS)
+        random = torch.Generator(x.device).manual_seed(SEED)
+        for step in range(self.steps):
             checkpoint()
-            z_q = bottleneck(latents, self._size).z_q
-            terms = self._loss(x, codec.decoder(z_q, self._size))
-            loss = sum(self._aim.weights[name] * term for name, term in terms.items())
-            if (distance := float(loss.detach())) < least:
-                best, least = latents.detach().clone(), distance
-            if step == self.steps:
-                break
-            (latents.grad,) = torch.autograd.grad(loss, latents)
-            if not latents.grad.isfinite().all():
-                break
-            optimiser.param_groups[0]["lr"] = STEP * error * (1 - step / self.steps)
+            done = step / self.steps
+            gumbel = -torch.empty_like(logits).exponential_(generator=random).log()
+            temperature = WARM * (COLD / WARM) ** done
+            shares = (logits / temperature + NOISE * (1 - done) * gumbel).softmax(2)
+            loss = self._distance(x, (shares[..., None] * vectors).sum(2))
+            if self._bit:
+                best = codes.gather(2, logits.detach().argmax(2, keepdim=True))
+                bits = self._bits(torch.cat([best, codes], 2))[:, :, 1:]
+                loss = loss + self._bit * (shares * bits).sum(2).mean()
+            (logits.grad,) = torch.autograd.grad(loss, logits)
+            if not logits.grad.isfinite().all():
+                return encoded
+            optimiser.param_groups[0]["lr"] = STEP * (1 - done)
             optimiser.step()
-        return best
+        with torch.no_grad():
+            found = codes.gather(2, logits.argmax(2, keepdim=True))[:, :, 0]
+            return found if self._cost(x, found) < self._cost(x, encoded) else encoded
+
+    def _cost(self, x: Tensor, indices: Tensor) -> float:
+        """What the search makes smaller, of x (1, C, *N) and indices (1, G, *S)."""
+        cost = float(self._distance(x, self._vectors[indices]))
+        if self._bit:
+            cost += self._bit * float(self._bits(indices[:, :, None]).mean())
+        return cost
+
+    def _distance(self, x: Tensor, parts: Tensor) -> Tensor:
+        """() of x (1, C, *N) to what the codebooks' parts of z_q, (1, G, *S, D), decode to."""
+        z_q = parts.sum(1).movedim(-1, 1)
+        terms = self._loss(x, self._model.codec.decoder(z_q, self._size))
+        return torch.stack([self._aim.weights[name] * term for name, term in terms.items()]).sum()
+
+    def _bits(self, codes: Tensor) -> Tensor:
+        """The bits of codes, (1, 1, M, *S), where every position around takes the first of its."""
+        assert self._prior is not None
+        options = codes[0, 0].flatten(1).T.cpu().numpy()
+        bits = torch.from_numpy(bits_of(options, self._prior, codes.shape[-1]))
+        return bits.to(codes.device, torch.float32).T.reshape(codes.shape)

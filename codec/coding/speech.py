@@ -60,8 +60,8 @@ def compress_speech(
         ValueError: An effort, a search or a codebook size that there is not.
     """
     need(model, SPEECH.name)
-    chooser = Chooser(model, codebook_size, effort)
-    nearer = Search(model, codebook_size, search)
+    nearer = Search(model, codebook_size, search, effort)
+    chooser = Chooser(model, codebook_size, 0 if nearer.steps else effort)
     if sample_rate > SAMPLE_RATE:
         kept = SAMPLE_RATE / 1000
         log.warning(
@@ -81,8 +81,11 @@ def compress_speech(
         x = torch.from_numpy(np.ascontiguousarray(window.T))[:, None].to(model.device)
         first = left // stride
         with torch.inference_mode(), exact_float32(model.device):
-            z = nearer(x, model.codec.latents(x))
-            writer.write(chooser(z[:, :, first : first + -(-core // stride)]))
+            z, here = model.codec.latents(x), slice(first, first + -(-core // stride))
+            if nearer.steps:
+                writer.write(nearer(x, z)[:, :, here].cpu().numpy())
+            else:
+                writer.write(chooser(z[:, :, here]))
         file.flush()  # whoever listens at the other end of a pipe gets each chunk at once
     writer.finish(counted.total)
     return Written(writer.total_bytes, writer.payload_bytes, counted.total / sample_rate)

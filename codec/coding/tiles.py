@@ -16,7 +16,7 @@ TILE, CONTEXT = 32, 4
 
 
 def searched_rows(search: Search, codec: Codec, strips: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The latents of a picture after a search, (n, w, D_in).
+    """The indices of a picture that a search finds, (n, w, G).
 
     Args:
         strips: Pixels (n, W, 3), n and W multiples of the stride.

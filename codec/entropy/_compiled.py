@@ -122,6 +122,7 @@ def code(decoding, positions, choice, columns, begin, net):
                     table = digits[starts[digit] + wanted]
                     for i in range(size):
                         sketch[i] += table[i]
+            penalties[position, option] = price
             if best < 0 or price < best:
                 best, choice = price, option
         if choice >= 0:

@@ -37,6 +37,7 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from codec.entropy.prior import (
     BIT_BITS,
@@ -59,6 +60,7 @@ RATE_SHIFT = 20
 # Of errors, with digits that are given: half as fast takes .006 bits a position less in a layer.
 REFINED_SHIFT = 1
 SPEED_BITS = 8
+NEVER = 1 << 40  # bits / 256
 PLAIN_POSITIONS = 2048  # the plain twin codes them in half the time that numba takes to load
 COMPILED = "codec.entropy._compiled"
 
@@ -78,7 +80,8 @@ class Choice(NamedTuple):
     Attributes:
         options: (n, M, D) int64 digits of the indices that a position may have; M = 0 for no
             choice.
-        penalties: (n, M) int64, what each option costs besides its bits, in bits / 256.
+        penalties: (n, M) int64, what each option costs besides its bits, in bits / 256; the coder
+            adds its bits.
         prices: `prices()`.
     """
 
@@ -173,6 +176,23 @@ def decode(
     return prior.to_indices(digits)
 
 
+def bits_of(options: Ints, prior: Prior, columns: int) -> NDArray[np.float64]:
+    """What each option of a position costs, where all positions take their first option.
+
+    Args:
+        options: (n, M) indices, M at least 1.
+        prior: The model's.
+        columns: Positions in a row.
+
+    Returns:
+        (n, M) bits.
+    """
+    penalties = np.full(options.shape, NEVER)
+    penalties[:, 0] = 0
+    costs = _chosen(options, penalties, prior, columns)[1]
+    return np.asarray((costs - penalties) / 256)
+
+
 def choose(options: Ints, penalties: Ints, prior: Prior, columns: int) -> Ints:
     """Picks an index for every position: the one whose bits and penalty cost least.
 
@@ -187,13 +207,18 @@ def choose(options: Ints, penalties: Ints, prior: Prior, columns: int) -> Ints:
     Returns:
         (n,) indices.
     """
+    return _chosen(options, penalties, prior, columns)[0]
+
+
+def _chosen(options: Ints, penalties: Ints, prior: Prior, columns: int) -> tuple[Ints, Ints]:
+    """(n,) indices, and (n, M), what each option would have cost with its bits."""
     count, num_options = options.shape
     digits = prior.to_digits(options.ravel()).reshape(count, num_options, len(prior.levels))
     chosen = digits[:, 0].copy()
     room = 2 * chosen.size * 16 + 1  # more than any indices take
     choice = Choice(digits, penalties.astype(np.int64), prices())
     _run(False, chosen, choice, columns, Place(np.zeros(room, np.int64), room, 0, FULL), prior.net)
-    return prior.to_indices(chosen)
+    return prior.to_indices(chosen), choice.penalties
 
 
 def code(
@@ -250,7 +275,7 @@ def code(
         if len(inner):
             total = bias + np.clip(total >> HIDDEN_SHIFT, 0, HIGHEST) @ inner.astype(np.int64)
         if options.shape[1]:
-            costs = penalties[position].copy()
+            costs = penalties[position]  # which become those of the bits, too
             for option, wanted in enumerate(options[position]):
                 sketch = total.copy()
                 for digit, start in enumerate(starts.tolist()):
