@@ -41,7 +41,7 @@ from codec import cards
 from codec.cli.frame import Parser, UsageError, filled_path, positive, print_line, run
 from codec.cli.options import add_care
 from codec.errors import CodecError, MediaError, not_installed, reason_of
-from codec.files import writing
+from codec.files import blaming, writing
 from codec.quiet import heard
 from codec.streams import process
 
@@ -158,10 +158,12 @@ class ShardWorker:
         with contextlib.suppress(FileNotFoundError, ValueError):
             row: Record = json.loads(done.read_text(encoding="utf-8"))
             return row
-        with self._log.open("a", encoding="utf-8") as log:
-            row = self._compute(set_name, item, crop)
+        row = self._compute(set_name, item, crop)
+        with blaming(str(done)):
             done.write_text(json.dumps(row), encoding="utf-8")
-            log.write(json.dumps({"set": set_name, "item": item.name, "time": time.time()}) + "\n")
+        line = json.dumps({"set": set_name, "item": item.name, "time": time.time()})
+        with blaming(str(self._log)), self._log.open("a", encoding="utf-8") as log:
+            log.write(f"{line}\n")
         return row
 
     def _compute(self, set_name: str, item: Item, crop: int | None) -> Record:
@@ -293,7 +295,9 @@ def _earlier(out: Path, text: str) -> Record:
 @contextlib.contextmanager
 def _locked(out: Path, fingerprint: Record) -> Iterator[None]:
     out.mkdir(parents=True, exist_ok=True)
-    with (out / "job.json").open("a+", encoding="utf-8", errors="replace") as file:
+    path = out / "job.json"
+    # What could not be written is tried again when the file is closed.
+    with blaming(str(path)), path.open("a+", encoding="utf-8", errors="replace") as file:
         lock(file.fileno(), out)
         file.seek(0)
         text = file.read()

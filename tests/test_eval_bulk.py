@@ -12,6 +12,7 @@ import tarfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -252,6 +253,25 @@ def test_a_notice_names_its_item(tmp_path: Path, capfd: pytest.CaptureFixture[st
     cut, whole = read_parts(tmp_path / "out")
     assert cut["notices"] == ["the recording is cut short: coded as far as it goes"]
     assert whole["notices"] == []
+
+
+def test_a_full_disk_names_the_file(
+    media: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    real = Path.open
+
+    def full(path: Path, mode: str = "r", **words: Any) -> IO[Any]:
+        if path.parent.name == "log" and "a" in mode:
+            return real(Path("/dev/full"), "w", **words)
+        return real(path, mode, **words)
+
+    monkeypatch.setattr(Path, "open", full)
+    words = ["--data", str(media), "--out", str(tmp_path / "out"), "--workers", "0"]
+    assert main(["image-fsp", *words]) == 1
+    assert f"error: {tmp_path / 'out/log'}/" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
