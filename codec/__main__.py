@@ -3,6 +3,7 @@
 import sys
 
 from codec import __version__
+from codec.cli.frame import fail
 from codec.streams import process
 
 TEXT = f"""codec {__version__}: speech and image compression with neural networks
@@ -12,6 +13,7 @@ TEXT = f"""codec {__version__}: speech and image compression with neural network
   python -m codec.truncate IN OUT      a .bin with layers (compress --layers) to a smaller one
   python -m codec.info FILE            what a .bin holds, without a model
   python -m codec.bottlenecks          the discrete bottlenecks
+  python -m codec.onnx MODEL           a model's encoder and decoder as ONNX files
   python -m train RECIPE ...           train a model
   python -m eval ...                   benchmark models
   python -m app                        hear and see what a codebook size means
@@ -21,6 +23,14 @@ Each takes --help, which names its page of the manual; docs/index.md lists the p
 
 
 def main() -> int:
+    """Lists the commands, and does none of them: who asks for one is told its name."""
+    wrong = [word for word in sys.argv[1:] if word not in ("-h", "--help", "--version")]
+    if wrong:
+        known = f"python -m codec.{wrong[0]} " in TEXT
+        advice = (
+            f"run python -m codec.{wrong[0]}" if known else "python -m codec lists the commands"
+        )
+        return fail(f"python -m codec {wrong[0]}: no such command; {advice}", 2)
     sys.stdout.write(TEXT)
     return 0
 

@@ -59,7 +59,7 @@ def _may_be_read(path: Path) -> bool:
 
 def is_hidden(path: Path, folder: Path) -> bool:
     """Whether a path has a name below a folder that begins with a dot."""
-    return "/." in f"/{path.relative_to(folder).as_posix()}"
+    return any(name.startswith(".") for name in path.relative_to(folder).parts)
 
 
 def walk(sources: list[Path]) -> Iterator[tuple[str, bytes]]:

@@ -9,6 +9,7 @@ first.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -89,7 +90,10 @@ def _unless_interrupted(
 
 
 def hold() -> None:
-    """Opens /dev/null wherever a standard stream is closed."""
+    """Opens /dev/null wherever a standard stream is closed.
+
+    What stdout's encoding has no sign for is spelt out from then on.
+    """
     for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(descriptor)
@@ -102,6 +106,9 @@ def hold() -> None:
             os.set_inheritable(descriptor, True)
         if getattr(sys, name) is None:
             setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+    # As stderr does already: names of files, and signs such as †, need not be text of the locale.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def flush() -> None:

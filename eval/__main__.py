@@ -320,15 +320,15 @@ def _print(results: Record) -> None:
     And one for each item that was skipped or failed, or that there is a notice on.
     """
     for skipped in results["skipped"]:
-        print(f"skipped {skipped['set']}/{skipped['item']}: {skipped['reason']}", file=sys.stderr)
+        print_line(f"skipped {skipped['set']}/{skipped['item']}: {skipped['reason']}", sys.stderr)
     for failed in results["failed"]:
-        print(
+        print_line(
             f"failed {failed['set']}/{failed['item']} by {failed['system']} {failed['setting']}: "
             f"{failed['reason']}",
-            file=sys.stderr,
+            sys.stderr,
         )
     for noticed in results["notices"]:
-        print(f"{noticed['set']}/{noticed['item']}: {noticed['reason']}", file=sys.stderr)
+        print_line(f"{noticed['set']}/{noticed['item']}: {noticed['reason']}", sys.stderr)
     for found in results["originals"]:
         scored = f"{found['metric']} {_number(found['mean'])} ({found['scored']}/{found['of']})"
         print_line(f"originals of {found['set']}: {scored}", sys.stdout)

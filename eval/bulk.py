@@ -38,10 +38,11 @@ from typing import Any
 from tqdm import tqdm
 
 from codec import cards
-from codec.cli.frame import Parser, UsageError, filled_path, positive, run
+from codec.cli.frame import Parser, UsageError, filled_path, positive, print_line, run
 from codec.cli.options import add_care
 from codec.errors import CodecError, MediaError, not_installed, reason_of
-from codec.files import writing
+from codec.files import blaming, writing
+from codec.quiet import heard
 from codec.streams import process
 
 try:
@@ -157,10 +158,12 @@ class ShardWorker:
         with contextlib.suppress(FileNotFoundError, ValueError):
             row: Record = json.loads(done.read_text(encoding="utf-8"))
             return row
-        with self._log.open("a", encoding="utf-8") as log:
-            row = self._compute(set_name, item, crop)
+        row = self._compute(set_name, item, crop)
+        with blaming(str(done)):
             done.write_text(json.dumps(row), encoding="utf-8")
-            log.write(json.dumps({"set": set_name, "item": item.name, "time": time.time()}) + "\n")
+        line = json.dumps({"set": set_name, "item": item.name, "time": time.time()})
+        with blaming(str(self._log)), self._log.open("a", encoding="utf-8") as log:
+            log.write(f"{line}\n")
         return row
 
     def _compute(self, set_name: str, item: Item, crop: int | None) -> Record:
@@ -175,11 +178,13 @@ class ShardWorker:
             "skipped": None,
         }
         try:
-            medium, signal = load_signal(item, crop)
+            with heard() as notices:
+                medium, signal = load_signal(item, crop)
             if medium != self._system.medium:
                 raise MediaError(f"{medium}, which {name} does not code")
         except (CodecError, OSError) as error:
             return row | {"skipped": _line(error)}
+        row["notices"] = notices
         try:
             data, found = self._coded(medium, signal)
         except OSError:  # a full disk is no fault of this item
@@ -219,6 +224,7 @@ class ShardWorker:
             "codebook_size": pa.int64(),
             "num_codes": pa.int64(),
             "skipped": pa.string(),
+            "notices": pa.list_(pa.string()),
             "signal": pa.list_(pa.int64()),
             "bytes": pa.int64(),
             "payload_bytes": pa.int64(),
@@ -243,11 +249,12 @@ def read_parts(out: Path, columns: Sequence[str] | None = None) -> Iterator[Reco
 
     Args:
         out: The output folder.
-        columns: What is read of each row; by default all of it.
+        columns: What is read of each row, where it is there; by default all of it.
     """
     for path in sorted(out.glob("part-*.parquet"), key=lambda path: int(path.stem[5:])):
         try:
-            table = pq.read_table(path, columns=columns and list(columns))
+            there = pq.read_schema(path).names
+            table = pq.read_table(path, columns=columns and [c for c in columns if c in there])
         except (OSError, pa.ArrowInvalid) as error:
             raise MediaError(
                 f"{path}: damaged ({reason_of(error)}); remove it, and run the same command"
@@ -288,7 +295,9 @@ def _earlier(out: Path, text: str) -> Record:
 @contextlib.contextmanager
 def _locked(out: Path, fingerprint: Record) -> Iterator[None]:
     out.mkdir(parents=True, exist_ok=True)
-    with (out / "job.json").open("a+", encoding="utf-8", errors="replace") as file:
+    path = out / "job.json"
+    # What could not be written is tried again when the file is closed.
+    with blaming(str(path)), path.open("a+", encoding="utf-8", errors="replace") as file:
         lock(file.fileno(), out)
         file.seek(0)
         text = file.read()
@@ -421,6 +430,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _command(options: argparse.Namespace) -> None:
     if options.workers < 0:
         raise UsageError(f"--workers {options.workers}: want at least 0")
+    if options.address and options.workers == 0:
+        raise UsageError("--workers 0 works here, without Ray; leave --address out")
+    if options.lpips_backbone and not options.score:
+        raise UsageError("--lpips-backbone is of the metrics; add --score")
+    if options.out.is_file():
+        raise UsageError(f"--out {options.out} is a file; give a folder")
     card = cards.find(options.model)
     if options.codebook_size not in card.num_codes:
         offered = ", ".join(map(str, card.num_codes))
@@ -443,20 +458,23 @@ def _command(options: argparse.Namespace) -> None:
     )
     for one in sets:
         for item in one.duplicates:
-            print(f"left out {one.name}/{item}: a second item of this name", file=sys.stderr)
+            print_line(f"left out {one.name}/{item}: a second item of this name", sys.stderr)
     start = time.perf_counter()
     run_job(job, options.workers, options.address)
     total = skipped = 0
-    for row in read_parts(job.out, ("set", "item", "skipped")):
+    for row in read_parts(job.out, ("set", "item", "skipped", "notices")):
         total += 1
+        for notice in row.get("notices") or []:
+            print_line(f"{row['set']}/{row['item']}: {notice}", sys.stderr)
         if row["skipped"] is not None:
             skipped += 1
             if skipped <= MOST_SKIPPED:
-                print(f"skipped {row['set']}/{row['item']}: {row['skipped']}", file=sys.stderr)
+                print_line(f"skipped {row['set']}/{row['item']}: {row['skipped']}", sys.stderr)
     elapsed_s = time.perf_counter() - start
-    print(
+    print_line(
         f"{total} items, {skipped} skipped, in {job.num_shards} shards of {job.out}: "
-        f"{elapsed_s:.1f} s"
+        f"{elapsed_s:.1f} s",
+        sys.stdout,
     )
     if skipped == total:
         raise MediaError(f"nothing was coded: all {total} items were skipped")

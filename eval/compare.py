@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.cli.frame import Parser, UsageError, filled_path, run
+from codec.cli.frame import Parser, UsageError, filled_path, print_line, run
 from codec.errors import MediaError, not_installed
 from codec.medium import MEDIA
 from codec.streams import process
@@ -262,9 +262,15 @@ def main(arguments: list[str] | None = None) -> int:
         nonlocal code
         a, b = _read(options.a), _read(options.b)
         for notice in unlike(a, b):
-            print(f"notice: {notice}", file=sys.stderr)
+            print_line(f"notice: {notice}", sys.stderr)
         margins = MARGINS | _margins(options.margin, a, b)
-        findings = compare(a, b, _same(options.pairs, a, b), margins)
+        same = _same(options.pairs, a, b)
+        findings = compare(a, b, same, margins)
+        for name in _alone(a, b, same):
+            print_line(
+                f"notice: {name}: B has none of it, so it is not compared; pair models by --as A=B",
+                sys.stderr,
+            )
         if options.json:
             fields = Finding.__dataclass_fields__
             print(
@@ -320,6 +326,15 @@ def _same(pairs: list[str], a: Record, b: Record) -> dict[str, str]:
             known = sorted({r["system"] for r in [*results["records"], *results.get("failed", [])]})
             if name not in known:
                 raise UsageError(f"--as {pair}: {run_name} has {', '.join(known)}, and no {name}")
+        kinds = [
+            {r["medium"] for r in results["records"] if r["system"] == name}
+            for name, results in ((left, a), (right, b))
+        ]
+        if all(kinds) and not kinds[0] & kinds[1]:
+            raise UsageError(
+                f"--as {pair}: {left} codes {', '.join(kinds[0])}, and {right} codes "
+                f"{', '.join(kinds[1])}; pair models of one medium"
+            )
         if left in same or right in same.values():
             raise UsageError(f"--as {pair}: one of them has another partner already")
         same[left] = right
@@ -331,6 +346,21 @@ def _same(pairs: list[str], a: Record, b: Record) -> dict[str, str]:
         if len(ours[0]) == len(ours[1]) == 1 and ours[0] != ours[1]:
             same |= {ours[0][0]: ours[1][0]}
     return same
+
+
+def _alone(a: Record, b: Record, same: dict[str, str]) -> list[str]:
+    """Names the systems that A measured on a set, and B did not try there.
+
+    One that has the name of another's partner is left out knowingly.
+    """
+    tried = {(one["set"], one["system"]) for one in [*b["records"], *b.get("failed", [])]}
+    taken = set(same.values()) - same.keys()
+    measured = dict.fromkeys((r["set"], r["system"]) for r in a["records"] if "matched_to" not in r)
+    return [
+        f"{system} on {name}"
+        for name, system in measured
+        if system not in taken and (name, same.get(system, system)) not in tried
+    ]
 
 
 def _models(results: Record, medium: str, media: dict[tuple[str, str], str]) -> list[str]:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.errors import MediaError
+from codec.files import blaming
 from train.alone import lock
 
 Record = dict[str, Any]
@@ -68,7 +69,8 @@ def open_journal(folder: Path, header: Record, fresh: bool = False) -> Iterator[
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / JOURNAL
-    with path.open("a+", encoding="utf-8") as file:
+    # What could not be written is tried again when the file is closed.
+    with blaming(str(path)), path.open("a+", encoding="utf-8") as file:
         lock(file.fileno(), folder)
         if fresh:
             file.truncate(0)

@@ -17,7 +17,7 @@ import numpy as np
 
 from codec import coding
 from codec.cli.frame import Parser, run
-from codec.errors import MediaError
+from codec.errors import MediaError, ModelError
 from codec.layers import cut, ladder, survey
 from codec.medium import MEDIA
 from codec.streams import process
@@ -85,15 +85,20 @@ def main(arguments: list[str] | None = None) -> int:
     return run(parser, arguments, _command)
 
 
+def _top(model: coding.Model) -> int:
+    """Returns the codebook size below which a file has the most layers."""
+    return max(model.tables, key=lambda size: (len(ladder(model.tables, size)), size))
+
+
 def _command(options: argparse.Namespace) -> None:
     sets = coder_table.test_sets(options)
+    tops = [(model, _top(model)) for model in coder_table.models(options)]
+    layered = [(model, top) for model, top in tops if len(ladder(model.tables, top)) > 1]
+    if options.models and len(layered) < len(tops):
+        flat = next(model for model, top in tops if len(ladder(model.tables, top)) < 2)
+        raise ModelError(f"{flat.card.name} has no layers; name another model")
     table = Table(COLUMNS)
-    for model in coder_table.models(options):
-        top = max(model.tables, key=lambda size: (len(ladder(model.tables, size)), size))
-        if len(ladder(model.tables, top)) < 2:
-            if options.models:
-                raise MediaError(f"{model.card.name} has no layers; name another model")
-            continue
+    for model, top in layered:
         for test_set in sets:
             items = items_of(test_set, model.card.medium)
             for row in measure(items, model, top) if items else ():

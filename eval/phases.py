@@ -25,7 +25,7 @@ from torch import Tensor
 
 import codec
 from codec.cli.frame import Parser, UsageError, positive, run
-from codec.errors import CodecError, not_installed
+from codec.errors import ModelError, not_installed
 from codec.medium import SPEECH
 from codec.model import Codec
 from codec.nets.speech import STFT
@@ -131,7 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _command(options: argparse.Namespace) -> None:
     model = codec.load(options.model).codec
     if model.axes != 1:
-        raise CodecError(f"{options.model}: a picture has no phases; name a model of speech")
+        raise ModelError(f"{options.model}: a picture has no phases; name a model of speech")
     try:
         model.bottleneck.check_size(options.codebook_size)
     except ValueError as error:

@@ -1063,6 +1063,21 @@ def test_help_version_and_info_import_nothing_heavy(root: Path, packed: dict[str
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_the_list_of_commands_is_none_of_them(root: Path) -> None:
+    """`codec compress` for `codec.compress` does nothing, and says so."""
+    for words, advice in (
+        (["compress", "in.wav", "out.bin"], "run python -m codec.compress"),
+        (["squeeze"], "python -m codec lists the commands"),
+    ):
+        done = python(root, "-m", "codec", *words)
+        error = f"error: python -m codec {words[0]}: no such command; {advice}\n"
+        assert (done.returncode, done.stdout, done.stderr) == (2, b"", error.encode())
+    for words in ([], ["--help"], ["--version"]):
+        done = python(root, "-m", "codec", *words)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout.startswith(b"codec ")
+
+
 def test_a_real_process_with_warnings_as_errors(root: Path, model_folder: Path) -> None:
     """Through pipes, at 44.1 kHz so that torchaudio resamples.
 

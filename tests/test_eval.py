@@ -173,6 +173,17 @@ def test_finished_items_are_not_measured_again(
     assert (finished / "results.json").read_bytes() == before
 
 
+def test_a_journal_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    journal = tmp_path / "journal.jsonl"
+    with (
+        pytest.raises(OSError, match="No space left") as caught,
+        open_journal(tmp_path, {"plan": 1}) as opened,
+        Path("/dev/full").open("w") as opened.file,
+    ):
+        opened.append({"set": "s", "item": "i"})
+    assert caught.value.filename == str(journal)
+
+
 @pytest.mark.parametrize("line", ["[1, 2]", "7", "{}", '"text"'])
 def test_a_damaged_journal_is_one_line(
     line: str, finished: Path, media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -12,6 +12,7 @@ import tarfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -239,6 +240,57 @@ def test_a_second_item_of_a_name_is_told(
     assert told.out.startswith("1 items, 0 skipped")
 
 
+def test_a_notice_names_its_item(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    (folder / "cut\n.wav").write_bytes(wav(tones(8_000))[:-4_000])
+    (folder / "whole.wav").write_bytes(wav(tones(8_000)))
+    words = ["speech-fsp", "--data", str(folder), "--out", str(tmp_path / "out"), "--workers", "0"]
+    for _ in range(2):  # the second call computes nothing
+        assert main(words) == 0
+        told = "clips/cut\\n.wav: the recording is cut short: coded as far as it goes\n"
+        assert capfd.readouterr().err == told
+    cut, whole = read_parts(tmp_path / "out")
+    assert cut["notices"] == ["the recording is cut short: coded as far as it goes"]
+    assert whole["notices"] == []
+
+
+def test_a_full_disk_names_the_file(
+    media: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    real = Path.open
+
+    def full(path: Path, mode: str = "r", **words: Any) -> IO[Any]:
+        if path.parent.name == "log" and "a" in mode:
+            return real(Path("/dev/full"), "w", **words)
+        return real(path, mode, **words)
+
+    monkeypatch.setattr(Path, "open", full)
+    words = ["--data", str(media), "--out", str(tmp_path / "out"), "--workers", "0"]
+    assert main(["image-fsp", *words]) == 1
+    assert f"error: {tmp_path / 'out/log'}/" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["--workers", "0", "--address", "host:1"], "leave --address out"),
+        (["--lpips-backbone", "weights.pth"], "add --score"),
+        (["--out", __file__], "is a file; give a folder"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(
+    words: list[str], advice: str, media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["image-fsp", "--data", str(media), "--out", str(out), *words]) == 2
+    assert advice in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_the_count_of_what_was_skipped_reads_no_indices(
     media: Path,
     tmp_path: Path,
@@ -260,7 +312,7 @@ def test_the_count_of_what_was_skipped_reads_no_indices(
     monkeypatch.setattr(bulk.pq, "read_table", spied)
     monkeypatch.setattr(bulk, "run_job", lambda *_: None)
     assert main(["image-fsp", "--data", str(media), "--out", str(tmp_path)]) == 0
-    assert asked == [["set", "item", "skipped"]]
+    assert asked == [["set", "item", "skipped"]]  # rows of an earlier version have no notices
     printed = capsys.readouterr()
     assert "50 items, 25 skipped" in printed.out
     assert printed.err.splitlines() == [f"skipped s/{n}: why" for n in range(0, 40, 2)]

@@ -161,6 +161,41 @@ def test_of_several_models_none_is_paired_by_itself(
     assert "nothing to compare" in capsys.readouterr().err
 
 
+def test_models_of_two_media_are_no_pair(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else neither is compared, and the check passes by the others."""
+    a = results("image-a")
+    spoken = [
+        {**record, "set": "t", "medium": "speech", "system": "speech-a"} for record in a["records"]
+    ]
+    classic = [{**record, "system": "webp", "setting": "50"} for record in a["records"]]
+    a["records"] += spoken + classic
+    assert run(tmp_path, a, a, "--as", "image-a=speech-a") == 2
+    told = capsys.readouterr().err
+    assert "image-a codes image, and speech-a codes speech; pair models of one medium" in told
+
+
+def test_what_b_has_not_measured_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = results("image-a")
+    a["records"] += [{**record, "system": "webp", "setting": "50"} for record in a["records"]]
+    a["records"] += [{**record, "set": "t"} for record in a["records"]]
+    b = copy.deepcopy(a)
+    b["records"] = [
+        record
+        for record in b["records"]
+        if (record["set"], record["system"]) in {("s", "webp"), ("t", "image-a")}
+    ]
+    assert run(tmp_path, a, b) == 0
+    told = capsys.readouterr().err.splitlines()
+    advice = "B has none of it, so it is not compared; pair models by --as A=B"
+    assert told == [f"notice: {name}: {advice}" for name in ("image-a on s", "webp on t")]
+    assert run(tmp_path, a, a) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_classic_codec_at_the_bytes_of_a_better_model_is_no_regression(tmp_path: Path) -> None:
     a = results()
     matched = [{**record, "system": "webp", "setting": "@ image-a 1024"} for record in a["records"]]

@@ -55,6 +55,19 @@ def test_wrong_arguments_are_one_line(
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
+def test_a_model_without_layers_is_refused_before_the_table(
+    models: Path,  # noqa: ARG001
+    media_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(layers, "ladder", lambda _, size: [size])
+    assert layers.main(["image-fsp", "--data", str(media_folder)]) == 3
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err == "error: image-fsp has no layers; name another model\n"
+
+
 def test_what_cannot_be_read_is_named(
     models: Path,  # noqa: ARG001
     tmp_path: Path,

@@ -25,6 +25,22 @@ FILE = sorted((Path(__file__).parent.parent / "assets/golden").glob("*.bin"))
 LAYERED = next(path for path in FILE if path.read_bytes()[9:10] == b"\x02")
 
 
+def test_truncate_names_a_file_in_a_notice_once_and_only_among_several(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.bin", "b.bin"):
+        (tmp_path / "in" / name).write_bytes(LAYERED.read_bytes())
+    one = tmp_path / "in/a.bin"
+    notice = f"even its base, K = {min(codec.info(LAYERED)['layers'])}, is above --bitrate 1e-06"
+    assert truncate_main([str(one), str(tmp_path / "one.bin"), "-b", "1e-6"]) == 0
+    assert capsys.readouterr().err == f"WARNING: {notice}\n"
+    assert truncate_main([str(tmp_path / "in"), str(tmp_path / "out"), "-b", "1e-6"]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        f"WARNING: {tmp_path / 'in' / name}: {notice}" for name in ("a.bin", "b.bin")
+    ]
+
+
 @pytest.mark.parametrize("names", [("", "out.bin"), ("in.bin", "")])
 def test_truncate_takes_no_empty_name(
     names: tuple[str, str], capsys: pytest.CaptureFixture[str]

@@ -29,6 +29,7 @@ from codec.files import MOST_KEPT_BYTES, Pipe, writing
 from codec.media import AudioWriter, load_audio
 from codec.media.mp4 import check_counts
 from codec.media.window import Window
+from train.log import Log
 
 AU = b".snd" + bytes(28)  # neither a header nor sound
 SPHERE = b"NIST_1A\n   0\nsample_count -i 0\nchannel_count -i 1\nsample_n_bytes -i 2\nend_head\n"
@@ -226,3 +227,12 @@ def test_a_stream_gives_and_counts_what_was_seen_with_what_comes() -> None:
     assert pipe.peek(2) == bytes(range(8, 10))
     assert pipe.read(100) == bytes(range(8, 20))
     assert (pipe.read(1), pipe.total) == (b"", 20)
+
+
+def test_a_log_of_a_training_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    log = Log(tmp_path)
+    with pytest.raises(OSError, match="No space left") as caught:
+        log.write(1, 0.1, "A", {"loss": 1.0})
+    log.close()
+    assert caught.value.filename == str(tmp_path / "log.jsonl")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -615,7 +616,9 @@ def test_the_commands(layered: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert json.loads(capsys.readouterr().out)["codebook_size"] == 256
     assert (folder / "s.wav").read_bytes() == codec.decompress(small)
     assert info_main([str(layered)]) == 0
-    assert f"{len(small)} bytes" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"{len(small)} bytes" in told
+    assert len({re.match(r"\S+(?: \S+)*  +", line).end() for line in told.splitlines()}) == 1  # type: ignore[union-attr]
     assert info_main([str(layered), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["layers"]["256"]["bytes"] == len(small)
     rate = 8 * len(small) / (30_000 / 22050) / 1000

@@ -24,6 +24,7 @@ from train.export import load_run
 from train.fleet import main as fleet_main
 from train.loop import Budget, Trainer
 from train.lpips_net import LPIPSNet, load, read_features
+from train.speed import main as speed_main
 
 NETS = {"squeeze": zoo.squeezenet1_1, "alex": zoo.alexnet, "vgg": zoo.vgg16}
 CUT = [
@@ -159,6 +160,15 @@ def test_a_recipe_that_weighs_it_without_a_backbone_is_refused_before_anything_s
         assert error.count("\n") == 1
     bad = tmp_path / "bad.pth"
     bad.write_bytes(b"nothing")
+    plan.write_text('[a]\nrecipe = "image-vp"\n')
+    timed = ["image-vp", "--data", str(media)]
+    for command, arguments in (
+        (main, [*run, "--set", "losses.lpips=0"]),
+        (fleet_main, fleet),
+        (speed_main, timed),
+    ):
+        assert command([*arguments, "--lpips-backbone", str(bad)]) == 2
+        assert "--lpips-backbone is of losses.lpips, which no" in capsys.readouterr().err
     assert main([*run, "--lpips-backbone", str(bad)]) == 3
     error = capsys.readouterr().err
     assert "no LPIPS backbone" in error

@@ -89,5 +89,5 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_picture_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["image-vp", "--data", "nowhere"]) == 1
+    assert main(["image-vp", "--data", "nowhere"]) == 3
     assert "a picture has no phases" in capsys.readouterr().err

@@ -82,6 +82,24 @@ def test_the_list_of_commands_is_whole() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8", "latin-1"])
+def test_what_stdout_has_no_sign_for_is_spelt_out(encoding: str) -> None:
+    """A dagger, and a name that is no text."""
+    code = (
+        "import sys; from codec.streams import process; "
+        "sys.exit(process(lambda: print('\u2020 \udcff')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=False,
+    )
+    assert done.stderr == b""
+    assert done.stdout == "\u2020 \udcff\n".encode(encoding, "backslashreplace")
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize("closed", [(2,), (0, 1, 2), (1, 2)])
 def test_what_a_decoder_says_stays_out_of_the_output(
     closed: tuple[int, ...],

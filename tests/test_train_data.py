@@ -208,6 +208,14 @@ def test_a_part_that_is_named_is_taken_and_so_are_folders_beside_a_data_set(
     assert len(names) == 3  # and of the data set the training part
 
 
+def test_hidden_files_are_left_out(tmp_path: Path) -> None:
+    """As the other commands do: a waste basket, say, or what another system keeps beside a file."""
+    for name in ("a.wav", "._a.wav", ".trash/b.wav", "in/.old/c.wav", "in/d.wav"):
+        put(tmp_path / ".here" / name, clip(0.1))
+    names = [Path(item.name).name for item in media("speech", [tmp_path / ".here"])]
+    assert names == ["a.wav", "d.wav"]
+
+
 def test_a_table_of_common_voice_can_be_named(tmp_path: Path) -> None:
     common_voice(tmp_path)
     assert [Path(item.name).name for item in media("speech", [tmp_path / "test.tsv"])] == [

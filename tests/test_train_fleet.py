@@ -572,7 +572,7 @@ def test_a_run_that_has_no_model_to_begin_with_is_told(
 
 
 def test_a_run_is_trained_as_plan_and_command_line_say(tmp_path: Path) -> None:
-    plan = '[a]\nrecipe = "image-fsp"\nseed = 7\nset = ["data.batch=2", "data.zoom=1.0"]\n'
+    plan = '[a]\nrecipe = "image-fsp-small"\nseed = 7\nset = ["data.batch=2", "data.zoom=1.0"]\n'
     options = {"set": ["data.batch=4"], "compile": True, "lpips_backbone": tmp_path / "b.pth"}
     one = fake_fleet(tmp_path, plan, threads=3, stop_minutes=10.0, **options)
     one.begun -= 4 * 60
@@ -587,6 +587,8 @@ def test_a_run_is_trained_as_plan_and_command_line_say(tmp_path: Path) -> None:
     assert given("--lpips-backbone") == [str(tmp_path / "b.pth")]
     assert "--compile" in command
     assert float(given("--stop-minutes")[0]) == pytest.approx(6, abs=0.1)  # what is left of ten
+    one = fake_fleet(tmp_path, plan.replace("-small", ""), **options)
+    assert "--lpips-backbone" not in one._training(one.runs[0])  # its recipe does not weigh LPIPS
 
 
 def test_no_more_runs_than_jobs_are_begun_and_none_when_the_time_is_up(tmp_path: Path) -> None:

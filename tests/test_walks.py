@@ -64,6 +64,8 @@ def test_a_folder_that_cannot_be_read_is_named_and_the_rest_is_done(
     (tmp_path / "alone/bad").mkdir(parents=True)
     assert compress_main([str(tmp_path / "alone"), str(tmp_path / "none"), "-q"]) == 1
     assert capsys.readouterr().err == f"error: {tmp_path / 'alone/bad'}: Permission denied\n"
+    assert compress_main([str(tree / "bad"), str(tmp_path / "none"), "-q"]) == 1
+    assert capsys.readouterr().err == f"error: {tree / 'bad'}: Permission denied\n"
 
 
 @pytest.mark.usefixtures("unreadable")

@@ -126,6 +126,7 @@ def _interrupted(out: Path) -> str:
 def _train(options: argparse.Namespace, device: str) -> None:
     recipe = recipes.load(options.recipe, options.set)
     # Refused before anything starts.
+    losses.check_backbone(options.lpips_backbone, recipe.losses)
     losses.build(recipe.codec.medium, recipe.losses, options.lpips_backbone)
     checkpoint = options.out / CHECKPOINT_NAME
     begun = checkpoint.exists()

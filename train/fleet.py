@@ -200,11 +200,13 @@ class Fleet:
             options.log_steps,
         ]
         command += ["--checkpoint-minutes", options.checkpoint_minutes]
-        for change in [*run.set, *options.set]:
+        changes = [*run.set, *options.set]
+        for change in changes:
             command += ["--set", change]
         if options.compile:
             command.append("--compile")
-        if options.lpips_backbone is not None:
+        weights = recipes.load(run.recipe, changes).losses
+        if options.lpips_backbone is not None and weights.get("lpips"):
             command += ["--lpips-backbone", options.lpips_backbone]
         if options.stop_minutes is not None:
             left = options.stop_minutes - (time.monotonic() - self.begun) / 60
@@ -429,7 +431,9 @@ def _command(options: argparse.Namespace) -> int:
         raise CodecError(
             f"the plan trains on {', '.join(sorted(missing))}; add --data {sorted(missing)[0]}=PATH"
         )
-    for recipe in [recipes.load(run.recipe, [*run.set, *options.set]) for run in runs]:
+    found = [recipes.load(run.recipe, [*run.set, *options.set]) for run in runs]
+    losses.check_backbone(options.lpips_backbone, *(recipe.losses for recipe in found))
+    for recipe in found:
         # Refused before anything starts.
         losses.build(recipe.codec.medium, recipe.losses, options.lpips_backbone)
     fleet = Fleet(runs, data, options.work, options)

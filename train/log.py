@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from codec.errors import CodecError, not_installed
-from codec.files import writing
+from codec.files import blaming, writing
 from codec.medium import SAMPLE_RATE
 from codec.model import Codec
 
@@ -50,7 +50,7 @@ class Log:
         """Writes one line, with five digits of each value."""
         record = {"step": step, "minutes": round(minutes, 3), "stage": stage}
         record |= {name: float(f"{value:.5g}") for name, value in values.items()}
-        with self.path.open("a") as file:
+        with blaming(str(self.path)), self.path.open("a") as file:
             file.write(json.dumps(record) + "\n")
         if self.board is not None:
             for name, value in values.items():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from torch import nn
 
+from codec.cli.frame import UsageError
 from codec.errors import CodecError, not_installed
 from codec.losses import EXTRA_LOSSES, ImageLoss, SpeechLoss
 from codec.medium import IMAGE, SPEECH
@@ -61,6 +62,20 @@ def _of_pictures(weights: Mapping[str, float], backbone: Path | None) -> nn.Modu
             f"{file.parent}), or train without: --set losses.lpips=0"
         )
     return ImageLoss(lpips_net.load(file), extra)
+
+
+def check_backbone(backbone: Path | None, *recipes: Mapping[str, float]) -> None:
+    """Refuses a backbone that nothing looks through.
+
+    Args:
+        backbone: The file that was named, if one was.
+        recipes: The weights of the losses of each recipe that is trained.
+
+    Raises:
+        UsageError: None of them weighs LPIPS.
+    """
+    if backbone is not None and not any(weights.get("lpips") for weights in recipes):
+        raise UsageError("--lpips-backbone is of losses.lpips, which no recipe here weighs")
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from codec.errors import MediaError
-from codec.files import files_below
+from codec.files import files_below, is_hidden
 from codec.media import load_audio, load_image
 from codec.medium import IMAGE, SAMPLE_RATE, SPEECH
 from train import layouts
@@ -69,8 +69,8 @@ class MediaFile:
 def media(medium: str, sources: list[Path]) -> Iterator[MediaFile]:
     """Yields every recording or picture of the sources, sorted by name within folders.
 
-    Files with the suffix of something else (transcripts, annotations) are passed over; those with
-    none are tried.
+    Files with the suffix of something else (transcripts, annotations) are passed over, and so is
+    what is hidden in a folder; those with none are tried.
 
     Raises:
         MediaError: A source does not exist.
@@ -140,7 +140,11 @@ def _folder(medium: str, folder: Path) -> Iterator[MediaFile]:
     if paths is None:  # no data set; perhaps a folder of them
         below = sorted(one for one in folder.iterdir() if one.is_dir() and not one.is_symlink())
         parts = {one: part for one in below if (part := _training_files(medium, one)) is not None}
-        paths = [path for path in files_below(folder) if parts.keys().isdisjoint(path.parents)]
+        paths = [
+            path
+            for path in files_below(folder)
+            if not is_hidden(path, folder) and parts.keys().isdisjoint(path.parents)
+        ]
         paths += [path for part in parts.values() for path in part]
     for path in paths:
         yield from _file(medium, path)

@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from codec.cli.frame import Parser, filled_path, positive, run, within
 from codec.streams import process
-from train import recipes
+from train import losses, recipes
 from train.data import Store
 from train.denormals import flushed
 from train.fleet import gpu_state
@@ -119,8 +119,9 @@ def _command(options: argparse.Namespace) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.backends.cudnn.benchmark = True
-    for name in options.recipes:
-        recipe = recipes.load(name, options.set)
+    found = [recipes.load(name, options.set) for name in options.recipes]
+    losses.check_backbone(options.lpips_backbone, *(recipe.losses for recipe in found))
+    for name, recipe in zip(options.recipes, found, strict=True):
         medium, crop = recipe.codec.medium, tuple(recipe.data.crop)
         store = Store(options.data, medium, crop, recipe.data.zoom).to(options.device)
         with tempfile.TemporaryDirectory() as folder:

@@ -36,9 +36,9 @@ def _info(options: argparse.Namespace) -> None:
             print_line(json.dumps(record), sys.stdout)
         else:
             shown = in_words(record)
-            width = max(map(len, shown))
             for size, layer in record.get("layers", {}).items():
                 shown[f"up to K = {size}"] = f"{layer['bytes']} bytes, {layer['rate']}"
+            width = max(map(len, shown))
             for key, value in shown.items():
                 print_line(f"{key:<{width}}  {value}", sys.stdout)
 

@@ -53,7 +53,7 @@ def truncate_main(arguments: list[str] | None = None) -> int:
 
 def _truncate(options: argparse.Namespace) -> None:
     if (options.codebook_size is None) == (options.bitrate is None):
-        raise UsageError("give --codebook-size or --bitrate")
+        raise UsageError("give one of --codebook-size or --bitrate")
     if options.bitrate is not None and not 0 < options.bitrate < inf:
         raise UsageError(f"--bitrate {options.bitrate:g}: want a number above 0")
     jobs = mirrored(
@@ -75,9 +75,7 @@ def _truncate_file(source: str, target: str, options: argparse.Namespace) -> Non
     if size is None:
         size = within(found, options.bitrate * _bytes_per_rate(found.summary))
         if found.stops[size] > options.bitrate * _bytes_per_rate(found.summary):
-            log.warning(
-                "%s: even its base, K = %d, is above --bitrate %g", source, size, options.bitrate
-            )
+            log.warning("even its base, K = %d, is above --bitrate %g", size, options.bitrate)
     try:
         shorter = cut(data, found, size)
     except ValueError as error:
@@ -91,7 +89,7 @@ def _truncate_file(source: str, target: str, options: argparse.Namespace) -> Non
         "output": target,
     }
     if found.damage is not None:
-        log.warning("%s: left out, as it was damaged: %s", source, found.damage)
+        log.warning("layers were left out, for they are damaged: %s", found.damage)
     with writing(target, options.force) as out:
         out.write(shorter)
     if options.quiet:

@@ -234,5 +234,7 @@ def _read_piece(source: _Tape, seal: bytes, longest: int, num_streams: int) -> t
     found = source.take(4, "the CRC-32 of a layer")
     source.seal(found)
     if found != wanted:
-        raise BitstreamError("the CRC-32 of a layer does not match", at)
+        raise BitstreamError(
+            "the CRC-32 of a layer does not match; the file is damaged: copy it again", at
+        )
     return Piece(at, check, streams), found
