@@ -79,7 +79,7 @@ AIMS = {
     SPEECH.name: Aim(
         {"mel": 5.0, "stft": 1.0, "wave": 0.1, "loudness": 1.2, "stoi": 3.0}, 0.3, _of_speech
     ),
-    IMAGE.name: Aim({"l1": 1.0, "mse": 20.0, "ssim": 0.2}, 0.01, _of_pictures),
+    IMAGE.name: Aim({"l1": 1.0, "mse": 20.0, "ssim": 0.2}, 0.005, _of_pictures),
 }
 
 
