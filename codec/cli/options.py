@@ -69,8 +69,8 @@ def add_care(parser: argparse.ArgumentParser) -> None:
         type=within(int, 0, MAX_SEARCH),
         default=0,
         metavar="STEPS",
-        help="look for codes that decode to something nearer: 20 is a good number, and takes about "
-        "a second for one of speech, six for 256 x 256 pixels; default 0",
+        help="look for codes that decode to something nearer: 10 is a good number, and takes about "
+        "half a second for one of speech, four for 256 x 256 pixels; default 0",
     )
 
 
