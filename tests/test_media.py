@@ -426,6 +426,29 @@ def test_resampling_keeps_level_and_pitch(rate: int) -> None:
     assert np.abs(back - tone)[rate // 4 : -rate // 4].max() < 4e-3
 
 
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 96000, 44101])
+def test_resampling_keeps_what_fits_and_folds_nothing(rate: int) -> None:
+    """Tones at 9/10 of the lower rate's band stay, those above it vanish, and none gets an echo."""
+
+    def spectrum_db(tone_hz: float, start: int, end: int) -> np.ndarray:
+        time = np.arange(2 * start) / start
+        tone = np.sin(2 * np.pi * tone_hz * time).astype(np.float32)[:, None]
+        found = resample(tone, start, end)[end // 2 : end // 2 + end, 0]
+        window = np.hanning(end)
+        lines = np.abs(np.fft.rfft(found * window)) / window.sum() * 2
+        return 20 * np.log10(lines + 1e-9)
+
+    band = min(rate, 16000) // 2
+    for start, end in ((rate, 16000), (16000, rate)):
+        kept = round(0.9 * band)
+        lines = spectrum_db(kept, start, end)
+        assert abs(lines[kept]) < 0.3
+        lines[kept - 5 : kept + 6] = -200
+        assert lines.max() < -70
+        if start > end:
+            assert spectrum_db(round(1.15 * band), start, end).max() < -70
+
+
 def test_resampling_loses_no_sample() -> None:
     """Of lengths that torchaudio, which counts in float32, makes one too short."""
     length = 1_572_869
