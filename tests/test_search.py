@@ -161,7 +161,7 @@ def test_codes_are_vectors_that_add_up(name: str) -> None:
     bottleneck = build(CodecConfig("image", NETS["image"], name)).eval().bottleneck
     bottleneck.fit(torch.randn(4000, bottleneck.in_dim))
     size = bottleneck.default_size
-    vectors = CodeVectors(bottleneck, size)
+    vectors = CodeVectors(bottleneck, size, torch.device("cpu"))
     z = torch.randn(2, bottleneck.in_dim, 5, 3)
     indices = bottleneck.encode(z, size)
     z_q = bottleneck.decode(indices, size)
@@ -240,6 +240,16 @@ def test_a_search_under_another_default_dtype(medium: str, dtype: torch.dtype) -
         torch.set_default_dtype(torch.float32)
     assert found == expected
     assert found != coded(signal, model)
+
+
+@pytest.mark.parametrize("options", [{}, {"effort": 4}])
+@pytest.mark.parametrize("steps", [0, 2])
+def test_another_default_device(
+    image_model: Model, steps: int, options: dict[str, int]
+) -> None:
+    expected = coded(gradient(32, 32), image_model, steps, **options)
+    with torch.device("meta"):
+        assert coded(gradient(32, 32), image_model, steps, **options) == expected
 
 
 @pytest.mark.parametrize("inside", ["load", "search", "both"])

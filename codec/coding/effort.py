@@ -75,7 +75,7 @@ class Chooser:
     def _choose(self, z: Tensor, prior: Prior) -> NDArray[np.int64]:
         """(D_in, *S) -> (n,)."""
         bottleneck = self._model.codec.bottleneck
-        near = CodeVectors(bottleneck, self._size).near(z[None], CHOICES)
+        near = CodeVectors(bottleneck, self._size, z.device).near(z[None], CHOICES)
         options, squares = (part[0, 0].flatten(1).T.cpu().numpy() for part in near)
         if not bottleneck.nested:  # a tree need not end at the nearest code
             # Where two are equally near.

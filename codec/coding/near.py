@@ -16,13 +16,13 @@ class CodeVectors:
     Args:
         bottleneck: Any whose codebooks' parts of z_q add up, or stand side by side.
         size: The codebook size.
+        device: Where the bottleneck is, whatever torch's default device.
     """
 
     @torch.no_grad()
-    def __init__(self, bottleneck: Bottleneck, size: int) -> None:
+    def __init__(self, bottleneck: Bottleneck, size: int, device: torch.device) -> None:
         self._bottleneck, self._size = bottleneck, size
         count, books = bottleneck.num_codes(size), bottleneck.num_codebooks
-        device = bottleneck.decode(torch.zeros(1, books, 1, dtype=torch.int64), size).device
         every = torch.arange(count, device=device)
         tables = []
         for book in range(books):

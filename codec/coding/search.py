@@ -136,7 +136,7 @@ class Search:
 
     @computed_once
     def _vectors(self) -> CodeVectors:
-        return CodeVectors(self._model.codec.bottleneck, self._size)
+        return CodeVectors(self._model.codec.bottleneck, self._size, self._model.device)
 
     def _nearer(self, x: Tensor, z: Tensor, encoded: Tensor) -> Tensor:
         """Of one sample, x (1, C, *N): indices (1, G, *S)."""
