@@ -17,7 +17,7 @@ from torch import Tensor
 
 import codec
 from codec import cards, coding
-from codec.bottlenecks import BOTTLENECKS
+from codec.bottlenecks import BOTTLENECKS, VQ
 from codec.coding import Model, tiles
 from codec.coding import search as searching
 from codec.coding.near import CodeVectors
@@ -185,6 +185,37 @@ def test_codes_are_vectors_that_add_up(name: str) -> None:
         torch.testing.assert_close(bottleneck.target(z), z_before)
 
 
+class Product(VQ):
+    """Two indices whose codes are multiplied, and so do not add up."""
+
+    num_codebooks = 2
+
+    def _encode(self, z: Tensor, size: int) -> Tensor:
+        return super()._encode(z, size).repeat(1, 2, 1, 1)
+
+    def _decode(self, indices: Tensor, size: int) -> Tensor:
+        first, second = (super(Product, self)._decode(part, size) for part in indices.split(1, 1))
+        return first * second
+
+
+def test_it_is_never_worse_whatever_the_codes_make_together() -> None:
+    for seed in range(8):
+        torch.manual_seed(seed)
+        nets = build(CodecConfig("image", NETS["image"], "vp")).eval()
+        nets.bottleneck = bottleneck = Product(5, (16,)).eval()
+        search = Search(without_tables(nets), 16, 8)
+        x, z = to_tensor(photograph(32, 32)), torch.randn(1, 5, 4, 4)
+        with torch.no_grad():
+            losses = [
+                sum(search._aim.weights[name] * float(term) for name, term in terms.items())
+                for terms in (
+                    search._loss(x, nets.decoder(bottleneck.decode(indices, 16), 16))
+                    for indices in (search(x, z), bottleneck.encode(z, 16))
+                )
+            ]
+        assert losses[0] <= losses[1]
+
+
 @pytest.mark.parametrize("medium", searching.AIMS)
 def test_the_aim_is_what_shipped_models_were_trained_on_but_for_lpips(medium: str) -> None:
     """And but for what a bottleneck adds of its own."""
@@ -244,9 +275,7 @@ def test_a_search_under_another_default_dtype(medium: str, dtype: torch.dtype) -
 
 @pytest.mark.parametrize("options", [{}, {"effort": 4}])
 @pytest.mark.parametrize("steps", [0, 2])
-def test_another_default_device(
-    image_model: Model, steps: int, options: dict[str, int]
-) -> None:
+def test_another_default_device(image_model: Model, steps: int, options: dict[str, int]) -> None:
     expected = coded(gradient(32, 32), image_model, steps, **options)
     with torch.device("meta"):
         assert coded(gradient(32, 32), image_model, steps, **options) == expected

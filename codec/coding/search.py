@@ -153,7 +153,7 @@ class Search:
             gumbel = -torch.empty_like(logits).exponential_(generator=random).log()
             temperature = WARM * (COLD / WARM) ** done
             shares = (logits / temperature + NOISE * (1 - done) * gumbel).softmax(2)
-            loss = self._distance(x, (shares[..., None] * vectors).sum(2))
+            loss = self._distance(x, (shares[..., None] * vectors).sum((1, 2)).movedim(-1, 1))
             if self._bit:
                 best = codes.gather(2, logits.detach().argmax(2, keepdim=True))
                 bits = self._bits(torch.cat([best, codes], 2))[:, :, 1:]
@@ -169,14 +169,14 @@ class Search:
 
     def _cost(self, x: Tensor, indices: Tensor) -> float:
         """What the search makes smaller, of x (1, C, *N) and indices (1, G, *S)."""
-        cost = float(self._distance(x, self._vectors[indices]))
+        z_q = self._model.codec.bottleneck.decode(indices, self._size)  # as whoever gets them does
+        cost = float(self._distance(x, z_q))
         if self._bit:
             cost += self._bit * float(self._bits(indices[:, :, None]).mean())
         return cost
 
-    def _distance(self, x: Tensor, parts: Tensor) -> Tensor:
-        """() of x (1, C, *N) to what the codebooks' parts of z_q, (1, G, *S, D), decode to."""
-        z_q = parts.sum(1).movedim(-1, 1)
+    def _distance(self, x: Tensor, z_q: Tensor) -> Tensor:
+        """() of x (1, C, *N) to what z_q (1, D, *S) decodes to."""
         terms = self._loss(x, self._model.codec.decoder(z_q, self._size))
         return torch.stack([self._aim.weights[name] * term for name, term in terms.items()]).sum()
 
