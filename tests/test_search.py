@@ -39,12 +39,14 @@ def photograph(height: int = 96, width: int = 96) -> NDArray[np.uint8]:
 
 
 def coded(signal: NDArray[Any], model: Model, search: int = 0, **options: Any) -> bytes:
-    """A picture (H, W, 3) or samples (n, 1) at 16 kHz, as the bytes of a file."""
+    """A picture (H, W, 3) or samples (n, C) at 16 kHz, as the bytes of a file."""
     file = io.BytesIO()
     if model.card.medium == "image":
         coding.compress_image(signal, file, model, SIZE, search=search, **options)
     else:
-        coding.compress_speech([signal], 16000, 1, file, model, SIZE, search=search, **options)
+        coding.compress_speech(
+            [signal], 16000, signal.shape[1], file, model, SIZE, search=search, **options
+        )
     return file.getvalue()
 
 
@@ -362,6 +364,17 @@ def test_signals_too_short_for_the_losses(
     pixels = gradient(side, 17)
     file = coded(pixels, image_model, 2)
     assert coding.decompress_image(Reader(io.BytesIO(file)), image_model).shape == pixels.shape
+
+
+def test_an_effort_also_counts_for_what_is_too_short_for_the_losses() -> None:
+    strip, stereo = photograph(8, 300), tones(1000, channels=2)
+    for name, signal in (("image-fsp", strip), ("speech-vp", stereo)):
+        model = codec.load(name)
+        alone = coded(signal, model, effort=9)
+        assert len(alone) < len(coded(signal, model))
+        assert coded(signal, model, 2, effort=9) == alone
+    model = codec.load("image-gmvq")  # which has no effort without a search
+    assert coded(strip, model, 2, effort=9) == coded(strip, model)
 
 
 def test_the_caller_s_modes_and_gradients_stay(image_model: Model) -> None:

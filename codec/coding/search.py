@@ -26,7 +26,7 @@ from torch import Tensor
 
 from codec.arguments import whole
 from codec.checkpoint import checkpoint
-from codec.coding.effort import checked, no_choice
+from codec.coding.effort import Chooser, can_choose, checked, no_choice
 from codec.coding.models import Model
 from codec.coding.near import CodeVectors
 from codec.entropy import NO_TABLES
@@ -102,7 +102,7 @@ class Search:
         steps, effort = whole(steps, "search"), checked(effort)
         if not 0 <= steps <= MAX_STEPS:
             raise ValueError(f"search is a whole number from 0 to {MAX_STEPS}, not {steps}")
-        self._model, self._size, self.steps = model, codebook_size, steps
+        self._model, self._size, self.steps, self._effort = model, codebook_size, steps, effort
         self._aim = AIMS[model.card.medium]
         self._prior = model.tables.get(codebook_size, NO_TABLES).prior
         if self._prior is None and effort:
@@ -114,7 +114,7 @@ class Search:
 
         x is float32, speech in [-1, 1] at 16 kHz or a picture in [0, 1]. Of each sample they are
         never worse, by losses and bits, than what the encoder chooses. A signal that is too short
-        for the losses keeps that.
+        for the losses keeps that, or what the effort alone makes of it.
         """
         with (
             torch.inference_mode(False),
@@ -125,9 +125,17 @@ class Search:
             x, z = x.clone(), z.clone()
             encoded = self._model.codec.bottleneck.encode(z, self._size)
             if not self.steps or min(x.shape[2:]) < self._loss.shortest:
-                return encoded
+                return self._chosen(z, encoded)
             samples = zip(x.split(1), z.split(1), encoded.split(1), strict=True)
             return torch.cat([self._nearer(*sample) for sample in samples])
+
+    def _chosen(self, z: Tensor, encoded: Tensor) -> Tensor:
+        """Indices (B, G, *S) without a search: of the effort alone, where the encoder has one."""
+        if not self._effort or not can_choose(self._model, self._size):
+            return encoded
+        width = z.shape[-1] * self._model.codec.stride
+        chosen = Chooser(self._model, self._size, self._effort, width)(z)
+        return torch.from_numpy(chosen).to(z.device).view_as(encoded)
 
     @computed_once
     def _loss(self) -> ImageLoss | SpeechLoss:
