@@ -326,6 +326,17 @@ def test_blocks_and_strips_do_not_matter(
     assert parts.getvalue() == coded(pixels, image_model, 2)
 
 
+def test_windows_are_cut_and_joined_in_place(
+    speech_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search that finds what the encoder chooses: nothing is shifted, lost or there twice."""
+    monkeypatch.setattr("codec.coding.speech.FRAMES_PER_WINDOW", 20)
+    samples, bottleneck = tones(9000), speech_model.codec.bottleneck
+    expected = coded(samples, speech_model)
+    monkeypatch.setattr(Search, "__call__", lambda self, _, z: bottleneck.encode(z, self._size))
+    assert coded(samples, speech_model, 2) == expected
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (3, TILE + 1), (90, 2), (2 * TILE, 40)])
 def test_tiles_are_cut_and_joined_in_place(
     shape: tuple[int, int], image_model: Model, monkeypatch: pytest.MonkeyPatch
@@ -373,8 +384,9 @@ def test_an_effort_also_counts_for_what_is_too_short_for_the_losses() -> None:
         alone = coded(signal, model, effort=9)
         assert len(alone) < len(coded(signal, model))
         assert coded(signal, model, 2, effort=9) == alone
-    model = codec.load("image-gmvq")  # which has no effort without a search
-    assert coded(strip, model, 2, effort=9) == coded(strip, model)
+    for name, signal in (("image-gmvq", strip), ("speech-gmvq", stereo)):
+        model = codec.load(name)  # which has no effort without a search
+        assert coded(signal, model, 2, effort=9) == coded(signal, model)
 
 
 def test_the_caller_s_modes_and_gradients_stay(image_model: Model) -> None:
