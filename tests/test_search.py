@@ -24,6 +24,7 @@ from codec.coding.near import CodeVectors
 from codec.coding.search import Search
 from codec.coding.tiles import CONTEXT, TILE, searched_rows
 from codec.container import Reader
+from codec.entropy import mixing
 from codec.errors import ModelError
 from codec.media import Picture
 from codec.model import Codec, CodecConfig, build
@@ -216,6 +217,29 @@ def test_it_is_never_worse_whatever_the_codes_make_together() -> None:
                 )
             ]
         assert losses[0] <= losses[1]
+
+
+def test_it_is_never_worse_by_losses_and_bits() -> None:
+    model, size = codec.load("image-gmvq"), 256
+    x, prior, won = to_tensor(photograph(64, 64)), model.tables[size].prior, 0
+    assert prior is not None
+    with torch.no_grad():
+        z = model.codec.latents(x)
+        encoded = model.codec.bottleneck.encode(z, size)
+
+    def cost(indices: Tensor, effort: int) -> float:
+        with torch.no_grad():
+            terms = search._loss(x, model.codec.decode(indices, (64, 64), size))
+        bits = 8 * len(mixing.encode(indices.flatten().numpy(), prior, 8, 10**6) or b"")
+        loss = sum(searching.AIMS["image"].weights[name] * float(terms[name]) for name in terms)
+        return loss + 0.01 * (1 + effort / 2) * bits / indices.numel()
+
+    for steps, effort in ((1, 0), (2, 0), (3, 0), (1, 9), (2, 9), (3, 9), (10, 9)):
+        search = Search(model, size, steps, effort)
+        found, least = cost(search(x, z), effort), cost(encoded, effort)
+        assert found <= least + 0.001
+        won += found < least - 0.001
+    assert won >= 6  # one of them for its bits alone
 
 
 @pytest.mark.parametrize("medium", searching.AIMS)
