@@ -17,7 +17,7 @@ from torch import Tensor
 
 import codec
 from codec import cards, coding
-from codec.bottlenecks import BOTTLENECKS, VQ
+from codec.bottlenecks import BOTTLENECKS, FSQ, VQ
 from codec.coding import Model, tiles
 from codec.coding import search as searching
 from codec.coding.near import CodeVectors
@@ -279,6 +279,40 @@ def test_a_decoder_that_breaks_down_ends_the_search(spoilt: str) -> None:
     with torch.no_grad():
         z = nets.latents(x)
     assert torch.equal(Search(model, SIZE, 3)(x, z), nets.bottleneck.encode(z, SIZE))
+
+
+def test_what_was_found_before_the_decoder_breaks_down_stays() -> None:
+    nets, calls = tiny_codec("image"), []
+    x = to_tensor(photograph(32, 32))
+
+    def broken(_: torch.nn.Module, __: Any, x_hat: Tensor) -> Tensor:
+        calls.append(1)
+        return x_hat + 0 * (x_hat - x_hat).sqrt() if len(calls) == 31 else x_hat
+
+    nets.decoder.register_forward_hook(broken)
+    with torch.no_grad():
+        z = nets.latents(x)
+    found = Search(without_tables(nets), SIZE, 40)(x, z)
+    assert len(calls) == 31 + 2
+    assert not torch.equal(found, nets.bottleneck.encode(z, SIZE))
+
+
+def test_the_distances_that_are_held_do_not_grow_with_the_codes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    size, held, distances = 1 << 18, [0], torch.cdist
+
+    def counted(*points: Tensor) -> Tensor:
+        found = distances(*points)
+        held.append(found.numel())
+        return found
+
+    bottleneck = FSQ({size: (8,) * 6}).eval()
+    monkeypatch.setattr(torch, "cdist", counted)
+    z = torch.randn(1, 6, 4, 8)
+    codes, _ = CodeVectors(bottleneck, size, z.device).near(z, 4)
+    assert max(held) <= 1 << 22
+    assert (codes == bottleneck.encode(z, size)[:, :, None]).any(2).all()
 
 
 # that it changes nothing else

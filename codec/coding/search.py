@@ -168,7 +168,7 @@ class Search:
                 loss = loss + self._bit * (shares * bits).sum(2).mean()
             (logits.grad,) = torch.autograd.grad(loss, logits)
             if not logits.grad.isfinite().all():
-                return encoded
+                break
             optimiser.param_groups[0]["lr"] = STEP * (1 - done)
             optimiser.step()
         with torch.no_grad():
