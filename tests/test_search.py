@@ -186,6 +186,9 @@ def test_codes_are_vectors_that_add_up(name: str) -> None:
     if bottleneck.target(z) is not None:
         assert torch.equal(codes[:, :, 0], indices)
         torch.testing.assert_close(bottleneck.target(z), z_before)
+    if name == "residual":  # of stages that take latents as they are
+        torch.testing.assert_close(z_before, z)
+        assert torch.equal(codes[:, -1, 0], indices[:, -1])
 
 
 class Product(VQ):
