@@ -245,6 +245,31 @@ def test_it_is_never_worse_by_losses_and_bits() -> None:
     assert won >= 6  # one of them for its bits alone
 
 
+def test_bits_are_those_among_the_codes_that_are_best_by_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x, asked, bits = (
+        codec.load("image-gmvq"),
+        to_tensor(photograph(64, 64)),
+        [],
+        Search._bits,
+    )
+
+    def spied(search: Search, codes: Tensor) -> Tensor:
+        asked.append(codes)
+        return bits(search, codes)
+
+    monkeypatch.setattr(Search, "_bits", spied)
+    with torch.no_grad():
+        z = model.codec.latents(x)
+    Search(model, 256, 10)(x, z)
+    first, last, found = asked[0], asked[9], asked[10]
+    assert torch.equal(first[:, :, 0], first[:, :, 1])  # the nearest
+    assert (
+        (last[:, :, :1] == found).float().mean() > 0.75 > (first[:, :, :1] == found).float().mean()
+    )
+
+
 @pytest.mark.parametrize("medium", searching.AIMS)
 def test_the_aim_is_what_shipped_models_were_trained_on_but_for_lpips(medium: str) -> None:
     """And but for what a bottleneck adds of its own."""
