@@ -235,9 +235,11 @@ def test_both_twins_choose_the_same(case: tuple[Prior, Array, int], num_options:
     columns = mixing.columns_of(prior, width, len(indices))
     options = random.integers(0, prior.num_codes, (len(indices), num_options))
     penalties = random.integers(0, 3000, options.shape)
+    kept = penalties.copy()
     chosen = mixing.choose(options, penalties, prior, columns)
     with plain():
         assert np.array_equal(mixing.choose(options, penalties, prior, columns), chosen)
+    assert np.array_equal(penalties, kept)
     assert (options == chosen[:, None]).any(1).all()
 
 

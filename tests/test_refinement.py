@@ -104,6 +104,16 @@ def test_garbage_is_refused_or_refines_what_it_should(
     assert len(refinement.encode(found, prior, width)) <= len(data)
 
 
+def test_a_refinement_leaves_no_choice() -> None:
+    prior, options = random_prior(1, (4, 3), (2, 2), False), np.array([[1, 2], [3, 4]])
+    for call in (
+        lambda: mixing.bits_of(options, prior, 2),
+        lambda: mixing.choose(options, 0 * options, prior, 2),
+    ):
+        with pytest.raises(ValueError, match="digits that are given"):
+            call()
+
+
 def test_a_length_names_the_coder() -> None:
     prior = random_prior(1, (4, 3), (2, 2), False)
     weak = {"nodes": 0 * prior.nodes, "hidden": 0 * prior.hidden, "bias": np.full(16, 256 << 10)}

@@ -17,13 +17,14 @@ from torch import Tensor
 
 import codec
 from codec import cards, coding
-from codec.bottlenecks import BOTTLENECKS
+from codec.bottlenecks import BOTTLENECKS, FSQ, VQ
 from codec.coding import Model, tiles
 from codec.coding import search as searching
 from codec.coding.near import CodeVectors
 from codec.coding.search import Search
 from codec.coding.tiles import CONTEXT, TILE, searched_rows
 from codec.container import Reader
+from codec.entropy import mixing
 from codec.errors import ModelError
 from codec.media import Picture
 from codec.model import Codec, CodecConfig, build
@@ -39,12 +40,14 @@ def photograph(height: int = 96, width: int = 96) -> NDArray[np.uint8]:
 
 
 def coded(signal: NDArray[Any], model: Model, search: int = 0, **options: Any) -> bytes:
-    """A picture (H, W, 3) or samples (n, 1) at 16 kHz, as the bytes of a file."""
+    """A picture (H, W, 3) or samples (n, C) at 16 kHz, as the bytes of a file."""
     file = io.BytesIO()
     if model.card.medium == "image":
         coding.compress_image(signal, file, model, SIZE, search=search, **options)
     else:
-        coding.compress_speech([signal], 16000, 1, file, model, SIZE, search=search, **options)
+        coding.compress_speech(
+            [signal], 16000, signal.shape[1], file, model, SIZE, search=search, **options
+        )
     return file.getvalue()
 
 
@@ -161,7 +164,7 @@ def test_codes_are_vectors_that_add_up(name: str) -> None:
     bottleneck = build(CodecConfig("image", NETS["image"], name)).eval().bottleneck
     bottleneck.fit(torch.randn(4000, bottleneck.in_dim))
     size = bottleneck.default_size
-    vectors = CodeVectors(bottleneck, size)
+    vectors = CodeVectors(bottleneck, size, torch.device("cpu"))
     z = torch.randn(2, bottleneck.in_dim, 5, 3)
     indices = bottleneck.encode(z, size)
     z_q = bottleneck.decode(indices, size)
@@ -183,6 +186,89 @@ def test_codes_are_vectors_that_add_up(name: str) -> None:
     if bottleneck.target(z) is not None:
         assert torch.equal(codes[:, :, 0], indices)
         torch.testing.assert_close(bottleneck.target(z), z_before)
+    if name == "residual":  # of stages that take latents as they are
+        torch.testing.assert_close(z_before, z)
+        assert torch.equal(codes[:, -1, 0], indices[:, -1])
+
+
+class Product(VQ):
+    """Two indices whose codes are multiplied, and so do not add up."""
+
+    num_codebooks = 2
+
+    def _encode(self, z: Tensor, size: int) -> Tensor:
+        return super()._encode(z, size).repeat(1, 2, 1, 1)
+
+    def _decode(self, indices: Tensor, size: int) -> Tensor:
+        first, second = (super(Product, self)._decode(part, size) for part in indices.split(1, 1))
+        return first * second
+
+
+def test_it_is_never_worse_whatever_the_codes_make_together() -> None:
+    for seed in range(8):
+        torch.manual_seed(seed)
+        nets = build(CodecConfig("image", NETS["image"], "vp")).eval()
+        nets.bottleneck = bottleneck = Product(5, (16,)).eval()
+        search = Search(without_tables(nets), 16, 8)
+        x, z = to_tensor(photograph(32, 32)), torch.randn(1, 5, 4, 4)
+        with torch.no_grad():
+            losses = [
+                sum(search._aim.weights[name] * float(term) for name, term in terms.items())
+                for terms in (
+                    search._loss(x, nets.decoder(bottleneck.decode(indices, 16), 16))
+                    for indices in (search(x, z), bottleneck.encode(z, 16))
+                )
+            ]
+        assert losses[0] <= losses[1]
+
+
+def test_it_is_never_worse_by_losses_and_bits() -> None:
+    model, size = codec.load("image-gmvq"), 256
+    x, prior, won = to_tensor(photograph(64, 64)), model.tables[size].prior, 0
+    assert prior is not None
+    with torch.no_grad():
+        z = model.codec.latents(x)
+        encoded = model.codec.bottleneck.encode(z, size)
+
+    def cost(indices: Tensor, effort: int) -> float:
+        with torch.no_grad():
+            terms = search._loss(x, model.codec.decode(indices, (64, 64), size))
+        bits = 8 * len(mixing.encode(indices.flatten().numpy(), prior, 8, 10**6) or b"")
+        aim = searching.AIMS["image"]
+        loss = sum(aim.weights[name] * float(terms[name]) for name in terms)
+        return loss + aim.bit * (1 + effort / 2) * bits / indices.numel()
+
+    for steps, effort in ((1, 0), (2, 0), (3, 0), (1, 9), (2, 9), (3, 9), (10, 9)):
+        search = Search(model, size, steps, effort)
+        found, least = cost(search(x, z), effort), cost(encoded, effort)
+        assert found <= least + 0.001
+        won += found < least - 0.001
+    assert won >= 5
+
+
+def test_bits_are_those_among_the_codes_that_are_best_by_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x, asked, bits = (
+        codec.load("image-gmvq"),
+        to_tensor(photograph(64, 64)),
+        [],
+        Search._bits,
+    )
+
+    def spied(search: Search, codes: Tensor) -> Tensor:
+        asked.append(codes)
+        return bits(search, codes)
+
+    monkeypatch.setattr(Search, "_bits", spied)
+    with torch.no_grad():
+        z = model.codec.latents(x)
+    Search(model, 256, 10)(x, z)
+    first, last, found = asked[0], asked[9], asked[10]
+    assert torch.equal(first[:, :, 0], first[:, :, 1])  # the nearest
+    assert (
+        (last[:, :, :1] == found).float().mean() > 0.75 > (first[:, :, :1] == found).float().mean()
+    )
 
 
 @pytest.mark.parametrize("medium", searching.AIMS)
@@ -224,6 +310,40 @@ def test_a_decoder_that_breaks_down_ends_the_search(spoilt: str) -> None:
     assert torch.equal(Search(model, SIZE, 3)(x, z), nets.bottleneck.encode(z, SIZE))
 
 
+def test_what_was_found_before_the_decoder_breaks_down_stays() -> None:
+    nets, calls = tiny_codec("image"), []
+    x = to_tensor(photograph(32, 32))
+
+    def broken(_: torch.nn.Module, __: Any, x_hat: Tensor) -> Tensor:
+        calls.append(1)
+        return x_hat + 0 * (x_hat - x_hat).sqrt() if len(calls) == 31 else x_hat
+
+    nets.decoder.register_forward_hook(broken)
+    with torch.no_grad():
+        z = nets.latents(x)
+    found = Search(without_tables(nets), SIZE, 40)(x, z)
+    assert len(calls) == 31 + 2
+    assert not torch.equal(found, nets.bottleneck.encode(z, SIZE))
+
+
+def test_the_distances_that_are_held_do_not_grow_with_the_codes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    size, held, distances = 1 << 18, [0], torch.cdist
+
+    def counted(*points: Tensor) -> Tensor:
+        found = distances(*points)
+        held.append(found.numel())
+        return found
+
+    bottleneck = FSQ({size: (8,) * 6}).eval()
+    monkeypatch.setattr(torch, "cdist", counted)
+    z = torch.randn(1, 6, 4, 8)
+    codes, _ = CodeVectors(bottleneck, size, z.device).near(z, 4)
+    assert max(held) <= 1 << 22
+    assert (codes == bottleneck.encode(z, size)[:, :, None]).any(2).all()
+
+
 # that it changes nothing else
 
 
@@ -240,6 +360,14 @@ def test_a_search_under_another_default_dtype(medium: str, dtype: torch.dtype) -
         torch.set_default_dtype(torch.float32)
     assert found == expected
     assert found != coded(signal, model)
+
+
+@pytest.mark.parametrize("options", [{}, {"effort": 4}])
+@pytest.mark.parametrize("steps", [0, 2])
+def test_another_default_device(image_model: Model, steps: int, options: dict[str, int]) -> None:
+    expected = coded(gradient(32, 32), image_model, steps, **options)
+    with torch.device("meta"):
+        assert coded(gradient(32, 32), image_model, steps, **options) == expected
 
 
 @pytest.mark.parametrize("inside", ["load", "search", "both"])
@@ -285,6 +413,17 @@ def test_blocks_and_strips_do_not_matter(
     assert parts.getvalue() == coded(pixels, image_model, 2)
 
 
+def test_windows_are_cut_and_joined_in_place(
+    speech_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search that finds what the encoder chooses: nothing is shifted, lost or there twice."""
+    monkeypatch.setattr("codec.coding.speech.FRAMES_PER_WINDOW", 20)
+    samples, bottleneck = tones(9000), speech_model.codec.bottleneck
+    expected = coded(samples, speech_model)
+    monkeypatch.setattr(Search, "__call__", lambda self, _, z: bottleneck.encode(z, self._size))
+    assert coded(samples, speech_model, 2) == expected
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (3, TILE + 1), (90, 2), (2 * TILE, 40)])
 def test_tiles_are_cut_and_joined_in_place(
     shape: tuple[int, int], image_model: Model, monkeypatch: pytest.MonkeyPatch
@@ -323,6 +462,18 @@ def test_signals_too_short_for_the_losses(
     pixels = gradient(side, 17)
     file = coded(pixels, image_model, 2)
     assert coding.decompress_image(Reader(io.BytesIO(file)), image_model).shape == pixels.shape
+
+
+def test_an_effort_also_counts_for_what_is_too_short_for_the_losses() -> None:
+    strip, stereo = photograph(8, 300), tones(1000, channels=2)
+    for name, signal in (("image-fsp", strip), ("speech-vp", stereo)):
+        model = codec.load(name)
+        alone = coded(signal, model, effort=9)
+        assert len(alone) < len(coded(signal, model))
+        assert coded(signal, model, 2, effort=9) == alone
+    for name, signal in (("image-gmvq", strip), ("speech-gmvq", stereo)):
+        model = codec.load(name)  # which has no effort without a search
+        assert coded(signal, model, 2, effort=9) == coded(signal, model)
 
 
 def test_the_caller_s_modes_and_gradients_stay(image_model: Model) -> None:

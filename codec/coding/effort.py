@@ -33,6 +33,12 @@ def checked(effort: int) -> int:
     return effort
 
 
+def can_choose(model: Model, codebook_size: int) -> bool:
+    """Whether there is a prior, and the nearest codes are what the bottleneck takes."""
+    prior = model.tables.get(codebook_size, NO_TABLES).prior
+    return prior is not None and model.codec.bottleneck.target(torch.zeros(1)) is not None
+
+
 def no_choice(model: Model) -> ModelError:
     return ModelError(f"{model.card.name} cannot choose among codes; leave --effort out")
 
@@ -59,9 +65,7 @@ class Chooser:
         self._model, self._size, self._width = model, codebook_size, width
         self._effort = effort = checked(effort)
         self._prior = model.tables.get(codebook_size, NO_TABLES).prior
-        if effort and (
-            self._prior is None or model.codec.bottleneck.target(torch.zeros(1)) is None
-        ):
+        if effort and not can_choose(model, codebook_size):
             raise no_choice(model)
 
     def __call__(self, z: Tensor) -> NDArray[np.int64]:
@@ -75,7 +79,7 @@ class Chooser:
     def _choose(self, z: Tensor, prior: Prior) -> NDArray[np.int64]:
         """(D_in, *S) -> (n,)."""
         bottleneck = self._model.codec.bottleneck
-        near = CodeVectors(bottleneck, self._size).near(z[None], CHOICES)
+        near = CodeVectors(bottleneck, self._size, z.device).near(z[None], CHOICES)
         options, squares = (part[0, 0].flatten(1).T.cpu().numpy() for part in near)
         if not bottleneck.nested:  # a tree need not end at the nearest code
             # Where two are equally near.

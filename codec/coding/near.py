@@ -7,7 +7,8 @@ from torch import Tensor
 
 from codec.bottleneck import Bottleneck, to_tokens
 
-TOKENS_AT_ONCE = 256  # whose distances to all codes are held
+TOKENS_AT_ONCE = 256  # whose distances to all codes are held; fewer where there are many codes
+DISTANCES_AT_ONCE = 1 << 22
 
 
 class CodeVectors:
@@ -16,13 +17,13 @@ class CodeVectors:
     Args:
         bottleneck: Any whose codebooks' parts of z_q add up, or stand side by side.
         size: The codebook size.
+        device: Where the bottleneck is, whatever torch's default device.
     """
 
     @torch.no_grad()
-    def __init__(self, bottleneck: Bottleneck, size: int) -> None:
+    def __init__(self, bottleneck: Bottleneck, size: int, device: torch.device) -> None:
         self._bottleneck, self._size = bottleneck, size
         count, books = bottleneck.num_codes(size), bottleneck.num_codebooks
-        device = bottleneck.decode(torch.zeros(1, books, 1, dtype=torch.int64), size).device
         every = torch.arange(count, device=device)
         tables = []
         for book in range(books):
@@ -51,10 +52,11 @@ class CodeVectors:
         bottleneck, few = self._bottleneck, min(count, self._vectors.shape[1])
         chosen = bottleneck.encode(z, self._size)
         wanted, z_q = bottleneck.unquantised(z, self._size), bottleneck.decode(chosen, self._size)
+        tokens = max(1, min(TOKENS_AT_ONCE, DISTANCES_AT_ONCE // self._vectors.shape[1]))
         codes, squares = [], []
         for table, own in zip(self._vectors, chosen.unbind(1), strict=True):
             others = z_q - table[own].movedim(-1, 1)
-            for part in to_tokens(wanted - others).split(TOKENS_AT_ONCE):
+            for part in to_tokens(wanted - others).split(tokens):
                 found = torch.cdist(part, table).topk(few, largest=False)
                 codes.append(found.indices)
                 squares.append(found.values.square())

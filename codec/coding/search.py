@@ -26,7 +26,7 @@ from torch import Tensor
 
 from codec.arguments import whole
 from codec.checkpoint import checkpoint
-from codec.coding.effort import checked, no_choice
+from codec.coding.effort import Chooser, can_choose, checked, no_choice
 from codec.coding.models import Model
 from codec.coding.near import CodeVectors
 from codec.entropy import NO_TABLES
@@ -102,7 +102,7 @@ class Search:
         steps, effort = whole(steps, "search"), checked(effort)
         if not 0 <= steps <= MAX_STEPS:
             raise ValueError(f"search is a whole number from 0 to {MAX_STEPS}, not {steps}")
-        self._model, self._size, self.steps = model, codebook_size, steps
+        self._model, self._size, self.steps, self._effort = model, codebook_size, steps, effort
         self._aim = AIMS[model.card.medium]
         self._prior = model.tables.get(codebook_size, NO_TABLES).prior
         if self._prior is None and effort:
@@ -113,8 +113,8 @@ class Search:
         """(B, C, *N) and its latents (B, D_in, *S) -> indices (B, G, *S), S = ceil(N / stride).
 
         x is float32, speech in [-1, 1] at 16 kHz or a picture in [0, 1]. Of each sample they are
-        never worse, by losses and bits, than what the encoder chooses. A signal that is too short
-        for the losses keeps that.
+        never worse, by losses and bits, than what is chosen without a search. A signal that is too
+        short for the losses keeps that.
         """
         with (
             torch.inference_mode(False),
@@ -123,11 +123,18 @@ class Search:
             torch.device(z.device),  # whatever the default one is
         ):
             x, z = x.clone(), z.clone()
-            encoded = self._model.codec.bottleneck.encode(z, self._size)
+            chosen = self._without(z)
             if not self.steps or min(x.shape[2:]) < self._loss.shortest:
-                return encoded
-            samples = zip(x.split(1), z.split(1), encoded.split(1), strict=True)
+                return chosen
+            samples = zip(x.split(1), z.split(1), chosen.split(1), strict=True)
             return torch.cat([self._nearer(*sample) for sample in samples])
+
+    def _without(self, z: Tensor) -> Tensor:
+        """Indices (B, G, *S) without a search: with the effort, if codes can be chosen by it."""
+        effort = self._effort if can_choose(self._model, self._size) else 0
+        width = z.shape[-1] * self._model.codec.stride
+        indices = torch.from_numpy(Chooser(self._model, self._size, effort, width)(z))
+        return indices.to(z.device).reshape(len(z), -1, *z.shape[2:])
 
     @computed_once
     def _loss(self) -> ImageLoss | SpeechLoss:
@@ -136,9 +143,9 @@ class Search:
 
     @computed_once
     def _vectors(self) -> CodeVectors:
-        return CodeVectors(self._model.codec.bottleneck, self._size)
+        return CodeVectors(self._model.codec.bottleneck, self._size, self._model.device)
 
-    def _nearer(self, x: Tensor, z: Tensor, encoded: Tensor) -> Tensor:
+    def _nearer(self, x: Tensor, z: Tensor, chosen: Tensor) -> Tensor:
         """Of one sample, x (1, C, *N): indices (1, G, *S)."""
         x = self._model.codec.pad(x)
         codes, squares = self._vectors.near(z, CHOICES)
@@ -160,22 +167,23 @@ class Search:
                 loss = loss + self._bit * (shares * bits).sum(2).mean()
             (logits.grad,) = torch.autograd.grad(loss, logits)
             if not logits.grad.isfinite().all():
-                return encoded
+                break
             optimiser.param_groups[0]["lr"] = STEP * (1 - done)
             optimiser.step()
         with torch.no_grad():
             found = codes.gather(2, logits.argmax(2, keepdim=True))[:, :, 0]
-            return found if self._cost(x, found) < self._cost(x, encoded) else encoded
+            return found if self._cost(x, found) < self._cost(x, chosen) else chosen
 
     def _cost(self, x: Tensor, indices: Tensor) -> float:
         """What the search makes smaller, of x (1, C, *N) and indices (1, G, *S)."""
-        cost = float(self._distance(x, self._model.codec.bottleneck.decode(indices, self._size)))
+        z_q = self._model.codec.bottleneck.decode(indices, self._size)  # as whoever gets them does
+        cost = float(self._distance(x, z_q))
         if self._bit:
             cost += self._bit * float(self._bits(indices[:, :, None]).mean())
         return cost
 
     def _distance(self, x: Tensor, z_q: Tensor) -> Tensor:
-        """() of x (1, C, *N) to what z_q, (1, D, *S), decodes to."""
+        """() of x (1, C, *N) to what z_q (1, D, *S) decodes to."""
         terms = self._loss(x, self._model.codec.decoder(z_q, self._size))
         return torch.stack([self._aim.weights[name] * term for name, term in terms.items()]).sum()
 

@@ -186,6 +186,9 @@ def bits_of(options: Ints, prior: Prior, columns: int) -> NDArray[np.float64]:
 
     Returns:
         (n, M) bits.
+
+    Raises:
+        ValueError: The prior has digits that are given.
     """
     penalties = np.full(options.shape, NEVER)
     penalties[:, 0] = 0
@@ -206,12 +209,17 @@ def choose(options: Ints, penalties: Ints, prior: Prior, columns: int) -> Ints:
 
     Returns:
         (n,) indices.
+
+    Raises:
+        ValueError: The prior has digits that are given.
     """
     return _chosen(options, penalties, prior, columns)[0]
 
 
 def _chosen(options: Ints, penalties: Ints, prior: Prior, columns: int) -> tuple[Ints, Ints]:
     """(n,) indices, and (n, M), what each option would have cost with its bits."""
+    if prior.given:
+        raise ValueError("a prior with digits that are given leaves no choice")
     count, num_options = options.shape
     digits = prior.to_digits(options.ravel()).reshape(count, num_options, len(prior.levels))
     chosen = digits[:, 0].copy()
