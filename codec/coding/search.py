@@ -12,7 +12,8 @@ The bitstream and the decoder stay as they are, only compressing takes longer: a
 decoder's work there and back. Speech coders have long searched like this (Schroeder and Atal 1985,
 CELP), and learned picture codecs refine their latents (Campos et al. 2019, "Content adaptive
 optimization for neural image compression"). Annealing the choice with Gumbel noise is that of Yang
-et al. 2020, "Improving inference for neural image compression", section 3.2, here among vectors.
+et al. 2020, "Improving inference for neural image compression", here among vectors. The mathematics
+is in docs/methods/search.md.
 """
 
 from __future__ import annotations
