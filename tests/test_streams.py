@@ -87,7 +87,7 @@ def test_what_stdout_has_no_sign_for_is_spelt_out(encoding: str) -> None:
     """A dagger, and a name that is no text."""
     code = (
         "import sys; from codec.streams import process; "
-        "sys.exit(process(lambda: print('\u2020 \udcff')))"
+        "sys.exit(process(lambda: print('\\u2020 \\udcff')))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
