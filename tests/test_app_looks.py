@@ -394,7 +394,7 @@ def test_labels_of_the_plot_do_not_overlap(open_page: Open) -> None:
         "all => all.map(t => t.getBoundingClientRect())"
         ".map(b => [b.left, b.right, b.top, b.bottom])"
     )
-    assert len(labels) > 4
+    assert len(labels) > 5
     for number, (left, right, top, bottom) in enumerate(labels):
         assert not [
             other
