@@ -28,7 +28,7 @@ from eval.experiments import (
     vpvae_runs,
 )
 from eval.experiments.runs import Request
-from train.loop import Budget
+from train.budget import Budget
 
 # --- weights
 

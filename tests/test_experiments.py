@@ -46,8 +46,8 @@ from eval.experiments.__main__ import EXPERIMENTS, RESULTS, main
 from eval.experiments.nets import SQVAENet
 from eval.experiments.runs import aggregate, finished, mean_std, run_once
 from train import codebook
+from train.budget import Budget
 from train.denormals import flushed
-from train.loop import Budget
 
 TOY_NETS = {
     "speech": SpeechConfig(encoder_dim=8, encoder_depth=1, decoder_dim=8, decoder_depth=1),

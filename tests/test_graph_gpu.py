@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from train import recipes
+from train.budget import Budget
 from train.data import Store
-from train.loop import Budget, Trainer
+from train.loop import Trainer
 
 pytestmark = [
     pytest.mark.gpu,

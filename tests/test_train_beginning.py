@@ -19,7 +19,7 @@ from train.beginning import ADVERSARY_SUFFIX, begin
 from train.checkpoint import read_checkpoint, write_checkpoint
 from train.discriminators import DISCRIMINATORS
 from train.export import load_run
-from train.loop import hardware, joined
+from train.hardware import hardware, joined
 from train.model_files import write_model
 
 STAGES = "stages={A=0.5, B=0.25, C=0.25}"
@@ -82,13 +82,13 @@ def test_a_run_goes_on_from_another_folder(
     run = trainer(medium, data, tmp_path / "run", 8, extra=extra)
     monkeypatch.chdir(model.parent)
     state = torch.get_rng_state()
-    run.begin_from(Path("mine.json"))
+    run.stages.begin_from(Path("mine.json"))
     assert torch.equal(torch.get_rng_state(), state)
     run.save()
     monkeypatch.chdir(tmp_path)
     run = trainer(medium, data, tmp_path / "run", 8, extra=extra)
     run.resume()
-    run.start_stage_b()
+    run.enter("B")
     assert run.adversary is not None
     nets = run.adversary.nets.state_dict()
     assert all(torch.equal(nets[name], value) for name, value in kept.items())
@@ -109,9 +109,9 @@ def test_a_discriminator_that_does_not_fit_is_refused_before_the_run(
         path.write_bytes(content)
     run = trainer(medium, data, tmp_path / "run", 8, extra=("adversary.width=1", STAGES))
     with pytest.raises(CodecError, match="not the discriminator of this recipe"):
-        run.begin_from(model)
+        run.stages.begin_from(model)
     run = trainer(medium, data, tmp_path / "run", 8)  # which needs none
-    run.begin_from(model)
+    run.stages.begin_from(model)
 
 
 def test_a_discriminator_that_has_gone_is_not_replaced_by_a_new_one(
@@ -124,19 +124,19 @@ def test_a_discriminator_that_has_gone_is_not_replaced_by_a_new_one(
     save_file(DISCRIMINATORS[medium](1).state_dict(), path)
     extra = ("adversary.width=1", STAGES)
     run = trainer(medium, data, tmp_path / "run", 8, extra=extra)
-    run.begin_from(model)
+    run.stages.begin_from(model)
     run.save()
     path.unlink()
     with pytest.raises(CodecError, match=r"was here when the run began; put it back and --resume"):
-        run.start_stage_b()
+        run.enter("B")
     run = trainer(medium, data, tmp_path / "run", 8, extra=extra)
     run.resume()  # which an export does, too
     with pytest.raises(CodecError, match=r"or give the run's folder to --init"):
         run.run()
     assert run.step == 0
     other = trainer(medium, data, tmp_path / "other", 8, extra=extra)
-    other.begin_from(tmp_path / "run")
-    other.start_stage_b()
+    other.stages.begin_from(tmp_path / "run")
+    other.enter("B")
 
 
 def test_a_run_does_not_go_on_with_another_discriminator(
@@ -145,7 +145,7 @@ def test_a_run_does_not_go_on_with_another_discriminator(
     medium: str,
 ) -> None:
     run = trainer(medium, data, tmp_path / "run", 8, extra=("adversary.width=1", STAGES))
-    run.start_stage_b()
+    run.enter("B")
     run.save()
     other = trainer(medium, data, tmp_path / "run", 8, extra=("adversary.width=2", STAGES))
     with pytest.raises(CodecError, match="does not fit the recipe, its adversary perhaps"):
@@ -164,8 +164,8 @@ def test_a_resumed_run_knows_whether_its_beginning_was_complete(
     for bottleneck, complete in (("fsp", True), ("vp", False), ("fsp", None)):
         run = trainer(medium, data, tmp_path / "run", 8, bottleneck)
         if complete is not None:
-            run.begin_from(model)
-        assert run.beginning.complete is bool(complete)
+            run.stages.begin_from(model)
+        assert run.stages.beginning.complete is bool(complete)
         run.save()
         path = tmp_path / "run/checkpoint.pt"
         state = read_checkpoint(path)
@@ -174,7 +174,7 @@ def test_a_resumed_run_knows_whether_its_beginning_was_complete(
             write_checkpoint(path, state)
         again = trainer(medium, data, tmp_path / "run", 8, bottleneck)
         again.resume()
-        assert again.beginning == run.beginning
+        assert again.stages.beginning == run.stages.beginning
 
 
 def test_a_run_that_fails_closes_its_log(
@@ -217,7 +217,7 @@ def test_a_model_keeps_its_discriminator_where_the_next_cannot_be_written(
 ) -> None:
     run = trainer(medium, data, tmp_path / "run", 9, extra=("adversary.width=1",))
     if judged:
-        run.start_stage_b()
+        run.enter("B")
     (tmp_path / "models").mkdir()
     kept = tmp_path / "models/m.adversary.safetensors"
     kept.write_bytes(b"of the model that is there")

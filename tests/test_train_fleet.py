@@ -19,9 +19,10 @@ from codec.errors import CodecError
 from codec.model import build
 from train import fleet, recipes, watch
 from train.__main__ import main as train_main
+from train.budget import Budget
 from train.data import Store
 from train.export import export
-from train.loop import Budget, Trainer
+from train.loop import Trainer
 from train.pack import pack
 from train.plan import FOLDER, Run, load_plan
 
@@ -190,7 +191,7 @@ def test_a_fleet_trains_stops_goes_on_and_packs_models(
         recipe, Store(data, "image", (32, 32)), Budget(steps=4), tmp_path / "next", 7, "cpu"
     )
     fresh = {name: value.clone() for name, value in run.codec.state_dict().items()}
-    run.begin_from(tmp_path / "models/one.json")
+    run.stages.begin_from(tmp_path / "models/one.json")
     tensors = cards.read_card(tmp_path / "models/one.json").read()
     for name, value in run.codec.encoder.state_dict().items():
         assert torch.equal(value, torch.tensor(tensors[f"encoder.{name}"]).float())
@@ -199,14 +200,14 @@ def test_a_fleet_trains_stops_goes_on_and_packs_models(
         torch.equal(value, run.codec.state_dict()[name]) for name, value in fresh.items()
     )
     assert (
-        run.beginning.name
+        run.stages.beginning.name
         == f"one {cards.read_card(tmp_path / 'models/one.json').model_id.hex()}, 0.0 minutes"
     )
     run.save()
     again = Trainer(recipe, run.store, Budget(steps=4), tmp_path / "next", 7, "cpu")
     again.resume()
-    assert again.beginning.name == run.beginning.name
-    run.start_stage_b()
+    assert again.stages.beginning.name == run.stages.beginning.name
+    run.enter("B")
     weight = "judge.layers.0.bias"
     from safetensors.torch import load_file
 
@@ -227,8 +228,8 @@ def test_a_fleet_trains_stops_goes_on_and_packs_models(
         recipe, Store(data, "image", (32, 32)), Budget(steps=4), tmp_path / "other", 7, "cpu"
     )
     fresh = {name: value.clone() for name, value in run.codec.state_dict().items()}
-    run.begin_from(tmp_path / "models/one.json")
-    assert run.beginning.name.endswith(", nets alone")
+    run.stages.begin_from(tmp_path / "models/one.json")
+    assert run.stages.beginning.name.endswith(", nets alone")
     ours = run.codec.state_dict()
     facing = {"encoder.head.weight", "encoder.head.bias", "decoder.stem.weight"}
     assert all(torch.equal(ours[name], fresh[name]) for name in facing)
@@ -243,7 +244,7 @@ def test_a_fleet_trains_stops_goes_on_and_packs_models(
         CodecError,
         match="has the preset tiny, the recipe the preset small; take the recipe image-fsp",
     ):
-        run.begin_from(tmp_path / "models/one.json")
+        run.stages.begin_from(tmp_path / "models/one.json")
 
 
 def test_the_report_says_the_time_of_steps_and_the_use_of_gpus(

@@ -18,10 +18,12 @@ from codec.cards import read_card
 from codec.errors import CodecError
 from train import loop
 from train.__main__ import main
+from train.budget import Budget
+from train.changes import differing
 from train.checkpoint import read_checkpoint, write_checkpoint
 from train.data import Store, prepare
 from train.export import main as export_main
-from train.loop import Budget, Trainer, differing
+from train.loop import Trainer
 from train.priors import STEPS
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -306,6 +308,6 @@ def test_minutes_are_those_of_the_clock(
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(run, "train_step", slow)
     monkeypatch.setattr(run, "save", save)
-    monkeypatch.setattr(run, "start_stage_c", lambda: None)
+    monkeypatch.setattr(run, "enter", lambda _: None)
     assert run.run(checkpoint_minutes=1, stop_minutes=stop_minutes) == (stop_minutes is None)
     assert found == saves

@@ -29,10 +29,11 @@ from PIL import Image
 from test_train import SMALL_GMVQ, SMALL_VP
 
 from codec.bottlenecks import _sync
-from train import recipes
+from train import parallel, recipes
+from train.budget import Budget
 from train.checkpoint import read_checkpoint
 from train.data import Store, prepare
-from train.loop import Budget, Trainer, agree
+from train.loop import Trainer
 from train.parallel import copy_first, mean, processes
 
 STEPS = 3
@@ -118,11 +119,11 @@ def started(case: str, batch: int, data: Path, out: Path) -> Trainer:
     )
     with constant_noise():
         if run.codec.bottleneck.coupled:
-            run.fit()
+            run.stages.fit()
         if stage == "B":
-            run.start_stage_b()
+            run.enter("B")
         elif stage == "C":
-            run.start_stage_c()
+            run.enter("C")
     return run
 
 
@@ -494,7 +495,7 @@ def test_the_clock_that_all_processes_share_is_no_pickle(monkeypatch: pytest.Mon
     monkeypatch.setattr(dist, "broadcast", broadcast)
     for name in ("broadcast_object_list", "all_gather_object"):
         monkeypatch.setattr(dist, name, refuse)
-    assert agree(1.0, save=False, stop=True) == (1234567.875, True, False)
+    assert parallel.agree(1.0, save=False, stop=True) == (1234567.875, True, False)
 
 
 if __name__ == "__main__":

@@ -159,7 +159,7 @@ def test_stage_c_is_clipped_by_the_gradients_of_what_learns(
     run.train_step()
     for parameter in run.codec.parameters():
         parameter.grad = torch.full_like(parameter, torch.nan)
-    run.start_stage_c()
+    run.enter("C")
     assert run.train_step()["skipped"] == 0
 
 

@@ -70,7 +70,7 @@ def test_c_lowers_the_loss_on_true_indices(tmp_path: Path, medium: str, data: Pa
     run = trainer(medium, data, tmp_path / "run", 60, "vp", (SMALL_VP,))
     for _ in range(20):
         run.train_step()
-    run.start_stage_c()
+    run.enter("C")
     x = run.batch()
 
     def error() -> float:
@@ -119,7 +119,7 @@ def test_stage_c_goes_on_from_the_average(tmp_path: Path, medium: str, data: Pat
     parts = ("encoder", "decoder")
     before = {part: copied(getattr(run.average, part)) for part in parts}
     assert not any(same(before[part], getattr(run.codec, part)) for part in parts)
-    run.start_stage_c()
+    run.enter("C")
     for codec in (run.codec, run.average):
         assert all(same(before[part], getattr(codec, part)) for part in parts)
 
@@ -162,7 +162,7 @@ def test_coupled_methods_and_stage_c_draw_one_size_for_the_batch(
     before = {k: v.detach().clone() for k, v in run.codec.bottleneck.codebooks.items()}
     assert set(seen_sizes(run, monkeypatch, 8)) == {16, 64}
     assert all(not torch.equal(before[k], run.codec.bottleneck.codebooks[k]) for k in before)
-    run.start_stage_c()
+    run.enter("C")
     assert set(seen_sizes(run, monkeypatch, 8)) == {16, 64}
 
 
@@ -178,7 +178,7 @@ def test_the_small_recipes_go_end_to_end(
     Batches are as large as a test can afford.
     """
     from train import recipes
-    from train.loop import Budget
+    from train.budget import Budget
 
     crop = {"speech": "data.crop=[1920]", "image": "data.crop=[32, 32]"}[medium]
     changes = [
@@ -223,15 +223,15 @@ def test_a_run_begins_with_the_nets_of_another_run(tmp_path: Path, data: Path, m
     first.save()
     run = trainer(medium, data, tmp_path / "run", 10, "vp", (SMALL_VP,))
     fresh = copied(run.codec.encoder)
-    run.begin_from(tmp_path / "first")
+    run.stages.begin_from(tmp_path / "first")
     assert not same(fresh, run.codec.encoder)
     for part in ("encoder", "decoder"):
         for codec in (run.codec, run.average):
             assert same(copied(getattr(first.average, part)), getattr(codec, part))
-    assert run.beginning.name == "first, 0.0 minutes, nets alone"
+    assert run.stages.beginning.name == "first, 0.0 minutes, nets alone"
     run.train_step()
     with pytest.raises(CodecError, match=r"no run here \(there is no checkpoint\.pt\)"):
-        run.begin_from(tmp_path)
+        run.stages.begin_from(tmp_path)
 
 
 @pytest.mark.parametrize("bottleneck", ["fsp", "vp", "gmvq"])
@@ -248,7 +248,7 @@ def test_tuning_moves_the_decoder_of_a_finished_model_and_nothing_else(
     tuned = trainer(
         medium, data, tmp_path / "tuned", 3, bottleneck, (*OPTIONS[bottleneck], "stages={C=1.0}")
     )
-    tuned.begin_from(tmp_path / "model.json")
+    tuned.stages.begin_from(tmp_path / "model.json")
     tuned.run()
     assert tuned.stage == "C"
     export(tuned, "finished", tmp_path, {})
@@ -279,7 +279,7 @@ def test_a_run_without_a_codebook_is_not_tuned(tmp_path: Path, medium: str, data
         first.train_step()
     first.save()
     tuned = trainer(medium, data, tmp_path / "tuned", 3, "vp", (SMALL_VP, "stages={C=1.0}"))
-    tuned.begin_from(tmp_path / "first")
+    tuned.stages.begin_from(tmp_path / "first")
     with pytest.raises(CodecError, match=r"^first, 0\.0 minutes: no codebook to tune to"):
         tuned.run()
     assert tuned.step == 0

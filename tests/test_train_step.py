@@ -125,7 +125,7 @@ def test_a_step_that_asks_the_host_is_seen(
         run.train_step()
     monkeypatch.setattr(learner, "unread", nullcontext)
     if method == "gmvq":
-        run.start_stage_c()  # it checks nothing before it searches
+        run.enter("C")  # it checks nothing before it searches
     with pytest.raises(AssertionError, match="reads"):
         guarded(run)
 
@@ -191,7 +191,7 @@ def test_a_bad_batch_of_stage_c_is_passed_over(tmp_path: Path, medium: str, data
     """A latent that is not finite has no nearest code; the step is skipped, and no run ends."""
     run = trainer(medium, data, tmp_path / "run", 10, "vp", (SMALL_VP, "stages={A=0.5, C=0.5}"))
     run.train_step()
-    run.start_stage_c()
+    run.enter("C")
     next(run.average.decoder.parameters()).data.add_(1)  # it would move, if a step were taken
     before = {name: value.clone() for name, value in run.codec.state_dict().items()}
     averages = {name: value.clone() for name, value in run.average.state_dict().items()}

@@ -20,11 +20,12 @@ from codec.errors import CodecError
 from codec.streams import process
 from train import losses, parallel, recipes
 from train.alone import alone
+from train.budget import Budget
 from train.checkpoint import CHECKPOINT_NAME
 from train.data import Store, chosen, is_prepared, prepare, prepared_by
 from train.denormals import flushed
 from train.log import LOG_NAME
-from train.loop import Budget, Trainer
+from train.loop import Trainer
 from train.options import MAX_SEED, add_device, add_threads
 from train.parallel import processes
 from train.recipes import Recipe
@@ -168,7 +169,7 @@ def _run(recipe: Recipe, options: argparse.Namespace, device: str, begun: bool) 
         if options.resume:
             notices = [f"no checkpoint in {options.out} yet: the run begins anew"]
         if options.init:
-            trainer.begin_from(options.init)
+            trainer.stages.begin_from(options.init)
     for notice in notices if parallel.rank() == 0 else []:
         print(notice, file=sys.stderr)
     finished = trainer.run(

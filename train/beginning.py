@@ -47,6 +47,23 @@ class Beginning:
     complete: bool = False
     judged: bool = False
 
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Beginning:
+        """Returns that of a checkpoint."""
+        card, name = state.get("origin"), state.get("init")
+        # Older checkpoints say it in the name alone.
+        complete = state.get("complete", name is not None and not name.endswith(NETS_ALONE))
+        return cls(Path(card) if card else None, name, complete, bool(state.get("judged")))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps of it."""
+        return {
+            "origin": str(self.card) if self.card else None,
+            "init": self.name,
+            "complete": self.complete,
+            "judged": self.judged,
+        }
+
     def check_adversary(self, medium: str, width: int) -> None:
         """Reads the discriminator that lies beside the model, if there is one, and drops it.
 

@@ -81,3 +81,24 @@ class Draws:
         for kind, generator in self.generators.items():
             if kind in saved:
                 generator.set_state(saved[kind].cpu())
+
+
+def noise_state(device: str) -> list[Tensor]:
+    """Returns the states of torch's global generators: the host's, and that of a GPU if it is one.
+
+    The noise inside bottlenecks comes from them.
+    """
+    host = torch.get_rng_state()
+    return [host, torch.cuda.get_rng_state(device)] if _is_cuda(device) else [host]
+
+
+def load_noise_state(states: list[Tensor], device: str) -> None:
+    """Goes on from what `noise_state` returned; on another kind of device only the host does."""
+    host, *devices = states
+    torch.set_rng_state(host)
+    if _is_cuda(device) and devices:
+        torch.cuda.set_rng_state(devices[0], device)
+
+
+def _is_cuda(device: str) -> bool:
+    return torch.device(device).type == "cuda"

@@ -27,10 +27,11 @@ from codec.streams import process
 from train import recipes
 from train.add_priors import prior_tensors
 from train.beginning import ADVERSARY_SUFFIX
+from train.budget import Budget
 from train.checkpoint import CHECKPOINT_NAME, check_run, read_checkpoint
 from train.data import Store, chosen, is_prepared, prepared_by
 from train.log import LOG_NAME, read
-from train.loop import Budget, Trainer
+from train.loop import Trainer
 from train.model_files import write_model
 from train.options import add_device, add_out, model_name
 from train.priors import STEPS
@@ -66,13 +67,13 @@ def export(
     on from this model. That of an older model of this name goes.
     """
     if trainer.stage != "C":
-        trainer.start_stage_c()
+        trainer.enter("C")
     codec = trainer.average.eval()
     for parameter in [*codec.encoder.parameters(), *codec.decoder.parameters()]:
         parameter.copy_(parameter.half())
     unused = {f"bottleneck.{name}" for name in codec.bottleneck.training_state}
     coder = _kept_tables(trainer)
-    latents = None if coder else trainer.latents().cpu()
+    latents = None if coder else trainer.stages.latents().cpu()
     codec = codec.cpu()
     tensors = {
         key: _stored(key, value) for key, value in codec.state_dict().items() if key not in unused
@@ -98,7 +99,7 @@ def export(
         "training": {
             "recipe": trainer.recipe.to_dict(),
             "seed": trainer.seed,
-            "init": trainer.beginning.name,
+            "init": trainer.stages.beginning.name,
             "steps": trainer.step,
             "minutes": round(trainer.elapsed_s / 60, 1),
             "hardware": trainer.hardware,
@@ -132,7 +133,7 @@ def _kept_tables(trainer: Trainer) -> dict[str, np.ndarray]:
     Raises:
         CodecError: Another model lies there by now.
     """
-    begun = trainer.beginning
+    begun = trainer.stages.beginning
     if not trainer.recipe.tunes or begun.card is None:
         return {}
     card = read_card(begun.card)

@@ -1,29 +1,21 @@
-"""A training run: the loop over steps, the three stages, the log and the checkpoints.
+"""A training run: the loop over steps, the log and the checkpoints.
 
-There is one loop for speech and pictures, for every bottleneck, and for one process or several. A
-run passes through up to three stages; its recipe says how much of the budget each of them takes:
-
-    stage A   encoder, bottleneck and decoder learn to reconstruct. A bottleneck that perturbs
-              latents draws a codebook size for each sample; one with a real codebook has one size
-              for the whole batch
-    stage B   the same, and a discriminator judges what comes out
-    stage C   the averaged (EMA) encoder is frozen, the codebook is built from its latents, and the
-              decoder adapts to true indices; the discriminator, if there was a stage B, stays
+There is one loop for speech and pictures, for every bottleneck, and for one process or several:
 
     Store, Draws ──augmented batch──> Learner ──values──> Report
+    Stages: what begins the run and each of its stages
     Trainer: decides what comes next, and writes checkpoints
 
-A step itself is in `train.learner`, and runs as a CUDA graph where it can (`train.graph`). Learning
-rates and stages follow the elapsed share of the budget, which is given in minutes or in steps, so
-that one recipe fits ten minutes and ten hours.
+A step itself is in `train.learner`, and runs as a CUDA graph where it can (`train.graph`). A run
+passes through up to three stages (`train.stages`). They and learning rates follow the elapsed share
+of the budget, which is given in minutes or in steps, so that one recipe fits ten minutes and ten
+hours.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,47 +25,23 @@ from torch import Tensor, nn
 
 from codec.errors import CodecError, out_of_memory
 from codec.model import Codec
-from train import codebook, losses, parallel
+from train import losses, parallel
 from train.adversary import Adversary
 from train.augment import augment
-from train.beginning import NETS_ALONE, Beginning, begin
+from train.beginning import Beginning
+from train.budget import Budget
+from train.changes import told
 from train.checkpoint import CHECKPOINT_NAME, read_checkpoint, write_checkpoint
 from train.data import Store
-from train.draws import Draws
+from train.draws import Draws, load_noise_state, noise_state
 from train.graph import Graphs
+from train.hardware import hardware, joined
 from train.interrupts import Interruption, between_steps
 from train.learner import Learner
 from train.log import LOG_NAME, Log, cut
 from train.recipes import Recipe
 from train.report import Report
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """How long to train: one of two measures.
-
-    Attributes:
-        minutes: Wall clock, summed over the parts of a run that was interrupted and resumed.
-        steps: Optimiser steps.
-
-    Raises:
-        ValueError: Both are given, or neither, or one that is not above 0.
-    """
-
-    minutes: float | None = None
-    steps: int | None = None
-
-    def progress(self, elapsed_s: float, step: int) -> float:
-        """Returns the share of the budget that is spent, in [0, 1]."""
-        share = (
-            step / self.steps if self.steps is not None else elapsed_s / 60 / (self.minutes or 1e-9)
-        )
-        return min(share, 1.0)
-
-    def __post_init__(self) -> None:
-        given = [value for value in (self.minutes, self.steps) if value is not None]
-        if len(given) != 1 or not given[0] > 0:
-            raise ValueError(f"want minutes or steps, above 0; got {self.minutes} and {self.steps}")
+from train.stages import Stages
 
 
 class Trainer:
@@ -94,7 +62,7 @@ class Trainer:
         learner: The nets, their averages, optimisers and judges.
         step: How many steps were taken.
         elapsed_s: Seconds of training so far, without the time between parts of the run.
-        beginning: Where the first weights came from.
+        stages: What begins the run and each of its stages.
         hardware: What the run was trained on, part after part, for the card.
     """
 
@@ -119,7 +87,7 @@ class Trainer:
         self.graphs = Graphs(device, parallel.world() == 1)
         self.step, self.elapsed_s, self.seed = 0, 0.0, seed
         self.hardware = hardware(device)
-        self.beginning = Beginning()
+        self.stages = Stages(recipe, store, self.learner, self.batch, folder)
         folder.mkdir(parents=True, exist_ok=True)
 
     @cached_property
@@ -207,10 +175,9 @@ class Trainer:
     ) -> bool:
         """Does what `run` says, and tells it to the report."""
         start = saved = tick = time.monotonic()
-        if self.stage == "A":
-            self._check_adversary(self.beginning)
+        self.stages.check()
         if self.step == 0:
-            self._prepare()
+            self.stages.prepare()
         if self.progress < 1:
             self.hardware = joined(self.hardware, hardware(self.device))
         while self.progress < 1:
@@ -221,7 +188,7 @@ class Trainer:
                 stop_minutes is not None and now - start >= stop_minutes * 60
             )
             save = now - saved > checkpoint_minutes * 60
-            self.elapsed_s, save, stop = agree(self.elapsed_s + now - tick, save, stop)
+            self.elapsed_s, save, stop = parallel.agree(self.elapsed_s + now - tick, save, stop)
             tick = now
             report.add(values, self.step, self.elapsed_s, self.progress, self.stage)
             if stop:
@@ -231,8 +198,8 @@ class Trainer:
                 report.show(self.average, self.step)
                 saved = time.monotonic()
         finished = self.progress >= 1
-        if finished and self.stage != "C":
-            self.start_stage_c()
+        if finished:
+            self.enter("C")
         self.save()
         report.show(self.average, self.step)
         if interruption.asked:
@@ -250,17 +217,6 @@ class Trainer:
         # A narrow terminal cuts what is last.
         shown = ("loss", "steps_per_s", *self.recipe.losses)
         return Report(log, self.device, every, shown, self.tokens_per_step, self.step, preview)
-
-    def _prepare(self) -> None:
-        """Does what comes before the first step."""
-        if self.beginning.complete:
-            return
-        if self.recipe.tunes:
-            raise CodecError(
-                "stage C alone tunes a finished model: give its card or run with --init"
-            )
-        if self.codec.bottleneck.coupled:
-            self.fit()  # k-means beats any fixed start of a codebook (docs/methods/index.md)
 
     def batch(self) -> Tensor:
         """Returns the next augmented crops, (B, C, *crop): this process's part of the batch."""
@@ -285,78 +241,8 @@ class Trainer:
     def enter(self, stage: str) -> None:
         """Begins a stage, unless the run is in it already, or past it."""
         if self.stage < stage:
-            self.start_stage_c() if stage == "C" else self.start_stage_b()
-
-    def start_stage_b(self) -> None:
-        """Begins stage B: a discriminator joins.
-
-        It is a new one, unless the model that this run began from has its own beside it.
-
-        Raises:
-            CodecError: That discriminator is not one of this recipe.
-        """
-        self.learner.begin_judging(self.seed)
-        self.graphs.forget()
-        assert self.adversary is not None
-        self.beginning.load_adversary(self.adversary.nets)
-
-    def start_stage_c(self) -> None:
-        """Begins stage C: the encoder is frozen, and the decoder learns alone.
-
-        Training goes on from the averaged weights. The codebook is built from the averaged
-        encoder's latents where the bottleneck had none so far; a model that is only tuned keeps its
-        own.
-
-        Raises:
-            CodecError: What is only tuned has no codebook.
-        """
-        self.codec.load_state_dict(self.average.state_dict())
-        if self.recipe.tunes:
-            self._check_codebook()
-        elif not self.codec.bottleneck.coupled:
-            self.fit()
-        self.average.load_state_dict(self.codec.state_dict())
-        self.learner.freeze()
-        self.graphs.forget()
-
-    def _check_codebook(self) -> None:
-        """Decodes an index: without a codebook the decoder would learn from zeros."""
-        bottleneck = self.codec.bottleneck
-        shape = (1, bottleneck.num_codebooks, *[1] * self.codec.axes)
-        try:
-            bottleneck.decode(torch.zeros(shape, dtype=torch.int64, device=self.device))
-        except RuntimeError as error:
-            if out_of_memory(error):
-                raise
-            raise CodecError(
-                f"{self.beginning.name or self.folder}: no codebook to tune to ({error}); "
-                "a run has one from its stage C on, and its export: finish it, or give the card to "
-                "--init"
-            ) from None
-
-    def fit(self) -> None:
-        """Builds the codebook from latents, or gives a codebook that learns its start."""
-        codebook.fit(self.codec.bottleneck, self.latents)
-
-    def latents(self) -> Tensor:
-        """Returns (N, D_in) latents of the averaged encoder; see `train.codebook.latents`."""
-        return codebook.latents(self.average, self.store, self.batch)
-
-    def begin_from(self, source: Path) -> None:
-        """Begins with the weights of a model's card or of a run's folder; see `train.beginning`.
-
-        Raises:
-            CodecError: The model has another medium or other nets than the recipe, or, where the
-                recipe has a stage B, another discriminator.
-        """
-        beginning = begin(source, (self.codec, self.average))
-        self._check_adversary(beginning)
-        self.beginning = beginning
-
-    def _check_adversary(self, beginning: Beginning) -> None:
-        """Reads the discriminator that stage B is going to begin with, hours before it does."""
-        if self.recipe.share("B"):
-            beginning.check_adversary(self.recipe.codec.medium, self.recipe.adversary.width)
+            self.stages.start(stage, self.seed)
+            self.graphs.forget()
 
     def save(self) -> None:
         """Writes the checkpoint, from which `resume` goes on bit for bit.
@@ -367,21 +253,14 @@ class Trainer:
         Raises:
             OSError: It cannot be written.
         """
-        noise = [
-            torch.get_rng_state(),
-            *([torch.cuda.get_rng_state(self.device)] if self.kind == "cuda" else []),
-        ]
         state: dict[str, Any] = {
             "recipe": json.dumps(self.recipe.to_dict()),
             **self.learner.state_dict(),
             "clock": [self.step, self.elapsed_s, self.stage, self.seed],
             "draws": self.draws.state_dict(),
-            "noise": parallel.all_of(noise),
+            "noise": parallel.all_of(noise_state(self.device)),
             "hardware": self.hardware,
-            "origin": str(self.beginning.card) if self.beginning.card else None,
-            "init": self.beginning.name,
-            "complete": self.beginning.complete,
-            "judged": self.beginning.judged,
+            **self.stages.beginning.state_dict(),
             "data": self.store.identity,
         }
         if parallel.rank() == 0:
@@ -408,12 +287,7 @@ class Trainer:
                 f"{path}: the checkpoint is of another codec; give the same recipe or another --out"
             )
         self.step, self.elapsed_s, stage, self.seed = state["clock"]
-        card = state.get("origin")
-        name = state.get("init")
-        # Older checkpoints say it in the name alone.
-        complete = state.get("complete", name is not None and not name.endswith(NETS_ALONE))
-        judged = bool(state.get("judged"))
-        self.beginning = Beginning(Path(card) if card else None, name, complete, judged)
+        self.stages.beginning = Beginning.of(state)
         try:
             self.learner.load_state_dict(state, stage, self.seed)
         except (KeyError, RuntimeError, ValueError) as error:
@@ -428,71 +302,10 @@ class Trainer:
         if "draws" in state:
             self.draws.load_state_dict(state["draws"])
             if parallel.rank() < len(state["noise"]):
-                host, *devices = state["noise"][parallel.rank()]
-                torch.set_rng_state(host)
-                if self.kind == "cuda" and devices:
-                    torch.cuda.set_rng_state(devices[0], self.device)
-        lines = self._changes(before, now)
+                load_noise_state(state["noise"][parallel.rank()], self.device)
+        due = self.recipe.stage_at(self.progress) if self.progress < 1 else stage
+        lines = told(self.folder, before, now, stage, due)
         # Older checkpoints have its first part, the sizes, alone.
         if not self.store.identity.startswith(state.get("data", "")):
             lines.insert(0, f"other data than the run in {self.folder} has had so far")
         return lines
-
-    def _changes(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-        """Says in a line each what is other than the checkpoint has it.
-
-        Args:
-            before: The checkpoint's recipe.
-            now: The recipe that holds from now on.
-        """
-        lines = []
-        if keys := differing(before, now):
-            lines.append(f"other than in {self.folder} so far, and in force now: {', '.join(keys)}")
-        if self.progress < 1 and self.stage > self.recipe.stage_at(self.progress):
-            kept = (
-                "encoder and codebook stay frozen, and only the decoder trains on"
-                if self.stage == "C"
-                else "it does not go back from it"
-            )
-            lines.append(
-                f"the run in {self.folder} is in stage {self.stage} already: {kept}; for a longer "
-                f"training of all its weights, begin another run with --init {self.folder}"
-            )
-        return lines
-
-
-def differing(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[str]:
-    """Names the keys in which two recipes differ, as tables: "data.batch" and the like."""
-    keys = []
-    for key in dict.fromkeys([*before, *now]):
-        ours, theirs = before.get(key), now.get(key)
-        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-            keys += differing(ours, theirs, f"{path}{key}.")
-        elif ours != theirs:
-            keys.append(f"{path}{key}")
-    return keys
-
-
-def agree(elapsed_s: float, save: bool, stop: bool) -> tuple[float, bool, bool]:
-    """Returns what process 0 has of these, on every process: they must save and stop as one."""
-    if parallel.world() > 1:
-        clock = torch.tensor([elapsed_s, save, stop], dtype=torch.float64)
-        elapsed_s, save, stop = parallel.first_numbers(clock).tolist()
-    return elapsed_s, bool(save), bool(stop)
-
-
-THEN = ", then "  # between the parts of a run that went on somewhere else
-
-
-def joined(before: str, now: str) -> str:
-    """Returns what a run was trained on so far, with what it goes on on, if that is another."""
-    return before if before.split(THEN)[-1] == now else f"{before}{THEN}{now}"
-
-
-def hardware(device: str) -> str:
-    """Returns what a run trains on, as its card says it: the device, times the processes."""
-    if torch.device(device).type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    else:
-        name = f"CPU, {torch.get_num_threads()} threads"
-    return name if parallel.world() == 1 else f"{parallel.world()} x {name}"

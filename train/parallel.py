@@ -110,6 +110,14 @@ def first_numbers(values: Tensor) -> Tensor:
     return values
 
 
+def agree(elapsed_s: float, save: bool, stop: bool) -> tuple[float, bool, bool]:
+    """Returns what process 0 has of these, on every process: they must save and stop as one."""
+    if world() > 1:
+        clock = torch.tensor([elapsed_s, save, stop], dtype=torch.float64)
+        elapsed_s, save, stop = first_numbers(clock).tolist()
+    return elapsed_s, bool(save), bool(stop)
+
+
 def all_of(value: Any) -> list[Any]:
     """Returns every process's value, by rank."""
     if not parallel():

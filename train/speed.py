@@ -18,10 +18,11 @@ from torch.profiler import ProfilerActivity, profile
 from codec.cli.frame import Parser, filled_path, positive, run, within
 from codec.streams import process
 from train import losses, recipes
+from train.budget import Budget
 from train.data import Store
 from train.denormals import flushed
 from train.fleet import gpu_state
-from train.loop import Budget, Trainer
+from train.loop import Trainer
 from train.options import add_data, add_device, add_threads
 from train.recipes import STAGES
 

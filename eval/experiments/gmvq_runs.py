@@ -26,7 +26,7 @@ from eval.experiments.runs import (
     seeds,
 )
 from eval.experiments.training import Settings
-from train.loop import hardware
+from train.hardware import hardware
 
 SEEDS = 3  # the paper gives none
 EPOCHS, SMALL_EPOCHS = 100.0, 5.0  # the paper's, and what an hour of a CPU core has

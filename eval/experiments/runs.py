@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 from codec.bottlenecks.parts import NotFiniteError
 from codec.errors import CodecError
 from codec.files import writing
+from train.budget import Budget
 from train.checkpoint import CHECKPOINT_NAME
-from train.loop import Budget
 
 Record = dict[str, Any]
 T = TypeVar("T", str, int)

@@ -36,8 +36,8 @@ from eval.experiments.nets import WIDTH, SQVAENet
 from eval.experiments.rows import Row
 from eval.experiments.runs import Record
 from eval.experiments.usage import hard_usage
+from train.budget import Budget
 from train.graph import Graphs
-from train.loop import Budget
 from train.optimiser import guarded_step, make_optimiser
 
 WARMUP, FIRST = 0.1, 0.2  # share of the budget, and of the learning rate at its start (paper)

@@ -40,7 +40,8 @@ from eval.experiments.vpvae_methods import Scale, Variant, recipe_of
 from eval.metrics import Metric, measure, score
 from train.checkpoint import CHECKPOINT_NAME
 from train.data import Store, is_prepared, prepare
-from train.loop import Trainer, hardware
+from train.hardware import hardware
+from train.loop import Trainer
 from train.priors import index_grids
 from train.recipes import Recipe
 
