@@ -129,17 +129,21 @@ class Card:
 
     @property
     def losses(self) -> dict[str, float]:
-        """Loss -> its weight in the recipe that trained the model.
+        """Loss -> its weight in the recipe that trained the model, or in one before it.
 
-        Empty where the card does not say.
+        A model that was tuned keeps the losses that it had been trained on, where the last recipe
+        left them out. Empty where the card does not say.
         """
+        found: dict[str, float] = {}
         try:
-            return {
-                str(name): float(weight)
-                for name, weight in self.data["training"]["recipe"]["losses"].items()
-            }
+            training = self.data["training"]
+            while training:
+                for name, weight in training["recipe"]["losses"].items():
+                    found[str(name)] = found.get(str(name)) or float(weight)
+                training = training.get("begun_from")
         except (KeyError, AttributeError, TypeError, ValueError):
             return {}
+        return found
 
     def answers_to(self, model_id: bytes) -> bool:
         """Whether a file that names `model_id` is this model's."""

@@ -130,10 +130,16 @@ def tables() -> str:
 
 
 def _trained(card: Card) -> str:
-    how = card.data["training"]
-    hardware = how.get("hardware", "an unnamed machine")
+    """Says how a model was trained, and how it was tuned afterwards."""
+    how, tuned = card.data["training"], ""
+    while before := how.get("begun_from"):
+        tuned, how = f"; its decoder tuned for {_minutes(how)}{tuned}", before
     size = f"{card.data['parameters'] / 1e6:.2f} M parameters"
     name, _, rest = (how.get("init") or "").replace(", ", " , ", 1).partition(" ")
     begun = f", begun from `{name}` ({rest.partition(', ')[2]})" if name else ""
-    minutes = f"{how['minutes']:.0f} minutes on {hardware}"
-    return f"`{card.name}`: {size}, {minutes}, seed {how['seed']}{begun}."
+    return f"`{card.name}`: {size}, {_minutes(how)}{begun}{tuned}."
+
+
+def _minutes(training: Mapping[str, Any]) -> str:
+    hardware = training.get("hardware", "an unnamed machine")
+    return f"{training['minutes']:.0f} minutes on {hardware}, seed {training['seed']}"

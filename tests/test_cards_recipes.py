@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,6 +44,20 @@ def test_a_card_holds_its_recipe_key_by_key(name: str) -> None:
         training = training["begun_from"]
     assert keys(training["recipe"]) == keys(json.loads(json.dumps(first.to_dict())))
     assert keys(card["config"]) == keys(json.loads(json.dumps(last.config().to_dict())))
+
+
+def test_a_tuned_model_keeps_the_losses_that_it_was_trained_on(tmp_path: Path) -> None:
+    """Or its figures would lose their mark. A weight of the last recipe comes first."""
+    path = cards.find("image-vp").path
+    content = json.loads(path.read_text(encoding="utf-8"))
+    before = {"recipe": {"losses": {"lpips": 0.4, "l1": 1.0}}}
+    content["training"] = {"recipe": {"losses": {"l1": 2.0, "lpips": 0.0}}, "begun_from": before}
+    shutil.copy(path.with_suffix(".safetensors"), tmp_path)
+    (tmp_path / path.name).write_text(json.dumps(content))
+    assert cards.read_card(tmp_path / path.name).losses == {"l1": 2.0, "lpips": 0.4}
+    del content["training"]["begun_from"]
+    (tmp_path / path.name).write_text(json.dumps(content))
+    assert cards.read_card(tmp_path / path.name).losses == {"l1": 2.0, "lpips": 0.0}
 
 
 def test_levels_are_nested_and_hold_k_codes() -> None:

@@ -17,7 +17,7 @@ import torch
 from safetensors.numpy import save
 from torch import Tensor
 
-from codec.cards import LAYER, PRIOR, identities, read_card
+from codec.cards import LAYER, PRIOR, Card, identities, read_card
 from codec.cli.frame import Parser, UsageError, filled_path, positive, run
 from codec.entropy import quantise_counts
 from codec.errors import CodecError
@@ -38,7 +38,17 @@ from train.priors import STEPS
 
 LICENCE = "Apache-2.0"
 # What a card says of every training, by which it is trained on and judged.
-OWN_NOTES = {"recipe", "seed", "init", "steps", "minutes", "hardware", "items", "last_log"}
+OWN_NOTES = {
+    "recipe",
+    "seed",
+    "init",
+    "steps",
+    "minutes",
+    "hardware",
+    "items",
+    "last_log",
+    "begun_from",
+}
 
 
 def load_run(folder: Path, store_path: Path, device: str = "cpu") -> Trainer:
@@ -72,17 +82,18 @@ def export(
     for parameter in [*codec.encoder.parameters(), *codec.decoder.parameters()]:
         parameter.copy_(parameter.half())
     unused = {f"bottleneck.{name}" for name in codec.bottleneck.training_state}
-    coder = _kept_tables(trainer)
-    latents = None if coder else trainer.stages.latents().cpu()
+    tuned = _tuned(trainer)
+    latents = None if tuned else trainer.stages.latents().cpu()
     codec = codec.cpu()
     tensors = {
         key: _stored(key, value) for key, value in codec.state_dict().items() if key not in unused
     }
-    tensors |= (
-        coder
-        if latents is None
-        else count_tables(codec, latents) | prior_tensors(codec, trainer.store, steps=prior_steps)
-    )
+    if tuned is not None:
+        coder = ("tables.", PRIOR, LAYER)
+        tensors |= {k: v for k, v in tuned.read().items() if k.startswith(coder)}
+    if latents is not None:
+        tensors |= count_tables(codec, latents)
+        tensors |= prior_tensors(codec, trainer.store, steps=prior_steps)
     config = json.loads(json.dumps(codec.config.to_dict()))
     medium = codec.config.medium
     card = {
@@ -106,6 +117,7 @@ def export(
             "items": len(trainer.store.usable),
             "last_log": _last_log(trainer),
         }
+        | _training_before(tuned)
         | notes,
     }
     kept = folder / f"{name}{ADVERSARY_SUFFIX}"
@@ -125,24 +137,31 @@ def export(
     return target
 
 
-def _kept_tables(trainer: Trainer) -> dict[str, np.ndarray]:
-    """Returns the coder's tensors of the model that was tuned, whose codes are the same.
+def _tuned(trainer: Trainer) -> Card | None:
+    """Returns the card of the model that was tuned; None for another run.
 
-    None for another run.
+    Its codes are those of the new model, and so is what codes them.
 
     Raises:
         CodecError: Another model lies there by now.
     """
     begun = trainer.stages.beginning
     if not trainer.recipe.tunes or begun.card is None:
-        return {}
+        return None
     card = read_card(begun.card)
     if card.model_id.hex() not in (begun.name or ""):
         raise CodecError(
             f"{begun.card}: another model than the run began with ({begun.name}); put that one "
             "back, as its codes and what codes them stay those of the new model"
         )
-    return {k: v for k, v in card.read().items() if k.startswith(("tables.", PRIOR, LAYER))}
+    return card
+
+
+def _training_before(tuned: Card | None) -> dict[str, Any]:
+    """Returns what the new card says of how the model that was tuned had been trained."""
+    before = dict(tuned.data.get("training", {})) if tuned is not None else {}
+    before.pop("last_log", None)
+    return {"begun_from": before} if before else {}
 
 
 def _stored(key: str, value: Tensor) -> np.ndarray:

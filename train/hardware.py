@@ -19,5 +19,6 @@ def hardware(device: str) -> str:
     if torch.device(device).type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
-        name = f"CPU, {torch.get_num_threads()} threads"
+        count = torch.get_num_threads()
+        name = f"CPU, {count} thread{'' if count == 1 else 's'}"
     return name if parallel.world() == 1 else f"{parallel.world()} x {name}"
