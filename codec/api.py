@@ -44,8 +44,10 @@ def load(
     Raises:
         ModelError: There is none such, it is damaged, or a loaded one is for another medium.
         CodecError: There is no such device here.
-        TypeError: `name` or `device` is something else.
+        TypeError: `name`, `medium` or `device` is something else.
     """
+    if medium is not None:
+        instance(medium, str, "medium")
     if isinstance(name, coding.Model):
         if medium not in (None, name.card.medium):
             raise ModelError(f"{name.card.name} is no {medium} model")

@@ -39,6 +39,7 @@ from torch import Tensor
 from codec.arguments import whole
 from codec.host import may_read
 from codec.precision import Float32, exact_float32
+from codec.tensors import check_tensor, one_each
 
 # A codebook size; a (B,) integer tensor gives each sample its own, in training only.
 Size = int | Tensor | None
@@ -175,6 +176,7 @@ class Bottleneck(Float32, ABC):
             without tokens an empty z_q, zero losses, and no indices.
 
         Raises:
+            TypeError: z is no tensor.
             ValueError: z has another shape or no float type; the size is not offered, or is a
                 tensor where the method takes none; in eval, z is not finite.
             RuntimeError: In eval, of a method that builds its codebook after training: before
@@ -200,6 +202,7 @@ class Bottleneck(Float32, ABC):
         Deterministic, whatever the mode; no gradient.
 
         Raises:
+            TypeError: z is no tensor.
             ValueError: z has another shape, no float type, or is not finite; or the size is not
                 offered.
             RuntimeError: Of a method that builds its codebook after training: before `fit`.
@@ -212,11 +215,12 @@ class Bottleneck(Float32, ABC):
         """(B, G, *S) integers -> (B, D, *S) float32. Deterministic, whatever the mode.
 
         Raises:
+            TypeError: The indices are no tensor.
             ValueError: The indices are no integers, not in [0, num_codes), or not as many at each
                 position as `row_counts` has; or the size is not offered.
             RuntimeError: Of a method that builds its codebook after training: before `fit`.
         """
-        size = self.check_size(codebook_size)
+        size, indices = self.check_size(codebook_size), check_tensor(indices, "indices")
         if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
             raise ValueError(f"indices must be integers, got {indices.dtype}")
         if indices.dim() < 2 or indices.shape[1] not in self.row_counts:
@@ -256,6 +260,7 @@ class Bottleneck(Float32, ABC):
         """(B, D_in, *S) -> (B, D, *S) float32: z_q before rounding, near which its code lies.
 
         Raises:
+            TypeError: z is no tensor.
             ValueError: z has another shape, no float type, or is not finite; or the size is not
                 offered.
         """
@@ -266,8 +271,10 @@ class Bottleneck(Float32, ABC):
     def _checked(self, z: Tensor, finite: bool) -> Tensor:
         """z in float32.
 
-        Raises ValueError where it has another shape, no float type or, if asked, is not finite.
+        Raises TypeError where it is no tensor, and ValueError where it has another shape, no float
+        type or, if asked, is not finite.
         """
+        z = check_tensor(z, "latents")
         if z.dim() < 2 or z.shape[1] != self.in_dim or not z.is_floating_point():
             raise ValueError(
                 f"want floats (B, {self.in_dim}, ...), got {tuple(z.shape)} of {z.dtype}"
@@ -344,11 +351,11 @@ def per_sample(codebook_size: Tensor, z: Tensor) -> Tensor:
     """`codebook_size`, a (B,) tensor of sizes -> (N,) float32, one for each token of z (B, D, *S).
 
     Raises:
-        ValueError: There is not one for each sample.
+        ValueError: There is not one whole number for each sample.
     """
-    if codebook_size.shape != z.shape[:1]:
+    if not one_each(codebook_size, z):
         raise ValueError(
-            f"one codebook size per sample: want shape {tuple(z.shape[:1])}, "
-            f"got {tuple(codebook_size.shape)}"
+            f"one codebook size per sample: want integers {tuple(z.shape[:1])}, "
+            f"got {tuple(codebook_size.shape)} of {codebook_size.dtype}"
         )
     return codebook_size.to(z.device, torch.float32).repeat_interleave(prod(z.shape[2:]))

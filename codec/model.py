@@ -29,6 +29,7 @@ from codec.nets.blocks import stream
 from codec.nets.kinds import LayeredDecoder, LayeredEncoder, Sizes
 from codec.nets.speech import reflect_index
 from codec.precision import Float32, exact_float32
+from codec.tensors import check_tensor
 from codec.windows import windows
 
 
@@ -160,14 +161,17 @@ class Codec(Float32):
         return CodecOutput(self._signal(out.z_q, size, tuple(x.shape[2:])), out)
 
     def encode(self, x: Tensor, codebook_size: int | None = None) -> Tensor:
-        """(B, C, *N) -> (B, G, *S) int64; S = ceil(N / stride)."""
-        with exact_float32(x.device):
+        """(B, C, *N) -> (B, G, *S) int64; S = ceil(N / stride).
+
+        Raises what `pad` and `Bottleneck.encode` do.
+        """
+        with exact_float32(check_tensor(x, "a signal").device):
             return self.bottleneck.encode(self.latents(x), codebook_size)
 
     def latents(self, x: Tensor) -> Tensor:
         """(B, C, *N) -> (B, D_in, *S), what the bottleneck gets.
 
-        Raises ModelError for an encoder that gives another shape.
+        Raises what `pad` does, and ModelError for an encoder that gives another shape.
         """
         z: Tensor = self.encoder(self.pad(x))
         self._check("encoder", z, self.bottleneck.in_dim, self.grid(tuple(x.shape[2:])))
@@ -188,14 +192,17 @@ class Codec(Float32):
     ) -> Tensor:
         """(B, G, *S) and the signal's size N -> (B, C, *N). One length may stand for its tuple.
 
-        Raises ValueError for a size whose latent grid is not that of the indices, and for indices
-        that `Bottleneck.decode` refuses.
+        Raises TypeError for indices that are no tensor; ValueError for an empty one, for a size
+        whose latent grid is not theirs, and for indices that `Bottleneck.decode` refuses.
         """
+        indices = check_tensor(indices, "indices")
         lengths = size if isinstance(size, Iterable) else (size,)
         size = tuple(whole(length, "a length of the signal", 1) for length in lengths)
-        if indices.dim() != 2 + self.axes or self.grid(size) != tuple(indices.shape[2:]):
+        grid = tuple(indices.shape[2:])
+        if 0 in indices.shape or len(grid) != self.axes or self.grid(size) != grid:
             raise ValueError(
-                f"want indices (B, G, *S) of {self.axes} axes and a signal that fills their grid: "
+                f"want non-empty indices (B, G, *S) of {self.axes} axes and a signal that fills "
+                "their grid: "
                 f"got {tuple(indices.shape)} for a signal of {size} at a stride of {self.stride}"
             )
         with exact_float32(indices.device):
@@ -237,8 +244,10 @@ class Codec(Float32):
         """Reflects the end of each axis up to a multiple of the stride; float32.
 
         Raises:
+            TypeError: x is no tensor.
             ValueError: x has another shape, is empty, or has no float type.
         """
+        x = check_tensor(x, "a signal")
         if x.dim() != 2 + self.axes or x.shape[1] != self.channels or 0 in x.shape:
             raise ValueError(
                 f"want a non-empty (B, {self.channels}, {self.medium.axes_text}), "

@@ -9,6 +9,7 @@ models that ship; S one axis of positions (speech), or rows and columns (picture
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -117,7 +118,9 @@ def write_tokens(
         shape = {"channels": array.shape[0], "sample_rate": rate}
     else:
         count = 0
-        sides = size or (grid[0] * codec.stride, grid[1] * codec.stride)
+        sides = tuple(n * codec.stride for n in grid) if size is None else size
+        if not isinstance(sides, Sequence) or isinstance(sides, str) or len(sides) != 2:
+            raise ValueError(f"a picture's size is (height, width) in pixels, not {size!r}")
         height, width = (whole(side, "a side of a picture", 1) for side in sides)
         needed = codec.grid((height, width))
         shape = {"channels": medium.channels, "height": height, "width": width}

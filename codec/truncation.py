@@ -39,7 +39,7 @@ def truncate(
     if (codebook_size is None) == (max_bytes is None):
         raise ValueError("give codebook_size or max_bytes")
     if max_bytes is not None:
-        max_bytes = whole(max_bytes, "max_bytes")
+        max_bytes = whole(max_bytes, "max_bytes", 0)
     with opened(data) as file:
         content = file.read()
     found = survey(io.BytesIO(content))

@@ -69,7 +69,16 @@ def optional(metric: Callable[[NDArray[Any], NDArray[Any]], float]) -> Metric:
 def measure(
     metric: Metric, x: NDArray[Any], x_hat: NDArray[Any]
 ) -> tuple[float | None, str | None]:
-    """Returns a metric's value, or None and the reason why there is none."""
+    """Returns a metric's value, or None and the reason why there is none.
+
+    Raises:
+        TypeError: A signal is no array.
+        ValueError: The signals differ in shape, or are of another shape or type than the metric
+            takes.
+    """
+    for signal in (x, x_hat):
+        if not isinstance(signal, np.ndarray):
+            raise TypeError(f"signals are arrays of numpy, not {type(signal).__name__}")
     if x.shape != x_hat.shape:
         raise ValueError(
             f"signals of different shapes, {x.shape} and {x_hat.shape}; align them first"
@@ -86,12 +95,23 @@ def measure(
 # ----------------------------------------------------------------------------------------- pictures
 
 
+def _need_pixels(*pictures: Pixels) -> None:
+    """Raises ValueError for what is not (H, W, 3) uint8: another scale would be another figure."""
+    for x in pictures:
+        if x.ndim != 3 or x.shape[2] != 3 or x.dtype != np.uint8:
+            raise ValueError(
+                f"want a picture (H, W, 3) of uint8, not {x.shape} of {x.dtype}; of numbers in "
+                "[0, 1], (255 * x).round().astype('uint8')"
+            )
+
+
 @optional
 def psnr(x: Pixels, x_hat: Pixels) -> float:
-    """Peak signal-to-noise ratio in dB over all pixels and channels.
+    """Peak signal-to-noise ratio in dB over all pixels and channels of (H, W, 3) uint8.
 
     None for equal pictures, where it is infinite.
     """
+    _need_pixels(x, x_hat)
     if np.array_equal(x, x_hat):
         raise Unscored("no difference")
     return float(peak_signal_noise_ratio(x, x_hat, data_range=255))
@@ -101,8 +121,9 @@ def psnr(x: Pixels, x_hat: Pixels) -> float:
 def ssim(x: Pixels, x_hat: Pixels) -> float:
     """Structural similarity in [-1, 1] with the Gaussian window of Wang et al.
 
-    None below 11 x 11 pixels.
+    Of (H, W, 3) uint8; None below 11 x 11 pixels.
     """
+    _need_pixels(x, x_hat)
     if min(x.shape[:2]) < 11:
         raise Unscored("below 11 x 11 pixels")
     return float(
@@ -120,7 +141,11 @@ def ssim(x: Pixels, x_hat: Pixels) -> float:
 
 @optional
 def ms_ssim(x: Pixels, x_hat: Pixels) -> float:
-    """SSIM over five scales (Wang et al. 2003), 0 to 1; None below 161 x 161 pixels."""
+    """SSIM over five scales (Wang et al. 2003), 0 to 1.
+
+    Of (H, W, 3) uint8; None below 161 x 161 pixels.
+    """
+    _need_pixels(x, x_hat)
     if min(x.shape[:2]) < MIN_MS_SSIM:
         raise Unscored(f"below {MIN_MS_SSIM} x {MIN_MS_SSIM} pixels")
     pair = [torch.tensor(p).movedim(2, 0)[None].float() for p in (x_hat, x)]
@@ -140,6 +165,7 @@ def ssimulacra2(x: Pixels, x_hat: Pixels) -> float:
         Unscored: Below 225 x 225 pixels. The package drops scales that a picture is too small for,
             and then gives the weights of one scale to another: a figure of another kind.
     """
+    _need_pixels(x, x_hat)
     if min(x.shape[:2]) < MIN_SSIMULACRA2:
         raise Unscored(f"below {MIN_SSIMULACRA2} x {MIN_SSIMULACRA2} pixels")
     return float(compute_ssimulacra2(*map(_as_file, (x, x_hat))))
@@ -156,6 +182,16 @@ def _as_file(x: Pixels) -> io.BytesIO:
 # ------------------------------------------------------------------------------------------- speech
 
 
+def _need_speech(*signals: Signal) -> None:
+    """Raises ValueError for what is not (T,) floats."""
+    for x in signals:
+        if x.ndim != 1 or x.dtype.kind != "f":
+            raise ValueError(
+                f"want speech (T,) of floats, not {x.shape} of {x.dtype}; "
+                "x[:, 0] is the first channel of (T, C)"
+            )
+
+
 def _need_sound(x: Signal, x_hat: Signal) -> None:
     if not len(x):
         raise Unscored("no samples")
@@ -165,7 +201,11 @@ def _need_sound(x: Signal, x_hat: Signal) -> None:
 
 @optional
 def pesq_wb(x: Signal, x_hat: Signal) -> float:
-    """Wideband PESQ, 1.04 to 4.64; None for silence and below a quarter of a second."""
+    """Wideband PESQ, 1.04 to 4.64, of (T,) floats at 16 kHz.
+
+    None for silence and below a quarter of a second.
+    """
+    _need_speech(x, x_hat)
     if len(x) < MIN_PESQ_SECONDS * SAMPLE_RATE:
         raise Unscored(f"below {MIN_PESQ_SECONDS} s")
     _need_sound(x, x_hat)
@@ -179,7 +219,7 @@ def pesq_wb(x: Signal, x_hat: Signal) -> float:
 
 @optional
 def stoi(x: Signal, x_hat: Signal) -> float:
-    """Short-time objective intelligibility, 0 to 1.
+    """Short-time objective intelligibility, 0 to 1, of (T,) floats at 16 kHz.
 
     None for silence and where fewer than 30 frames hold speech.
     """
@@ -193,6 +233,7 @@ def estoi(x: Signal, x_hat: Signal) -> float:
 
 
 def _intelligibility(x: Signal, x_hat: Signal, extended: bool) -> float:
+    _need_speech(x, x_hat)
     _need_sound(x, x_hat)
     try:
         with no_warnings(), _seeded():
@@ -225,6 +266,7 @@ def si_sdr(x: Signal, x_hat: Signal) -> float:
 
     The mean is not taken off.
     """
+    _need_speech(x, x_hat)
     _need_sound(x, x_hat)
     if np.array_equal(x, x_hat):
         raise Unscored("no difference")
@@ -239,6 +281,7 @@ def stft_distance(x: Signal, x_hat: Signal) -> float:
 
     The mean over three resolutions of |S - S_hat|_F / |S|_F + mean |ln S - ln S_hat|.
     """
+    _need_speech(x, x_hat)
     _need_sound(x, x_hat)
     if len(x) <= STFT_SIZES[-1][0] // 2:
         raise Unscored(f"no longer than {STFT_SIZES[-1][0] // 2} samples")
@@ -269,6 +312,7 @@ def mel_distance(x: Signal, x_hat: Signal) -> float:
 
     There are 80 bands, of 1024 samples each 256.
     """
+    _need_speech(x, x_hat)
     if len(x) <= MEL["n_fft"] // 2:
         raise Unscored(f"no longer than {int(MEL['n_fft']) // 2} samples")
     with torch.inference_mode():

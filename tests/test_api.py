@@ -248,8 +248,11 @@ def test_arguments_of_another_kind_are_refused_in_a_line() -> None:
         codec.decompress(data, limits=5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="suffix is a str, not 5"):
         codec.decompress(data, suffix=5)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="max_bytes is a whole number, not True"):
-        codec.truncate(data, max_bytes=True)
+    for number in (True, -1, 1.5):
+        with pytest.raises(ValueError, match=f"max_bytes is a whole number from 0.*not {number}"):
+            codec.truncate(data, max_bytes=number)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="medium is a str, not 3"):
+        codec.load(medium=3)  # type: ignore[arg-type]
     assert codec.compress(sound, mono=np.bool_(True), effort=np.int64(0)) == data
 
 

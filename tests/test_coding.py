@@ -349,6 +349,76 @@ def test_a_model_of_the_other_medium_is_refused(speech_model: Model, image_model
         coding.read_indices(encode_speech(tones(3200), speech_model), image_model)
 
 
+BLOCK = tones(3200)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [BLOCK[:, 0], BLOCK.repeat(2, 1), BLOCK.T, (BLOCK * 32767).astype(np.int16), BLOCK > 0, "abc"],
+)
+def test_blocks_of_another_shape_or_type_are_refused(speech_model: Model, block: Any) -> None:
+    with pytest.raises(ValueError, match=r"want blocks \(n, 1\) of floats in \[-1, 1\], not \("):
+        coding.compress_speech([block], 16000, 1, io.BytesIO(), speech_model, SIZE)
+
+
+def test_blocks_may_be_whatever_makes_an_array(speech_model: Model) -> None:
+    expected = encode_speech(BLOCK, speech_model)
+    for block in (BLOCK.astype(np.float64), BLOCK.tolist(), torch.from_numpy(BLOCK)):
+        file = io.BytesIO()
+        coding.compress_speech([BLOCK[:0], block], 16000, 1, file, speech_model, SIZE)  # type: ignore[list-item]
+        assert file.getvalue() == expected
+
+
+PIXELS = gradient(20, 24)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        (PIXELS / 255).astype(np.float32),  # it came back black
+        PIXELS.astype(np.uint16) * 257,
+        PIXELS > 100,
+        PIXELS[:, :, 0],
+        PIXELS[:, :, :1],
+        PIXELS.transpose(2, 0, 1),
+        None,
+    ],
+)
+def test_pixels_of_another_shape_or_type_are_refused(image_model: Model, pixels: Any) -> None:
+    with pytest.raises(ValueError, match=r"want a picture \(H, W, 3\) of uint8, not"):
+        coding.compress_image(pixels, io.BytesIO(), image_model, SIZE)
+
+
+def test_arguments_that_streams_refuse(speech_model: Model) -> None:
+    """Before a byte is written."""
+    file = io.BytesIO()
+    good: dict[str, Any] = {"sample_rate": 16000, "channels": 1, "codebook_size": SIZE}
+    for name, values, kind in (
+        ("sample_rate", [16000.0, None, "16000"], ValueError),
+        ("channels", [1.0, None, True], ValueError),
+        ("codebook_size", [256.0, "256", 257], ValueError),
+        ("layers", [1, None, "no"], TypeError),
+    ):
+        for value in values:
+            with pytest.raises(kind, match=name.replace("_", ".")):
+                coding.compress_speech(
+                    [BLOCK], file=file, model=speech_model, **good | {name: value}
+                )
+    for no_model in ("speech-fsp", None, speech_model.codec):
+        with pytest.raises(TypeError, match=r"want a loaded model, not .*; codec\.load gives one"):
+            coding.compress_speech([BLOCK], 16000, 1, file, no_model, SIZE)
+        with pytest.raises(TypeError, match=r"want a loaded model, not .*; codec\.load gives one"):
+            coding.compress_image(PIXELS, file, no_model, SIZE)
+    assert not file.getvalue()
+
+
+@pytest.mark.parametrize("read", [Reader, scan])
+def test_what_is_no_file_is_told_how_to_be_one(read: Callable[[Any], object]) -> None:
+    for wrong in (b"COD", "a.bin", Path("a.bin"), None):
+        with pytest.raises(TypeError, match=r"want an open binary file, not .*io\.BytesIO"):
+            read(wrong)
+
+
 # --------------------------------------------------------------------------------------------------
 # the real thing
 

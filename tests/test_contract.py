@@ -223,6 +223,9 @@ def test_a_size_for_each_sample_is_for_training_without_a_codebook(
         out: BottleneckOutput = bottleneck.train()(z, sizes)
         assert out.indices is None  # never an invented value
         assert out.z_q.shape == (z.shape[0], bottleneck.dim, *z.shape[2:])
+        for bad in (sizes.float(), sizes + 0.5, sizes > 20, sizes[:2], sizes[None], sizes[0]):
+            with pytest.raises(ValueError, match=r"one (offered|codebook) size per sample"):
+                bottleneck.train()(z, bad)
 
 
 def test_the_shared_state_of_a_codec_survives_a_step(bottleneck: Bottleneck, z: Tensor) -> None:
@@ -231,6 +234,25 @@ def test_the_shared_state_of_a_codec_survives_a_step(bottleneck: Bottleneck, z: 
         bottleneck.anneal(progress)
         out = bottleneck.train()(z, 64)
         assert torch.isfinite(out.z_q).all()
+
+
+def test_a_schedule_may_move_on_before_the_gradients_are_asked_for(
+    bottleneck: Bottleneck, z: Tensor
+) -> None:
+    """Losses that are added up over steps have the temperatures of their own steps."""
+    bottleneck.train()
+    gradients = []
+    for moves in (False, True):
+        latents = z.clone().requires_grad_()
+        method = copy.deepcopy(bottleneck)
+        method.anneal(0.2)
+        torch.manual_seed(3)
+        out = method(latents, 64)
+        if moves:
+            method.anneal(0.9)
+        sum(out.losses.values(), out.z_q.square().sum()).backward()
+        gradients.append(latents.grad)
+    assert torch.equal(*gradients)
 
 
 # -- arguments, refused once for all methods
@@ -251,6 +273,35 @@ def test_latents_of_another_shape_or_type_are_refused(bottleneck: Bottleneck, z:
         for call in (bottleneck.encode, bottleneck.eval().forward, bottleneck.train().forward):
             with pytest.raises(ValueError, match=f"want floats .B, {bottleneck.in_dim}, "):
                 call(bad, 64)
+
+
+@pytest.mark.parametrize("make", [Tensor.numpy, Tensor.tolist, lambda _: None])
+def test_what_is_no_tensor_is_refused_with_advice(
+    bottleneck: Bottleneck, z: Tensor, make: Callable[[Tensor], Any]
+) -> None:
+    advice = "as a tensor, not .*; torch.as_tensor makes one"
+    for call in (bottleneck.encode, bottleneck.unquantised, bottleneck.eval().forward):
+        with pytest.raises(TypeError, match=f"want latents {advice}"):
+            call(make(z), 64)
+    with pytest.raises(TypeError, match=f"want indices {advice}"):
+        bottleneck.decode(make(bottleneck.encode(z, 64)), 64)
+    if type(bottleneck).fit is not Bottleneck.fit:
+        with pytest.raises(TypeError, match=f"want latents {advice}"):
+            bottleneck.fit(make(torch.randn(30, bottleneck.in_dim)))
+
+
+def test_latents_that_nothing_can_be_fitted_to_are_refused(bottleneck: Bottleneck) -> None:
+    if type(bottleneck).fit is Bottleneck.fit:
+        return
+    before = copy.deepcopy(bottleneck.state_dict())
+    good = torch.randn(30, bottleneck.in_dim)
+    for bad in (good.to(torch.complex64), good.long(), good > 0, good[:0], good[:, 1:], good[None]):
+        with pytest.raises(ValueError, match=f"fit needs floats .N, {bottleneck.in_dim}., got"):
+            bottleneck.fit(bad)
+    for value in (torch.nan, torch.inf, 1e300):  # the last is infinite in float32
+        with pytest.raises(ValueError, match="fit needs finite latents; look for"):
+            bottleneck.fit(torch.cat([good.double(), good.double() * 0 + value]))
+    assert all(torch.equal(before[key], value) for key, value in bottleneck.state_dict().items())
 
 
 def test_indices_that_no_code_has_are_refused(bottleneck: Bottleneck, z: Tensor) -> None:

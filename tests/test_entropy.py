@@ -7,6 +7,7 @@ import random
 
 import numpy as np
 import pytest
+import torch
 from conftest import spoilt
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from codec.entropy import (
     decode_indices,
     encode_indices,
     fixed,
+    max_encoded_size,
     quantise_counts,
     range_coder,
 )
@@ -242,6 +244,25 @@ def test_wrong_arguments_are_value_errors() -> None:
     for num_codes in (0, 2**24 + 1):
         with pytest.raises(ValueError, match="num_codes"):
             encode_indices(np.array([[0]]), num_codes)
+    data = encode_indices(np.array([[0, 3]]), 4)
+    for wrong_k in (4.0, "4", None, True):
+        for call in (
+            lambda k: encode_indices(np.array([[0, 3]]), k),
+            lambda k: decode_indices(data, 1, 2, k),
+            lambda k: max_encoded_size(2, k),
+        ):
+            with pytest.raises(ValueError, match="num_codes is a whole number"):
+                call(wrong_k)
+    for wrong_n in (-1, 2.0, None):
+        with pytest.raises(ValueError, match="num_codebooks is a whole number from 0 on"):
+            decode_indices(data, wrong_n, 2, 4)
+        with pytest.raises(ValueError, match="count is a whole number from 0 on"):
+            decode_indices(data, 1, wrong_n, 4)
+        with pytest.raises(ValueError, match="num_indices is a whole number from 0 on"):
+            max_encoded_size(wrong_n, 4)
+    for no_array in ([[0, 3]], torch.tensor([[0, 3]]), None):
+        with pytest.raises(TypeError, match="indices are an array of numpy, not"):
+            encode_indices(no_array, 4)
     for wrong in (table[:, :3], table + 1, table * 1.0, np.array([[0, TOTAL, 0, 0]])):
         with pytest.raises(ValueError, match="coder table"):
             encode_indices(np.array([[0]]), 4, Tables(wrong))

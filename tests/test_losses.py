@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 pytest.importorskip("torchaudio")
 from codec.losses import ImageLoss, SpeechLoss
 from codec.losses.image import ssim
+
+MAKE: dict[str, Callable[..., ImageLoss | SpeechLoss]] = {
+    "speech": SpeechLoss,
+    "image": ImageLoss,
+}
+EACH = pytest.mark.parametrize("medium", MAKE)
+
+
+def pair(medium: str) -> tuple[Tensor, Tensor]:
+    shape = {"speech": (2, 1, 4000), "image": (2, 3, 32, 24)}[medium]
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(shape, generator=generator)
+    return x, x + 0.01 * torch.randn(shape, generator=generator)
 
 
 def test_ssim_is_scikit_images() -> None:
@@ -59,3 +76,63 @@ def test_silence_has_finite_gradients() -> None:
     total = sum(v.sum() for v in SpeechLoss()(torch.zeros(1, 1, 8000), x_hat).values())
     (gradient,) = torch.autograd.grad(total, x_hat)
     assert torch.isfinite(gradient).all()
+
+
+@EACH
+def test_distances_are_float32_whatever_stands_around(medium: str) -> None:
+    """SSIM's variances are differences of squares, of which bfloat16 leaves nothing."""
+    x, x_hat = pair(medium)
+    expected = MAKE[medium]()(x, x_hat)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = MAKE[medium]()(x, x_hat)
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        net = torch.nn.ModuleDict({"loss": MAKE[medium]()}).to(dtype)
+        for name, value in net["loss"](x, x_hat).items():
+            assert torch.equal(value, expected[name])
+    for name, value in found.items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, expected[name])
+
+
+@EACH
+def test_pairs_that_are_none_are_refused_in_one_line(medium: str) -> None:
+    x, x_hat = pair(medium)
+    loss = MAKE[medium]()
+    wrong: list[tuple[Any, Any]] = [
+        (x, x_hat[..., :-1]),
+        (x, x_hat[:1]),
+        (x[0], x_hat[0]),
+        (x[:0], x_hat[:0]),
+        (x[:, :0], x_hat[:, :0]),
+        (x[..., :10], x_hat[..., :10]),
+        ((255 * x).byte(), (255 * x_hat).byte()),
+        (x, x_hat > 0),
+    ]
+    if medium == "speech":
+        wrong.append((x.repeat(1, 2, 1), x_hat.repeat(1, 2, 1)))
+    for pair_ in wrong:
+        with pytest.raises(ValueError, match="want a signal and its reconstruction") as caught:
+            loss(*pair_)
+        assert "\n" not in str(caught.value)
+    for bad in (x.numpy(), x.tolist(), None):
+        with pytest.raises(TypeError, match="want a signal as a tensor"):
+            loss(bad, x_hat)
+        with pytest.raises(TypeError, match="want a reconstruction as a tensor"):
+            loss(x, bad)
+
+
+def test_the_shortest_signals_have_all_terms() -> None:
+    """One sample less is refused, of a loss with fewer windows later."""
+    for loss, shortest in (
+        (SpeechLoss(), 1025),
+        (SpeechLoss({128: 16, 512: 64}), 257),
+        (SpeechLoss(extra=("loudness", "stoi")), SpeechLoss.shortest),
+    ):
+        x, x_hat = (one[..., :shortest] for one in pair("speech"))
+        assert all(value.isfinite().all() for value in loss(x, x_hat).values())
+        with pytest.raises(ValueError, match=f"of at least {shortest}, not"):
+            loss(x[..., 1:], x_hat[..., 1:])
+    picture, worse = (one[..., :11, :11] for one in pair("image"))
+    assert all(value.isfinite().all() for value in ImageLoss()(picture, worse).values())
+    with pytest.raises(ValueError, match="of at least 11 x 11, not"):
+        ImageLoss()(picture[..., 1:], worse[..., 1:])

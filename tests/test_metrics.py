@@ -379,3 +379,32 @@ def test_threads_take_turns_at_the_global_generator(monkeypatch: pytest.MonkeyPa
     with ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(estoi, [x] * 8, [x] * 8))) == 1
     assert np.array_equal(before, np.random.get_state()[1])  # type: ignore[index]
+
+
+def test_what_a_metric_is_not_for_is_no_figure() -> None:
+    """PSNR of numbers in [0, 1] was 48 dB above that of the pixels, and STOI of (T, 1) another."""
+    x, s = gradient(240, 232), tones(48_000)[:, 0]
+    y, r = noisy(x, 20), s + 0.01
+    wrong: dict[str, list[tuple[Any, Any]]] = {
+        "image": [
+            (x / 255, y / 255),
+            (x, y / 255),
+            (x.astype(np.uint16) * 257, y.astype(np.uint16) * 257),
+            (x[..., 0], y[..., 0]),
+            (x.transpose(2, 0, 1), y.transpose(2, 0, 1)),
+            (x[None], y[None]),
+        ],
+        "speech": [
+            (s[:, None], r[:, None]),
+            (s[None], r[None]),
+            ((s * 32767).astype(np.int16), (r * 32767).astype(np.int16)),
+        ],
+    }
+    for medium, pairs in wrong.items():
+        for metric in (METRICS[medium] | MORE_METRICS[medium]).values():
+            for pair in pairs:
+                with pytest.raises(ValueError, match=r"want (a picture|speech) .* of .*, not"):
+                    metric(*pair)
+            for no_array in (list, torch.from_numpy):
+                with pytest.raises(TypeError, match="signals are arrays of numpy, not"):
+                    metric(*map(no_array, (x, y)))

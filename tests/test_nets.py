@@ -221,10 +221,11 @@ def test_a_signal_that_does_not_fill_the_grid_of_its_indices_is_refused(
     indices = torch.zeros(1, 1, *shape, dtype=torch.int64)
     fits = tuple(length * codec.stride - 1 for length in shape)
     assert codec.decode(indices, fits).shape[2:] == fits
-    with pytest.raises(ValueError, match=r"want indices|a length of the signal"):
+    with pytest.raises(ValueError, match=r"want non-empty indices|a length of the signal"):
         codec.decode(indices, size)
-    with pytest.raises(ValueError, match="want indices"):
-        codec.decode(indices[..., None], fits)
+    for wrong in (indices[..., None], indices[:0]):
+        with pytest.raises(ValueError, match="want non-empty indices"):
+            codec.decode(wrong, fits)
 
 
 @pytest.mark.parametrize("net", ["encoder", "decoder"])
@@ -246,6 +247,20 @@ def test_nets_that_do_not_keep_their_stride_are_refused_at_once(net: str) -> Non
             use()
     with pytest.raises(ModelError, match=f"the {net} gives"):
         codec.eval().encode(x, 256) if net == "encoder" else codec.decode(indices, (32, 40), 256)
+
+
+@pytest.mark.parametrize("medium", ["speech", "image"])
+def test_what_is_no_tensor_is_refused_with_advice(medium: str) -> None:
+    """`codec.read_tokens` gives arrays, which `Codec.decode` is tempted with."""
+    codec = tiny_codec(medium).eval()
+    x = torch.zeros(1, *{"speech": (1, 480), "image": (3, 24, 24)}[medium])
+    indices = codec.encode(x, 256)
+    for make in (torch.Tensor.numpy, torch.Tensor.tolist, lambda _: None):
+        for call in (codec.encode, codec.forward, codec.latents):
+            with pytest.raises(TypeError, match=r"want a signal as a tensor, .*torch\.as_tensor"):
+                call(make(x))
+        with pytest.raises(TypeError, match=r"want indices as a tensor, .*torch\.as_tensor"):
+            codec.decode(make(indices), tuple(x.shape[2:]), 256)
 
 
 def test_one_length_may_stand_for_its_tuple() -> None:

@@ -92,5 +92,8 @@ def test_mistakes_are_told() -> None:
             codec.write_tokens(picture, "image-fsp", 256, **given)
     with pytest.raises(ValueError, match=r"a side of a picture is a whole number.*not 16\.0"):
         codec.write_tokens(picture, "image-fsp", 256, size=(16.0, 16))
+    for size in (16, 0, (), (16,), (16, 16, 3), "16"):
+        with pytest.raises(ValueError, match=r"a picture's size is .height, width. in pixels, not"):
+            codec.write_tokens(picture, "image-fsp", 256, size=size)
     with pytest.raises(BitstreamError):
         codec.read_tokens(codec.compress(wav(tones(5000)), 256)[:-9])

@@ -468,12 +468,25 @@ def test_autocast_changes_nothing() -> None:
         assert method.train()(z).z_q.dtype == torch.float32
 
 
-@pytest.mark.parametrize(("scale", "shift"), [(1e6, 0), (0.1, 1000), (1e-8, 0)])
+@pytest.mark.parametrize(("scale", "shift"), [(1e6, 0), (0.1, 1000), (1e-8, 0), (1e-25, 0)])
 def test_codes_that_a_model_file_cannot_tell_apart_are_refused(scale: float, shift: float) -> None:
     """Stored in float16 they would be infinite, or one."""
     latents = shift + scale * torch.randn(2000, 3, generator=torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match=r"float16 cannot tell codes .* apart"):
         VP(3, (64,)).fit(latents)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_fit_that_fails_leaves_the_codebooks_of_the_last(nested: bool) -> None:
+    """Sizes of two fits would code one latent space in two."""
+    method = VP(1, (2, 256), rows_per_code=4, neighbours=2, nested=nested)
+    method.fit(torch.randn(2000, 1))
+    before = {key: value.clone() for key, value in method.state_dict().items()}
+    far = 100 + 0.1 * torch.randn(2000, 1)  # two codes are told apart there, 256 are not
+    VP(1, (2,), rows_per_code=4, neighbours=2).fit(far)
+    with pytest.raises(ValueError, match="float16 cannot tell"):
+        method.fit(far)
+    assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items())
 
 
 @pytest.mark.parametrize("size", [1, 4])

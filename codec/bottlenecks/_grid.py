@@ -15,6 +15,7 @@ from torch import Tensor
 from codec.arguments import whole
 from codec.bottleneck import Bottleneck, Size
 from codec.host import may_read
+from codec.tensors import one_each
 
 MAX_INDEX = 2**63 - 1  # of int64
 
@@ -113,12 +114,12 @@ class LevelGrid(Bottleneck):
     def _levels_like(self, z: Tensor, codebook_size: Size) -> Tensor:
         """The levels of each sample, (B or 1, d, 1, ...) int64.
 
-        Raises ValueError for a size that is not offered.
+        Raises ValueError for a size that is not offered, and for one that is no integer.
         """
         if not isinstance(codebook_size, Tensor):
             return along_channels(self.levels[self._row(codebook_size)], z)
         wrong = f"want one offered size per sample, from {list(self.codebook_sizes)}"
-        if codebook_size.shape != z.shape[:1]:
+        if not one_each(codebook_size, z):
             raise ValueError(wrong)
         size = codebook_size.to(self.offered.device)
         if may_read() and not torch.isin(size, self.offered).all():

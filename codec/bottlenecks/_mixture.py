@@ -54,7 +54,8 @@ def draw(
     seed = int(torch.randint(SEEDS, ())) if on_host(z_hat) else None
     features, table = factors(z_hat, weights, codebook)
     values = code_moments(codebook) if distances else None
-    arguments = (features, table, values, tau, seed)
+    # A copy, since `anneal` may set tau anew before backward.
+    arguments = (features, table, values, tau.clone(), seed)
     drawn, through, mean, moments, entropy = _Draw.apply(*arguments)  # type: ignore[no-untyped-call]
     return PosteriorDraw(drawn, F.embedding(drawn, codebook) + through, mean, moments, entropy)
 

@@ -34,10 +34,16 @@ CANDIDATES = 2**13
 
 
 class NotFiniteError(ValueError):
-    """A latent, a weight or a code is not finite, as after a training that diverged."""
+    """A latent, a weight or a code is not finite, or its square is not.
+
+    So they are after a training that diverged.
+    """
 
     def __init__(self) -> None:
-        super().__init__("no nearest code: a latent or the codebook is not finite")
+        super().__init__(
+            "no nearest code: a latent or the codebook is not finite, or its square is too large "
+            "for float32; see whether the training diverged"
+        )
 
 
 def chunk_rows(width: int, device: torch.device) -> int:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codec.arguments import real
 from codec.bottleneck import Bottleneck
 from codec.bottlenecks._sync import sum_of_all
 
@@ -56,9 +57,7 @@ class SoftCodebooks(Bottleneck):
 
     def anneal(self, progress: float) -> None:
         """Sets tau to its `temperature`. Raises ValueError outside [0, 1]."""
-        if not 0 <= progress <= 1:
-            raise ValueError(f"progress must be in [0, 1], got {progress}")
-        self.tau.fill_(self.temperature(progress))
+        self.tau.fill_(self.temperature(real(progress, "progress", 0, 1)))
 
 
 def gumbel(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -86,7 +85,8 @@ def gumbel_softmax(logits: Tensor, tau: Tensor) -> Tensor:
 
     (N, K) -> (N, K), rows sum to 1.
     """
-    return ((logits + gumbel(logits)) / tau).softmax(1)
+    # A copy, since `anneal` may set tau anew before backward.
+    return ((logits + gumbel(logits)) / tau.clone()).softmax(1)
 
 
 def perplexity(probabilities: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from codec.bottlenecks._kmeans import kmeans, subsample
+from codec.tensors import check_tensor
 
 SEED = 0
 ROWS_PER_CODE, FEWEST_ROWS = 20, 20_000  # of latents that k-means sees
@@ -18,16 +19,19 @@ ITERATIONS = 20  # of Lloyd: the optimiser goes on from there
 def check_latents(latents: Tensor, in_dim: int) -> Tensor:
     """(N, in_dim) float32.
 
-    Raises ValueError where `latents` is not (N >= 1, in_dim) or not finite.
+    Raises TypeError where `latents` is no tensor, and ValueError where it is not (N >= 1, in_dim),
+    has no float type or is not finite.
     """
-    if (
-        latents.dim() != 2
-        or latents.shape[1] != in_dim
-        or not len(latents)
-        or not latents.isfinite().all()
-    ):
-        raise ValueError(f"fit needs finite (N, {in_dim}) latents, got {tuple(latents.shape)}")
-    return latents.float()
+    latents = check_tensor(latents, "latents")
+    rows = latents.shape[0] if latents.dim() == 2 and latents.shape[1] == in_dim else 0
+    if not rows or not latents.is_floating_point():
+        raise ValueError(
+            f"fit needs floats (N, {in_dim}), got {tuple(latents.shape)} of {latents.dtype}"
+        )
+    latents = latents.float()  # first, since a float64 may be too large for it
+    if not latents.isfinite().all():
+        raise ValueError("fit needs finite latents; look for NaN or infinity in the encoder")
+    return latents
 
 
 def kmeans_start(points: Tensor, size: int) -> Tensor:

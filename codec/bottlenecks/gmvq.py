@@ -164,7 +164,8 @@ class GMVQ(SoftCodebooks):
                 used; with fewer rows than codes the rest are noisy copies.
 
         Raises:
-            ValueError: `latents` is not (N >= 1, 2L) or not finite.
+            TypeError: `latents` is no tensor.
+            ValueError: `latents` is not (N >= 1, 2L), has no float type or is not finite.
         """
         points = check_latents(latents, self.in_dim)[:, : self.dim]
         if self.fitted:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from codec.bottleneck import Bottleneck, BottleneckOutput, Size
+from codec.bottlenecks._start import check_latents
 
 
 class Grouped(Bottleneck):
@@ -106,11 +107,14 @@ class Grouped(Bottleneck):
             group.anneal(progress)
 
     def fit(self, latents: Tensor) -> None:
-        """Each group fits its channels of (N, D_in) latents."""
-        if latents.dim() != 2 or latents.shape[1] != self.in_dim:
-            raise ValueError(
-                f"fit needs finite (N, {self.in_dim}) latents, got {tuple(latents.shape)}"
-            )
+        """Each group fits its channels of (N, D_in) latents.
+
+        Raises:
+            TypeError: `latents` is no tensor.
+            ValueError: `latents` is not (N >= 1, D_in), has no float type or is not finite; or a
+                group refuses its channels.
+        """
+        latents = check_latents(latents, self.in_dim)
         for group, part in zip(self._parts(), self._split(latents), strict=True):
             group.fit(part)
 

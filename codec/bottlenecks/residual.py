@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from codec.arguments import whole
 from codec.bottleneck import Bottleneck, BottleneckOutput, Size, check_sizes, straight_through
+from codec.bottlenecks._start import check_latents
 from codec.bottlenecks.grouped import check_alike, join_indices, joined_names, numbered_stats
 
 
@@ -161,9 +162,16 @@ class Residual(Bottleneck):
 
     @torch.no_grad()
     def fit(self, latents: Tensor) -> None:
-        """Each stage fits what those before leave of (N, D) latents."""
+        """Each stage fits what those before leave of (N, D) latents.
+
+        Raises:
+            TypeError: `latents` is no tensor.
+            ValueError: `latents` is not (N >= 1, D), has no float type or is not finite; or a stage
+                refuses what is left.
+        """
+        latents = check_latents(latents, self.in_dim)
         for size in self.codebook_sizes:
-            residual = latents.float()
+            residual = latents
             for stage in self._chain(size):
                 stage.fit(residual)
                 grid = residual.T[None]

@@ -207,42 +207,52 @@ class VP(Bottleneck):
                 per code are used; with fewer rows than codes the rest are noisy copies.
 
         Raises:
-            ValueError: `latents` is not (N >= 1, d), not finite, or too large or too far from 0 for
-                float16, in which a codebook is stored, to tell its codes apart.
+            TypeError: `latents` is no tensor.
+            ValueError: `latents` is not (N >= 1, d), has no float type, or is not finite, or too
+                large or too far from 0 for float16, in which a codebook is stored, to tell its
+                codes apart. No codebook has changed then.
         """
         latents = check_latents(latents, self.in_dim)
+        books: dict[int, Tensor] = {}
         for size in self.codebook_sizes[:1] if self.nested else self.codebook_sizes:
             generator = torch.Generator(latents.device).manual_seed(FIT_SEED)
             data = subsample(latents, min(FIT_ROWS_PER_CODE * size, FIT_ROWS), generator)
             centres = kmeans(data, size, FIT_SEED, FIT_ITERATIONS)
             if self.nested:
                 centres = halved(centres[None])[0]
-            self.get_buffer(f"codebook_{size}").copy_(_stored(centres))
+            books[size] = _stored(centres)
         if self.nested:
-            self._grow(latents)
+            books |= self._grown(latents, books[self.codebook_sizes[0]])
+        for size, codes in books.items():
+            self.get_buffer(f"codebook_{size}").copy_(codes)
         self.fitted.fill_(True)
 
-    def _grow(self, latents: Tensor) -> None:
-        """Builds the codebooks of all sizes but the smallest, from the cells of the one before."""
+    def _grown(self, latents: Tensor, codes: Tensor) -> dict[int, Tensor]:
+        """The codebooks of all sizes but the smallest, whose `codes` these are.
+
+        Each is made from the cells of the one before.
+        """
+        books: dict[int, Tensor] = {}
         generator = torch.Generator(latents.device).manual_seed(FIT_SEED)
         data = subsample(
             latents, min(FIT_ROWS_PER_CODE * self.codebook_sizes[-1], FIT_ROWS), generator
         )
-        cells = nearest(data, self.get_buffer(f"codebook_{self.codebook_sizes[0]}"))
+        cells = nearest(data, codes)
         for coarse, fine in pairwise(self.codebook_sizes):
             children = fine // coarse
-            centres = self.get_buffer(f"codebook_{coarse}")
-            codes = split_cells(data, cells, centres, children, FIT_SEED, FIT_ITERATIONS)
-            codebook = self.get_buffer(f"codebook_{fine}")
-            codebook.copy_(_stored(halved(codes.view(coarse, children, -1)).flatten(0, 1)))
-            cells = nearest_child(data, codebook, cells, children)
+            parts = split_cells(data, cells, codes, children, FIT_SEED, FIT_ITERATIONS)
+            codes = _stored(halved(parts.view(coarse, children, -1)).flatten(0, 1))
+            cells = nearest_child(data, codes, cells, children)
+            books[fine] = codes
+        return books
 
     def _radius_scale(self, codebook_size: Size, z: Tensor) -> float | Tensor:
         """(K_ref / K)^(1/d): a number, or one for each token."""
         if isinstance(codebook_size, Tensor):
-            if may_read() and (codebook_size < 1).any():
+            sizes = per_sample(codebook_size, z)
+            if may_read() and (sizes < 1).any():
                 raise ValueError("codebook sizes must be at least 1")
-            scale: Tensor = (self.reference_size / per_sample(codebook_size, z)) ** (1 / self.dim)
+            scale: Tensor = (self.reference_size / sizes) ** (1 / self.dim)
             return scale
         return float((self.reference_size / self.check_size(codebook_size)) ** (1 / self.dim))
 
@@ -364,9 +374,10 @@ def _stored(codes: Tensor) -> Tensor:
     of the distance that K codes keep in the space that they fill.
     """
     stored = codes.half().float() + 0.0  # no -0.0, which adding a gradient's zero would change
-    extent = (codes.amax(0) - codes.amin(0)).norm()
+    exact = codes.double()  # whose squares do not vanish
+    extent = (exact.amax(0) - exact.amin(0)).norm()
     spacing = extent / len(codes) ** (1 / codes.shape[1])
-    error = (stored - codes).square().sum(1).mean().sqrt()
+    error = (stored - exact).square().sum(1).mean().sqrt()
     if not stored.isfinite().all() or (extent > 0 and not error <= spacing / 4):
         raise ValueError(
             f"float16 cannot tell codes of mean {codes.mean():.3g} and deviation {codes.std():.3g} "

@@ -164,7 +164,8 @@ class VQ(Bottleneck):
         """Initialises every codebook by k-means on (N, L) encoder outputs: once, before training.
 
         Raises:
-            ValueError: `latents` is not (N >= 1, L) or not finite.
+            TypeError: `latents` is no tensor.
+            ValueError: `latents` is not (N >= 1, L), has no float type or is not finite.
         """
         points = self.geometry(check_latents(latents, self.in_dim))
         if self.fitted:

@@ -125,6 +125,9 @@ def tables_for(header: Header, model: Model) -> Tables:
 
 
 def need(model: Model, medium: str) -> None:
+    """Raises TypeError for what is no loaded model, and ModelError for one of another medium."""
+    if not isinstance(model, Model):
+        raise TypeError(f"want a loaded model, not {type(model).__name__}; codec.load gives one")
     if model.card.medium != medium:
         raise ModelError(
             f"{model.card.name} codes {model.card.medium}, not {medium}; choose another model"

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from codec.arguments import flag
 from codec.coding.bitstreams import Written, header_of, writer_of
 from codec.coding.checks import AnyReader
 from codec.coding.effort import Chooser
@@ -46,28 +47,32 @@ def compress_image(
     search: int = 0,
     watch: Watch | None = None,
 ) -> Written:
-    """Codes a picture, from a file or (H, W, 3) uint8, a strip of rows at a time.
+    """Codes a picture, from a file or (H, W, 3) uint8 sRGB, a strip of rows at a time.
 
     `effort`, `layers` and `search` as for speech; `watch` sees the latents pass.
 
     Raises:
-        ModelError, ValueError: As for speech.
+        ModelError, TypeError: As for speech.
+        MediaError: The format has no room for so many rows or columns.
+        ValueError: As for speech; or pixels that are not (H, W, 3) uint8.
     """
     need(model, IMAGE.name)
+    codebook_size, layers = model.codec.bottleneck.check_size(codebook_size), flag(layers, "layers")
     if isinstance(picture, Picture):
         height, width, strips = picture.height, picture.width, picture.strips()
         channels = picture.channels
     else:
-        (height, width, channels), strips = picture.shape, iter([picture])
+        pixels = _checked(picture)
+        (height, width, channels), strips = pixels.shape, iter([pixels])
     nearer = Search(model, codebook_size, search, effort)
     chooser = Chooser(model, codebook_size, 0 if nearer.steps else effort, width)
     header = header_of(model, codebook_size, channels=channels, height=height, width=width)
     writer = writer_of(file, header, model, layers)
-    pixels = _pixel_strips(strips, width, model)
+    signal = _pixel_strips(strips, width, model)
     if nearer.steps:
-        rows = searched_rows(nearer, model.codec, pixels)
+        rows = searched_rows(nearer, model.codec, signal)
     else:
-        rows = model.codec.latents_of_rows(pixels)
+        rows = model.codec.latents_of_rows(signal)
     if watch is not None:
         rows = iter(watch(rows, 1 / model.codec.stride, " rows", height))
     with exact_float32(model.device):
@@ -76,6 +81,18 @@ def compress_image(
             writer.write(some.flatten(2).cpu().numpy() if nearer.steps else chooser(some))
     writer.finish()
     return Written(writer.total_bytes, writer.payload_bytes, float(height * width))
+
+
+def _checked(picture: object) -> Pixels:
+    """An array (H, W, 3) uint8, or what makes one. Raises ValueError for anything else."""
+    pixels = np.asarray(picture)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != IMAGE.channels:
+        raise ValueError(
+            f"want a picture (H, W, {IMAGE.channels}) of uint8, "
+            f"not {pixels.shape} of {pixels.dtype}; of numbers in [0, 1], "
+            "(255 * x).round().astype('uint8')"
+        )
+    return pixels
 
 
 def _pixel_strips(strips: Iterable[Pixels], width: int, model: Model) -> Iterator[Tensor]:

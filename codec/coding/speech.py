@@ -13,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
+from codec.arguments import flag, whole
 from codec.coding.bitstreams import Written, header_of, writer_of
 from codec.coding.checks import AnyReader, check_length, expected
 from codec.coding.effort import Chooser
@@ -45,7 +46,7 @@ def compress_speech(
     """Codes a recording, channel by channel, in constant memory but for what layers wait for.
 
     Args:
-        blocks: (n, C) float32 samples in [-1, 1].
+        blocks: (n, C) float32 samples in [-1, 1], each an array, or what makes one.
         sample_rate: Of the recording, Hz; coding runs at 16 kHz.
         channels: C.
         file: Receives the bitstream; need not seek.
@@ -57,9 +58,15 @@ def compress_speech(
     Raises:
         ModelError: A model for pictures, one that cannot choose among codes where an effort is
             asked for, or one without layers where they are wanted.
-        ValueError: An effort, a search or a codebook size that there is not.
+        MediaError: The format has no room for this rate, or for so many channels.
+        ValueError: An effort, a search or a codebook size that there is not; a rate or a number of
+            channels that is not whole; a block of another shape or no floats; or samples of which
+            a latent is not finite.
+        TypeError: The model or `layers` is something else.
     """
     need(model, SPEECH.name)
+    sample_rate, channels = whole(sample_rate, "sample_rate"), whole(channels, "channels")
+    codebook_size, layers = model.codec.bottleneck.check_size(codebook_size), flag(layers, "layers")
     nearer = Search(model, codebook_size, search, effort)
     chooser = Chooser(model, codebook_size, 0 if nearer.steps else effort)
     if sample_rate > SAMPLE_RATE:
@@ -72,7 +79,7 @@ def compress_speech(
         )
     header = header_of(model, codebook_size, channels=channels, sample_rate=sample_rate)
     writer = writer_of(file, header, model, layers)
-    counted = _Counter(blocks)
+    counted = _Counter(blocks, channels)
     stride = model.codec.stride
     signal = at_rate(counted, sample_rate, SAMPLE_RATE, channels)
     for window, left, core in windows(
@@ -140,14 +147,23 @@ def _speech_at_model_rate(reader: AnyReader, model: Model) -> Iterator[Samples]:
 
 
 class _Counter:
-    """Passes blocks on and counts their samples."""
+    """Passes blocks of C channels on, and counts their samples.
 
-    def __init__(self, blocks: Iterable[Samples]) -> None:
-        self._blocks = blocks
+    Raises ValueError at one that is not (n, C), or no floats.
+    """
+
+    def __init__(self, blocks: Iterable[Samples], channels: int) -> None:
+        self._blocks, self._channels = blocks, channels
         self.total = 0
 
     def __iter__(self) -> Iterator[Samples]:
-        for block in self._blocks:
+        for given in self._blocks:
+            block = np.asarray(given)
+            if block.ndim != 2 or block.shape[1] != self._channels or block.dtype.kind != "f":
+                raise ValueError(
+                    f"want blocks (n, {self._channels}) of floats in [-1, 1], "
+                    f"not {block.shape} of {block.dtype}"
+                )
             self.total += len(block)
             yield block
 

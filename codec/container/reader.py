@@ -59,9 +59,15 @@ class Reader:
     Raises:
         BitstreamError: The file is not one of ours, is damaged, needs a newer version, or exceeds
             the limits.
+        TypeError: `file` is none, but bytes or a path, say.
     """
 
     def __init__(self, file: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> None:
+        if not hasattr(file, "read"):
+            raise TypeError(
+                f"want an open binary file, not {type(file).__name__}; io.BytesIO(data) or "
+                "open(path, 'rb') gives one"
+            )
         self._file = file
         self.source = Source(file)
         self._end: End | None = None
@@ -254,6 +260,7 @@ def scan(file: BinaryIO) -> Summary:
 
     Raises:
         BitstreamError: The file is not one of ours, is damaged, or needs a newer version.
+        TypeError: `file` is none, but bytes or a path, say.
     """
     return _scan(Reader(file, NO_LIMITS), lambda _: None)
 

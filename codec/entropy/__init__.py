@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from codec.arguments import whole
 from codec.entropy import fixed, mixing, range_coder
 from codec.entropy.prior import Prior
 from codec.entropy.range_coder import quantise_counts
@@ -64,8 +65,10 @@ NO_TABLES = Tables()
 def max_encoded_size(num_indices: int, num_codes: int) -> int:
     """The most bytes that `encode_indices` makes of `num_indices` indices below `num_codes`.
 
-    That is fixed width, and one byte.
+    That is fixed width, and one byte. Raises ValueError for what are no such numbers.
     """
+    num_indices = whole(num_indices, "num_indices", 0)
+    num_codes = _check(NO_TABLES, 0, num_codes)
     return 1 + fixed.packed_size(num_indices, num_codes)
 
 
@@ -85,13 +88,16 @@ def encode_indices(
 
     Raises:
         ValueError: An argument has the wrong shape, type or range.
+        TypeError: The indices are no array.
     """
+    if not isinstance(indices, np.ndarray):
+        raise TypeError(f"indices are an array of numpy, not {type(indices).__name__}")
     if indices.ndim != 2 or indices.dtype.kind not in "iu":
         raise ValueError(
             "indices must be integers of shape (G, n), "
             f"not {indices.dtype} of shape {indices.shape}"
         )
-    _check(tables, len(indices), num_codes)
+    num_codes = _check(tables, len(indices), num_codes)
     if indices.size and not 0 <= indices.min() <= indices.max() < num_codes:
         raise ValueError(
             f"indices must lie in [0, {num_codes}), not in [{indices.min()}, {indices.max()}]"
@@ -138,7 +144,8 @@ def decode_indices(
             none.
         ValueError: An argument has the wrong shape or range.
     """
-    _check(tables, num_codebooks, num_codes)
+    num_codes = _check(tables, whole(num_codebooks, "num_codebooks", 0), num_codes)
+    count = whole(count, "count", 0)
     if not data:
         raise BitstreamError("encoded indices are missing: the file is damaged")
     coder, payload = data[0], data[1:]
@@ -162,10 +169,13 @@ def decode_indices(
     )
 
 
-def _check(tables: Tables, num_codebooks: int, num_codes: int) -> None:
+def _check(tables: Tables, num_codebooks: int, num_codes: int) -> int:
+    """K. Raises ValueError where it is out of range, or the tables are not for it."""
+    num_codes = whole(num_codes, "num_codes")
     if not 1 <= num_codes <= MAX_CODES:
         raise ValueError(f"num_codes must be in 1 to {MAX_CODES}, not {num_codes}")
     if not tables.fit(num_codebooks, num_codes):
         raise ValueError(f"the coder tables are not for {num_codebooks} codebooks of {num_codes}")
     if tables.frequencies is not None:
         range_coder.check_table(tables.frequencies, num_codebooks, num_codes)
+    return num_codes

@@ -7,10 +7,14 @@ from collections.abc import Callable, Collection
 import torch
 from torch import Tensor, nn
 
+from codec.precision import Float32
+from codec.tensors import check_pair
+
 IMAGE_EXTRA: dict[str, Callable[[], nn.Module]] = {}
+WINDOW = 11  # pixels of SSIM's, along each side
 
 
-class ImageLoss(nn.Module):
+class ImageLoss(Float32):
     """L1, squared error, 1 - SSIM and, where its net is given, LPIPS.
 
     Args:
@@ -33,9 +37,18 @@ class ImageLoss(nn.Module):
         """Returns named (B,) distances of two (B, 3, H, W) pictures.
 
         The names are "l1", "mse", "ssim" (1 - SSIM), those of the extra ones and, where it is asked
-        for, "lpips".
+        for, "lpips". They are float32, under autocast, too.
+
+        Raises:
+            TypeError: One is no tensor.
+            ValueError: They are no floats, differ in shape, are empty, or are smaller than the
+                window of SSIM, 11 x 11 pixels.
         """
-        x, x_hat = x.float(), x_hat.float()
+        x, x_hat = check_pair(x, x_hat, channels=None, axes=2, shortest=WINDOW)
+        with torch.autocast(x.device.type, enabled=False):
+            return self._terms(x, x_hat)
+
+    def _terms(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
         terms = {
             "l1": (x - x_hat).abs().mean((1, 2, 3)),
             "mse": (x - x_hat).square().mean((1, 2, 3)),

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from codec.losses.loudness import LoudnessLoss
 from codec.losses.stoi import STOILoss
 from codec.medium import SAMPLE_RATE
+from codec.precision import Float32
+from codec.tensors import check_pair
 
 SPEECH_EXTRA: dict[str, Callable[[], nn.Module]] = {
     "loudness": partial(LoudnessLoss, SAMPLE_RATE),
@@ -20,7 +22,7 @@ SPEECH_EXTRA: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-class SpeechLoss(nn.Module):
+class SpeechLoss(Float32):
     """Multi-scale mel, compressed complex STFT and waveform distances.
 
     docs/methods/nets.md, stage A, has the reasons.
@@ -35,7 +37,7 @@ class SpeechLoss(nn.Module):
             take about a tenth of a training step's time each.
 
     Attributes:
-        shortest: Samples that the largest window needs.
+        shortest: Samples that all terms can be had of.
     """
 
     shortest = 1056
@@ -58,9 +60,22 @@ class SpeechLoss(nn.Module):
     def forward(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
         """Returns named (B,) distances of two (B, 1, T) signals.
 
-        They are "mel" (of log10, over all scales), "stft", "wave", and the extra ones.
+        They are "mel" (of log10, over all scales), "stft", "wave", and the extra ones, in float32,
+        under autocast, too.
+
+        Raises:
+            TypeError: One is no tensor.
+            ValueError: They are no floats, differ in shape, are empty or have more channels, or are
+                shorter than half of the largest window and, with extra terms, than `shortest`.
         """
-        x, x_hat = x.float(), x_hat.float()
+        window = max(self.scales) // 2 + 1  # whose half is reflected
+        x, x_hat = check_pair(
+            x, x_hat, channels=1, axes=1, shortest=self.shortest if self.extra else window
+        )
+        with torch.autocast(x.device.type, enabled=False):
+            return self._terms(x, x_hat)
+
+    def _terms(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
         mel, stft = x.new_zeros(len(x)), x.new_zeros(len(x))
         for size in self.scales:
             with torch.no_grad():
