@@ -27,7 +27,7 @@ from codec import cards
 from codec.cli.frame import Parser, UsageError, filled_path, positive, print_line, run
 from codec.cli.options import add_care
 from codec.errors import MediaError, not_installed
-from codec.medium import IMAGE, MEDIA
+from codec.medium import IMAGE, MEDIA, SPEECH
 from codec.streams import process
 
 try:
@@ -44,6 +44,10 @@ except ModuleNotFoundError as missing:
     sys.exit(f"error: {not_installed(missing.name, 'eval')}")
 
 LEVELS = (-90, 0)  # dBFS: about the noise of 16 bits, and a square wave of full scale
+# Options that one medium alone heeds.
+MEDIUM_OF = {
+    "level_dbfs": SPEECH, "mos": SPEECH, "crop": IMAGE, "lpips": IMAGE, "lpips_backbone": IMAGE,
+}  # fmt: skip
 CARD_TABLES = ("rate", "bits_per_token", "H0", "CVU")
 
 
@@ -208,7 +212,7 @@ def _evaluate(options: argparse.Namespace) -> None:
                 f"nothing to evaluate: {len(results[kind])} {kind} ({first['item']}: "
                 f"{first['reason']})"
             )
-        _note_unused(plan, _baselines(options), results)
+        _note_unused(plan, options, results)
         if options.out:
             summary.write_json(out / "results.json", results)
             summary.write_json(out / "timing.json", summary.speeds(journal))
@@ -247,7 +251,11 @@ def _plan(options: argparse.Namespace) -> Plan:
         (_name(card, names[card.name] == 1, options), str(card.path), sizes)
         for card, sizes in zip(found, _sizes(found, options.codebook_size), strict=True)
     )
-    known = baselines.find(_baselines(options))
+    classic = _baselines(options)
+    if unknown := [name for name in classic if name not in (*baselines.BASELINES, "all")]:
+        there = ", ".join(baselines.BASELINES)
+        raise UsageError(f"no baseline {unknown[0]}; there are {there}, or all")
+    known = baselines.find(classic)
     if options.anchor:
         systems = {b.name for b in known} | {name for name, _, _ in models}
         systems |= {load_neighbour(spec).name for spec in options.neighbour}
@@ -255,12 +263,15 @@ def _plan(options: argparse.Namespace) -> Plan:
             raise UsageError(f"--anchor {options.anchor} is not in this run")
     if not models and not known and not options.neighbour:
         raise UsageError("name a MODEL, --baselines or a --neighbour")
+    media = {card.medium for card in found} | {baseline.medium for baseline in known}
+    # To ask a neighbour for its medium would load its weights.
+    for option, medium in _of_one_medium(options) if not options.neighbour else []:
+        if medium not in media:
+            raise UsageError(f"{option} is of {medium}, which no codec of this run is of")
     nets = [net for net in options.lpips.split(",") if net]
     backbones, notices = (
         lpips_metric.backbones(nets, options.lpips_backbone) if not options.quick else ([], [])
     )
-    media = {card.medium for card in found} | {baseline.medium for baseline in known}
-    # To ask a neighbour for its medium would load its weights.
     for notice in notices if IMAGE.name in media or options.neighbour else []:
         print(notice, file=sys.stderr)
     if options.mos:
@@ -277,6 +288,15 @@ def _plan(options: argparse.Namespace) -> Plan:
         effort=options.effort,
         search=options.search,
     )
+
+
+def _of_one_medium(options: argparse.Namespace) -> list[tuple[str, str]]:
+    """Returns those given options that one medium alone heeds, each with that medium."""
+    return [
+        (f"--{name.replace('_', '-')}", medium.name)
+        for name, medium in MEDIUM_OF.items()
+        if getattr(options, name)
+    ]
 
 
 def _baselines(options: argparse.Namespace) -> list[str]:
@@ -357,14 +377,17 @@ def _print(results: Record) -> None:
         print_line(said, sys.stdout)
 
 
-def _note_unused(plan: Plan, named: list[str], results: Record) -> None:
-    """Prints a line for each model, and classic codec among `named`, with nothing to measure."""
+def _note_unused(plan: Plan, options: argparse.Namespace, results: Record) -> None:
+    """Prints a line for each model, named classic codec and option with nothing to measure."""
     tried = {one["system"] for one in [*results["records"], *results["failed"]]}
+    named = _baselines(options)
     media = {name: cards.find(path).medium for name, path, _ in plan.models}
     media |= {b.name: b.medium for b in baselines.find(named) if b.name in named}
-    for name, medium in media.items():
-        if name not in tried:
-            print(f"notice: {name}: no readable item of {medium} in the test sets", file=sys.stderr)
+    unused = [(name, medium) for name, medium in media.items() if name not in tried]
+    measured = {record["medium"] for record in results["records"]}
+    unused += [(option, of) for option, of in _of_one_medium(options) if of not in measured]
+    for name, medium in unused:
+        print(f"notice: {name}: no readable item of {medium} in the test sets", file=sys.stderr)
 
 
 def _number(value: float | None) -> str:

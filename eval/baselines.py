@@ -28,6 +28,7 @@ from codec.errors import MediaError
 from codec.media import load_audio, resample
 from codec.media.heic import opened
 from codec.medium import SAMPLE_RATE
+from eval import codec2_decoder
 from eval.signals import Signal
 
 CODEC2_RATE = 8_000  # Hz
@@ -268,13 +269,8 @@ def _write_codec2(samples: Signal, setting: int) -> bytes:
 
 
 def _read_codec2(data: bytes, length: int | None = None) -> Signal:
-    import pycodec2
-
     mode = CODEC2_MODES[data[0]]
-    coder = pycodec2.Codec2(mode)
-    size = -(-coder.bits_per_frame() // 8)
-    frames = [coder.decode(data[start : start + size]) for start in range(1, len(data), size)]
-    narrow = (np.concatenate(frames)[:, None] / 32768).astype(np.float32)
+    narrow = (codec2_decoder.decode(mode, data[1:])[:, None] / 32768).astype(np.float32)
     return _fit(resample(narrow, CODEC2_RATE, SAMPLE_RATE)[_codec2_delay(mode) :], length)
 
 

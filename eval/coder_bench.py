@@ -25,7 +25,7 @@ from collections.abc import Callable
 import numpy as np
 
 from codec import cards, coding
-from codec.cli.frame import Parser, UsageError, run
+from codec.cli.frame import Parser, UsageError, print_text, run
 from codec.container import Reader, scan
 from codec.entropy import NO_TABLES, Tables, decode_indices, encode_indices
 from codec.errors import MediaError
@@ -236,7 +236,7 @@ def _command(options: argparse.Namespace) -> None:
     if not table.records:
         raise MediaError("no model for the media of these sets; name others by --data")
     last = first_use(model.card, model.codec.bottleneck.default_size)
-    print(last)
+    print_text(last)
     if options.out:
         table.save(options.out, first_use=last)
 

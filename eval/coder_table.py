@@ -17,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from codec import api, cards, coding
-from codec.cli.frame import new_file, positive
+from codec.cli.frame import new_file, positive, print_text
 from codec.errors import MediaError, reason_of
 from codec.files import writing
 from codec.medium import MEDIA
@@ -130,7 +130,7 @@ class Table:
         self.records: list[Record] = []
         self._columns = columns
         self._text = markdown.table([title for title, _ in columns.values()], [])
-        print(self._text, flush=True)
+        print_text(self._text)
 
     def add(self, model: coding.Model, test_set: TestSet, items: Contents, found: Record) -> None:
         """Adds what was found of a model on a set's items, as a record and as a printed row."""
@@ -138,7 +138,7 @@ class Table:
         self.records.append(record)
         line = markdown.row(format(record[key], form) for key, (_, form) in self._columns.items())
         self._text += f"\n{line}"
-        print(line, flush=True)
+        print_text(line)
 
     def save(self, path: Path, **more: Any) -> None:
         """Writes the records, the machine and what else is given as JSON.

@@ -5,10 +5,11 @@ Runs are paired by item; a regression has exit code 1.
 A metric has regressed where B's mean over the items that both scored is worse by more than the
 margin, and that is no accident: p < 0.05 in a Wilcoxon signed-rank test of the differences in the
 mean's direction, times two (where fewer than six items differ, which no such test can tell from
-chance, the margin alone decides); or where B leaves items unscored, or out, that A scored. One item
-that fell far moves the mean, and not the test: it is named. A setting of A that B lacks is a
-regression, too, of a system that B has or that failed there. Classic codecs at matched bytes are
-left out: they are as good as the model's files are long.
+chance, the margin alone decides); or where B leaves items unscored, or out, that A scored. An item
+that comes back without a difference is too good for PSNR and SI-SDR, and not lost. One item that
+fell far moves the mean, and not the test: it is named, and so is a metric that B did not measure. A
+setting of A that B lacks is a regression, too, of a system that B has or that failed there. Classic
+codecs at matched bytes are left out: they are as good as the model's files are long.
 
     A, B ─pairs of (set, system, setting)─> items of both ─differences─> a line each, exit 0 or 1
 """
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.cli.frame import Parser, UsageError, filled_path, print_line, run
+from codec.cli.frame import Parser, UsageError, filled_path, print_line, print_text, run
 from codec.errors import MediaError, not_installed
 from codec.medium import MEDIA
 from codec.streams import process
@@ -34,7 +35,7 @@ from codec.streams import process
 try:
     from scipy.stats import wilcoxon
 
-    from eval.metrics import DECIMALS, LOWER_IS_BETTER
+    from eval.metrics import DECIMALS, LOWER_IS_BETTER, NO_DIFFERENCE
     from eval.summary import NOT_METRICS, statistic, total_rate
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {not_installed(missing.name, 'eval')}")
@@ -63,7 +64,7 @@ class Finding:
         low, high: The 95 % interval of the difference B - A, where it is known.
         p: How often chance makes a difference in this direction, times two.
         items: The number of items that both scored.
-        lost: The number of items that A scored and B did not.
+        lost: The number of items that A scored and B did not, or that only A gave back exactly.
         regressed: Whether B is worse beyond the margin.
         worst: The item that is worse by most, if that is `FAR` margins or more.
         worst_by: Its difference B - A.
@@ -117,10 +118,8 @@ def compare(a: Record, b: Record, same: dict[str, str], margins: dict[str, float
         items = [item for item in of_a[key] if item in of_b[key]]
         if not items:
             raise MediaError(f"{' '.join(key)}: A and B have no item in common")
-        for metric in (
-            "rate",
-            *(m for m in next(iter(of_a[key].values())) if m not in NOT_METRICS),
-        ):
+        measured = _metrics(of_b[key])
+        for metric in ("rate", *(m for m in _metrics(of_a[key]) if m in measured)):
             finding = _finding(" ".join(key), metric, of_a[key], of_b[key], margins)
             if finding is not None:
                 findings.append(finding)
@@ -155,6 +154,25 @@ def unlike(a: Record, b: Record) -> list[str]:
     if changed and all(packages):
         notices.append(f"A and B were measured with {', '.join(changed)}")
     return notices
+
+
+def unmeasured(a: Record, b: Record, same: dict[str, str]) -> list[str]:
+    """Names the metrics that A has of a system, and B measured on none of that system's items."""
+    of_a, of_b = _by_key(a, same), _by_key(b, {})
+    return list(
+        dict.fromkeys(
+            metric
+            for key in of_a.keys() & of_b.keys()
+            for metric in sorted(_metrics(of_a[key]).keys() - _metrics(of_b[key]).keys())
+        )
+    )
+
+
+def _metrics(records: dict[str, Record]) -> dict[str, None]:
+    """Names the metrics that were measured, whether or not they had a value."""
+    return dict.fromkeys(
+        key for record in records.values() for key in record if key not in NOT_METRICS
+    )
 
 
 def _by_key(results: Record, same: dict[str, str]) -> dict[Key, dict[str, Record]]:
@@ -193,8 +211,8 @@ def _finding(
         item: value for item, record in a.items() if (value := _value(record, metric)) is not None
     }
     both = [item for item in scored if item in b and _value(b[item], metric) is not None]
-    lost = len(scored) - len(both)
-    if not scored:
+    lost = sum(_rank(b.get(item), metric) < _rank(record, metric) for item, record in a.items())
+    if not scored or not (both or lost):
         return None
     if not both:
         of_scored = np.array([a[item]["units"] for item in scored], np.float64)
@@ -229,6 +247,13 @@ def _finding(
 def _mean(metric: str, values: Values, units: Values) -> float:
     """Returns the mean over items, where a rate weighs as many seconds or pixels as it is of."""
     return float(np.average(values, weights=units if metric == "rate" else None))
+
+
+def _rank(record: Record | None, metric: str) -> int:
+    """Returns 0 without a value, 1 with one, and 2 where there is none for want of a difference."""
+    if record is not None and record.get("unscored", {}).get(metric) == NO_DIFFERENCE:
+        return 2
+    return int(record is not None and _value(record, metric) is not None)
 
 
 def _value(record: Record, metric: str) -> float | None:
@@ -271,16 +296,18 @@ def main(arguments: list[str] | None = None) -> int:
                 f"notice: {name}: B has none of it, so it is not compared; pair models by --as A=B",
                 sys.stderr,
             )
+        if missing := unmeasured(a, b, same):
+            print_line(
+                f"notice: {', '.join(missing)}: B did not measure this, so it is not compared",
+                sys.stderr,
+            )
         if options.json:
             fields = Finding.__dataclass_fields__
-            print(
-                json.dumps(
-                    [{name: getattr(f, name) for name in fields} for f in findings], indent=1
-                )
-            )
+            listing = [{name: getattr(f, name) for name in fields} for f in findings]
+            print_text(json.dumps(listing, indent=1))
         else:
             for finding in findings:
-                print(_line(finding))
+                print_line(_line(finding), sys.stdout)
         bad = [f for f in findings if f.regressed]
         code = 1 if bad else 0
         if bad:
@@ -296,13 +323,15 @@ def main(arguments: list[str] | None = None) -> int:
 def _read(path: Path) -> Record:
     path = path / "results.json" if path.is_dir() else path
     try:
-        results: Record = json.loads(path.read_text(encoding="utf-8"))
+        results: Record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_figure)
         names = {"set", "item", "system", "setting"}
         if not (
             all(names | {"medium", "bytes", "units"} <= r.keys() for r in results["records"])
             and all(names <= failed.keys() for failed in results.get("failed", []))
         ):
             raise KeyError("a record without its names")
+        if not all(map(_has_figures, results["records"])):
+            raise ValueError("a record without its figures")
     except OSError as error:
         raise MediaError(
             f"{path}: cannot read ({error.strerror}); give the results.json of python -m eval"
@@ -310,6 +339,20 @@ def _read(path: Path) -> Record:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise MediaError(f"{path}: no results.json of python -m eval ({error})") from None
     return results
+
+
+def _no_figure(name: str) -> None:
+    """Refuses NaN and Infinity, which no run writes and nothing can be compared with."""
+    raise ValueError(f"{name} is no figure")
+
+
+def _has_figures(record: Record) -> bool:
+    found = (value for key, value in record.items() if key not in NOT_METRICS)
+    return (
+        record["bytes"] >= 0
+        and record["units"] > 0
+        and all(value is None or isinstance(value, int | float) for value in found)
+    )
 
 
 def _same(pairs: list[str], a: Record, b: Record) -> dict[str, str]:
@@ -402,7 +445,7 @@ def _line(f: Finding) -> str:
     digits = DECIMALS.get(f.metric, 3) + 1
     spread = "" if f.low is None else f" [{f.low:+.{digits}f}, {f.high:+.{digits}f}]"
     p = "" if f.p is None else f", p {f.p:.2g}"
-    lost = f", {f.lost} items no longer scored" if f.lost else ""
+    lost = f", {f.lost} items no longer scored or exact" if f.lost else ""
     verdict = "  REGRESSED" if f.regressed else ""
     if f.worst is not None and f.worst_by is not None:
         verdict = f", worst {f.worst} {f.worst_by:+.{digits}f}{verdict}"

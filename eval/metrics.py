@@ -35,6 +35,7 @@ from torchmetrics.functional.audio import scale_invariant_signal_distortion_rati
 from codec.medium import SAMPLE_RATE
 from codec.quiet import no_warnings
 
+NO_DIFFERENCE = "no difference"  # why a ratio to the error, which is 0, has no value
 MIN_PESQ_SECONDS = 0.25
 MIN_MS_SSIM = 161  # pixels: five scales under a window of 11
 # Pixels: halved five times, rounding up, they are 8, the least that its six scales take.
@@ -113,7 +114,7 @@ def psnr(x: Pixels, x_hat: Pixels) -> float:
     """
     _need_pixels(x, x_hat)
     if np.array_equal(x, x_hat):
-        raise Unscored("no difference")
+        raise Unscored(NO_DIFFERENCE)
     return float(peak_signal_noise_ratio(x, x_hat, data_range=255))
 
 
@@ -219,7 +220,7 @@ def pesq_wb(x: Signal, x_hat: Signal) -> float:
 
 @optional
 def stoi(x: Signal, x_hat: Signal) -> float:
-    """Short-time objective intelligibility, 0 to 1, of (T,) floats at 16 kHz.
+    """Short-time objective intelligibility, up to 1, of (T,) floats at 16 kHz.
 
     None for silence and where fewer than 30 frames hold speech.
     """
@@ -228,7 +229,7 @@ def stoi(x: Signal, x_hat: Signal) -> float:
 
 @optional
 def estoi(x: Signal, x_hat: Signal) -> float:
-    """Extended STOI (Jensen and Taal 2016), 0 to 1; None as for `stoi`."""
+    """Extended STOI (Jensen and Taal 2016), up to 1; None as for `stoi`."""
     return _intelligibility(x, x_hat, extended=True)
 
 
@@ -269,7 +270,7 @@ def si_sdr(x: Signal, x_hat: Signal) -> float:
     _need_speech(x, x_hat)
     _need_sound(x, x_hat)
     if np.array_equal(x, x_hat):
-        raise Unscored("no difference")
+        raise Unscored(NO_DIFFERENCE)
     return float(scale_invariant_signal_distortion_ratio(_double(x_hat), _double(x)))
 
 

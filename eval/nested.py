@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from codec import cards, coding
 from codec.bottlenecks.parts import cell_means, nearest, nearest_child, split_cells
-from codec.cli.frame import Parser, new_file, positive, run
+from codec.cli.frame import Parser, new_file, positive, print_text, run
 from codec.errors import ModelError, not_installed
 from codec.model import Codec
 from codec.streams import process
@@ -231,7 +231,7 @@ def _command(options: argparse.Namespace) -> None:
     head = ["K", "flat: MSE", quality] + [
         f"{way}: {what}" for way in WAYS[1:] for what in ("MSE", quality)
     ]
-    print(markdown.table(head, []))
+    print_text(markdown.table(head, []))
     for size, flat in figures["flat"].items():
         cells = [str(size), f"{flat['mse']:.4f}", f"{flat['quality']:.3f}"]
         for way in WAYS[1:]:
@@ -240,7 +240,7 @@ def _command(options: argparse.Namespace) -> None:
                 f"{row['mse'] / flat['mse'] - 1:+.1%}",
                 f"{row['quality'] - flat['quality']:+.3f}",
             ]
-        print(markdown.row(cells), flush=True)
+        print_text(markdown.row(cells))
     if options.out:
         named = {"model": card.name, "test_set": test_set.name}
         save(options.out, {"machine": machine("cpu"), **named, "ways": figures})

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 import codec
-from codec.cli.frame import Parser, UsageError, positive, run
+from codec.cli.frame import Parser, UsageError, positive, print_text, run
 from codec.errors import ModelError, not_installed
 from codec.medium import SPEECH
 from codec.model import Codec
@@ -146,7 +146,7 @@ def _command(options: argparse.Namespace) -> None:
             )
     head = [f"{options.model}, K = {options.codebook_size}, {len(items)} clips", *JUDGES]
     rows = ([name, *(_mean(found, metric) for metric in JUDGES)] for name, found in scores.items())
-    print(markdown.table(head, rows))
+    print_text(markdown.table(head, rows))
 
 
 def _mean(found: list[dict[str, float | None]], metric: str) -> str:

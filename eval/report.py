@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from codec.cli.frame import Parser, UsageError, filled_path, run
+from codec.cli.frame import Parser, UsageError, filled_path, print_text, run
 from codec.streams import process
 from eval import model_tables
 
@@ -42,7 +42,7 @@ def _command(options: argparse.Namespace) -> None:
         for name in ("anchor", "beside", "metric"):
             if getattr(options, name) is not None:
                 raise UsageError(f"--{name} is of a run; name its DIR")
-        sys.stdout.write(model_tables.tables())
+        print_text(model_tables.tables())
         return
     if options.metric and not options.beside:
         raise UsageError("--metric is of --beside; name its MODEL")
@@ -51,11 +51,12 @@ def _command(options: argparse.Namespace) -> None:
             raise UsageError("--beside has no anchor; leave --anchor out")
         from eval import beside, summary
 
-        print(beside.table(summary.read_results(options.run), options.beside, options.metric))
+        found = summary.read_results(options.run)
+        print_text(beside.table(found, options.beside, options.metric))
         return
     from eval import run_report  # matplotlib, which the tables do without
 
-    print(f"report: {run_report.write(options.run, options.anchor)}")
+    print_text(f"report: {run_report.write(options.run, options.anchor)}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from torch import Tensor
 from codec import cards, coding
 from codec.bottlenecks import VP
 from codec.bottlenecks.parts import nearest
-from codec.cli.frame import Parser, UsageError, run
+from codec.cli.frame import Parser, UsageError, print_text, run
 from codec.errors import ModelError
 from codec.streams import process
 from eval import markdown
@@ -96,7 +96,7 @@ def _command(options: argparse.Namespace) -> None:
     order = torch.randperm(len(latents), generator=torch.Generator().manual_seed(0))
     latents = latents[order]
     torch.manual_seed(0)
-    print(markdown.table(["K", "codebook's error", *(f"eta {eta:g}" for eta in etas)], []))
+    print_text(markdown.table(["K", "codebook's error", *(f"eta {eta:g}" for eta in etas)], []))
     for size in codec.bottleneck.codebook_sizes:
         measured = latents[: min(MEASURED, len(latents) // 2)]
         code = codec.bottleneck.codebook(size)
@@ -105,7 +105,7 @@ def _command(options: argparse.Namespace) -> None:
         for eta in etas:
             moved, accepted = steps(codec.bottleneck, latents, size, eta)
             cells.append(f"{float(moved.square().sum(1).mean()) / error:.2f} ({accepted:.0%})")
-        print(markdown.row([str(size), f"{error:.4f}", *cells]), flush=True)
+        print_text(markdown.row([str(size), f"{error:.4f}", *cells]))
 
 
 if __name__ == "__main__":

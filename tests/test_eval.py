@@ -514,7 +514,19 @@ def test_mistakes_are_one_line_and_the_right_code(
             "is not in this run",
             ["image-fsp", *data, "--anchor", "webp", "--out", str(tmp_path / "out")],
         ),
-        (1, "no baseline bpg", ["image-fsp", *data, "--baselines", "bpg"]),
+        (2, "no baseline bpg", ["image-fsp", *data, "--baselines", "bpg"]),
+        *(
+            (2, f"{option} is of speech", ["image-fsp", *data, option, *values])
+            for option, *values in (["--mos"], ["--level-dbfs", "-20"])
+        ),
+        *(
+            (2, f"{option} is of image", ["speech-fsp", *data, option, value])
+            for option, value in (
+                ("--crop", "64"),
+                ("--lpips", "alex"),
+                ("--lpips-backbone", str(tmp_path / "file")),
+            )
+        ),
         (3, "no LPIPS backbone", ["image-fsp", *data, "--lpips-backbone", str(tmp_path / "file")]),
         (
             3,
@@ -533,6 +545,20 @@ def test_mistakes_are_one_line_and_the_right_code(
         ]
         assert len(error) == 1, words
         assert message in error[0]
+
+
+def test_an_option_that_no_item_heeds_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run may have codecs of both media, and items of one."""
+    (tmp_path / "a.wav").write_bytes(wav(tones(8_000)))
+    words = ["--data", str(tmp_path), "-k", "256", "--workers", "1", "--quick", "--crop", "64"]
+    assert main(["speech-fsp", "--baselines", "all", "--no-curves", "--match-rate", *words]) == 0
+    told = "notice: --crop: no readable item of image in the test sets\n"
+    assert capsys.readouterr().err.count(told) == 1
+    (tmp_path / "a.png").write_bytes(picture(gradient(40, 64)))
+    assert main(["speech-fsp", "image-fsp", *words]) == 0
+    assert told not in capsys.readouterr().err
 
 
 def test_tokens_go_through_text() -> None:

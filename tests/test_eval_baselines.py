@@ -69,6 +69,34 @@ def test_what_is_decoded_lies_where_the_signal_does(name: str, real: Real) -> No
     assert errors[0] < min(errors[-16], errors[16]) / 3
 
 
+def test_what_is_decoded_depends_on_the_file_alone() -> None:
+    """Codec2 draws phases from a generator of the process, as its own decoder here shows."""
+    baseline, x = usable("codec2"), signal("speech")
+    pycodec2 = pytest.importorskip("pycodec2")
+    data = baseline.encode(x, 1200)
+    first, second = (baseline.decode(data, len(x)) for _ in range(2))
+    baseline.decode(baseline.encode(x, 3200), len(x))
+    assert np.array_equal(first, second)
+    assert np.array_equal(first, baseline.decode(data, len(x)))
+
+    def here() -> NDArray[np.int16]:
+        coder = pycodec2.Codec2(1200)
+        size = coder.bytes_per_frame()
+        parts = [coder.decode(data[at : at + size]) for at in range(1, len(data), size)]
+        return np.concatenate(parts)
+
+    assert not np.array_equal(here(), here())
+
+
+def test_a_file_that_codec2_cannot_decode_is_an_error() -> None:
+    """And the next one is decoded all the same."""
+    baseline, x = usable("codec2"), signal("speech")
+    data = baseline.encode(x, 1200)
+    with pytest.raises(RuntimeError, match="Codec2 could not decode 0 bytes of mode 1200"):
+        baseline.decode(data[:1], len(x))
+    assert baseline.decode(data, len(x)).shape == x.shape
+
+
 def test_the_boxes_of_heic_are_no_payload() -> None:
     """They take as much in a large file as in a small one."""
     baseline, x = usable("heic"), signal("image")

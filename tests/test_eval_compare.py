@@ -390,3 +390,56 @@ def test_what_b_scored_nowhere_is_null_in_json(
     printed = capsys.readouterr().out
     assert "NaN" not in printed
     assert {f["metric"]: f["b"] for f in json.loads(printed)}["PSNR"] is None
+
+
+def test_a_metric_that_b_did_not_measure_is_told_and_fails_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with --quick in B alone. One that it could not give a value is lost all the same."""
+    a = results()
+    b = copy.deepcopy(a)
+    for record in b["records"]:
+        del record["LPIPS-squeeze"]
+    assert run(tmp_path, a, b) == 0
+    told = "notice: LPIPS-squeeze: B did not measure this, so it is not compared\n"
+    assert capsys.readouterr().err == told
+    assert run(tmp_path, b, a) == 0
+    assert capsys.readouterr().err == ""
+    for record in b["records"]:
+        record["LPIPS-squeeze"] = None
+    assert run(tmp_path, a, b) == 1
+
+
+def test_an_item_without_a_difference_is_no_loss_and_one_that_has_some_again_is() -> None:
+    a = results(items=4)
+    b = copy.deepcopy(a)
+    b["records"][0] |= {"PSNR": None, "unscored": {"PSNR": "no difference"}}
+    better, worse = findings(a, b)["PSNR"], findings(b, a)["PSNR"]
+    assert (better.lost, better.items, better.regressed) == (0, 3, False)
+    assert (worse.lost, worse.items, worse.regressed) == (1, 3, True)
+    assert findings(b, b)["PSNR"].lost == 0
+    b["records"][0]["unscored"]["PSNR"] = "below 11 x 11 pixels"
+    assert findings(a, b)["PSNR"].lost == 1
+    for record in b["records"]:
+        record |= {"PSNR": None, "unscored": {"PSNR": "no difference"}}
+    assert "PSNR" not in findings(a, b)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("PSNR", float("nan"), "NaN is no figure"),
+        ("PSNR", float("inf"), "Infinity is no figure"),
+        ("PSNR", "25", "a record without its figures"),
+        ("units", 0, "a record without its figures"),
+    ],
+)
+def test_figures_that_are_none_are_one_line(
+    key: str, value: object, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = results()
+    b = copy.deepcopy(a)
+    b["records"][0][key] = value
+    assert run(tmp_path, a, b) == 1
+    line = f"error: {tmp_path / 'b.json'}: no results.json of python -m eval ({told})\n"
+    assert capsys.readouterr().err == line

@@ -222,12 +222,22 @@ def test_reports_onto_a_full_disk_are_the_only_thing_lost(
 
 @pytest.mark.skipif(not FULL.exists(), reason="no device that is full here")
 @pytest.mark.parametrize(
-    "words", [("codec",), ("codec.compress", "--list-models"), ("codec.compress", "--help")]
+    "words",
+    [
+        ("codec",),
+        ("codec.compress", "--list-models"),
+        ("codec.compress", "--help"),
+        ("eval.report",),
+    ],
 )
 def test_a_listing_onto_a_full_disk_is_an_error(words: tuple[str, ...], root: Path) -> None:
     with FULL.open("wb") as full:
         done = subprocess.run(
-            [sys.executable, "-m", *words], cwd=root, stdout=full, stderr=subprocess.PIPE
+            [sys.executable, "-m", *words],
+            cwd=root,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},  # as a long listing is, too
+            stdout=full,
+            stderr=subprocess.PIPE,
         )
     assert (done.returncode, done.stderr) == (1, NO_ROOM)
 

@@ -356,3 +356,9 @@ def print_line(line: str, stream: TextIO) -> None:
     except OSError as error:
         if stream is sys.stdout:
             give_up_stdout(error)
+
+
+def print_text(text: str) -> None:
+    """Prints several lines on stdout, each by `print_line`."""
+    for line in text.splitlines():
+        print_line(line, sys.stdout)

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from codec.cli.frame import print_text
 from eval.experiments.runs import write
 
 STYLE: Any = {
@@ -47,7 +48,7 @@ def save_report(path: Path, title: str, notes: list[str], tables: list[str]) -> 
         + "\n"
     )
     write(path.with_suffix(".md"), text)
-    print(text, flush=True)
+    print_text(text)
 
 
 @contextmanager
