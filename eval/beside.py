@@ -100,7 +100,7 @@ def table(results: Record, model: str, metric: str | None = None) -> str:
             *(_number(rate, digits) for rate in needed),
         ])  # fmt: skip
     items = f"{rows[0]['items']} {SIGNALS[medium].items} of {name}"
-    above = f"`{model}` on {items}. A dash: the codec has no file of this quality."
+    above = f"`{model}` on {items}. A dash: no file that was measured has this quality."
     fewer = [
         f"{key} of {least} of them"
         for key in metrics
