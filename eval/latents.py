@@ -10,7 +10,7 @@ from tqdm import tqdm
 from codec.bottleneck import Bottleneck, to_tokens
 from codec.bottlenecks.gmvq import GMVQ
 from codec.model import Codec
-from train.data import Store
+from train.store import Store
 
 TOKENS = 600_000
 SEED = 0

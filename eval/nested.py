@@ -37,9 +37,9 @@ from codec.cli.frame import Parser, new_file, positive, print_text, run
 from codec.errors import ModelError, not_installed
 from codec.model import Codec
 from codec.streams import process
-from train.data import Store
 from train.digits import bisect
 from train.options import add_data
+from train.store import Store
 
 try:
     from eval import datasets, markdown

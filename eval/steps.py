@@ -25,8 +25,8 @@ from codec.errors import ModelError
 from codec.streams import process
 from eval import markdown
 from eval.latents import training_latents
-from train.data import Store
 from train.options import add_data
+from train.store import Store
 
 ETAS = 1.0, 1.15, 1.4, 1.8, 2.2
 TOKENS = 65_536

@@ -15,8 +15,8 @@ import torch
 
 from train import recipes
 from train.budget import Budget
-from train.data import Store
 from train.loop import Trainer
+from train.store import Store
 
 pytestmark = [
     pytest.mark.gpu,

@@ -20,12 +20,12 @@ from codec.errors import CodecError
 from train import losses, recipes
 from train.__main__ import main
 from train.budget import Budget
-from train.data import Store
 from train.export import load_run
 from train.fleet import main as fleet_main
 from train.loop import Trainer
 from train.lpips_net import LPIPSNet, load, read_features
 from train.speed import main as speed_main
+from train.store import Store
 
 NETS = {"squeeze": zoo.squeezenet1_1, "alex": zoo.alexnet, "vgg": zoo.vgg16}
 CUT = [

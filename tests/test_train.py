@@ -19,11 +19,12 @@ from train import losses, recipes
 from train.__main__ import main
 from train.alone import alone
 from train.budget import Budget
-from train.data import Store, prepare
+from train.data import prepare
 from train.draws import Draws
 from train.export import export, load_run
 from train.loop import Trainer
 from train.prepare import main as prepare_main
+from train.store import Store
 
 SMALL = ["data.batch=4", "optimiser.warmup_steps=2"]
 BROKEN = {"speech": "broken.wav", "image": "broken.png"}

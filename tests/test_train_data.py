@@ -25,10 +25,11 @@ from PIL import Image
 from codec.errors import CodecError
 from train import __main__ as train
 from train.augment import augment
-from train.data import Store, chosen, prepare
+from train.data import chosen, prepare
 from train.draws import Draws
 from train.prepare import main
 from train.sources import media
+from train.store import Store
 
 ROOT = Path(__file__).parent.parent
 

@@ -20,11 +20,11 @@ from codec.model import build
 from train import fleet, recipes, watch
 from train.__main__ import main as train_main
 from train.budget import Budget
-from train.data import Store
 from train.export import export
 from train.loop import Trainer
 from train.pack import pack
 from train.plan import FOLDER, Run, load_plan
+from train.store import Store
 
 CHANGES = [
     "data.batch=2",

@@ -21,10 +21,11 @@ from train.__main__ import main
 from train.budget import Budget
 from train.changes import differing
 from train.checkpoint import read_checkpoint, write_checkpoint
-from train.data import Store, prepare
+from train.data import prepare
 from train.export import main as export_main
 from train.loop import Trainer
 from train.priors import STEPS
+from train.store import Store
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 

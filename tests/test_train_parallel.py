@@ -32,9 +32,10 @@ from codec.bottlenecks import _sync
 from train import parallel, recipes
 from train.budget import Budget
 from train.checkpoint import read_checkpoint
-from train.data import Store, prepare
+from train.data import prepare
 from train.loop import Trainer
 from train.parallel import copy_first, mean, processes
+from train.store import Store
 
 STEPS = 3
 TOLERANCE = 1e-5  # relative; about 5e-7 was seen, and 4e-3 without synchronisation

@@ -13,10 +13,10 @@ from test_train import SMALL_GMVQ, SMALL_VP, data, media, medium, trainer  # noq
 
 from codec import cards, coding
 from codec.errors import CodecError
-from train.data import Store
 from train.draws import Draws
 from train.export import export, load_run
 from train.loop import Trainer
+from train.store import Store
 
 STAGE_B = ("adversary.width=2", "adversary.warmup_steps=2")
 OPTIONS = {"fsp": (), "vp": (SMALL_VP,), "gmvq": (SMALL_GMVQ,)}

@@ -20,10 +20,10 @@ from codec.bottlenecks import BOTTLENECKS
 from codec.errors import CodecError
 from train import graph, learner, recipes
 from train.adversary import Adversary
-from train.data import SPEED_STEPS
 from train.graph import Graphs
 from train.loop import Trainer
 from train.recipes import AdversarySection
+from train.store import SPEED_STEPS
 
 # What reads a value on the host, makes a tensor whose shape depends on values, or brings numbers of
 # Python to a device.

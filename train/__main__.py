@@ -22,13 +22,14 @@ from train import losses, parallel, recipes
 from train.alone import alone
 from train.budget import Budget
 from train.checkpoint import CHECKPOINT_NAME
-from train.data import Store, chosen, is_prepared, prepare, prepared_by
+from train.data import chosen, is_prepared, prepare, prepared_by
 from train.denormals import flushed
 from train.log import LOG_NAME
 from train.loop import Trainer
 from train.options import MAX_SEED, add_device, add_threads
 from train.parallel import processes
 from train.recipes import Recipe
+from train.store import Store
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -19,10 +19,10 @@ from codec.errors import CodecError, ModelError
 from codec.medium import MEDIA
 from codec.model import Codec
 from codec.streams import process
-from train.data import Store
 from train.model_files import write_model
 from train.options import add_data, add_device, add_model
 from train.priors import STEPS, TOKENS, fit_prior, index_grids
+from train.store import Store
 
 
 def prior_tensors(

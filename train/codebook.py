@@ -11,7 +11,7 @@ from codec.bottleneck import Bottleneck
 from codec.bottlenecks.parts import gather_rows
 from codec.model import Codec
 from train import parallel
-from train.data import Store
+from train.store import Store
 
 FIT_TOKENS = 400_000  # latents that a codebook is built from, at most: 24 for each of 16384 entries
 

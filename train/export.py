@@ -29,12 +29,13 @@ from train.add_priors import prior_tensors
 from train.beginning import ADVERSARY_SUFFIX
 from train.budget import Budget
 from train.checkpoint import CHECKPOINT_NAME, check_run, read_checkpoint
-from train.data import Store, chosen, is_prepared, prepared_by
+from train.data import chosen, is_prepared, prepared_by
 from train.log import LOG_NAME, read
 from train.loop import Trainer
 from train.model_files import write_model
 from train.options import add_device, add_out, model_name
 from train.priors import STEPS
+from train.store import Store
 
 LICENCE = "Apache-2.0"
 # What a card says of every training, by which it is trained on and judged.

@@ -32,7 +32,6 @@ from train.beginning import Beginning
 from train.budget import Budget
 from train.changes import told
 from train.checkpoint import CHECKPOINT_NAME, read_checkpoint, write_checkpoint
-from train.data import Store
 from train.draws import Draws, load_noise_state, noise_state
 from train.graph import Graphs
 from train.hardware import hardware, joined
@@ -42,6 +41,7 @@ from train.log import LOG_NAME, Log, cut
 from train.recipes import Recipe
 from train.report import Report
 from train.stages import Stages
+from train.store import Store
 
 
 class Trainer:

@@ -23,9 +23,9 @@ from codec.coding.speech import FRAMES_PER_WINDOW
 from codec.entropy.prior import Prior
 from codec.medium import IMAGE, SPEECH, Medium
 from codec.model import Codec
-from train.data import Store
 from train.digits import device_of, layout, refined_layout
 from train.prior_net import SPEEDS, PriorNet, Size, rounded
+from train.store import Store
 
 TOKENS = 4_000_000  # of the training set, drawn at random by whole items
 STEPS, BATCH = 8000, 2048

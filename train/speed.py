@@ -19,12 +19,12 @@ from codec.cli.frame import Parser, filled_path, positive, run, within
 from codec.streams import process
 from train import losses, recipes
 from train.budget import Budget
-from train.data import Store
 from train.denormals import flushed
 from train.fleet import gpu_state
 from train.loop import Trainer
 from train.options import add_data, add_device, add_threads
 from train.recipes import STAGES
+from train.store import Store
 
 STEPS_TO_COME = 10**6  # a budget that ends no stage
 BOUND_STEPS = 3

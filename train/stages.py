@@ -19,9 +19,9 @@ from torch import Tensor
 from codec.errors import CodecError, out_of_memory
 from train import codebook
 from train.beginning import Beginning, begin
-from train.data import Store
 from train.learner import Learner
 from train.recipes import Recipe
+from train.store import Store
 
 
 class Stages:

@@ -39,11 +39,12 @@ from eval.experiments.usage import hard_usage
 from eval.experiments.vpvae_methods import Scale, Variant, recipe_of
 from eval.metrics import Metric, measure, score
 from train.checkpoint import CHECKPOINT_NAME
-from train.data import Store, is_prepared, prepare
+from train.data import is_prepared, prepare
 from train.hardware import hardware
 from train.loop import Trainer
 from train.priors import index_grids
 from train.recipes import Recipe
+from train.store import Store
 
 SEEDS = 3
 FOLDER = "runs-vpvae"  # tables and ablation share their runs
