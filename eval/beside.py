@@ -15,9 +15,9 @@ from codec.errors import MediaError
 from codec.medium import MEDIA
 from eval import markdown
 from eval.baselines import title_of
+from eval.curves import Curve, curves_of, monotone
 from eval.metrics import DECIMALS, LOWER_IS_BETTER, METRICS
 from eval.signals import SIGNALS
-from eval.summary import Curve, curves_of, monotone
 from eval.trained import Trained, mark, note
 
 Record = dict[str, Any]

@@ -17,6 +17,7 @@ from codec.files import writing
 from codec.medium import MEDIA
 from eval import figures
 from eval.baselines import BASELINES, title_of
+from eval.curves import bd_rates
 from eval.galleries import GALLERIES
 from eval.journal import read_journal, unpack_tokens
 from eval.markdown import table
@@ -24,7 +25,7 @@ from eval.metrics import DECIMALS, LOWER_IS_BETTER
 from eval.paths import sample_path
 from eval.run import SAMPLES
 from eval.signals import SIGNALS
-from eval.summary import bd_rates, read_results
+from eval.summary import read_results
 from eval.trained import Trained, mark, note
 
 Record = dict[str, Any]

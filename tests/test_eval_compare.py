@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
-from eval.compare import MARGINS, Finding, compare, main, unlike
+from eval.compare import main
+from eval.differences import MARGINS, Finding, compare, unlike
 
 
 def results(model: str = "image-a", items: int = 20, seed: int = 0) -> dict[str, Any]:

@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import entropy
 
 pytest.importorskip("pesq", reason="metrics are in the extra [eval]")
-from eval.summary import bd_rate, bd_rates, curves_of, monotone, statistic, total_rate, use
+from eval.curves import bd_rate, bd_rates, curves_of, monotone
+from eval.summary import statistic, total_rate, use
 
 RNG = np.random.default_rng(0)
 

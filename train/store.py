@@ -21,7 +21,7 @@ from torchaudio.transforms import Resample
 from codec.errors import CodecError, reason_of
 from codec.medium import IMAGE, SPEECH
 from codec.quiet import no_warnings
-from train.data import NOTHING, files_of, target_of, prepared_within
+from train.data import NOTHING, files_of, prepared_within, target_of
 from train.draws import Draws
 
 # Lengths of the longest item that a crop may have: beyond, it is nearly all silence.
