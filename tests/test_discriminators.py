@@ -20,7 +20,7 @@ from train.discriminators import (
     feature_loss,
     fooling_loss,
 )
-from train.recipes import AdversarySection
+from train.recipe import AdversarySection
 
 SHAPES = {"speech": (2, 1, 2400), "image": (2, 3, 64, 64)}
 

@@ -39,7 +39,7 @@ from PIL import Image
 
 import codec
 from codec.losses import EXTRA_LOSSES
-from train import recipes
+from train import recipe, recipes
 
 MANUAL = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [ROOT / "README.md", *MANUAL]
@@ -445,10 +445,10 @@ def test_the_reference_names_what_exists() -> None:
 
 def test_every_key_of_a_recipe_is_listed() -> None:
     sections = {
-        "codec": recipes.CodecSection,
-        "data": recipes.DataSection,
-        "optimiser": recipes.OptimiserSection,
-        "adversary": recipes.AdversarySection,
+        "codec": recipe.CodecSection,
+        "data": recipe.DataSection,
+        "optimiser": recipe.OptimiserSection,
+        "adversary": recipe.AdversarySection,
     }
     page = (ROOT / "docs/train.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| `([a-z]+\.[a-z_]+)` \|", page, re.M)

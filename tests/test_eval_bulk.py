@@ -24,7 +24,7 @@ pytest.importorskip("ray", reason="Ray is in the extra [cluster]")
 from codec.api import compress, load
 from codec.coding import read_indices
 from codec.errors import MediaError
-from eval import bulk
+from eval import bulk, shards
 from eval.bulk import main, read_parts
 from eval.systems import ModelSystem
 
@@ -96,7 +96,7 @@ def test_an_interrupted_job_repeats_no_finished_item(
 ) -> None:
     out = tmp_path / "out"
     words = ["image-fsp", "--data", str(media), "--out", str(out), "--workers", "0", "--shard", "4"]
-    real, calls = bulk.load_signal, []
+    real, calls = shards.load_signal, []
 
     def interrupted(*arguments: object) -> object:
         calls.append(arguments)
@@ -104,9 +104,9 @@ def test_an_interrupted_job_repeats_no_finished_item(
             raise KeyboardInterrupt
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(bulk, "load_signal", interrupted)
+    monkeypatch.setattr(shards, "load_signal", interrupted)
     assert main(words) == 130
-    monkeypatch.setattr(bulk, "load_signal", real)
+    monkeypatch.setattr(shards, "load_signal", real)
     assert len(logged(out)) == 6
     assert main(words) == 0
     assert main(words) == 0  # nothing left to do
@@ -119,7 +119,7 @@ def test_a_row_that_a_power_failure_tore_is_computed_again(
 ) -> None:
     out = tmp_path / "out"
     words = ["image-fsp", "--data", str(media), "--out", str(out), "--workers", "0", "--first", "3"]
-    monkeypatch.setattr(bulk.ShardWorker, "_write", lambda *_: 1 / 0)
+    monkeypatch.setattr(shards.ShardWorker, "_write", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(words)
     staged = sorted((out / "staging/00000").iterdir())

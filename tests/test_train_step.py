@@ -22,7 +22,7 @@ from train import graph, learner, recipes
 from train.adversary import Adversary
 from train.graph import Graphs
 from train.loop import Trainer
-from train.recipes import AdversarySection
+from train.recipe import AdversarySection
 from train.store import SPEED_STEPS
 
 # What reads a value on the host, makes a tensor whose shape depends on values, or brings numbers of

@@ -28,7 +28,7 @@ from train.log import LOG_NAME
 from train.loop import Trainer
 from train.options import MAX_SEED, add_device, add_threads
 from train.parallel import processes
-from train.recipes import Recipe
+from train.recipe import Recipe
 from train.store import Store
 
 

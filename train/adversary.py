@@ -19,7 +19,7 @@ from torch import Tensor
 from train.discriminators import DISCRIMINATORS, Outputs, critic_loss, feature_loss, fooling_loss
 from train.optimiser import guarded_step, make_optimiser, restore
 from train.parallel import replicate
-from train.recipes import AdversarySection
+from train.recipe import AdversarySection
 
 
 class Adversary:

@@ -33,7 +33,7 @@ from train import parallel
 from train.adversary import Adversary, cosine
 from train.draws import Draws
 from train.optimiser import guarded_step, make_optimiser, restore
-from train.recipes import Recipe
+from train.recipe import Recipe
 
 SIZE_LOSS_RATE = 0.02  # of the running means
 

@@ -38,7 +38,7 @@ from train.hardware import hardware, joined
 from train.interrupts import Interruption, between_steps
 from train.learner import Learner
 from train.log import LOG_NAME, Log, cut
-from train.recipes import Recipe
+from train.recipe import Recipe
 from train.report import Report
 from train.stages import Stages
 from train.store import Store

@@ -36,7 +36,7 @@ from train.export import count_tables
 from train.model_files import write_model
 from train.options import add_data, add_device, add_model, add_out, model_name
 from train.priors import STEPS, TOKENS
-from train.recipes import Recipe
+from train.recipe import Recipe
 from train.store import Store
 
 SEED = 0  # of the crops that codebooks are built from

@@ -23,7 +23,7 @@ from train.denormals import flushed
 from train.fleet import gpu_state
 from train.loop import Trainer
 from train.options import add_data, add_device, add_threads
-from train.recipes import STAGES
+from train.recipe import STAGES
 from train.store import Store
 
 STEPS_TO_COME = 10**6  # a budget that ends no stage

@@ -20,7 +20,7 @@ from codec.errors import CodecError, out_of_memory
 from train import codebook
 from train.beginning import Beginning, begin
 from train.learner import Learner
-from train.recipes import Recipe
+from train.recipe import Recipe
 from train.store import Store
 
 

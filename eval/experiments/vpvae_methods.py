@@ -17,7 +17,7 @@ from codec.bottlenecks.parts import Neighbours
 from codec.bottlenecks.vp import sample_ball
 from codec.host import may_read
 from train import recipes
-from train.recipes import Recipe
+from train.recipe import Recipe
 
 # Of the paper: FSP and FSQ tie the dimension to K, and VP, VQ and SimVQ follow them.
 LEVELS = {256: [8, 6, 5], 1024: [8, 5, 5, 5], 4096: [7, 5, 5, 5, 5], 16384: [8, 8, 8, 6, 5]}

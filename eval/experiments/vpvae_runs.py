@@ -43,7 +43,7 @@ from train.data import is_prepared, prepare
 from train.hardware import hardware
 from train.loop import Trainer
 from train.priors import index_grids
-from train.recipes import Recipe
+from train.recipe import Recipe
 from train.store import Store
 
 SEEDS = 3
