@@ -112,7 +112,7 @@ def test_sizes_are_whole_numbers_everywhere(wrong: object) -> None:
         lambda: codec.decompress(LAYERED, codebook_size=wrong),  # type: ignore[arg-type]
     ]
     for call in calls:
-        with pytest.raises(ValueError, match="is a whole number, not") as caught:
+        with pytest.raises(ValueError, match=r"is a whole number( from 0 on)?, not") as caught:
             call()
         assert not isinstance(caught.value, CodecError)
 
