@@ -15,6 +15,7 @@ from eval.journal import Record
 from eval.metrics import LOWER_IS_BETTER
 
 Curve = dict[str, tuple[float, float]]  # (rate, mean quality) of each setting
+LEAST_SHARED = 0.1  # of the narrower curve's qualities: on fewer a mean would stand for one end
 
 
 def bd_rate(
@@ -31,14 +32,15 @@ def bd_rate(
 
     Returns:
         A negative number where `test` needs fewer bits. None where a curve has fewer than two
-        points, or where they share no quality.
+        points, or where they share less than a tenth of the narrower curve's range of quality.
     """
     curves = [monotone(points) for points in (anchor, test)]
     if min(map(len, curves)) < 2:
         return None
     low = max(curve[0][1] for curve in curves)
     high = min(curve[-1][1] for curve in curves)
-    if high <= low:
+    narrower = min(curve[-1][1] - curve[0][1] for curve in curves)
+    if high - low < LEAST_SHARED * narrower:
         return None
     areas = []
     for curve in curves:

@@ -246,17 +246,26 @@ def _bytes_off(entry: Record, first: Record) -> float:
     return 100 * (float(entry["rate"]["mean"]) / float(first["rate"]["mean"]) - 1)
 
 
-def _best(found: list[Record | None], name: str) -> float | None:
-    means = [f["mean"] for f in found if f and f["mean"] is not None]
-    return (min if name in LOWER_IS_BETTER else max)(means, default=None)
+def _best(found: list[Record | None], name: str) -> Record | None:
+    """Returns the best of those that scored most items: a mean of fewer is not of the same."""
+    means = [f for f in found if f and f["mean"] is not None]
+    most = max((f["scored"] for f in means), default=0)
+    sign = 1 if name in LOWER_IS_BETTER else -1
+    return min(
+        (f for f in means if f["scored"] == most), key=lambda f: sign * f["mean"], default=None
+    )
 
 
-def _cell(found: Record | None, name: str, best: float | None, mark_behind: str = "") -> str:
+def _cell(found: Record | None, name: str, best: Record | None, mark_behind: str = "") -> str:
     if found is None or found["mean"] is None:
         return "unscored" if found else "-"
     digits = DECIMALS.get(name, 3)
     text = f"{found['mean']:.{digits}f}"
-    if best is not None and text == f"{best:.{digits}f}":
+    if (
+        best is not None
+        and found["scored"] == best["scored"]
+        and text == f"{best['mean']:.{digits}f}"
+    ):
         text = f"**{text}**"
     text += mark_behind
     if found["low"] is not None:

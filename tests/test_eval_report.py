@@ -157,17 +157,30 @@ def test_bold_is_among_files_of_equal_bytes() -> None:
 
 
 def test_the_best_is_the_least_where_lower_is_better() -> None:
-    found: list[dict[str, Any] | None] = [{"mean": 0.2}, {"mean": 0.1}, {"mean": None}, None]
-    assert run_report._best(found, "LPIPS-vgg") == 0.1
-    assert run_report._best(found, "PSNR") == 0.2
+    low, high = {"mean": 0.1, "scored": 3}, {"mean": 0.2, "scored": 3}
+    found = [high, low, {"mean": None, "scored": 0}, None]
+    assert run_report._best(found, "LPIPS-vgg") == low
+    assert run_report._best(found, "PSNR") == high
+    assert run_report._best([None], "PSNR") is None
+
+
+def test_a_mean_over_fewer_items_is_no_winner() -> None:
+    """What a codec could not decode is often what is hard for all."""
+    models = [entry("a", 0.100, 24), entry("b", 0.100, 26)]
+    for psnr, scored, winner in ((26, 3, "b"), (26, 2, "a"), (24, 2, "a")):
+        models[1]["metrics"]["PSNR"] |= {"mean": psnr, "scored": scored}
+        text = run_report._quality(run_report._groups(models), "image", {})
+        assert [line for line in text.splitlines() if "**" in line] == [
+            line for line in text.splitlines() if line.startswith(f"| {winner} ")
+        ]
 
 
 def test_a_cell_says_what_is_missing_and_marks_the_best() -> None:
     found = {"mean": 24.0, "low": None, "high": None, "scored": 2, "of": 3}
     assert run_report._cell(found, "PSNR", None) == "24.00 2/3"
     whole = found | {"scored": 3}
-    assert run_report._cell(whole, "PSNR", 24.0) == "**24.00**"
-    assert run_report._cell(whole, "PSNR", 25.0) == "24.00"
+    assert run_report._cell(whole, "PSNR", whole) == "**24.00**"
+    assert run_report._cell(whole, "PSNR", whole | {"mean": 25.0}) == "24.00"
     assert run_report._cell(whole | {"low": 23.0, "high": 25.5}, "PSNR", None) == (
         "24.00 [23.00, 25.50]"
     )

@@ -148,6 +148,17 @@ def test_bd_rate_without_a_common_quality_is_none() -> None:
     assert bd_rate([], curve()) is None
 
 
+def test_bd_rate_over_the_end_of_a_curve_is_none() -> None:
+    """A mean over a sliver of quality says nothing about the rest."""
+    anchor = [(1, 0.0), (2, 10.0), (4, 20.0)]
+    for start, known in ((17.9, True), (18.1, False)):
+        above = [(rate, start + quality) for rate, quality in anchor]
+        assert (bd_rate(anchor, above) is not None) is known
+        assert (bd_rate(above, anchor) is not None) is known
+    inside = [(2.0, 9.9), (2.1, 10.1)]  # a short curve, all of whose qualities are shared
+    assert bd_rate(anchor, inside) is not None
+
+
 def test_a_setting_that_costs_more_than_a_better_one_is_no_part_of_a_curve() -> None:
     assert bd_rate([*curve(), (5.0, 3.0)], curve()) == pytest.approx(0)
 
