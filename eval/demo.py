@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from codec.cli.frame import Parser, filled_path, run
+from codec.cli.options import add_care
 from codec.errors import CodecError, MediaError, not_installed
 from codec.medium import MEDIA
 from codec.streams import process
@@ -49,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m eval.demo", description=__doc__, epilog="See docs/start.md")
     parser.add_argument("--out", type=filled_path, default=Path("demo-out"))
     parser.add_argument("-k", "--codebook-size", default="1024")
+    add_care(parser)
     return run(parser, arguments, _command)
 
 
@@ -63,8 +65,10 @@ def _command(options: argparse.Namespace) -> None:
             ("compress", source, compressed),
             ("decompress", compressed, restored),
         ):
-            extra = ["-k", options.codebook_size] if command == "compress" else []
-            words = ["-m", f"codec.{command}", str(start), str(end), "--force", *extra]
+            words = ["-m", f"codec.{command}", str(start), str(end), "--force"]
+            if command == "compress":
+                words += ["-k", options.codebook_size]
+                words += [f"--effort={options.effort}", f"--search={options.search}"]
             if subprocess.run([sys.executable, *words], check=False).returncode:
                 raise CodecError(f"codec.{command} failed on {start}; its error is above")
         kind = SIGNALS[medium]
