@@ -73,11 +73,34 @@ def test_a_finished_run_is_not_repeated_and_a_killed_one_is(tmp_path: Path) -> N
     assert run_once(tmp_path, "a", {"seed": 0}, work) == {"value": 2.0}
     assert run_once(tmp_path, "a", {"seed": 0}, work) == {"value": 2.0}
     assert len(calls) == 2
+    # One that is damaged is named, and done again when it is gone.
+    (kept,) = tmp_path.glob("*.json")
+    whole = kept.read_text()
+    for damaged in (whole[:40], "[]", '{"settings": {}, "result": 1}'):
+        kept.write_text(damaged)
+        with pytest.raises(CodecError, match=r"\.json: not a finished run .* remove it"):
+            run_once(tmp_path, "a", {"seed": 0}, work)
+    kept.write_text(whole)
     # Other settings are another run.
     assert run_once(tmp_path, "a", {"seed": 1}, work) == {"value": 3.0}
     assert calls[0] == calls[1] != calls[2]
     assert len(list(tmp_path.glob("*.json"))) == 2
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_runs_that_the_project_keeps_are_not_repeated(tmp_path: Path) -> None:
+    """What they ran on was told in other words; another number of threads is another run."""
+    for kept in ("runs-gmvq-table1-cifar10", "runs-vpvae"):
+        path = next((RESULTS / kept).glob("*-seed0-*.json"))
+        shutil.copy(path, tmp_path)
+        record = json.loads(path.read_text())
+        settings = record["settings"]
+        assert settings["hardware"] == "CPU, 1 threads"
+        for place in ("CPU, 1 threads", "CPU, 1 thread"):
+            again = settings | {"hardware": place}
+            assert run_once(tmp_path, record["label"], again, lambda _: {}) == record["result"]
+        other = settings | {"hardware": "CPU, 11 threads"}
+        assert run_once(tmp_path, record["label"], other, lambda _: {}) == {}
 
 
 def test_a_run_that_diverges_is_reported_and_not_repeated(tmp_path: Path) -> None:
@@ -185,6 +208,18 @@ def test_the_estimate_is_the_straight_through_gradient() -> None:
     assert not torch.allclose(
         bias.estimated_gradient(logits.detach(), slopes, gumbel, 1.0), expected, rtol=1e-2
     )
+
+
+@pytest.mark.parametrize("gone", [0, 2])
+def test_the_figure_says_of_how_many_seeds_each_row_is(tmp_path: Path, gone: int) -> None:
+    """A command that was stopped has fewer of its last row."""
+    assert main(["gmvq-fig3", "--seeds", "3", "--out", str(tmp_path)]) == 0
+    for path in sorted((tmp_path / bias.FOLDER).glob("draws5000-*"))[:gone]:
+        path.unlink()
+    assert main(["gmvq-fig3", "--redraw", str(tmp_path), "--out", str(tmp_path / "drawn")]) == 0
+    report = (tmp_path / "drawn/gmvq-fig3.md").read_text()
+    told = "3 (50 draws) and 1 (5000 draws) seeds of net" if gone else "\n- 3 seeds of net"
+    assert told in report
 
 
 def test_more_draws_measure_less_noise() -> None:
