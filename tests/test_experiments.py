@@ -44,7 +44,7 @@ from eval.experiments import (
 )
 from eval.experiments.__main__ import EXPERIMENTS, RESULTS, main
 from eval.experiments.nets import SQVAENet
-from eval.experiments.runs import aggregate, finished, mean_std, run_once
+from eval.experiments.runs import Request, aggregate, finished, mean_std, run_once
 from train import codebook
 from train.budget import Budget
 from train.denormals import flushed
@@ -608,6 +608,21 @@ def test_a_table_says_which_runs_were_not_measured_by_lpips(
 
 
 @pytest.mark.usefixtures("toy")
+def test_packs_of_one_name_are_refused_and_a_folder_named_twice_is_one(
+    tmp_path: Path, packs: Path
+) -> None:
+    """One would be trained on for the other, or be left out of what a run is known by."""
+    again = tmp_path / "again"
+    again.mkdir()
+    request = Request(tmp_path, data=(packs, packs, again))
+    once = vpvae_runs._packs(replace(request, data=(packs,)), "image-train-*.tar")
+    assert len(once) > 0
+    assert vpvae_runs._packs(request, "image-train-*.tar") == once
+    shutil.copy(once[0], again)
+    with pytest.raises(CodecError, match=f"again/{once[0].name}: .* has this name, too"):
+        vpvae_runs._packs(request, "image-train-*.tar")
+
+
 def test_what_is_missing_of_the_packs_is_told_before_the_training(
     tmp_path: Path, packs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -971,6 +986,9 @@ def test_without_accept_every_step_is_taken() -> None:
         (["gmvq-grid", "--lpips-backbone", "x"], "--lpips-backbone: gmvq-grid has nothing"),
         (["gmvq-fig3", "--steps", "5"], "--steps: gmvq-fig3 has nothing"),
         (["gmvq-fig3", "--data", "x"], "--data: gmvq-fig3 has nothing"),
+        (["gmvq-table1", "--methods", ""], "--methods: '' names nothing"),
+        (["gmvq-table1", "--datasets", " ,"], "--datasets: ' ,' names nothing"),
+        (["vpvae-table1", "-k", ","], "-k/--codebook-size: ',' names nothing"),
         (["gmvq-fig3", "--small"], "--small: gmvq-fig3 has nothing"),
         (["gmvq-table1", "--epochs", "0"], "must be above 0"),
         (["gmvq-table1", "--seeds", "-1"], "must be above 0"),
