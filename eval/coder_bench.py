@@ -25,7 +25,7 @@ from collections.abc import Callable
 import numpy as np
 
 from codec import cards, coding
-from codec.cli.frame import Parser, UsageError, print_text, run
+from codec.cli.frame import Parser, UsageError, filled, print_text, run
 from codec.container import Reader, scan
 from codec.entropy import NO_TABLES, Tables, decode_indices, encode_indices
 from codec.errors import MediaError
@@ -219,7 +219,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     coder_table.add_arguments(parser, "a shipped model or a card's path; default: all")
     parser.add_argument(
-        "-k", "--codebook-size", metavar="K,...", help="default: all that a model offers"
+        "-k",
+        "--codebook-size",
+        type=filled,
+        metavar="K,...",
+        help="default: all that a model offers",
     )
     return run(parser, arguments, _command)
 

@@ -130,10 +130,11 @@ def tables() -> str:
 
 
 def _trained(card: Card) -> str:
-    """Says how a model was trained, and how it was tuned afterwards."""
+    """Says how a model was trained, and how it was trained on or tuned afterwards."""
     how, tuned = card.data["training"], ""
     while before := how.get("begun_from"):
-        tuned, how = f"; its decoder tuned for {_minutes(how)}{tuned}", before
+        what = "its decoder tuned" if set(how["recipe"]["stages"]) == {"C"} else "trained on"
+        tuned, how = f"; {what} for {_minutes(how)}{tuned}", before
     size = f"{card.data['parameters'] / 1e6:.2f} M parameters"
     name, _, rest = (how.get("init") or "").replace(", ", " , ", 1).partition(" ")
     begun = f", begun from `{name}` ({rest.partition(', ')[2]})" if name else ""

@@ -85,7 +85,8 @@ def variants(model: Codec, x: Tensor, codebook_size: int) -> Iterator[tuple[str,
     )
     found = {
         "decoded": decoded[:, 0],
-        "no quantisation": model.decoder(z, codebook_size)[:, 0],
+        # GM-VQ's encoder also predicts variances, behind what is quantised.
+        "no quantisation": model.decoder(z[:, : model.bottleneck.dim], codebook_size)[:, 0],
         "phases of the original": griffin_lim(ours.abs(), theirs, stft, 0),
         "magnitudes of the original, decoded phases": griffin_lim(theirs.abs(), ours, stft),
         "magnitudes of the original, random phases": griffin_lim(

@@ -44,7 +44,7 @@ from eval.experiments import (
 )
 from eval.experiments.__main__ import EXPERIMENTS, RESULTS, main
 from eval.experiments.nets import SQVAENet
-from eval.experiments.runs import aggregate, finished, mean_std, run_once
+from eval.experiments.runs import Request, aggregate, finished, mean_std, run_once
 from train import codebook
 from train.budget import Budget
 from train.denormals import flushed
@@ -73,11 +73,34 @@ def test_a_finished_run_is_not_repeated_and_a_killed_one_is(tmp_path: Path) -> N
     assert run_once(tmp_path, "a", {"seed": 0}, work) == {"value": 2.0}
     assert run_once(tmp_path, "a", {"seed": 0}, work) == {"value": 2.0}
     assert len(calls) == 2
+    # One that is damaged is named, and done again when it is gone.
+    (kept,) = tmp_path.glob("*.json")
+    whole = kept.read_text()
+    for damaged in (whole[:40], "[]", '{"settings": {}, "result": 1}'):
+        kept.write_text(damaged)
+        with pytest.raises(CodecError, match=r"\.json: not a finished run .* remove it"):
+            run_once(tmp_path, "a", {"seed": 0}, work)
+    kept.write_text(whole)
     # Other settings are another run.
     assert run_once(tmp_path, "a", {"seed": 1}, work) == {"value": 3.0}
     assert calls[0] == calls[1] != calls[2]
     assert len(list(tmp_path.glob("*.json"))) == 2
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_runs_that_the_project_keeps_are_not_repeated(tmp_path: Path) -> None:
+    """What they ran on was told in other words; another number of threads is another run."""
+    for kept in ("runs-gmvq-table1-cifar10", "runs-vpvae"):
+        path = next((RESULTS / kept).glob("*-seed0-*.json"))
+        shutil.copy(path, tmp_path)
+        record = json.loads(path.read_text())
+        settings = record["settings"]
+        assert settings["hardware"] == "CPU, 1 threads"
+        for place in ("CPU, 1 threads", "CPU, 1 thread"):
+            again = settings | {"hardware": place}
+            assert run_once(tmp_path, record["label"], again, lambda _: {}) == record["result"]
+        other = settings | {"hardware": "CPU, 11 threads"}
+        assert run_once(tmp_path, record["label"], other, lambda _: {}) == {}
 
 
 def test_a_run_that_diverges_is_reported_and_not_repeated(tmp_path: Path) -> None:
@@ -185,6 +208,18 @@ def test_the_estimate_is_the_straight_through_gradient() -> None:
     assert not torch.allclose(
         bias.estimated_gradient(logits.detach(), slopes, gumbel, 1.0), expected, rtol=1e-2
     )
+
+
+@pytest.mark.parametrize("gone", [0, 2])
+def test_the_figure_says_of_how_many_seeds_each_row_is(tmp_path: Path, gone: int) -> None:
+    """A command that was stopped has fewer of its last row."""
+    assert main(["gmvq-fig3", "--seeds", "3", "--out", str(tmp_path)]) == 0
+    for path in sorted((tmp_path / bias.FOLDER).glob("draws5000-*"))[:gone]:
+        path.unlink()
+    assert main(["gmvq-fig3", "--redraw", str(tmp_path), "--out", str(tmp_path / "drawn")]) == 0
+    report = (tmp_path / "drawn/gmvq-fig3.md").read_text()
+    told = "3 (50 draws) and 1 (5000 draws) seeds of net" if gone else "\n- 3 seeds of net"
+    assert told in report
 
 
 def test_more_draws_measure_less_noise() -> None:
@@ -573,6 +608,21 @@ def test_a_table_says_which_runs_were_not_measured_by_lpips(
 
 
 @pytest.mark.usefixtures("toy")
+def test_packs_of_one_name_are_refused_and_a_folder_named_twice_is_one(
+    tmp_path: Path, packs: Path
+) -> None:
+    """One would be trained on for the other, or be left out of what a run is known by."""
+    again = tmp_path / "again"
+    again.mkdir()
+    request = Request(tmp_path, data=(packs, packs, again))
+    once = vpvae_runs._packs(replace(request, data=(packs,)), "image-train-*.tar")
+    assert len(once) > 0
+    assert vpvae_runs._packs(request, "image-train-*.tar") == once
+    shutil.copy(once[0], again)
+    with pytest.raises(CodecError, match=f"again/{once[0].name}: .* has this name, too"):
+        vpvae_runs._packs(request, "image-train-*.tar")
+
+
 def test_what_is_missing_of_the_packs_is_told_before_the_training(
     tmp_path: Path, packs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -936,6 +986,9 @@ def test_without_accept_every_step_is_taken() -> None:
         (["gmvq-grid", "--lpips-backbone", "x"], "--lpips-backbone: gmvq-grid has nothing"),
         (["gmvq-fig3", "--steps", "5"], "--steps: gmvq-fig3 has nothing"),
         (["gmvq-fig3", "--data", "x"], "--data: gmvq-fig3 has nothing"),
+        (["gmvq-table1", "--methods", ""], "--methods: '' names nothing"),
+        (["gmvq-table1", "--datasets", " ,"], "--datasets: ' ,' names nothing"),
+        (["vpvae-table1", "-k", ","], "-k/--codebook-size: ',' names nothing"),
         (["gmvq-fig3", "--small"], "--small: gmvq-fig3 has nothing"),
         (["gmvq-table1", "--epochs", "0"], "must be above 0"),
         (["gmvq-table1", "--seeds", "-1"], "must be above 0"),

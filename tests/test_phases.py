@@ -30,6 +30,20 @@ def test_right_magnitudes_find_their_phases_again() -> None:
     assert error(0) > 2 * error(16)
 
 
+@pytest.mark.parametrize("bottleneck", ["fsp", "vp", "gmvq"])
+def test_without_quantisation_the_decoder_gets_what_is_quantised(bottleneck: str) -> None:
+    model = pytest.importorskip("codec").load(f"speech-{bottleneck}").codec
+    x = voice(0, 0.5)
+    z = model.encoder(model.pad(x))[:, : model.bottleneck.dim]
+    moved = torch.cat([z, torch.zeros(1, model.bottleneck.in_dim - z.shape[1], z.shape[2])], 1)
+    model.encoder.forward = lambda _: moved  # what is behind it has no part in this
+    found = dict(variants(model, x, 1024))
+    with torch.no_grad():
+        whole = model.decoder(z, 1024)[..., : x.shape[-1]].clamp(-1, 1)
+    assert torch.allclose(found["no quantisation"], whole, atol=1e-5)
+    assert not torch.allclose(found["decoded"], whole, atol=1e-3)
+
+
 def test_phases_of_the_original_help_and_the_decoder_alone_is_the_codec() -> None:
     model = pytest.importorskip("codec").load("speech-vp").codec
     x = voice(0, 1.0)

@@ -17,6 +17,7 @@ from codec import cards, coding
 from codec.errors import CodecError
 from train import losses, recipes
 from train.__main__ import main
+from train.__main__ import main as train_main
 from train.alone import alone
 from train.budget import Budget
 from train.data import prepare
@@ -294,6 +295,23 @@ def test_one_bad_batch_does_not_spoil_the_run(tmp_path: Path, medium: str, data:
     weight.data.copy_(saved)
     assert [run.train_step()["skipped"] for _ in range(4)] == [0] * 4
     assert torch.isfinite(run.learner.size_losses).all()
+
+
+@pytest.mark.parametrize("rate", ["1e-3", "1e9"])
+def test_a_run_whose_steps_are_skipped_says_so(
+    tmp_path: Path,
+    medium: str,
+    data: Path,
+    rate: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    changes = [*SMALL, CROPS[medium], f"optimiser.learning_rate={rate}", "optimiser.clip=1e9"]
+    changes.append("optimiser.warmup_steps=1")
+    options = [word for change in changes for word in ("--set", change)]
+    command = [f"{medium}-gmvq", "--data", str(data), "--out", str(tmp_path / "run")]
+    assert train_main([*command, "--steps", "4", "--set", SMALL_GMVQ, *options]) == 0
+    told = "of 4 steps changed nothing, since a gradient was not finite" in capsys.readouterr().err
+    assert told == (rate == "1e9")
 
 
 @pytest.mark.parametrize("name", ["speech-fsp", "image-vp", "image-gmvq", "speech-gmvq-small"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
+import sys
 import tarfile
 from itertools import pairwise
 from pathlib import Path
@@ -466,6 +468,31 @@ def test_curves_fall_as_the_log_does(run: Path, capsys: pytest.CaptureFixture[st
     assert len(watch.draw(flat)) == watch.HEIGHT + 2
 
 
+def test_a_loss_that_is_no_number_any_more_is_shown_as_such(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last finite one would be that of a run that is well."""
+    log = tmp_path / "log.jsonl"
+    lines = [{"step": i, "minutes": i / 10, "loss": 0.5 if i < 3 else float("nan")} for i in (1, 2)]
+    for more, told in (([], "loss: 0.5\n"), ([9], "loss: nan, after 0.5 at 0.2 minutes\n")):
+        lines += [{"step": i, "minutes": i / 10, "loss": float("nan")} for i in more]
+        log.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        assert watch.main([str(tmp_path), "--keys", "loss, step"]) == 0
+        assert told in capsys.readouterr().out
+
+
+def test_curves_fit_a_terminal(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns in (40, 80, 200):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        screen = io.StringIO()
+        monkeypatch.setattr(screen, "isatty", lambda: True)
+        monkeypatch.setattr(sys, "stdout", screen)
+        assert watch.main([str(run)]) == 0
+        rows = [line for line in screen.getvalue().split("\n") if "│" in line]
+        widest = max(map(len, rows))
+        assert widest == min(columns, watch.MARGIN + watch.WIDTH)
+
+
 def test_a_plot_file_is_written(run: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     assert (
@@ -480,7 +507,8 @@ def test_a_plot_file_is_written(run: Path, tmp_path: Path) -> None:
     [
         (["nowhere"], "no log here"),
         (["a", "--keys", "lass"], "no numbers logged as lass; there is loss, nan, step"),
-        (["a", "--keys", "nan"], "no numbers logged as nan"),
+        (["a", "--keys", "nan"], "no numbers logged as nan, it was never finite; lower"),
+        (["begun"], "no line in the log yet"),
         (["a", "--plot", "x.docx"], "cannot write this kind of picture"),
     ],
 )
@@ -488,8 +516,11 @@ def test_watching_what_is_not_there_is_one_line(
     run: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib")
+    (run.parent / "begun").mkdir()
+    (run.parent / "begun/log.jsonl").touch()
     paths = [
-        str(run.parent / part) if part in ("nowhere", "a", "x.docx") else part for part in arguments
+        str(run.parent / part) if part in ("nowhere", "a", "begun", "x.docx") else part
+        for part in arguments
     ]
     assert watch.main(paths) == 1
     error = capsys.readouterr().err

@@ -32,6 +32,7 @@ SPEED = ["image-fsp", "--data", "d", "--device", "cpu"]
         (train.main, [*TRAIN, "--minutes", "inf"], "must be above 0"),
         (train.main, [*TRAIN, "--steps", "1.5"], "invalid int value: '1.5'"),
         (fleet.main, [*FLEET, "--minutes", "0"], "--minutes: must be above 0"),
+        (fleet.main, [*FLEET, "--steps", "1", "--only", ""], "--only: it is empty"),
         (fleet.main, [*FLEET, "--steps", "-3"], "--steps: must be above 0"),
         (fleet.main, [*FLEET, "--steps", "1", "--jobs", "-1"], "--jobs: must be above 0"),
         (fleet.main, [*FLEET, "--steps", "1", "--threads", "0"], "from 1 to 4096"),

@@ -287,11 +287,67 @@ def test_a_run_without_a_codebook_is_not_tuned(tmp_path: Path, medium: str, data
     with pytest.raises(CodecError, match=r"^first, 0\.0 minutes: no codebook to tune to"):
         tuned.run()
     assert tuned.step == 0
-    # Nor does one go on as one that is only tuned.
-    changed = trainer(medium, data, tmp_path / "first", 10, "vp", (SMALL_VP, "stages={C=1.0}"))
-    changed.resume()
-    with pytest.raises(CodecError, match="first: no codebook to tune to"):
-        changed.run()
+
+
+def test_a_run_that_trains_its_encoder_does_not_go_on_as_one_that_tunes(
+    tmp_path: Path,
+    medium: str,  # noqa: F811
+    data: Path,  # noqa: F811
+) -> None:
+    """Begun from a card, it would keep that one's tables and priors, which are of other codes."""
+    model = trainer(medium, data, tmp_path / "model", 1)
+    model.run()
+    card = export(model, "model", tmp_path, {}, prior_steps=1)
+    first = trainer(medium, data, tmp_path / "first", 5)
+    first.stages.begin_from(card)
+    first.train_step()
+    first.save()
+    tuning = ("stages={C=1.0}",)
+    changed = trainer(medium, data, tmp_path / "first", 10, extra=tuning)
+    with pytest.raises(CodecError, match=r"does not go on as one that tunes .* --init .*first"):
+        changed.resume()
+    assert changed.step == 0
+    # One that tunes does.
+    tuned = trainer(medium, data, tmp_path / "tuned", 1, extra=tuning)
+    tuned.stages.begin_from(card)
+    tuned.run()
+    assert trainer(medium, data, tmp_path / "tuned", 3, extra=tuning).resume() == []
+
+
+@pytest.mark.parametrize(
+    ("source", "stages"), [("model.json", "{A=0.5, C=0.5}"), ("run", "{C=1.0}")]
+)
+def test_a_model_keeps_the_losses_of_the_training_that_it_began_with(
+    tmp_path: Path,
+    medium: str,  # noqa: F811
+    data: Path,  # noqa: F811
+    source: str,
+    stages: str,
+) -> None:
+    """Whether of a card or of a run, trained on or tuned, and through an interruption."""
+    first = trainer(medium, data, tmp_path / "run", 2)
+    first.run()
+    card = cards.read_card(export(first, "model", tmp_path, {}, prior_steps=1))
+    loss = max(card.losses, key=lambda name: card.losses[name])
+    options = (f"stages={stages}", f"losses.{loss}=0")
+    run = trainer(medium, data, tmp_path / "next", 2, extra=options)
+    run.stages.begin_from(tmp_path / source)
+    run.run()
+    for made in (run, load_run(tmp_path / "next", data)):
+        told = cards.read_card(export(made, "next", tmp_path, {}, prior_steps=1))
+        assert told.data["training"]["recipe"]["losses"][loss] == 0
+        assert told.losses[loss] == card.losses[loss]
+        before = dict(card.data["training"])
+        before.pop("items" if source == "run" else "last_log")
+        shared = told.data["training"]["begun_from"]
+        assert shared == {key: before[key] for key in shared}
+        assert {"recipe", "steps", "minutes", "seed", "hardware"} <= shared.keys()
+    # Nets alone, of another bottleneck: they are a beginning and no more.
+    alone = trainer(medium, data, tmp_path / "alone", 1, "gmvq")
+    alone.stages.begin_from(tmp_path / source)
+    alone.run()
+    told = cards.read_card(export(alone, "alone", tmp_path, {}, prior_steps=1))
+    assert "begun_from" not in told.data["training"]
 
 
 def test_a_run_does_not_go_on_with_another_codec(tmp_path: Path, medium: str, data: Path) -> None:  # noqa: F811

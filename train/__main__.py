@@ -173,9 +173,16 @@ def _run(recipe: Recipe, options: argparse.Namespace, device: str, begun: bool) 
             trainer.stages.begin_from(options.init)
     for notice in notices if parallel.rank() == 0 else []:
         print(notice, file=sys.stderr)
+    before = trainer.step
     finished = trainer.run(
         options.checkpoint_minutes, options.log_steps, options.stop_minutes, options.tensorboard
     )
+    if trainer.skipped and parallel.rank() == 0:
+        print(
+            f"{trainer.skipped} of {trainer.step - before} steps changed nothing, since a gradient "
+            "was not finite: lower optimiser.learning_rate, or look at the data",
+            file=sys.stderr,
+        )
     if not finished:
         print(
             f"stopped at {100 * trainer.progress:.0f} % of the budget; go on with --resume",

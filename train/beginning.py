@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from codec.cards import read_card
+from codec.cards import Card, read_card
 from codec.errors import CodecError, reason_of
 from codec.model import Codec, CodecConfig
 from codec.nets.kinds import NETS, default
@@ -40,12 +40,14 @@ class Beginning:
         name: How the card of the new model names it; None for random weights.
         complete: Whether it is of the same codec, so that its codebooks were taken as well.
         judged: Whether a discriminator lay beside the model.
+        training: How the model had been trained, as its card says it; empty where nobody knows.
     """
 
     card: Path | None = None
     name: str | None = None
     complete: bool = False
     judged: bool = False
+    training: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> Beginning:
@@ -53,7 +55,8 @@ class Beginning:
         card, name = state.get("origin"), state.get("init")
         # Older checkpoints say it in the name alone.
         complete = state.get("complete", name is not None and not name.endswith(NETS_ALONE))
-        return cls(Path(card) if card else None, name, complete, bool(state.get("judged")))
+        judged, training = bool(state.get("judged")), state.get("begun_from") or {}
+        return cls(Path(card) if card else None, name, complete, judged, training)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps of it."""
@@ -62,6 +65,7 @@ class Beginning:
             "init": self.name,
             "complete": self.complete,
             "judged": self.judged,
+            "begun_from": dict(self.training),
         }
 
     def check_adversary(self, medium: str, width: int) -> None:
@@ -129,19 +133,53 @@ def begin(source: Path, codecs: Iterable[Codec]) -> Beginning:
         state = read_checkpoint(source / CHECKPOINT_NAME)
         config = from_dict(json.loads(state["recipe"])).config().to_dict()
         tensors = state["average"]
-        name, minutes = source.name, round(state["clock"][1] / 60, 1)
+        training = training_of(state)
+        name = source.name
     else:
         model = read_card(source)
         config = dict(model.config)
         tensors = {key: torch.tensor(value) for key, value in model.read().items()}
         card, name = source.absolute(), f"{model.name} {model.model_id.hex()}"
-        minutes = model.data.get("training", {}).get("minutes", "unknown")
+        training = told_by(model)
     complete = False
     for codec in codecs:
         complete = _load(codec, source, config, tensors)
+    minutes = training.get("minutes", "unknown")
     name = f"{name}, {minutes} minutes" + ("" if complete else NETS_ALONE)
     judged = card is not None and _adversary_beside(card).is_file()
-    return Beginning(card, name, complete, judged)
+    return Beginning(card, name, complete, judged, training)
+
+
+def told_by(card: Card) -> dict[str, Any]:
+    """Returns what a card says of its model's training, but for the last line of the log."""
+    return {k: v for k, v in card.data.get("training", {}).items() if k != "last_log"}
+
+
+def training_of(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a card says of the training that a checkpoint is of, but for its data and log.
+
+    Args:
+        state: The checkpoint.
+    """
+    step, seconds, _, seed = state["clock"]
+    found = {
+        "recipe": json.loads(state["recipe"]),
+        "seed": seed,
+        "init": state.get("init"),
+        "steps": step,
+        "minutes": round(seconds / 60, 1),
+        "hardware": state.get("hardware") or "an unnamed machine",
+    }
+    return found | before_of(Beginning.of(state))
+
+
+def before_of(beginning: Beginning) -> dict[str, Any]:
+    """Returns what a card says of the training before that of the model itself; perhaps nothing.
+
+    Of a model with another bottleneck, of which the nets alone were taken, it says nothing.
+    """
+    told = beginning.complete and beginning.training
+    return {"begun_from": dict(beginning.training)} if told else {}
 
 
 def _adversary_beside(card: Path) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from codec.model import Codec
 from codec.streams import process
 from train import recipes
 from train.add_priors import prior_tensors
-from train.beginning import ADVERSARY_SUFFIX
+from train.beginning import ADVERSARY_SUFFIX, Beginning, before_of, told_by
 from train.budget import Budget
 from train.checkpoint import CHECKPOINT_NAME, check_run, read_checkpoint
 from train.data import chosen, is_prepared, prepared_by
@@ -118,7 +119,7 @@ def export(
             "items": len(trainer.store.usable),
             "last_log": _last_log(trainer),
         }
-        | _training_before(tuned)
+        | _training_before(trainer.stages.beginning, tuned)
         | notes,
     }
     kept = folder / f"{name}{ADVERSARY_SUFFIX}"
@@ -158,11 +159,14 @@ def _tuned(trainer: Trainer) -> Card | None:
     return card
 
 
-def _training_before(tuned: Card | None) -> dict[str, Any]:
-    """Returns what the new card says of how the model that was tuned had been trained."""
-    before = dict(tuned.data.get("training", {})) if tuned is not None else {}
-    before.pop("last_log", None)
-    return {"begun_from": before} if before else {}
+def _training_before(begun: Beginning, tuned: Card | None) -> dict[str, Any]:
+    """Returns what the new card says of how the model that it began with had been trained.
+
+    Older checkpoints do not hold it; of a model that was tuned its card does.
+    """
+    if begun.training or tuned is None:
+        return before_of(begun)
+    return before_of(replace(begun, training=told_by(tuned)))
 
 
 def _stored(key: str, value: Tensor) -> np.ndarray:

@@ -27,7 +27,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from codec.cli import frame
-from codec.cli.frame import Parser, filled_path, positive, within
+from codec.cli.frame import Parser, filled, filled_path, positive, within
 from codec.errors import CodecError
 from codec.medium import MEDIA
 from codec.streams import process
@@ -332,7 +332,7 @@ def main(arguments: list[str] | None = None) -> int:
         type=positive(float),
         help="ends this call's training then, with checkpoints",
     )
-    parser.add_argument("--only", help="names of runs, with commas")
+    parser.add_argument("--only", type=filled, help="names of runs, with commas")
     parser.add_argument(
         "--jobs", type=positive(int), help="runs at a time (default: all that may run)"
     )

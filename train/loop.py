@@ -39,6 +39,7 @@ from train.interrupts import Interruption, between_steps
 from train.learner import Learner
 from train.log import LOG_NAME, Log, cut
 from train.recipe import Recipe
+from train.recipes import from_dict
 from train.report import Report
 from train.stages import Stages
 from train.store import Store
@@ -64,6 +65,7 @@ class Trainer:
         elapsed_s: Seconds of training so far, without the time between parts of the run.
         stages: What begins the run and each of its stages.
         hardware: What the run was trained on, part after part, for the card.
+        skipped: How many steps of the last call of `run` changed no weights.
     """
 
     def __init__(
@@ -85,7 +87,7 @@ class Trainer:
         torch.manual_seed(seed + parallel.rank())
         self.draws = Draws(seed, device, parallel.rank(), parallel.world())
         self.graphs = Graphs(device, parallel.world() == 1)
-        self.step, self.elapsed_s, self.seed = 0, 0.0, seed
+        self.step, self.elapsed_s, self.seed, self.skipped = 0, 0.0, seed, 0
         self.hardware = hardware(device)
         self.stages = Stages(recipe, store, self.learner, self.batch, folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -164,6 +166,7 @@ class Trainer:
             with between_steps() as interruption:
                 return self._run(report, checkpoint_minutes, stop_minutes, interruption)
         finally:
+            self.skipped = int(report.skipped)
             report.close()
 
     def _run(
@@ -275,7 +278,7 @@ class Trainer:
 
         Raises:
             CodecError: There is no checkpoint, it cannot be read, or it is of another codec or
-                discriminator than the recipe's.
+                discriminator than the recipe's; or the recipe only tunes, and the run did not.
         """
         path = self.folder / CHECKPOINT_NAME
         if not path.is_file():
@@ -285,6 +288,11 @@ class Trainer:
         if before["codec"] != now["codec"]:
             raise CodecError(
                 f"{path}: the checkpoint is of another codec; give the same recipe or another --out"
+            )
+        if self.recipe.tunes and not from_dict(before).tunes:
+            raise CodecError(
+                f"{path}: a run that trains its encoder does not go on as one that tunes a "
+                f"finished model; begin another with --init {self.folder}, or keep its stages"
             )
         self.step, self.elapsed_s, stage, self.seed = state["clock"]
         self.stages.beginning = Beginning.of(state)

@@ -24,6 +24,9 @@ class Report:
         tokens_per_step: Tokens that a step sees, on all processes together.
         step: How many steps were taken before.
         preview: (B, C, *crop) what to decode at each checkpoint; None where nobody looks.
+
+    Attributes:
+        skipped: () how many steps changed no weights, on the device.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class Report:
         self.tokens_per_step, self.preview = tokens_per_step, preview
         self._values: dict[str, list[Tensor]] = {}
         self._step, self._time = step, time.monotonic()
+        self.skipped = torch.zeros((), dtype=torch.int64, device=device)
 
     def add(
         self, values: Mapping[str, Tensor], step: int, elapsed_s: float, progress: float, stage: str
@@ -55,6 +59,7 @@ class Report:
         """
         for name, value in values.items():
             self._values.setdefault(name, []).append(value)
+        self.skipped += values["skipped"].long()
         bar = {}
         if step % self.every == 0:
             means, now = self._means(), time.monotonic()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -18,7 +19,8 @@ from codec.errors import CodecError, not_installed
 from codec.streams import process
 from train.log import LOG_NAME, read
 
-HEIGHT, WIDTH = 10, 72
+HEIGHT, WIDTH, NARROWEST = 10, 72, 20
+MARGIN = 12  # columns in front of a curve
 BARS = " ▁▂▃▄▅▆▇█"
 Curve = tuple[list[float], list[float]]  # minutes, values
 
@@ -29,18 +31,35 @@ def curves(run: Path, keys: list[str]) -> dict[str, Curve]:
     Raises:
         CodecError: There is no log, or no such key in it.
     """
-    records = [_numbers(record) for record in read(run / LOG_NAME if run.is_dir() else run)]
-    if not records:
-        raise CodecError(f"{run}: no log here; name a folder that python -m train wrote")
+    records = [_numbers(record) for record in _log_of(run)]
     found = {}
     for key in keys:
         pairs = [(r["minutes"], r[key]) for r in records if {"minutes", key} <= r.keys()]
         points = [pair for pair in pairs if all(map(math.isfinite, pair))]
+        if pairs and not points:
+            raise CodecError(
+                f"{run}: no numbers logged as {key}, it was never finite; "
+                "lower optimiser.learning_rate, or look at the data"
+            )
         if not points:
             known = sorted({name for record in records for name in record} - {"minutes"})
             raise CodecError(f"{run}: no numbers logged as {key}; there is {', '.join(known)}")
         found[key] = ([p[0] for p in points], [p[1] for p in points])
     return found
+
+
+def _log_of(run: Path) -> list[dict[str, Any]]:
+    """Reads the log of a run, by its folder or by the file.
+
+    Raises:
+        CodecError: There is none, or no line in it yet.
+    """
+    path = run / LOG_NAME if run.is_dir() else run
+    if records := read(path):
+        return records
+    if path.is_file():
+        raise CodecError(f"{run}: no line in the log yet; the first comes after --log-steps steps")
+    raise CodecError(f"{run}: no log here; name a folder that python -m train wrote")
 
 
 def _numbers(record: dict[str, Any]) -> dict[str, float]:
@@ -75,12 +94,16 @@ def draw(curve: Curve, width: int = WIDTH, height: int = HEIGHT) -> list[str]:
     return lines
 
 
-def show(runs: list[Path], keys: list[str]) -> str:
-    """Draws all curves of all runs, and says where each run stands."""
+def show(runs: list[Path], keys: list[str], width: int = WIDTH) -> str:
+    """Draws all curves of all runs, and says where each run stands.
+
+    A value that is no finite number any more is said as it is, with the last one that was.
+    """
     lines = []
     for run in runs:
         found = curves(run, keys)
-        last: dict[str, Any] = read(run / LOG_NAME if run.is_dir() else run)[-1]
+        records = _log_of(run)
+        last = records[-1]
         facts = [
             f"{k} {last[k]}"
             for k in ("stage", "step", "minutes", "steps_per_s", "tokens_per_s")
@@ -88,7 +111,12 @@ def show(runs: list[Path], keys: list[str]) -> str:
         ]
         lines.append(f"{run.name}: {', '.join(facts)}")
         for key, curve in found.items():
-            lines += ["", f"{key}: {curve[1][-1]:.5g}", *draw(curve)]
+            minutes, values = curve
+            now = next(r[key] for r in map(_numbers, reversed(records)) if key in r)
+            told = f"{key}: {now:.5g}"
+            if not math.isfinite(now):
+                told += f", after {values[-1]:.5g} at {minutes[-1]:.4g} minutes"
+            lines += ["", told, *draw(curve, width)]
         lines.append("")
     return "\n".join(lines)
 
@@ -139,14 +167,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _command(options: argparse.Namespace) -> None:
-    keys = options.keys.split(",")
+    keys = [key.strip() for key in options.keys.split(",")]
+    columns = shutil.get_terminal_size().columns - MARGIN if sys.stdout.isatty() else WIDTH
+    width = max(NARROWEST, min(WIDTH, columns))
     while True:
         if options.plot:
             plot(options.runs, keys, options.plot)
         else:
             print(
                 ("\033[2J\033[H" if options.follow and sys.stdout.isatty() else "")
-                + show(options.runs, keys)
+                + show(options.runs, keys, width)
             )
         if not options.follow:
             return

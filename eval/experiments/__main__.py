@@ -168,7 +168,10 @@ def _command(options: argparse.Namespace) -> None:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:  # which would be all of them
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing; leave the option out for all")
+    return names
 
 
 def _sizes(text: str) -> tuple[int, ...]:

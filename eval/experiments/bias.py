@@ -13,6 +13,7 @@ as well.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 
@@ -97,6 +98,14 @@ def read(folder: Path) -> dict[int, list[Record]]:
     return {draws: runs for draws, runs in found.items() if runs}
 
 
+def _seeds(results: Mapping[int, list[Record]]) -> str:
+    """Says of how many seeds the rows are; of each row, where some runs are not there."""
+    counts = {draws: len(records) for draws, records in results.items()}
+    if len(set(counts.values())) == 1:
+        return f"{next(iter(counts.values()))} seeds"
+    return " and ".join(f"{n} ({draws} draws)" for draws, n in counts.items()) + " seeds"
+
+
 def run(request: Request) -> None:
     """Runs every seed at both numbers of draws, and reports the distribution of r over seeds."""
     seeds = request.seeds or SEEDS
@@ -110,7 +119,6 @@ def run(request: Request) -> None:
 
     if request.redraw is not None:
         results = read(request.redraw / FOLDER)
-        seeds = max(map(len, results.values()))
     else:
         results = {draws: [once(seed, draws) for seed in range(seeds)] for draws in DRAWS}
     rows = []
@@ -131,8 +139,8 @@ def run(request: Request) -> None:
     )
     head = ["draws", "Pearson r, mean ± deviation", "range", "negative"]
     notes = [
-        f"{seeds} seeds of net and logits; {len(TEMPERATURES)} temperatures each; the paper has "
-        f"one: r = {PAPER}"
+        f"{_seeds(results)} of net and logits; {len(TEMPERATURES)} temperatures each; the paper "
+        f"has one: r = {PAPER}"
     ]
     output.save_report(
         path, "GM-VQ, figure 3: gradient bias against entropy", notes, [markdown.table(head, rows)]

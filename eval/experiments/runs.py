@@ -18,6 +18,7 @@ from codec.errors import CodecError
 from codec.files import writing
 from train.budget import Budget
 from train.checkpoint import CHECKPOINT_NAME
+from train.hardware import named
 
 Record = dict[str, Any]
 T = TypeVar("T", str, int)
@@ -99,18 +100,27 @@ def finished(folder: Path, keys: Iterable[str], known: Iterable[str]) -> list[Re
         CodecError: There is none, or one cannot be read, or two differ in one of the settings.
     """
     wanted = set(known)
-    records: list[Record] = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            record = dict(json.loads(path.read_text()))
-            if record["settings"]["name"] in wanted and isinstance(record["result"], dict):
-                records.append(record)
-        except (ValueError, KeyError, TypeError):
-            raise CodecError(f"{path}: not a finished run of this program; remove it") from None
+    found = map(_read, sorted(folder.glob("*.json")))
+    records = [record for record in found if record["settings"].get("name") in wanted]
     if not records:
         raise CodecError(f"{folder}: no finished runs to redraw")
     check_alike(folder, records, keys)
     return records
+
+
+def _read(path: Path) -> Record:
+    """Reads what `run_once` wrote.
+
+    Raises:
+        CodecError: It is something else, or damaged.
+    """
+    try:
+        record: Record = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(record["settings"], dict) and isinstance(record["result"], dict):
+            return record
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise CodecError(f"{path}: not a finished run of this program; remove it")
 
 
 def check_alike(folder: Path, records: Iterable[Record], keys: Iterable[str]) -> None:
@@ -169,12 +179,14 @@ def run_once(folder: Path, label: str, settings: Record, work: Callable[[Path], 
         settings: Everything that decides the run's result, as plain JSON data.
         work: Does the run and returns plain JSON data. Its argument is the path of a folder of its
             own, which is not there yet.
+
+    Raises:
+        CodecError: The file of the finished run is damaged.
     """
-    text = json.dumps(settings, sort_keys=True)
-    path = folder / f"{label}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
+    path = folder / f"{label}-{_digest(settings)}.json"
     if path.is_file():
         print(f"{label}: finished before, {path.name}", flush=True)
-        return dict(json.loads(path.read_text())["result"])
+        return dict(_read(path)["result"])
     print(f"{label}: running", flush=True)
     start, scratch = time.monotonic(), path.with_suffix("")
     try:
@@ -191,6 +203,13 @@ def run_once(folder: Path, label: str, settings: Record, work: Callable[[Path], 
     write(path, json.dumps(record, indent=1) + "\n")
     (scratch / CHECKPOINT_NAME).unlink(missing_ok=True)  # gigabytes, over a whole table
     return result
+
+
+def _digest(settings: Record) -> str:
+    """Returns the hash by which runs with these settings are known, whoever wrote them."""
+    known = settings | {key: named(settings[key]) for key in ("hardware",) if key in settings}
+    text = json.dumps(known, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def write(path: Path, text: str) -> None:

@@ -194,7 +194,17 @@ def _read(medium: str, content: bytes) -> NDArray[Any]:
 
 
 def _packs(request: Request, pattern: str) -> list[Path]:
-    return sorted(path for folder in request.data for path in folder.glob(pattern))
+    """Returns the packs of --data; runs are known by their names and sizes.
+
+    Raises:
+        CodecError: Two files have one name.
+    """
+    found: dict[str, Path] = {}
+    for path in (path for folder in request.data for path in folder.glob(pattern)):
+        first = found.setdefault(path.name, path)
+        if not first.samefile(path):
+            raise CodecError(f"{path}: {first} has this name, too; leave one out of --data")
+    return sorted(found.values())
 
 
 def _sizes_of(packs: Iterable[Path]) -> dict[str, int]:
