@@ -44,8 +44,6 @@ def model(tmp_path: Path, data: Path, medium: str) -> Path:  # noqa: F811
         ("8 x NVIDIA H100", "NVIDIA H100", "8 x NVIDIA H100, then NVIDIA H100"),
         ("A, then CPU, 2 threads", "CPU, 2 threads", "A, then CPU, 2 threads"),
         ("A, then B", "A", "A, then B, then A"),
-        ("CPU, 1 threads", "CPU, 1 thread", "CPU, 1 thread"),
-        ("CPU, 11 threads", "CPU, 1 thread", "CPU, 11 threads, then CPU, 1 thread"),
     ],
 )
 def test_the_card_has_each_part_of_the_hardware_once(before: str, now: str, both: str) -> None:

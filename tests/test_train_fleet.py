@@ -183,7 +183,7 @@ def test_a_fleet_trains_stops_goes_on_and_packs_models(
             archive.extractall(tmp_path / "models", filter="data")
         model = coding.load(cards.read_card(tmp_path / f"models/{name}.json"))
         assert model.card.data["training"]["steps"] == 8
-        assert "CPU, 1 thread" in model.card.data["training"]["hardware"]
+        assert "CPU, 1 threads" in model.card.data["training"]["hardware"]
         assert (tmp_path / f"models/{name}.adversary.safetensors").is_file()
     assert "one: step 8" in capsys.readouterr().out
 

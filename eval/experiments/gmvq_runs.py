@@ -26,7 +26,7 @@ from eval.experiments.runs import (
     seeds,
 )
 from eval.experiments.training import Settings
-from train.hardware import hardware, told
+from train.hardware import hardware
 
 SEEDS = 3  # the paper gives none
 EPOCHS, SMALL_EPOCHS = 100.0, 5.0  # the paper's, and what an hour of a CPU core has
@@ -172,7 +172,7 @@ def read(folder: Path, names: Iterable[str]) -> Runs:
     for record in sorted(records, key=lambda r: int(r["settings"]["seed"])):
         runs[record["settings"]["name"]].append(record["result"])
     settings = {key: records[0]["settings"][key] for key in common}
-    places = dict.fromkeys(told(record["settings"]["hardware"]) for record in records)
+    places = dict.fromkeys(str(record["settings"]["hardware"]) for record in records)
     settings["hardware"] = " and ".join(places)
     return Runs({name: found for name, found in runs.items() if found}, settings)
 

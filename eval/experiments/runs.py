@@ -18,7 +18,6 @@ from codec.errors import CodecError
 from codec.files import writing
 from train.budget import Budget
 from train.checkpoint import CHECKPOINT_NAME
-from train.hardware import named
 
 Record = dict[str, Any]
 T = TypeVar("T", str, int)
@@ -206,9 +205,8 @@ def run_once(folder: Path, label: str, settings: Record, work: Callable[[Path], 
 
 
 def _digest(settings: Record) -> str:
-    """Returns the hash by which runs with these settings are known, whoever wrote them."""
-    known = settings | {key: named(settings[key]) for key in ("hardware",) if key in settings}
-    text = json.dumps(known, sort_keys=True)
+    """Returns the hash by which runs with these settings are known."""
+    text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

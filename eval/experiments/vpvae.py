@@ -45,7 +45,6 @@ from eval.experiments.vpvae_methods import (
 )
 from eval.experiments.vpvae_runs import DOMAINS, TESTS, Results, collect
 from eval.metrics import METRICS
-from train.hardware import told
 
 Runs = Mapping[tuple[str, int], list[Record]]  # of each method and K
 WORDS = {"in": "in domain", "out": "out of domain"}
@@ -157,7 +156,7 @@ def _finish(
             if domain in domains
         )
         preset, batch, places = (
-            " and ".join(dict.fromkeys(told(str(r[key])) for r in records))
+            " and ".join(dict.fromkeys(str(r[key]) for r in records))
             for key in ("preset", "batch", "hardware")
         )
         notes.append(
