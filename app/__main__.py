@@ -17,6 +17,7 @@ from app.store import Settings
 from codec import __version__
 from codec.cli.frame import Parser, fail, filled_path, positive, stoppable, within
 from codec.errors import CodecError, not_installed
+from codec.files import temporary_folder
 from codec.streams import flush, process
 
 log = logging.getLogger("app")
@@ -45,7 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
     # Read when torch is first imported: threads that spin while they wait take the time of other
     # users' jobs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    root = Path(tempfile.mkdtemp(prefix="codec-app-")).resolve()
+    try:
+        root = Path(tempfile.mkdtemp(prefix="codec-app-", dir=temporary_folder())).resolve()
+    except (CodecError, OSError) as error:
+        return fail(error, 1)
     os.environ |= {
         "GRADIO_TEMP_DIR": str(root),
         "GRADIO_EXAMPLES_CACHE": str(root / "examples"),

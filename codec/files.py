@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, TypeAlias, cast
 
 from codec import streams
-from codec.errors import MediaError, reason_of
+from codec.errors import CodecError, MediaError, reason_of
 
 # A file, for the API.
 Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
@@ -177,7 +177,7 @@ class Pipe(io.RawIOBase):
             data += piece
         self.total += len(data)
         if self._taken is not None:
-            with blaming(tempfile.gettempdir):
+            with blaming(temporary_folder):
                 self._taken.write(data)
         return data
 
@@ -202,6 +202,19 @@ class Pipe(io.RawIOBase):
         return spool
 
 
+def temporary_folder() -> str:
+    """The folder for temporary files.
+
+    Raises CodecError, which says what to set, where the machine has none that can be written.
+    """
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        raise CodecError(
+            "no folder for temporary files can be written; set TMPDIR to one that can"
+        ) from None
+
+
 @contextmanager
 def temporary() -> Iterator[BinaryIO]:
     """A file without a name, for what has to be sought in and has no other place.
@@ -209,7 +222,7 @@ def temporary() -> Iterator[BinaryIO]:
     Where it cannot be written, on a full disk say, the error names the folder for such files.
     """
     with (
-        tempfile.TemporaryFile(buffering=0) as file,
+        tempfile.TemporaryFile(buffering=0, dir=temporary_folder()) as file,
         io.BufferedRandom(_Temporary(file.fileno(), "r+b", closefd=False)) as buffered,
     ):
         yield buffered
@@ -217,7 +230,7 @@ def temporary() -> Iterator[BinaryIO]:
 
 class _Temporary(io.FileIO):
     def write(self, data: Any) -> int:
-        with blaming(tempfile.gettempdir):
+        with blaming(temporary_folder):
             return super().write(data)
 
 
@@ -244,7 +257,7 @@ def room_for(name: str) -> int | None:
     """
     target = Path(name)
     if name == STDIO or target.is_char_device() or target.is_fifo():
-        folder = Path(tempfile.gettempdir())  # it waits there until it is whole
+        folder = Path(temporary_folder())  # it waits there until it is whole
     else:
         folder = next(path for path in Path(os.path.realpath(target)).parents if path.exists())
     try:

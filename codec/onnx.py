@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 from codec import cards, coding
 from codec.cli.frame import Parser, filled_path, run
-from codec.errors import ModelError, not_installed
+from codec.errors import CodecError, ModelError, not_installed
 from codec.files import writing
 from codec.model import Codec
 from codec.nets.speech import STFT, reflect_index
@@ -155,7 +155,8 @@ def export(model: coding.Model, folder: Path, force: bool = False) -> list[Path]
     """Writes both files, or none where anything goes wrong; returns their paths.
 
     Raises:
-        ModelError: The packages are missing, or the model has several codebooks.
+        CodecError: The packages are missing.
+        ModelError: The model has several codebooks.
         MediaError: One of the files is there already, and `force` is not set.
     """
     codec = copy.deepcopy(model.codec).cpu()  # where the inputs are that trace it
@@ -203,7 +204,7 @@ def _trace(
     graph: nn.Module, inputs: dict[str, tuple[Tensor, dict[int, Any]]], outputs: list[str]
 ) -> Any:
     if find_spec("onnxscript") is None:  # torch.onnx imports it
-        raise ModelError(not_installed("onnxscript", "onnx"))
+        raise CodecError(not_installed("onnxscript", "onnx"))
     with torch.enable_grad(), _quiet():
         return torch.onnx.export(
             graph.eval(),

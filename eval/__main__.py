@@ -27,6 +27,7 @@ from codec import cards
 from codec.cli.frame import Parser, UsageError, filled_path, positive, print_line, run
 from codec.cli.options import add_care
 from codec.errors import MediaError, not_installed
+from codec.files import temporary_folder
 from codec.medium import IMAGE, MEDIA, SPEECH
 from codec.streams import process
 
@@ -192,7 +193,11 @@ def _evaluate(options: argparse.Namespace) -> None:
     if twice:
         raise UsageError(f"--data: two sets are called {twice[0]}; rename a folder")
     plan = _plan(options)
-    with nullcontext(options.out) if options.out else tempfile.TemporaryDirectory() as folder:
+    with (
+        nullcontext(options.out)
+        if options.out
+        else tempfile.TemporaryDirectory(dir=temporary_folder())
+    ) as folder:
         out = Path(folder)
         try:
             journal = run_all(plan, sets, out, options.workers, options.fresh)

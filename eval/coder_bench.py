@@ -29,6 +29,7 @@ from codec.cli.frame import Parser, UsageError, filled, print_text, run
 from codec.container import Reader, scan
 from codec.entropy import NO_TABLES, Tables, decode_indices, encode_indices
 from codec.errors import MediaError
+from codec.files import temporary_folder
 from codec.streams import process
 from eval import coder_table
 from eval.coder_table import Contents, Record, Table, compressed, items_of
@@ -203,7 +204,7 @@ def measure(items: Contents, model: coding.Model, size: int) -> Record:
 def first_use(model: cards.Card, size: int) -> str:
     """Says how many seconds the first call costs, with numba's cache empty and with it filled."""
     script, seconds = FIRST_USE.format(model=str(model.path), size=size), []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=temporary_folder()) as folder:
         for _ in range(2):
             environment = os.environ | {"NUMBA_CACHE_DIR": folder}
             done = subprocess.run(

@@ -4,6 +4,7 @@ weights.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import tarfile
@@ -144,6 +145,11 @@ def speech_model(model_folder: Path) -> coding.Model:
 @pytest.fixture(scope="session")
 def image_model(model_folder: Path) -> coding.Model:
     return coding.load(cards.read_card(model_folder / "image-fsp.json"))
+
+
+def no_temporary_folder() -> str:
+    """What `tempfile.gettempdir` does where none of its folders can be written."""
+    raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
 
 
 def tones(length: int, rate: int = 16000, channels: int = 1) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import gradient, picture, tones, wav
+from conftest import gradient, no_temporary_folder, picture, tones, wav
 from PIL import Image
 
 from app import __main__ as command
@@ -949,6 +949,16 @@ def test_it_starts_without_torch_and_gradio() -> None:
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False False"
+
+
+def test_without_a_folder_for_temporary_files_the_server_says_what_to_set(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.gettempdir", no_temporary_folder)
+        assert command.main([]) == 1
+    error = "error: no folder for temporary files can be written; set TMPDIR to one that can\n"
+    assert capsys.readouterr().err == error
 
 
 def test_what_cannot_be_served_is_one_line(

@@ -69,6 +69,16 @@ def test_an_installed_wheel_has_every_package() -> None:
     assert len(told) == len(set(told))
 
 
+def tracked(*places: str) -> list[str]:
+    """The names of the project's files, at all places or at some."""
+    told = subprocess.run(
+        ["git", "ls-files", "-z", *places], capture_output=True, text=True, cwd=ROOT
+    )
+    if told.returncode:
+        pytest.skip("this is no clone: which files are the project's is not known")
+    return told.stdout.split("\0")[:-1]
+
+
 # Files for developers: those of the repository alone.
 NOT_INSTALLED = ("assets/golden/", "assets/pictures/")
 
@@ -82,17 +92,31 @@ def test_an_installed_wheel_has_every_file_that_is_no_code() -> None:
         for pattern in patterns
         for path in (ROOT / homes.get(package, package.replace(".", "/"))).glob(pattern)
     }
-    tracked = subprocess.run(
-        ["git", "ls-files", "-z", *ALLOWED, "assets"], capture_output=True, text=True, cwd=ROOT
-    )
-    if tracked.returncode:
-        pytest.skip("this is no clone: which files are the project's is not known")
     there = {
         ROOT / name
-        for name in tracked.stdout.split("\0")[:-1]
+        for name in tracked(*ALLOWED, "assets")
         if not name.endswith(".py") and not name.startswith(NOT_INSTALLED)
     }
     assert {str(path) for path in there - told} == set()
+
+
+def test_a_source_archive_has_every_file_of_the_repository() -> None:
+    """Its tests need their helpers and golden files, and the manual its pages and pictures.
+
+    setuptools adds the code, what a wheel has, and the four files that are named here.
+    """
+    names = tracked()
+    rules = [line.split() for line in (ROOT / "MANIFEST.in").read_text().splitlines()]
+    folders = {word for verb, *words in rules if verb == "graft" for word in words}
+    patterns = [word for verb, *words in rules if verb == "include" for word in words]
+    patterns += ["pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"]
+    left_out = {
+        name
+        for name in names
+        if name.split("/")[0] not in folders | ALLOWED.keys()
+        and not any(Path(name).match(pattern) for pattern in patterns)
+    }
+    assert left_out == set()
 
 
 @pytest.mark.parametrize("package", sorted(ALLOWED))

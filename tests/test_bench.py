@@ -13,7 +13,7 @@ from eval.bench import density, libraries, mixture, timing
 
 
 def test_both_sides_do_the_same_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("vector_quantize_pytorch", reason="the other side is in the extra [dev]")
+    pytest.importorskip("vector_quantize_pytorch", reason="the other side is in the extra [bench]")
     out = tmp_path / "bench.json"
     assert command.main(["bottlenecks", "--tokens", "64", "--turns", "1", "--out", str(out)]) == 0
     figures = json.loads(out.read_text())["bottlenecks"]
@@ -89,6 +89,14 @@ def test_an_earlier_run_that_is_no_json(tmp_path: Path, capsys: pytest.CaptureFi
             bad.write_text(content)
         assert command.main(["vp", "--against", str(bad)]) == 1
         assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_missing_library_is_named_with_the_extra_of_benchmarks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "vector_quantize_pytorch", None)
+    assert command.main(["bottlenecks", "--tokens", "64", "--turns", "1"]) == 1
+    assert capsys.readouterr().err.endswith("pip install '.[bench]'\n")
 
 
 def test_the_published_way_takes_our_steps() -> None:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from conftest import export, gradient, picture, tiny_codec, tones, wav
+from conftest import export, gradient, no_temporary_folder, picture, tiny_codec, tones, wav
 from PIL import Image
 
 import codec
@@ -350,14 +350,37 @@ def test_where_temporary_files_have_no_room_their_folder_is_named(
     assert not (tmp_path / "out.bin").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments", [["compress", "-", "out.bin"], ["decompress", "in.bin", "-"]], ids=" ".join
+)
+def test_without_a_folder_for_temporary_files_the_line_says_what_to_set(
+    arguments: list[str],
+    run: Run,
+    packed: dict[str, Path],
+    image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a container that is read only, where the output's place is not."""
+    monkeypatch.chdir(tmp_path)
+    packed["image"].rename("in.bin")
+    monkeypatch.setattr(pictures, "MAX_IN_MEMORY", 100)
+    with image.open("rb") as file, monkeypatch.context() as patch:
+        patch.setattr("sys.stdin", SimpleNamespace(buffer=file))
+        patch.setattr("tempfile.gettempdir", no_temporary_folder)
+        result = run(*arguments)
+    assert (result.code, result.out) == (1, "")
+    told = "no folder for temporary files can be written; set TMPDIR to one that can\n"
+    assert result.err.endswith(told)
+    assert result.err.count("\n") == 1
+    assert not Path("out.bin").exists()
+
+
 def test_a_small_picture_needs_no_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container whose disk is read only."""
-
-    def nowhere() -> str:
-        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory")
-
-    monkeypatch.setattr("tempfile.gettempdir", nowhere)
-    assert load_image(io.BytesIO(picture(gradient(30, 30)))).shape == (30, 30, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.gettempdir", no_temporary_folder)
+        assert load_image(io.BytesIO(picture(gradient(30, 30)))).shape == (30, 30, 3)
 
 
 @pytest.mark.parametrize("name", ["a\nb.wav", "a\x1b[31mb.wav", "a\u202eb.wav"])

@@ -228,6 +228,7 @@ def test_reports_onto_a_full_disk_are_the_only_thing_lost(
         ("codec",),
         ("codec.compress", "--list-models"),
         ("codec.compress", "--help"),
+        ("codec.info", "--version"),
         ("eval.report",),
     ],
 )

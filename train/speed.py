@@ -16,6 +16,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from codec.cli.frame import Parser, filled_path, positive, run, within
+from codec.files import temporary_folder
 from codec.streams import process
 from train import losses, recipes
 from train.budget import Budget
@@ -125,7 +126,7 @@ def _command(options: argparse.Namespace) -> None:
     for name, recipe in zip(options.recipes, found, strict=True):
         medium, crop = recipe.codec.medium, tuple(recipe.data.crop)
         store = Store(options.data, medium, crop, recipe.data.zoom).to(options.device)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=temporary_folder()) as folder:
             budget = Budget(steps=STEPS_TO_COME)
             trainer = Trainer(
                 recipe,

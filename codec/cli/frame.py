@@ -54,9 +54,12 @@ class Parser(argparse.ArgumentParser):
             help="import this first: it may register bottlenecks, nets and more",
         )
 
-    def print_help(self, file: Any = None) -> None:
-        """As argparse does, but what cannot be written is an error."""
-        print(self.format_help(), end="", file=file or sys.stdout)
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """As argparse does, but help or a version that stdout cannot take is an error."""
+        if file is sys.stdout:
+            print(message, end="", file=file)
+        else:
+            super()._print_message(message, file)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does, and the modules are imported.

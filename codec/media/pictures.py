@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from codec.errors import MediaError
-from codec.files import blaming
+from codec.files import blaming, temporary_folder
 from codec.locks import forkable_lock
 from codec.media import bmp, gif, heic, jpeg2000, jpeg_end, png_chunks, tiff
 from codec.media.colour import Conversion, box_of, conversion
@@ -74,7 +74,7 @@ class Picture:
             weakref.finalize(self, self._spool.close)
             for strip in _strips(image, self._rows):
                 pixels = np.asarray(to_rgb(strip)).tobytes()
-                with blaming(tempfile.gettempdir):
+                with blaming(temporary_folder):
                     self._spool.write(pixels)
 
     def describe(self, _: float) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def pairs(dim: int, size: int, tokens: int, device: str) -> Iterator[tuple[str, 
     try:
         import vector_quantize_pytorch as library
     except ModuleNotFoundError:
-        raise CodecError(not_installed("vector_quantize_pytorch", "dev")) from None
+        raise CodecError(not_installed("vector_quantize_pytorch", "bench")) from None
     vq: Any = {"dim": dim, "codebook_size": size, "rotation_trick": False}
     gradient = vq | {"learnable_codebook": True, "ema_update": False}
     levels = list(LEVELS[size])

@@ -30,6 +30,7 @@ from typing import Any
 from codec import cards
 from codec.cli.frame import Parser, UsageError, filled_path, new_file, positive, run
 from codec.errors import CodecError
+from codec.files import temporary_folder
 from codec.streams import process
 from eval.bench import measured, timing
 from eval.bench.commands import ROOT, scaling, startup
@@ -197,7 +198,7 @@ def _command(options: argparse.Namespace) -> None:
         "threads": options.threads,
     }
     for name in options.names or BENCHMARKS:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=temporary_folder()) as folder:
             figures[name] = BENCHMARKS[name](options, Path(folder))
     if options.out:
         timing.save(options.out, figures)
