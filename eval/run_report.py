@@ -326,7 +326,7 @@ def _bd_table(
     note = (
         f"Bytes against {title_of(anchor)} at equal quality, over the qualities that both curves "
         "reach and the items that all settings of both scored; negative is better; a dash where "
-        "they share none."
+        "they share less than a tenth of the narrower one's."
     )
     return f"{note}\n\n{table(['system', *metrics], rows)}"
 
