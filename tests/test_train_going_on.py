@@ -149,6 +149,23 @@ def test_what_is_other_in_a_resumed_run_is_said_and_holds(
     assert "leave --init out or choose another --out" in capsys.readouterr().err
 
 
+def test_what_begins_with_the_nets_alone_says_so(
+    tmp_path: Path,
+    data: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first = tmp_path / "first"
+    assert main(words(data, first, "--steps", 1)) == 0
+    options = {"same": [], "other": ["--set", "codec.bottleneck=vp", "--set", "codec.options={}"]}
+    for name, more in options.items():
+        losses = "losses={l1=1.0, mse=20.0, ssim=0.2, mean=0.1, variance=0.1}"
+        given = words(data, tmp_path / name, "--steps", 1, "--init", first, *more)
+        capsys.readouterr()
+        assert main([*given, "--set", losses]) == 0
+        told = f"{first}: its bottleneck is another, so its nets alone are taken\n"
+        assert capsys.readouterr().err == (told if name == "other" else "")
+
+
 def test_other_data_than_so_far_are_told(
     tmp_path: Path,
     data: Path,  # noqa: F811
@@ -252,7 +269,7 @@ def test_a_run_says_what_comes_next(
     own, other = tmp_path / "own", tmp_path / "other"
     assert main(words(media, own, "--steps", 1)) == 0
     next_command = f"next: python -m train.export {own} --out models"
-    assert capsys.readouterr().out == f"{own}: 1 steps; {next_command}\n"
+    assert capsys.readouterr().out == f"{own}: 1 step; {next_command}\n"
     assert main(words(data, other, "--steps", 1)) == 0
     assert f"train.export {other} --data {data} --out models" in capsys.readouterr().out
     made: list[tuple[str, int]] = []

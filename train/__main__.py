@@ -171,6 +171,10 @@ def _run(recipe: Recipe, options: argparse.Namespace, device: str, begun: bool) 
             notices = [f"no checkpoint in {options.out} yet: the run begins anew"]
         if options.init:
             trainer.stages.begin_from(options.init)
+            if not trainer.stages.beginning.complete:
+                notices.append(
+                    f"{options.init}: its bottleneck is another, so its nets alone are taken"
+                )
     for notice in notices if parallel.rank() == 0 else []:
         print(notice, file=sys.stderr)
     before = trainer.step
@@ -191,7 +195,7 @@ def _run(recipe: Recipe, options: argparse.Namespace, device: str, begun: bool) 
     elif parallel.rank() == 0:
         named = "" if data == prepared_by(options.out) else f" --data {data}"
         print(
-            f"{options.out}: {trainer.step} steps; "
+            f"{options.out}: {trainer.step} step{'' if trainer.step == 1 else 's'}; "
             f"next: python -m train.export {options.out}{named} --out models"
         )
 
