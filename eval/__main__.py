@@ -256,11 +256,10 @@ def _plan(options: argparse.Namespace) -> Plan:
         (_name(card, names[card.name] == 1, options), str(card.path), sizes)
         for card, sizes in zip(found, _sizes(found, options.codebook_size), strict=True)
     )
-    classic = _baselines(options)
-    if unknown := [name for name in classic if name not in (*baselines.BASELINES, "all")]:
-        there = ", ".join(baselines.BASELINES)
-        raise UsageError(f"no baseline {unknown[0]}; there are {there}, or all")
-    known = baselines.find(classic)
+    try:
+        known = baselines.find(_baselines(options))
+    except baselines.UnknownBaselineError as error:
+        raise UsageError(str(error)) from None
     if options.anchor:
         systems = {b.name for b in known} | {name for name, _, _ in models}
         systems |= {load_neighbour(spec).name for spec in options.neighbour}

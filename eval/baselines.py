@@ -35,6 +35,10 @@ from eval.classic_speech import (
 from eval.signals import Signal
 
 
+class UnknownBaselineError(MediaError):
+    """There is no classic codec of this name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Baseline:
     """A classic codec.
@@ -124,12 +128,15 @@ def find(names: Sequence[str], medium: str | None = None) -> list[Baseline]:
         medium: The medium that they are for; None for both.
 
     Raises:
-        MediaError: A name is unknown, or not installed; the message says what to do.
+        UnknownBaselineError: There is none of a name.
+        MediaError: It is not installed; the message says what to do.
     """
     chosen: list[Baseline] = []
     for name in names:
         if name != "all" and name not in BASELINES:
-            raise MediaError(f"no baseline {name}; there are {', '.join(BASELINES)}, or all")
+            raise UnknownBaselineError(
+                f"no baseline {name}; there are {', '.join(BASELINES)}, or all"
+            )
         if name != "all" and BASELINES[name].missing:
             raise MediaError(f"baseline {name}: {BASELINES[name].missing}")
         chosen += (
